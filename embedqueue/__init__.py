@@ -1,0 +1,56 @@
+"""embedqueue: the durable embedding queue for synchronous Python."""
+
+from .embedders import Embedder, GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
+from .errors import (
+    BatchFailed,
+    CallTooLarge,
+    ConfigurationError,
+    EmbedQueueError,
+    InputRejected,
+    ItemRejected,
+    QueueFull,
+    QueueStopped,
+    TransientError,
+)
+from .options import (
+    API_BATCH_LIMIT,
+    API_BATCH_TOKENS,
+    DEFAULT_FLUSH_INTERVAL,
+    DEFAULT_MAX_BATCH_SIZE,
+    EMBED_DIMENSIONS,
+    PENDING_ZSET_KEY,
+)
+from .queue import DeadLetter, EmbeddingBatchQueue, QueueStats
+from .waiters import EmbeddingFuture
+
+__all__ = [
+    # the queue
+    "EmbeddingBatchQueue",
+    "EmbeddingFuture",
+    "QueueStats",
+    "DeadLetter",
+    # embedders
+    "Embedder",
+    "GeminiEmbedder",
+    "OpenRouterEmbedder",
+    "OpenAIEmbedder",
+    "LocalEmbedder",
+    # errors that users meet
+    "EmbedQueueError",
+    "BatchFailed",
+    "ItemRejected",
+    "QueueFull",
+    "QueueStopped",
+    # errors that embedders raise
+    "TransientError",
+    "InputRejected",
+    "CallTooLarge",
+    "ConfigurationError",
+    # constants
+    "EMBED_DIMENSIONS",
+    "DEFAULT_FLUSH_INTERVAL",
+    "DEFAULT_MAX_BATCH_SIZE",
+    "API_BATCH_LIMIT",
+    "API_BATCH_TOKENS",
+    "PENDING_ZSET_KEY",
+]

@@ -1,0 +1,271 @@
+"""One call to the embedder, and what becomes of its texts when the call fails: the failure table, without Redis.
+
+Transient failures are tried again in place; a refused call is halved until the bad text stands alone; and no text
+is given up while the provider has not shown, since then, that it can serve another one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tenacity
+
+from .batching import Limits, cut, split
+from .embedders.protocol import Embedder
+from .errors import BatchFailed, CallTooLarge, ConfigurationError, InputRejected, TransientError
+from .retry import default_retry
+from .vectors import Malformed, as_rows, faulty_rows
+
+logger = logging.getLogger("embedqueue")
+
+#: What a healthy provider can embed: sent when nothing else has proved its health.
+CANARY = "ok"
+
+
+class Unserved(Exception):
+    """The provider, not a text, is at fault: the rest of the call goes back to pending.
+
+    Attributes:
+        retry_after: seconds that the provider asks for, or 0.
+        account: somebody has to act (key, credit, model) before anything works.
+    """
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(str(cause) or type(cause).__name__)
+        self.retry_after = getattr(cause, "retry_after", None) or 0.0
+        self.account = isinstance(cause, ConfigurationError)
+
+    def for_waiter(self) -> BatchFailed:
+        """What the futures of the call get."""
+        return BatchFailed(f"the call failed and its items are still queued: {self}")
+
+
+class Stopping(Exception):
+    """The queue stops: leave everything as it is."""
+
+
+class Caller:
+    """Calls the embedder. Thread-safe: its calls run side by side.
+
+    Args:
+        embedder: whom to call.
+        model: handed to the embedder.
+        retry: tenacity policy for tries in place, or None for ours.
+        limits: what a call may hold; learned from refusals.
+        stopping: set when the queue stops; waits end then.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        model: str,
+        retry: tenacity.BaseRetrying | None,
+        limits: Limits,
+        stopping: threading.Event,
+    ) -> None:
+        self.limits = limits
+        self._embedder = embedder
+        self._model = model
+        self._stopping = stopping
+        policy = retry or default_retry()
+        # Whatever the user's policy says: only what may work later is tried again, and its last error is what counts.
+        policy = policy.copy(retry=tenacity.retry_if_exception_type(TransientError) & policy.retry, reraise=True)
+        interruptible = policy.sleep in (tenacity.nap.sleep, time.sleep)
+        self._patient = policy.copy(sleep=self._rest) if interruptible else policy
+        self._once = policy.copy(stop=tenacity.stop_after_attempt(1))
+        self._lock = threading.Lock()
+        self._last_success_mono = 0.0  # guarded by the lock, as are the counters
+        self.calls = 0
+        self.texts_sent = 0
+        self.failed_calls = 0
+
+    @property
+    def dimensions(self) -> int:
+        """Length of the embedder's vectors."""
+        return self._embedder.dimensions
+
+    def _rest(self, seconds: float) -> None:
+        if self._stopping.wait(seconds):
+            raise Stopping
+
+    def serve(
+        self,
+        texts: Sequence[str],
+        *,
+        probe: bool,
+        deliver: Callable[[Sequence[str], Sequence[bytes]], None],
+        refuse: Callable[[str, str], None],
+    ) -> None:
+        """Embed texts, in one call if all goes well.
+
+        Args:
+            texts: distinct and not blank.
+            probe: this call tests a provider that failed: one try decides.
+            deliver: gets texts and their vectors (float32 bytes) as soon as they are there.
+            refuse: gets a text that will never work, and why.
+
+        Raises:
+            Unserved: the provider is at fault; texts neither delivered nor refused go back.
+            Stopping: the queue stops.
+        """
+        _Errand(self, probe, deliver, refuse).run(texts)
+
+    def call(self, texts: Sequence[str], policy: tenacity.BaseRetrying) -> Any:
+        """Rows of shape (len(texts), dimensions), each fit to be written."""
+        # A copy: a policy counts the attempts of one call, and calls run side by side.
+        return policy.copy()(self._try, texts)
+
+    def _try(self, texts: Sequence[str]) -> Any:
+        if self._stopping.is_set():
+            raise Stopping
+        with self._lock:
+            self.calls += 1
+            self.texts_sent += len(texts)
+        try:
+            rows = as_rows(self._embedder.embed_batch(texts, self._model), len(texts), self._embedder.dimensions)
+            faulty = [int(i) for i in faulty_rows(rows)]
+            if faulty:
+                raise _Faulty(rows, faulty)
+        except (TransientError, InputRejected, ConfigurationError):
+            self._count_failure()
+            raise
+        except Malformed as error:
+            self._count_failure()
+            raise TransientError(str(error), suspect_input=True) from None
+        except Exception as error:  # an embedder of the user's with a fault of its own
+            self._count_failure()
+            logger.debug("embedqueue: the embedder raised %s", type(error).__name__, exc_info=True)
+            raise TransientError(f"{type(error).__name__}: {error}", suspect_input=True) from error
+        with self._lock:
+            self._last_success_mono = time.monotonic()
+        return rows
+
+    def _count_failure(self) -> None:
+        with self._lock:
+            self.failed_calls += 1
+
+    def healthy_since(self, then_mono: float) -> bool:
+        """Whether the provider has served another text since then, or serves the canary now."""
+        if self._last_success_mono > then_mono:
+            return True
+        try:
+            self.call([CANARY], self._once)
+        except (TransientError, InputRejected, ConfigurationError) as error:
+            logger.debug("embedqueue: the canary failed too: %s", error)
+            return False
+        return True
+
+    def patient(self, probe: bool) -> tenacity.BaseRetrying:
+        """The policy for a whole call: a probe is tried once."""
+        return self._once if probe else self._patient
+
+    def once(self) -> tenacity.BaseRetrying:
+        """The policy while a bad text is being isolated."""
+        return self._once
+
+    def learn(self, refusal: CallTooLarge, texts: Sequence[str]) -> Limits:
+        """Remember what the provider said of its limits."""
+        with self._lock:
+            self.limits = self.limits.learn(refusal, texts)
+        logger.info("embedqueue: calls hold %d texts and %d tokens from now on", self.limits.texts, self.limits.tokens)
+        return self.limits
+
+
+class _Faulty(TransientError):
+    """Some rows of an answer must not be written; the others are good."""
+
+    def __init__(self, rows: Any, faulty: list[int]) -> None:
+        super().__init__("the vector holds NaN or infinity, or is all zeros", suspect_input=True)
+        self.rows = rows
+        self.faulty = faulty
+
+
+class _Errand:
+    """One call's texts on their way, with everything that its failure may entail."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        probe: bool,
+        deliver: Callable[[Sequence[str], Sequence[bytes]], None],
+        refuse: Callable[[str, str], None],
+    ) -> None:
+        self._caller = caller
+        self._probe = probe
+        self._deliver = deliver
+        self._refuse = refuse
+        self._suspects: list[tuple[str, BaseException]] = []
+        self._suspected_mono = 0.0
+
+    def run(self, texts: Sequence[str]) -> None:
+        self._send(texts, self._caller.patient(self._probe))
+        # Judged at the end: mostly a neighbour has succeeded by then, and no canary is needed.
+        if self._suspects:
+            if not self._caller.healthy_since(self._suspected_mono):
+                raise Unserved(self._suspects[0][1])
+            for text, error in self._suspects:
+                self._refuse(text, str(error))
+
+    def _send(self, texts: Sequence[str], policy: tenacity.BaseRetrying) -> None:
+        began_mono = time.monotonic()
+        try:
+            rows = self._caller.call(texts, policy)
+        except _Faulty as error:
+            self._part(texts, error, policy)
+        except CallTooLarge as error:
+            if len(texts) == 1:
+                self._suspect(texts[0], error)
+            else:
+                self._resend(cut(texts, self._caller.learn(error, texts)))
+        except InputRejected as error:
+            if len(texts) == 1:
+                self._suspect(texts[0], error)
+            else:
+                self._resend(split(texts, error.index))
+        except TransientError as error:
+            self._transient(texts, error, policy, began_mono)
+        except ConfigurationError as error:
+            raise Unserved(error) from None
+        else:
+            self._deliver(texts, [row.tobytes() for row in rows])
+
+    def _resend(self, parts: Sequence[Sequence[str]]) -> None:
+        for part in parts:
+            self._send(part, self._caller.once())
+
+    def _part(self, texts: Sequence[str], error: _Faulty, policy: tenacity.BaseRetrying) -> None:
+        """Good rows are delivered; the others are their texts' fault if any row was good."""
+        faulty = set(error.faulty)
+        good = [i for i in range(len(texts)) if i not in faulty]
+        if good:
+            self._deliver([texts[i] for i in good], [error.rows[i].tobytes() for i in good])
+        if policy is self._caller.once():
+            self._send([texts[i] for i in error.faulty], self._caller.patient(False))
+            return
+        for i in error.faulty:
+            if good:
+                self._refuse(texts[i], str(error))
+            else:
+                self._suspect(texts[i], error)
+
+    def _transient(
+        self, texts: Sequence[str], error: TransientError, policy: tenacity.BaseRetrying, began_mono: float
+    ) -> None:
+        # While a pause is being probed, a failure without a status may be a text's too: else it would block for ever.
+        suspicious = error.suspect_input or (self._probe and error.status is None)
+        if not suspicious or not self._caller.healthy_since(began_mono):
+            raise Unserved(error) from None
+        if len(texts) > 1:
+            self._resend(split(texts, None))
+        elif policy is self._caller.once():
+            self._send(texts, self._caller.patient(False))  # before a text is blamed, every try that it may have
+        else:
+            self._suspect(texts[0], error)
+
+    def _suspect(self, text: str, error: BaseException) -> None:
+        self._suspects.append((text, error))
+        self._suspected_mono = time.monotonic()

@@ -1,0 +1,402 @@
+"""One drain: claimed items become calls, calls become vectors, vectors are written and acknowledged.
+
+Futures are resolved after the write, never before it. What a call cannot serve goes back to pending.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from redis.exceptions import RedisError
+
+from .batching import cut
+from .caller import Caller, Stopping, Unserved
+from .crew import Crew
+from .errors import ItemRejected
+from .item import Item, NotOurs, decode_member
+from .options import Options
+from .schedule import backoff_seconds
+from .store import Claim, Store
+from .waiters import Waiters
+
+logger = logging.getLogger("embedqueue")
+
+#: Seconds of the first pause after a failure, doubled each time in a row.
+FIRST_PAUSE_SECONDS = 1.0
+#: Seconds of the longest pause.
+LONGEST_PAUSE_SECONDS = 300.0
+#: Seconds between tries of a write that Redis did not answer: the first, and the longest.
+REWRITE_SECONDS = (0.05, 2.0)
+#: Seconds between looks at a text of the cache that another worker is embedding.
+CACHE_POLL_SECONDS = 0.02
+#: Vectors of the drain under way that are kept for equal texts behind in the queue.
+RECENT_VECTORS = 512
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Counters:
+    """What this process has done since the queue was made. Guarded by the drain's lock."""
+
+    embedded: int = 0
+    rejected: int = 0
+    released: int = 0
+    last_progress: float | None = None
+
+
+@dataclass(slots=True)
+class _Call:
+    """Texts on their way to the embedder, and the items that wait for each."""
+
+    owner: str
+    probe: bool
+    items: dict[str, list[Item]] = field(default_factory=dict)  # by text; guarded by the drain's lock
+
+
+class Drain:
+    """Serves claims. Thread-safe.
+
+    Args:
+        store: Redis.
+        caller: the embedder, with its failure table.
+        options: of the queue.
+        waiters: futures of this process.
+        stopping: set when the queue stops.
+        worker: the name under which this process claims, with its colon at the end.
+        task: what else decides a vector beside model, dimensions and text; for the cache.
+        progressed: called after items were finished or given back.
+        paused: called with seconds when the provider has failed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        caller: Caller,
+        options: Options,
+        waiters: Waiters,
+        *,
+        stopping: threading.Event,
+        worker: str,
+        task: str,
+        progressed: Callable[[], None],
+        paused: Callable[[float], None],
+    ) -> None:
+        self.counters = Counters()
+        self.crew = Crew(options.max_concurrency, f"embedqueue-call-{options.namespace}", progressed)
+        self._store = store
+        self._caller = caller
+        self._options = options
+        self._waiters = waiters
+        self._stopping = stopping
+        self._worker = worker
+        self._task = task
+        self._progressed = progressed
+        self._paused = paused
+        self._lock = threading.Lock()
+        self._held: dict[str, bytes] = {}  # members in our hands by redis_key; guarded by the lock
+        self._reserved: set[str] = set()  # cache entries that we are about to fill; guarded by the lock
+        self._calls: dict[str, _Call] = {}  # texts on their way; guarded by the lock
+        self._recent: OrderedDict[str, bytes] = OrderedDict()  # vectors by text; guarded by the lock
+        self._more_behind = False  # whether equal texts may still wait; guarded by the lock
+        self._told: str | None = None  # the fault that the log has spoken of
+
+    # -- the worker's side -------------------------------------------------------------------------------------
+
+    def begin(self, claim: Claim) -> None:
+        """Send the items of a claim on their way; returns at once."""
+        items = self._decode(claim)
+        if not items:
+            if claim.status == "probe":
+                self._store.release_probe(claim.owner)
+            return
+        with self._lock:
+            for item in items:
+                self._held[item.redis_key] = item.member
+            calls, ready = self._arrange(claim, items)
+        for call in calls:
+            self.crew.submit(lambda call=call: self._run(call))  # type: ignore[misc]
+        if ready:
+            self.crew.submit(lambda: self._guarded(lambda: self._write(self._worker, ready)))
+
+    def holds(self, redis_key: str) -> bool:
+        """Whether the item of this key is in our hands already."""
+        return redis_key in self._held
+
+    def renew(self) -> bool:
+        """Renew the leases of everything in our hands; returns whether there is anything."""
+        with self._lock:
+            members, reserved = list(self._held.values()), list(self._reserved)
+        for at in range(0, len(members), 1000):
+            self._store.extend(self._worker, self._options.lease_seconds, members[at : at + 1000])
+        if reserved:
+            self._store.hold_cached(reserved, self._options.lease_seconds)
+        return bool(members)
+
+    def _decode(self, claim: Claim) -> list[Item]:
+        items, foreign = [], []
+        for member in claim.members:
+            try:
+                items.append(decode_member(member))
+            except NotOurs as error:
+                foreign.append((member, str(error)))
+        if foreign:
+            logger.error("embedqueue: %d members of the queue are not ours; they are dead letters now", len(foreign))
+            self._store.reject(self._worker, foreign)
+        return items
+
+    def _arrange(self, claim: Claim, items: Iterable[Item]) -> tuple[list[_Call], list[tuple[Item, bytes]]]:
+        """Equal texts travel once: join calls under way, use vectors just received, cut the rest into calls."""
+        fresh: dict[str, list[Item]] = {}
+        ready = []
+        for item in items:
+            under_way, recent = self._calls.get(item.text), self._recent.get(item.text)
+            if under_way is not None:
+                under_way.items[item.text].append(item)
+            elif recent is not None:
+                ready.append((item, recent))
+            else:
+                fresh.setdefault(item.text, []).append(item)
+        calls = []
+        for texts in cut(fresh, self._caller.limits):
+            call = _Call(claim.owner, claim.status == "probe", {text: fresh[text] for text in texts})
+            self._calls.update(dict.fromkeys(texts, call))
+            calls.append(call)
+        self._more_behind = claim.waiting > 0
+        if not self._more_behind:
+            self._recent.clear()
+        return calls, ready
+
+    # -- a call, in a thread of the crew -----------------------------------------------------------------------
+
+    def _run(self, call: _Call) -> None:
+        self._guarded(lambda: self._serve(call))
+        for item in self._take(call, list(call.items)):  # only after something unforeseen
+            self._let_go([item])
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Stopping:
+            pass  # stop() gives everything back
+        except Exception:
+            logger.exception("embedqueue: a drain failed in a way that it should not; its leases will run out")
+
+    def _serve(self, call: _Call) -> None:
+        try:
+            if self._options.cache_ttl is None:
+                self._embed(call, list(call.items))
+            else:
+                self._embed_cached(call, self._options.cache_ttl)
+        except Unserved as failure:
+            self._give_back(call, failure)
+        else:
+            self._told = None
+
+    def _embed(
+        self, call: _Call, texts: Sequence[str], kept: Callable[[Sequence[str], Sequence[bytes]], None] | None = None
+    ) -> None:
+        def deliver(served: Sequence[str], vectors: Sequence[bytes]) -> None:
+            if kept is not None:
+                kept(served, vectors)
+            self._deliver(call, call.owner, served, vectors)
+
+        self._caller.serve(
+            texts,
+            probe=call.probe,
+            deliver=deliver,
+            refuse=lambda text, reason: self._reject(call.owner, self._take(call, [text]), reason),
+        )
+
+    def _deliver(self, call: _Call, owner: str, texts: Sequence[str], vectors: Sequence[bytes]) -> None:
+        by_text = dict(zip(texts, vectors, strict=True))
+        with self._lock:
+            if self._more_behind:
+                self._recent.update(by_text)
+                while len(self._recent) > RECENT_VECTORS:
+                    self._recent.popitem(last=False)
+        self._write(owner, [(item, by_text[item.text]) for item in self._take(call, texts)])
+
+    def _take(self, call: _Call, texts: Sequence[str]) -> list[Item]:
+        """The items that wait for these texts; from now on equal texts travel anew."""
+        with self._lock:
+            taken: list[Item] = []
+            for text in texts:
+                taken += call.items.pop(text, ())
+                if self._calls.get(text) is call:
+                    del self._calls[text]
+            return taken
+
+    def _let_go(self, items: Iterable[Item]) -> None:
+        with self._lock:
+            for item in items:
+                if self._held.get(item.redis_key) == item.member:
+                    del self._held[item.redis_key]
+            self.counters.last_progress = time.time()
+
+    # -- what becomes of items: Redis first, futures after it --------------------------------------------------
+
+    def _write(self, owner: str, pairs: Sequence[tuple[Item, bytes]]) -> None:
+        places: dict[bytes, int] = {}
+        vectors: list[bytes] = []
+        for _, vector in pairs:
+            if vector not in places:
+                places[vector] = len(vectors)
+                vectors.append(vector)
+        lines = [(item.redis_key, item.member, places[vector]) for item, vector in pairs]
+        words = self._persist(
+            lambda: self._store.complete(owner, self._options.embedding_field, self._options.if_missing, lines, vectors)
+        )
+        refused, stale, written = [], [], 0
+        for (item, vector), word in zip(pairs, words, strict=True):
+            if word in ("done", "skipped"):
+                written += 1
+                self._waiters.written(item.redis_key, item.member, vector)
+            elif word == "stale":
+                stale.append(item.redis_key)
+            else:
+                refused.append((item, word))
+        with self._lock:
+            self.counters.embedded += written
+        for item, word in refused:
+            self._reject(owner, [item], word.removeprefix("refused "))
+        self._let_go(item for item, _ in pairs)
+        if stale:  # superseded, or an answer of Redis was lost: Redis knows
+            self.look(stale)
+        self._progressed()
+
+    def _reject(self, owner: str, items: Sequence[Item], reason: str) -> None:
+        words = self._persist(lambda: self._store.reject(owner, [(item.member, reason) for item in items]))
+        for item, word in zip(items, words, strict=True):
+            if word == "dead":
+                logger.error("embedqueue: %s is a dead letter now: %s", item.redis_key, reason)
+                with self._lock:
+                    self.counters.rejected += 1
+        self._let_go(items)
+        self.look([item.redis_key for item in items])
+        self._progressed()
+
+    def _give_back(self, call: _Call, failure: Unserved) -> None:
+        """The provider is at fault: nobody claims for a while, the items wait again, their waiters get to know."""
+        items = self._take(call, list(call.items))
+        if failure.account and self._told != str(failure):
+            logger.error("embedqueue: nothing can be embedded until somebody acts: %s", failure)
+        elif not failure.account:
+            logger.warning("embedqueue: a call of %d texts failed and will be made again: %s", len(items), failure)
+        self._told = str(failure)
+        redis_keys = [item.redis_key for item in items]
+        seconds, probed = self._persist(
+            lambda: self._store.pause(
+                call.owner,
+                first_seconds=FIRST_PAUSE_SECONDS,
+                most_seconds=LONGEST_PAUSE_SECONDS,
+                least_seconds=failure.retry_after,
+                reason=f"the provider failed: {failure}",
+                redis_keys=redis_keys,
+            )
+        )
+        self._paused(seconds)
+        self._persist(lambda: self._store.release(self._worker, [item.member for item in items]) if items else 0)
+        with self._lock:
+            self.counters.released += len(items)
+        self._let_go(items)
+        self._waiters.fail(None if probed else redis_keys, failure.for_waiter())
+        self._progressed()
+
+    def _persist(self, write: Callable[[], T]) -> T:
+        """A write that waits for Redis to come back. Should a lease end meanwhile, Redis will say so."""
+        failures = 0
+        while True:
+            try:
+                return write()
+            except RedisError as error:
+                failures += 1
+                if failures == 1:
+                    logger.warning("embedqueue: Redis did not take a result, trying again: %s", error)
+                if self._stopping.wait(backoff_seconds(failures, *REWRITE_SECONDS)):
+                    raise Stopping from None
+
+    def look(self, redis_keys: Iterable[str] | None, *, wanted: bool = False, blank: bytes | None = None) -> None:
+        """Ask Redis what became of keys that somebody here waits for, and end their futures accordingly.
+
+        Args:
+            redis_keys: which; None for all.
+            wanted: only those that somebody waits for in ``.result()``.
+            blank: the zero vector, where the newest text of the keys is known to be blank.
+
+        Raises:
+            redis.RedisError: Redis does not answer.
+        """
+        waiting = list(self._waiters.snapshot(redis_keys, wanted=wanted).items())
+        for at in range(0, len(waiting), 500):
+            part = waiting[at : at + 500]
+            found = self._store.look([redis_key for redis_key, _ in part], self._options.embedding_field)
+            for (redis_key, entries), (word, value) in zip(part, found, strict=True):
+                outcome: Any = None
+                if word == "dead":
+                    outcome = ItemRejected(redis_key, value.decode("utf-8", "replace"))
+                elif word != "live" and blank is not None:
+                    outcome = blank
+                elif word == "done":
+                    outcome = value
+                elif word == "gone":
+                    outcome = ItemRejected(redis_key, "neither queued, nor dead, nor is there a vector in its hash")
+                if outcome is not None:
+                    self._waiters.resolve(redis_key, entries, outcome)
+
+    # -- the cache ---------------------------------------------------------------------------------------------
+
+    def _digest(self, text: str) -> str:
+        dimensions = self._caller.dimensions
+        source = f"{self._options.model}\0{dimensions}\0{self._task}\0{text}"
+        return hashlib.blake2b(source.encode(), digest_size=20).hexdigest()
+
+    def _embed_cached(self, call: _Call, ttl_seconds: float) -> None:
+        """Take what the cache has, embed what nobody embeds, wait for what another worker is embedding."""
+        digests = {text: self._digest(text) for text in call.items}
+        waiting = list(digests)
+        while waiting:
+            found = self._persist(
+                lambda: self._store.take_cached(
+                    [digests[text] for text in waiting],  # noqa: B023 - called before the next round
+                    call.owner,
+                    self._options.lease_seconds,
+                )
+            )
+            known = {text: vector for text, vector in zip(waiting, found, strict=True) if len(vector) > len(b"busy")}
+            mine = [text for text, vector in zip(waiting, found, strict=True) if not vector]
+            if known:
+                self._deliver(call, self._worker, list(known), list(known.values()))
+            if mine:
+                self._fill_cache(call, {text: digests[text] for text in mine}, ttl_seconds)
+            waiting = [text for text, vector in zip(waiting, found, strict=True) if vector == b"busy"]
+            if waiting and self._stopping.wait(CACHE_POLL_SECONDS):
+                raise Stopping
+        if call.probe:
+            self._persist(lambda: self._store.release_probe(call.owner))  # if all came from the cache
+
+    def _fill_cache(self, call: _Call, digests: dict[str, str], ttl_seconds: float) -> None:
+        open_ = dict(digests)
+        with self._lock:
+            self._reserved.update(open_.values())
+
+        def keep(texts: Sequence[str], vectors: Sequence[bytes]) -> None:
+            pairs = [(open_.pop(text), vector) for text, vector in zip(texts, vectors, strict=True)]
+            self._persist(lambda: self._store.put_cached(pairs, ttl_seconds))
+
+        try:
+            self._embed(call, list(digests), keep)
+        finally:
+            with self._lock:
+                self._reserved.difference_update(digests.values())
+            if open_:
+                with contextlib.suppress(RedisError):  # the reservations end by themselves
+                    self._store.release_cached(open_.values())

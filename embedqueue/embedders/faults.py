@@ -1,0 +1,183 @@
+"""What a refusal says, whatever shape its body has: nine are known (PROVIDERS.md, section 9). Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from embedqueue.embedders import documents
+
+#: Fields that name the kind of a fault in one word.
+_WORD_FIELDS = ("code", "type", "status", "reason", "error_type", "error_code", "provider_code")
+#: Fields that name the part of our request that is at fault.
+_PLACE_FIELDS = ("param", "field")
+#: Fields that hold words or lead to them. Others are left alone: pydantic's "input" and OpenRouter's
+#: "flagged_input" hold the user's text.
+_INNER_FIELDS = (
+    "message",
+    "msg",
+    "error",
+    "errors",
+    "detail",
+    "details",
+    "description",
+    "metadata",
+    "violations",
+    "fieldViolations",
+    "raw",
+)
+#: Deeper than any provider nests, shallow enough for any stack.
+_DEEPEST = 8
+#: Entries of one list that are read: a validator may complain about each of 2,048 texts.
+_MOST_ENTRIES = 20
+#: Texts from this length on are recognised by their beginning, because providers echo them cut.
+_ECHO_CHARS = 16
+#: Shorter texts than this are only recognised between quotes: they may be the provider's own words.
+_WORDY_CHARS = 8
+
+_HTML_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.I | re.S)
+
+
+@dataclass(slots=True)
+class Fault:
+    """A refusal in one shape.
+
+    Attributes:
+        status: the effective status: that of HTTP, or the one in the body of a 200.
+        words: codes, types and reasons, in lower case.
+        places: parts of our request that are named, such as ``input[3]``, joined by spaces.
+        message: the provider's words, on one line; for recognition, not for showing.
+        retry_delay: Google's ``RetryInfo.retryDelay`` as written.
+        quota_ids: Google's names of the quotas that ran out.
+        moderated: whether the provider says that it moderated an input.
+        shown: the message as people may see it: set by :meth:`hide`.
+    """
+
+    status: int
+    words: set[str] = field(default_factory=set)
+    places: str = ""
+    message: str = ""
+    retry_delay: str | None = None
+    quota_ids: list[str] = field(default_factory=list)
+    moderated: bool = False
+    shown: str = ""
+
+    def hide(self, key: str | None, texts: Sequence[str]) -> None:
+        """Take out our key and the user's texts, which some providers echo.
+
+        Long echoes also leave ``message``, so that no text is taken for the provider's words. Short ones
+        stay there: a text that reads "requests" must not blank that word in "at most 100 requests".
+
+        Args:
+            key: the key of the call, or None.
+            texts: the texts of the call.
+        """
+        if key:
+            self.message = self.message.replace(key, "[key]")
+        starts = [" ".join(text[: 4 * _ECHO_CHARS].split())[:_ECHO_CHARS] for text in texts]
+        for start in starts:
+            if len(start) == _ECHO_CHARS and start in self.message:
+                self.message = self.message.partition(start)[0] + "[text]"
+        self.shown = self.message
+        for start in starts:
+            if start in self.shown:
+                quote = "" if len(start) >= _WORDY_CHARS else "['\"`]"
+                self.shown = re.sub(rf"{quote}\b{re.escape(start)}\b{quote}", "[text]", self.shown)
+
+
+def read_fault(status: int, body: bytes) -> Fault:
+    """Read the body of a refusal.
+
+    Args:
+        status: the HTTP status.
+        body: the body, decoded from any content encoding; may be empty or cut.
+
+    Returns:
+        What it says. The status is the body's where HTTP claims success.
+    """
+    document = documents.parse(body)
+    reader = _Reader(Fault(status))
+    if document is documents.BROKEN:
+        reader.messages.append(_plain_words(body) if status >= 400 else "no JSON")
+    else:
+        reader.take(document, 0)
+    if status < 400:
+        reader.fault.status = _inner_status(document) or status
+    return reader.finish()
+
+
+def _inner_status(document: Any) -> int | None:
+    """The status that a body of HTTP 200 claims: an integer in ``error.code``, by its own account or as digits."""
+    if isinstance(document, list) and document:
+        document = document[0]
+    if not isinstance(document, dict):
+        return None
+    inner = document.get("error")
+    holder = inner if isinstance(inner, dict) else document
+    code = str(holder.get("code", ""))
+    return int(code) if re.fullmatch("[45][0-9][0-9]", code) else None
+
+
+def _plain_words(body: bytes) -> str:
+    text = body[:4096].decode("utf-8", "replace").strip()
+    if not text.startswith("<"):
+        return text
+    title = _HTML_TITLE.search(text)
+    return f"an HTML page: {title.group(1)}" if title else "an HTML page"
+
+
+class _Reader:
+    """Walks a body once and gathers what it says."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self.messages: list[str] = []
+        self.places: list[str] = []
+
+    def finish(self) -> Fault:
+        said = dict.fromkeys(" ".join(message.split()) for message in self.messages)
+        self.fault.message = "; ".join(message for message in said if message)
+        self.fault.places = " ".join(self.places)
+        return self.fault
+
+    def take(self, node: Any, depth: int) -> None:
+        if depth > _DEEPEST:
+            return
+        if isinstance(node, str):
+            self.messages.append(node)
+        elif isinstance(node, list):
+            for entry in node[:_MOST_ENTRIES]:
+                self.take(entry, depth + 1)
+        elif isinstance(node, dict):
+            self._take_fields(node, depth)
+
+    def _take_fields(self, node: dict[str, Any], depth: int) -> None:
+        fault = self.fault
+        fault.words.update(str(node[name]).lower() for name in _WORD_FIELDS if isinstance(node.get(name), str | int))
+        self.places.extend(node[name] for name in _PLACE_FIELDS if isinstance(node.get(name), str))
+        if isinstance(node.get("loc"), list):
+            self._take_location(node["loc"])
+        if isinstance(node.get("quotaId"), str):
+            fault.quota_ids.append(node["quotaId"])
+        if isinstance(node.get("retryDelay"), str):
+            fault.retry_delay = node["retryDelay"]
+        fault.moderated |= "flagged_input" in node
+        for name in _INNER_FIELDS:
+            if name == "raw" and isinstance(node.get(name), str):
+                self._take_raw(node[name], depth)
+            elif name in node:
+                self.take(node[name], depth + 1)
+
+    def _take_location(self, location: list[Any]) -> None:
+        """FastAPI's path to a field: ``["body", "input", 3]`` is our ``input[3]``."""
+        path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location).lstrip(".")
+        # pydantic puts the name of a union's branch between the field and the index
+        self.places.append(re.sub(r"\.(?:list|constrained|union)[^.]*?(?=\[\d+\]$)", "", path))
+        self.messages.append(f"{path}:")
+
+    def _take_raw(self, raw: str, depth: int) -> None:
+        """The upstream's own answer, which OpenRouter hands on as text."""
+        document = documents.parse(raw.encode("utf-8", "replace"))
+        self.take(raw if document is documents.BROKEN else document, depth + 1)

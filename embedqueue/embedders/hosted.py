@@ -1,0 +1,232 @@
+"""What the embedders behind HTTP have in common: key, limits, one call, and the options that a server may not know."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedqueue.embedders import documents
+from embedqueue.embedders.answers import OptionRefused, classify
+from embedqueue.embedders.faults import read_fault
+from embedqueue.embedders.http import Answer, Http, Limits, origin, shown_url
+from embedqueue.embedders.rows import Malformed
+from embedqueue.embedders.waits import asked_wait
+from embedqueue.errors import ConfigurationError, EmbedQueueError, InputRejected, TransientError
+
+#: Seconds to connect and seconds of silence that an embedder bears by default.
+DEFAULT_TIMEOUT = (5.0, 60.0)
+#: Decoded bytes of an answer: 2,048 vectors of 3,072 numbers in base64 are half of it.
+DEFAULT_MAX_RESPONSE_BYTES = 64 << 20
+#: The whole call may take this many times the read timeout, unless told otherwise.
+_DEADLINE_PER_READ = 2
+
+#: What a header may carry: visible ASCII. Anything else is a key with a slip of the hand in it.
+_SENDABLE_KEY = re.compile(r"[!-~]+")
+
+
+class HostedEmbedder:
+    """An embedder behind an HTTP API. Thread-safe; use it from forked processes as you like.
+
+    Subclasses say where to post, what, and how to read the answer.
+
+    Args:
+        api_key: the key; None looks into the environment at the first call, "" sends none.
+        url: the address that subclasses make their own from; kept for showing only.
+        dimensions: length of the vectors.
+        timeout: seconds that the server may keep silent, or a pair: seconds to connect, seconds of silence.
+        deadline: seconds for a whole call; None means twice the read timeout.
+        max_texts: what one call may hold; None means no known limit.
+        max_tokens: what one call may hold; None means no known limit.
+        max_response_bytes: the largest answer that is read, decoded.
+        headers: more headers for every request. They win over ours.
+    """
+
+    #: Environment variables that may hold the key, in the order in which they are looked at.
+    key_variables: tuple[str, ...] = ()
+    #: Fields of an answer that only a success has.
+    success_field = "data"
+
+    def __init__(
+        self,
+        api_key: str | None,
+        url: str,
+        dimensions: int,
+        timeout: float | tuple[float, float],
+        *,
+        deadline: float | None,
+        max_texts: int | None,
+        max_tokens: int | None,
+        max_response_bytes: int,
+        headers: Mapping[str, str] | None,
+    ) -> None:
+        connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+        limits = Limits(
+            connect_seconds=_positive("timeout", connect),
+            read_seconds=_positive("timeout", read),
+            deadline_seconds=_positive("deadline", _DEADLINE_PER_READ * read if deadline is None else deadline),
+            response_bytes=_count("max_response_bytes", max_response_bytes),
+        )
+        self.dimensions = _count("dimensions", dimensions)
+        self.max_texts = None if max_texts is None else _count("max_texts", max_texts)
+        self.max_tokens = None if max_tokens is None else _count("max_tokens", max_tokens)
+        self.task_type: str | None = None
+        self._url = url
+        self._given_key = api_key
+        self._key: str | None = None  # set at the first call, by whichever thread is first: all find the same
+        self._extra_headers = dict(headers or {})
+        self._http = Http(self._all_headers, limits)
+        #: Options that the server refused, with what is sent instead; None sends nothing. Single assignments only.
+        self._learned: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={shown_url(self._url)!r}, dimensions={self.dimensions})"
+
+    def close(self) -> None:
+        """Close the connections that this process holds. A later call opens new ones."""
+        self._http.close()
+
+    def embed_batch(self, texts: Sequence[str], model: str) -> NDArray[np.float32]:
+        """Embed texts in one call.
+
+        Args:
+            texts: the texts, none of them blank.
+            model: the model's name, with or without its vendor's prefix.
+
+        Returns:
+            Float32 array with one row a text, in order, as wide as the provider made them. Rows may hold
+            NaN where the provider gave none: check before writing.
+
+        Raises:
+            TransientError: the same call may work later.
+            InputRejected: a text of the call will never work (``CallTooLarge``: the call, not a text).
+            ConfigurationError: nothing will work until somebody acts.
+        """
+        if isinstance(texts, str):
+            raise TypeError("texts must be a sequence of str, not one str")
+        texts = list(texts)
+        if not texts:
+            return np.empty((0, self.dimensions), dtype=np.float32)
+        wanted = self._options(model)
+        options = {name: self._learned.get(name, value) for name, value in wanted.items()}
+        while True:
+            try:
+                rows = self._call(texts, model, {name: value for name, value in options.items() if value is not None})
+            except OptionRefused as refused:
+                name = refused.option
+                options[name] = self._instead_of(name, options[name])
+            else:
+                break
+        # only what a success proves is remembered: a refusal may have been about something else
+        self._learned.update((name, options[name]) for name in wanted if options[name] != wanted[name])
+        return rows
+
+    def _options(self, model: str) -> dict[str, Any]:
+        """The options for ``model`` that a server may refuse to know, by the name that goes over the wire."""
+        raise NotImplementedError
+
+    def _address(self, model: str) -> str:
+        raise NotImplementedError
+
+    def _body(self, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> Any:
+        raise NotImplementedError
+
+    def _rows(self, document: Any, count: int, model: str) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+    def _auth(self, key: str) -> dict[str, str]:
+        raise NotImplementedError
+
+    def _needs_key(self) -> bool:
+        return True
+
+    def _instead_of(self, name: str, value: Any) -> Any:
+        """What to send instead of a refused option: nothing, unless there is something weaker."""
+        return None
+
+    def _call(self, texts: list[str], model: str, options: Mapping[str, Any]) -> NDArray[np.float32]:
+        url = self._address(model)
+        answer = self._http.post(url, self._serialised(texts, model, options))
+        if answer.status >= 300:
+            raise self._refusal(answer, url, texts, options)
+        document = documents.parse(answer.body)
+        if not isinstance(document, dict) or document.get("error") or self.success_field not in document:
+            # perhaps a refusal under HTTP 200: OpenRouter sends them when its upstream had started
+            refusal = self._refusal(answer, url, texts, options)
+            unexplained = isinstance(document, dict) and not document.get("error")
+            if unexplained and self._chose_encoding(options) and getattr(refusal, "status", None) == answer.status:
+                raise OptionRefused(str(refusal), "encoding_format")
+            raise refusal
+        try:
+            return self._rows(document, len(texts), model)
+        except Malformed as error:
+            malformed, encoded = f"{origin(url)}: {error}", error.encoded
+        if encoded and self._chose_encoding(options):
+            raise OptionRefused(malformed, "encoding_format")
+        raise TransientError(malformed, status=answer.status, suspect_input=True)
+
+    def _chose_encoding(self, options: Mapping[str, Any]) -> bool:
+        """Whether we asked for an encoding on our own account, which a malformed answer may come from."""
+        return False
+
+    def _refusal(self, answer: Answer, url: str, texts: Sequence[str], options: Mapping[str, Any]) -> EmbedQueueError:
+        fault = read_fault(answer.status, answer.body)
+        fault.hide(self._key, texts)
+        headers = answer.headers
+        return classify(
+            fault,
+            origin=origin(url),
+            count=len(texts),
+            wait_seconds=asked_wait(headers, fault.message, fault.retry_delay, time.time()),
+            should_retry=headers.get("x-should-retry", "").strip().lower(),
+            options=frozenset(options),
+        )
+
+    def _serialised(self, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> bytes:
+        body = self._body(texts, model, options)
+        try:
+            return documents.serialise(body)
+        except ValueError:
+            unsendable = next((place for place, text in enumerate(texts) if not documents.is_sendable(text)), None)
+        if unsendable is None:
+            raise ConfigurationError("the model's name or an option cannot be sent as JSON")
+        raise InputRejected("a text holds a lone surrogate and has no form in UTF-8", index=unsendable)
+
+    def _all_headers(self) -> dict[str, str]:
+        """Asked by the session of each thread, once: the key is read at the first call, not before."""
+        if self._key is None:
+            self._key = self._find_key()
+        auth = self._auth(self._key) if self._key else {}
+        return {"Content-Type": "application/json", "Accept": "application/json"} | auth | self._extra_headers
+
+    def _find_key(self) -> str:
+        candidates = [self._given_key] if self._given_key is not None else map(os.environ.get, self.key_variables)
+        key = next((found.strip() for found in candidates if found and found.strip()), "")
+        if not key and self._needs_key():
+            names = " or ".join(self.key_variables)
+            raise ConfigurationError(f"no API key: set {names}, or give {type(self).__name__} an api_key")
+        if key and not _SENDABLE_KEY.fullmatch(key):
+            raise ConfigurationError("the API key holds characters that no header can carry (a space or line break?)")
+        return key
+
+
+def _positive(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
+    return float(value)
+
+
+def _count(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value!r}")
+    return value

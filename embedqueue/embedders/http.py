@@ -1,0 +1,292 @@
+"""One POST and its answer, quickly: a session per thread and process, prepared once, read within bounds."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urljoin
+
+import requests
+import urllib3
+
+from embedqueue.embedders.wire import TimedAdapter, start_clock
+from embedqueue.errors import ConfigurationError, EmbedQueueError, TransientError
+
+#: A connection unused for this many seconds is made anew: load balancers and NATs forget idle ones without a word
+#: (from 60 s on), and the next call would wait in vain for its read timeout.
+IDLE_SECONDS = 50.0
+#: Bytes of a refusal that are read: its words come first.
+_REFUSAL_BYTES = 1 << 20
+#: Bytes asked for at once. A compressed body comes in smaller steps, so that a bomb cannot unfold far past the limit.
+_STEP_BYTES = 1 << 20
+_COMPRESSED_STEP_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: the status, the headers (looked up in any case) and the decoded body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What one call may take.
+
+    Attributes:
+        connect_seconds: to reach the server.
+        read_seconds: the longest silence of the server.
+        deadline_seconds: the whole call, from the first byte sent to the last received.
+        response_bytes: the decoded body.
+    """
+
+    connect_seconds: float
+    read_seconds: float
+    deadline_seconds: float
+    response_bytes: int
+
+
+@dataclass(eq=False)
+class _Line:
+    """What one thread of one process calls with. Only that thread touches it, except for close()."""
+
+    adapter: TimedAdapter
+    session: requests.Session
+    verify: bool | str
+    proxies: dict[str, str]
+    used_mono: float
+    prepared: dict[str, requests.PreparedRequest] = field(default_factory=dict)
+
+
+class Http:
+    """Posts JSON with the fewest steps that are safe. Thread-safe and fork-safe.
+
+    Args:
+        headers: gives the headers of a request, credentials included; asked once per thread and URL.
+        limits: what one call may take.
+    """
+
+    def __init__(self, headers: Callable[[], Mapping[str, str]], limits: Limits) -> None:
+        self._headers = headers
+        self.limits = limits
+        self._renew()
+
+    def _renew(self) -> None:
+        """Start clean: in a new object, and in a forked child, which must not use its parent's sockets or locks."""
+        self._pid = os.getpid()
+        self._lock = threading.Lock()  # guards _lines
+        self._lines: weakref.WeakSet[_Line] = weakref.WeakSet()
+        self._local = threading.local()
+
+    def close(self) -> None:
+        """Close the connections of every thread of this process. A later call opens new ones."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            lines = list(self._lines)
+        for line in lines:
+            line.prepared.clear()
+            line.session.close()
+
+    def post(self, url: str, body: bytes) -> Answer:
+        """Send one request and read its answer.
+
+        Args:
+            url: where to.
+            body: JSON in UTF-8.
+
+        Returns:
+            The answer, whatever its status below 300 or from 400 on.
+
+        Raises:
+            TransientError: no connection, no answer in time, or a broken one.
+            ConfigurationError: the address, the certificate, the proxy or a redirect.
+        """
+        line = self._line(url)
+        request = line.prepared.get(url) or self._prepare(line, url)
+        request.body = body
+        request.headers["Content-Length"] = str(len(body))
+        limits = self.limits
+        start_clock(limits.read_seconds, limits.deadline_seconds)
+        response = None
+        try:
+            response = line.adapter.send(
+                request,
+                stream=True,
+                timeout=(limits.connect_seconds, limits.read_seconds),
+                verify=line.verify,
+                proxies=line.proxies,
+            )
+            answer = _read(response, limits.response_bytes)
+        except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
+            failure = failure_of(error, url, reached=response is not None)
+        else:
+            if not 300 <= answer.status < 400:
+                return answer
+            failure = _redirect(url, answer)
+        finally:
+            request.body = None  # an idle thread need not hold the last texts
+            if response is not None:
+                response.close()
+        raise failure  # outside of the except: what requests raises holds the request, and that the key
+
+    def _line(self, url: str) -> _Line:
+        if self._pid != os.getpid():
+            self._renew()
+        now_mono = time.monotonic()
+        line: _Line | None = getattr(self._local, "line", None)
+        if line is None:
+            line = self._local.line = self._open(url)
+            with self._lock:
+                self._lines.add(line)
+        elif now_mono - line.used_mono > IDLE_SECONDS:
+            line.session.close()
+        line.used_mono = now_mono
+        return line
+
+    def _open(self, url: str) -> _Line:
+        session = requests.Session()
+        adapter = TimedAdapter(pool_connections=2, pool_maxsize=1)
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        settings = session.merge_environment_settings(url, {}, None, None, None)
+        session.trust_env = False  # asked once; and ~/.netrc must not replace our Authorization
+        return _Line(adapter, session, settings["verify"], dict(settings["proxies"]), time.monotonic())
+
+    def _prepare(self, line: _Line, url: str) -> requests.PreparedRequest:
+        if not url.lower().startswith(("http://", "https://")):
+            raise ConfigurationError(f"base_url must start with http:// or https://, not {shown_url(url)!r}")
+        headers = self._headers()
+        failure = None
+        try:
+            request = line.session.prepare_request(requests.Request("POST", url, headers=dict(headers), data=b"{}"))
+        except ValueError as error:  # InvalidURL, InvalidHeader and their like
+            failure = ConfigurationError(f"no request can be made to {shown_url(url)}: {type(error).__name__}")
+        if failure is not None:
+            raise failure
+        request.headers.update(headers)  # credentials in the URL are for servers without a key
+        line.prepared[url] = request
+        return request
+
+
+def shown_url(url: str) -> str:
+    """An URL as people may see it: without credentials and query.
+
+    Args:
+        url: any URL, even a broken one.
+
+    Returns:
+        Scheme, host, port and path.
+    """
+    plain = url.partition("?")[0].partition("#")[0]
+    scheme, found, rest = plain.partition("://")
+    host, slash, path = (rest if found else plain).partition("/")
+    return f"{scheme + found if found else ''}{host.rpartition('@')[2]}{slash}{path}"
+
+
+def origin(url: str) -> str:
+    """Host and port of an URL, for messages.
+
+    Args:
+        url: any URL, even a broken one.
+
+    Returns:
+        Host and port without credentials.
+    """
+    return shown_url(url).partition("://")[2].partition("/")[0] or shown_url(url)
+
+
+def _read(response: requests.Response, limit_bytes: int) -> Answer:
+    status, raw, headers = response.status_code, response.raw, response.headers
+    refused = status >= 300
+    try:
+        body = _read_body(raw, headers, _REFUSAL_BYTES if refused else limit_bytes)
+    except (OSError, urllib3.exceptions.HTTPError):
+        if not refused:
+            raise
+        body = b""  # the status says enough
+    if not refused and len(body) > limit_bytes:
+        raise urllib3.exceptions.HTTPError(f"the answer is larger than {limit_bytes} bytes")
+    return Answer(status, headers, body)
+
+
+def _read_body(raw: urllib3.HTTPResponse, headers: Mapping[str, str], limit_bytes: int) -> bytes:
+    """The body; where it is too long, its beginning and a little more than the limit."""
+    compressed = headers.get("content-encoding", "identity") != "identity"
+    length_bytes = raw.length_remaining
+    if not compressed and length_bytes is not None and length_bytes <= limit_bytes:
+        return raw.read(decode_content=False)
+    steps: list[bytes] = []
+    size_bytes = 0
+    for step in raw.stream(_COMPRESSED_STEP_BYTES if compressed else _STEP_BYTES, decode_content=True):
+        steps.append(step)
+        size_bytes += len(step)
+        if size_bytes > limit_bytes:
+            raw.close()  # the rest stays unread: this connection is of no more use
+            break
+    return b"".join(steps)
+
+
+def _redirect(url: str, answer: Answer) -> EmbedQueueError:
+    try:
+        target = origin(urljoin(url, answer.headers.get("location", "")))
+    except ValueError:
+        target = "an address that is none"
+    return ConfigurationError(
+        f"{origin(url)} answered {answer.status}: a redirect to {target}. "
+        "Credentials never follow one; set base_url to the final address"
+    )
+
+
+def failure_of(error: Exception, url: str, *, reached: bool) -> EmbedQueueError:
+    """The error that a failed exchange becomes.
+
+    Args:
+        error: what requests, urllib3 or the socket raised.
+        url: whom we asked.
+        reached: whether the headers of an answer had come.
+
+    Returns:
+        The error, with neither the key nor the request attached.
+    """
+    host, kinds = origin(url), requests.exceptions
+    if isinstance(error, kinds.ConnectTimeout):
+        return TransientError(f"{host} could not be reached in time")
+    if isinstance(error, kinds.Timeout | urllib3.exceptions.TimeoutError):
+        return TransientError(f"{host} did not answer in time", suspect_input=True)
+    reason = _root(error)
+    why = f"{type(reason).__name__}: {reason}"[:200]
+    if isinstance(error, kinds.ProxyError):
+        return ConfigurationError(f"the proxy on the way to {host} refuses: {why}")
+    if isinstance(error, kinds.SSLError):
+        if isinstance(reason, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return TransientError(f"{host} hung up during the handshake: {why}")
+        return ConfigurationError(f"no secure connection to {host}: {why}")
+    if isinstance(error, kinds.InvalidURL | kinds.InvalidHeader | kinds.InvalidSchema) or (
+        isinstance(error, ValueError) and not isinstance(error, kinds.RequestException)
+    ):
+        return ConfigurationError(f"no request can be made to {shown_url(url)}: {type(error).__name__}")
+    if isinstance(error, kinds.RequestException | urllib3.exceptions.HTTPError):
+        # cut off after the call was sent: one text may have brought the server down
+        cut = reached or isinstance(next(iter(error.args), None), urllib3.exceptions.ProtocolError)
+        return TransientError(f"no answer from {host}: {why}", suspect_input=cut)
+    return ConfigurationError(f"no connection to {host} can be made: {why}")  # the CA bundle is missing
+
+
+def _root(error: BaseException) -> BaseException:
+    """The innermost reason: what wraps it repeats the URL."""
+    for _ in range(8):
+        inner = getattr(error, "reason", None)
+        if not isinstance(inner, BaseException):
+            inner = next((part for part in error.args if isinstance(part, BaseException)), None)
+        if inner is None:
+            break
+        error = inner
+    return error

@@ -1,0 +1,188 @@
+"""OpenAI's wire format: OpenAI itself, OpenRouter, and the many servers of one's own that speak it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedqueue.embedders.hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, HostedEmbedder
+from embedqueue.embedders.rows import openai_rows
+from embedqueue.options import EMBED_DIMENSIONS
+
+EncodingFormat = Literal["base64", "float"]
+
+#: Where OpenAI itself answers; its regional hosts end like it.
+_OPENAI_HOST = "api.openai.com"
+#: Texts in one call to OpenAI (openai-python, embedding_create_params).
+_OPENAI_MAX_TEXTS = 2048
+#: Tokens in one call to OpenAI, over all texts (the same).
+_OPENAI_MAX_TOKENS = 300_000
+#: Texts in one call to OpenRouter: what Gemini takes, its strictest upstream known to us.
+_OPENROUTER_MAX_TEXTS = 100
+
+
+class OpenAIEmbedder(HostedEmbedder):
+    """Any server that answers ``POST .../embeddings`` as OpenAI does: OpenAI, TEI, vLLM, Ollama, infinity, LiteLLM ...
+
+    Vectors are asked for in base64, which decodes five times faster than lists; a server that answers
+    wrongly to that is asked for lists from then on. ``dimensions`` is sent unless it is 3072, which
+    is what the large models give by themselves; a server that refuses it is asked without it.
+
+    Args:
+        api_key: the key; None reads ``OPENAI_API_KEY`` at the first call, "" sends none. Only OpenAI's own host
+            needs one.
+        base_url: as people write it: with or without ``/v1``, a final slash or ``/embeddings``. A path is kept as it is
+            (infinity has no ``/v1``: give ``http://host:7997/embeddings``); without any path it is ``/v1``.
+        dimensions: length of the vectors.
+        timeout: seconds that the server may keep silent, or a pair: seconds to connect, seconds of silence.
+        encoding_format: "base64" or "float" to insist; None chooses and adapts.
+        deadline: seconds for a whole call; None means twice the read timeout.
+        max_texts: texts in one call; None means OpenAI's 2,048 there, no known limit elsewhere.
+        max_tokens: tokens in one call; None means OpenAI's 300,000 there, no known limit elsewhere.
+        max_response_bytes: the largest answer that is read, decoded.
+        headers: more headers for every request; they win over ours.
+        body: more fields for every request, such as ``{"input_type": "document"}``.
+    """
+
+    key_variables = ("OPENAI_API_KEY",)
+    default_path = "/v1"
+    _automatic_encoding: EncodingFormat = "base64"
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        base_url: str = "https://api.openai.com/v1",
+        dimensions: int = EMBED_DIMENSIONS,
+        timeout: float | tuple[float, float] = DEFAULT_TIMEOUT,
+        *,
+        encoding_format: EncodingFormat | None = None,
+        deadline: float | None = None,
+        max_texts: int | None = None,
+        max_tokens: int | None = None,
+        max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
+        headers: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> None:
+        if encoding_format not in ("base64", "float", None):
+            raise ValueError(f'encoding_format must be "base64", "float" or None, not {encoding_format!r}')
+        url = embeddings_url(base_url, self.default_path)
+        self._is_openai = _is_openai(url)
+        default_texts, default_tokens = self._default_limits()
+        super().__init__(
+            api_key,
+            url,
+            dimensions,
+            timeout,
+            deadline=deadline,
+            max_texts=default_texts if max_texts is None else max_texts,
+            max_tokens=default_tokens if max_tokens is None else max_tokens,
+            max_response_bytes=max_response_bytes,
+            headers=headers,
+        )
+        self._encoding_format = encoding_format
+        self._extra_body = dict(body or {})
+
+    def _default_limits(self) -> tuple[int | None, int | None]:
+        return (_OPENAI_MAX_TEXTS, _OPENAI_MAX_TOKENS) if self._is_openai else (None, None)
+
+    def _needs_key(self) -> bool:
+        return self._is_openai
+
+    def _auth(self, key: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {key}"}
+
+    def _address(self, model: str) -> str:
+        return self._url
+
+    def _slug(self, model: str) -> str:
+        return model.removeprefix("openai/") if self._is_openai else model
+
+    def _options(self, model: str) -> dict[str, Any]:
+        options: dict[str, Any] = {"encoding_format": self._encoding_format or self._automatic_encoding}
+        if self.dimensions != EMBED_DIMENSIONS:
+            options["dimensions"] = self.dimensions
+        return options
+
+    def _instead_of(self, name: str, value: Any) -> Any:
+        return "float" if name == "encoding_format" and value == "base64" else None
+
+    def _chose_encoding(self, options: Mapping[str, Any]) -> bool:
+        return self._encoding_format is None and options.get("encoding_format") == "base64"
+
+    def _body(self, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        return {"model": self._slug(model), "input": texts, **options, **self._extra_body}
+
+    def _rows(self, document: Any, count: int, model: str) -> NDArray[np.float32]:
+        return openai_rows(document, count)
+
+
+class OpenRouterEmbedder(OpenAIEmbedder):
+    """OpenRouter: many vendors' models under one key.
+
+    Vectors are asked for as lists: asked for base64, models that have none answer 200 without vectors.
+    Where one model is served by several providers, pin them, because their vectors may differ:
+    ``body={"provider": {"order": ["..."], "allow_fallbacks": False, "require_parameters": True}}``.
+
+    Args:
+        api_key: the key; None reads ``OPENROUTER_API_KEY`` at the first call.
+        base_url: OpenRouter's, or what speaks like it.
+        dimensions: length of the vectors.
+        timeout: seconds that the server may keep silent, or a pair: seconds to connect, seconds of silence.
+        options: the keyword options of :class:`OpenAIEmbedder`.
+    """
+
+    key_variables = ("OPENROUTER_API_KEY",)
+    default_path = "/api/v1"
+    _automatic_encoding = "float"
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        base_url: str = "https://openrouter.ai/api/v1",
+        dimensions: int = EMBED_DIMENSIONS,
+        timeout: float | tuple[float, float] = DEFAULT_TIMEOUT,
+        **options: Any,
+    ) -> None:
+        super().__init__(api_key, base_url, dimensions, timeout, **options)
+
+    def _default_limits(self) -> tuple[int | None, int | None]:
+        return _OPENROUTER_MAX_TEXTS, None
+
+    def _needs_key(self) -> bool:
+        return True
+
+    def _slug(self, model: str) -> str:
+        if "/" in model:
+            return model
+        vendors = {"gemini-": "google/", "text-embedding-": "openai/"}
+        return next((vendor for start, vendor in vendors.items() if model.startswith(start)), "") + model
+
+
+def embeddings_url(base_url: str, default_path: str) -> str:
+    """The address to post to, from a base URL as people write it.
+
+    Args:
+        base_url: with or without a path, a final slash, ``/embeddings``, a query.
+        default_path: the path where none is given.
+
+    Returns:
+        An URL whose path ends in ``/embeddings``; whether it is a good one shows at the first call.
+    """
+    address, mark, query = base_url.strip().partition("?")
+    address = address.rstrip("/")
+    if not address.endswith("/embeddings"):
+        has_path = "/" in address.partition("://")[2]
+        address += "/embeddings" if has_path else f"{default_path}/embeddings"
+    return address + mark + query
+
+
+def _is_openai(url: str) -> bool:
+    try:
+        host = (urlsplit(url).hostname or "").lower()
+    except ValueError:
+        return False
+    return host == _OPENAI_HOST or host.endswith(f".{_OPENAI_HOST}")

@@ -1,0 +1,141 @@
+"""The vectors in an answer, as rows of float32. Pure.
+
+Wrong widths, NaN and zeros are delivered as they came: the queue knows what to do about them. What cannot
+be told apart text by text is refused here; nothing is ever paired by position across a gap.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: How OpenAI's format packs a vector into base64 (PROVIDERS.md, section 4).
+PACKED = np.dtype("<f4")
+
+
+class Malformed(ValueError):
+    """An answer that is not one vector a text.
+
+    Args:
+        message: what is wrong with it.
+        encoded: whether asking for base64 may be the reason.
+    """
+
+    def __init__(self, message: str, *, encoded: bool = False) -> None:
+        super().__init__(message)
+        self.encoded = encoded
+
+
+def openai_rows(document: Any, count: int) -> NDArray[np.float32]:
+    """The rows of ``{"data": [{"embedding": ..., "index": ...}]}``.
+
+    Args:
+        document: the parsed answer.
+        count: texts that were sent.
+
+    Returns:
+        Float32 array, C-contiguous, one row a text in the order of the texts.
+
+    Raises:
+        Malformed: the vectors cannot be told to their texts.
+    """
+    entries = document.get("data") if isinstance(document, dict) else None
+    if not isinstance(entries, list) or (not entries and count):
+        raise Malformed("the answer holds no data", encoded=True)
+    _check_count(entries, count)
+    indices = [entry.get("index") for entry in entries]
+    vectors = [entry.get("embedding") for entry in entries]
+    if indices != list(range(count)) and any(index is not None for index in indices):
+        vectors = _in_order(vectors, indices)
+    return _stack(vectors)
+
+
+def gemini_rows(document: Any, count: int) -> NDArray[np.float32]:
+    """The rows of ``{"embeddings": [{"values": [...]}]}``, which come in the order of the texts.
+
+    Args:
+        document: the parsed answer.
+        count: texts that were sent.
+
+    Returns:
+        Float32 array, C-contiguous, one row a text.
+
+    Raises:
+        Malformed: the vectors cannot be told to their texts.
+    """
+    entries = document.get("embeddings") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise Malformed("the answer holds no embeddings")
+    _check_count(entries, count)
+    return _stack([entry.get("values") for entry in entries])
+
+
+def normalised(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows of length 1. A row of zeros stays one: it has no direction, and the queue refuses it.
+
+    Args:
+        rows: float32 array of two dimensions.
+
+    Returns:
+        A new array of the same shape.
+    """
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    lengths[lengths == 0] = 1
+    return np.ascontiguousarray(rows / lengths, dtype=np.float32)
+
+
+def _check_count(entries: list[Any], count: int) -> None:
+    if len(entries) != count:
+        raise Malformed(f"{count} texts were sent and {len(entries)} vectors came back")
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise Malformed("the answer holds something else than vectors")
+
+
+def _in_order(vectors: list[Any], indices: list[Any]) -> list[Any]:
+    if any(type(index) is not int for index in indices) or sorted(indices) != list(range(len(indices))):
+        raise Malformed(f"the indices are not 0 to {len(indices) - 1}")
+    ordered = [None] * len(vectors)
+    for index, vector in zip(indices, vectors, strict=True):
+        ordered[index] = vector
+    return ordered
+
+
+def _stack(vectors: Sequence[Any]) -> NDArray[np.float32]:
+    """One row a vector; a vector that is null becomes NaN where its neighbours tell the width."""
+    known = [vector for vector in vectors if vector is not None]
+    if not known:
+        raise Malformed("the answer holds no vector at all")
+    rows = _unpacked(known) if isinstance(known[0], str) else _listed(known)
+    if len(known) == len(vectors):
+        return rows
+    complete = np.full((len(vectors), rows.shape[1]), np.nan, dtype=np.float32)
+    complete[[place for place, vector in enumerate(vectors) if vector is not None]] = rows
+    return complete
+
+
+def _unpacked(vectors: Sequence[Any]) -> NDArray[np.float32]:
+    try:
+        packed = [binascii.a2b_base64(vector, strict_mode=True) for vector in vectors]
+    except (TypeError, ValueError):
+        packed = []
+    width = len(packed[0]) if packed else 0
+    if width == 0 or width % PACKED.itemsize:
+        raise Malformed("the vectors are no base64 of float32", encoded=True)
+    if any(len(vector) != width for vector in packed):
+        raise Malformed("the vectors differ in length", encoded=True)
+    return np.frombuffer(b"".join(packed), dtype=PACKED).astype(np.float32).reshape(len(packed), -1)
+
+
+def _listed(vectors: Sequence[Any]) -> NDArray[np.float32]:
+    try:
+        with np.errstate(over="ignore"):  # an overflow shows as infinity, which the queue refuses
+            rows = np.array(vectors, dtype=np.float32)  # null inside a row becomes NaN here
+    except (TypeError, ValueError, OverflowError):
+        rows = np.empty(0, dtype=np.float32)
+    if rows.ndim != 2 or rows.shape[1] == 0:
+        raise Malformed("the vectors are no lists of numbers of one length")
+    return rows

@@ -1,0 +1,117 @@
+"""How long a provider asks us to wait, in every form it is said. Pure functions of an answer's parts."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+#: Longest wait that is believed, in seconds: beyond a day it is a clock error or a typing error.
+LONGEST_WAIT_SECONDS = 86_400.0
+#: A reset stamp above this is an instant since 1970 rather than a number of seconds from now (2001-09-09).
+_EPOCH_FLOOR_SECONDS = 1e9
+#: A reset stamp above this counts milliseconds since 1970 (OpenRouter); below, seconds (Cohere).
+_EPOCH_FLOOR_MS = 1e11
+
+_UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_DURATION = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(milliseconds?|ms|minutes?|mins?|m|seconds?|secs?|s|hours?|hrs?|h|days?|d)(?![a-z])", re.I
+)
+#: "Please try again in 1m2s", "Please retry in 37.41s", "Please retry after 30 seconds"
+_ASKED = re.compile(
+    rf"(?:try again|retry|retry your request|wait)(?: (?:in|after|for))? ((?:{_DURATION.pattern}[\s,]*)+)", re.I
+)
+
+
+def duration_seconds(text: str) -> float | None:
+    """Seconds of a written duration such as ``37s``, ``0.8s``, ``17ms``, ``6m0s``, ``1m2s``, ``20 seconds``.
+
+    Args:
+        text: the duration; words around it are ignored.
+
+    Returns:
+        The sum of its parts, or None where there are none.
+    """
+    parts = _DURATION.findall(text)
+    if not parts:
+        return None
+    return sum(float(part[0]) * _unit_seconds(part[1].lower()) for part in parts)
+
+
+def _unit_seconds(unit: str) -> float:
+    if unit == "ms" or unit.startswith("milli"):
+        return 0.001
+    return _UNIT_SECONDS[unit[0]]
+
+
+def asked_wait(headers: Mapping[str, str], message: str, retry_delay: str | None, now_unix: float) -> float | None:
+    """Seconds to wait before the next try, as far as the provider says so.
+
+    Args:
+        headers: the answer's headers, looked up by lower-case name in a case-insensitive mapping.
+        message: the provider's words ("try again in 6ms").
+        retry_delay: Google's ``RetryInfo.retryDelay``, or None.
+        now_unix: our clock, used only where the answer carries no ``Date`` of its own.
+
+    Returns:
+        Seconds from now, between 0 and a day, or None where nothing is said.
+    """
+    now_server = _date_seconds(headers.get("date", ""))
+    now = now_unix if now_server is None else now_server
+    for seconds in (
+        _scaled(headers.get("retry-after-ms"), 0.001),
+        _retry_after(headers.get("retry-after"), now),
+        duration_seconds(retry_delay) if retry_delay else None,
+        _reset(headers.get("x-ratelimit-reset"), now),
+        _said(message),
+    ):
+        if seconds is not None:
+            return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
+    return None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text) if text is not None else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _scaled(text: str | None, factor: float) -> float | None:
+    value = _number(text)
+    return None if value is None else value * factor
+
+
+def _date_seconds(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+
+
+def _retry_after(text: str | None, now: float) -> float | None:
+    if text is None:
+        return None
+    value = _number(text)
+    if value is not None:
+        return value
+    date = _date_seconds(text)
+    return date - now if date is not None else duration_seconds(text)
+
+
+def _reset(text: str | None, now: float) -> float | None:
+    if text is None:
+        return None
+    value = _number(text)
+    if value is None:
+        return duration_seconds(text)
+    if value > _EPOCH_FLOOR_MS:
+        return value / 1000 - now
+    return value - now if value > _EPOCH_FLOOR_SECONDS else value
+
+
+def _said(message: str) -> float | None:
+    asked = _ASKED.search(message)
+    return duration_seconds(asked.group(1)) if asked else None

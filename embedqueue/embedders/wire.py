@@ -1,0 +1,123 @@
+"""Connections that keep a deadline.
+
+A read timeout alone bounds one packet: a server that sends a byte a second keeps
+a caller for days, be it in the body or in the headers. Here every wait of a socket is cut to what remains of the call.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import math
+import socket
+import threading
+import time
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+#: Bytes that one read may take from the socket: few reads for an answer of a megabyte, little memory for a short one.
+_BUFFER_BYTES = 1 << 16
+
+
+class _CallClock(threading.local):
+    """How long the call of the current thread may still wait. A connection serves one thread at a time: ours."""
+
+    read_seconds = 60.0
+    deadline_mono = math.inf
+
+    def wait_seconds(self) -> float:
+        """What the next wait may take.
+
+        Raises:
+            TimeoutError: the deadline has passed.
+        """
+        remaining = self.deadline_mono - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError("the deadline of the call has passed")
+        return min(self.read_seconds, remaining)
+
+
+_clock = _CallClock()
+
+
+def start_clock(read_seconds: float, deadline_seconds: float) -> None:
+    """Start the time of a call for the current thread.
+
+    Args:
+        read_seconds: how long the server may keep silent.
+        deadline_seconds: how long the whole call may take from now.
+    """
+    _clock.read_seconds = read_seconds
+    _clock.deadline_mono = time.monotonic() + deadline_seconds
+
+
+class _TimedReader(io.RawIOBase):
+    """What a socket receives, within the time of the call."""
+
+    def __init__(self, received: io.RawIOBase, sock: socket.socket) -> None:
+        super().__init__()
+        self._received = received
+        self._sock = sock
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        self._sock.settimeout(_clock.wait_seconds())
+        return self._received.readinto(buffer)  # type: ignore[attr-defined,no-any-return,unused-ignore]
+
+    def close(self) -> None:
+        self._received.close()
+        super().close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp: Any = io.BufferedReader(_TimedReader(self.fp.detach(), sock), _BUFFER_BYTES)
+
+
+class _PlainConnection(HTTPConnection):
+    response_class = _TimedResponse
+
+    def send(self, data: Any) -> None:
+        # urllib3 sends under the connect timeout, which is too short for megabytes of text on a slow line
+        if self.sock is not None:
+            self.sock.settimeout(_clock.wait_seconds())
+        super().send(data)
+
+
+class _TlsConnection(HTTPSConnection):
+    response_class = _TimedResponse
+
+    def send(self, data: Any) -> None:
+        if self.sock is not None:
+            self.sock.settimeout(_clock.wait_seconds())
+        super().send(data)
+
+
+class _PlainPool(HTTPConnectionPool):
+    ConnectionCls = _PlainConnection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+class TimedAdapter(HTTPAdapter):
+    """The adapter of ``requests`` over connections that keep the deadline set by :func:`start_clock`."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools, of our kind."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
+
+    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
+        """Make the pools behind a proxy. SOCKS has connections of its own, which keep the read timeout only."""
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not str(proxy).lower().startswith("socks"):
+            manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
+        return manager

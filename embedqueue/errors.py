@@ -1,0 +1,127 @@
+"""Every error of embedqueue, with who raises it and what the reader can do about it.
+
+All errors carry their facts as attributes and survive pickling (celery and multiprocessing send them around).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+Measure = Literal["texts", "tokens", "bytes"]
+
+
+def _rebuild(cls: type[Exception], args: tuple[Any, ...], state: dict[str, Any]) -> Exception:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class EmbedQueueError(Exception):
+    """Base of everything that embedqueue raises on its own account."""
+
+    def __reduce__(self) -> Any:
+        """Pickle by state, so that keyword-only facts survive the way through another process."""
+        return _rebuild, (type(self), self.args, self.__dict__.copy())
+
+
+class BatchFailed(EmbedQueueError, RuntimeError):
+    """The provider could not be used. The item is **still queued** and will be tried again.
+
+    Ends the futures of a call that failed after its in-place tries, and of everybody who waits
+    while a probe fails. Nothing is lost: enqueue again to get a new future, or read the hash later.
+    """
+
+
+class ItemRejected(EmbedQueueError):
+    """This item will never work as it stands; it is a dead letter now.
+
+    Attributes:
+        redis_key: the hash that would have received the vector.
+        reason: the provider's words, or ours.
+
+    Look at it with ``dead_letters()``; mend the text and enqueue again, or ``retry_dead()``.
+    """
+
+    def __init__(self, redis_key: str, reason: str) -> None:
+        super().__init__(f"{redis_key}: {reason}")
+        self.redis_key = redis_key
+        self.reason = reason
+
+
+class QueueFull(EmbedQueueError):
+    """``enqueue`` refused: ``max_pending`` items wait already. Nothing was written.
+
+    Attributes:
+        max_pending: the limit, in items.
+    """
+
+    def __init__(self, max_pending: int) -> None:
+        super().__init__(f"{max_pending} items wait already (max_pending); nothing was written")
+        self.max_pending = max_pending
+
+
+class QueueStopped(EmbedQueueError, RuntimeError):
+    """The queue was stopped; start it again, or use another."""
+
+
+class TransientError(EmbedQueueError):
+    """Raised by an embedder: the same call may work later.
+
+    Args:
+        message: what happened, without any secret.
+        retry_after: seconds that the provider asks to wait, or None.
+        status: the HTTP status behind it, or None.
+        suspect_input: whether one text of the call may be to blame (a 5xx, a 424, a malformed
+            answer, a read timeout). The call is then halved once the provider proves healthy.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        retry_after: float | None = None,
+        status: int | None = None,
+        suspect_input: bool = False,
+    ) -> None:
+        super().__init__(message or "the provider failed for now")
+        self.retry_after = retry_after
+        self.status = status
+        self.suspect_input = suspect_input
+
+
+class InputRejected(EmbedQueueError):
+    """Raised by an embedder: a text of this call will never work.
+
+    Args:
+        message: the provider's words.
+        index: position in the call of the text that the provider names, or None if it names none.
+        status: the HTTP status behind it, or None.
+    """
+
+    def __init__(self, message: str = "", *, index: int | None = None, status: int | None = None) -> None:
+        super().__init__(message or "the provider refused an input")
+        self.index = index
+        self.status = status
+
+
+class CallTooLarge(InputRejected):
+    """Raised by an embedder: the call is too large, and no single text is to blame.
+
+    Args:
+        message: the provider's words.
+        measure: what was too large: "texts", "tokens" or "bytes".
+        limit: the largest value that the provider allows, where it says so.
+        status: the HTTP status behind it, or None.
+    """
+
+    def __init__(
+        self, message: str = "", *, measure: Measure = "bytes", limit: int | None = None, status: int | None = None
+    ) -> None:
+        super().__init__(message or "the call is too large", status=status)
+        self.measure = measure
+        self.limit = limit
+
+
+class ConfigurationError(EmbedQueueError):
+    """Raised by an embedder: key, credit, model, country or option. Nothing works until somebody acts."""

@@ -1,0 +1,124 @@
+"""Reads the events stream, so that this process learns what others did with its items.
+
+One thread. In a process that works it listens always (others may ask for a drain); in one that only enqueues it
+runs while somebody holds an unfinished future. Whoever misses a notice is found by a sweep.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from redis.exceptions import RedisError
+
+from .schedule import backoff_seconds
+from .store import LISTEN_SECONDS, Notice, Store
+
+logger = logging.getLogger("embedqueue")
+
+#: Seconds between sweeps for those who wait in ``.result()``; one script call each.
+WANTED_SWEEP_SECONDS = 2.0
+#: Seconds that a read may block while futures are unfinished and nobody waits for them yet.
+UNWANTED_BLOCK_SECONDS = 5.0
+#: Seconds between sweeps for all futures.
+SWEEP_SECONDS = 60.0
+#: Seconds to rest when Redis does not answer: the first time, and at most.
+RECONNECT_SECONDS = (0.05, 5.0)
+
+
+class Listener:
+    """The reader of notices.
+
+    Args:
+        store: Redis.
+        heed: gets every notice, in order.
+        sweep: asks Redis what became of futures: of all, or (True) of those that somebody waits for.
+        needed: whether there is anybody to listen for.
+        waiting: how many keys have unfinished futures.
+        wanted: whether somebody waits in ``.result()``.
+        name: of the thread.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        heed: Callable[[Notice], None],
+        sweep: Callable[[bool], None],
+        needed: Callable[[], bool],
+        waiting: Callable[[], int],
+        wanted: Callable[[], bool],
+        name: str,
+    ) -> None:
+        self._store = store
+        self._heed = heed
+        self._sweep = sweep
+        self._needed = needed
+        self._waiting = waiting
+        self._wanted = wanted
+        self._name = name
+        self._lock = threading.Lock()
+        self._running = False  # guarded by the lock
+        self._stopping = threading.Event()
+        self._position: bytes | None = None  # of this thread alone, as is what follows
+        self._swept_mono = 0.0
+        self._swept_wanted_mono = 0.0
+
+    def ensure(self) -> None:
+        """Listen from now on, as long as it is needed. Does no I/O."""
+        with self._lock:  # always: without it, a thread that is about to end would be taken for one that listens
+            if self._running or self._stopping.is_set():
+                return
+            self._running = True
+        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop listening. The thread ends by itself when its connection is closed."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                self._listen_once()
+                failures = 0
+            except (RedisError, OSError, ValueError) as error:  # ValueError: the connection was closed under us
+                failures += 1
+                self._position = None
+                logger.debug("embedqueue: cannot read notices: %s", error)
+                self._stopping.wait(backoff_seconds(failures, *RECONNECT_SECONDS))
+            except Exception:
+                failures += 1
+                logger.exception("embedqueue: a notice could not be handled")
+                self._stopping.wait(backoff_seconds(failures, *RECONNECT_SECONDS))
+            with self._lock:
+                if not self._needed():
+                    self._running = False
+                    self._position = None
+                    return
+        with self._lock:
+            self._running = False
+
+    def _listen_once(self) -> None:
+        if self._position is None:
+            self._position = self._store.last_notice_id()
+            self._swept_mono = -SWEEP_SECONDS  # what was said before is found by asking
+        self._sweep_if_due()
+        block_seconds = LISTEN_SECONDS
+        if self._waiting():  # somebody may begin to wait in .result() meanwhile
+            block_seconds = WANTED_SWEEP_SECONDS if self._wanted() else UNWANTED_BLOCK_SECONDS
+        self._position, notices = self._store.listen(self._position, block_seconds)
+        for notice in notices:
+            if not self._stopping.is_set():
+                self._heed(notice)
+
+    def _sweep_if_due(self) -> None:
+        now = time.monotonic()
+        if now - self._swept_mono >= SWEEP_SECONDS:
+            self._swept_mono = self._swept_wanted_mono = now
+            self._sweep(False)
+        elif now - self._swept_wanted_mono >= WANTED_SWEEP_SECONDS and self._wanted():
+            self._swept_wanted_mono = now
+            self._sweep(True)

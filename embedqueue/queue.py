@@ -1,0 +1,595 @@
+"""The queue as its users see it: wires the parts together, once a process.
+
+Read next: ``worker`` (when something is done), ``drain`` (what is done), ``store`` (how it stands in Redis).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import redis
+from redis.exceptions import RedisError
+
+from .batching import Limits
+from .caller import Caller
+from .drain import Drain
+from .embedders.protocol import Embedder
+from .errors import BatchFailed, QueueStopped
+from .intake import Intake, Pair
+from .item import NotOurs, check_pair, decode_member, encode_member
+from .notices import Listener
+from .options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Options, QueueOptions
+from .schedule import NEVER
+from .store import Notice, Store
+from .vectors import FLOAT32
+from .waiters import EmbeddingFuture, Waiters
+from .worker import Worker
+
+logger = logging.getLogger("embedqueue")
+
+#: Seconds that stop() grants to API calls under way, so that what is paid for is kept, unless told otherwise.
+STOP_GRACE_SECONDS = 1.0
+#: Seconds between looks at Redis by a flush, at most; each call that is back makes it look as well.
+FLUSH_POLL_SECONDS = 0.25
+#: Seconds after which a flush asks again for what nobody has claimed.
+FLUSH_ASK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """How the queue stands. The first six fields are of Redis, the others of this process since it made the queue.
+
+    Attributes:
+        waiting: items in pending.
+        in_flight: items that some worker has claimed.
+        dead: dead letters.
+        oldest_age: seconds since the oldest waiting item was enqueued, or None.
+        paused_until: Unix time at which somebody may claim again, or None.
+        pause_reason: what the provider said, or None.
+        enqueued: items accepted.
+        embedded: items whose vector was written.
+        rejected: items given up.
+        released: items given back because the provider failed.
+        calls: API calls made, those that failed included.
+        failed_calls: API calls that failed.
+        texts_sent: texts in all calls.
+        last_progress: Unix time at which an item was last finished or given back, or None: health is progress.
+    """
+
+    waiting: int
+    in_flight: int
+    dead: int
+    oldest_age: float | None
+    paused_until: float | None
+    pause_reason: str | None
+    enqueued: int
+    embedded: int
+    rejected: int
+    released: int
+    calls: int
+    failed_calls: int
+    texts_sent: int
+    last_progress: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An item that was given up.
+
+    Attributes:
+        redis_key: its hash; empty where the member is not our JSON.
+        text: its text; the member itself, as it stands, where it is not our JSON.
+        reason: the provider's words, or ours.
+        died_at: Unix time.
+        deliveries: how often its lease had run out.
+        member: as it stands in Redis.
+    """
+
+    redis_key: str
+    text: str
+    reason: str
+    died_at: float
+    deliveries: int
+    member: bytes
+
+
+class _Process:
+    """Everything that belongs to one process: a forked child gets a new one instead of a repaired one."""
+
+    def __init__(self, queue: EmbeddingBatchQueue, embedder: Embedder, client: redis.Redis, options: Options) -> None:
+        self.stopping = threading.Event()
+        self.enqueued = 0
+        self.finished = 0  # counts what ended or was given back, for those who flush; guarded by the condition
+        self._progress = threading.Condition()
+        self._dimensions = lambda: embedder.dimensions
+        self.name = f"{uuid.uuid4().hex[:12]}:"
+        self.store = Store(client, options.namespace)
+        self.waiters = Waiters(_weakly(queue, EmbeddingBatchQueue._wanted))
+        limits = Limits(
+            min(options.api_batch_limit, getattr(embedder, "max_texts", None) or options.api_batch_limit),
+            min(options.api_batch_tokens, getattr(embedder, "max_tokens", None) or options.api_batch_tokens),
+        )
+        self.caller = Caller(embedder, options.model, options.retry, limits, self.stopping)
+        self.drain = Drain(
+            self.store,
+            self.caller,
+            options,
+            self.waiters,
+            stopping=self.stopping,
+            worker=self.name,
+            task=str(getattr(embedder, "task_type", None) or ""),
+            progressed=self._progressed,
+            paused=lambda seconds: self.worker.paused(seconds),
+        )
+        self.worker = Worker(
+            self.store, self.drain, options, name=self.name, call_limit=lambda: self.caller.limits.texts
+        )
+        self.listener = Listener(
+            self.store,
+            heed=self._heed,
+            sweep=lambda wanted: self.drain.look(None, wanted=wanted),
+            needed=lambda: self.worker.running or len(self.waiters) > 0,
+            waiting=lambda: len(self.waiters),
+            wanted=self.waiters.any_wanted,
+            name=f"embedqueue-listener-{options.namespace}",
+        )
+        self.intake = Intake(
+            self.store,
+            self.waiters,
+            max_pending=options.max_pending,
+            tell_at=options.max_batch_size,
+            tell_first=not options.worker,
+            zero=self._zero,
+            enqueued=self.worker.enqueued,
+        )
+
+    def _zero(self) -> bytes:
+        """The vector of a blank text."""
+        return bytes(FLOAT32.itemsize * self._dimensions())
+
+    def _progressed(self) -> None:
+        self.worker.progressed()
+        self._count()
+
+    def _count(self) -> None:
+        with self._progress:
+            self.finished += 1
+            self._progress.notify_all()
+
+    def wait_beyond(self, seen: int, timeout: float) -> None:
+        """Wait until something ends after ``finished`` was ``seen``, for ``timeout`` seconds at most."""
+        with self._progress:
+            self._progress.wait_for(lambda: self.finished != seen, timeout)
+
+    def _heed(self, notice: Notice) -> None:
+        """Act on what another process says; what this one said, it knows."""
+        if notice.by.startswith(self.name):
+            return
+        if notice.kind in ("done", "failed"):
+            self.drain.look(json.loads(notice.body))
+            self._count()
+        elif notice.kind == "blank":
+            self.drain.look(json.loads(notice.body), blank=self._zero())
+        elif notice.kind == "unserved":
+            what = json.loads(notice.body)
+            self.waiters.fail(what["keys"], BatchFailed(f"{what['reason']}; the item is still queued"))
+        elif notice.kind == "paused":
+            self.waiters.fail(None, BatchFailed(f"{notice.body}; the item is still queued"))
+        elif notice.kind == "urgent":
+            self.worker.demanded(notice.body)
+        elif notice.kind == "flush":
+            self.worker.flush()
+        elif notice.kind == "wake":
+            self.worker.refresh()
+
+
+class EmbeddingBatchQueue:
+    """The durable embedding queue.
+
+    Args:
+        embedder: turns texts into vectors; see :class:`embedqueue.Embedder`.
+        redis: any synchronous redis-py client. It is never changed and never closed; private connections are made
+            with its settings.
+        model: name of the model, as its users write it.
+        flush_interval: seconds that an item may wait before a drain starts.
+        max_batch_size: items that, waiting together, start a drain at once.
+        embedding_field: field of the users' hashes that receives the vector.
+        namespace: prefix of the queue's keys.
+        api_batch_limit: most texts in one API call.
+        api_batch_tokens: most estimated tokens in one API call; a longer text travels alone.
+        max_concurrency: most API calls in flight from this process.
+        lease_seconds: seconds that a claim holds without a sign of life; renewed while a call runs.
+        max_deliveries: how often an item's lease may run out (its worker died) before it is a dead letter.
+        max_pending: most items that may wait, or None; ``enqueue`` raises ``QueueFull`` beyond.
+        flush_on_wait: whether ``.result()`` makes an item urgent.
+        wait_linger: seconds that such a drain waits, so that concurrent handlers share one call.
+        worker: False: this process only enqueues and waits.
+        retry: a tenacity policy for tries in place, such as ``tenacity.Retrying(...)``; None for ours.
+        cache_ttl: seconds for which vectors are kept by text, or None for no cache.
+        if_missing: "create" the hash if it is gone when its vector arrives, or "skip" it.
+        max_text_chars: longest text in characters, or None; ``enqueue`` raises ``ValueError`` beyond.
+
+    Raises:
+        TypeError: an option of the wrong type, or an embedder without ``dimensions`` and ``embed_batch``.
+        ValueError: an option out of range.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        redis: redis.Redis,
+        model: str = "google/gemini-embedding-001",
+        flush_interval: float = DEFAULT_FLUSH_INTERVAL,
+        max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
+        **options: Unpack[QueueOptions],
+    ) -> None:
+        if not callable(getattr(embedder, "embed_batch", None)) or not hasattr(embedder, "dimensions"):
+            raise TypeError("embedder must have dimensions and embed_batch(texts, model)")
+        if not hasattr(redis, "connection_pool"):
+            raise TypeError(f"redis must be a synchronous redis-py client, not {type(redis).__name__}")
+        self._options = Options(model=model, flush_interval=flush_interval, max_batch_size=max_batch_size, **options)
+        self._embedder = embedder
+        self._redis = redis
+        self._lock = threading.Lock()  # guards starting and stopping
+        self._closed = False
+        self._started = False
+        self._warned = False
+        self._looked = False
+        self._process = _Process(self, embedder, redis, self._options)
+        self._pid = os.getpid()
+        os.register_at_fork(after_in_child=_weakly(self, EmbeddingBatchQueue._forked))
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start the worker thread, and drain what an earlier run left. Idempotent.
+
+        A queue that was stopped starts anew. With ``worker=False`` there is no thread to start.
+
+        Returns:
+            The queue itself.
+        """
+        with self._lock:
+            if self._closed:
+                self._process = _Process(self, self._embedder, self._redis, self._options)
+                self._closed = False
+            if not self._started:
+                self._started = True
+                self._warn_of_data_loss()
+                atexit.register(_weakly(self, EmbeddingBatchQueue.stop))
+            self._start_worker()
+        return self
+
+    def _start_worker(self) -> None:
+        if self._options.worker:
+            self._process.worker.start()
+            self._process.listener.ensure()
+
+    def _ready(self) -> _Process:
+        """The parts of this process, at the use of a queue that must be open."""
+        if self._closed:
+            raise QueueStopped("the queue is stopped")
+        process = self._process
+        if self._started and self._options.worker and not process.worker.running:
+            self._start_worker()  # the first use after a fork
+        return process
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
+        self._process = _Process(self, self._embedder, self._redis, self._options)
+
+    def stop(self, timeout: float | None = None, drain: bool = False) -> None:
+        """Stop. Items stay in Redis; what this process has claimed goes back to pending; its futures are cancelled.
+
+        Args:
+            timeout: seconds: with ``drain`` for the draining; else for API calls under way, which get a second where
+                no timeout is given. A call that hangs is left behind.
+            drain: empty the queue first.
+
+        Raises:
+            TimeoutError: ``drain`` was asked for and took longer; the queue is stopped all the same.
+        """
+        deadline_mono = None if timeout is None else time.monotonic() + timeout
+        try:
+            if drain and not self._closed:
+                self._drain_all(timeout)
+        finally:
+            with self._lock:
+                if not self._closed:
+                    self._closed = True
+                    self._started = False
+                    self._shut_down(deadline_mono)
+
+    def _drain_all(self, timeout: float | None) -> None:
+        if self._options.worker:
+            with self._lock:
+                self._start_worker()
+        self.flush(timeout)
+
+    def _shut_down(self, deadline_mono: float | None) -> None:
+        process = self._process
+        grace = STOP_GRACE_SECONDS if deadline_mono is None else max(0.0, deadline_mono - time.monotonic())
+        end_mono = time.monotonic() + grace
+        process.worker.stop(grace)
+        process.drain.crew.wait(max(0.0, end_mono - time.monotonic()))
+        process.stopping.set()
+        process.listener.stop()
+        if process.worker.running:
+            try:
+                process.store.release(process.name)
+            except RedisError as error:
+                logger.warning("embedqueue: stopped without giving items back, their leases will run out: %s", error)
+        process.waiters.cancel_all()
+        process.store.close()
+
+    def __enter__(self) -> Self:
+        """Start."""
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop; what was not embedded stays queued."""
+        self.stop()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the queue is stopped."""
+        return self._closed
+
+    def __repr__(self) -> str:
+        """The queue's name and state, without any secret."""
+        state = "closed" if self._closed else "started" if self._started else "not started"
+        return f"<EmbeddingBatchQueue {self._options.namespace!r} model={self._options.model!r} {state}>"
+
+    # -- enqueuing ---------------------------------------------------------------------------------------------
+
+    def enqueue(self, redis_key: str, text: str) -> EmbeddingFuture:
+        """Take an item in. It is durable when this returns, in one round trip.
+
+        The newest text of a key wins, and all unfinished futures of the key resolve with the vector that ends up in
+        its hash. A blank text is not embedded: its future holds the zero vector, nothing is stored, and an older
+        text of the key that still waits is dropped.
+
+        Args:
+            redis_key: the hash that receives the vector.
+            text: what to embed.
+
+        Returns:
+            A future of the vector, ``dimensions`` floats. Same key and same text while unfinished: the same future.
+
+        Raises:
+            TypeError, ValueError: bad arguments; nothing was written.
+            QueueFull: ``max_pending`` items wait.
+            QueueStopped: the queue is stopped.
+            redis.RedisError: Redis cannot be reached; nothing is known to have been accepted.
+        """
+        return self._submit([self._pair(redis_key, text)])[0]
+
+    def enqueue_many(self, items: Iterable[tuple[str, str]]) -> list[EmbeddingFuture]:
+        """Take many (redis_key, text) pairs in; all of them reach Redis, or none does.
+
+        Returns:
+            Futures, in order. Arguments and errors as with :meth:`enqueue`.
+        """
+        pairs = [self._pair(*_two(item)) for item in items]
+        return self._submit(pairs) if pairs else []
+
+    def _pair(self, redis_key: str, text: str) -> Pair:
+        check_pair(redis_key, text, self._options.namespace, self._options.max_text_chars)
+        member = encode_member(redis_key, text)
+        return redis_key, member if text and not text.isspace() else b""
+
+    def _submit(self, pairs: list[Pair]) -> list[EmbeddingFuture]:
+        process = self._ready()
+        futures = process.intake.submit(pairs)
+        process.enqueued += len(pairs)
+        if not self._options.worker:
+            process.listener.ensure()
+        elif not self._started and not self._warned:
+            self._warned = True
+            logger.warning("embedqueue: enqueuing on a queue that was not started; its items wait in Redis")
+        return futures
+
+    def _wanted(self, redis_key: str) -> None:
+        """Somebody waits in ``.result()``: that makes the item urgent."""
+        if self._closed:
+            return
+        process = self._process
+        process.waiters.mark_wanted(redis_key)
+        if self._options.worker:
+            if not self._started:
+                self.start()
+            process = self._ready()
+            if self._options.flush_on_wait and not process.drain.holds(redis_key):
+                process.worker.demanded(redis_key)
+        else:
+            process.listener.ensure()
+            if self._options.flush_on_wait:
+                with contextlib.suppress(RedisError):  # the item is safe; a worker's own timer will come
+                    process.store.tell("urgent", process.name, redis_key)
+
+    # -- draining ----------------------------------------------------------------------------------------------
+
+    def flush_now(self) -> None:
+        """Drain now, without waiting for it. Wakes the workers of other processes where this one has none.
+
+        Raises:
+            QueueStopped: the queue is stopped.
+            redis.RedisError: Redis cannot be reached (only without a worker of our own).
+        """
+        process = self._ready()
+        if self._options.worker:
+            if not self._started:
+                self.start()
+            process.worker.flush()
+        else:
+            process.store.tell("flush", process.name)
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Drain now, and return when everything that was enqueued until the call is finished, by whomever.
+
+        Args:
+            timeout: seconds, or None.
+
+        Raises:
+            TimeoutError: not finished in time.
+            BatchFailed: only without a timeout: the provider failed, and waiting might never end.
+            QueueStopped: the queue is stopped.
+            redis.RedisError: Redis cannot be reached.
+        """
+        deadline_mono = NEVER if timeout is None else time.monotonic() + timeout
+        process = self._ready()
+        futures = process.waiters.futures()
+        until = process.store.status().now
+        self.flush_now()
+        asked_mono = time.monotonic()
+        while True:
+            seen = process.finished
+            status = process.store.status(until)
+            if status.unfinished == 0:
+                break
+            now = time.monotonic()
+            if now >= deadline_mono:
+                raise TimeoutError(f"{status.unfinished} items are not finished")
+            if deadline_mono == NEVER and status.failing and not status.probing:
+                raise BatchFailed(f"{status.pause_reason}; {status.unfinished} items are still queued")
+            if now - asked_mono >= FLUSH_ASK_SECONDS and status.in_flight == 0:
+                asked_mono = now
+                self.flush_now()
+            process.wait_beyond(seen, min(deadline_mono - now, FLUSH_POLL_SECONDS))
+            if self._closed:
+                raise QueueStopped("the queue was stopped during a flush")
+        self._settle(process, futures)
+
+    def _settle(self, process: _Process, futures: list[EmbeddingFuture]) -> None:
+        """What Redis calls finished, the futures of this process must know before a flush returns."""
+        process.drain.look(None)
+        deadline_mono = time.monotonic() + FLUSH_ASK_SECONDS
+        while time.monotonic() < deadline_mono:
+            seen = process.finished
+            if all(future.done() for future in futures):
+                return
+            process.wait_beyond(seen, 0.01)  # a thread of ours has them in hand
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def pending_count(self) -> int:
+        """How many items wait in Redis, by whichever process they were enqueued."""
+        return self._process.store.pending_count()
+
+    def stats(self) -> QueueStats:
+        """How the queue stands, in one round trip."""
+        process = self._process
+        status, counters, caller = process.store.status(), process.drain.counters, process.caller
+        return QueueStats(
+            waiting=status.waiting,
+            in_flight=status.in_flight,
+            dead=status.dead,
+            oldest_age=status.oldest_age_seconds,
+            paused_until=None if status.pause_seconds is None else time.time() + status.pause_seconds,
+            pause_reason=status.pause_reason or None,
+            enqueued=process.enqueued,
+            embedded=counters.embedded,
+            rejected=counters.rejected,
+            released=counters.released,
+            calls=caller.calls,
+            failed_calls=caller.failed_calls,
+            texts_sent=caller.texts_sent,
+            last_progress=counters.last_progress,
+        )
+
+    # -- dead letters ------------------------------------------------------------------------------------------
+
+    def dead_letters(self, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+        """What was given up, the latest first.
+
+        Args:
+            limit: how many at most.
+            offset: how many of the latest to leave out.
+        """
+        store = self._process.store
+        found = store.dead_letters(limit, offset)
+        names: list[str | bytes] = []
+        texts: list[tuple[str, str]] = []
+        for member, _ in found:
+            try:
+                item = decode_member(member)
+                names.append(item.redis_key)
+                texts.append((item.redis_key, item.text))
+            except NotOurs:
+                names.append(member)
+                texts.append(("", member.decode("utf-8", "replace")))
+        letters = []
+        for (member, died_at), (redis_key, text), info in zip(found, texts, store.dead_info(names), strict=True):
+            info = info or {}
+            letters.append(
+                DeadLetter(
+                    redis_key, text, str(info.get("reason", "")), died_at, int(info.get("deliveries", 0)), member
+                )
+            )
+        return letters
+
+    def retry_dead(self, redis_keys: str | Iterable[str] | None = None) -> int:
+        """Put dead letters back to the end of the queue.
+
+        Args:
+            redis_keys: whose; None for all.
+
+        Returns:
+            How many were put back.
+        """
+        return self._process.store.retry_dead(self._dead_names(redis_keys))
+
+    def discard_dead(self, redis_keys: str | Iterable[str] | None = None) -> int:
+        """Drop dead letters for good. Arguments and answer as with :meth:`retry_dead`."""
+        return self._process.store.discard_dead(self._dead_names(redis_keys))
+
+    def _dead_names(self, redis_keys: str | Iterable[str] | None) -> list[str | bytes]:
+        if redis_keys is None:
+            return list(self._process.store.dead_names())
+        return [redis_keys] if isinstance(redis_keys, str) else list(redis_keys)
+
+    def _warn_of_data_loss(self) -> None:
+        """One look at how Redis is set up: what was durable a moment ago must not vanish in silence."""
+        if not self._looked:
+            self._looked = True
+            info = self._process.store.info()
+            dangers = []
+            if str(info.get("maxmemory_policy", "")).startswith("allkeys"):
+                dangers.append(f"maxmemory-policy {info['maxmemory_policy']} may evict the queue's keys")
+            if info and not info.get("aof_enabled", 1):
+                dangers.append("the append-only file is off, so a crash of Redis loses what came after its snapshot")
+            if dangers:
+                logger.warning("embedqueue: Redis may lose items: %s", "; ".join(dangers))
+
+
+def _two(item: tuple[str, str]) -> tuple[str, str]:
+    try:
+        redis_key, text = item
+    except (TypeError, ValueError):
+        raise TypeError(f"enqueue_many takes (redis_key, text) pairs, not {type(item).__name__}") from None
+    return redis_key, text
+
+
+def _weakly(queue: EmbeddingBatchQueue, method: Any) -> Any:
+    """Call a method of the queue for as long as the queue lives, without keeping it alive."""
+    reference = weakref.ref(queue)
+
+    def call(*args: Any) -> Any:
+        queue = reference()
+        return None if queue is None else method(queue, *args)
+
+    return call

@@ -1,0 +1,170 @@
+-- Take items to work on, under a lease: those that somebody waits for first, then the oldest.
+--
+-- ARGV[1] most items to take; ARGV[2] most items of a probe (one call's worth)
+-- ARGV[3] owner: names this claim, without spaces
+-- ARGV[4] seconds of the lease; ARGV[5] max_deliveries
+-- ARGV[6] "1": the caller has nothing in flight, so an item on its last delivery may travel, alone
+-- ARGV[7..] redis_keys that somebody waits for
+-- Answer: {status, now, waiting, oldest score or "", next lease end or "", pause in ms or -2, company, member, ...}
+--   status "ok"; "probe": the provider failed last time, this one call tests it, and its caller holds the pause;
+--   "paused": nobody claims.
+--   company "any"; "wait": items on their last delivery stay, until the caller has nothing in flight;
+--   "none": this is one of those, and nothing may be in flight beside it.
+-- Keeps I1: members of the asyncio design are adopted into latest; of several for one key the newest stays.
+-- Keeps I4: what leaves here is superseded or a dead letter.
+
+local limit, probe_limit, owner = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local lease, max_deliveries, alone_allowed = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == "1"
+
+-- Leases that ran out (their worker died or lost Redis): back to pending under the original score, or dead.
+for _, member in ipairs(redis.call("ZRANGEBYSCORE", INFLIGHT, "-inf", stamp(now), "LIMIT", 0, CHUNK)) do
+  local key = key_of(member)
+  local score, deliveries = parse(key and redis.call("HGET", CLAIMS, key))
+  score, deliveries = score or stamp(now), deliveries + 1
+  if not key or deliveries >= max_deliveries then
+    bury(member, key, score, deliveries, key and "its worker died " .. deliveries .. " times (max_deliveries)" or "not our JSON")
+    if key then
+      notice("failed", "", cjson.encode({ key }))
+    end
+  else
+    redis.call("ZREM", INFLIGHT, member)
+    redis.call("ZADD", PENDING, score, member)
+    redis.call("HSET", CLAIMS, key, score .. " " .. deliveries)
+  end
+end
+
+local members, place, claims = {}, {}, {} -- in order; member -> its index; key, claim, key, claim, ...
+local company = "any"
+
+local function put(index, member, key, score, deliveries)
+  members[index] = member
+  place[member] = index
+  claims[2 * index - 1] = key
+  claims[2 * index] = score .. " " .. deliveries .. " " .. owner
+end
+
+-- A member that latest does not name, of the asyncio design: adopt it, unless a newer one of its key lives.
+local function adopt(member, key, score)
+  if not strict_key_of(member) then
+    bury(member, nil, score, 0, "not our JSON")
+    return
+  end
+  local live = redis.call("HGET", LATEST, key)
+  if live then
+    local live_score = redis.call("ZSCORE", PENDING, live) or parse(redis.call("HGET", CLAIMS, key)) or 0
+    if tonumber(live_score) >= tonumber(score) then
+      redis.call("ZREM", PENDING, member)
+      return
+    end
+    redis.call("ZREM", PENDING, live)
+    redis.call("ZREM", INFLIGHT, live)
+    redis.call("HDEL", CLAIMS, key)
+  end
+  redis.call("HSET", LATEST, key, member)
+  put(live and place[live] or #members + 1, member, key, score, 0)
+end
+
+-- The redis_keys of list (member, score, member, score, ...), with what latest and claims say of them.
+local function lookup(list)
+  local keys, fields = {}, {}
+  for i = 1, #list / 2 do
+    keys[i] = key_of(list[2 * i - 1]) or false
+    fields[i] = keys[i] or ""
+  end
+  return keys, redis.call("HMGET", LATEST, unpack(fields)), redis.call("HMGET", CLAIMS, unpack(fields))
+end
+
+local function is_suspect(deliveries)
+  return deliveries > 0 and deliveries >= max_deliveries - 1
+end
+
+-- Take what may be taken of list; answers how many of its members stay in pending.
+local function take(list)
+  local keys, latest, claimed = lookup(list)
+  local had, stay = #members, 0
+  for i = 1, #keys do
+    local member, score, key = list[2 * i - 1], list[2 * i], keys[i]
+    local _, deliveries = parse(claimed[i])
+    if place[member] then
+      stay = stay + 1
+    elseif not key then
+      bury(member, nil, score, 0, "not our JSON")
+    elseif latest[i] ~= member then
+      adopt(member, key, score)
+    elseif is_suspect(deliveries) then
+      company = "wait" -- it may be what killed its workers: it must not take neighbours along
+      stay = stay + 1
+    else
+      put(#members + 1, member, key, score, deliveries)
+    end
+  end
+  return stay + #members - had
+end
+
+-- The first of list that is on its last delivery.
+local function take_suspect(list)
+  local keys, latest, claimed = lookup(list)
+  for i = 1, #keys do
+    local _, deliveries = parse(claimed[i])
+    if keys[i] and latest[i] == list[2 * i - 1] and is_suspect(deliveries) then
+      put(1, list[2 * i - 1], keys[i], list[2 * i], deliveries)
+      company = "none"
+      return
+    end
+  end
+end
+
+local status, pause_ms = "ok", redis.call("PTTL", PAUSE)
+if pause_ms ~= -2 then
+  status, limit = "paused", 0
+elseif redis.call("EXISTS", LEVEL) == 1 then
+  status, limit = "probe", math.min(limit, probe_limit)
+end
+
+if limit > 0 and alone_allowed and redis.call("EXISTS", CLAIMS) == 1 then
+  local list = redis.call("ZRANGE", PENDING, 0, CHUNK - 1, "WITHSCORES")
+  if #list > 0 then
+    take_suspect(list)
+  end
+end
+if #members == 0 then
+  for i = 7, #ARGV do
+    local member = #members < limit and redis.call("HGET", LATEST, ARGV[i])
+    local score = member and redis.call("ZSCORE", PENDING, member)
+    if score then
+      take({ member, score })
+    end
+  end
+  local from = 0
+  while #members < limit do
+    local list = redis.call("ZRANGE", PENDING, from, from + math.min(limit - #members, CHUNK) - 1, "WITHSCORES")
+    if #list == 0 then
+      break
+    end
+    from = from + take(list)
+  end
+end
+
+local lease_end = stamp(now + lease)
+for at = 1, #members, CHUNK do
+  local last = math.min(at + CHUNK - 1, #members)
+  local scored = {}
+  for i = at, last do
+    scored[#scored + 1] = lease_end
+    scored[#scored + 1] = members[i]
+  end
+  redis.call("ZREM", PENDING, unpack(members, at, last))
+  redis.call("ZADD", INFLIGHT, unpack(scored))
+  redis.call("HSET", CLAIMS, unpack(claims, 2 * at - 1, 2 * last))
+end
+if status == "probe" then
+  if #members > 0 then
+    redis.call("SET", PAUSE, "probe " .. owner, "PX", math.ceil(lease * 1000))
+  else
+    status = "ok" -- nothing to try it with
+  end
+end
+
+local oldest = redis.call("ZRANGE", PENDING, 0, 0, "WITHSCORES")
+local ends = redis.call("ZRANGE", INFLIGHT, 0, 0, "WITHSCORES")
+return { status, stamp(now), redis.call("ZCARD", PENDING), oldest[2] or "", ends[2] or "", pause_ms, company, unpack(members) }

@@ -1,0 +1,50 @@
+-- Write vectors and acknowledge their items, in one step.
+--
+-- KEYS[10..] the users' hashes, one an item
+-- ARGV[1] owner of the claim; ARGV[2] field that receives the vector; ARGV[3] "skip": leave a hash that is gone alone
+-- ARGV[4] number v of vectors; ARGV[5..4+v] the vectors, float32 bytes
+-- then an item each: redis_key as the member has it, member, index of its vector (1..v)
+-- Answer: a word an item: "done"; "skipped" (no hash); "stale": no longer in flight, nothing written;
+--   "refused ...": its hash cannot take a field, nothing written, still in flight
+-- Keeps I3: a vector is written only here, only for a member that is in flight, which it takes out.
+-- A success ends a pause that this claim was probing for.
+
+local owner, field, skip, vectors = ARGV[1], ARGV[2], ARGV[3] == "skip", tonumber(ARGV[4])
+local answer, members, keys = {}, {}, {}
+
+for i = FIRST_FURTHER_KEY, #KEYS do
+  local at = 5 + vectors + 3 * (i - FIRST_FURTHER_KEY)
+  local key, member, vector = ARGV[at], ARGV[at + 1], ARGV[4 + tonumber(ARGV[at + 2])]
+  local word = "stale"
+  if redis.call("ZSCORE", INFLIGHT, member) then
+    word = "done"
+    if skip and redis.call("EXISTS", KEYS[i]) == 0 then
+      word = "skipped"
+    else
+      local reply = redis.pcall("HSET", KEYS[i], field, vector)
+      local fault = type(reply) == "table" and reply.err and tostring(reply.err)
+      if fault and not (string.find(fault, "WRONGTYPE", 1, true) or string.find(fault, "ermission", 1, true)) then
+        return reply -- Redis is full or read-only: no fault of the item, the caller tries again
+      elseif fault then
+        word = "refused " .. fault
+      end
+    end
+    if word == "done" or word == "skipped" then
+      members[#members + 1] = member
+      keys[#keys + 1] = key
+    end
+  end
+  answer[#answer + 1] = word
+end
+
+for at = 1, #members, CHUNK do
+  local last = math.min(at + CHUNK - 1, #members)
+  redis.call("ZREM", INFLIGHT, unpack(members, at, last))
+  redis.call("HDEL", LATEST, unpack(keys, at, last))
+  redis.call("HDEL", CLAIMS, unpack(keys, at, last))
+end
+if #keys > 0 then
+  notice("done", owner, cjson.encode(keys))
+end
+end_probe(owner)
+return answer

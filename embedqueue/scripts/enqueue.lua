@@ -1,0 +1,109 @@
+-- Take items in. The newest text of a key wins; what stood for that key before is gone when this returns.
+--
+-- ARGV[1] most items that may wait, 0 for no limit
+-- ARGV[2] tell the workers when so many items wait
+-- ARGV[3] "1": tell them as well when the first item waits (the caller has no worker of its own)
+-- ARGV[4] number g of groups; ARGV[5..4+g] pairs in each; a group is taken whole or not at all.
+--   No redis_key stands twice in a group.
+-- then the pairs: redis_key, member. An empty member withdraws the key: its newest text is blank.
+-- Answer: {items that wait now, a word per group: "ok" | "full"}
+-- Keeps I1 (one live member a key, and latest names it) and I2 (a superseded member is out of pending and inflight).
+-- Run twice it changes nothing more, so a client may send it again when the answer was lost.
+
+local limit, tell_at, tell_first, groups = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == "1", tonumber(ARGV[4])
+local before = redis.call("ZCARD", PENDING)
+local buried = redis.call("EXISTS", INFO) == 1
+local score = now - #ARGV * 0.000001 -- items of one call keep their order, and none lies in the future
+
+-- The keys of `count` pairs from ARGV[first] on, and their live members.
+local function known(first, count)
+  local keys = {}
+  for i = 1, count do
+    keys[i] = ARGV[first + 2 * (i - 1)]
+  end
+  return keys, redis.call("HMGET", LATEST, unpack(keys))
+end
+
+-- A dead letter of a key that is enqueued again is superseded like any older text.
+local function exhume(keys)
+  for i, info in ipairs(redis.call("HMGET", INFO, unpack(keys))) do
+    if info then
+      redis.call("ZREM", DEAD, cjson.decode(info).member)
+      redis.call("HDEL", INFO, keys[i])
+    end
+  end
+end
+
+local function admit(first, count)
+  local keys, live = known(first, count)
+  if buried then
+    exhume(keys)
+  end
+  local scored, named, n = {}, {}, 0
+  for i = 1, count do
+    local member = ARGV[first + 2 * i - 1]
+    if live[i] ~= member then
+      if live[i] then
+        redis.call("ZREM", PENDING, live[i])
+        redis.call("ZREM", INFLIGHT, live[i])
+        redis.call("HDEL", CLAIMS, keys[i])
+      end
+      if member ~= "" then
+        scored[n + 1], scored[n + 2] = stamp(score), member
+        named[n + 1], named[n + 2] = keys[i], member
+        n = n + 2
+        score = score + 0.000001
+      elseif live[i] then
+        redis.call("HDEL", LATEST, keys[i])
+        notice("blank", "", cjson.encode({ keys[i] }))
+      end
+    end
+  end
+  if n > 0 then
+    redis.call("ZADD", PENDING, "NX", unpack(scored)) -- NX: what the asyncio design left keeps its time
+    redis.call("HSET", LATEST, unpack(named))
+  end
+end
+
+-- How many more items would wait.
+local function growth(first, count)
+  local more = 0
+  local keys, live = known(first, count)
+  for i = 1, #keys do
+    local member = ARGV[first + 2 * i - 1]
+    if live[i] ~= member then
+      more = more + (member ~= "" and 1 or 0) - (live[i] and redis.call("ZSCORE", PENDING, live[i]) and 1 or 0)
+    end
+  end
+  return more
+end
+
+local answer = { 0 }
+local first = 5 + groups
+for group = 1, groups do
+  local pairs_left = tonumber(ARGV[4 + group])
+  local stop = first + 2 * pairs_left
+  local waiting = limit > 0 and redis.call("ZCARD", PENDING) or 0
+  local more = 0
+  if limit > 0 then
+    for at = first, stop - 1, 2 * CHUNK do
+      more = more + growth(at, math.min(CHUNK, (stop - at) / 2))
+    end
+  end
+  if more > 0 and waiting + more > limit then
+    answer[group + 1] = "full"
+  else
+    answer[group + 1] = "ok"
+    for at = first, stop - 1, 2 * CHUNK do
+      admit(at, math.min(CHUNK, (stop - at) / 2))
+    end
+  end
+  first = stop
+end
+
+local after = redis.call("ZCARD", PENDING)
+answer[1] = after
+if (tell_first and before == 0 and after > 0) or (before < tell_at and after >= tell_at) then
+  notice("wake", "", "")
+end
+return answer

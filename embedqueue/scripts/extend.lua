@@ -1,0 +1,22 @@
+-- Renew the lease of items while their call runs.
+--
+-- ARGV[1] worker, with its colon; ARGV[2] seconds from now; ARGV[3..] members
+-- Answer: items whose lease was renewed. Whoever lost a claim does not get it back here.
+
+local owner, lease = ARGV[1], tonumber(ARGV[2])
+local renewed = 0
+for i = 3, #ARGV do
+  local key = redis.call("ZSCORE", INFLIGHT, ARGV[i]) and key_of(ARGV[i])
+  if key then
+    local _, _, holder = parse(redis.call("HGET", CLAIMS, key))
+    if same_worker(holder, owner) then
+      redis.call("ZADD", INFLIGHT, stamp(now + lease), ARGV[i])
+      renewed = renewed + 1
+    end
+  end
+end
+local probe = "probe " .. owner
+if string.sub(redis.call("GET", PAUSE) or "", 1, #probe) == probe then
+  redis.call("PEXPIRE", PAUSE, math.ceil(lease * 1000))
+end
+return renewed

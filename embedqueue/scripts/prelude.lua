@@ -1,0 +1,76 @@
+-- What every script begins with: store.py puts this text in front of each of them.
+--
+-- KEYS, in every script alike (further KEYS are the users' hashes or cache entries):
+--   1 pending ZSET     member -> Unix time of the enqueue
+--   2 inflight ZSET    member -> end of its lease
+--   3 latest HASH      redis_key -> its one live member
+--   4 claims HASH      redis_key -> "score deliveries owner"; no owner while the item is pending again
+--   5 dead ZSET        member -> when it was given up
+--   6 dead:info HASH   redis_key (the member itself where it has none) -> JSON: member, reason, deliveries, score
+--   7 events STREAM    kind, by (the worker that tells), body (JSON list of redis_keys, or a word)
+--   8 pause STRING     exists: nobody claims; "probe OWNER" while one call tests the provider
+--   9 pause:level STRING   how often in a row the provider failed
+-- All times are the server's, in seconds.
+
+local PENDING, INFLIGHT, LATEST, CLAIMS, DEAD, INFO, EVENTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local PAUSE, LEVEL = KEYS[8], KEYS[9]
+local FIRST_FURTHER_KEY = 10
+local CHUNK = 1000 -- values handed to one command by unpack(): Lua's stack holds about 8,000
+local EVENTS_LENGTH = 10000 -- approximate; a notice is short, and whoever misses one sweeps
+
+local time = redis.call("TIME")
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+
+-- A time as text: tostring() would round to 14 digits.
+local function stamp(seconds)
+  return string.format("%.6f", seconds)
+end
+
+local function notice(kind, by, body)
+  redis.call("XADD", EVENTS, "MAXLEN", "~", EVENTS_LENGTH, "*", "kind", kind, "by", by, "body", body)
+end
+
+-- The redis_key of a member, or nil where it is not our JSON.
+local function strict_key_of(member)
+  local fine, pair = pcall(cjson.decode, member)
+  if fine and type(pair) == "table" and type(pair.redis_key) == "string" and type(pair.text) == "string" and pair.redis_key ~= "" then
+    return pair.redis_key
+  end
+  return nil
+end
+
+-- The same for a member that is most likely ours: where the key needs no unescaping, no parser is asked.
+local function key_of(member)
+  return string.match(member, '^{"redis_key":"([^"\\%c]+)","text":"') or strict_key_of(member)
+end
+
+-- score, deliveries and owner of a claim
+local function parse(claim)
+  local score, deliveries, owner = string.match(claim or "", "^(%S+) (%d+) ?(%S*)$")
+  return score, tonumber(deliveries or 0), owner or ""
+end
+
+-- Make a dead letter of a member; key is nil where it is not our JSON.
+local function bury(member, key, score, deliveries, reason)
+  redis.call("ZREM", PENDING, member)
+  redis.call("ZREM", INFLIGHT, member)
+  redis.call("ZADD", DEAD, stamp(now), member)
+  redis.call("HSET", INFO, key or member, cjson.encode({ member = member, reason = reason, deliveries = deliveries, score = score }))
+  if key and redis.call("HGET", LATEST, key) == member then
+    redis.call("HDEL", LATEST, key)
+    redis.call("HDEL", CLAIMS, key)
+  end
+end
+
+-- Whether the holder of a claim is of the same worker as `owner` (both are "WORKER:NUMBER:").
+local function same_worker(holder, owner)
+  return string.match(holder, "^[^:]*:") == string.match(owner, "^[^:]*:")
+end
+
+-- The provider has answered the claim that tested it: go on.
+local function end_probe(owner)
+  if redis.call("GET", PAUSE) == "probe " .. owner then
+    redis.call("DEL", PAUSE, LEVEL)
+    notice("wake", owner, "")
+  end
+end

@@ -1,0 +1,42 @@
+-- Give claimed items back unharmed, under their original score.
+--
+-- ARGV[1] owner of the claim, or what the names of several owners begin with (an owner's name ends with ":")
+-- ARGV[2..] members; none: everything that those owners hold
+-- Answer: items given back. What another worker holds by now stays where it is.
+-- Keeps I4. A probe that is given back lets the next one probe at once.
+
+local owner = ARGV[1]
+local members = {}
+for i = 2, #ARGV do
+  members[i - 1] = ARGV[i]
+end
+if #members == 0 then
+  members = redis.call("ZRANGE", INFLIGHT, 0, -1)
+end
+
+local given_back = 0
+for _, member in ipairs(members) do
+  local key = redis.call("ZSCORE", INFLIGHT, member) and key_of(member)
+  if key then
+    local score, deliveries, holder = parse(redis.call("HGET", CLAIMS, key))
+    if score and string.sub(holder, 1, #owner) == owner then
+      redis.call("ZREM", INFLIGHT, member)
+      redis.call("ZADD", PENDING, score, member)
+      if deliveries > 0 then
+        redis.call("HSET", CLAIMS, key, score .. " " .. deliveries)
+      else
+        redis.call("HDEL", CLAIMS, key)
+      end
+      given_back = given_back + 1
+    end
+  end
+end
+
+local probe = "probe " .. owner
+if string.sub(redis.call("GET", PAUSE) or "", 1, #probe) == probe then
+  redis.call("DEL", PAUSE)
+end
+if given_back > 0 then
+  notice("wake", owner, "")
+end
+return given_back

@@ -1,0 +1,23 @@
+-- Put dead letters back to the end of the queue, with a clean record.
+--
+-- ARGV: redis_keys, or the member itself where it is not our JSON. Answer: how many.
+-- Keeps I1: a key that has a newer text keeps that.
+
+local back = 0
+for _, name in ipairs(ARGV) do
+  local info = redis.call("HGET", INFO, name)
+  if info then
+    local member = cjson.decode(info).member
+    redis.call("HDEL", INFO, name)
+    redis.call("ZREM", DEAD, member)
+    local key = key_of(member)
+    if not key or redis.call("HSETNX", LATEST, key, member) == 1 then
+      redis.call("ZADD", PENDING, stamp(now), member)
+      back = back + 1
+    end
+  end
+end
+if back > 0 then
+  notice("wake", "", "")
+end
+return back

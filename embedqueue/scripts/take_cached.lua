@@ -1,0 +1,17 @@
+-- Look vectors up in the cache, and reserve those that are missing, so that equal texts are sent once.
+--
+-- KEYS[10..] cache entries; ARGV[1] owner; ARGV[2] ms for which a reservation lasts, should its holder die
+-- Answer: a value an entry: its vector; "" (reserved for the caller now); "busy" (somebody else is at it)
+
+local answer = {}
+for i = FIRST_FURTHER_KEY, #KEYS do
+  local value = redis.call("GET", KEYS[i])
+  if not value then
+    redis.call("SET", KEYS[i], "busy " .. ARGV[1], "PX", ARGV[2])
+    value = ""
+  elseif string.sub(value, 1, 5) == "busy " then
+    value = "busy"
+  end
+  answer[#answer + 1] = value
+end
+return answer

@@ -1,0 +1,272 @@
+"""Futures by redis_key: who waits, what they get, and that waiting makes an item urgent.
+
+A future is held weakly until somebody adds a callback to it: whoever drops the future is not waiting, and a
+million items enqueued in passing cost this process nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import Any
+
+from .errors import QueueStopped
+from .vectors import to_floats
+
+
+class EmbeddingFuture(Future[list[float]]):
+    """The future of one enqueued item: resolves with the vector that ended up in its hash.
+
+    Waiting for it (``.result()``, ``.exception()``, ``concurrent.futures.wait`` and ``as_completed``,
+    ``asyncio.wrap_future``) makes the item urgent.
+    """
+
+    def __init__(self, redis_key: str = "", want: Callable[[str], None] | None = None) -> None:
+        super().__init__()
+        self._redis_key = redis_key
+        self._want = want
+        self._pid = os.getpid()
+        self._pin: Callable[[EmbeddingFuture], None] | None = None
+
+    def _demand(self) -> None:
+        if self.done() or self._want is None:
+            return
+        if self._pid != os.getpid():
+            raise QueueStopped("this future was made before a fork and belongs to the parent process")
+        self._want(self._redis_key)
+
+    def result(self, timeout: float | None = None) -> list[float]:
+        """The vector, waiting for it up to ``timeout`` seconds.
+
+        Raises:
+            TimeoutError: not ready in time; the item stays queued.
+            concurrent.futures.CancelledError: cancelled, or the queue was stopped.
+            BatchFailed: the provider failed; the item is still queued.
+            ItemRejected: the item is a dead letter now.
+        """
+        self._demand()
+        value: Any = super().result(timeout)
+        if isinstance(value, bytes):  # floats only for those who ask; the drain hands over bytes
+            value = self._result = to_floats(value)
+        return value  # type: ignore[no-any-return]
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The error that ended the item, or None; waits up to ``timeout`` seconds like :meth:`result`."""
+        self._demand()
+        return super().exception(timeout)
+
+    def add_done_callback(self, fn: Callable[[Future[list[float]]], object]) -> None:
+        """Call ``fn(future)`` when this future ends. The queue holds the future until then."""
+        if self._pin is not None:
+            self._pin(self)
+        super().add_done_callback(fn)
+        if getattr(fn, "__module__", None) == "asyncio.futures":  # asyncio.wrap_future: somebody awaits
+            self._demand()
+
+    @property
+    def _waiters(self) -> list[Any]:
+        # concurrent.futures.wait() and as_completed() announce themselves by adding to this list.
+        self._demand()
+        return self._watchers
+
+    @_waiters.setter
+    def _waiters(self, watchers: list[Any]) -> None:
+        self._watchers = watchers
+
+
+class _Ref(weakref.ref[EmbeddingFuture]):
+    """A weak reference that remembers its key, so that a dropped future can be forgotten."""
+
+    __slots__ = ("redis_key",)
+    redis_key: str
+
+
+class Waiting:
+    """One future that waits for one member of a key. All fields are guarded by the waiters' lock."""
+
+    __slots__ = ("committed", "member", "pinned", "ref", "wanted")
+
+    def __init__(self, member: bytes, ref: _Ref) -> None:
+        self.member = member
+        self.ref = ref
+        self.pinned: EmbeddingFuture | None = None
+        self.committed = False  # whether its enqueue is known to have reached Redis
+        self.wanted = False
+
+
+class Waiters:
+    """The unfinished futures of this process. Thread-safe; no callback of a user runs under the lock."""
+
+    def __init__(self, want: Callable[[str], None]) -> None:
+        self._want = want
+        self._lock = threading.Lock()
+        self._by_key: dict[str, list[Waiting]] = {}  # in the order of their enqueues
+        self._dropped: deque[weakref.ref[EmbeddingFuture]] = deque()  # appended by the garbage collector
+
+    # -- coming in: only the intake's leader calls these, in the order in which Redis sees the items -----------
+
+    def register(self, pairs: Iterable[tuple[str, bytes]]) -> list[tuple[EmbeddingFuture, Waiting | None]]:
+        """A future for each pair; the one that exists where the same text of the key is unfinished.
+
+        Returns:
+            Futures, each with its new entry, or None where the future existed.
+        """
+        answer: list[tuple[EmbeddingFuture, Waiting | None]] = []
+        with self._lock:
+            self._forget_dropped()
+            for redis_key, member in pairs:
+                entries = self._by_key.get(redis_key)
+                if entries and entries[-1].member == member:
+                    known = entries[-1].ref()
+                    if known is not None and not known.done():
+                        answer.append((known, None))
+                        continue
+                future = EmbeddingFuture(redis_key, self._want)
+                ref = _Ref(future, self._dropped.append)
+                ref.redis_key = redis_key
+                entry = Waiting(member, ref)
+                future._pin = self._pin
+                if entries is None:
+                    self._by_key[redis_key] = [entry]
+                else:
+                    entries.append(entry)
+                answer.append((future, entry))
+        return answer
+
+    def commit(self, entries: Iterable[Waiting]) -> None:
+        """Their items are in Redis."""
+        with self._lock:
+            for entry in entries:
+                entry.committed = True
+
+    def forget(self, redis_key: str, entry: Waiting) -> None:
+        """Its item never reached Redis; the caller gets an error instead of the future."""
+        with self._lock:
+            self._remove(redis_key, entry)
+
+    def _pin(self, future: EmbeddingFuture) -> None:
+        with self._lock:
+            for entry in self._by_key.get(future._redis_key, ()):
+                if entry.ref() is future:
+                    entry.pinned = future
+
+    def _forget_dropped(self) -> None:
+        while self._dropped:
+            ref = self._dropped.popleft()
+            assert isinstance(ref, _Ref)
+            for entry in self._by_key.get(ref.redis_key, ()):
+                if entry.ref is ref:
+                    self._remove(ref.redis_key, entry)
+                    break
+
+    def _remove(self, redis_key: str, entry: Waiting) -> bool:
+        entries = self._by_key.get(redis_key)
+        if entries is None or entry not in entries:
+            return False
+        entries.remove(entry)
+        if not entries:
+            del self._by_key[redis_key]
+        return True
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Keys with unfinished futures."""
+        with self._lock:
+            self._forget_dropped()
+            return len(self._by_key)
+
+    def futures(self) -> list[EmbeddingFuture]:
+        """The futures that are unfinished now and that somebody still holds."""
+        with self._lock:
+            found = (entry.ref() for entries in self._by_key.values() for entry in entries if entry.committed)
+            return [future for future in found if future is not None]
+
+    def any_wanted(self) -> bool:
+        """Whether somebody waits in ``.result()`` for anything."""
+        with self._lock:
+            return any(entry.wanted for entries in self._by_key.values() for entry in entries)
+
+    def mark_wanted(self, redis_key: str) -> None:
+        """Somebody waits for this key now."""
+        with self._lock:
+            for entry in self._by_key.get(redis_key, ()):
+                entry.wanted = True
+
+    def snapshot(self, redis_keys: Iterable[str] | None = None, *, wanted: bool = False) -> dict[str, list[Waiting]]:
+        """The committed entries of some keys, or of all: what a look at Redis that starts now may speak of.
+
+        Args:
+            redis_keys: which; None for all.
+            wanted: only those that somebody waits for.
+        """
+        with self._lock:
+            self._forget_dropped()
+            found = {}
+            for redis_key in list(self._by_key) if redis_keys is None else redis_keys:
+                entries = [
+                    entry
+                    for entry in self._by_key.get(redis_key, ())
+                    if entry.committed and (entry.wanted or not wanted)
+                ]
+                if entries:
+                    found[redis_key] = entries
+            return found
+
+    # -- ending: outside the lock, for a future's callbacks are the user's code --------------------------------
+
+    def written(self, redis_key: str, member: bytes, vector: bytes) -> None:
+        """The vector of this member is in the hash: resolve its futures and those of older texts."""
+        with self._lock:
+            entries = self._by_key.get(redis_key)
+            if entries is None:
+                return
+            last = max((i for i, entry in enumerate(entries) if entry.member == member), default=-1)
+            ended, left = entries[: last + 1], entries[last + 1 :]
+            if left:
+                self._by_key[redis_key] = left
+            else:
+                del self._by_key[redis_key]
+        for entry in ended:
+            _end(entry, vector)
+
+    def resolve(self, redis_key: str, entries: Iterable[Waiting], outcome: bytes | BaseException) -> None:
+        """End these entries, if they have not ended yet, with a vector or an error."""
+        for entry in entries:
+            with self._lock:
+                present = self._remove(redis_key, entry)
+            if present:
+                _end(entry, outcome)
+
+    def fail(self, redis_keys: Iterable[str] | None, error: BaseException) -> None:
+        """End every committed future of some keys, or of all, with an error."""
+        for redis_key, entries in self.snapshot(redis_keys).items():
+            self.resolve(redis_key, entries, error)
+
+    def cancel_all(self) -> None:
+        """Cancel every future: the queue stops."""
+        with self._lock:
+            ended = [entry for entries in self._by_key.values() for entry in entries]
+            self._by_key.clear()
+        for entry in ended:
+            _end(entry, None)
+
+
+def _end(entry: Waiting, outcome: bytes | BaseException | None) -> None:
+    """Give a future its end; None cancels. Called once an entry: whoever removed it from the registry."""
+    future = entry.ref()
+    entry.pinned = None
+    if future is None:
+        return
+    if outcome is None:
+        future.cancel()
+    if not future.set_running_or_notify_cancel() or outcome is None:
+        return
+    if isinstance(outcome, BaseException):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)  # type: ignore[arg-type]  # result() makes floats of it
