@@ -20,7 +20,8 @@ from .options import (
     EMBED_DIMENSIONS,
     PENDING_ZSET_KEY,
 )
-from .queue import DeadLetter, EmbeddingBatchQueue, QueueStats
+from .queue import EmbeddingBatchQueue
+from .report import DeadLetter, QueueStats
 from .waiters import EmbeddingFuture
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The queue as its users see it: wires the parts together, once a process.
+"""The queue as its users see it: how an item comes in, and how one waits for it.
 
 Read next: ``worker`` (when something is done), ``drain`` (what is done), ``store`` (how it stands in Redis).
 """
@@ -7,35 +7,27 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
 import logging
 import os
 import threading
 import time
-import uuid
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 import redis
 from redis.exceptions import RedisError
 
-from .batching import Limits
-from .caller import Caller
-from .drain import Drain
 from .embedders.protocol import Embedder
 from .errors import BatchFailed, QueueStopped
-from .intake import Intake, Pair
+from .intake import Pair
 from .item import NotOurs, check_pair, decode_member, encode_member
-from .notices import Listener
 from .options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Options, QueueOptions
+from .process import Process
+from .report import DeadLetter, QueueStats
 from .schedule import NEVER
-from .store import Notice, Store
-from .vectors import FLOAT32
-from .waiters import EmbeddingFuture, Waiters
-from .worker import Worker
+from .waiters import EmbeddingFuture
 
 logger = logging.getLogger("embedqueue")
 
@@ -45,154 +37,6 @@ STOP_GRACE_SECONDS = 1.0
 FLUSH_POLL_SECONDS = 0.25
 #: Seconds after which a flush asks again for what nobody has claimed.
 FLUSH_ASK_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class QueueStats:
-    """How the queue stands. The first six fields are of Redis, the others of this process since it made the queue.
-
-    Attributes:
-        waiting: items in pending.
-        in_flight: items that some worker has claimed.
-        dead: dead letters.
-        oldest_age: seconds since the oldest waiting item was enqueued, or None.
-        paused_until: Unix time at which somebody may claim again, or None.
-        pause_reason: what the provider said, or None.
-        enqueued: items accepted.
-        embedded: items whose vector was written.
-        rejected: items given up.
-        released: items given back because the provider failed.
-        calls: API calls made, those that failed included.
-        failed_calls: API calls that failed.
-        texts_sent: texts in all calls.
-        last_progress: Unix time at which an item was last finished or given back, or None: health is progress.
-    """
-
-    waiting: int
-    in_flight: int
-    dead: int
-    oldest_age: float | None
-    paused_until: float | None
-    pause_reason: str | None
-    enqueued: int
-    embedded: int
-    rejected: int
-    released: int
-    calls: int
-    failed_calls: int
-    texts_sent: int
-    last_progress: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """An item that was given up.
-
-    Attributes:
-        redis_key: its hash; empty where the member is not our JSON.
-        text: its text; the member itself, as it stands, where it is not our JSON.
-        reason: the provider's words, or ours.
-        died_at: Unix time.
-        deliveries: how often its lease had run out.
-        member: as it stands in Redis.
-    """
-
-    redis_key: str
-    text: str
-    reason: str
-    died_at: float
-    deliveries: int
-    member: bytes
-
-
-class _Process:
-    """Everything that belongs to one process: a forked child gets a new one instead of a repaired one."""
-
-    def __init__(self, queue: EmbeddingBatchQueue, embedder: Embedder, client: redis.Redis, options: Options) -> None:
-        self.stopping = threading.Event()
-        self.enqueued = 0
-        self.finished = 0  # counts what ended or was given back, for those who flush; guarded by the condition
-        self._progress = threading.Condition()
-        self._dimensions = lambda: embedder.dimensions
-        self.name = f"{uuid.uuid4().hex[:12]}:"
-        self.store = Store(client, options.namespace)
-        self.waiters = Waiters(_weakly(queue, EmbeddingBatchQueue._wanted))
-        limits = Limits(
-            min(options.api_batch_limit, getattr(embedder, "max_texts", None) or options.api_batch_limit),
-            min(options.api_batch_tokens, getattr(embedder, "max_tokens", None) or options.api_batch_tokens),
-        )
-        self.caller = Caller(embedder, options.model, options.retry, limits, self.stopping)
-        self.drain = Drain(
-            self.store,
-            self.caller,
-            options,
-            self.waiters,
-            stopping=self.stopping,
-            worker=self.name,
-            task=str(getattr(embedder, "task_type", None) or ""),
-            progressed=self._progressed,
-            paused=lambda seconds: self.worker.paused(seconds),
-        )
-        self.worker = Worker(
-            self.store, self.drain, options, name=self.name, call_limit=lambda: self.caller.limits.texts
-        )
-        self.listener = Listener(
-            self.store,
-            heed=self._heed,
-            sweep=lambda wanted: self.drain.look(None, wanted=wanted),
-            needed=lambda: self.worker.running or len(self.waiters) > 0,
-            waiting=lambda: len(self.waiters),
-            wanted=self.waiters.any_wanted,
-            name=f"embedqueue-listener-{options.namespace}",
-        )
-        self.intake = Intake(
-            self.store,
-            self.waiters,
-            max_pending=options.max_pending,
-            tell_at=options.max_batch_size,
-            tell_first=not options.worker,
-            zero=self._zero,
-            enqueued=self.worker.enqueued,
-        )
-
-    def _zero(self) -> bytes:
-        """The vector of a blank text."""
-        return bytes(FLOAT32.itemsize * self._dimensions())
-
-    def _progressed(self) -> None:
-        self.worker.progressed()
-        self._count()
-
-    def _count(self) -> None:
-        with self._progress:
-            self.finished += 1
-            self._progress.notify_all()
-
-    def wait_beyond(self, seen: int, timeout: float) -> None:
-        """Wait until something ends after ``finished`` was ``seen``, for ``timeout`` seconds at most."""
-        with self._progress:
-            self._progress.wait_for(lambda: self.finished != seen, timeout)
-
-    def _heed(self, notice: Notice) -> None:
-        """Act on what another process says; what this one said, it knows."""
-        if notice.by.startswith(self.name):
-            return
-        if notice.kind in ("done", "failed"):
-            self.drain.look(json.loads(notice.body))
-            self._count()
-        elif notice.kind == "blank":
-            self.drain.look(json.loads(notice.body), blank=self._zero())
-        elif notice.kind == "unserved":
-            what = json.loads(notice.body)
-            self.waiters.fail(what["keys"], BatchFailed(f"{what['reason']}; the item is still queued"))
-        elif notice.kind == "paused":
-            self.waiters.fail(None, BatchFailed(f"{notice.body}; the item is still queued"))
-        elif notice.kind == "urgent":
-            self.worker.demanded(notice.body)
-        elif notice.kind == "flush":
-            self.worker.flush()
-        elif notice.kind == "wake":
-            self.worker.refresh()
 
 
 class EmbeddingBatchQueue:
@@ -247,8 +91,7 @@ class EmbeddingBatchQueue:
         self._started = False
         self._warned = False
         self._looked = False
-        self._process = _Process(self, embedder, redis, self._options)
-        self._pid = os.getpid()
+        self._process = self._new_process()
         os.register_at_fork(after_in_child=_weakly(self, EmbeddingBatchQueue._forked))
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -263,7 +106,7 @@ class EmbeddingBatchQueue:
         """
         with self._lock:
             if self._closed:
-                self._process = _Process(self, self._embedder, self._redis, self._options)
+                self._process = self._new_process()
                 self._closed = False
             if not self._started:
                 self._started = True
@@ -277,7 +120,7 @@ class EmbeddingBatchQueue:
             self._process.worker.start()
             self._process.listener.ensure()
 
-    def _ready(self) -> _Process:
+    def _ready(self) -> Process:
         """The parts of this process, at the use of a queue that must be open."""
         if self._closed:
             raise QueueStopped("the queue is stopped")
@@ -286,9 +129,12 @@ class EmbeddingBatchQueue:
             self._start_worker()  # the first use after a fork
         return process
 
+    def _new_process(self) -> Process:
+        return Process(self._embedder, self._redis, self._options, _weakly(self, EmbeddingBatchQueue._wanted))
+
     def _forked(self) -> None:
         self._lock = threading.Lock()
-        self._process = _Process(self, self._embedder, self._redis, self._options)
+        self._process = self._new_process()
 
     def stop(self, timeout: float | None = None, drain: bool = False) -> None:
         """Stop. Items stay in Redis; what this process has claimed goes back to pending; its futures are cancelled.
@@ -474,7 +320,7 @@ class EmbeddingBatchQueue:
                 raise QueueStopped("the queue was stopped during a flush")
         self._settle(process, futures)
 
-    def _settle(self, process: _Process, futures: list[EmbeddingFuture]) -> None:
+    def _settle(self, process: Process, futures: list[EmbeddingFuture]) -> None:
         """What Redis calls finished, the futures of this process must know before a flush returns."""
         process.drain.look(None)
         deadline_mono = time.monotonic() + FLUSH_ASK_SECONDS

@@ -162,7 +162,11 @@ class Store:
     def __init__(self, client: redis.Redis, namespace: str) -> None:
         limit = client.connection_pool.connection_kwargs.get("socket_timeout")
         limit = min(limit or BACKGROUND_TIMEOUT_SECONDS, BACKGROUND_TIMEOUT_SECONDS)
-        impatient: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "retry_on_error": [], "socket_connect_timeout": limit}
+        impatient: dict[str, Any] = {
+            "retry": Retry(NoBackoff(), 0),
+            "retry_on_error": [],
+            "socket_connect_timeout": limit,
+        }
         self.keys = Keys(namespace)
         self._front = private_client(client)
         self._back = private_client(client, socket_timeout=limit, **impatient)

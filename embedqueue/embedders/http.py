@@ -157,8 +157,9 @@ class Http:
         session.mount("http://", adapter)
         session.mount("https://", adapter)
         settings = session.merge_environment_settings(url, {}, None, None, None)
+        verify = True if settings["verify"] is None else settings["verify"]
         session.trust_env = False  # asked once; and ~/.netrc must not replace our Authorization
-        return _Line(adapter, session, settings["verify"], dict(settings["proxies"]), time.monotonic())
+        return _Line(adapter, session, verify, dict(settings["proxies"]), time.monotonic())
 
     def _prepare(self, line: _Line, url: str) -> requests.PreparedRequest:
         if not url.lower().startswith(("http://", "https://")):

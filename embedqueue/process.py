@@ -1,0 +1,115 @@
+"""Wires the parts of a queue together, once a process."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Callable
+
+import redis
+
+from .batching import Limits
+from .caller import Caller
+from .drain import Drain
+from .embedders.protocol import Embedder
+from .errors import BatchFailed
+from .intake import Intake
+from .notices import Listener
+from .options import Options
+from .store import Notice, Store
+from .vectors import FLOAT32
+from .waiters import Waiters
+from .worker import Worker
+
+
+class Process:
+    """Everything that belongs to one process: a forked child gets a new one instead of a repaired one."""
+
+    def __init__(
+        self, embedder: Embedder, client: redis.Redis, options: Options, wanted: Callable[[str], None]
+    ) -> None:
+        self.stopping = threading.Event()
+        self.enqueued = 0
+        self.finished = 0  # counts what ended or was given back, for those who flush; guarded by the condition
+        self._progress = threading.Condition()
+        self._dimensions = lambda: embedder.dimensions
+        self.name = f"{uuid.uuid4().hex[:12]}:"
+        self.store = Store(client, options.namespace)
+        self.waiters = Waiters(wanted)
+        limits = Limits(
+            min(options.api_batch_limit, getattr(embedder, "max_texts", None) or options.api_batch_limit),
+            min(options.api_batch_tokens, getattr(embedder, "max_tokens", None) or options.api_batch_tokens),
+        )
+        self.caller = Caller(embedder, options.model, options.retry, limits, self.stopping)
+        self.drain = Drain(
+            self.store,
+            self.caller,
+            options,
+            self.waiters,
+            stopping=self.stopping,
+            worker=self.name,
+            task=str(getattr(embedder, "task_type", None) or ""),
+            progressed=self._progressed,
+            paused=lambda seconds: self.worker.paused(seconds),
+        )
+        self.worker = Worker(
+            self.store, self.drain, options, name=self.name, call_limit=lambda: self.caller.limits.texts
+        )
+        self.listener = Listener(
+            self.store,
+            heed=self._heed,
+            sweep=lambda wanted: self.drain.look(None, wanted=wanted),
+            needed=lambda: self.worker.running or len(self.waiters) > 0,
+            waiting=lambda: len(self.waiters),
+            wanted=self.waiters.any_wanted,
+            name=f"embedqueue-listener-{options.namespace}",
+        )
+        self.intake = Intake(
+            self.store,
+            self.waiters,
+            max_pending=options.max_pending,
+            tell_at=options.max_batch_size,
+            tell_first=not options.worker,
+            zero=self._zero,
+            enqueued=self.worker.enqueued,
+        )
+
+    def _zero(self) -> bytes:
+        """The vector of a blank text."""
+        return bytes(FLOAT32.itemsize * self._dimensions())
+
+    def _progressed(self) -> None:
+        self.worker.progressed()
+        self._count()
+
+    def _count(self) -> None:
+        with self._progress:
+            self.finished += 1
+            self._progress.notify_all()
+
+    def wait_beyond(self, seen: int, timeout: float) -> None:
+        """Wait until something ends after ``finished`` was ``seen``, for ``timeout`` seconds at most."""
+        with self._progress:
+            self._progress.wait_for(lambda: self.finished != seen, timeout)
+
+    def _heed(self, notice: Notice) -> None:
+        """Act on what another process says; what this one said, it knows."""
+        if notice.by.startswith(self.name):
+            return
+        if notice.kind in ("done", "failed"):
+            self.drain.look(json.loads(notice.body))
+            self._count()
+        elif notice.kind == "blank":
+            self.drain.look(json.loads(notice.body), blank=self._zero())
+        elif notice.kind == "unserved":
+            what = json.loads(notice.body)
+            self.waiters.fail(what["keys"], BatchFailed(f"{what['reason']}; the item is still queued"))
+        elif notice.kind == "paused":
+            self.waiters.fail(None, BatchFailed(f"{notice.body}; the item is still queued"))
+        elif notice.kind == "urgent":
+            self.worker.demanded(notice.body)
+        elif notice.kind == "flush":
+            self.worker.flush()
+        elif notice.kind == "wake":
+            self.worker.refresh()

@@ -1,0 +1,63 @@
+"""What a queue tells about itself: plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """How the queue stands. The first six fields are of Redis, the others of this process since it made the queue.
+
+    Attributes:
+        waiting: items in pending.
+        in_flight: items that some worker has claimed.
+        dead: dead letters.
+        oldest_age: seconds since the oldest waiting item was enqueued, or None.
+        paused_until: Unix time at which somebody may claim again, or None.
+        pause_reason: what the provider said, or None.
+        enqueued: items accepted.
+        embedded: items whose vector was written.
+        rejected: items given up.
+        released: items given back because the provider failed.
+        calls: API calls made, those that failed included.
+        failed_calls: API calls that failed.
+        texts_sent: texts in all calls.
+        last_progress: Unix time at which an item was last finished or given back, or None: health is progress.
+    """
+
+    waiting: int
+    in_flight: int
+    dead: int
+    oldest_age: float | None
+    paused_until: float | None
+    pause_reason: str | None
+    enqueued: int
+    embedded: int
+    rejected: int
+    released: int
+    calls: int
+    failed_calls: int
+    texts_sent: int
+    last_progress: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An item that was given up.
+
+    Attributes:
+        redis_key: its hash; empty where the member is not our JSON.
+        text: its text; the member itself, as it stands, where it is not our JSON.
+        reason: the provider's words, or ours.
+        died_at: Unix time.
+        deliveries: how often its lease had run out.
+        member: as it stands in Redis.
+    """
+
+    redis_key: str
+    text: str
+    reason: str
+    died_at: float
+    deliveries: int
+    member: bytes
