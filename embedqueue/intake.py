@@ -23,20 +23,15 @@ Pair = tuple[str, bytes]
 class _Commit:
     """What one caller wants written, and what became of it."""
 
-    __slots__ = ("entries", "error", "futures", "gate", "leads", "overtaken", "pairs")
+    __slots__ = ("entries", "error", "futures", "gate", "leads", "pairs")
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self.pairs = pairs
         self.futures: list[EmbeddingFuture] = []
-        self.entries: list[tuple[str, Waiting]] = []  # those that this commit created
-        self.overtaken: list[tuple[str, list[Waiting]]] = []  # futures whose key is blank now
+        self.entries: list[Waiting] = []  # those that this commit created
         self.error: BaseException | None = None
         self.gate: threading.Lock | None = None  # a follower sleeps on it
         self.leads = False
-
-    def group(self) -> dict[str, bytes]:
-        """The pairs, the last text of each key only."""
-        return dict(self.pairs)
 
 
 class Intake:
@@ -111,26 +106,32 @@ class Intake:
             raise
 
     def _lead(self, commit: _Commit) -> None:
+        group = [commit]
         with self._lock:
-            group, size = [commit], len(commit.pairs)
-            arrived = [other for other in self._line if other is not commit]
-            while arrived and size + len(arrived[0].pairs) <= GROUP_LIMIT:
-                size += len(arrived[0].pairs)
-                group.append(arrived.pop(0))
-            self._line = arrived
+            if self._line:
+                self._line = self._join(group, [other for other in self._line if other is not commit])
         try:
             self._write(group)
         except BaseException as error:
             for other in group:
                 other.error = error if other is commit else _for_follower(error)
-                for redis_key, entry in other.entries:
-                    self._waiters.forget(redis_key, entry)
+                self._waiters.forget(other.entries)
         finally:
             with self._lock:
                 self._hand_over()
             for other in group:
                 if other.gate is not None and other is not commit:
                     other.gate.release()
+
+    def _join(self, group: list[_Commit], arrived: list[_Commit]) -> list[_Commit]:
+        """Let those who have arrived join, as many as one round trip bears; answers who stays in line."""
+        size = len(group[0].pairs)
+        for joined, other in enumerate(arrived):
+            size += len(other.pairs)
+            if size > GROUP_LIMIT:
+                return arrived[joined:]
+            group.append(other)
+        return []
 
     def _hand_over(self) -> None:
         """Under the lock: the next in line leads, or nobody."""
@@ -146,44 +147,41 @@ class Intake:
         for commit in group:
             self._register(commit)
         if self._max_pending is None:
-            merged: dict[str, bytes] = {}
-            for commit in group:
-                merged.update(commit.pairs)
-            shares = [merged]
+            shares = [dict(pair for commit in group for pair in commit.pairs)]  # the last text of each key
         else:
-            shares = [commit.group() for commit in group]
+            shares = [dict(commit.pairs) for commit in group]  # each caller's are taken whole or not at all
         waiting, taken = self._store.enqueue(
-            [[part for pair in share.items() for part in pair] for share in shares],
+            [[part for key, member in share.items() for part in (key.encode(), member)] for share in shares],
             max_pending=self._max_pending,
             tell_at=self._tell_at,
             tell_first=self._tell_first,
         )
         for i, commit in enumerate(group):
             if taken[i if self._max_pending is not None else 0]:
-                self._waiters.commit(entry for _, entry in commit.entries)
-                for redis_key, entries in commit.overtaken:
-                    self._waiters.resolve(redis_key, entries, self._zero())
+                self._waiters.commit(commit.entries)
+                self._end_blank(commit)
             else:
                 assert self._max_pending is not None
                 commit.error = QueueFull(self._max_pending)
-                for redis_key, entry in commit.entries:
-                    self._waiters.forget(redis_key, entry)
+                self._waiters.forget(commit.entries)
         self._enqueued(waiting)
 
     def _register(self, commit: _Commit) -> None:
+        futures, commit.entries = self._waiters.register(commit.pairs)
+        commit.futures = [future or self._blank_future() for future in futures]
+
+    def _end_blank(self, commit: _Commit) -> None:
+        """Futures of older texts of a key that is blank now get the zero vector as well."""
         blank = [redis_key for redis_key, member in commit.pairs if not member]
         if blank:
-            commit.overtaken = list(self._waiters.snapshot(blank).items())
-        found = iter(self._waiters.register((key, member) for key, member in commit.pairs if member))
-        for redis_key, member in commit.pairs:
-            if not member:
-                future = EmbeddingFuture()
-                future.set_result(self._zero())  # type: ignore[arg-type]  # result() makes floats of it
-            else:
-                future, entry = next(found)
-                if entry is not None:
-                    commit.entries.append((redis_key, entry))
-            commit.futures.append(future)
+            blank = [redis_key for redis_key, member in dict(commit.pairs).items() if not member]
+            for redis_key, entries in self._waiters.snapshot(blank).items():
+                self._waiters.resolve(redis_key, entries, self._zero())
+
+    def _blank_future(self) -> EmbeddingFuture:
+        future = EmbeddingFuture()
+        future.set_result(self._zero())  # type: ignore[arg-type]  # result() makes floats of it
+        return future
 
 
 def _for_follower(error: BaseException) -> BaseException:

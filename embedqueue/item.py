@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_quote = json.encoder.encode_basestring  # in C; a JSONEncoder spends four times as long on so small an object
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def encode_member(redis_key: str, text: str) -> bytes:
     Raises:
         UnicodeEncodeError: (a ValueError) for a lone surrogate.
     """
-    return _encode({"redis_key": redis_key, "text": text}).encode()
+    return f'{{"redis_key":{_quote(redis_key)},"text":{_quote(text)}}}'.encode()
 
 
 def decode_member(member: bytes) -> Item:

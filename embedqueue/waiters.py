@@ -12,6 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from concurrent.futures._base import PENDING
 from typing import Any
 
 from .errors import QueueStopped
@@ -25,12 +26,30 @@ class EmbeddingFuture(Future[list[float]]):
     ``asyncio.wrap_future``) makes the item urgent.
     """
 
-    def __init__(self, redis_key: str = "", want: Callable[[str], None] | None = None) -> None:
-        super().__init__()
+    def __init__(  # super().__init__() is left out: see _condition
+        self,
+        redis_key: str = "",
+        want: Callable[[str], None] | None = None,
+        pin: Callable[[EmbeddingFuture], None] | None = None,
+    ) -> None:
+        self._state = PENDING
+        self._result = None
+        self._exception = None
+        self._watchers: list[Any] = []
+        self._done_callbacks: list[Any] = []
         self._redis_key = redis_key
         self._want = want
+        self._pin = pin
         self._pid = os.getpid()
-        self._pin: Callable[[EmbeddingFuture], None] | None = None
+
+    @property
+    def _condition(self) -> threading.Condition:
+        # What a future waits with is made when somebody first asks for it. Most are dropped before, and of ten thousand
+        # that one call makes, the dozen objects in each Condition would keep the garbage collector busier than Redis.
+        try:
+            return self.__dict__["_made_condition"]  # type: ignore[no-any-return]
+        except KeyError:  # setdefault is atomic: two threads get the same one
+            return self.__dict__.setdefault("_made_condition", threading.Condition())  # type: ignore[no-any-return]
 
     def _demand(self) -> None:
         if self.done() or self._want is None:
@@ -109,33 +128,41 @@ class Waiters:
 
     # -- coming in: only the intake's leader calls these, in the order in which Redis sees the items -----------
 
-    def register(self, pairs: Iterable[tuple[str, bytes]]) -> list[tuple[EmbeddingFuture, Waiting | None]]:
+    def register(self, pairs: Iterable[tuple[str, bytes]]) -> tuple[list[EmbeddingFuture | None], list[Waiting]]:
         """A future for each pair; the one that exists where the same text of the key is unfinished.
 
+        Args:
+            pairs: redis_key and member; an empty member gets None instead of a future.
+
         Returns:
-            Futures, each with its new entry, or None where the future existed.
+            Futures, in order, and the entries of those that are new.
         """
-        answer: list[tuple[EmbeddingFuture, Waiting | None]] = []
+        futures: list[EmbeddingFuture | None] = []
+        entries: list[Waiting] = []
         with self._lock:
-            self._forget_dropped()
+            if self._dropped:
+                self._forget_dropped()
             for redis_key, member in pairs:
-                entries = self._by_key.get(redis_key)
-                if entries and entries[-1].member == member:
-                    known = entries[-1].ref()
-                    if known is not None and not known.done():
-                        answer.append((known, None))
+                if not member:
+                    futures.append(None)
+                    continue
+                known = self._by_key.get(redis_key)
+                if known and known[-1].member == member:
+                    future = known[-1].ref()
+                    if future is not None and not future.done():
+                        futures.append(future)
                         continue
-                future = EmbeddingFuture(redis_key, self._want)
+                future = EmbeddingFuture(redis_key, self._want, self._pin)
                 ref = _Ref(future, self._dropped.append)
                 ref.redis_key = redis_key
                 entry = Waiting(member, ref)
-                future._pin = self._pin
-                if entries is None:
+                if known is None:
                     self._by_key[redis_key] = [entry]
                 else:
-                    entries.append(entry)
-                answer.append((future, entry))
-        return answer
+                    known.append(entry)
+                futures.append(future)
+                entries.append(entry)
+        return futures, entries
 
     def commit(self, entries: Iterable[Waiting]) -> None:
         """Their items are in Redis."""
@@ -143,10 +170,11 @@ class Waiters:
             for entry in entries:
                 entry.committed = True
 
-    def forget(self, redis_key: str, entry: Waiting) -> None:
-        """Its item never reached Redis; the caller gets an error instead of the future."""
+    def forget(self, entries: Iterable[Waiting]) -> None:
+        """Their items never reached Redis; the caller gets an error instead of the futures."""
         with self._lock:
-            self._remove(redis_key, entry)
+            for entry in entries:
+                self._remove(entry.ref.redis_key, entry)
 
     def _pin(self, future: EmbeddingFuture) -> None:
         with self._lock:

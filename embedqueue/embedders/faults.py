@@ -17,7 +17,6 @@ _PLACE_FIELDS = ("param", "field")
 #: "flagged_input" hold the user's text.
 _INNER_FIELDS = (
     "message",
-    "msg",
     "error",
     "errors",
     "detail",
@@ -157,8 +156,8 @@ class _Reader:
         fault = self.fault
         fault.words.update(str(node[name]).lower() for name in _WORD_FIELDS if isinstance(node.get(name), str | int))
         self.places.extend(node[name] for name in _PLACE_FIELDS if isinstance(node.get(name), str))
-        if isinstance(node.get("loc"), list):
-            self._take_location(node["loc"])
+        if isinstance(node.get("msg"), str):
+            self._take_complaint(node["msg"], node.get("loc"))
         if isinstance(node.get("quotaId"), str):
             fault.quota_ids.append(node["quotaId"])
         if isinstance(node.get("retryDelay"), str):
@@ -170,12 +169,13 @@ class _Reader:
             elif name in node:
                 self.take(node[name], depth + 1)
 
-    def _take_location(self, location: list[Any]) -> None:
-        """FastAPI's path to a field: ``["body", "input", 3]`` is our ``input[3]``."""
-        path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location).lstrip(".")
+    def _take_complaint(self, message: str, location: Any) -> None:
+        """FastAPI's way to name a field: ``["body", "input", 3]`` is our ``input[3]``."""
+        steps = location if isinstance(location, list) else []
+        path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
         # pydantic puts the name of a union's branch between the field and the index
         self.places.append(re.sub(r"\.(?:list|constrained|union)[^.]*?(?=\[\d+\]$)", "", path))
-        self.messages.append(f"{path}:")
+        self.messages.append(f"{path}: {message}" if path else message)
 
     def _take_raw(self, raw: str, depth: int) -> None:
         """The upstream's own answer, which OpenRouter hands on as text."""

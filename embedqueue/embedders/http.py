@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
@@ -152,6 +152,8 @@ class Http:
         return line
 
     def _open(self, url: str) -> _Line:
+        if not _is_address(url):
+            raise ConfigurationError(f"base_url must be http:// or https:// and a host, not {shown_url(url)!r}")
         session = requests.Session()
         adapter = TimedAdapter(pool_connections=2, pool_maxsize=1)
         session.mount("http://", adapter)
@@ -162,8 +164,6 @@ class Http:
         return _Line(adapter, session, verify, dict(settings["proxies"]), time.monotonic())
 
     def _prepare(self, line: _Line, url: str) -> requests.PreparedRequest:
-        if not url.lower().startswith(("http://", "https://")):
-            raise ConfigurationError(f"base_url must start with http:// or https://, not {shown_url(url)!r}")
         headers = self._headers()
         failure = None
         try:
@@ -175,6 +175,14 @@ class Http:
         request.headers.update(headers)  # credentials in the URL are for servers without a key
         line.prepared[url] = request
         return request
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:  # broken brackets
+        return False
 
 
 def shown_url(url: str) -> str:
@@ -270,9 +278,7 @@ def failure_of(error: Exception, url: str, *, reached: bool) -> EmbedQueueError:
         if isinstance(reason, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return TransientError(f"{host} hung up during the handshake: {why}")
         return ConfigurationError(f"no secure connection to {host}: {why}")
-    if isinstance(error, kinds.InvalidURL | kinds.InvalidHeader | kinds.InvalidSchema) or (
-        isinstance(error, ValueError) and not isinstance(error, kinds.RequestException)
-    ):
+    if isinstance(error, ValueError):  # InvalidURL, InvalidHeader, InvalidSchema and their like
         return ConfigurationError(f"no request can be made to {shown_url(url)}: {type(error).__name__}")
     if isinstance(error, kinds.RequestException | urllib3.exceptions.HTTPError):
         # cut off after the call was sent: one text may have brought the server down

@@ -6,13 +6,28 @@
 -- ARGV[4] number g of groups; ARGV[5..4+g] pairs in each; a group is taken whole or not at all.
 --   No redis_key stands twice in a group.
 -- then the pairs: redis_key, member. An empty member withdraws the key: its newest text is blank.
--- Answer: {items that wait now, a word per group: "ok" | "full"}
+-- Answer: items that wait now; with a limit {items that wait now, a word per group: "ok" | "full"}
 -- Keeps I1 (one live member a key, and latest names it) and I2 (a superseded member is out of pending and inflight).
 -- Run twice it changes nothing more, so a client may send it again when the answer was lost.
 
 local limit, tell_at, tell_first, groups = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == "1", tonumber(ARGV[4])
-local before = redis.call("ZCARD", PENDING)
 local buried = redis.call("EXISTS", INFO) == 1
+
+local function tell(before, after)
+  if (tell_first and before == 0 and after > 0) or (before < tell_at and after >= tell_at) then
+    notice("wake", "", "")
+  end
+end
+
+-- One item of a new key and no limit: the common case, in the fewest commands.
+if limit == 0 and #ARGV == 7 and ARGV[7] ~= "" and not buried and redis.call("HSETNX", LATEST, ARGV[6], ARGV[7]) == 1 then
+  local added = redis.call("ZADD", PENDING, "NX", stamp(now), ARGV[7])
+  local after = redis.call("ZCARD", PENDING)
+  tell(after - added, after)
+  return after
+end
+
+local before = redis.call("ZCARD", PENDING)
 local score = now - #ARGV * 0.000001 -- items of one call keep their order, and none lies in the future
 
 -- The keys of `count` pairs from ARGV[first] on, and their live members.
@@ -101,9 +116,6 @@ for group = 1, groups do
   first = stop
 end
 
-local after = redis.call("ZCARD", PENDING)
-answer[1] = after
-if (tell_first and before == 0 and after > 0) or (before < tell_at and after >= tell_at) then
-  notice("wake", "", "")
-end
-return answer
+answer[1] = redis.call("ZCARD", PENDING)
+tell(before, answer[1])
+return limit > 0 and answer or answer[1]
