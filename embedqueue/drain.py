@@ -245,15 +245,13 @@ class Drain:
     # -- what becomes of items: Redis first, futures after it --------------------------------------------------
 
     def _write(self, owner: str, pairs: Sequence[tuple[Item, bytes]]) -> None:
-        places: dict[bytes, int] = {}
-        vectors: list[bytes] = []
-        for _, vector in pairs:
-            if vector not in places:
-                places[vector] = len(vectors)
-                vectors.append(vector)
-        lines = [(item.redis_key, item.member, places[vector]) for item, vector in pairs]
+        vectors = {id(vector): vector for _, vector in pairs}  # equal texts share one object: it is sent once
+        places = {name: place for place, name in enumerate(vectors)}
+        lines = [(item.redis_key, item.member, places[id(vector)]) for item, vector in pairs]
         words = self._persist(
-            lambda: self._store.complete(owner, self._options.embedding_field, self._options.if_missing, lines, vectors)
+            lambda: self._store.complete(
+                owner, self._options.embedding_field, self._options.if_missing, lines, [*vectors.values()]
+            )
         )
         refused, stale, written = [], [], 0
         for (item, vector), word in zip(pairs, words, strict=True):

@@ -33,7 +33,7 @@ class Process:
         self.enqueued = 0
         self.finished = 0  # counts what ended or was given back, for those who flush; guarded by the condition
         self._progress = threading.Condition()
-        self._dimensions = lambda: embedder.dimensions
+        self._embedder = embedder
         self.name = f"{uuid.uuid4().hex[:12]}:"
         self.store = Store(client, options.namespace)
         self.waiters = Waiters(wanted)
@@ -77,7 +77,7 @@ class Process:
 
     def _zero(self) -> bytes:
         """The vector of a blank text."""
-        return bytes(FLOAT32.itemsize * self._dimensions())
+        return bytes(FLOAT32.itemsize * self._embedder.dimensions)
 
     def _progressed(self) -> None:
         self.worker.progressed()

@@ -172,7 +172,6 @@ class Store:
         self._back = private_client(client, socket_timeout=limit, **impatient)
         self._ears = private_client(client, socket_timeout=LISTEN_SECONDS + BACKGROUND_TIMEOUT_SECONDS, **impatient)
         self._scripts = {name: self._back.register_script(script_text(name)) for name in SCRIPTS}
-        self._declared = [b"7", *(key.encode() for key in self.keys.all[:7])]  # enqueue knows of no pause
         self._line: Any = None  # the connection of enqueue; only its one leader at a time touches it
         self._line_used_mono = 0.0
 
@@ -199,36 +198,10 @@ class Store:
         parts = [b"%d" % number for number in numbers]
         for group in groups:
             parts += group
-        reply = self._call_on_line("enqueue", parts)
+        reply = self._enqueue_on_line(parts)
         if max_pending is None:
             return reply, [True] * len(groups)
         return reply[0], [word == b"ok" for word in reply[1:]]
-
-    def _call_on_line(self, name: str, parts: list[bytes]) -> Any:
-        """Run a script on a connection that is kept: a third less time than through the client's pool."""
-        if self._line is None:
-            self._line = self._front.connection_pool.get_connection()
-        line, script = self._line, self._scripts[name]
-        if time.monotonic() - self._line_used_mono > IDLE_CHECK_SECONDS:
-            _drop_if_closed(line)
-        command = [_pack([b"EVALSHA", script.sha.encode(), *self._declared], parts)]
-
-        def exchange() -> Any:
-            try:
-                line.send_packed_command(command)
-                return line.read_response(disable_decoding=True)
-            except NoScriptError:
-                line.send_packed_command([_pack([b"EVAL", script.script.encode(), *self._declared], parts)])
-                return line.read_response(disable_decoding=True)
-
-        try:
-            return line.retry.call_with_retry(exchange, lambda error: line.disconnect())
-        except BaseException as error:
-            if not isinstance(error, ResponseError) or isinstance(error, ReadOnlyError):
-                line.disconnect()  # an answer may still be on its way, or the server is no longer the master
-            raise
-        finally:
-            self._line_used_mono = time.monotonic()
 
     # -- working -----------------------------------------------------------------------------------------------
 
@@ -426,8 +399,44 @@ class Store:
 
     # -- wire --------------------------------------------------------------------------------------------------
 
-    def _call(self, name: str, further_keys: Sequence[str], *args: Any) -> Any:
-        return self._scripts[name](keys=[*self.keys.all, *further_keys], args=args)
+    def _call(self, name: str, further_keys: Sequence[str], *args: str | bytes | float) -> Any:
+        """Run a script on a connection of the background pool."""
+        pool = self._back.connection_pool
+        connection = pool.get_connection()
+        try:
+            return self._run(connection, name, [*self.keys.all, *further_keys], [_as_bytes(arg) for arg in args])
+        finally:
+            pool.release(connection)
+
+    def _enqueue_on_line(self, parts: list[bytes]) -> Any:
+        """Run the enqueue script on a connection that is kept: a third less time than through the client's pool."""
+        if self._line is None:
+            self._line = self._front.connection_pool.get_connection()
+        if time.monotonic() - self._line_used_mono > IDLE_CHECK_SECONDS:
+            _drop_if_closed(self._line)
+        try:
+            return self._run(self._line, "enqueue", self.keys.all[:7], parts)  # of pauses it need not know
+        finally:
+            self._line_used_mono = time.monotonic()
+
+    def _run(self, connection: Any, name: str, keys: Sequence[str], parts: list[bytes]) -> Any:
+        script = self._scripts[name]
+        declared = [b"%d" % len(keys), *(key.encode() for key in keys)]
+
+        def exchange() -> Any:
+            try:
+                connection.send_packed_command([_pack([b"EVALSHA", script.sha.encode(), *declared], parts)])
+                return connection.read_response(disable_decoding=True)
+            except NoScriptError:  # Redis was restarted, or its scripts were flushed
+                connection.send_packed_command([_pack([b"EVAL", script_text(name).encode(), *declared], parts)])
+                return connection.read_response(disable_decoding=True)
+
+        try:
+            return connection.retry.call_with_retry(exchange, lambda error: connection.disconnect())
+        except BaseException as error:
+            if not isinstance(error, ResponseError) or isinstance(error, ReadOnlyError):
+                connection.disconnect()  # an answer may still be on its way, or the server is no longer the master
+            raise
 
     def close(self) -> None:
         """Close our own connections, those on which other threads still read included."""
@@ -452,3 +461,9 @@ def _pack(head: list[bytes], parts: list[bytes]) -> bytes:
     pieces += [b"$%d\r\n%b\r\n" % (len(part), part) for part in head]
     pieces += [b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]
     return b"".join(pieces)
+
+
+def _as_bytes(value: str | bytes | float) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    return (value if isinstance(value, str) else repr(value)).encode()

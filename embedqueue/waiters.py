@@ -43,7 +43,7 @@ class EmbeddingFuture(Future[list[float]]):
         self._pid = os.getpid()
 
     @property
-    def _condition(self) -> threading.Condition:
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
         # What a future waits with is made when somebody first asks for it. Most are dropped before, and of ten thousand
         # that one call makes, the dozen objects in each Condition would keep the garbage collector busier than Redis.
         try:

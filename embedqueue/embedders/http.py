@@ -288,11 +288,11 @@ def failure_of(error: Exception, url: str, *, reached: bool) -> EmbedQueueError:
 
 
 def _root(error: BaseException) -> BaseException:
-    """The innermost reason: what wraps it repeats the URL."""
+    """The innermost reason: what wraps it repeats the URL and names our own classes."""
     for _ in range(8):
         inner = getattr(error, "reason", None)
         if not isinstance(inner, BaseException):
-            inner = next((part for part in error.args if isinstance(part, BaseException)), None)
+            inner = next((part for part in error.args if isinstance(part, BaseException)), error.__cause__)
         if inner is None:
             break
         error = inner
