@@ -24,6 +24,8 @@ WANTED_SWEEP_SECONDS = 2.0
 UNWANTED_BLOCK_SECONDS = 5.0
 #: Seconds between sweeps for all futures.
 SWEEP_SECONDS = 60.0
+#: Seconds to let our own notices gather while nobody else speaks: a busy worker need not read each of its calls.
+OWN_NOTICES_SECONDS = 0.02
 #: Seconds to rest when Redis does not answer: the first time, and at most.
 RECONNECT_SECONDS = (0.05, 5.0)
 
@@ -33,7 +35,7 @@ class Listener:
 
     Args:
         store: Redis.
-        heed: gets every notice, in order.
+        heed: gets every notice, in order; returns whether another process gave it.
         sweep: asks Redis what became of futures: of all, or (True) of those that somebody waits for.
         needed: whether there is anybody to listen for.
         waiting: how many keys have unfinished futures.
@@ -45,7 +47,7 @@ class Listener:
         self,
         store: Store,
         *,
-        heed: Callable[[Notice], None],
+        heed: Callable[[Notice], bool],
         sweep: Callable[[bool], None],
         needed: Callable[[], bool],
         waiting: Callable[[], int],
@@ -110,9 +112,9 @@ class Listener:
         if self._waiting():  # somebody may begin to wait in .result() meanwhile
             block_seconds = WANTED_SWEEP_SECONDS if self._wanted() else UNWANTED_BLOCK_SECONDS
         self._position, notices = self._store.listen(self._position, block_seconds)
-        for notice in notices:
-            if not self._stopping.is_set():
-                self._heed(notice)
+        heeded = [self._heed(notice) for notice in notices if not self._stopping.is_set()]
+        if heeded and not any(heeded) and not self._wanted():
+            self._stopping.wait(OWN_NOTICES_SECONDS)
 
     def _sweep_if_due(self) -> None:
         now = time.monotonic()

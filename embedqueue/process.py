@@ -93,10 +93,10 @@ class Process:
         with self._progress:
             self._progress.wait_for(lambda: self.finished != seen, timeout)
 
-    def _heed(self, notice: Notice) -> None:
-        """Act on what another process says; what this one said, it knows."""
+    def _heed(self, notice: Notice) -> bool:
+        """Act on what another process says; what this one said, it knows. Returns whether it was another."""
         if notice.by.startswith(self.name):
-            return
+            return False
         if notice.kind in ("done", "failed"):
             self.drain.look(json.loads(notice.body))
             self._count()
@@ -113,3 +113,4 @@ class Process:
             self.worker.flush()
         elif notice.kind == "wake":
             self.worker.refresh()
+        return True
