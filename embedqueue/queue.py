@@ -58,7 +58,8 @@ class EmbeddingBatchQueue:
         max_deliveries: how often an item's lease may run out (its worker died) before it is a dead letter.
         max_pending: most items that may wait, or None; ``enqueue`` raises ``QueueFull`` beyond.
         flush_on_wait: whether ``.result()`` makes an item urgent.
-        wait_linger: seconds that such a drain waits, so that concurrent handlers share one call.
+        wait_linger: seconds that such a drain waits for company at most, so that concurrent handlers share one call;
+            it starts once nobody has come for half of that.
         worker: False: this process only enqueues and waits.
         retry: a tenacity policy for tries in place, such as ``tenacity.Retrying(...)``; None for ours.
         cache_ttl: seconds for which vectors are kept by text, or None for no cache.

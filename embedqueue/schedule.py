@@ -41,7 +41,8 @@ class Agenda:
         paused_until_mono: nobody claims before.
         refresh_mono: when to look at Redis again; no later than the next end of anybody's lease.
         renew_mono: when our own leases want renewing.
-        demand_mono: when the linger for those who wait in ``.result()`` is over.
+        linger_end_mono: when the linger for those who wait in ``.result()`` is over at the latest.
+        demand_mono: when it is over if nobody else comes.
         redis_retry_mono: Redis did not answer: nothing is tried before.
         flush: a drain was asked for, or a lease has run out.
         failing: the provider failed last time; what waits is due as soon as the pause is over.
@@ -59,6 +60,7 @@ class Agenda:
     paused_until_mono: float = 0.0
     refresh_mono: float = 0.0
     renew_mono: float = NEVER
+    linger_end_mono: float = NEVER
     demand_mono: float = NEVER
     redis_retry_mono: float = 0.0
     flush: bool = False
@@ -115,7 +117,7 @@ class Agenda:
             full_calls = self.waiting - self.waiting % call_limit  # the rest waits for company
             self.remaining = room if self.whole else full_calls or self.waiting
             self.flush = False
-        self.demand_mono = NEVER
+        self.demand_mono = self.linger_end_mono = NEVER
         return min(room, self.remaining)
 
     def claimed(self, taken: int, report: Report, now: float) -> None:
@@ -149,9 +151,14 @@ class Agenda:
         return first or waiting >= self.max_batch_size
 
     def demanded(self, redis_key: str, now: float, linger: float) -> None:
-        """Note that somebody waits for an item."""
+        """Note that somebody waits for an item.
+
+        The linger is for company: it ends after ``linger`` seconds, or once nobody has come for half of that.
+        """
         self.urgent[redis_key] = None
-        self.demand_mono = min(self.demand_mono, now + linger)
+        if self.linger_end_mono == NEVER:
+            self.linger_end_mono = now + linger
+        self.demand_mono = min(self.linger_end_mono, now + linger / 2)
 
     def take_urgent(self) -> list[str]:
         """The keys that somebody waits for, once."""
