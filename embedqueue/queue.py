@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable
+from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -82,7 +83,7 @@ class EmbeddingBatchQueue:
     ) -> None:
         if not callable(getattr(embedder, "embed_batch", None)) or not hasattr(embedder, "dimensions"):
             raise TypeError("embedder must have dimensions and embed_batch(texts, model)")
-        if not hasattr(redis, "connection_pool"):
+        if not hasattr(redis, "connection_pool") or iscoroutinefunction(redis.execute_command):
             raise TypeError(f"redis must be a synchronous redis-py client, not {type(redis).__name__}")
         self._options = Options(model=model, flush_interval=flush_interval, max_batch_size=max_batch_size, **options)
         self._embedder = embedder
@@ -143,10 +144,7 @@ class EmbeddingBatchQueue:
         Args:
             timeout: seconds: with ``drain`` for the draining; else for API calls under way, which get a second where
                 no timeout is given. A call that hangs is left behind.
-            drain: empty the queue first.
-
-        Raises:
-            TimeoutError: ``drain`` was asked for and took longer; the queue is stopped all the same.
+            drain: empty the queue first. What is not done in time stays queued, and the log says so.
         """
         deadline_mono = None if timeout is None else time.monotonic() + timeout
         try:
@@ -160,10 +158,12 @@ class EmbeddingBatchQueue:
                     self._shut_down(deadline_mono)
 
     def _drain_all(self, timeout: float | None) -> None:
-        if self._options.worker:
-            with self._lock:
-                self._start_worker()
-        self.flush(timeout)
+        if self._options.worker and not self._started:
+            self.start()
+        try:
+            self.flush(timeout)
+        except (TimeoutError, BatchFailed, RedisError) as error:
+            logger.warning("embedqueue: stopping before everything was embedded: %s", error)
 
     def _shut_down(self, deadline_mono: float | None) -> None:
         process = self._process
