@@ -19,13 +19,20 @@ class Report(Protocol):
     """What a claim or a look at Redis says; see ``store.Claim`` and ``store.Status``."""
 
     @property
-    def waiting(self) -> int: ...
+    def waiting(self) -> int:
+        """Items that wait."""
+
     @property
-    def oldest_age_seconds(self) -> float | None: ...
+    def oldest_age_seconds(self) -> float | None:
+        """How long the oldest of them has waited."""
+
     @property
-    def lease_end_seconds(self) -> float | None: ...
+    def lease_end_seconds(self) -> float | None:
+        """Seconds until the next lease of anybody ends."""
+
     @property
-    def pause_seconds(self) -> float | None: ...
+    def pause_seconds(self) -> float | None:
+        """What is left of a pause."""
 
 
 @dataclass(slots=True)

@@ -1,0 +1,81 @@
+"""What may be wrong with a configuration, in sentences that say what to set."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from typing import TYPE_CHECKING
+
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
+
+from .errors import ConfigurationError, EmbedQueueError
+from .options import DEFAULT_NAMESPACE
+
+if TYPE_CHECKING:
+    from .config import Settings
+
+
+def shown_redis_url(url: str) -> str:
+    """The URL of a Redis as people may see it: without user and password.
+
+    Args:
+        url: any URL, even a broken one.
+    """
+    plain = re.sub(r"://.*@", "://***@", url)  # a password may hold slashes and colons that it should not
+    return re.sub(r"([?&](?:password|username)=)[^&]*", r"\1***", plain)
+
+
+def check_redis(settings: Settings) -> list[str]:
+    """Whether Redis answers and lets us in; a sentence for each problem."""
+    url, name = shown_redis_url(settings.redis_url), settings.spelled("REDIS_URL")
+    client = settings.client()
+    try:
+        client.zcard(f"{settings.options.get('namespace', DEFAULT_NAMESPACE)}:pending")
+    except NoPermissionError as error:
+        return [f"Redis at {url} does not let this user near the queue ({error}): grant it the keys and commands."]
+    except (AuthenticationError, AuthorizationError) as error:
+        if "NOAUTH" in str(error) or "Authentication required" in str(error):
+            return [f"Redis at {url} wants a password: write {name} as redis://:PASSWORD@HOST:PORT/0."]
+        return [f"Redis at {url} refuses the password ({error}): set user and password in {name}."]
+    except RedisError as error:
+        return [f"Redis at {url} does not answer ({error}): start it, or set {name}."]
+    finally:
+        client.close()
+    return []
+
+
+def check_key(settings: Settings) -> list[str]:
+    """Whether there is an API key, or what the provider needs instead; a sentence for each problem."""
+    if settings.provider == "local":
+        if importlib.util.find_spec("wordllama") is not None:
+            return []
+        return [f'{settings.spelled("PROVIDER")} is "local", which needs wordllama: pip install "embedqueue[demo]".']
+    if settings.provider == "openai" and settings.base_url is not None:
+        return []  # a server of one's own needs none; OpenAI's will say so itself
+    variables = settings.key_variables
+    given = [settings.api_key] if settings.api_key is not None else [os.environ.get(name) for name in variables]
+    if any(value and value.strip() for value in given):
+        return []
+    return [
+        f"There is no API key for {settings.provider}: set {settings.spelled('API_KEY')}, "
+        f"or {' or '.join(variables)} in the environment."
+    ]
+
+
+def check_call(settings: Settings) -> list[str]:
+    """Whether one real call to the provider works; a sentence for each problem."""
+    model, spelled = settings.model, settings.spelled
+    try:
+        found = len(settings.embedder().embed_batch(["embedqueue"], model)[0])
+    except ConfigurationError as error:
+        return [
+            f"{settings.provider} refuses the model {model} or the key ({error}): "
+            f"look at {spelled('MODEL')}, {spelled('API_KEY')} and {spelled('BASE_URL')}."
+        ]
+    except (EmbedQueueError, ValueError, IndexError) as error:
+        return [f"A call to {settings.provider} failed ({error}): try again, or look at {spelled('MODEL')}."]
+    if found != settings.dimensions:
+        name = spelled("DIMENSIONS")
+        return [f"{model} gives {found} numbers a vector, not {settings.dimensions}: set {name} to {found}."]
+    return []

@@ -1,0 +1,66 @@
+"""Real parts for the tests: a Redis server of their own, a provider on loopback. Absent: skip at home, fail in CI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import fakeredis
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+
+from embedqueue.localredis import LocalRedis, NoRedis
+
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("EMBEDQUEUE_HYPOTHESIS", "default"))
+
+
+def _local_redis(**kwargs) -> Iterator[LocalRedis]:
+    try:
+        server = LocalRedis(**kwargs).start()
+    except NoRedis as missing:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must have a Redis: {missing}")
+        pytest.skip(str(missing))
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[LocalRedis]:
+    """A real Redis for the whole session."""
+    yield from _local_redis()
+
+
+@pytest.fixture
+def redis_client(redis_server: LocalRedis) -> Iterator[redis.Redis]:
+    """A client of the session's Redis, which is empty."""
+    client = redis_server.client()
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def fresh_redis_server() -> Iterator[LocalRedis]:
+    """A real Redis that the test may stop, kill and start again; it syncs every write."""
+    yield from _local_redis(appendfsync="always")
+
+
+@pytest.fixture
+def fake_redis() -> fakeredis.FakeRedis:
+    """A fake Redis of the test's own."""
+    return fakeredis.FakeRedis(server=fakeredis.FakeServer())
+
+
+@pytest.fixture
+def provider() -> Iterator[object]:
+    """The strict embedding server on loopback."""
+    from tests.provider import Provider
+
+    with Provider() as running:
+        yield running

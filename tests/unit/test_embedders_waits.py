@@ -1,0 +1,70 @@
+"""Every form in which a provider asks for patience."""
+
+from __future__ import annotations
+
+import pytest
+from requests.structures import CaseInsensitiveDict
+
+from embedqueue.embedders.waits import LONGEST_WAIT_SECONDS, asked_wait, duration_seconds
+
+NOW_UNIX = 1_700_000_000.0
+NOW_DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
+IN_30_S = "Tue, 14 Nov 2023 22:13:50 GMT"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("37s", 37),
+        ("0.8s", 0.8),
+        ("17ms", 0.017),
+        ("6m0s", 360),
+        ("1m2s", 62),
+        ("1h2m3.5s", 3723.5),
+        ("20 seconds", 20),
+        ("2 minutes", 120),
+        ("1 day", 86400),
+        ("3 milliseconds", 0.003),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_durations(text: str, seconds: float | None) -> None:
+    assert duration_seconds(text) == (None if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(
+    ("headers", "message", "delay", "seconds"),
+    [
+        ({"Retry-After-Ms": "1500", "Retry-After": "9"}, "", None, 1.5),
+        ({"Retry-After": "7"}, "", None, 7),
+        ({"Retry-After": "0.25"}, "", None, 0.25),
+        ({"Retry-After": IN_30_S}, "", None, 30),
+        ({"Retry-After": "-3"}, "", None, 0),
+        ({"Retry-After": "nan"}, "try again in 2s", None, 2),
+        ({"Retry-After": "inf"}, "", None, None),
+        ({"Retry-After": "1m30s"}, "", None, 90),
+        ({"Retry-After": "1e12"}, "", None, LONGEST_WAIT_SECONDS),
+        ({}, "", "37.41s", 37.41),
+        ({"X-RateLimit-Reset": str(int(NOW_UNIX + 12))}, "", None, 12),
+        ({"X-RateLimit-Reset": str(int(NOW_UNIX * 1000 + 2500))}, "", None, 2.5),
+        ({"X-RateLimit-Reset": "15"}, "", None, 15),
+        ({"X-RateLimit-Reset": "6m0s"}, "", None, 360),
+        ({}, "Rate limit reached. Please try again in 6ms. Visit the site", None, 0.006),
+        ({}, "Please try again in 1m2s.", None, 62),
+        ({}, "Please retry in 37.41s.", None, 37.41),
+        ({}, "Please retry after 30 seconds", None, 30),
+        ({}, "please wait a moment", None, None),
+        ({}, "Quota exceeded", None, None),
+    ],
+)
+def test_hints(headers: dict[str, str], message: str, delay: str | None, seconds: float | None) -> None:
+    """The most exact hint wins; what cannot be read is passed over."""
+    asked = asked_wait(CaseInsensitiveDict(headers), message, delay, NOW_UNIX)
+    assert asked == (None if seconds is None else pytest.approx(seconds, abs=1e-6))
+
+
+def test_dates_are_compared_with_the_servers_own_clock() -> None:
+    """A host whose clock is an hour off still waits 30 seconds."""
+    headers = CaseInsensitiveDict({"Retry-After": IN_30_S, "Date": NOW_DATE})
+    assert asked_wait(headers, "", None, NOW_UNIX + 3600) == pytest.approx(30)
