@@ -106,8 +106,9 @@ class Settings:
         if self.provider == "local":
             return LocalEmbedder(self.dimensions)
         kind = _HOSTED[self.provider]
-        address = {} if self.base_url is None else {"base_url": self.base_url}
-        return kind(self.api_key, dimensions=self.dimensions, **address)
+        if self.base_url is None:
+            return kind(self.api_key, dimensions=self.dimensions)
+        return kind(self.api_key, self.base_url, self.dimensions)
 
     @property
     def key_variables(self) -> tuple[str, ...]:

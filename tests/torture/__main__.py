@@ -1,0 +1,140 @@
+"""The conductor: starts everything, injects faults, puts all to rest, asks the checker."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import redis
+
+from embedqueue.localredis import LocalRedis
+from tests.provider import Provider
+from tests.torture.actor import make_queue
+from tests.torture.checker import Hashes, Verdict, check, drain_rest
+from tests.torture.faults import Faults
+
+KINDS = ("process", "redis", "provider")
+SETTLE_SECONDS = 60.0
+
+
+class Crowd:
+    """The processes: a dead one is replaced by another with keys of its own."""
+
+    def __init__(self, folder: Path, server: LocalRedis, provider: Provider, roles: list[str], seed: int) -> None:
+        self._folder = folder
+        self._server = server
+        self._provider = provider
+        self._seed = seed
+        self._born = 0
+        self._lock = threading.Lock()
+        self._actors = {self._start(role): role for role in roles}
+
+    def _start(self, role: str) -> subprocess.Popen[bytes]:
+        self._born += 1
+        command = [sys.executable, "-m", "tests.torture.actor", "--role", role, "--name", f"p{self._born}"]
+        command += ["--redis", self._server.url, "--provider", self._provider.openai_url]
+        command += ["--journal", str(self._folder / f"{self._born}.journal"), "--seed", str(self._seed + self._born)]
+        with (self._folder / f"{self._born}.log").open("wb") as log:
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def alive(self) -> list[subprocess.Popen[bytes]]:
+        with self._lock:
+            return [actor for actor in self._actors if actor.poll() is None]
+
+    def replace_dead(self) -> None:
+        with self._lock:
+            for actor, role in list(self._actors.items()):
+                if actor.poll() is not None:
+                    del self._actors[actor]
+                    self._actors[self._start(role)] = role
+
+    def end(self) -> None:
+        for actor in self.alive():
+            actor.terminate()
+        for actor in list(self._actors):
+            try:
+                actor.wait(timeout=40)
+            except subprocess.TimeoutExpired:
+                actor.kill()
+                actor.wait(timeout=5)
+                raise AssertionError("a process did not end within 40 s of SIGTERM") from None
+
+    def tracebacks(self) -> list[str]:
+        """Logs that show an error that nobody handled."""
+        found = []
+        for path in self._folder.glob("*.log"):
+            text = path.read_text("utf-8", "replace")
+            if "Traceback" in text:
+                found.append(text[-3000:])
+        return found
+
+
+def run(seconds: float, seed: int, kinds: set[str], producers: int, workers: int, pace: float) -> tuple[Verdict, Faults]:
+    """One run; returns what it came to."""
+    rng = random.Random(seed)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        LocalRedis(appendfsync="always") as server,
+        Provider() as provider,
+    ):
+        folder = Path(name)
+        provider.latency = 0.02
+        crowd = Crowd(folder, server, provider, ["producer"] * producers + ["worker"] * workers, seed * 1000)
+        faults = Faults(kinds, rng, server, provider, crowd.alive)
+        hashes = Hashes()
+        end_mono = time.monotonic() + seconds
+        while time.monotonic() < end_mono:
+            time.sleep(pace * rng.uniform(0.3, 1.7))  # the pace of the faults is what this waits for
+            faults.one()
+            crowd.replace_dead()
+            with suppress(redis.RedisError):
+                hashes.watch(server.client(socket_timeout=2))
+        faults.end()
+        crowd.end()
+        with make_queue(server.url, provider.openai_url, worker=True) as queue:
+            drain_rest(queue, SETTLE_SECONDS)
+        injected = sum(faults.injected.values())
+        verdict = check(server.client(), folder, hashes, provider.sent, faults_injected=injected)
+        verdict.faults += [f"an error that nobody handled: {text}" for text in crowd.tracebacks()]
+    return verdict, faults
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long faults are injected (default 60)")
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"))
+    parser.add_argument("--faults", default=",".join(KINDS), help=f"of {', '.join(KINDS)}, or none (default all)")
+    parser.add_argument("--producers", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--pace", type=float, default=0.5, help="seconds between faults, on average (default 0.5)")
+    options = parser.parse_args()
+    kinds = set(options.faults.split(",")) - {"none", ""}
+    if kinds - set(KINDS):
+        parser.error(f"unknown faults: {', '.join(sorted(kinds - set(KINDS)))}")
+    print(f"seed {options.seed}, {options.seconds:.0f} s, faults: {', '.join(sorted(kinds)) or 'none'}", flush=True)
+    verdict, faults = run(
+        options.seconds, options.seed, kinds, options.producers, options.workers, options.pace
+    )
+    for name, count in sorted(faults.injected.items()):
+        print(f"  {name:22} {count:5}")
+    print(
+        f"accepted {verdict.items} items of {verdict.keys} keys; dead letters {verdict.dead}; "
+        f"futures ended {verdict.futures}, with a vector {verdict.futures_with_vector}; "
+        f"texts sent {verdict.sent}, again {verdict.sent_again}, most {verdict.most_sent} times"
+    )
+    for fault in verdict.faults[:20]:
+        print(f"BROKEN: {fault}")
+    print("broken promises:", len(verdict.faults))
+    return 1 if verdict.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
