@@ -99,6 +99,10 @@ class Settings:
         """The name of a setting as the user writes it, such as ``EMBEDQUEUE_API_KEY``."""
         return self.spelling.format(name)
 
+    def option(self, name: str) -> Any:
+        """An option of the queue by its own name, be it set or the default."""
+        return getattr(Options(model=self.model, **self.options), name)
+
     # -- what the settings make --------------------------------------------------------------------------------
 
     def embedder(self) -> Embedder:

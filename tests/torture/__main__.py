@@ -57,15 +57,18 @@ class Crowd:
                     self._actors[self._start(role)] = role
 
     def end(self) -> None:
-        for actor in self.alive():
-            actor.terminate()
-        for actor in list(self._actors):
-            try:
-                actor.wait(timeout=40)
-            except subprocess.TimeoutExpired:
-                actor.kill()
-                actor.wait(timeout=5)
-                raise AssertionError("a process did not end within 40 s of SIGTERM") from None
+        """SIGTERM: producers first, for what they wait for wants a worker."""
+        for ending in ("producer", "worker"):
+            actors = [actor for actor, role in self._actors.items() if role == ending]
+            for actor in actors:
+                actor.terminate()
+            for actor in actors:
+                try:
+                    actor.wait(timeout=40)
+                except subprocess.TimeoutExpired:
+                    actor.kill()
+                    actor.wait(timeout=5)
+                    raise AssertionError(f"a {ending} did not end within 40 s of SIGTERM") from None
 
     def tracebacks(self) -> list[str]:
         """Logs that show an error that nobody handled."""

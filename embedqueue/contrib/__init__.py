@@ -1,0 +1,1 @@
+"""embedqueue in web frameworks, each behind its extra: ``flask`` and ``django``."""

@@ -1,0 +1,115 @@
+"""The admin's page: how each queue stands, and its dead letters with retry and discard."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.utils.html import format_html
+from redis.exceptions import RedisError
+
+from embedqueue.config import SettingsError
+from embedqueue.report import DeadLetter, QueueStats
+
+from .access import queues
+from .models import Queue
+
+#: Dead letters on a page.
+PAGE = 50
+
+
+@dataclass(frozen=True)
+class Row:
+    """A queue as the page shows it."""
+
+    name: str
+    stats: QueueStats | None = None
+    problem: str = ""
+    letters: tuple[tuple[DeadLetter, datetime], ...] = ()
+
+    @property
+    def oldest(self) -> datetime | None:
+        """When the oldest waiting item was enqueued."""
+        if self.stats is None or self.stats.oldest_age is None:
+            return None
+        return datetime.fromtimestamp(time.time() - self.stats.oldest_age, UTC)
+
+    @property
+    def paused_until(self) -> datetime | None:
+        """When the provider is asked again."""
+        if self.stats is None or self.stats.paused_until is None:
+            return None
+        return datetime.fromtimestamp(self.stats.paused_until, UTC)
+
+
+@admin.register(Queue)
+class QueueAdmin(admin.ModelAdmin):
+    """One page in place of a list of rows. Looking needs the permission to view, acting the one to change."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Queues are made in the settings."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Queues are made in the settings."""
+        return False
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The page; with POST, put dead letters back or drop them."""
+        if not self.has_view_or_change_permission(request):
+            raise PermissionDenied
+        if request.method == "POST":
+            if not self.has_change_permission(request):
+                raise PermissionDenied
+            self._act(request)
+            return HttpResponseRedirect(request.get_full_path())
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Embedding queues",
+            "rows": [_row(name) for name in _names(request)],
+            "may_change": self.has_change_permission(request),
+            "opts": self.model._meta,
+            "page": PAGE,
+            **(extra_context or {}),
+        }
+        return TemplateResponse(request, "admin/embedqueue/queue.html", context)
+
+    def _act(self, request: HttpRequest) -> None:
+        name, keys = request.POST.get("queue", ""), request.POST.getlist("key")
+        everything = request.POST.get("scope") == "all"
+        action = request.POST.get("action")
+        if not keys and not everything:
+            messages.warning(request, "No dead letter was chosen.")
+            return
+        try:
+            queue = queues.idle(name, worker=False)
+            if action == "retry":
+                messages.success(request, f"{queue.retry_dead(None if everything else keys)} put back into the queue.")
+            elif action == "discard":
+                messages.success(request, f"{queue.discard_dead(None if everything else keys)} discarded.")
+        except (SettingsError, RedisError) as error:
+            messages.error(request, str(error))
+
+
+def _names(request: HttpRequest) -> list[str]:
+    try:
+        return list(queues)
+    except SettingsError as error:
+        messages.error(request, format_html("{}", str(error)))
+        return []
+
+
+def _row(name: str) -> Row:
+    try:
+        queue = queues.idle(name, worker=False)
+        stats = queue.stats()
+        letters = queue.dead_letters(limit=PAGE) if stats.dead else []
+    except (SettingsError, RedisError) as error:
+        return Row(name, problem=str(error))
+    return Row(name, stats, "", tuple((letter, datetime.fromtimestamp(letter.died_at, UTC)) for letter in letters))

@@ -1,0 +1,43 @@
+"""System checks: settings always, and with ``--deploy`` also Redis, the key and the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, Warning
+
+from embedqueue.checkup import check_call, check_key, check_redis
+from embedqueue.config import SettingsError
+
+from .access import load
+
+
+def check_settings(app_configs: Any, **_: Any) -> list[CheckMessage]:
+    """Whether the settings can work, without asking anybody."""
+    try:
+        found = load()
+    except SettingsError as error:
+        return [Error(str(error), id="embedqueue.E001")]
+    return [
+        Warning(problem, hint="Nothing is embedded by this process until then.", id="embedqueue.W001")
+        for settings in found.values()
+        if settings.options.get("worker", True)
+        for problem in check_key(settings)
+    ]
+
+
+def check_services(app_configs: Any, **_: Any) -> list[CheckMessage]:
+    """Whether Redis and the provider let us in. Makes one real call for each queue."""
+    try:
+        found = load()
+    except SettingsError:
+        return []  # E001 says so
+    problems: dict[str, str] = {}  # queues share servers: each fault is told once
+    for settings in found.values():
+        problems |= dict.fromkeys(check_redis(settings), "embedqueue.E002")
+        if settings.options.get("worker", True):
+            missing = check_key(settings)
+            problems |= dict.fromkeys(missing, "embedqueue.E003")
+            if not missing:
+                problems |= dict.fromkeys(check_call(settings), "embedqueue.E004")
+    return [Error(problem, id=name) for problem, name in problems.items()]

