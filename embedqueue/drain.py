@@ -74,7 +74,7 @@ class Drain:
         worker: the name under which this process claims, with its colon at the end.
         task: what else decides a vector beside model, dimensions and text; for the cache.
         progressed: called after items were finished or given back.
-        paused: called with seconds when the provider has failed.
+        paused: called with seconds when the provider has failed and what it failed with waits again.
     """
 
     def __init__(
@@ -301,11 +301,11 @@ class Drain:
                 redis_keys=redis_keys,
             )
         )
-        self._paused(seconds)
         self._persist(lambda: self._store.release(self._worker, [item.member for item in items]) if items else 0)
         with self._lock:
             self.counters.released += len(items)
         self._let_go(items)
+        self._paused(seconds)
         self._waiters.fail(None if probed else redis_keys, failure.for_waiter())
         self._progressed()
 

@@ -109,9 +109,10 @@ class Worker:
             self._condition.notify_all()
 
     def paused(self, seconds: float) -> None:
-        """The provider failed: claim nothing before."""
+        """The provider failed: claim nothing before, and look what waits by now."""
         with self._condition:
             self._agenda.failing = True
+            self._agenda.refresh_mono = 0.0
             self._agenda.paused_until_mono = time.monotonic() + seconds
             self._condition.notify_all()
 

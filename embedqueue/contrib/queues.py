@@ -112,9 +112,15 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         """One PING before the first use, outside of the lock: many threads may find Redis down, none waits for another.
 
         Raises:
+            SettingsError: there is no API key.
             RedisError: with a note that tells what to set.
         """
         client, settings = self.redis(name), self.settings(name)
+        if self._eager is None and settings.options.get("worker", True):
+            missing = settings.check(redis=False)
+            if missing:
+                raise SettingsError(missing[0])
+            _warn_of_missing_threads()
         try:
             client.ping()
         except RedisError as error:
@@ -126,11 +132,6 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         settings = self._of(name)
         if self._eager is not None:
             return self._eager.queue(settings).start()
-        if settings.options.get("worker", True):
-            missing = settings.check(redis=False)
-            if missing:
-                raise SettingsError(missing[0])
-            _warn_of_missing_threads()
         return settings.queue(redis=self._client(name)).start()
 
     def made(self, name: str = DEFAULT) -> EmbeddingBatchQueue | None:

@@ -14,6 +14,7 @@ from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from redis.exceptions import RedisError
 
+from embedqueue.checkup import check_redis
 from embedqueue.config import SettingsError
 from embedqueue.report import DeadLetter, QueueStats
 
@@ -49,7 +50,7 @@ class Row:
 
 
 @admin.register(Queue)
-class QueueAdmin(admin.ModelAdmin):
+class QueueAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic when it runs
     """One page in place of a list of rows. Looking needs the permission to view, acting the one to change."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -110,6 +111,8 @@ def _row(name: str) -> Row:
         queue = queues.idle(name, worker=False)
         stats = queue.stats()
         letters = queue.dead_letters(limit=PAGE) if stats.dead else []
-    except (SettingsError, RedisError) as error:
+    except SettingsError as error:
         return Row(name, problem=str(error))
+    except RedisError as error:
+        return Row(name, problem=(check_redis(queues.settings(name)) or [str(error)])[0])
     return Row(name, stats, "", tuple((letter, datetime.fromtimestamp(letter.died_at, UTC)) for letter in letters))

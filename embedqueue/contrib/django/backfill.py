@@ -29,6 +29,7 @@ def backfill(
     queue: str | None = None,
     max_waiting: int = DEFAULT_MAX_WAITING,
     everything: bool = False,
+    wait: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> int:
     """Enqueue instances of models with :class:`EmbeddedText` whose hash has no vector, or one of other dimensions.
@@ -38,6 +39,7 @@ def backfill(
         queue: only models of this queue, or None for all.
         max_waiting: go on only while fewer items wait.
         everything: also those that have a vector.
+        wait: return when all of it is embedded, instead of leaving it to whichever worker comes.
         say: prints a line.
 
     Returns:
@@ -50,6 +52,8 @@ def backfill(
     for model in _models(labels):
         if queue is None or model.embed_queue == queue:
             found = _backfill_model(model, max_waiting, everything)
+            if found and wait:
+                queues[model.embed_queue].flush()
             say(f"{model._meta.label}: {found}")
             count += found
     return count

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.checks import CheckMessage, Error, Warning
+from django.core import checks
+from django.core.checks import CheckMessage, Error
 
 from embedqueue.checkup import check_call, check_key, check_redis
 from embedqueue.config import SettingsError
@@ -19,7 +20,7 @@ def check_settings(app_configs: Any, **_: Any) -> list[CheckMessage]:
     except SettingsError as error:
         return [Error(str(error), id="embedqueue.E001")]
     return [
-        Warning(problem, hint="Nothing is embedded by this process until then.", id="embedqueue.W001")
+        checks.Warning(problem, hint="Nothing is embedded by this process until then.", id="embedqueue.W001")
         for settings in found.values()
         if settings.options.get("worker", True)
         for problem in check_key(settings)

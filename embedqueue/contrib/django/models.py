@@ -47,9 +47,9 @@ class EmbeddedText(models.Model):
         return "\n\n".join(str(value) for name in self.embed_fields if (value := getattr(self, name)))
 
     @classmethod
-    def from_db(cls, db: str | None, field_names: Collection[str], values: Collection[Any]) -> Self:
+    def from_db(cls, db: str | None, field_names: Collection[str], values: Collection[Any], **later: Any) -> Self:
         """Remember the text that came from the database."""
-        instance = super().from_db(db, field_names, values)
+        instance = super().from_db(db, field_names, values, **later)  # Django 6.1 has one more
         instance._remember()
         return instance
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def eager(embedder: Embedder | None = None, redis: Redis | None = None) -> Iterator[Eager]:
     """Within the ``with``, every enqueue of the project is finished when it returns.
 
-    Django's ``TestCase`` never commits: use ``captureOnCommitCallbacks(execute=True)`` there, or ``TransactionTestCase``.
+    Django's ``TestCase`` never commits: use ``captureOnCommitCallbacks(execute=True)`` there.
 
     Args:
         embedder: instead of one that needs no network: texts that share words are near each other there.

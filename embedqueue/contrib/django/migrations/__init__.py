@@ -1,0 +1,1 @@
+"""Nothing in the database but the admin's permissions."""

@@ -46,6 +46,7 @@ class Command(BaseCommand):
         fill = command("backfill", self._backfill, "Enqueue what has no vector yet, of models with EmbeddedText.")
         fill.add_argument("models", nargs="*", metavar="app.Model", help="all such models if none is named")
         fill.add_argument("--max-waiting", type=int, default=DEFAULT_MAX_WAITING, help="items that may wait at a time")
+        fill.add_argument("--wait", action="store_true", help="return when all of it is embedded")
         fill.add_argument("--all", action="store_true", help="also what has a vector already")
         dead = commands.add_parser("dead", help="Look at what was given up, put it back, or drop it.")
         dead_commands = dead.add_subparsers(title="commands", required=True)
@@ -94,6 +95,7 @@ class Command(BaseCommand):
             queue=None if name == DEFAULT else name,
             max_waiting=options["max_waiting"],
             everything=options["all"],
+            wait=options["wait"],
             say=self.stdout.write,
         )
         self.stdout.write(f"{count} enqueued")

@@ -1,0 +1,14 @@
+"""A note."""
+
+from django.db import models
+
+from embedqueue.contrib.django.models import EmbeddedText
+
+
+class Note(EmbeddedText):
+    """What the tests save."""
+
+    title = models.CharField(max_length=100, blank=True)
+    body = models.TextField(blank=True)
+    seen = models.IntegerField(default=0)
+    embed_fields = ("title", "body")

@@ -1,0 +1,150 @@
+"""Real server processes for the tests: started, watched line by line, ended, and never left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import requests
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Longest that anything here waits, in seconds.
+PATIENCE_SECONDS = 25.0
+#: What no server may print because of us, whenever it starts, serves or ends.
+COMPLAINTS = re.compile(r"Traceback|Exception ignored|Fatal Python|thread|Error in atexit|can't start|WORKER TIMEOUT")
+
+
+class Running:
+    """A process whose output is collected. A context manager: at the end it is killed with all its children.
+
+    Args:
+        command: the arguments after the interpreter.
+        env: variables beside the machine's own.
+    """
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("EMBEDQUEUE_") and not name.endswith("_API_KEY")
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", *command],
+            cwd=ROOT,
+            env={**clean, "PYTHONPATH": str(ROOT), **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._lines: list[str] = []
+        self._changed = threading.Condition()  # guards the lines
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._changed:
+                self._lines.append(line)
+                self._changed.notify_all()
+
+    @property
+    def output(self) -> str:
+        """Everything printed so far."""
+        with self._changed:
+            return "".join(self._lines)
+
+    def wait_for(self, pattern: str, count: int = 1) -> re.Match[str]:
+        """Wait until so many lines match."""
+        found: list[re.Match[str]] = []
+
+        def enough() -> bool:
+            found[:] = [match for line in self._lines if (match := re.search(pattern, line))]
+            return len(found) >= count or self.process.poll() is not None
+
+        with self._changed:
+            self._changed.wait_for(enough, PATIENCE_SECONDS)
+        assert len(found) >= count, f"waited for {pattern!r} in vain:\n{self.output}"
+        return found[count - 1]
+
+    def send(self, number: int) -> None:
+        """A signal to the process itself."""
+        self.process.send_signal(number)
+
+    def ended(self, seconds: float = PATIENCE_SECONDS) -> int:
+        """Wait for the end; the exit code."""
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {seconds} s:\n{self.output}") from None
+        self._reader.join(PATIENCE_SECONDS)
+        return code
+
+    def assert_quiet(self) -> None:
+        """Nothing was printed that a user would worry about."""
+        found = COMPLAINTS.search(self.output.replace("gthread", "").replace("threads: ", ""))
+        assert found is None, f"{found.group()!r} in:\n{self.output}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait(PATIENCE_SECONDS)
+        self._reader.join(PATIENCE_SECONDS)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+class Site:
+    """A web server that runs; its address is in its output."""
+
+    def __init__(self, running: Running, url: str) -> None:
+        self.running = running
+        self.url = url
+
+    def post(self, path: str, **form: str) -> dict[str, Any]:
+        """POST; the answer must be a 200."""
+        answer = requests.post(self.url + path, data=form, timeout=PATIENCE_SECONDS, headers={"Connection": "close"})
+        assert answer.status_code == 200, f"{answer.status_code} {answer.text[:500]}\n{self.running.output}"
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+def gunicorn(env: Mapping[str, str], *options: str, app: str = "tests.web.flask_site:app") -> Running:
+    """Gunicorn with the test site, on a free port."""
+    from gunicorn.config import make_settings
+
+    fixed = ["--bind", "127.0.0.1:0", "--graceful-timeout", "10", "--timeout", "30"]
+    if "control_socket_disable" in make_settings():  # newer versions would leave a socket in the working directory
+        fixed.append("--no-control-socket")
+    return Running(["-m", "gunicorn", *fixed, *options, app], env)
+
+
+def site_of(running: Running) -> Site:
+    """The site of a gunicorn that listens and whose first worker is up."""
+    url = running.wait_for(r"Listening at: (http://\S+)").group(1)
+    running.wait_for("Booting worker")
+    return Site(running, url)
+
+
+def eventually(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> bool:
+    """Look until something is so in another process, which can send us no event."""
+    deadline_mono = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline_mono:
+            return False
+        time.sleep(0.02)
+    return True
