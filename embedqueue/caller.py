@@ -146,7 +146,7 @@ class Caller:
         except Malformed as error:
             self._count_failure()
             raise TransientError(str(error), suspect_input=True) from None
-        except Exception as error:  # an embedder of the user's with a fault of its own
+        except BaseException as error:  # an embedder of the user's with a fault of its own; SystemExit is one, too
             self._count_failure()
             logger.debug("embedqueue: the embedder raised %s", type(error).__name__, exc_info=True)
             raise TransientError(f"{type(error).__name__}: {error}", suspect_input=True) from error

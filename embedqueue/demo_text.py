@@ -6,12 +6,11 @@ The reference is ``pydoc_data.topics`` of the standard library, under the Python
 from __future__ import annotations
 
 import json
+import pydoc_data.topics as reference
 import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-
-import pydoc_data.topics as reference
 
 #: Passages of this many characters read well as search results.
 PASSAGE_CHARS = (200, 700)

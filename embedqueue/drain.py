@@ -89,6 +89,7 @@ class Drain:
         task: str,
         progressed: Callable[[], None],
         paused: Callable[[float], None],
+        demand: Callable[[list[str]], None],
     ) -> None:
         self.counters = Counters()
         self.crew = Crew(options.max_concurrency, f"embedqueue-call-{options.namespace}", progressed)
@@ -101,6 +102,7 @@ class Drain:
         self._task = task
         self._progressed = progressed
         self._paused = paused
+        self._demand = demand
         self._lock = threading.Lock()
         self._held: dict[str, bytes] = {}  # members in our hands by redis_key; guarded by the lock
         self._reserved: set[str] = set()  # cache entries that we are about to fill; guarded by the lock
@@ -127,9 +129,9 @@ class Drain:
         if ready:
             self.crew.submit(lambda: self._guarded(lambda: self._write(self._worker, ready)))
 
-    def holds(self, redis_key: str) -> bool:
-        """Whether the item of this key is in our hands already."""
-        return redis_key in self._held
+    def holds(self, redis_key: str, member: bytes | None) -> bool:
+        """Whether this item is in our hands already."""
+        return self._held.get(redis_key, b"") == member
 
     def renew(self) -> bool:
         """Renew the leases of everything in our hands; returns whether there is anything."""
@@ -178,9 +180,10 @@ class Drain:
     # -- a call, in a thread of the crew -----------------------------------------------------------------------
 
     def _run(self, call: _Call) -> None:
-        self._guarded(lambda: self._serve(call))
-        for item in self._take(call, list(call.items)):  # only after something unforeseen
-            self._let_go([item])
+        try:
+            self._guarded(lambda: self._serve(call))
+        finally:
+            self._let_go(self._take(call, list(call.items)))  # there are some only after something unforeseen
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -253,13 +256,14 @@ class Drain:
                 owner, self._options.embedding_field, self._options.if_missing, lines, [*vectors.values()]
             )
         )
-        refused, stale, written = [], [], 0
+        refused, unclear, written = [], [], 0
         for (item, vector), word in zip(pairs, words, strict=True):
             if word in ("done", "skipped"):
                 written += 1
-                self._waiters.written(item.redis_key, item.member, vector)
-            elif word == "stale":
-                stale.append(item.redis_key)
+                if not self._waiters.written(item.redis_key, item.member, vector):
+                    unclear.append(item.redis_key)
+            elif word == "stale":  # superseded, or an answer of Redis was lost
+                unclear.append(item.redis_key)
             else:
                 refused.append((item, word))
         with self._lock:
@@ -267,8 +271,8 @@ class Drain:
         for item, word in refused:
             self._reject(owner, [item], word.removeprefix("refused "))
         self._let_go(item for item, _ in pairs)
-        if stale:  # superseded, or an answer of Redis was lost: Redis knows
-            self.look(stale)
+        if unclear:
+            self._persist(lambda: self.look(unclear))
         self._progressed()
 
     def _reject(self, owner: str, items: Sequence[Item], reason: str) -> None:
@@ -279,7 +283,7 @@ class Drain:
                 with self._lock:
                     self.counters.rejected += 1
         self._let_go(items)
-        self.look([item.redis_key for item in items])
+        self._persist(lambda: self.look([item.redis_key for item in items]))
         self._progressed()
 
     def _give_back(self, call: _Call, failure: Unserved) -> None:
@@ -333,6 +337,7 @@ class Drain:
         Raises:
             redis.RedisError: Redis does not answer.
         """
+        urgent: list[str] = []  # given back, or superseded by a text that nobody has asked for yet
         waiting = list(self._waiters.snapshot(redis_keys, wanted=wanted).items())
         for at in range(0, len(waiting), 500):
             part = waiting[at : at + 500]
@@ -349,6 +354,10 @@ class Drain:
                     outcome = ItemRejected(redis_key, "neither queued, nor dead, nor is there a vector in its hash")
                 if outcome is not None:
                     self._waiters.resolve(redis_key, entries, outcome)
+                elif value == b"pending" and any(entry.wanted for entry in entries):
+                    urgent.append(redis_key)
+        if urgent:
+            self._demand(urgent)
 
     # -- the cache ---------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ def _retry_after(state: tenacity.RetryCallState) -> float:
     return getattr(error, "retry_after", None) or 0.0
 
 
-class wait_as_told(tenacity.wait_random_exponential):
+class wait_as_told(tenacity.wait_random_exponential):  # noqa: N801 - as tenacity names its own
     """Full jitter, but never less than the provider asks for."""
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> float:
@@ -31,7 +31,7 @@ class wait_as_told(tenacity.wait_random_exponential):
         return max(super().__call__(retry_state), _retry_after(retry_state))
 
 
-class stop_when_told_long(tenacity.stop.stop_base):
+class stop_when_told_long(tenacity.stop.stop_base):  # noqa: N801 - as tenacity names its own
     """Stop when the provider asks for more patience than items in hand allow."""
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> bool:

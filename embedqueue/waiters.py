@@ -6,17 +6,21 @@ million items enqueued in passing cost this process nothing.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from concurrent.futures._base import PENDING
+from concurrent.futures._base import CANCELLED, PENDING, RUNNING
 from typing import Any
 
 from .errors import QueueStopped
 from .vectors import to_floats
+
+logger = logging.getLogger("embedqueue")
 
 
 class EmbeddingFuture(Future[list[float]]):
@@ -51,12 +55,21 @@ class EmbeddingFuture(Future[list[float]]):
         except KeyError:  # setdefault is atomic: two threads get the same one
             return self.__dict__.setdefault("_made_condition", threading.Condition())  # type: ignore[no-any-return]
 
+    @property
+    def _unfinished(self) -> bool:
+        return self._state in (
+            PENDING,
+            RUNNING,
+        )  # done() would take the lock, which somebody may hold who waits for ours
+
     def _demand(self) -> None:
-        if self.done() or self._want is None:
-            return
+        if self._unfinished and self._want is not None:
+            self._check_process()
+            self._want(self._redis_key)
+
+    def _check_process(self) -> None:
         if self._pid != os.getpid():
             raise QueueStopped("this future was made before a fork and belongs to the parent process")
-        self._want(self._redis_key)
 
     def result(self, timeout: float | None = None) -> list[float]:
         """The vector, waiting for it up to ``timeout`` seconds.
@@ -78,9 +91,18 @@ class EmbeddingFuture(Future[list[float]]):
         self._demand()
         return super().exception(timeout)
 
+    def cancel(self) -> bool:
+        """Wait no longer; the item is embedded all the same. Returns whether the future had not ended yet."""
+        cancelled = super().cancel()
+        with self._condition:
+            if self._state == CANCELLED:  # nobody else would tell those who wait for it
+                self.set_running_or_notify_cancel()
+        return cancelled
+
     def add_done_callback(self, fn: Callable[[Future[list[float]]], object]) -> None:
         """Call ``fn(future)`` when this future ends. The queue holds the future until then."""
-        if self._pin is not None:
+        if self._pin is not None and self._unfinished:
+            self._check_process()
             self._pin(self)
         super().add_done_callback(fn)
         if getattr(fn, "__module__", None) == "asyncio.futures":  # asyncio.wrap_future: somebody awaits
@@ -149,7 +171,7 @@ class Waiters:
                 known = self._by_key.get(redis_key)
                 if known and known[-1].member == member:
                     future = known[-1].ref()
-                    if future is not None and not future.done():
+                    if future is not None and future._unfinished:
                         futures.append(future)
                         continue
                 future = EmbeddingFuture(redis_key, self._want, self._pin)
@@ -219,11 +241,14 @@ class Waiters:
         with self._lock:
             return any(entry.wanted for entries in self._by_key.values() for entry in entries)
 
-    def mark_wanted(self, redis_key: str) -> None:
-        """Somebody waits for this key now."""
+    def mark_wanted(self, redis_key: str) -> bytes | None:
+        """Somebody waits for this key now; returns its newest member that we know of."""
+        member = None
         with self._lock:
             for entry in self._by_key.get(redis_key, ()):
                 entry.wanted = True
+                member = entry.member
+        return member
 
     def snapshot(self, redis_keys: Iterable[str] | None = None, *, wanted: bool = False) -> dict[str, list[Waiting]]:
         """The committed entries of some keys, or of all: what a look at Redis that starts now may speak of.
@@ -247,13 +272,19 @@ class Waiters:
 
     # -- ending: outside the lock, for a future's callbacks are the user's code --------------------------------
 
-    def written(self, redis_key: str, member: bytes, vector: bytes) -> None:
-        """The vector of this member is in the hash: resolve its futures and those of older texts."""
+    def written(self, redis_key: str, member: bytes, vector: bytes) -> bool:
+        """The vector of this member is in the hash: resolve its futures and those of older texts.
+
+        Returns:
+            False where somebody waits for other texts of the key only: which came first, Redis knows.
+        """
         with self._lock:
             entries = self._by_key.get(redis_key)
             if entries is None:
-                return
+                return True
             last = max((i for i, entry in enumerate(entries) if entry.member == member), default=-1)
+            if last < 0:
+                return False
             ended, left = entries[: last + 1], entries[last + 1 :]
             if left:
                 self._by_key[redis_key] = left
@@ -261,6 +292,7 @@ class Waiters:
                 del self._by_key[redis_key]
         for entry in ended:
             _end(entry, vector)
+        return True
 
     def resolve(self, redis_key: str, entries: Iterable[Waiting], outcome: bytes | BaseException) -> None:
         """End these entries, if they have not ended yet, with a vector or an error."""
@@ -280,8 +312,9 @@ class Waiters:
         with self._lock:
             ended = [entry for entries in self._by_key.values() for entry in entries]
             self._by_key.clear()
-        for entry in ended:
-            _end(entry, None)
+        with contextlib.ExitStack() as ends:  # each of them ends, whatever a callback raises
+            for entry in ended:
+                ends.callback(_end, entry, None)
 
 
 def _end(entry: Waiting, outcome: bytes | BaseException | None) -> None:
@@ -290,11 +323,19 @@ def _end(entry: Waiting, outcome: bytes | BaseException | None) -> None:
     entry.pinned = None
     if future is None:
         return
-    if outcome is None:
-        future.cancel()
-    if not future.set_running_or_notify_cancel() or outcome is None:
-        return
-    if isinstance(outcome, BaseException):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)  # type: ignore[arg-type]  # result() makes floats of it
+    try:
+        if outcome is None:
+            future.cancel()
+            return
+        with future._condition:
+            if future.cancelled():
+                return
+            future.set_running_or_notify_cancel()
+        if isinstance(outcome, BaseException):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)  # type: ignore[arg-type]  # result() makes floats of it
+    except BaseException:  # of a callback; the future itself has ended
+        if threading.current_thread() is threading.main_thread():
+            raise
+        logger.exception("embedqueue: a callback of %s ended in a way that it should not", entry.ref.redis_key)

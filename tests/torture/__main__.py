@@ -80,7 +80,9 @@ class Crowd:
         return found
 
 
-def run(seconds: float, seed: int, kinds: set[str], producers: int, workers: int, pace: float) -> tuple[Verdict, Faults]:
+def run(
+    seconds: float, seed: int, kinds: set[str], producers: int, workers: int, pace: float
+) -> tuple[Verdict, Faults]:
     """One run; returns what it came to."""
     rng = random.Random(seed)
     with (
@@ -123,9 +125,7 @@ def main() -> int:
     if kinds - set(KINDS):
         parser.error(f"unknown faults: {', '.join(sorted(kinds - set(KINDS)))}")
     print(f"seed {options.seed}, {options.seconds:.0f} s, faults: {', '.join(sorted(kinds)) or 'none'}", flush=True)
-    verdict, faults = run(
-        options.seconds, options.seed, kinds, options.producers, options.workers, options.pace
-    )
+    verdict, faults = run(options.seconds, options.seed, kinds, options.producers, options.workers, options.pace)
     for name, count in sorted(faults.injected.items()):
         print(f"  {name:22} {count:5}")
     print(

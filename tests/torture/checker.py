@@ -78,9 +78,7 @@ def read_journals(folder: Path) -> list[dict]:
     return lines
 
 
-def check(
-    client: redis.Redis, folder: Path, hashes: Hashes, sent: Counter[str], *, faults_injected: int
-) -> Verdict:
+def check(client: redis.Redis, folder: Path, hashes: Hashes, sent: Counter[str], *, faults_injected: int) -> Verdict:
     """Compare what was promised with what is.
 
     Args:
