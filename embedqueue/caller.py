@@ -15,6 +15,7 @@ from typing import Any
 import tenacity
 
 from .batching import Limits, cut, split
+from .concurrency import Concurrency
 from .embedders.protocol import Embedder
 from .errors import BatchFailed, CallTooLarge, ConfigurationError, InputRejected, TransientError
 from .retry import default_retry
@@ -24,6 +25,7 @@ logger = logging.getLogger("embedqueue")
 
 #: What a healthy provider can embed: sent when nothing else has proved its health.
 CANARY = "ok"
+TOO_MANY_REQUESTS = 429
 
 
 class Unserved(Exception):
@@ -56,6 +58,7 @@ class Caller:
         model: handed to the embedder.
         retry: tenacity policy for tries in place, or None for ours.
         limits: what a call may hold; learned from refusals.
+        concurrency: how many calls may be in flight; learns from each call.
         stopping: set when the queue stops; waits end then.
     """
 
@@ -65,9 +68,11 @@ class Caller:
         model: str,
         retry: tenacity.BaseRetrying | None,
         limits: Limits,
+        concurrency: Concurrency,
         stopping: threading.Event,
     ) -> None:
         self.limits = limits
+        self.concurrency = concurrency
         self._embedder = embedder
         self._model = model
         self._stopping = stopping
@@ -78,8 +83,8 @@ class Caller:
         self._patient = policy.copy(sleep=self._rest) if interruptible else policy
         self._once = policy.copy(stop=tenacity.stop_after_attempt(1))
         self._lock = threading.Lock()
-        self._last_success_mono = 0.0  # guarded by the lock, as are the counters
-        self.calls = 0
+        self._last_success_mono = 0.0
+        self.calls = 0  # guarded by the lock, as are the other counters
         self.texts_sent = 0
         self.failed_calls = 0
 
@@ -135,13 +140,16 @@ class Caller:
         with self._lock:
             self.calls += 1
             self.texts_sent += len(texts)
+        began_mono = time.monotonic()
         try:
             rows = as_rows(self._embedder.embed_batch(texts, self._model), len(texts), self._embedder.dimensions)
             faulty = [int(i) for i in faulty_rows(rows)]
             if faulty:
                 raise _Faulty(rows, faulty)
-        except (TransientError, InputRejected, ConfigurationError):
+        except (TransientError, InputRejected, ConfigurationError) as error:
             self._count_failure()
+            if getattr(error, "status", None) == TOO_MANY_REQUESTS:
+                self.concurrency.refused(began_mono, time.monotonic())
             raise
         except Malformed as error:
             self._count_failure()
@@ -150,8 +158,8 @@ class Caller:
             self._count_failure()
             logger.debug("embedqueue: the embedder raised %s", type(error).__name__, exc_info=True)
             raise TransientError(f"{type(error).__name__}: {error}", suspect_input=True) from error
-        with self._lock:
-            self._last_success_mono = time.monotonic()
+        now_mono = self._last_success_mono = time.monotonic()
+        self.concurrency.answered(began_mono, now_mono)
         return rows
 
     def _count_failure(self) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import redis
@@ -299,8 +298,10 @@ def _converted(name: str, value: Any, hint: Any, spelling: str) -> Any:
     """A string from the environment as the type that is due; anything else as it stands."""
     if not isinstance(value, str):
         return value
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kinds = (hint,) if typing.get_origin(hint) is Literal else typing.get_args(hint) or (hint,)
     word = value.strip()
+    if any(word.lower() in typing.get_args(kind) for kind in kinds if typing.get_origin(kind) is Literal):
+        return word.lower()
     if type(None) in kinds and word.lower() in ("none", "null", ""):
         return None
     try:

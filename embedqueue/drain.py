@@ -75,6 +75,7 @@ class Drain:
         task: what else decides a vector beside model, dimensions and text; for the cache.
         progressed: called after items were finished or given back.
         paused: called with seconds when the provider has failed and what it failed with waits again.
+        demand: called with redis_keys that somebody waits for and that nobody has claimed.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Drain:
         demand: Callable[[list[str]], None],
     ) -> None:
         self.counters = Counters()
-        self.crew = Crew(options.max_concurrency, f"embedqueue-call-{options.namespace}", progressed)
+        self.crew = Crew(lambda: caller.concurrency.limit, f"embedqueue-call-{options.namespace}", progressed)
         self._store = store
         self._caller = caller
         self._options = options

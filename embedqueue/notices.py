@@ -1,7 +1,8 @@
 """Reads the events stream, so that this process learns what others did with its items.
 
 One thread. In a process that works it listens always (others may ask for a drain); in one that only enqueues it
-runs while somebody holds an unfinished future. Whoever misses a notice is found by a sweep.
+runs while somebody holds an unfinished future. Whoever misses a notice is found by a sweep: here by one of all
+futures, and long before by those of ``demand`` where somebody waits.
 """
 
 from __future__ import annotations
@@ -18,10 +19,6 @@ from .store import LISTEN_SECONDS, Notice, Store
 
 logger = logging.getLogger("embedqueue")
 
-#: Seconds between sweeps for those who wait in ``.result()``; one script call each.
-WANTED_SWEEP_SECONDS = 2.0
-#: Seconds that a read may block while futures are unfinished and nobody waits for them yet.
-UNWANTED_BLOCK_SECONDS = 5.0
 #: Seconds between sweeps for all futures.
 SWEEP_SECONDS = 60.0
 #: Seconds to let our own notices gather while nobody else speaks: a busy worker need not read each of its calls.
@@ -36,9 +33,8 @@ class Listener:
     Args:
         store: Redis.
         heed: gets every notice, in order; returns whether another process gave it.
-        sweep: asks Redis what became of futures: of all, or (True) of those that somebody waits for.
+        sweep: asks Redis what became of all futures.
         needed: whether there is anybody to listen for.
-        waiting: how many keys have unfinished futures.
         wanted: whether somebody waits in ``.result()``.
         name: of the thread.
     """
@@ -48,9 +44,8 @@ class Listener:
         store: Store,
         *,
         heed: Callable[[Notice], bool],
-        sweep: Callable[[bool], None],
+        sweep: Callable[[], None],
         needed: Callable[[], bool],
-        waiting: Callable[[], int],
         wanted: Callable[[], bool],
         name: str,
     ) -> None:
@@ -58,7 +53,6 @@ class Listener:
         self._heed = heed
         self._sweep = sweep
         self._needed = needed
-        self._waiting = waiting
         self._wanted = wanted
         self._name = name
         self._lock = threading.Lock()
@@ -66,15 +60,19 @@ class Listener:
         self._stopping = threading.Event()
         self._position: bytes | None = None  # of this thread alone, as is what follows
         self._swept_mono = 0.0
-        self._swept_wanted_mono = 0.0
 
     def ensure(self) -> None:
         """Listen from now on, as long as it is needed. Does no I/O."""
         with self._lock:  # always: without it, a thread that is about to end would be taken for one that listens
             if self._running or self._stopping.is_set():
                 return
-            self._running = True
-        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no more threads: the next enqueue tries again
+                logger.warning("embedqueue: nobody listens to other processes: %s", error)
+            else:
+                self._running = True
 
     def stop(self) -> None:
         """Stop listening. The thread ends by itself when its connection is closed."""
@@ -108,10 +106,7 @@ class Listener:
             self._position = self._store.last_notice_id()
             self._swept_mono = -SWEEP_SECONDS  # what was said before is found by asking
         self._sweep_if_due()
-        block_seconds = LISTEN_SECONDS
-        if self._waiting():  # somebody may begin to wait in .result() meanwhile
-            block_seconds = WANTED_SWEEP_SECONDS if self._wanted() else UNWANTED_BLOCK_SECONDS
-        self._position, notices = self._store.listen(self._position, block_seconds)
+        self._position, notices = self._store.listen(self._position, LISTEN_SECONDS)
         heeded = [self._heed(notice) for notice in notices if not self._stopping.is_set()]
         if heeded and not any(heeded) and not self._wanted():
             self._stopping.wait(OWN_NOTICES_SECONDS)
@@ -119,8 +114,5 @@ class Listener:
     def _sweep_if_due(self) -> None:
         now = time.monotonic()
         if now - self._swept_mono >= SWEEP_SECONDS:
-            self._swept_mono = self._swept_wanted_mono = now
-            self._sweep(False)
-        elif now - self._swept_wanted_mono >= WANTED_SWEEP_SECONDS and self._wanted():
-            self._swept_wanted_mono = now
-            self._sweep(True)
+            self._swept_mono = now
+            self._sweep()

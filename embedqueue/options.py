@@ -50,7 +50,7 @@ class Options:
     namespace: str = DEFAULT_NAMESPACE
     api_batch_limit: int = API_BATCH_LIMIT
     api_batch_tokens: int = API_BATCH_TOKENS
-    max_concurrency: int = 4
+    max_concurrency: int | Literal["auto"] = 4
     lease_seconds: float = 60.0
     max_deliveries: int = 5
     max_pending: int | None = None
@@ -77,8 +77,10 @@ class Options:
             value.encode()  # a lone surrogate is a ValueError here rather than in the worker
         for name in ("flush_interval", "lease_seconds", "wait_linger", "cache_ttl"):
             self._number(name, optional=name == "cache_ttl")
-        for name in ("max_batch_size", "api_batch_limit", "api_batch_tokens", "max_concurrency", "max_deliveries"):
+        for name in ("max_batch_size", "api_batch_limit", "api_batch_tokens", "max_deliveries"):
             self._count(name, optional=False)
+        if self.max_concurrency != "auto":
+            self._count("max_concurrency", optional=False)
         for name in ("max_pending", "max_text_chars"):
             self._count(name, optional=True)
         for name in ("flush_on_wait", "worker"):
@@ -113,7 +115,7 @@ class QueueOptions(TypedDict, total=False):
     namespace: str
     api_batch_limit: int
     api_batch_tokens: int
-    max_concurrency: int
+    max_concurrency: int | Literal["auto"]
     lease_seconds: float
     max_deliveries: int
     max_pending: int | None

@@ -11,6 +11,8 @@ import redis
 
 from .batching import Limits
 from .caller import Caller
+from .concurrency import Concurrency
+from .demand import Demand
 from .drain import Drain
 from .embedders.protocol import Embedder
 from .errors import BatchFailed
@@ -27,13 +29,21 @@ class Process:
     """Everything that belongs to one process: a forked child gets a new one instead of a repaired one."""
 
     def __init__(
-        self, embedder: Embedder, client: redis.Redis, options: Options, wanted: Callable[[str], None]
+        self,
+        embedder: Embedder,
+        client: redis.Redis,
+        options: Options,
+        *,
+        wanted: Callable[[str], None],
+        start: Callable[[], None],
     ) -> None:
         self.stopping = threading.Event()
         self.enqueued = 0
         self.finished = 0  # counts what ended or was given back, for those who flush; guarded by the condition
         self._progress = threading.Condition()
         self._embedder = embedder
+        self._options = options
+        self._start = start
         self.name = f"{uuid.uuid4().hex[:12]}:"
         self.store = Store(client, options.namespace)
         self.waiters = Waiters(wanted)
@@ -41,7 +51,8 @@ class Process:
             min(options.api_batch_limit, getattr(embedder, "max_texts", None) or options.api_batch_limit),
             min(options.api_batch_tokens, getattr(embedder, "max_tokens", None) or options.api_batch_tokens),
         )
-        self.caller = Caller(embedder, options.model, options.retry, limits, self.stopping)
+        concurrency = Concurrency(options.max_concurrency)
+        self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.stopping)
         self.drain = Drain(
             self.store,
             self.caller,
@@ -52,6 +63,7 @@ class Process:
             task=str(getattr(embedder, "task_type", None) or ""),
             progressed=self._progressed,
             paused=lambda seconds: self.worker.paused(seconds),
+            demand=self.want,
         )
         self.worker = Worker(
             self.store, self.drain, options, name=self.name, call_limit=lambda: self.caller.limits.texts
@@ -59,11 +71,16 @@ class Process:
         self.listener = Listener(
             self.store,
             heed=self._heed,
-            sweep=lambda wanted: self.drain.look(None, wanted=wanted),
+            sweep=lambda: self.drain.look(None),
             needed=lambda: self.worker.running or len(self.waiters) > 0,
-            waiting=lambda: len(self.waiters),
             wanted=self.waiters.any_wanted,
             name=f"embedqueue-listener-{options.namespace}",
+        )
+        self.demand = Demand(
+            ask=self._ask,
+            sweep=lambda: self.drain.look(None, wanted=True),
+            wanted=self.waiters.any_wanted,
+            name=f"embedqueue-demand-{options.namespace}",
         )
         self.intake = Intake(
             self.store,
@@ -78,6 +95,23 @@ class Process:
     def _zero(self) -> bytes:
         """The vector of a blank text."""
         return bytes(FLOAT32.itemsize * self._embedder.dimensions)
+
+    def want(self, redis_keys: list[str]) -> None:
+        """Make items urgent. Does no I/O."""
+        urgent = redis_keys if self._options.flush_on_wait else []
+        if not self._options.worker:
+            self.demand.note(urgent)
+            return
+        for redis_key in urgent:
+            self.worker.demanded(redis_key)
+        self.demand.note(() if self.worker.running else redis_keys)
+
+    def _ask(self, redis_keys: list[str]) -> None:
+        """Ask the workers elsewhere; one of our own has heard already, but may have to be started."""
+        if self._options.worker:
+            self._start()
+        else:
+            self.store.tell("urgent", self.name, json.dumps(redis_keys))
 
     def _progressed(self) -> None:
         self.worker.progressed()
@@ -108,7 +142,8 @@ class Process:
         elif notice.kind == "paused":
             self.waiters.fail(None, BatchFailed(f"{notice.body}; the item is still queued"))
         elif notice.kind == "urgent":
-            self.worker.demanded(notice.body)
+            for redis_key in json.loads(notice.body):
+                self.worker.demanded(redis_key)
         elif notice.kind == "flush":
             self.worker.flush()
         elif notice.kind == "wake":

@@ -6,7 +6,6 @@ Read next: ``worker`` (when something is done), ``drain`` (what is done), ``stor
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import os
 import threading
@@ -22,6 +21,7 @@ from redis.exceptions import RedisError
 
 from .embedders.protocol import Embedder
 from .errors import BatchFailed, QueueStopped
+from .exits import stop_with_child
 from .intake import Pair
 from .item import NotOurs, check_pair, decode_member, encode_member
 from .options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Options, QueueOptions
@@ -54,7 +54,8 @@ class EmbeddingBatchQueue:
         namespace: prefix of the queue's keys.
         api_batch_limit: most texts in one API call.
         api_batch_tokens: most estimated tokens in one API call; a longer text travels alone.
-        max_concurrency: most API calls in flight from this process.
+        max_concurrency: most API calls in flight from this process; "auto" follows what the provider bears, halving on
+            429 or slow answers and growing while it answers well.
         lease_seconds: seconds that a claim holds without a sign of life; renewed while a call runs.
         max_deliveries: how often an item's lease may run out (its worker died) before it is a dead letter.
         max_pending: most items that may wait, or None; ``enqueue`` raises ``QueueFull`` beyond.
@@ -88,7 +89,7 @@ class EmbeddingBatchQueue:
         self._options = Options(model=model, flush_interval=flush_interval, max_batch_size=max_batch_size, **options)
         self._embedder = embedder
         self._redis = redis
-        self._lock = threading.Lock()  # guards starting and stopping
+        self._lock = threading.RLock()  # guards starting and stopping; a signal's handler may stop() inside of either
         self._closed = False
         self._started = False
         self._warned = False
@@ -110,15 +111,24 @@ class EmbeddingBatchQueue:
             if self._closed:
                 self._process = self._new_process()
                 self._closed = False
+            self._start_open()
+        return self
+
+    def _start_open(self) -> None:
+        """Start at the first use, unless somebody has stopped the queue meanwhile."""
+        with self._lock:
+            if self._closed:
+                return
             if not self._started:
                 self._started = True
                 self._warn_of_data_loss()
                 atexit.register(_weakly(self, EmbeddingBatchQueue.stop))
             self._start_worker()
-        return self
 
     def _start_worker(self) -> None:
         if self._options.worker:
+            if not self._process.worker.running:
+                stop_with_child(_weakly(self, EmbeddingBatchQueue.stop))
             self._process.worker.start()
             self._process.listener.ensure()
 
@@ -132,10 +142,16 @@ class EmbeddingBatchQueue:
         return process
 
     def _new_process(self) -> Process:
-        return Process(self._embedder, self._redis, self._options, _weakly(self, EmbeddingBatchQueue._wanted))
+        return Process(
+            self._embedder,
+            self._redis,
+            self._options,
+            wanted=_weakly(self, EmbeddingBatchQueue._wanted),
+            start=_weakly(self, EmbeddingBatchQueue._start_open),
+        )
 
     def _forked(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._process = self._new_process()
 
     def stop(self, timeout: float | None = None, drain: bool = False) -> None:
@@ -158,11 +174,9 @@ class EmbeddingBatchQueue:
                     self._shut_down(deadline_mono)
 
     def _drain_all(self, timeout: float | None) -> None:
-        if self._options.worker and not self._started:
-            self.start()
         try:
             self.flush(timeout)
-        except (TimeoutError, BatchFailed, RedisError) as error:
+        except (TimeoutError, BatchFailed, QueueStopped, RedisError) as error:
             logger.warning("embedqueue: stopping before everything was embedded: %s", error)
 
     def _shut_down(self, deadline_mono: float | None) -> None:
@@ -173,13 +187,16 @@ class EmbeddingBatchQueue:
         process.drain.crew.wait(max(0.0, end_mono - time.monotonic()))
         process.stopping.set()
         process.listener.stop()
+        process.demand.stop()
         if process.worker.running:
             try:
                 process.store.release(process.name)
             except RedisError as error:
                 logger.warning("embedqueue: stopped without giving items back, their leases will run out: %s", error)
-        process.waiters.cancel_all()
-        process.store.close()
+        try:
+            process.waiters.cancel_all()
+        finally:
+            process.store.close()
 
     def __enter__(self) -> Self:
         """Start."""
@@ -251,22 +268,12 @@ class EmbeddingBatchQueue:
         return futures
 
     def _wanted(self, redis_key: str) -> None:
-        """Somebody waits in ``.result()``: that makes the item urgent."""
+        """Somebody waits in ``.result()``: that makes the item urgent. No I/O, for a lock of a future may be held."""
         if self._closed:
             return
         process = self._process
-        process.waiters.mark_wanted(redis_key)
-        if self._options.worker:
-            if not self._started:
-                self.start()
-            process = self._ready()
-            if self._options.flush_on_wait and not process.drain.holds(redis_key):
-                process.worker.demanded(redis_key)
-        else:
-            process.listener.ensure()
-            if self._options.flush_on_wait:
-                with contextlib.suppress(RedisError):  # the item is safe; a worker's own timer will come
-                    process.store.tell("urgent", process.name, redis_key)
+        member = process.waiters.mark_wanted(redis_key)
+        process.want([] if process.drain.holds(redis_key, member) else [redis_key])
 
     # -- draining ----------------------------------------------------------------------------------------------
 
@@ -280,7 +287,7 @@ class EmbeddingBatchQueue:
         process = self._ready()
         if self._options.worker:
             if not self._started:
-                self.start()
+                self._start_open()
             process.worker.flush()
         else:
             process.store.tell("flush", process.name)

@@ -6,6 +6,7 @@ this thread acts. It never holds the lock while it speaks to Redis, and API call
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -63,10 +64,11 @@ class Worker:
             if self._thread is not None or self._quit:
                 return
             self._agenda.flush = True
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._run, name=f"embedqueue-worker-{self._options.namespace}", daemon=True
             )
-            self._thread.start()
+            thread.start()
+            self._thread = thread
 
     def stop(self, timeout: float) -> None:
         """Claim nothing more; wait for the thread up to ``timeout`` seconds."""
@@ -127,6 +129,8 @@ class Worker:
         while True:
             action = self._next_action()
             if action is None:
+                with contextlib.suppress(RedisError):
+                    self._give_back_lost()
                 return
             try:
                 action()
@@ -202,6 +206,9 @@ class Worker:
                 self._agenda.urgent.update(dict.fromkeys(urgent))
             raise
         with self._condition:
+            if self._quit:  # stop() may have given back already what we held, and does not know of this
+                self._lost.append(owner)
+                return
             now = time.monotonic()
             self._agenda.claimed(len(claim.members), claim, now)
             self._agenda.failing = claim.status != "ok"
@@ -209,4 +216,8 @@ class Worker:
             self._agenda.flush |= claim.company != "any"  # what must travel alone is due as soon as it can
             if claim.members:
                 self._agenda.renew_mono = min(self._agenda.renew_mono, self._renewal())
-        self._drain.begin(claim)
+        try:
+            self._drain.begin(claim)
+        except BaseException:  # before anything was sent on its way
+            self._lost.append(owner)
+            raise

@@ -45,6 +45,8 @@ def test_every_option_of_the_queue_is_a_name():
         ("WORKER", "Yes", True),
         ("NAMESPACE", "notes", "notes"),
         ("IF_MISSING", "skip", "skip"),
+        ("MAX_CONCURRENCY", "auto", "auto"),
+        ("MAX_CONCURRENCY", "8", 8),
     ],
 )
 def test_strings_of_the_environment_become_what_is_due(name, text, value):

@@ -16,18 +16,6 @@ from tests.web.servers import eventually, gunicorn, site_of  # noqa: E402
 KINDS = {"sync": ["--worker-class", "sync"], "gthread": ["--worker-class", "gthread", "--threads", "4"]}
 
 
-@pytest.fixture
-def env(redis_client, redis_server, provider):
-    """The site's settings: a real Redis, a real provider."""
-    return {
-        "EMBEDQUEUE_REDIS_URL": redis_server.url,
-        "EMBEDQUEUE_PROVIDER": "openai",
-        "EMBEDQUEUE_BASE_URL": provider.openai_url,
-        "EMBEDQUEUE_API_KEY": "test-key",
-        "EMBEDQUEUE_DIMENSIONS": "16",
-    }
-
-
 def _all_workers(site, count):
     """Post and wait until so many processes have embedded something of their own."""
     pids = set()

@@ -13,18 +13,6 @@ from tests.web.servers import Running
 
 
 @pytest.fixture
-def env(redis_client, redis_server, provider):
-    """Settings for a script."""
-    return {
-        "EMBEDQUEUE_REDIS_URL": redis_server.url,
-        "EMBEDQUEUE_PROVIDER": "openai",
-        "EMBEDQUEUE_BASE_URL": provider.openai_url,
-        "EMBEDQUEUE_API_KEY": "test-key",
-        "EMBEDQUEUE_DIMENSIONS": "16",
-    }
-
-
-@pytest.fixture
 def queue(redis_client, redis_server, provider):
     """A queue of this process."""
     settings = read(

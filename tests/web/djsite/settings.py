@@ -39,3 +39,6 @@ DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.envi
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 EMBEDQUEUE: dict[str, object] = {}
+
+if "DJSITE_MODULE" in os.environ:  # a file that a test may touch, so that runserver reloads
+    __import__(os.environ["DJSITE_MODULE"])

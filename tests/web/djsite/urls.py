@@ -15,6 +15,8 @@ def save(request: HttpRequest, key: str) -> JsonResponse:
     """Save, and wait for the vector if told to."""
     future = queue.enqueue(key, request.POST["text"])
     wait = "wait" in request.POST
+    if "flush" in request.POST:
+        queue.flush_now()
     return JsonResponse({"pid": os.getpid(), "numbers": len(future.result(timeout=20)) if wait else None})
 
 

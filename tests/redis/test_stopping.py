@@ -1,0 +1,254 @@
+"""Stopping, starting again, and flushing: never hanging, never losing."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+import time
+
+import pytest
+
+from embedqueue import BatchFailed, QueueStopped, TransientError
+from tests.redis.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
+
+
+def test_stop_while_a_call_hangs(make_queue, embedder, redis_client):
+    """``stop()`` leaves a hanging API call behind within about a second, and gives its items back at once."""
+    queue = make_queue()
+    embedder.hold()
+    futures = queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(5))
+    queue.flush_now()
+    embedder.wait_for_calls(1)
+    began_mono = time.monotonic()
+    queue.stop()
+    assert time.monotonic() - began_mono < 3
+    assert all(future.cancelled() for future in futures)
+    assert (redis_client.zcard("embed_queue:pending"), in_flight(redis_client)) == (5, 0)
+    assert redis_client.hlen("embed_queue:claims") == 0  # no delivery was charged
+    with pytest.raises(concurrent.futures.CancelledError):
+        futures[0].result()
+
+
+def test_late_answer(make_queue, embedder, redis_client):
+    """The answer that a stopped queue gets in the end spoils nothing that others have done since."""
+    queue, other = make_queue(), make_queue(start=False)
+    embedder.hold()
+    queue.enqueue("doc:1", "old")
+    queue.flush_now()
+    embedder.wait_for_calls(1)
+    queue.stop(timeout=0)
+    newer = other.enqueue("doc:1", "new")
+    embedder.release()
+    embedder.wait_for_returns(1)
+    assert newer.result(PATIENCE_SECONDS) == expected("new")
+    eventually(lambda: queue._process.drain.crew.unfinished == 0)
+    assert redis_client.hget("doc:1", "embedding") == stored("new")
+
+
+def test_stop_keeps_what_is_paid_for(make_queue, embedder, redis_client):
+    """A call that is nearly back when ``stop()`` is called is written, not paid for twice."""
+    queue = make_queue()
+    embedder.hold()
+    future = queue.enqueue("doc:1", "hello")
+    queue.flush_now()
+    embedder.wait_for_calls(1)
+    stopping = in_thread(lambda: queue.stop(timeout=PATIENCE_SECONDS))
+    eventually(lambda: queue.closed)
+    embedder.release()
+    join(stopping)
+    assert future.result() == expected("hello")
+    assert redis_client.hget("doc:1", "embedding") == stored("hello")
+
+
+def test_stop_is_idempotent(make_queue):
+    """``stop()`` may be called as often as one likes, by several threads at once, before any start, and by a callback."""
+    queue = make_queue(start=False)
+    queue.stop()
+    queue.stop()
+    queue.start()
+    called = threading.Event()
+    queue.enqueue("doc:1", "hello").add_done_callback(lambda _: (queue.stop(timeout=0.2), called.set()))
+    queue.flush_now()
+    assert called.wait(PATIENCE_SECONDS)
+    join(*(in_thread(queue.stop) for _ in range(4)))
+    assert queue.closed
+    assert "closed" in repr(queue)
+
+
+def test_stop_inside_stop(make_queue, embedder):
+    """A signal's handler that stops the queue while it is being stopped does not hang the program."""
+    queue = make_queue()
+    future = queue.enqueue("doc:1", "hello")
+    future.add_done_callback(lambda _: queue.stop())  # runs inside of stop(), as a handler would
+    join(in_thread(queue.stop))
+    assert future.cancelled()
+
+
+def test_start_after_stop(make_queue):
+    """A stopped queue can be started again, and drains what it left."""
+    queue = make_queue()
+    first = queue.enqueue("doc:1", "one")
+    queue.stop()
+    assert first.cancelled()
+    assert queue.start() is queue.start()
+    queue.flush(PATIENCE_SECONDS)
+    assert queue.pending_count() == 0
+    assert queue.enqueue("doc:2", "two").result(PATIENCE_SECONDS) == expected("two")
+
+
+def test_use_after_stop(make_queue):
+    """A stopped queue says so to whoever enqueues or flushes; looking is still possible."""
+    queue = make_queue()
+    queue.enqueue("doc:1", "one")
+    queue.stop()
+    for use in (
+        lambda: queue.enqueue("doc:1", "one"),
+        lambda: queue.enqueue_many([("doc:1", "one")]),
+        queue.flush_now,
+        lambda: queue.flush(1),
+    ):
+        with pytest.raises(QueueStopped):
+            use()
+    assert queue.pending_count() == queue.stats().waiting == 1
+
+
+def test_stop_ends_a_flush(make_queue, embedder):
+    """A thread in ``flush()`` learns that the queue was stopped."""
+    queue = make_queue()
+    embedder.hold()
+    queue.enqueue("doc:1", "one")
+    errors = []
+
+    def flush():
+        try:
+            queue.flush()
+        except QueueStopped as error:
+            errors.append(error)
+
+    flushing = in_thread(flush)
+    embedder.wait_for_calls(1)
+    queue.stop(timeout=0)
+    join(flushing)
+    assert len(errors) == 1
+
+
+@pytest.mark.parametrize("worker", [True, False])
+def test_flush(make_queue, worker):
+    """``flush()`` returns when all that was pending is embedded and every future of this process has its vector."""
+    if not worker:
+        make_queue()
+    queue = make_queue(worker=worker)
+    futures = queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(130))
+    queue.flush(PATIENCE_SECONDS)
+    assert all(future.done() for future in futures)
+    assert queue.pending_count() == 0
+
+
+def test_flush_ignores_what_comes_later(make_queue, embedder):
+    """``flush()`` waits for what was pending at its call, not for what others enqueue meanwhile."""
+    queue = make_queue(max_concurrency=1)
+    embedder.hold()
+    queue.enqueue("doc:1", "one")
+    flushing = in_thread(lambda: queue.flush(PATIENCE_SECONDS))
+    embedder.wait_for_calls(1)
+    later = queue.enqueue("doc:2", "two")
+    embedder.release()
+    join(flushing)
+    later.cancel()
+    assert embedder.sent["one"] == 1
+
+
+def test_flush_times_out(make_queue, embedder):
+    """``flush(timeout)`` raises ``TimeoutError`` when the provider is slower; the items stay."""
+    queue = make_queue()
+    embedder.hold()
+    future = queue.enqueue("doc:1", "one")
+    with pytest.raises(TimeoutError):
+        queue.flush(0.1)
+    embedder.release()
+    assert future.result(PATIENCE_SECONDS) == expected("one")
+
+
+def test_flush_without_a_worker(make_queue):
+    """Where nobody works, ``flush(timeout)`` says so in time."""
+    queue = make_queue(worker=False)
+    queue.enqueue("doc:1", "one")
+    with pytest.raises(TimeoutError):
+        queue.flush(0.1)
+
+
+def test_drain_on_stop(make_queue, embedder):
+    """``stop(drain=True)`` empties the queue first, however many calls that takes."""
+    queue = make_queue()
+    futures = queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(430))
+    queue.stop(drain=True)
+    assert [future.result(0) for future in futures] == [expected(f"text {i}") for i in range(430)]
+    assert queue.stats().waiting == 0
+
+
+def test_drain_on_stop_without_a_worker(make_queue):
+    """A producer that stops with ``drain=True`` waits for the workers elsewhere."""
+    make_queue()
+    queue = make_queue(worker=False)
+    future = queue.enqueue("doc:1", "one")
+    queue.stop(drain=True, timeout=PATIENCE_SECONDS)
+    assert future.result(0) == expected("one")
+
+
+def test_drain_on_stop_in_time(make_queue, embedder, redis_client, caplog):
+    """``stop(drain=True, timeout=...)`` keeps to its time when the provider hangs; what is left stays queued."""
+    queue = make_queue()
+    embedder.hold()
+    future = queue.enqueue("doc:1", "one")
+    began_mono = time.monotonic()
+    queue.stop(drain=True, timeout=0.2)
+    assert time.monotonic() - began_mono < 2
+    assert future.cancelled()
+    assert redis_client.zcard("embed_queue:pending") == 1
+
+
+def test_drain_on_stop_while_the_provider_fails(make_queue, embedder, redis_client, caplog):
+    """``stop(drain=True)`` without a time limit ends when the provider has failed; nothing is lost."""
+    import tenacity
+
+    queue = make_queue(retry=tenacity.Retrying(stop=tenacity.stop_after_attempt(1)))
+    embedder.fault = lambda texts: TransientError("down")
+    future = queue.enqueue("doc:1", "one")
+    join(in_thread(lambda: queue.stop(drain=True)))
+    assert isinstance(future.exception(0), BatchFailed)
+    assert redis_client.zcard("embed_queue:pending") == 1
+
+
+def test_claim_under_way(make_queue, redis_client):
+    """What a worker claims just while it is stopped goes back as well, instead of waiting for its lease to end."""
+    queue = make_queue()
+    store = queue._process.store
+    real, claimed, go_on = store.claim, threading.Event(), threading.Event()
+
+    def claim(*args, **kwargs):
+        answer = real(*args, **kwargs)
+        if answer.members:
+            claimed.set()
+            go_on.wait(PATIENCE_SECONDS)
+        return answer
+
+    store.claim = claim
+    queue.enqueue("doc:1", "one")
+    queue.flush_now()
+    assert claimed.wait(PATIENCE_SECONDS)
+    queue.stop(timeout=0)
+    go_on.set()
+    eventually(lambda: redis_client.zcard("embed_queue:pending") == 1, "given back")
+
+
+def test_embedder_that_exits(make_queue, embedder, redis_client, caplog):
+    """An embedder that raises SystemExit (or any other exotic error) loses nothing: its items wait and are tried again."""
+    import tenacity
+
+    queue = make_queue(retry=tenacity.Retrying(stop=tenacity.stop_after_attempt(1)))
+    embedder.fault = lambda texts: SystemExit(1)
+    future = queue.enqueue("doc:1", "one")
+    with pytest.raises(BatchFailed):
+        future.result(PATIENCE_SECONDS)
+    embedder.fault = None
+    assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")

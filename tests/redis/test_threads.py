@@ -1,0 +1,150 @@
+"""Many threads, one queue; and a queue with nothing to do."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.redis.parts import PATIENCE_SECONDS, eventually, expected, in_flight, stored
+
+THREADS, EACH = 16, 50
+
+
+def test_all_wait(make_queue, embedder, redis_client):
+    """16 threads enqueue 50 texts each and wait for each: every vector is right, each text is sent once."""
+    queue = make_queue()
+    together = threading.Barrier(THREADS)
+
+    def work(thread: int) -> int:
+        right = 0
+        for i in range(EACH):
+            together.wait(PATIENCE_SECONDS)
+            text = f"text {thread}/{i}"
+            right += queue.enqueue(f"doc:{thread}:{i}", text).result(PATIENCE_SECONDS) == expected(text)
+        return right
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        assert sum(pool.map(work, range(THREADS))) == THREADS * EACH
+    assert embedder.sent == {f"text {thread}/{i}": 1 for thread in range(THREADS) for i in range(EACH)}
+    # Sixteen who come together share a call, now and then two, on a busy machine three: not sixteen.
+    assert len(embedder.calls) <= 3 * EACH
+    assert redis_client.hget("doc:3:7", "embedding") == stored("text 3/7")
+
+
+def test_enqueue_first_wait_later(make_queue, embedder):
+    """800 items enqueued by 16 threads, and only then waited for, need about as many calls as texts fit into them."""
+    queue = make_queue(max_batch_size=10_000)
+
+    def enqueue(thread: int):
+        return [queue.enqueue(f"doc:{thread}:{i}", f"text {thread}/{i}") for i in range(EACH)]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        futures = list(pool.map(enqueue, range(THREADS)))
+        for got in pool.map(lambda mine: [future.result(PATIENCE_SECONDS) for future in mine], futures):
+            assert len(got) == EACH
+    assert futures[2][9].result() == expected("text 2/9")
+    assert len(embedder.calls) <= THREADS * EACH / 50 + 2
+
+
+def test_same_keys(make_queue, embedder, redis_client):
+    """16 threads overwrite the same few keys: each future ends, and the hash has the text that Redis saw last."""
+    queue = make_queue()
+    order = threading.Lock()
+    last: dict[str, str] = {}
+
+    def work(thread: int):
+        futures = []
+        for i in range(EACH):
+            key, text = f"doc:{i % 5}", f"text {thread}/{i}"
+            with order:
+                futures.append(queue.enqueue(key, text))
+                last[key] = text
+        return [future.result(PATIENCE_SECONDS) for future in futures]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        vectors = list(pool.map(work, range(THREADS)))
+    assert sum(map(len, vectors)) == THREADS * EACH
+    queue.flush(PATIENCE_SECONDS)
+    assert {key: redis_client.hget(key, "embedding") for key in last} == {k: stored(t) for k, t in last.items()}
+
+
+def test_start_and_stop_by_many(make_queue, embedder, redis_client):
+    """Threads that start, use and stop one queue against each other never hang, and no item is lost."""
+    queue = make_queue()
+    accepted: list[str] = []
+    end_mono = time.monotonic() + 2
+
+    def use(thread: int) -> None:
+        i = 0
+        while time.monotonic() < end_mono:
+            i += 1
+            try:
+                future = queue.enqueue(f"doc:{thread}:{i}", f"text {thread}/{i}")
+                accepted.append(f"doc:{thread}:{i}")
+                future.exception(PATIENCE_SECONDS)
+            except (RuntimeError, OSError):  # QueueStopped
+                queue.start()
+            except BaseException:  # CancelledError
+                pass
+
+    def stop(_: int) -> None:
+        while time.monotonic() < end_mono:
+            queue.stop(timeout=0.05)
+            queue.start()
+
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(use, i) for i in range(6)] + [pool.submit(stop, i) for i in range(2)]:
+            done.result(PATIENCE_SECONDS)
+    queue.start()
+    queue.flush(PATIENCE_SECONDS)
+    assert all(redis_client.hexists(key, "embedding") for key in accepted)
+    assert in_flight(redis_client) == queue.pending_count() == 0
+
+
+def _calls(client) -> int:
+    return sum(
+        stats["calls"] for name, stats in client.info("commandstats").items() if "info" not in name and "time" not in name
+    )
+
+
+def test_idle(make_queue, redis_client):
+    """A queue with nothing to do costs no CPU to speak of, and fewer than 20 Redis commands in 10 s."""
+    worker, producer = make_queue(), make_queue(worker=False)
+    kept = [worker.enqueue("doc:1", "one"), producer.enqueue("doc:2", "two")]
+    assert [future.result(PATIENCE_SECONDS) for future in kept] == [expected("one"), expected("two")]
+    waiting = producer.enqueue("doc:3", "three")  # unfinished, but nobody waits for it
+    names = {thread.name for thread in threading.enumerate() if "demand" in thread.name}
+    eventually(lambda: not [thread for thread in threading.enumerate() if thread.name in names], "demand is over")
+    commands, cpu, began = _calls(redis_client), time.process_time(), time.monotonic()
+    threading.Event().wait(4)
+    seconds = time.monotonic() - began
+    assert (time.process_time() - cpu) / seconds < 0.01
+    assert (_calls(redis_client) - commands) / seconds < 2 * 20 / 10  # two queues; scripts count what they call
+    assert not waiting.done()
+
+
+def test_threads_end(make_queue):
+    """A stopped queue leaves no thread and no connection behind."""
+    before = set(os.listdir("/proc/self/fd")), {thread.name for thread in threading.enumerate()}
+    queue = make_queue()
+    assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
+    queue.stop()
+    eventually(lambda: {t.name for t in threading.enumerate() if "embedqueue-call" not in t.name} <= before[1], "ended")
+    eventually(lambda: len(os.listdir("/proc/self/fd")) <= len(before[0]), "closed")
+
+
+def test_no_more_threads(make_queue, monkeypatch, caplog):
+    """Where the system gives no more threads, items are embedded all the same, one call at a time."""
+    queue = make_queue()
+    real = threading.Thread.start
+
+    def start(thread):
+        if thread.name.startswith("embedqueue-"):
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    futures = queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(120))
+    assert [future.result(PATIENCE_SECONDS) for future in futures] == [expected(f"text {i}") for i in range(120)]
