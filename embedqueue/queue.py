@@ -324,7 +324,7 @@ class EmbeddingBatchQueue:
                 asked_mono = now
                 self.flush_now()
             process.wait_beyond(seen, min(deadline_mono - now, FLUSH_POLL_SECONDS))
-            if self._closed:
+            if process.stopping.is_set():
                 raise QueueStopped("the queue was stopped during a flush")
         self._settle(process, futures)
 

@@ -146,6 +146,7 @@ class Waiters:
         self._want = want
         self._lock = threading.Lock()
         self._by_key: dict[str, list[Waiting]] = {}  # in the order of their enqueues
+        self._closed = False
         self._dropped: deque[weakref.ref[EmbeddingFuture]] = deque()  # appended by the garbage collector
 
     # -- coming in: only the intake's leader calls these, in the order in which Redis sees the items -----------
@@ -158,10 +159,15 @@ class Waiters:
 
         Returns:
             Futures, in order, and the entries of those that are new.
+
+        Raises:
+            QueueStopped: nobody would end them.
         """
         futures: list[EmbeddingFuture | None] = []
         entries: list[Waiting] = []
         with self._lock:
+            if self._closed:
+                raise QueueStopped("the queue is stopped")
             if self._dropped:
                 self._forget_dropped()
             for redis_key, member in pairs:
@@ -308,8 +314,9 @@ class Waiters:
             self.resolve(redis_key, entries, error)
 
     def cancel_all(self) -> None:
-        """Cancel every future: the queue stops."""
+        """Cancel every future, and take no more: the queue stops."""
         with self._lock:
+            self._closed = True
             ended = [entry for entries in self._by_key.values() for entry in entries]
             self._by_key.clear()
         with contextlib.ExitStack() as ends:  # each of them ends, whatever a callback raises

@@ -252,3 +252,14 @@ def test_embedder_that_exits(make_queue, embedder, redis_client, caplog):
         future.result(PATIENCE_SECONDS)
     embedder.fault = None
     assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
+
+
+def test_enqueue_meets_stop(make_queue, redis_client):
+    """An ``enqueue`` that meets ``stop()`` raises ``QueueStopped``, rather than hand out a future that nobody ends."""
+    queue = make_queue()
+    intake = queue._process.intake
+    real = intake.submit
+    intake.submit = lambda pairs: (queue.stop(), real(pairs))[1]
+    with pytest.raises(QueueStopped):
+        queue.enqueue("doc:1", "one")
+    assert redis_client.zcard("embed_queue:pending") == 0

@@ -114,9 +114,8 @@ def test_idle(make_queue, redis_client):
     worker, producer = make_queue(), make_queue(worker=False)
     kept = [worker.enqueue("doc:1", "one"), producer.enqueue("doc:2", "two")]
     assert [future.result(PATIENCE_SECONDS) for future in kept] == [expected("one"), expected("two")]
+    eventually(lambda: not any("demand" in thread.name for thread in threading.enumerate()), "demand is over")
     waiting = producer.enqueue("doc:3", "three")  # unfinished, but nobody waits for it
-    names = {thread.name for thread in threading.enumerate() if "demand" in thread.name}
-    eventually(lambda: not [thread for thread in threading.enumerate() if thread.name in names], "demand is over")
     commands, cpu, began = _calls(redis_client), time.process_time(), time.monotonic()
     threading.Event().wait(4)
     seconds = time.monotonic() - began
@@ -125,7 +124,7 @@ def test_idle(make_queue, redis_client):
     assert not waiting.done()
 
 
-def test_threads_end(make_queue):
+def test_threads_end(make_queue, redis_client):
     """A stopped queue leaves no thread and no connection behind."""
     before = set(os.listdir("/proc/self/fd")), {thread.name for thread in threading.enumerate()}
     queue = make_queue()
