@@ -128,7 +128,7 @@ class Drain:
         for call in calls:
             self.crew.submit(lambda call=call: self._run(call))  # type: ignore[misc]
         if ready:
-            self.crew.submit(lambda: self._guarded(lambda: self._write(self._worker, ready)))
+            self.crew.submit(lambda: self._write_ready(ready))
 
     def holds(self, redis_key: str, member: bytes | None) -> bool:
         """Whether this item is in our hands already."""
@@ -185,6 +185,12 @@ class Drain:
             self._guarded(lambda: self._serve(call))
         finally:
             self._let_go(self._take(call, list(call.items)))  # there are some only after something unforeseen
+
+    def _write_ready(self, pairs: Sequence[tuple[Item, bytes]]) -> None:
+        try:
+            self._guarded(lambda: self._write(self._worker, pairs))
+        finally:
+            self._let_go(item for item, _ in pairs)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:

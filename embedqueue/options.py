@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
-from tenacity import BaseRetrying
+from tenacity import AsyncRetrying, BaseRetrying
 
 #: What google/gemini-embedding-001 gives unless told otherwise (ai.google.dev, models page).
 EMBED_DIMENSIONS = 3072
@@ -18,6 +18,8 @@ DEFAULT_MAX_BATCH_SIZE = 50
 API_BATCH_LIMIT = 50
 #: Estimated tokens in one API call: OpenAI takes 300,000, and estimates err.
 API_BATCH_TOKENS = 200_000
+#: What Redis can let expire.
+SHORTEST_EXPIRY_SECONDS = 0.001
 #: The namespace that prefixes every key of a queue.
 DEFAULT_NAMESPACE = "embed_queue"
 #: Where items wait; the asyncio design used the same key.
@@ -32,7 +34,7 @@ def _check(condition: bool, message: str) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_count(value: object) -> bool:
@@ -86,7 +88,7 @@ class Options:
         for name in ("flush_on_wait", "worker"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, not {getattr(self, name)!r}")
-        if self.retry is not None and not isinstance(self.retry, BaseRetrying):
+        if not isinstance(self.retry, BaseRetrying | None) or isinstance(self.retry, AsyncRetrying):
             raise TypeError("retry must be a tenacity policy such as tenacity.Retrying(...)")
         _check(self.if_missing in ("create", "skip"), f'if_missing must be "create" or "skip", not {self.if_missing!r}')
         _check(not set("{}") & set(self.namespace), "namespace must not hold braces: they are a cluster's hash tag")
@@ -96,8 +98,10 @@ class Options:
         if optional and value is None:
             return
         if not _is_number(value):
-            raise TypeError(f"{name} must be a finite number of seconds, not {value!r}")
-        _check(value > 0 or (value == 0 and name in ("wait_linger", "flush_interval")), f"{name} must be positive")
+            raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+        least = 0.0 if name in ("wait_linger", "flush_interval") else SHORTEST_EXPIRY_SECONDS
+        _check(math.isfinite(value), f"{name} must be finite")
+        _check(value >= least, f"{name} must be positive" + (f", at least {least} seconds" if least else ""))
 
     def _count(self, name: str, *, optional: bool) -> None:
         value = getattr(self, name)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -28,8 +27,6 @@ SCRIPTS: Final = (
 
 #: Seconds for one command of the worker where the user's client names no time limit: it must not hang for ever.
 BACKGROUND_TIMEOUT_SECONDS = 10.0
-#: Seconds of idleness after which a kept connection is asked whether the server has closed it.
-IDLE_CHECK_SECONDS = 1.0
 #: Seconds that one blocking read of the events may last: few commands a minute, and a dead peer is noticed.
 LISTEN_SECONDS = 30.0
 
@@ -181,7 +178,6 @@ class Store:
         self._keys = [key.encode() for key in self.keys.all]
         self._enqueue_keys = 8, _bulk([b"7", *self._keys[:7]])  # of pauses it need not know
         self._line: Any = None  # the connection of enqueue; only its one leader at a time touches it
-        self._line_used_mono = 0.0
 
     # -- enqueuing ---------------------------------------------------------------------------------------------
 
@@ -436,12 +432,15 @@ class Store:
         """Run the enqueue script on a connection that is kept: a third less time than through the client's pool."""
         if self._line is None:
             self._line = self._front.connection_pool.get_connection()
-        if time.monotonic() - self._line_used_mono > IDLE_CHECK_SECONDS:
-            _drop_if_closed(self._line)
+        kept = self._line._sock is not None
         try:
             return self._run(self._line, "enqueue", *self._enqueue_keys, parts, self._retry)
-        finally:
-            self._line_used_mono = time.monotonic()
+        except redis.ConnectionError:
+            if not kept:
+                raise
+            # As a pool would, but without asking each time whether the server has closed what was kept. Enqueuing twice
+            # does no harm, so it matters not how far the first went.
+            return self._run(self._line, "enqueue", *self._enqueue_keys, parts)
 
     def _run(
         self,
@@ -480,15 +479,6 @@ class Store:
             with contextlib.suppress(RedisError, OSError, ValueError):  # ValueError: fakeredis, under a reader
                 client.connection_pool.disconnect()
         self._line = None
-
-
-def _drop_if_closed(line: Any) -> None:
-    """A server that closed an idle connection has said so by now: connect anew instead of failing a command."""
-    try:
-        if line._sock is not None and line.can_read(0):
-            line.disconnect()
-    except (RedisError, OSError):
-        line.disconnect()
 
 
 def _bulk(parts: list[bytes]) -> bytes:

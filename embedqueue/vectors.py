@@ -32,7 +32,7 @@ def as_rows(answer: Any, count: int, dimensions: int) -> NDArray[np.float32]:
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # an overflow shows as infinity: see faulty_rows
             rows = np.ascontiguousarray(answer, dtype=FLOAT32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise Malformed(f"the embedder's answer is no array of numbers: {error}") from None
     if rows.ndim != 2 or len(rows) != count:
         raise Malformed(f"{count} texts were sent and an answer of shape {rows.shape} came back")

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from .drain import Drain
 from .options import Options
 from .schedule import NEVER, REFRESH_SECONDS, Agenda, backoff_seconds
-from .store import Store
+from .store import Claim, Store
 
 logger = logging.getLogger("embedqueue")
 
@@ -199,15 +199,18 @@ class Worker:
                 alone=calls == 0,
                 urgent=urgent,
             )
-        except BaseException:
+            self._begin(claim)
+        except BaseException:  # nothing of it was sent on its way
             self._lost.append(owner)
             with self._condition:
                 self._agenda.flush = True
                 self._agenda.urgent.update(dict.fromkeys(urgent))
             raise
+
+    def _begin(self, claim: Claim) -> None:
         with self._condition:
             if self._quit:  # stop() may have given back already what we held, and does not know of this
-                self._lost.append(owner)
+                self._lost.append(claim.owner)
                 return
             now = time.monotonic()
             self._agenda.claimed(len(claim.members), claim, now)
@@ -216,8 +219,4 @@ class Worker:
             self._agenda.flush |= claim.company != "any"  # what must travel alone is due as soon as it can
             if claim.members:
                 self._agenda.renew_mono = min(self._agenda.renew_mono, self._renewal())
-        try:
-            self._drain.begin(claim)
-        except BaseException:  # before anything was sent on its way
-            self._lost.append(owner)
-            raise
+        self._drain.begin(claim)

@@ -10,7 +10,7 @@
 -- A success ends a pause that this claim was probing for.
 
 local owner, field, skip, vectors = ARGV[1], ARGV[2], ARGV[3] == "skip", tonumber(ARGV[4])
-local answer, members, keys = {}, {}, {}
+local answer, members, keys, told = {}, {}, {}, {}
 
 for i = FIRST_FURTHER_KEY, #KEYS do
   local at = 5 + vectors + 3 * (i - FIRST_FURTHER_KEY)
@@ -34,6 +34,9 @@ for i = FIRST_FURTHER_KEY, #KEYS do
       keys[#keys + 1] = key
     end
   end
+  if string.sub(word, 1, 7) ~= "refused" then
+    told[#told + 1] = key -- of a stale one, too: whoever waits for it must now ask for the newer text
+  end
   answer[#answer + 1] = word
 end
 
@@ -43,8 +46,8 @@ for at = 1, #members, CHUNK do
   redis.call("HDEL", LATEST, unpack(keys, at, last))
   redis.call("HDEL", CLAIMS, unpack(keys, at, last))
 end
-if #keys > 0 then
-  notice("done", owner, cjson.encode(keys))
+if #told > 0 then
+  notice("done", owner, cjson.encode(told))
 end
 end_probe(owner)
 return answer

@@ -18,7 +18,7 @@ DIMENSIONS = 8
 
 
 class GatedEmbedder:
-    """An embedder in this process. ``hold()`` keeps calls back until ``release()``; ``fault`` is raised by each call."""
+    """An embedder in this process. ``hold()`` keeps calls back until ``release()``; what ``fault`` gives is raised."""
 
     def __init__(self, dimensions: int = DIMENSIONS) -> None:
         self.dimensions = dimensions

@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+import tenacity
 
 from embedqueue import BatchFailed, QueueStopped, TransientError
 from tests.redis.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
@@ -61,7 +62,7 @@ def test_stop_keeps_what_is_paid_for(make_queue, embedder, redis_client):
 
 
 def test_stop_is_idempotent(make_queue):
-    """``stop()`` may be called as often as one likes, by several threads at once, before any start, and by a callback."""
+    """``stop()`` may be called as often as one likes, by several threads, before any start, and by a callback."""
     queue = make_queue(start=False)
     queue.stop()
     queue.stop()
@@ -209,8 +210,6 @@ def test_drain_on_stop_in_time(make_queue, embedder, redis_client, caplog):
 
 def test_drain_on_stop_while_the_provider_fails(make_queue, embedder, redis_client, caplog):
     """``stop(drain=True)`` without a time limit ends when the provider has failed; nothing is lost."""
-    import tenacity
-
     queue = make_queue(retry=tenacity.Retrying(stop=tenacity.stop_after_attempt(1)))
     embedder.fault = lambda texts: TransientError("down")
     future = queue.enqueue("doc:1", "one")
@@ -242,9 +241,7 @@ def test_claim_under_way(make_queue, redis_client):
 
 
 def test_embedder_that_exits(make_queue, embedder, redis_client, caplog):
-    """An embedder that raises SystemExit (or any other exotic error) loses nothing: its items wait and are tried again."""
-    import tenacity
-
+    """An embedder that raises SystemExit, or another exotic error, loses nothing: its items are tried again."""
     queue = make_queue(retry=tenacity.Retrying(stop=tenacity.stop_after_attempt(1)))
     embedder.fault = lambda texts: SystemExit(1)
     future = queue.enqueue("doc:1", "one")

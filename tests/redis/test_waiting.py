@@ -114,8 +114,9 @@ def test_callbacks_that_fail(queue, redis_client, caplog):
     assert in_flight(redis_client) == 0
 
 
-def test_callback_that_waits(queue):
+def test_callback_that_waits(make_queue):
     """A callback may wait for another item of the same call."""
+    queue = make_queue()
     first, second = queue.enqueue_many([("doc:1", "one"), ("doc:2", "two")])
     got = []
     called = threading.Event()
@@ -260,7 +261,8 @@ def test_wait_and_enqueue_at_once(make_queue):
 
 def test_wait_and_slow_redis(make_queue, embedder):
     """``wait`` in a process that only enqueues holds no future's lock while it speaks to Redis."""
-    worker, queue = make_queue(), make_queue(worker=False)
+    make_queue()
+    queue = make_queue(worker=False)
     store = queue._process.store
     real, telling, go_on = store.tell, threading.Event(), threading.Event()
 

@@ -1,0 +1,187 @@
+"""Help for tests of what uses embedqueue: no network, no real Redis, no thread, no sleep.
+
+In a test of a web view::
+
+    queue = eager_queue(embedder := FakeEmbedder())     # put it where the application keeps its queue
+    client.post("/notes", data={"text": "Hello"})
+    assert queue.redis.hget("note:1", "embedding") == embedder.bytes_of("Hello")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tenacity
+from numpy.typing import NDArray
+from redis import Redis
+
+from .crew import Crew
+from .embedders.protocol import Embedder
+from .intake import Pair
+from .process import Process
+from .queue import EmbeddingBatchQueue
+from .vectors import FLOAT32
+from .waiters import EmbeddingFuture
+
+#: Seconds that a held call waits for ``release()`` at most: a forgotten one must not hang a test run.
+PATIENCE_SECONDS = 30.0
+
+Rule = Callable[[Sequence[str]], BaseException | None]
+
+
+class FakeEmbedder:
+    """An embedder without a network: the vector of a text depends on the text alone. Thread-safe.
+
+    Args:
+        dimensions: length of the vectors.
+        rule: gets the texts of each call and answers with the error that it raises, or None.
+
+    Attributes:
+        calls: the texts of each call, in the order of their arrival.
+        arrived: set when a call arrives; ``hold()`` clears it.
+    """
+
+    def __init__(self, dimensions: int = 8, rule: Rule | None = None) -> None:
+        self.dimensions = dimensions
+        self.rule = rule
+        self.calls: list[list[str]] = []
+        self.arrived = threading.Event()
+        self._changed = threading.Condition()  # guards calls and what follows
+        self._errors: list[BaseException] = []
+        self._held = False
+
+    def vector_of(self, text: str) -> NDArray[np.float32]:
+        """The vector of a text, of length 1."""
+        digest = hashlib.shake_256(text.encode("utf-8", "surrogatepass")).digest(4 * self.dimensions)
+        numbers = np.frombuffer(digest, "<i4").astype(np.float64)
+        return (numbers / np.linalg.norm(numbers)).astype(FLOAT32)
+
+    def bytes_of(self, text: str) -> bytes:
+        """The vector of a text as its hash holds it."""
+        return self.vector_of(text).tobytes()
+
+    @property
+    def sent(self) -> Counter[str]:
+        """How often each text was sent."""
+        with self._changed:
+            return Counter(text for texts in self.calls for text in texts)
+
+    def embed_batch(self, texts: Sequence[str], model: str) -> NDArray[np.float32]:
+        """Embed texts; see :class:`embedqueue.Embedder`."""
+        with self._changed:
+            self.calls.append(list(texts))
+            error = self._errors.pop(0) if self._errors else None
+            self.arrived.set()
+            self._changed.notify_all()
+            if not self._changed.wait_for(lambda: not self._held, PATIENCE_SECONDS):
+                raise AssertionError(f"a held call was not released within {PATIENCE_SECONDS:.0f} s")
+        if error is None and self.rule is not None:
+            error = self.rule(texts)
+        if error is not None:
+            raise error
+        return np.stack([self.vector_of(text) for text in texts])
+
+    def fail_with(self, error: BaseException, times: int = 1) -> None:
+        """The next ``times`` calls raise ``error``; they come before the rule."""
+        with self._changed:
+            self._errors += [error] * times
+
+    def hold(self) -> None:
+        """Keep calls in flight from now on: they arrive, are recorded, and wait."""
+        with self._changed:
+            self._held = True
+            self.arrived.clear()
+
+    def release(self) -> None:
+        """Let go what is held, and hold no more."""
+        with self._changed:
+            self._held = False
+            self._changed.notify_all()
+
+    def wait_for_calls(self, count: int, timeout: float = 5.0) -> bool:
+        """Wait until ``count`` calls have arrived; returns whether they have."""
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self.calls) >= count, timeout)
+
+
+class _NoCrew(Crew):
+    """Makes calls in the thread that asks for them."""
+
+    def submit(self, call: Callable[[], None]) -> None:
+        with self._lock:
+            self._unfinished += 1
+        self._serve(call)
+
+
+class EagerQueue(EmbeddingBatchQueue):
+    """A queue without threads: items are embedded, or given up, before ``enqueue`` returns; callbacks run there, too.
+
+    Where the provider fails, futures end with ``BatchFailed`` at once: there is one try, unless a ``retry`` policy is
+    given, and no pause; the item waits for the next ``enqueue`` or ``flush()``.
+
+    Args:
+        embedder: usually a :class:`FakeEmbedder`.
+        redis: any client; kept as an attribute.
+        args: as :class:`embedqueue.EmbeddingBatchQueue` has them, as well as ``options``.
+    """
+
+    def __init__(self, embedder: Embedder, redis: Redis, *args: Any, **options: Any) -> None:
+        one_try = tenacity.Retrying(stop=tenacity.stop_after_attempt(1))
+        super().__init__(embedder, redis, *args, **{"retry": one_try, **options, "worker": True})
+        self.redis = redis
+        self._warned = True  # of a worker that is not started: there is none
+        self._turn = threading.RLock()  # one thread at a time; a callback may enqueue again
+        self._claims = 0  # guarded by the turn
+
+    def flush_now(self) -> None:
+        """Drain in this thread."""
+        process, limits, options = self._ready(), self._process.caller.limits, self._options
+        with self._turn:
+            self.redis.delete(process.store.keys.pause, process.store.keys.pause_level)  # a test has no time to rest
+            while True:
+                self._claims += 1
+                claim = process.store.claim(
+                    f"{process.name}{self._claims}:",
+                    limits.texts,
+                    probe_limit=limits.texts,
+                    lease_seconds=options.lease_seconds,
+                    max_deliveries=options.max_deliveries,
+                    alone=True,
+                )
+                if not claim.members:
+                    return
+                process.drain.begin(claim)
+
+    def _submit(self, pairs: list[Pair]) -> list[EmbeddingFuture]:
+        with self._turn:
+            futures = super()._submit(pairs)
+            self.flush_now()
+        return futures
+
+    def _start_worker(self) -> None:
+        pass
+
+    def _new_process(self) -> Process:
+        process = super()._new_process()
+        process.drain.crew = _NoCrew(lambda: 1, "", lambda: None)
+        return process
+
+
+def eager_queue(embedder: Embedder | None = None, redis: Redis | None = None, **options: Any) -> EagerQueue:
+    """A queue for tests: items are finished when ``enqueue`` returns.
+
+    Args:
+        embedder: by default a :class:`FakeEmbedder`.
+        redis: a client; by default a fake Redis of this queue's own, which needs ``fakeredis[lua]``.
+        options: those of :class:`embedqueue.EmbeddingBatchQueue`.
+    """
+    if redis is None:
+        import fakeredis
+
+        redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+    return EagerQueue(FakeEmbedder() if embedder is None else embedder, redis, **options)

@@ -1,0 +1,196 @@
+"""Another process with a queue of its own, that does what a test tells it, line by line.
+
+The child reads JSON lines from its standard input, runs the code that they hold, and answers on its standard output::
+
+    peer.run("future = queue.enqueue('doc:1', 'hello')")
+    vector = peer.get("future.result(10)")          # waits for the answer
+    answer = peer.ask("future.result(10)")          # does not; the child is busy with it in a thread of its own
+    peer.kill()
+
+Names that the code finds: ``queue``, ``client``, ``embedder``, ``say`` (says a word to the test, see ``Peer.heard``),
+``die`` (SIGKILL to itself) and ``stall`` (says a word and waits for ever).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue as queues
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from typing import Any
+
+#: Longest wait for a child, in seconds.
+PATIENCE_SECONDS = 20.0
+DIMENSIONS = 8
+
+
+class Failed(AssertionError):
+    """The code raised in the child; ``kind`` names the error."""
+
+    def __init__(self, kind: str, trace: str) -> None:
+        super().__init__(trace)
+        self.kind = kind
+
+
+class Answer:
+    """What a child will have answered."""
+
+    def __init__(self) -> None:
+        self._lines: queues.SimpleQueue[dict[str, Any]] = queues.SimpleQueue()
+
+    def put(self, line: dict[str, Any]) -> None:
+        self._lines.put(line)
+
+    def get(self, timeout: float = PATIENCE_SECONDS) -> Any:
+        try:
+            line = self._lines.get(timeout=timeout)
+        except queues.Empty:
+            raise AssertionError("the child does not answer") from None
+        if "error" in line:
+            raise Failed(line["error"], line["trace"])
+        return line["value"]
+
+
+class Peer:
+    """The test's side of a child."""
+
+    def __init__(self, redis_url: str, provider_url: str, **options: Any) -> None:
+        self._errors = tempfile.TemporaryFile("w+b")
+        setup = {"redis": redis_url, "provider": provider_url, "options": options}
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", "-X", "faulthandler", "-m", __name__, json.dumps(setup)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+        )
+        self._answers: dict[int, Answer] = {}
+        self._said: dict[str, Answer] = {}
+        self._lock = threading.Lock()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for raw in self.process.stdout:
+            line = json.loads(raw)
+            with self._lock:
+                place: Any = self._said if "said" in line else self._answers
+                answer = place.setdefault(line.get("said", line.get("number")), Answer())
+            answer.put(line if "number" in line else {"value": None})
+
+    def ask(self, code: str) -> Answer:
+        """Start to evaluate an expression, or to run statements, in a new thread of the child."""
+        with self._lock:
+            number = len(self._answers) + 1
+            answer = self._answers[number] = Answer()
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"number": number, "code": code}).encode() + b"\n")
+        self.process.stdin.flush()
+        return answer
+
+    def get(self, code: str, timeout: float = PATIENCE_SECONDS) -> Any:
+        """Evaluate an expression in the child."""
+        return self.ask(code).get(timeout)
+
+    run = get
+
+    def heard(self, word: str, timeout: float = PATIENCE_SECONDS) -> None:
+        """Wait until the child says this word."""
+        with self._lock:
+            answer = self._said.setdefault(word, Answer())
+        answer.get(timeout)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE_SECONDS)
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = PATIENCE_SECONDS) -> int:
+        """Wait for the end of the child; gives its exit code."""
+        return self.process.wait(timeout)
+
+    def leave(self) -> int:
+        """Let the child end as a program does that reaches its last line; gives its exit code."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return self.wait()
+
+    @property
+    def errors(self) -> str:
+        """What the child wrote to its standard error."""
+        self._errors.seek(0)
+        return self._errors.read().decode()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.kill()
+        for stream in (self.process.stdin, self.process.stdout, self._errors):
+            stream.close()
+
+
+def _answer(line: dict[str, Any]) -> None:
+    with _WRITING:
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+
+
+_WRITING = threading.Lock()
+
+
+def _perform(order: dict[str, Any], names: dict[str, Any]) -> None:
+    try:
+        try:
+            code = compile(order["code"], "<test>", "eval")
+        except SyntaxError:
+            exec(compile(order["code"], "<test>", "exec"), names)
+            value = None
+        else:
+            value = eval(code, names)
+        _answer({"number": order["number"], "value": json.loads(json.dumps(value, default=repr))})
+    except BaseException as error:
+        _answer({"number": order["number"], "error": type(error).__name__, "trace": traceback.format_exc()})
+
+
+def main() -> None:
+    """The child."""
+    import redis
+
+    from embedqueue import EmbeddingBatchQueue, OpenAIEmbedder
+
+    setup = json.loads(sys.argv[1])
+    options = setup["options"]
+    start = options.pop("start", True)
+    client = redis.Redis.from_url(setup["redis"])
+    embedder = OpenAIEmbedder("test-key", setup["provider"], dimensions=DIMENSIONS)
+    queue = EmbeddingBatchQueue(embedder, client, **options)
+    if start:
+        queue.start()
+
+    def say(word: str) -> None:
+        _answer({"said": word})
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def stall(word: str) -> None:
+        say(word)
+        threading.Event().wait()
+
+    names = {"queue": queue, "client": client, "embedder": embedder, "say": say, "die": die, "stall": stall}
+    for line in sys.stdin:
+        order = json.loads(line)
+        if order["code"].startswith("# main thread"):
+            _perform(order, names)
+        else:
+            threading.Thread(target=_perform, args=(order, names), daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()

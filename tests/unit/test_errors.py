@@ -1,0 +1,76 @@
+"""Errors carry facts, survive pickling, and have the bases that users catch."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+import embedqueue
+from embedqueue.errors import (
+    BatchFailed,
+    CallTooLarge,
+    ConfigurationError,
+    EmbedQueueError,
+    InputRejected,
+    ItemRejected,
+    QueueFull,
+    QueueStopped,
+    TransientError,
+)
+
+EXAMPLES = [
+    BatchFailed("down"),
+    ItemRejected("doc:1", "too long"),
+    QueueFull(7),
+    QueueStopped("the queue is stopped"),
+    TransientError("busy", retry_after=2.5, status=503, suspect_input=True),
+    TransientError(),
+    InputRejected("input[3] is empty", index=3, status=400),
+    InputRejected(),
+    CallTooLarge("at most 100", measure="texts", limit=100, status=413),
+    ConfigurationError("no key"),
+]
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("way", [lambda e: pickle.loads(pickle.dumps(e)), copy.copy, copy.deepcopy])
+def test_pickle(error, way):
+    """An error that went through another process has its type, words and facts."""
+    again = way(error)
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert again.args == error.args
+    assert vars(again) == vars(error)
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_words(error):
+    """Each is one of ours and says something."""
+    assert isinstance(error, EmbedQueueError)
+    assert str(error)
+
+
+def test_bases():
+    """The bases that the design promises."""
+    assert issubclass(BatchFailed, RuntimeError)
+    assert issubclass(QueueStopped, RuntimeError)
+    assert issubclass(CallTooLarge, InputRejected)
+    assert not issubclass(InputRejected, TransientError)
+
+
+def test_facts():
+    """What the design promises of each error's attributes."""
+    assert TransientError(retry_after=3).retry_after == 3
+    assert TransientError().retry_after is None
+    assert ItemRejected("doc:1", "why").redis_key == "doc:1"
+    assert ItemRejected("doc:1", "why").reason == "why"
+    assert "why" in str(ItemRejected("doc:1", "why"))
+    assert QueueFull(9).max_pending == 9
+
+
+def test_all_public():
+    """Everything in ``__all__`` is there, and every error of the tree is in it."""
+    assert all(hasattr(embedqueue, name) for name in embedqueue.__all__)
+    assert {type(error).__name__ for error in EXAMPLES} | {"EmbedQueueError"} <= set(embedqueue.__all__)
