@@ -111,7 +111,9 @@ class Agenda:
         return 0.0 if self.failing else self.oldest_mono + self.flush_interval
 
     def claim_limit(self, now: float, call_limit: int, free_calls: int) -> int:
-        """How many items the claim that starts now may take: full calls only, where size alone is the reason.
+        """How many items the claim that starts now may take.
+
+        Where size alone is the reason: full calls only, but at least what made the drain due.
 
         Args:
             now: monotonic seconds.
@@ -122,7 +124,8 @@ class Agenda:
         if self.remaining == 0:
             self.whole = self.flush or self.demand_mono <= now or self._time_mono() <= now
             full_calls = self.waiting - self.waiting % call_limit  # the rest waits for company
-            self.remaining = room if self.whole else full_calls or self.waiting
+            enough = -(-self.max_batch_size // call_limit) * call_limit  # calls that carry what made the drain due
+            self.remaining = room if self.whole else max(full_calls, min(self.waiting, enough))
             self.flush = False
         self.demand_mono = self.linger_end_mono = NEVER
         return min(room, self.remaining)

@@ -60,6 +60,7 @@ local function adopt(member, key, score)
     redis.call("ZREM", INFLIGHT, live)
     redis.call("HDEL", CLAIMS, key)
   end
+  exhume(key)
   redis.call("HSET", LATEST, key, member)
   put(live and place[live] or #members + 1, member, key, score, 0)
 end

@@ -39,20 +39,14 @@ local function known(first, count)
   return keys, redis.call("HMGET", LATEST, unpack(keys))
 end
 
--- A dead letter of a key that is enqueued again is superseded like any older text.
-local function exhume(keys)
-  for i, info in ipairs(redis.call("HMGET", INFO, unpack(keys))) do
-    if info then
-      redis.call("ZREM", DEAD, cjson.decode(info).member)
-      redis.call("HDEL", INFO, keys[i])
-    end
-  end
-end
-
 local function admit(first, count)
   local keys, live = known(first, count)
   if buried then
-    exhume(keys)
+    for i, info in ipairs(redis.call("HMGET", INFO, unpack(keys))) do
+      if info then
+        exhume(keys[i])
+      end
+    end
   end
   local scored, named, n = {}, {}, 0
   for i = 1, count do

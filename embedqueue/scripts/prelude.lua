@@ -62,6 +62,15 @@ local function bury(member, key, score, deliveries, reason)
   end
 end
 
+-- A dead letter of a key that has a newer text is superseded like any older text.
+local function exhume(key)
+  local info = redis.call("HGET", INFO, key)
+  if info then
+    redis.call("ZREM", DEAD, cjson.decode(info).member)
+    redis.call("HDEL", INFO, key)
+  end
+end
+
 -- Whether the holder of a claim is of the same worker as `owner` (both are "WORKER:NUMBER:").
 local function same_worker(holder, owner)
   return string.match(holder, "^[^:]*:") == string.match(owner, "^[^:]*:")

@@ -8,20 +8,24 @@ The child reads JSON lines from its standard input, runs the code that they hold
     peer.kill()
 
 Names that the code finds: ``queue``, ``client``, ``embedder``, ``say`` (says a word to the test, see ``Peer.heard``),
-``die`` (SIGKILL to itself) and ``stall`` (says a word and waits for ever).
+``die`` (SIGKILL to itself) and ``fork`` (does something in a forked child, see there). Code whose first line begins with
+``# main thread`` runs there, everything else in a thread of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue as queues
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 #: Longest wait for a child, in seconds.
@@ -158,6 +162,41 @@ def _perform(order: dict[str, Any], names: dict[str, Any]) -> None:
         _answer({"number": order["number"], "error": type(error).__name__, "trace": traceback.format_exc()})
 
 
+def fork(work: Callable[[], Any], alone: contextlib.AbstractContextManager[Any] | None = None) -> Callable[[], Any]:
+    """Do something in a forked child; gives what waits for its end and answers what it answered.
+
+    Args:
+        work: what the child does.
+        alone: held by the parent while it forks.
+    """
+    reading, writing = os.pipe()
+    with alone or contextlib.nullcontext():
+        pid = os.fork()
+        if pid == 0:
+            try:
+                value = json.dumps(work(), default=repr)
+            except BaseException:
+                value = json.dumps(traceback.format_exc())
+            os.write(writing, value.encode())
+            os._exit(0)
+    os.close(writing)
+
+    def join() -> Any:
+        told = b""
+        while select.select([reading], [], [], PATIENCE_SECONDS)[0]:
+            part = os.read(reading, 65536)
+            told += part
+            if not part:
+                os.close(reading)
+                os.waitpid(pid, 0)
+                return json.loads(told)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        return "the forked child hangs"
+
+    return join
+
+
 def main() -> None:
     """The child."""
     import redis
@@ -179,11 +218,7 @@ def main() -> None:
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def stall(word: str) -> None:
-        say(word)
-        threading.Event().wait()
-
-    names = {"queue": queue, "client": client, "embedder": embedder, "say": say, "die": die, "stall": stall}
+    names = {"queue": queue, "client": client, "embedder": embedder, "say": say, "die": die, "fork": fork}
     for line in sys.stdin:
         order = json.loads(line)
         if order["code"].startswith("# main thread"):

@@ -1,0 +1,116 @@
+"""Programs that end: quickly, silently, and with everything given back that they held."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.processes.peer import PATIENCE_SECONDS
+from tests.processes.test_futures import expected
+
+#: Seconds that a program may take to end while a call hangs: the grace for calls, and the interpreter's own time.
+END_SECONDS = 4.0
+
+
+def _hanging(make_peer, provider):
+    provider.hold()
+    peer = make_peer()
+    peer.run("future = queue.enqueue('doc:1', 'hello')")
+    peer.ask("future.result(60)")
+    assert provider.wait_for_calls(1, PATIENCE_SECONDS)
+    return peer
+
+
+def _given_back(client) -> bool:
+    return (client.zcard("embed_queue:pending"), client.zcard("embed_queue:inflight")) == (1, 0)
+
+
+def test_normal_exit(make_peer, provider, redis_client):
+    """A program that ends while an API call hangs ends at once and without a word; its items are free for others."""
+    peer = _hanging(make_peer, provider)
+    began_mono = time.monotonic()
+    assert peer.leave() == 0
+    assert time.monotonic() - began_mono < END_SECONDS
+    assert _given_back(redis_client)
+    assert redis_client.hlen("embed_queue:claims") == 0
+    assert peer.errors == ""
+
+
+def test_sigterm(make_peer, provider, redis_client):
+    """A server that exits at SIGTERM gives its claims back at once."""
+    peer = _hanging(make_peer, provider)
+    peer.run("# main thread\nimport signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))")
+    peer.signal(signal.SIGTERM)
+    assert peer.wait(END_SECONDS) == 0
+    assert _given_back(redis_client)
+    assert peer.errors == ""
+
+
+def test_stop_in_a_handler(make_peer, provider, redis_client):
+    """A handler that stops the queue, called twice, ends the program."""
+    peer = _hanging(make_peer, provider)
+    peer.run(
+        "# main thread\nimport signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (say('handling'), queue.stop(), sys.exit(0)))"
+    )
+    peer.signal(signal.SIGTERM)
+    peer.heard("handling")
+    peer.signal(signal.SIGTERM)
+    assert peer.wait(END_SECONDS) == 0
+    assert _given_back(redis_client)
+
+
+def test_sigterm_without_a_handler(make_peer, provider, redis_client):
+    """Python ends at SIGTERM without any farewell unless a handler is set: then the lease has to end first."""
+    peer = _hanging(make_peer, provider)
+    peer.signal(signal.SIGTERM)
+    assert peer.wait(END_SECONDS) == -signal.SIGTERM
+    assert redis_client.zcard("embed_queue:inflight") == 1
+    provider.release()
+
+
+def test_exit_of_a_waiting_producer(make_peer):
+    """A producer with unfinished futures and a thread in ``.result()`` ends at once and without a word."""
+    peer = make_peer(worker=False)
+    peer.run("future = queue.enqueue('doc:1', 'hello')")
+    peer.ask("future.result(60)")
+    peer.run("while not queue._process.waiters.any_wanted(): pass")
+    assert peer.leave() == 0
+    assert peer.errors == ""
+
+
+@pytest.mark.parametrize("ending", ["raise SystemExit(3)", "1 / 0", "queue.stop()", "del queue"])
+def test_last_line(redis_server, redis_client, provider, ending):
+    """However a program comes to its end with items in the queue, it ends soon and says nothing of ours."""
+    code = f"""
+import redis
+from embedqueue import EmbeddingBatchQueue, OpenAIEmbedder
+queue = EmbeddingBatchQueue(OpenAIEmbedder("test-key", {provider.openai_url!r}), redis.from_url({redis_server.url!r}))
+queue.start()
+queue.enqueue_many((f"doc:{{i}}", f"text {{i}}") for i in range(200))
+{ending}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    assert done.returncode == {"raise SystemExit(3)": 3, "1 / 0": 1}.get(ending, 0)
+    assert "embedqueue" not in done.stderr.replace("import", "")
+    assert ("ZeroDivisionError" in done.stderr) == (ending == "1 / 0")
+
+
+def test_exit_of_a_multiprocessing_child(make_peer, provider, redis_client):
+    """A worker process made by multiprocessing (fork) gives back what it held when its function returns."""
+    provider.hold()
+    peer = make_peer()
+    code = peer.get("""__import__('multiprocessing').get_context('fork').Process(target=lambda: (
+        queue.enqueue('doc:1', 'hello'), queue.flush_now(), queue._process.store.tell('x', 'y'),
+        [0 for _ in iter(lambda: bool(queue._process.drain.crew.unfinished), True)]
+    )).start()""")
+    assert code is None
+    assert provider.wait_for_calls(1, PATIENCE_SECONDS)
+    peer.run("[child.join(15) for child in __import__('multiprocessing').active_children()]")
+    assert provider.wait_for_calls(2, PATIENCE_SECONDS)  # its parent took it over long before the lease of 60 s
+    provider.release()
+    assert peer.get("queue.enqueue('doc:1', 'hello').result(15)") == expected("hello")

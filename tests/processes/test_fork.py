@@ -1,0 +1,169 @@
+"""Programs that fork, as servers do that load the application first: each process has a queue of its own then."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.processes.peer import PATIENCE_SECONDS
+from tests.processes.test_futures import expected, stored
+
+
+@pytest.fixture
+def busy(make_peer, provider):
+    """A process with futures pending and a call in flight."""
+    provider.hold()
+    peer = make_peer()
+    peer.run("futures = queue.enqueue_many([(f'doc:{i}', f'text {i}') for i in range(10)]); queue.flush_now()")
+    assert provider.wait_for_calls(1, PATIENCE_SECONDS)
+    return peer
+
+
+def test_fork_during_a_call(busy, provider, redis_client):
+    """The forked child works at its first use; the parent keeps its futures and its call, which is paid for once."""
+    busy.run("join = fork(lambda: queue.enqueue('doc:child', 'of the child').result(15))")
+    assert provider.wait_for_calls(2, PATIENCE_SECONDS)  # the child's
+    provider.release()
+    assert busy.get("join()") == expected("of the child")
+    assert busy.get("[f.result(15) for f in futures]") == [expected(f"text {i}") for i in range(10)]
+    assert set(provider.sent.values()) == {1}
+    assert redis_client.hget("doc:child", "embedding") == stored("of the child")
+
+
+def test_child_is_clean(busy):
+    """The child has none of the parent's threads, futures or counts, and starts nothing until it is used."""
+    busy.run(
+        "import threading\n"
+        "join = fork(lambda: [[t.name for t in threading.enumerate() if 'embedqueue' in t.name],"
+        " len(queue._process.waiters), queue.stats().enqueued, queue.closed])"
+    )
+    assert busy.get("join()") == [[], 0, 0, False]
+
+
+@pytest.mark.parametrize("use", [
+    "futures[0].result(15)",
+    "futures[0].exception(15)",
+    "futures[0].add_done_callback(print)",
+    "concurrent.futures.wait(futures, 15)",
+    "next(concurrent.futures.as_completed(futures, 15))",
+])  # fmt: skip
+def test_futures_of_the_parent(busy, provider, use):
+    """A future of the parent does not hang in the child: it says whose it is."""
+    busy.run("import concurrent.futures")
+    busy.run(f"join = fork(lambda: {use}, futures[0]._condition)")
+    assert "QueueStopped: this future was made before a fork" in busy.get("join()")
+    provider.release()
+    assert busy.get("futures[0].result(15)") == expected("text 0")
+
+
+def test_finished_future_of_the_parent(busy, provider):
+    """What a future already holds can be read in the child as well."""
+    provider.release()
+    busy.run("futures[0].result(15)")
+    busy.run("join = fork(lambda: futures[0].result())")
+    assert busy.get("join()") == expected("text 0")
+
+
+def test_fork_with_every_lock_held(busy, provider):
+    """A fork at the worst moment, with each of our locks held by some thread of the parent, leaves no lock shut."""
+    busy.run("""
+import contextlib
+@contextlib.contextmanager
+def locked():
+    p = queue._process
+    with contextlib.ExitStack() as held:
+        for lock in (queue._lock, p._progress, p.waiters._lock, p.intake._lock, p.drain._lock, p.worker._condition,
+                     p.listener._lock, p.demand._condition, p.drain.crew._lock, p.caller._lock):
+            held.enter_context(lock)
+        yield
+join = fork(lambda: queue.enqueue('doc:child', 'of the child').result(15), locked())
+""")
+    provider.release()
+    assert busy.get("join()") == expected("of the child")
+
+
+def test_traffic_in_both(make_peer, provider):
+    """Parent and children work at the same time on connections of their own: no answer goes astray."""
+    peer = make_peer()
+    peer.run("""
+queue.enqueue('doc:first', 'first').result(15)
+def traffic(name):
+    futures = []
+    for i in range(150):
+        futures.append(queue.enqueue(f'doc:{name}:{i}', f'text {name}/{i}'))
+        if i % 10 == 0:
+            futures[-1].result(15)
+    return [future.result(15)[0] for future in futures]
+""")
+    peer.run("joins = [fork(lambda name=name: traffic(name)) for name in range(2)]; mine = traffic('parent')")
+    for name, code in (("parent", "mine"), (0, "joins[0]()"), (1, "joins[1]()")):
+        assert peer.get(code) == [expected(f"text {name}/{i}")[0] for i in range(150)]
+    assert set(provider.sent.values()) == {1}
+
+
+def test_forks_under_traffic(make_peer):
+    """A process that enqueues in four threads forks again and again: each child works."""
+    peer = make_peer()
+    peer.run("""
+import threading
+finish = threading.Event()
+def enqueue(name):
+    i = 0
+    while not finish.is_set():
+        i += 1
+        queue.enqueue(f'doc:{name}:{i % 100}', f'text {i}')
+threads = [threading.Thread(target=enqueue, args=(name,)) for name in range(4)]
+for thread in threads: thread.start()
+""")
+    for i in range(8):
+        peer.run(f"join = fork(lambda: queue.enqueue('doc:child:{i}', 'text of {i}').result(15))")
+        assert peer.get("join()") == expected(f"text of {i}")
+    peer.run("finish.set(); [thread.join(15) for thread in threads]")
+
+
+def test_preload(redis_server, redis_client, provider):
+    """A queue made, started and used before the fork works in the workers, as with gunicorn's preload; all end silently."""
+    code = f"""
+import os, sys, warnings, redis
+from embedqueue import EmbeddingBatchQueue, OpenAIEmbedder
+warnings.simplefilter("ignore")
+embedder = OpenAIEmbedder("test-key", {provider.openai_url!r}, dimensions=8)
+queue = EmbeddingBatchQueue(embedder, redis.from_url({redis_server.url!r})).start()
+queue.enqueue("doc:parent", "parent").result(15)
+for name in range(3):
+    if os.fork() == 0:
+        queue.enqueue(f"doc:{{name}}", f"text {{name}}").result(15)
+        sys.exit(0)  # the whole way out, atexit included
+codes = [os.wait()[1] for _ in range(3)]
+queue.enqueue("doc:parent", "parent again").result(15)
+print(codes)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=3 * PATIENCE_SECONDS)
+    assert (done.stdout, done.stderr, done.returncode) == ("[0, 0, 0]\n", "", 0)
+    assert [redis_client.hget(f"doc:{name}", "embedding") for name in range(3)] == [
+        stored(f"text {name}") for name in range(3)
+    ]
+    assert redis_client.hget("doc:parent", "embedding") == stored("parent again")
+
+
+def test_multiprocessing(make_peer, redis_client):
+    """Children of multiprocessing (fork) use the queue of their parent as if it were theirs."""
+    peer = make_peer()
+    peer.run("""
+import multiprocessing
+def embed(name):
+    return queue.enqueue(f'doc:{name}', f'text {name}').result(15)
+with multiprocessing.get_context('fork').Pool(2) as pool:
+    vectors = pool.map(embed, range(6))
+""")
+    assert peer.get("vectors") == [expected(f"text {name}") for name in range(6)]
+
+
+def test_stopped_before_the_fork(make_peer):
+    """A queue that was stopped before the fork is stopped in the child, and can be started there."""
+    peer = make_peer()
+    peer.run("queue.stop()")
+    peer.run("join = fork(lambda: [queue.closed, queue.start().enqueue('doc:1', 'hello').result(15)])")
+    assert peer.get("join()") == [True, expected("hello")]
