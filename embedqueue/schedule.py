@@ -13,6 +13,8 @@ NEVER = float("inf")
 
 #: Seconds between two looks at Redis by an idle worker, at most.
 REFRESH_SECONDS = 30.0
+#: The same where leases are shorter than that: who holds one may die at any time, and nobody tells.
+LEAST_REFRESH_SECONDS = 5.0
 
 
 class Report(Protocol):

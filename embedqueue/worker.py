@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from .drain import Drain
 from .options import Options
-from .schedule import NEVER, REFRESH_SECONDS, Agenda, backoff_seconds
+from .schedule import LEAST_REFRESH_SECONDS, NEVER, REFRESH_SECONDS, Agenda, backoff_seconds
 from .store import Claim, Store
 
 logger = logging.getLogger("embedqueue")
@@ -50,7 +50,9 @@ class Worker:
         self._call_limit = call_limit
         self._condition = threading.Condition(threading.Lock())
         self._agenda = Agenda(  # guarded by the condition
-            options.flush_interval, options.max_batch_size, min(REFRESH_SECONDS, options.lease_seconds)
+            options.flush_interval,
+            options.max_batch_size,
+            min(REFRESH_SECONDS, max(LEAST_REFRESH_SECONDS, options.lease_seconds)),
         )
         self._thread: threading.Thread | None = None  # guarded by the condition
         self._quit = False  # guarded by the condition

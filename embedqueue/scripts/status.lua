@@ -15,10 +15,12 @@ if ARGV[1] ~= "" then
     end
   end
 end
-local oldest = redis.call("ZRANGE", PENDING, 0, 0, "WITHSCORES")
-local ends = redis.call("ZRANGE", INFLIGHT, 0, 0, "WITHSCORES")
+-- An idle worker asks this a few times a minute: what cannot be there is not asked for.
+local waiting, in_flight, pause_ms = redis.call("ZCARD", PENDING), redis.call("ZCARD", INFLIGHT), redis.call("PTTL", PAUSE)
+local oldest = waiting > 0 and redis.call("ZRANGE", PENDING, 0, 0, "WITHSCORES")[2] or ""
+local lease_end = in_flight > 0 and redis.call("ZRANGE", INFLIGHT, 0, 0, "WITHSCORES")[2] or ""
+local reason = pause_ms ~= -2 and redis.call("GET", PAUSE) or ""
 return {
-  stamp(now), redis.call("ZCARD", PENDING), redis.call("ZCARD", INFLIGHT), redis.call("ZCARD", DEAD),
-  oldest[2] or "", ends[2] or "", redis.call("PTTL", PAUSE), redis.call("GET", PAUSE) or "",
-  redis.call("EXISTS", LEVEL) == 1 and "1" or "0", unfinished,
+  stamp(now), waiting, in_flight, redis.call("ZCARD", DEAD), oldest, lease_end, pause_ms, reason,
+  tostring(redis.call("EXISTS", LEVEL)), unfinished,
 }
