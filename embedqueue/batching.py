@@ -53,6 +53,10 @@ class Limits:
             stated = estimate // 2
         return replace(self, tokens=max(1, min(self.tokens, stated)))
 
+    def narrowed_to(self, other: Limits) -> Limits:
+        """The limits that keep to both."""
+        return Limits(min(self.texts, other.texts), min(self.tokens, other.tokens))
+
 
 def cut(texts: Iterable[str], limits: Limits) -> list[list[str]]:
     """Cut texts into calls, in order, none larger than the limits.
@@ -87,6 +91,7 @@ def split(texts: Sequence[str], culprit: int | None) -> list[list[str]]:
         The culprit and the others, or two halves.
     """
     if culprit is not None and 0 <= culprit < len(texts):
-        return [[*texts[:culprit], *texts[culprit + 1 :]], [texts[culprit]]]
+        # The culprit first: if the others succeed after it, they have spoken for the provider, and no canary is needed.
+        return [[texts[culprit]], [*texts[:culprit], *texts[culprit + 1 :]]]
     middle = len(texts) // 2
     return [list(texts[:middle]), list(texts[middle:])]

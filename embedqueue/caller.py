@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ logger = logging.getLogger("embedqueue")
 #: What a healthy provider can embed: sent when nothing else has proved its health.
 CANARY = "ok"
 TOO_MANY_REQUESTS = 429
+#: Refusals of one errand after which the provider has to prove its health: a call, and both of its halves.
+REFUSALS_BEFORE_CANARY = 3
 
 
 class Unserved(Exception):
@@ -78,7 +81,8 @@ class Caller:
         self._stopping = stopping
         policy = retry or default_retry()
         # Whatever the user's policy says: only what may work later is tried again, and its last error is what counts.
-        policy = policy.copy(retry=tenacity.retry_if_exception_type(TransientError) & policy.retry, reraise=True)
+        retry_if = tenacity.retry_all(tenacity.retry_if_exception_type(TransientError), policy.retry)
+        policy = policy.copy(retry=retry_if, reraise=True, retry_error_callback=None)
         interruptible = policy.sleep in (tenacity.nap.sleep, time.sleep)
         self._patient = policy.copy(sleep=self._rest) if interruptible else policy
         self._once = policy.copy(stop=tenacity.stop_after_attempt(1))
@@ -120,7 +124,13 @@ class Caller:
         _Errand(self, probe, deliver, refuse).run(texts)
 
     def call(self, texts: Sequence[str], policy: tenacity.BaseRetrying) -> Any:
-        """Rows of shape (len(texts), dimensions), each fit to be written."""
+        """Rows of shape (len(texts), dimensions), each fit to be written.
+
+        Raises:
+            TransientError, InputRejected, ConfigurationError: what came in the end.
+            Partial: some rows are fit, others are not.
+            Stopping: the queue stops.
+        """
         try:
             return self._try(texts)  # tenacity costs a quarter of a millisecond: only those pay it who need it
         except TransientError as error:
@@ -131,8 +141,12 @@ class Caller:
                 raise failed.pop()
             return self._try(texts)
 
-        # A copy: a policy counts the attempts of one call, and calls run side by side.
-        return policy.copy()(attempt)
+        try:  # a copy: a policy counts the attempts of one call, and calls run side by side
+            return policy.copy()(attempt)
+        except (TransientError, InputRejected, ConfigurationError, Partial, Stopping):
+            raise
+        except Exception as error:  # of a hook of the user's
+            raise ConfigurationError(f"the retry policy raised {type(error).__name__}: {error}") from error
 
     def _try(self, texts: Sequence[str]) -> Any:
         if self._stopping.is_set():
@@ -143,9 +157,7 @@ class Caller:
         began_mono = time.monotonic()
         try:
             rows = as_rows(self._embedder.embed_batch(texts, self._model), len(texts), self._embedder.dimensions)
-            faulty = [int(i) for i in faulty_rows(rows)]
-            if faulty:
-                raise _Faulty(rows, faulty)
+            faulty = faulty_rows(rows)
         except (TransientError, InputRejected, ConfigurationError) as error:
             self._count_failure()
             if getattr(error, "status", None) == TOO_MANY_REQUESTS:
@@ -158,8 +170,14 @@ class Caller:
             self._count_failure()
             logger.debug("embedqueue: the embedder raised %s", type(error).__name__, exc_info=True)
             raise TransientError(f"{type(error).__name__}: {error}", suspect_input=True) from error
+        if len(faulty) == len(texts):
+            self._count_failure()
+            raise Faulty
         now_mono = self._last_success_mono = time.monotonic()
         self.concurrency.answered(began_mono, now_mono)
+        if len(faulty):
+            self._count_failure()
+            raise Partial(rows, faulty.tolist())
         return rows
 
     def _count_failure(self) -> None:
@@ -185,25 +203,42 @@ class Caller:
         """The policy while a bad text is being isolated."""
         return self._once
 
-    def learn(self, refusal: CallTooLarge, texts: Sequence[str]) -> Limits:
-        """Remember what the provider said of its limits."""
+    def learn(self, limits: Limits) -> None:
+        """Remember limits under which a call was served."""
         with self._lock:
-            self.limits = self.limits.learn(refusal, texts)
-        logger.info("embedqueue: calls hold %d texts and %d tokens from now on", self.limits.texts, self.limits.tokens)
-        return self.limits
+            narrower = self.limits.narrowed_to(limits)
+            if narrower == self.limits:
+                return
+            self.limits = narrower
+        logger.info("embedqueue: calls hold %d texts and %d tokens from now on", narrower.texts, narrower.tokens)
 
 
-class _Faulty(TransientError):
-    """Some rows of an answer must not be written; the others are good."""
+class Faulty(TransientError):
+    """No row of an answer is fit to be written."""
+
+    def __init__(self) -> None:
+        super().__init__("the vector holds NaN or infinity, or is all zeros", suspect_input=True)
+
+
+class Partial(Exception):
+    """Some rows of an answer are not fit to be written; the others are.
+
+    Attributes:
+        rows: all of them.
+        faulty: indices of those that are not, in order.
+    """
 
     def __init__(self, rows: Any, faulty: list[int]) -> None:
-        super().__init__("the vector holds NaN or infinity, or is all zeros", suspect_input=True)
+        super().__init__(f"{len(faulty)} of {len(rows)} vectors hold NaN or infinity, or are all zeros")
         self.rows = rows
         self.faulty = faulty
 
 
 class _Errand:
-    """One call's texts on their way, with everything that its failure may entail."""
+    """One call's texts on their way, with everything that its failure may entail.
+
+    Parts of a refused call are sent level by level: so both halves have spoken before either is cut again.
+    """
 
     def __init__(
         self,
@@ -216,11 +251,22 @@ class _Errand:
         self._probe = probe
         self._deliver = deliver
         self._refuse = refuse
+        self._limits = caller.limits
+        self._parts: deque[tuple[Sequence[str], tenacity.BaseRetrying]] = deque()
+        self._refusals = 0
+        self._refused_mono = 0.0  # when the first refusal came
+        self._blamed: str | None = None  # the text that the provider named last
+        self._misled = False  # it was none of that text's fault
         self._suspects: list[tuple[str, BaseException]] = []
         self._suspected_mono = 0.0
 
     def run(self, texts: Sequence[str]) -> None:
-        self._send(texts, self._caller.patient(self._probe))
+        self._parts.append((texts, self._caller.patient(self._probe)))
+        while self._parts:
+            part, policy = self._parts.popleft()
+            now, *later = cut(part, self._limits)
+            self._parts.extendleft((call, policy) for call in reversed(later))
+            self._send(now, policy)
         # Judged at the end: mostly a neighbour has succeeded by then, and no canary is needed.
         if self._suspects:
             if not self._caller.healthy_since(self._suspected_mono):
@@ -232,55 +278,61 @@ class _Errand:
         began_mono = time.monotonic()
         try:
             rows = self._caller.call(texts, policy)
-        except _Faulty as error:
-            self._part(texts, error, policy)
-        except CallTooLarge as error:
-            if len(texts) == 1:
-                self._suspect(texts[0], error)
-            else:
-                self._resend(cut(texts, self._caller.learn(error, texts)))
+        except Partial as error:
+            self._part(texts, error)
         except InputRejected as error:
-            if len(texts) == 1:
-                self._suspect(texts[0], error)
-            else:
-                self._resend(split(texts, error.index))
+            self._refused(texts, error, policy)
         except TransientError as error:
             self._transient(texts, error, policy, began_mono)
         except ConfigurationError as error:
             raise Unserved(error) from None
         else:
+            self._caller.learn(self._limits)
+            self._misled |= texts == [self._blamed]
             self._deliver(texts, [row.tobytes() for row in rows])
 
-    def _resend(self, parts: Sequence[Sequence[str]]) -> None:
-        for part in parts:
-            self._send(part, self._caller.once())
-
-    def _part(self, texts: Sequence[str], error: _Faulty, policy: tenacity.BaseRetrying) -> None:
-        """Good rows are delivered; the others are their texts' fault if any row was good."""
+    def _part(self, texts: Sequence[str], error: Partial) -> None:
+        """Good rows are delivered; the texts of the others are sent again."""
         faulty = set(error.faulty)
         good = [i for i in range(len(texts)) if i not in faulty]
-        if good:
-            self._deliver([texts[i] for i in good], [error.rows[i].tobytes() for i in good])
-        if policy is self._caller.once():
-            self._send([texts[i] for i in error.faulty], self._caller.patient(False))
-            return
-        for i in error.faulty:
-            if good:
-                self._refuse(texts[i], str(error))
-            else:
-                self._suspect(texts[i], error)
+        self._deliver([texts[i] for i in good], [error.rows[i].tobytes() for i in good])
+        self._parts.append(([texts[i] for i in error.faulty], self._caller.patient(False)))
+
+    def _refused(self, texts: Sequence[str], error: InputRejected, policy: tenacity.BaseRetrying) -> None:
+        self._refusals += 1
+        if self._refusals == 1:
+            self._refused_mono = time.monotonic()
+        if self._refusals == REFUSALS_BEFORE_CANARY and not self._caller.healthy_since(self._refused_mono):
+            raise Unserved(error) from None  # it refuses everything: no use to cut on
+        if len(texts) == 1:
+            self._suspect(texts[0], error)
+        elif isinstance(error, CallTooLarge):
+            self._limits = self._limits.learn(error, texts)
+            self._parts.appendleft((texts, policy))  # to be cut
+        else:
+            culprit = None if self._misled else error.index
+            self._blamed = texts[culprit] if culprit is not None and 0 <= culprit < len(texts) else None
+            self._parts.extend((part, policy) for part in split(texts, culprit))
 
     def _transient(
         self, texts: Sequence[str], error: TransientError, policy: tenacity.BaseRetrying, began_mono: float
     ) -> None:
+        once = self._caller.once()
+        if isinstance(error, Faulty):  # the provider has told the texts apart: nothing to cut
+            if policy is once:
+                self._parts.append((texts, self._caller.patient(False)))
+            else:
+                for text in texts:
+                    self._suspect(text, error)
+            return
         # While a pause is being probed, a failure without a status may be a text's too: else it would block for ever.
         suspicious = error.suspect_input or (self._probe and error.status is None)
         if not suspicious or not self._caller.healthy_since(began_mono):
             raise Unserved(error) from None
         if len(texts) > 1:
-            self._resend(split(texts, None))
-        elif policy is self._caller.once():
-            self._send(texts, self._caller.patient(False))  # before a text is blamed, every try that it may have
+            self._parts.extend((part, once) for part in split(texts, None))
+        elif policy is once:
+            self._parts.append((texts, self._caller.patient(False)))  # before a text is blamed, every try it may have
         else:
             self._suspect(texts[0], error)
 

@@ -23,7 +23,7 @@ Pair = tuple[str, bytes]
 class _Commit:
     """What one caller wants written, and what became of it."""
 
-    __slots__ = ("entries", "error", "futures", "gate", "leads", "pairs")
+    __slots__ = ("entries", "error", "futures", "gate", "group", "pairs", "written")
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self.pairs = pairs
@@ -31,7 +31,13 @@ class _Commit:
         self.entries: list[Waiting] = []  # those that this commit created
         self.error: BaseException | None = None
         self.gate: threading.Lock | None = None  # a follower sleeps on it
-        self.leads = False
+        self.group: Sequence[_Commit] = ()  # for whom this one writes, itself included
+        self.written = False  # whether it has written for them
+
+    def wake(self) -> None:
+        """Let its caller go on. Twice does no harm; under the intake's lock."""
+        if self.gate is not None and self.gate.locked():
+            self.gate.release()
 
 
 class Intake:
@@ -67,7 +73,7 @@ class Intake:
         self._enqueued = enqueued
         self._lock = threading.Lock()
         self._line: list[_Commit] = []  # those who arrived while somebody leads; guarded by the lock
-        self._led = False  # guarded by the lock
+        self._leader: _Commit | None = None  # guarded by the lock
 
     def submit(self, pairs: Sequence[Pair]) -> list[EmbeddingFuture]:
         """Make pairs durable; returns their futures, in order. An empty member stands for a blank text.
@@ -77,73 +83,60 @@ class Intake:
             redis.RedisError: nothing of them is known to be accepted.
         """
         commit = _Commit(pairs)
-        with self._lock:
-            if self._led:
-                commit.gate = threading.Lock()
+        try:
+            self._arrive(commit)
+            if commit.gate is not None:
                 commit.gate.acquire()
-                self._line.append(commit)
-            else:
-                self._led = commit.leads = True
-        if commit.gate is not None:
-            self._follow(commit)
-        if commit.leads:
-            self._lead(commit)
+            if self._leader is commit:
+                self._gather(commit)
+                self._write(commit.group)
+                commit.written = True
+                self._depart(commit)
+        except BaseException as error:  # Ctrl-C included, at whatever instruction: the line must not break
+            self._depart(commit, error)
+            raise
         if commit.error is not None:
             raise commit.error
         return commit.futures
 
-    def _follow(self, commit: _Commit) -> None:
-        assert commit.gate is not None
-        try:
-            commit.gate.acquire()
-        except BaseException:  # KeyboardInterrupt: leave the line without breaking it
-            with self._lock:
-                if commit in self._line and not commit.leads:
-                    self._line.remove(commit)
-                elif commit.leads:
-                    self._line.remove(commit)
-                    self._hand_over()
-            raise
-
-    def _lead(self, commit: _Commit) -> None:
-        group = [commit]
+    def _arrive(self, commit: _Commit) -> None:
         with self._lock:
-            if self._line:
-                self._line = self._join(group, [other for other in self._line if other is not commit])
-        try:
-            self._write(group)
-        except BaseException as error:
-            for other in group:
-                other.error = error if other is commit else _for_follower(error)
-                self._waiters.forget(other.entries)
-        finally:
-            with self._lock:
-                self._hand_over()
-            for other in group:
-                if other.gate is not None and other is not commit:
-                    other.gate.release()
+            if self._leader is None:
+                self._leader = commit
+            else:
+                commit.gate = threading.Lock()
+                commit.gate.acquire()
+                self._line.append(commit)
 
-    def _join(self, group: list[_Commit], arrived: list[_Commit]) -> list[_Commit]:
-        """Let those who have arrived join, as many as one round trip bears; answers who stays in line."""
-        size = len(group[0].pairs)
-        for joined, other in enumerate(arrived):
-            size += len(other.pairs)
-            if size > GROUP_LIMIT:
-                return arrived[joined:]
-            group.append(other)
-        return []
+    def _gather(self, leader: _Commit) -> None:
+        """Let those who have arrived join the leader, as many as one round trip bears."""
+        with self._lock:
+            joined, size = 0, len(leader.pairs)
+            for other in self._line:
+                size += len(other.pairs)
+                if size > GROUP_LIMIT:
+                    break
+                joined += 1
+            leader.group, self._line = (leader, *self._line[:joined]), self._line[joined:]
 
-    def _hand_over(self) -> None:
-        """Under the lock: the next in line leads, or nobody."""
-        if self._line:
-            successor = self._line[0]
-            successor.leads = True
-            assert successor.gate is not None
-            successor.gate.release()
-        else:
-            self._led = False
+    def _depart(self, commit: _Commit, error: BaseException | None = None) -> None:
+        """Leave the line, whatever one did in it; a leader hands it to the next. Twice does no harm."""
+        with self._lock:
+            if self._leader is not commit:
+                self._line = [other for other in self._line if other is not commit]
+            else:
+                if error is not None and not commit.written:
+                    for other in commit.group:
+                        other.error = error if other is commit else _for_follower(error)
+                        self._waiters.forget(other.entries)
+                self._leader, self._line = (self._line[0], self._line[1:]) if self._line else (None, [])
+            for other in commit.group:
+                if other is not commit:
+                    other.wake()
+            if self._leader is not None:
+                self._leader.wake()
 
-    def _write(self, group: list[_Commit]) -> None:
+    def _write(self, group: Sequence[_Commit]) -> None:
         for commit in group:
             self._register(commit)
         if self._max_pending is None:

@@ -222,14 +222,18 @@ class History(RuleBasedStateMachine):
             members = {info["member"].encode() for info in infos}
             assert members == set(self.client.zrange("embed_queue:dead", 0, -1))
             for member in members:
-                assert self.newest[decode_member(member).redis_key] == member, "a superseded text is still a dead letter"
+                assert self.newest[decode_member(member).redis_key] == member, (
+                    "a superseded text is still a dead letter"
+                )
 
 
 @pytest.mark.timeout(120)
 def test_the_invariants_hold_in_every_history(redis_client):
     """No order of enqueues, claims, writes, deaths and pauses loses an item or lets an old text win."""
     machine = type("HistoryOnRedis", (History,), {"client": redis_client})
-    run_state_machine_as_test(machine, settings=settings(max_examples=200, stateful_step_count=50, deadline=None, phases=PHASES))
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=200, stateful_step_count=50, deadline=None, phases=PHASES)
+    )
 
 
 @pytest.mark.timeout(120)

@@ -1,0 +1,259 @@
+"""Futures by key, without Redis: who gets which end, and that only those wait who care."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import gc
+import threading
+from concurrent.futures import CancelledError
+
+import pytest
+
+from embedqueue.errors import BatchFailed, ItemRejected, QueueStopped
+from embedqueue.item import encode_member
+from embedqueue.waiters import EmbeddingFuture, Waiters
+
+ONE, TWO = b"\0\0\x80?", b"\0\0\0@"  # 1.0 and 2.0
+
+
+def member(redis_key="a", text="text"):
+    return encode_member(redis_key, text)
+
+
+@pytest.fixture
+def wanted():
+    return []
+
+
+@pytest.fixture
+def waiters(wanted):
+    return Waiters(wanted.append)
+
+
+def enter(waiters, *pairs):
+    """Register and commit; the futures."""
+    futures, entries = waiters.register([(redis_key, member(redis_key, text)) for redis_key, text in pairs])
+    waiters.commit(entries)
+    return futures
+
+
+def test_written(waiters):
+    """A written vector ends the future with floats, and leaves nothing behind."""
+    [future] = enter(waiters, ("a", "text"))
+    assert waiters.written("a", member(), ONE)
+    assert future.result(0) == [1.0]
+    assert type(future.result(0)) is list
+    assert future.result(0) is future.result(0)
+    assert len(waiters) == 0
+
+
+def test_same_text(waiters):
+    """The same key and text while unfinished is the same future; afterwards it is a new one."""
+    [first], [again] = enter(waiters, ("a", "text")), enter(waiters, ("a", "text"))
+    assert first is again
+    waiters.written("a", member(), ONE)
+    [later] = enter(waiters, ("a", "text"))
+    assert later is not first
+    assert not later.done()
+
+
+def test_newer_text(waiters):
+    """A newer text's vector ends all futures of the key, an older text's only those before it."""
+    [old], [new] = enter(waiters, ("a", "old")), enter(waiters, ("a", "new"))
+    assert old is not new
+    waiters.written("a", member("a", "old"), ONE)
+    assert old.result(0) == [1.0]
+    assert not new.done()
+    waiters.written("a", member("a", "new"), TWO)
+    assert new.result(0) == [2.0]
+    [old], [new] = enter(waiters, ("a", "old")), enter(waiters, ("a", "new"))
+    waiters.written("a", member("a", "new"), TWO)
+    assert old.result(0) == new.result(0) == [2.0]
+
+
+def test_text_that_comes_back(waiters):
+    """A, then B, then A again: the second A is not the first one's future, and its vector ends all three."""
+    [first], [other], [second] = enter(waiters, ("a", "A")), enter(waiters, ("a", "B")), enter(waiters, ("a", "A"))
+    assert first is not second
+    assert waiters.written("a", member("a", "A"), ONE)
+    assert [future.result(0) for future in (first, other, second)] == [[1.0]] * 3
+
+
+def test_unknown_text(waiters):
+    """A vector of a text that nobody here waits for ends nobody: which text came first, only Redis knows."""
+    [future] = enter(waiters, ("a", "ours"))
+    assert not waiters.written("a", member("a", "theirs"), ONE)
+    assert not future.done()
+    assert waiters.written("b", member("b"), ONE)
+
+
+def test_fail(waiters):
+    """A failed call ends its own keys, or all; each future has the error."""
+    a, b, c = enter(waiters, ("a", "t"), ("b", "t"), ("c", "t"))
+    waiters.fail(["a", "nobody"], BatchFailed("down"))
+    with pytest.raises(BatchFailed, match="down"):
+        a.result(0)
+    assert not b.done()
+    waiters.fail(None, BatchFailed("still down"))
+    assert isinstance(b.exception(0), BatchFailed)
+    assert isinstance(c.exception(0), RuntimeError)
+    assert len(waiters) == 0
+
+
+def test_uncommitted_is_spared(waiters):
+    """Nobody ends a future whose enqueue is not through: what Redis says is older than it."""
+    [future], entries = waiters.register([("a", member())])
+    waiters.fail(None, BatchFailed("down"))
+    assert waiters.snapshot() == {}
+    assert not future.done()
+    waiters.commit(entries)
+    assert list(waiters.snapshot()) == ["a"]
+
+
+def test_resolve_once(waiters):
+    """An entry ends once, whoever comes second; a snapshot that is old by now harms nobody."""
+    [future] = enter(waiters, ("a", "text"))
+    entries = waiters.snapshot()["a"]
+    waiters.written("a", member(), ONE)
+    waiters.resolve("a", entries, ItemRejected("a", "late"))
+    assert future.result(0) == [1.0]
+    [later] = enter(waiters, ("a", "text"))
+    waiters.resolve("a", entries, TWO)
+    assert not later.done()
+
+
+def test_forget(waiters):
+    """What never reached Redis leaves no trace."""
+    _, entries = waiters.register([("a", member())])
+    waiters.forget(entries)
+    assert len(waiters) == 0
+
+
+def test_cancelled(waiters):
+    """A cancelled future is left alone, and the next enqueue of its text makes a new one."""
+    [future] = enter(waiters, ("a", "text"))
+    assert future.cancel()
+    assert future.cancel() is True
+    [again] = enter(waiters, ("a", "text"))
+    assert again is not future
+    waiters.written("a", member(), ONE)
+    assert again.result(0) == [1.0]
+    with pytest.raises(CancelledError):
+        future.result(0)
+
+
+def test_cancel_after_the_end(waiters):
+    """A future that has ended cannot be cancelled."""
+    [future] = enter(waiters, ("a", "text"))
+    waiters.written("a", member(), ONE)
+    assert not future.cancel()
+    assert future.result(0) == [1.0]
+
+
+def test_cancel_all(waiters):
+    """A stopping queue cancels everything, whatever a callback raises, and takes no more."""
+    futures = enter(waiters, ("a", "t"), ("b", "t"))
+    ended = []
+    futures[0].add_done_callback(lambda future: 1 / 0)
+    futures[1].add_done_callback(ended.append)
+    waiters.cancel_all()
+    assert all(future.cancelled() for future in futures)
+    assert ended == [futures[1]]
+    with pytest.raises(QueueStopped):
+        waiters.register([("c", member("c"))])
+
+
+@pytest.mark.parametrize("wait", ["result", "exception", "wait", "as_completed"])
+def test_demand(waiters, wanted, wait):
+    """Waiting in any way tells that the item is wanted; looking does not."""
+    [future] = enter(waiters, ("a", "text"))
+    future.done()
+    future.running()
+    future.cancelled()
+    future.add_done_callback(lambda _: None)
+    assert wanted == []
+    with pytest.raises(TimeoutError):
+        if wait == "wait":
+            assert concurrent.futures.wait([future], 0).not_done
+            raise TimeoutError
+        if wait == "as_completed":
+            next(concurrent.futures.as_completed([future], 0))
+        getattr(future, wait)(timeout=0)
+    assert set(wanted) == {"a"}
+
+
+def test_no_demand_for_what_is_done(waiters, wanted):
+    """A finished future makes nothing urgent."""
+    [future] = enter(waiters, ("a", "text"))
+    waiters.written("a", member(), ONE)
+    assert future.result() == [1.0]
+    assert future.exception() is None
+    concurrent.futures.wait([future])
+    assert wanted == []
+
+
+def test_wanted_entries(waiters):
+    """Only what is waited for is swept for those who wait."""
+    kept = enter(waiters, ("a", "t"), ("b", "t"))
+    assert not waiters.any_wanted()
+    assert waiters.mark_wanted("b") == member("b", "t")
+    assert waiters.mark_wanted("nobody") is None
+    assert waiters.any_wanted()
+    assert list(waiters.snapshot(wanted=True)) == ["b"]
+    assert set(waiters.snapshot()) == {"a", "b"}
+    assert len(waiters.futures()) == len(kept) == 2
+
+
+def test_dropped_future(waiters):
+    """A future that nobody holds is forgotten; one with a callback is kept until it ends."""
+    ended = []
+    enter(waiters, ("a", "t"))
+    enter(waiters, ("b", "t"))[0].add_done_callback(lambda future: ended.append(future.result()))
+    gc.collect()
+    assert len(waiters) == 1
+    waiters.written("a", member("a", "t"), ONE)
+    waiters.written("b", member("b", "t"), TWO)
+    assert ended == [[2.0]]
+
+
+def test_callbacks_may_come_back(waiters):
+    """A callback that enqueues, waits or looks runs without the registry's lock."""
+    [future] = enter(waiters, ("a", "t"))
+    seen = []
+    future.add_done_callback(lambda done: seen.extend(enter(waiters, ("a", "t"), ("b", "t"))))
+    done = threading.Event()
+
+    def write():
+        waiters.written("a", member("a", "t"), ONE)
+        done.set()
+
+    threading.Thread(target=write, daemon=True).start()
+    assert done.wait(5)
+    assert seen[0] is not future
+    assert len(waiters) == 2
+
+
+def test_a_future_of_nobody():
+    """A future can be made and ended without a queue: that of a blank text."""
+    future = EmbeddingFuture()
+    future.set_result(ONE)
+    assert future.result() == [1.0]
+    assert future.exception() is None
+
+
+def test_many_threads(waiters):
+    """Registering, ending and dropping from many threads at once loses no future and ends each once."""
+    ended = []
+
+    def work(name):
+        for i in range(200):
+            key = f"{name % 4}:{i}"
+            [future] = enter(waiters, (key, str(name)))
+            future.add_done_callback(lambda future: ended.append(id(future)))
+            waiters.written(key, member(key, str(name)), ONE)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for result in [pool.submit(work, name) for name in range(8)]:
+            result.result(30)
+    assert len(ended) == 8 * 200
+    assert len(waiters) == 0
