@@ -48,12 +48,17 @@ class Concurrency:
             return
         seconds = ended_mono - began_mono
         with self._lock:
+            if began_mono < self._cut_mono:
+                return  # how long it took tells of the limit before
             known = self._typical_seconds or seconds
             self._typical_seconds = (1 - NEWEST) * known + NEWEST * seconds
-            self._best_seconds = min(self._best_seconds, self._typical_seconds)
             if self._typical_seconds > SLOW_FACTOR * self._best_seconds:
-                self._cut(began_mono, ended_mono)
-                return
+                if self._limit > FIRST_LIMIT:
+                    self._cut(began_mono, ended_mono)
+                    return
+                # So few calls are no crowd: the provider itself has become slower, and what was known is void.
+                self._best_seconds, self._ceiling = self._typical_seconds, MOST
+            self._best_seconds = min(self._best_seconds, self._typical_seconds)
             if self._limit < self._ceiling:
                 self._limit = min(self._ceiling, self._limit + 1 / self._limit)
                 return

@@ -20,10 +20,13 @@ IDLE_SECONDS = 30.0
 class Crew:
     """Runs calls side by side, on threads that start when needed and end when idle.
 
+    A call that has its answer makes room for the next one while its vectors are being written; so there may be twice as
+    many threads as calls in flight.
+
     Args:
-        size: tells how many calls may run at a time.
+        size: tells how many calls may be in flight at a time.
         name: what the threads are called.
-        finished: called in the crew's thread after each call.
+        finished: called in the crew's thread when a call has its answer, and when it is back.
     """
 
     def __init__(self, size: Callable[[], int], name: str, finished: Callable[[], None]) -> None:
@@ -34,7 +37,10 @@ class Crew:
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._threads = 0  # guarded by the lock
         self._unfinished = 0  # calls submitted and not back; guarded by the lock
-        self._all_back = threading.Condition(self._lock)
+        self._asking = 0  # those of them that wait for an answer; guarded by the lock
+        self._answered = 0  # those of them that have it; guarded by the lock
+        self._moved = threading.Condition(self._lock)
+        self._mine = threading.local()  # whether the call of this thread is asking
 
     @property
     def unfinished(self) -> int:
@@ -44,13 +50,13 @@ class Crew:
     @property
     def free(self) -> int:
         """Calls that may start at once."""
-        return max(0, self._size() - self._unfinished)
+        return max(0, self._size() - (self._unfinished - self._answered))
 
     def submit(self, call: Callable[[], None]) -> None:
         """Run ``call`` as soon as a thread is free. It handles its own errors."""
         with self._lock:
             self._unfinished += 1
-            hire = self._threads < min(self._size(), self._unfinished)
+            hire = self._threads < min(2 * self._size(), self._unfinished)
             if hire:
                 self._threads += 1
         self._calls.put(call)
@@ -59,8 +65,18 @@ class Crew:
 
     def wait(self, timeout: float) -> bool:
         """Wait until every call is back; returns whether that is so."""
-        with self._all_back:
-            return self._all_back.wait_for(lambda: self._unfinished == 0, timeout)
+        with self._moved:
+            return self._moved.wait_for(lambda: self._unfinished == 0, timeout)
+
+    def answered(self) -> None:
+        """The call of this thread has its answer: the next one may start while this one is written."""
+        if getattr(self._mine, "asking", False):
+            self._mine.asking = False
+            with self._moved:
+                self._asking -= 1
+                self._answered += 1
+                self._moved.notify_all()
+            self._finished()
 
     def _hire(self) -> None:
         try:
@@ -87,11 +103,20 @@ class Crew:
             del call  # an idle thread holds no texts
 
     def _serve(self, call: Callable[[], None]) -> None:
+        with self._moved:
+            self._moved.wait_for(lambda: self._asking < self._size())
+            self._asking += 1
+        self._mine.asking = True
         try:
             call()
         except BaseException:
             logger.exception("embedqueue: a call ended in a way that it should not")
-        with self._all_back:
+        with self._moved:
+            if self._mine.asking:
+                self._asking -= 1
+            else:
+                self._answered -= 1
             self._unfinished -= 1
-            self._all_back.notify_all()
+            self._moved.notify_all()
+        self._mine.asking = False
         self._finished()

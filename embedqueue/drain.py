@@ -215,6 +215,8 @@ class Drain:
         self, call: _Call, texts: Sequence[str], kept: Callable[[Sequence[str], Sequence[bytes]], None] | None = None
     ) -> None:
         def deliver(served: Sequence[str], vectors: Sequence[bytes]) -> None:
+            if len(served) == len(texts):
+                self.crew.answered()  # the usual case: nothing more will be asked for this call
             if kept is not None:
                 kept(served, vectors)
             self._deliver(call, call.owner, served, vectors)

@@ -91,6 +91,7 @@ class EmbeddingBatchQueue:
         self._redis = redis
         self._lock = threading.RLock()  # guards starting and stopping; a signal's handler may stop() inside of either
         self._closed = False
+        self._shut = False  # whether stop() has come to its end
         self._started = False
         self._warned = False
         self._looked = False
@@ -168,10 +169,11 @@ class EmbeddingBatchQueue:
                 self._drain_all(timeout)
         finally:
             with self._lock:
-                if not self._closed:
+                if not (self._closed and self._shut):
                     self._closed = True
-                    self._started = False
+                    self._started = self._shut = False
                     self._shut_down(deadline_mono)
+                    self._shut = True  # not before: a signal's handler may have raised meanwhile
 
     def _drain_all(self, timeout: float | None) -> None:
         try:
@@ -373,7 +375,15 @@ class EmbeddingBatchQueue:
         Args:
             limit: how many at most.
             offset: how many of the latest to leave out.
+
+        Raises:
+            ValueError: a negative limit or offset.
+            redis.RedisError: Redis cannot be reached; so with the next two.
         """
+        if limit < 0 or offset < 0:
+            raise ValueError("limit and offset must not be negative")
+        if limit == 0:
+            return []
         store = self._process.store
         found = store.dead_letters(limit, offset)
         names: list[str | bytes] = []
@@ -396,25 +406,25 @@ class EmbeddingBatchQueue:
             )
         return letters
 
-    def retry_dead(self, redis_keys: str | Iterable[str] | None = None) -> int:
+    def retry_dead(self, redis_keys: str | bytes | Iterable[str | bytes] | None = None) -> int:
         """Put dead letters back to the end of the queue.
 
         Args:
-            redis_keys: whose; None for all.
+            redis_keys: whose, one or many; the ``member`` of a letter that has no redis_key; None for all.
 
         Returns:
             How many were put back.
         """
         return self._process.store.retry_dead(self._dead_names(redis_keys))
 
-    def discard_dead(self, redis_keys: str | Iterable[str] | None = None) -> int:
+    def discard_dead(self, redis_keys: str | bytes | Iterable[str | bytes] | None = None) -> int:
         """Drop dead letters for good. Arguments and answer as with :meth:`retry_dead`."""
         return self._process.store.discard_dead(self._dead_names(redis_keys))
 
-    def _dead_names(self, redis_keys: str | Iterable[str] | None) -> list[str | bytes]:
+    def _dead_names(self, redis_keys: str | bytes | Iterable[str | bytes] | None) -> list[str | bytes]:
         if redis_keys is None:
             return list(self._process.store.dead_names())
-        return [redis_keys] if isinstance(redis_keys, str) else list(redis_keys)
+        return [redis_keys] if isinstance(redis_keys, str | bytes) else list(redis_keys)
 
     def _warn_of_data_loss(self) -> None:
         """One look at how Redis is set up: what was durable a moment ago must not vanish in silence."""
@@ -432,6 +442,8 @@ class EmbeddingBatchQueue:
 
 def _two(item: tuple[str, str]) -> tuple[str, str]:
     try:
+        if isinstance(item, str | bytes):  # two letters are no pair
+            raise TypeError
         redis_key, text = item
     except (TypeError, ValueError):
         raise TypeError(f"enqueue_many takes (redis_key, text) pairs, not {type(item).__name__}") from None

@@ -14,6 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+try:  # in the extra "fast": a tenth of the time, which is a third of what a full call costs this process
+    from pybase64 import b64decode
+
+    def _unpack(vector: str) -> bytes:
+        return b64decode(vector, validate=True)
+
+except ImportError:
+
+    def _unpack(vector: str) -> bytes:
+        return binascii.a2b_base64(vector, strict_mode=True)
+
+
 #: How OpenAI's format packs a vector into base64 (PROVIDERS.md, section 4).
 PACKED = np.dtype("<f4")
 
@@ -120,7 +132,7 @@ def _stack(vectors: Sequence[Any]) -> NDArray[np.float32]:
 
 def _unpacked(vectors: Sequence[Any]) -> NDArray[np.float32]:
     try:
-        packed = [binascii.a2b_base64(vector, strict_mode=True) for vector in vectors]
+        packed = [_unpack(vector) for vector in vectors]
     except (TypeError, ValueError):
         packed = []
     width = len(packed[0]) if packed else 0

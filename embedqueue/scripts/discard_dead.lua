@@ -7,7 +7,7 @@ for _, name in ipairs(ARGV) do
   local info = redis.call("HGET", INFO, name)
   if info then
     redis.call("HDEL", INFO, name)
-    redis.call("ZREM", DEAD, cjson.decode(info).member)
+    redis.call("ZREM", DEAD, cjson.decode(info).member or name)
     dropped = dropped + 1
   end
 end

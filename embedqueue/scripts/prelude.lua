@@ -6,7 +6,7 @@
 --   3 latest HASH      redis_key -> its one live member
 --   4 claims HASH      redis_key -> "score deliveries owner"; no owner while the item is pending again
 --   5 dead ZSET        member -> when it was given up
---   6 dead:info HASH   redis_key (the member itself where it has none) -> JSON: member, reason, deliveries, score
+--   6 dead:info HASH   redis_key -> JSON: member, reason, deliveries, score; member -> the same, where it is not ours
 --   7 events STREAM    kind, by (the worker that tells), body (JSON list of redis_keys, or a word)
 --   8 pause STRING     exists: nobody claims; "probe OWNER" while one call tests the provider
 --   9 pause:level STRING   how often in a row the provider failed
@@ -50,12 +50,18 @@ local function parse(claim)
   return score, tonumber(deliveries or 0), owner or ""
 end
 
--- Make a dead letter of a member; key is nil where it is not our JSON.
-local function bury(member, key, score, deliveries, reason)
+-- Make a dead letter of a member; key is nil where it is not our JSON. `foreign`: it only looks like ours here.
+local function bury(member, key, score, deliveries, reason, foreign)
   redis.call("ZREM", PENDING, member)
   redis.call("ZREM", INFLIGHT, member)
   redis.call("ZADD", DEAD, stamp(now), member)
-  redis.call("HSET", INFO, key or member, cjson.encode({ member = member, reason = reason, deliveries = deliveries, score = score }))
+  local info = { reason = reason, deliveries = deliveries, score = score }
+  if key and not foreign then
+    info.member = member
+    redis.call("HSET", INFO, key, cjson.encode(info))
+  else
+    redis.call("HSET", INFO, member, cjson.encode(info)) -- it may be no UTF-8, so that JSON could not hold it
+  end
   if key and redis.call("HGET", LATEST, key) == member then
     redis.call("HDEL", LATEST, key)
     redis.call("HDEL", CLAIMS, key)

@@ -12,8 +12,9 @@ for i = 2, #ARGV, 2 do
     local key = key_of(member)
     local score, deliveries, holder = parse(key and redis.call("HGET", CLAIMS, key))
     if not key or same_worker(holder, owner) then
-      bury(member, key, score or stamp(now), deliveries, ARGV[i + 1])
-      keys[#keys + 1] = key
+      local foreign = string.sub(ARGV[i + 1], 1, 12) == "not our JSON" -- Lua takes for text what is no UTF-8
+      bury(member, key, score or stamp(now), deliveries, ARGV[i + 1], foreign)
+      keys[#keys + 1] = not foreign and key or nil
       word = "dead"
     end
   end

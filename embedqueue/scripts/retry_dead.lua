@@ -7,7 +7,7 @@ local back = 0
 for _, name in ipairs(ARGV) do
   local info = redis.call("HGET", INFO, name)
   if info then
-    local member = cjson.decode(info).member
+    local member = cjson.decode(info).member or name
     redis.call("HDEL", INFO, name)
     redis.call("ZREM", DEAD, member)
     local key = key_of(member)

@@ -8,7 +8,7 @@ The child reads JSON lines from its standard input, runs the code that they hold
     peer.kill()
 
 Names that the code finds: ``queue``, ``client``, ``embedder``, ``say`` (says a word to the test, see ``Peer.heard``),
-``die`` (SIGKILL to itself) and ``fork`` (does something in a forked child, see there). Code whose first line begins with
+``die`` (SIGKILL to itself) and ``fork`` (does something in a forked child, see there). Code that begins with the words
 ``# main thread`` runs there, everything else in a thread of its own.
 """
 
@@ -71,6 +71,7 @@ class Peer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
+            start_new_session=True,  # whatever it forks ends with it, see close()
         )
         self._answers: dict[int, Answer] = {}
         self._said: dict[str, Answer] = {}
@@ -113,7 +114,11 @@ class Peer:
         self.process.wait(PATIENCE_SECONDS)
 
     def signal(self, number: int) -> None:
+        """Send a signal, and an empty line: one that arrives just before the child's read() would not end the read."""
+        assert self.process.stdin is not None
         self.process.send_signal(number)
+        with contextlib.suppress(OSError):
+            os.write(self.process.stdin.fileno(), b"\n")
 
     def wait(self, timeout: float = PATIENCE_SECONDS) -> int:
         """Wait for the end of the child; gives its exit code."""
@@ -132,9 +137,9 @@ class Peer:
         return self._errors.read().decode()
 
     def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(PATIENCE_SECONDS)
         for stream in (self.process.stdin, self.process.stdout, self._errors):
             stream.close()
 
@@ -219,7 +224,7 @@ def main() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     names = {"queue": queue, "client": client, "embedder": embedder, "say": say, "die": die, "fork": fork}
-    for line in sys.stdin:
+    for line in filter(str.strip, sys.stdin):
         order = json.loads(line)
         if order["code"].startswith("# main thread"):
             _perform(order, names)

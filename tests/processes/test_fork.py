@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -124,7 +125,7 @@ for thread in threads: thread.start()
 
 
 def test_preload(redis_server, redis_client, provider):
-    """A queue made, started and used before the fork works in the workers, as with gunicorn's preload; all end silently."""
+    """A queue used before the fork works in all workers, as with gunicorn's preload; each process ends silently."""
     code = f"""
 import os, sys, warnings, redis
 from embedqueue import EmbeddingBatchQueue, OpenAIEmbedder
@@ -148,17 +149,21 @@ print(codes)
     assert redis_client.hget("doc:parent", "embedding") == stored("parent again")
 
 
-def test_multiprocessing(make_peer, redis_client):
+def test_multiprocessing(redis_server, redis_client, provider):
     """Children of multiprocessing (fork) use the queue of their parent as if it were theirs."""
-    peer = make_peer()
-    peer.run("""
-import multiprocessing
+    code = f"""
+import multiprocessing, warnings, redis
+from embedqueue import EmbeddingBatchQueue, OpenAIEmbedder
+warnings.simplefilter("ignore")
+embedder = OpenAIEmbedder("test-key", {provider.openai_url!r}, dimensions=8)
+queue = EmbeddingBatchQueue(embedder, redis.from_url({redis_server.url!r})).start()
 def embed(name):
-    return queue.enqueue(f'doc:{name}', f'text {name}').result(15)
-with multiprocessing.get_context('fork').Pool(2) as pool:
-    vectors = pool.map(embed, range(6))
-""")
-    assert peer.get("vectors") == [expected(f"text {name}") for name in range(6)]
+    return queue.enqueue(f"doc:{{name}}", f"text {{name}}").result(15)[0]
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    print(pool.map(embed, range(6)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=3 * PATIENCE_SECONDS)
+    assert (json.loads(done.stdout), done.stderr) == ([expected(f"text {name}")[0] for name in range(6)], "")
 
 
 def test_stopped_before_the_fork(make_peer):

@@ -215,7 +215,7 @@ def test_timer_elsewhere(make_peer, provider):
 
 
 def test_cancelled_elsewhere(worker, producer, provider, redis_client):
-    """A process that cancels its futures disturbs neither the worker nor other processes that wait for the same items."""
+    """A process that cancels its futures disturbs neither the worker nor others that wait for the same items."""
     provider.hold()
     producer.run("future = queue.enqueue('doc:1', 'hello')")
     worker.run("future = queue.enqueue('doc:1', 'hello')")

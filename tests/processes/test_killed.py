@@ -21,7 +21,8 @@ ENQUEUE = f"queue.enqueue_many([(f'doc:{{i}}', f'text {{i}}') for i in range({CO
 STEPS = {
     "after the claim": "queue._process.drain.begin = lambda claim: die()",
     "after the answer": "queue._process.store.complete = lambda *args: die()",
-    "after the write": "real = queue._process.store.complete\nqueue._process.store.complete = lambda *a: (real(*a), die())",
+    "after the write": "write = queue._process.store.complete\n"
+    "queue._process.store.complete = lambda *args: (write(*args), die())",
     "while it renews": "queue._process.store.extend = lambda *args: die()",
 }
 

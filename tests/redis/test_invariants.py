@@ -199,7 +199,7 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def the_newest_is_somewhere(self):
-        """I3, I4: the newest of each key is live, dead, or what its hash holds; nothing older is ever written over it."""
+        """I3, I4: the newest of each key is live, dead, or what its hash holds; nothing older is written over it."""
         if not hasattr(self, "store"):
             return
         dead = {name.decode() for name in self.store.dead_names()}

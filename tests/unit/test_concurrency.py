@@ -56,6 +56,17 @@ def test_answers_that_slow_down_halve_the_limit():
     assert max(limits[50:]) <= 16
 
 
+def test_a_provider_that_becomes_slower_for_good_is_no_crowd():
+    """Answers that take ten times as long from now on, however few they are, do not hold the limit down."""
+    auto = Concurrency("auto")
+    play(auto, allowed=1000, rounds=200)
+    began = 1_000_000.0
+    for _ in range(2000):
+        auto.answered(began, began + 1.0)
+        began += 2.0
+    assert auto.limit > 32
+
+
 def test_one_crowd_is_punished_once():
     """Calls that began before the limit was halved do not halve it again."""
     auto = Concurrency("auto")

@@ -23,7 +23,7 @@ def test_round_trip(redis_key, text):
 
 @given(TEXTS.filter(bool), TEXTS)
 def test_is_compact_json(redis_key, text):
-    """A member is what ``json.dumps`` makes of the pair without spaces: what we leave, the asyncio design could drain."""
+    """A member is what ``json.dumps`` makes of the pair, without spaces: the asyncio design can drain what we leave."""
     pair = {"redis_key": redis_key, "text": text}
     assert encode_member(redis_key, text) == json.dumps(pair, ensure_ascii=False, separators=(",", ":")).encode()
 

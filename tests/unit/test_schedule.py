@@ -63,7 +63,7 @@ def agenda(**state) -> Agenda:
     ids=str,
 )
 def test_next(state, action, wait):
-    """Size, time, flush, demand, a failure's end and leftovers make a drain due; a pause and a dead Redis put it off."""
+    """Size, time, flush, demand, a failure's end and leftovers make a drain due; a pause and a dead Redis delay it."""
     assert agenda(**state).next(NOW, calls_in_flight=0, free_calls=4) == (action, wait)
 
 

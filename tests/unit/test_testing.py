@@ -1,0 +1,167 @@
+"""The help for users' own tests keeps its own promises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from embedqueue import (
+    BatchFailed,
+    ConfigurationError,
+    Embedder,
+    EmbeddingBatchQueue,
+    InputRejected,
+    ItemRejected,
+    QueueStopped,
+    TransientError,
+)
+from embedqueue.testing import FakeEmbedder, eager_queue
+from embedqueue.vectors import to_floats
+
+
+def test_vectors_depend_on_the_text_alone():
+    """Deterministic unit vectors, the same in every process; other texts have others."""
+    fake, other = FakeEmbedder(), FakeEmbedder()
+    assert np.array_equal(fake.vector_of("a"), other.vector_of("a"))
+    assert not np.array_equal(fake.vector_of("a"), fake.vector_of("b"))
+    assert np.linalg.norm(FakeEmbedder(64).vector_of("text")) == pytest.approx(1.0)
+    assert FakeEmbedder(3072).vector_of("\ud800").shape == (3072,)
+    script = "from embedqueue.testing import FakeEmbedder; print(FakeEmbedder().bytes_of('a').hex())"
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    assert printed.stdout.strip() == fake.bytes_of("a").hex()
+
+
+def test_is_an_embedder():
+    """It keeps to the protocol, and its rows are those of its texts."""
+    fake = FakeEmbedder(5)
+    assert isinstance(fake, Embedder)
+    rows = fake.embed_batch(["a", "b"], "model")
+    assert rows.shape == (2, 5)
+    assert rows[1].tobytes() == fake.bytes_of("b")
+    assert fake.calls == [["a", "b"]]
+    assert fake.sent == {"a": 1, "b": 1}
+
+
+def test_scripted_failures():
+    """Failures come as often as told, before the rule, and then no more."""
+    fake = FakeEmbedder(rule=lambda texts: InputRejected("bad") if "bad" in texts else None)
+    fake.fail_with(TransientError("down"), times=2)
+    for _ in range(2):
+        with pytest.raises(TransientError):
+            fake.embed_batch(["bad"], "model")
+    with pytest.raises(InputRejected):
+        fake.embed_batch(["bad"], "model")
+    fake.embed_batch(["good"], "model")
+    assert len(fake.calls) == 4
+
+
+def test_hold_and_release():
+    """A held call arrives, is recorded, and waits."""
+    fake = FakeEmbedder()
+    fake.hold()
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(fake.embed_batch, [text], "model") for text in "ab"]
+        assert fake.arrived.wait(5)
+        assert fake.wait_for_calls(2)
+        assert not any(call.done() for call in calls)
+        fake.release()
+        for call in calls:
+            call.result(5)
+    assert not fake.wait_for_calls(3, timeout=0)
+    fake.hold()
+    assert not fake.arrived.is_set()
+
+
+def test_eager():
+    """A view that enqueues finds the vector in the hash at once: no network, no real Redis, no thread."""
+    queue = eager_queue(embedder := FakeEmbedder())
+    before = threading.active_count()
+    future = queue.enqueue("note:1", "Hello")
+    assert future.done()
+    assert queue.redis.hget("note:1", "embedding") == embedder.bytes_of("Hello")
+    assert future.result() == to_floats(embedder.bytes_of("Hello"))
+    futures = queue.enqueue_many((f"note:{i}", f"text {i}") for i in range(120))
+    assert all(future.done() for future in futures)
+    assert [len(call) for call in embedder.calls] == [1, 50, 50, 20]
+    assert threading.active_count() == before
+    assert isinstance(queue, EmbeddingBatchQueue)
+
+
+def test_eager_life():
+    """What an application does with its queue works and starts nothing."""
+    before = threading.active_count()
+    with eager_queue(worker=False, max_batch_size=3, namespace="mine") as queue:
+        queue.enqueue("a", "text")
+        queue.flush_now()
+        queue.flush(timeout=5)
+        assert queue.pending_count() == 0
+        assert queue.stats().embedded == 1
+        assert threading.active_count() == before
+    assert queue.closed
+    with pytest.raises(QueueStopped):
+        queue.enqueue("a", "text")
+    assert queue.start().enqueue("a", "again").done()
+    queue.stop(drain=True)
+
+
+def test_eager_failure():
+    """A failure of the provider is there at once, without a wait; the next enqueue does what was left, too."""
+    queue = eager_queue(embedder := FakeEmbedder())
+    embedder.fail_with(ConfigurationError("no key"))
+    with pytest.raises(BatchFailed, match="no key"):
+        queue.enqueue("a", "text a").result(0)
+    assert queue.pending_count() == 1
+    assert queue.enqueue("b", "text b").result(0)
+    assert queue.pending_count() == 0
+    assert queue.redis.hget("a", "embedding") == embedder.bytes_of("text a")
+    embedder.fail_with(TransientError("down", retry_after=100))
+    assert isinstance(queue.enqueue("c", "text c").exception(0), BatchFailed)
+    queue.flush(timeout=5)
+    assert queue.redis.hget("c", "embedding") == embedder.bytes_of("text c")
+
+
+def test_eager_rejection():
+    """A bad text is rejected at once, and its dead letter can be looked at."""
+    queue = eager_queue(FakeEmbedder(rule=lambda texts: InputRejected("too rude") if "bad" in texts else None))
+    good, bad = queue.enqueue_many([("a", "good"), ("b", "bad")])
+    assert good.result(0)
+    with pytest.raises(ItemRejected, match="too rude"):
+        bad.result(0)
+    assert [letter.redis_key for letter in queue.dead_letters()] == ["b"]
+    assert queue.retry_dead("b") == 1
+    queue.flush(timeout=5)
+    assert len(queue.dead_letters()) == 1
+
+
+def test_eager_callbacks():
+    """Callbacks run in the thread that enqueues, find the vector in the hash, and may enqueue again."""
+    queue = eager_queue()
+    seen = []
+
+    def callback(future):
+        seen.append((threading.get_ident(), future.result() != [], queue.enqueue("b", "second").done()))
+
+    queue.enqueue("a", "first").add_done_callback(callback)
+    assert seen == [(threading.get_ident(), True, True)]
+
+
+def test_eager_threads():
+    """Many threads of a test server may use one queue; each finds its item done."""
+    queue = eager_queue()
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(lambda i: queue.enqueue(f"doc:{i}", f"text {i % 10}").done(), range(200)))
+    assert all(done)
+    assert len(queue.redis.keys("doc:*")) == 200
+
+
+def test_queues_apart():
+    """Each eager queue has a Redis of its own, unless one is given."""
+    one, two = eager_queue(), eager_queue()
+    one.enqueue("a", "text")
+    assert two.redis.keys() == []
+    assert eager_queue(redis=one.redis).redis.exists("a")
