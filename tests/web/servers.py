@@ -68,8 +68,8 @@ class Running:
         with self._changed:
             return "".join(self._lines)
 
-    def wait_for(self, pattern: str, count: int = 1) -> re.Match[str]:
-        """Wait until so many lines match."""
+    def saw(self, pattern: str, count: int = 1, *, seconds: float) -> re.Match[str] | None:
+        """Wait so long until so many lines match; the last of them, or None."""
         found: list[re.Match[str]] = []
 
         def enough() -> bool:
@@ -77,9 +77,14 @@ class Running:
             return len(found) >= count or self._over
 
         with self._changed:
-            self._changed.wait_for(enough, PATIENCE_SECONDS)
-        assert len(found) >= count, f"waited for {pattern!r} in vain:\n{self.output}"
-        return found[count - 1]
+            self._changed.wait_for(enough, seconds)
+        return found[count - 1] if len(found) >= count else None
+
+    def wait_for(self, pattern: str, count: int = 1) -> re.Match[str]:
+        """Wait until so many lines match."""
+        match = self.saw(pattern, count, seconds=PATIENCE_SECONDS)
+        assert match is not None, f"waited for {pattern!r} in vain:\n{self.output}"
+        return match
 
     def send(self, number: int) -> None:
         """A signal to the process itself."""

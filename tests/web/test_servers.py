@@ -20,6 +20,7 @@ def test_django_reloads_itself_and_the_queue_goes_on(env, redis_client, provider
     pytest.importorskip("django", reason="Django is not installed: pip install embedqueue[django]")
     touched = tmp_path / "reload_me.py"
     touched.write_text("")
+    began = touched.stat().st_mtime
     port = free_port()
     env = {**env, **DJANGO, "DJSITE_MODULE": "reload_me", "PYTHONPATH": f"{Path.cwd()}{os.pathsep}{tmp_path}"}
     with Running(["-m", "django", "runserver", f"127.0.0.1:{port}", "--skip-checks"], env) as running:
@@ -31,7 +32,10 @@ def test_django_reloads_itself_and_the_queue_goes_on(env, redis_client, provider
         site.post("/save/note:2", text="two")
         site.post("/save/note:3", text="two", flush="1")
         assert provider.wait_for_calls(2)
-        os.utime(touched, (1, 1))
+        for later in range(10, 200, 10):  # Django looks once a second, and only then learns of a file
+            os.utime(touched, (began + later, began + later))
+            if running.saw("changed, reloading", seconds=1.5):
+                break
         running.wait_for("changed, reloading")
         running.wait_for("CONTROL-C", 2)
         provider.release()
