@@ -1,0 +1,39 @@
+"""The limit of enqueuing: bare redis-py and the same member, with nothing around it."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import redis
+
+from benchmarks.contenders.producer import BaseProducer, Pairs
+from benchmarks.settings import Settings
+
+LABEL = "bare redis-py (limit)"
+PACKAGES = ("redis", "hiredis")
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def work(settings: Settings) -> None:
+    """There is nothing to drain with."""
+    raise NotImplementedError
+
+
+class Producer(BaseProducer):
+    """ZADD, one a call; variadic, in a pipeline of thousands, for many."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._redis = redis.Redis(port=settings.redis_port, db=settings.db)
+
+    def enqueue(self, redis_key: str, text: str) -> None:
+        self._redis.zadd("limit:pending", {_encode({"redis_key": redis_key, "text": text}): time.time()})
+
+    def fill(self, pairs: Pairs) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        now = time.time()
+        for at in range(0, len(pairs), 1000):
+            members = {_encode({"redis_key": key, "text": text}): now for key, text in pairs[at : at + 1000]}
+            pipeline.zadd("limit:pending", members)
+        pipeline.execute()
