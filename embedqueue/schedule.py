@@ -45,6 +45,7 @@ class Agenda:
         flush_interval: seconds that an item may wait.
         max_batch_size: items that make a drain start at once.
         refresh_seconds: seconds between two looks at Redis.
+        began_mono: when the worker started; the first look drains at once what was left before that, and resets it.
         waiting: items that wait in Redis, as far as we know.
         oldest_mono: when the oldest of them was enqueued.
         paused_until_mono: nobody claims before.
@@ -64,6 +65,7 @@ class Agenda:
     flush_interval: float
     max_batch_size: int
     refresh_seconds: float
+    began_mono: float = 0.0
     waiting: int = 0
     oldest_mono: float = NEVER
     paused_until_mono: float = 0.0
@@ -146,6 +148,8 @@ class Agenda:
         """Note how things stand in Redis."""
         self.waiting = report.waiting
         self.oldest_mono = NEVER if report.oldest_age_seconds is None else now - report.oldest_age_seconds
+        self.flush |= self.oldest_mono < self.began_mono
+        self.began_mono = 0.0
         self.paused_until_mono = 0.0 if report.pause_seconds is None else now + report.pause_seconds
         self.refresh_mono = now + self.refresh_seconds
         if report.lease_end_seconds is not None:

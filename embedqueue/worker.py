@@ -65,7 +65,7 @@ class Worker:
         with self._condition:
             if self._thread is not None or self._quit:
                 return
-            self._agenda.flush = True
+            self._agenda.began_mono = time.monotonic()
             thread = threading.Thread(
                 target=self._run, name=f"embedqueue-worker-{self._options.namespace}", daemon=True
             )

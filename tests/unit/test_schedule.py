@@ -31,6 +31,18 @@ def agenda(**state) -> Agenda:
     return made
 
 
+@pytest.mark.parametrize(("age", "action"), [(4.9, None), (5.1, "drain")])
+def test_leftovers(age, action):
+    """What was enqueued before the worker began is drained at once; what came since waits for company."""
+    plan = Agenda(flush_interval=3600.0, max_batch_size=50, refresh_seconds=30.0, began_mono=NOW - 5)
+    assert plan.next(NOW, 0, 4) == ("refresh", 0.0)
+    plan.seen(Seen(waiting=1, oldest_age_seconds=age), NOW)
+    assert plan.next(NOW, 0, 4)[0] == action
+    plan.flush = False
+    plan.seen(Seen(waiting=1, oldest_age_seconds=age + 10), NOW + 10)  # only the first look asks that
+    assert plan.next(NOW + 10, 0, 4)[0] is None
+
+
 @pytest.mark.parametrize(
     ("state", "action", "wait"),
     [

@@ -40,7 +40,7 @@ class Running:
         self.process = subprocess.Popen(
             [sys.executable, "-u", *command] if command[0].startswith("-") else list(command),
             cwd=ROOT,
-            env={**clean, "PYTHONPATH": str(ROOT), **env},
+            env={**clean, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
