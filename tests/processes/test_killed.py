@@ -116,12 +116,12 @@ def test_text_that_kills(make_peer, provider, redis_client):
     deaths = 0
     while True:
         worker = make_peer(lease_seconds=0.4, max_deliveries=3, start=False)
-        worker.run("""
+        answer = worker.ask("""
 real = embedder.embed_batch
 embedder.embed_batch = lambda texts, model: die() if 'poison' in texts else real(texts, model)
 queue.start()
+queue.flush(15)
 """)
-        answer = worker.ask("queue.flush(15)")
         eventually(lambda: worker.process.poll() is not None or not answer._lines.empty())
         if worker.process.poll() is None:
             break
