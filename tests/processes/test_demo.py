@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,20 +19,32 @@ pytest.importorskip("wordllama", reason="the demo's model is in the extra embedq
 COMMAND = [sys.executable, "-m", "embedqueue", "demo"]
 
 
+#: By this in its environment a process is known to be of these tests.
+MARK = f"EMBEDQUEUE_DEMO_TEST={os.getpid()}"
+
+
+def marked(env: dict[str, str] | None = None) -> dict[str, str]:
+    name, value = MARK.split("=")
+    return {**(os.environ if env is None else env), name: value}
+
+
 def run_demo(*arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], input=stdin, capture_output=True, text=True, timeout=50, env=env)
+    return subprocess.run(
+        [*COMMAND, *arguments], input=stdin, capture_output=True, text=True, timeout=50, env=marked(env)
+    )
 
 
 def survivors() -> list[str]:
-    """Command lines of demo workers that are still there."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        if "embedqueue.demo_worker" in line:
-            found.append(line)
+    """Command lines of the demo's processes that are still there, when those told to end have had their moment."""
+    for _ in range(100):
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if MARK.encode() in (process / "environ").read_bytes().split(b"\0"):
+                    found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        if not found:
+            break
+        time.sleep(0.02)
     return found
 
 
@@ -73,7 +87,7 @@ def test_bad_input_gets_one_sentence(arguments, stdin, sentence):
 
 def test_ctrl_c_leaves_nothing_behind():
     """Interrupted, the demo ends at once, and so do its server and its workers."""
-    demo = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    demo = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=marked())
     for line in demo.stdout:
         if "embedded" in line:
             break
