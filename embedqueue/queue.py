@@ -61,7 +61,7 @@ class EmbeddingBatchQueue:
         max_pending: most items that may wait, or None; ``enqueue`` raises ``QueueFull`` beyond.
         flush_on_wait: whether ``.result()`` makes an item urgent.
         wait_linger: seconds that such a drain waits for company at most, so that concurrent handlers share one call;
-            it starts once nobody has come for half of that.
+            it starts once nobody has come for a quarter of that.
         worker: False: this process only enqueues and waits.
         retry: a tenacity policy for tries in place, such as ``tenacity.Retrying(...)``; None for ours.
         cache_ttl: seconds for which vectors are kept by text, or None for no cache.

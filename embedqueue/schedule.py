@@ -166,15 +166,18 @@ class Agenda:
             self.oldest_mono = min(self.oldest_mono, now)
         return first or waiting >= self.max_batch_size
 
-    def demanded(self, redis_key: str, now: float, linger: float) -> None:
-        """Note that somebody waits for an item.
+    def demanded(self, redis_key: str, now: float, linger: float) -> bool:
+        """Note that somebody waits for an item; returns whether the worker has to think again.
 
-        The linger is for company: it ends after ``linger`` seconds, or once nobody has come for half of that.
+        The linger is for company: it ends after ``linger`` seconds, or once nobody has come for a quarter of that. So who
+        joins only puts it off, and need not wake the worker.
         """
         self.urgent[redis_key] = None
-        if self.linger_end_mono == NEVER:
+        first = self.linger_end_mono == NEVER
+        if first:
             self.linger_end_mono = now + linger
-        self.demand_mono = min(self.linger_end_mono, now + linger / 2)
+        self.demand_mono = min(self.linger_end_mono, now + linger / 4)
+        return first
 
     def take_urgent(self) -> list[str]:
         """The keys that somebody waits for, once."""

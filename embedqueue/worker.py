@@ -97,8 +97,8 @@ class Worker:
     def demanded(self, redis_key: str) -> None:
         """Somebody waits for this key: it is drained after the linger, with what comes until then."""
         with self._condition:
-            self._agenda.demanded(redis_key, time.monotonic(), self._options.wait_linger)
-            self._condition.notify_all()
+            if self._agenda.demanded(redis_key, time.monotonic(), self._options.wait_linger):
+                self._condition.notify_all()
 
     def flush(self) -> None:
         """Drain now."""

@@ -158,13 +158,13 @@ def test_empty_claim_ends_a_drain():
 
 
 def test_linger():
-    """Who waits waits for company: until nobody has come for half the linger, and never beyond the whole."""
+    """Who waits waits for company: until nobody has come for a quarter of the linger, and never beyond the whole."""
     plan = agenda()
     plan.demanded("a", NOW, 0.008)
-    assert plan.demand_mono == pytest.approx(NOW + 0.004)
+    assert plan.demand_mono == pytest.approx(NOW + 0.002)
     plan.demanded("b", NOW + 0.003, 0.008)
-    assert plan.demand_mono == pytest.approx(NOW + 0.007)
-    plan.demanded("c", NOW + 0.006, 0.008)
+    assert plan.demand_mono == pytest.approx(NOW + 0.005)
+    plan.demanded("c", NOW + 0.007, 0.008)
     assert plan.demand_mono == pytest.approx(NOW + 0.008)
     assert plan.next(NOW + 0.007, 0, 4)[0] is None
     assert plan.next(NOW + 0.009, 0, 4)[0] == "drain"
