@@ -169,8 +169,8 @@ class Agenda:
     def demanded(self, redis_key: str, now: float, linger: float) -> bool:
         """Note that somebody waits for an item; returns whether the worker has to think again.
 
-        The linger is for company: it ends after ``linger`` seconds, or once nobody has come for a quarter of that. So who
-        joins only puts it off, and need not wake the worker.
+        The linger is for company: it ends after ``linger`` seconds, or once nobody has come for a quarter of that. So
+        who joins only puts it off, and need not wake the worker.
         """
         self.urgent[redis_key] = None
         first = self.linger_end_mono == NEVER
