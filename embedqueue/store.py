@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -27,6 +28,10 @@ SCRIPTS: Final = (
 
 #: Seconds for one command of the worker where the user's client names no time limit: it must not hang for ever.
 BACKGROUND_TIMEOUT_SECONDS = 10.0
+#: Seconds that an enqueue may take to reach Redis where the user's client has no time limit of its own.
+ANSWER_SECONDS = 5.0
+#: How often an enqueue is sent again because it came late; the first time on a connection tells the server's clock.
+LATE_TRIES = 4
 #: Seconds that one blocking read of the events may last: few commands a minute, and a dead peer is noticed.
 LISTEN_SECONDS = 30.0
 
@@ -177,7 +182,9 @@ class Store:
         self._evalsha = {name: _bulk([b"EVALSHA", script.sha.encode()]) for name, script in scripts.items()}
         self._keys = [key.encode() for key in self.keys.all]
         self._enqueue_keys = 8, _bulk([b"7", *self._keys[:7]])  # of pauses it need not know
-        self._line: Any = None  # the connection of enqueue; only its one leader at a time touches it
+        self._line: Any = None  # the connection of enqueue; only its one leader at a time touches it, and the next two
+        self._server_ahead = 0.0  # what has to be added to our monotonic clock for the server's
+        self._patience = self._front.connection_pool.connection_kwargs.get("socket_timeout") or ANSWER_SECONDS
 
     # -- enqueuing ---------------------------------------------------------------------------------------------
 
@@ -434,13 +441,30 @@ class Store:
             self._line = self._front.connection_pool.get_connection()
         kept = self._line._sock is not None
         try:
-            return self._run(self._line, "enqueue", *self._enqueue_keys, parts, self._retry)
+            return self._enqueue_in_time(parts, self._retry)
         except redis.ConnectionError:
             if not kept:
                 raise
             # As a pool would, but without asking each time whether the server has closed what was kept. Enqueuing twice
             # does no harm, so it matters not how far the first went.
-            return self._run(self._line, "enqueue", *self._enqueue_keys, parts)
+            return self._enqueue_in_time(parts, None)
+
+    def _enqueue_in_time(self, parts: list[bytes], retry: Retry | None) -> Any:
+        for _ in range(LATE_TRIES):
+            try:
+                return self._run(self._line, "enqueue", *self._enqueue_keys, parts, retry, first=self._too_late)
+            except ResponseError as error:
+                word, _, now = str(error).partition(" ")
+                if word != "LATE":
+                    raise
+                self._server_ahead = float(now) - time.monotonic()  # a clock was set, or Redis was busy for long
+        raise redis.TimeoutError("Redis takes longer for a command than it may take for the answer")
+
+    def _too_late(self) -> bytes:
+        """The server's time from which we will not wait for the answer to what is sent now."""
+        if self._line._sock is None:
+            self._server_ahead = 0.0  # whoever answers now, their clock may be another: they will say that it is late
+        return b"%.6f" % (time.monotonic() + self._server_ahead + self._patience)
 
     def _run(
         self,
@@ -450,15 +474,20 @@ class Store:
         declared: bytes,
         parts: list[bytes],
         retry: Retry | None = None,
+        *,
+        first: Callable[[], bytes] | None = None,
     ) -> Any:
         """One exchange. ``declared`` is the number of keys and the keys, packed: what never changes is packed once.
 
+        ``first`` gives an argument that stands before ``parts`` and is made anew for each try.
+
         redis-py packs a command three times as slowly (redis.io, "RESP protocol", says how).
         """
-        count = b"*%d\r\n" % (2 + declared_count + len(parts))
-        tail = declared + _bulk(parts)
+        count = b"*%d\r\n" % (2 + declared_count + (first is not None) + len(parts))
+        packed = _bulk(parts)
 
         def exchange() -> Any:
+            tail = declared + (_bulk([first()]) if first else b"") + packed
             try:
                 connection.send_packed_command([count + self._evalsha[name] + tail])
                 return connection.read_response(disable_decoding=True)

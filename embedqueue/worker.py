@@ -66,6 +66,7 @@ class Worker:
             if self._thread is not None or self._quit:
                 return
             self._agenda.began_mono = time.monotonic()
+            self._agenda.flush |= self._agenda.waiting > 0  # enqueued here before the start
             thread = threading.Thread(
                 target=self._run, name=f"embedqueue-worker-{self._options.namespace}", daemon=True
             )

@@ -1,16 +1,21 @@
 -- Take items in. The newest text of a key wins; what stood for that key before is gone when this returns.
 --
--- ARGV[1] most items that may wait, 0 for no limit
--- ARGV[2] tell the workers when so many items wait
--- ARGV[3] "1": tell them as well when the first item waits (the caller has no worker of its own)
--- ARGV[4] number g of groups; ARGV[5..4+g] pairs in each; a group is taken whole or not at all.
+-- ARGV[1] the time from which nobody waits for the answer any more
+-- ARGV[2] most items that may wait, 0 for no limit
+-- ARGV[3] tell the workers when so many items wait
+-- ARGV[4] "1": tell them as well when the first item waits (the caller has no worker of its own)
+-- ARGV[5] number g of groups; ARGV[6..5+g] pairs in each; a group is taken whole or not at all.
 --   No redis_key stands twice in a group.
 -- then the pairs: redis_key, member. An empty member withdraws the key: its newest text is blank.
--- Answer: items that wait now; with a limit {items that wait now, a word per group: "ok" | "full"}
+-- Answer: the error "LATE now", nothing taken; items that wait now; with a limit {items that wait now, a word per group: "ok" | "full"}
 -- Keeps I1 (one live member a key, and latest names it) and I2 (a superseded member is out of pending and inflight).
--- Run twice it changes nothing more, so a client may send it again when the answer was lost.
+-- Run twice it changes nothing more, so a client may send it again when the answer was lost. What the network held back
+-- meanwhile must not come after a newer text, and therefore not at all: that is what the time in ARGV[1] is for.
 
-local limit, tell_at, tell_first, groups = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == "1", tonumber(ARGV[4])
+if now > tonumber(ARGV[1]) then
+  return redis.error_reply("LATE " .. stamp(now))
+end
+local limit, tell_at, tell_first, groups = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == "1", tonumber(ARGV[5])
 local buried = redis.call("EXISTS", INFO) == 1
 
 local function tell(before, after)
@@ -20,8 +25,8 @@ local function tell(before, after)
 end
 
 -- One item of a new key and no limit: the common case, in the fewest commands.
-if limit == 0 and #ARGV == 7 and ARGV[7] ~= "" and not buried and redis.call("HSETNX", LATEST, ARGV[6], ARGV[7]) == 1 then
-  local added = redis.call("ZADD", PENDING, "NX", stamp(now), ARGV[7])
+if limit == 0 and #ARGV == 8 and ARGV[8] ~= "" and not buried and redis.call("HSETNX", LATEST, ARGV[7], ARGV[8]) == 1 then
+  local added = redis.call("ZADD", PENDING, "NX", stamp(now), ARGV[8])
   local after = redis.call("ZCARD", PENDING)
   tell(after - added, after)
   return after
@@ -88,9 +93,9 @@ local function growth(first, count)
 end
 
 local answer = { 0 }
-local first = 5 + groups
+local first = 6 + groups
 for group = 1, groups do
-  local pairs_left = tonumber(ARGV[4 + group])
+  local pairs_left = tonumber(ARGV[5 + group])
   local stop = first + 2 * pairs_left
   local waiting = limit > 0 and redis.call("ZCARD", PENDING) or 0
   local more = 0

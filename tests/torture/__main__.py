@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import redis
 
@@ -20,18 +23,19 @@ from tests.provider import Provider
 from tests.torture.actor import make_queue
 from tests.torture.checker import Hashes, Verdict, check, drain_rest
 from tests.torture.faults import Faults
+from tests.torture.network import Proxy
 
-KINDS = ("process", "redis", "provider")
+KINDS = ("process", "redis", "provider", "network")
 SETTLE_SECONDS = 60.0
 
 
 class Crowd:
     """The processes: a dead one is replaced by another with keys of its own."""
 
-    def __init__(self, folder: Path, server: LocalRedis, provider: Provider, roles: list[str], seed: int) -> None:
+    def __init__(self, folder: Path, redis_url: str, provider_url: str, roles: list[str], seed: int) -> None:
         self._folder = folder
-        self._server = server
-        self._provider = provider
+        self._redis_url = redis_url
+        self._provider_url = provider_url
         self._seed = seed
         self._born = 0
         self._lock = threading.Lock()
@@ -40,7 +44,7 @@ class Crowd:
     def _start(self, role: str) -> subprocess.Popen[bytes]:
         self._born += 1
         command = [sys.executable, "-m", "tests.torture.actor", "--role", role, "--name", f"p{self._born}"]
-        command += ["--redis", self._server.url, "--provider", self._provider.openai_url]
+        command += ["--redis", self._redis_url, "--provider", self._provider_url]
         command += ["--journal", str(self._folder / f"{self._born}.journal"), "--seed", str(self._seed + self._born)]
         with (self._folder / f"{self._born}.log").open("wb") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -80,6 +84,17 @@ class Crowd:
         return found
 
 
+def _reach(server: LocalRedis) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(server.url.removeprefix("unix://"))
+    return connection
+
+
+def _call(provider: Provider) -> socket.socket:
+    address = urlsplit(provider.openai_url)
+    return socket.create_connection((address.hostname, address.port))
+
+
 def run(
     seconds: float, seed: int, kinds: set[str], producers: int, workers: int, pace: float
 ) -> tuple[Verdict, Faults]:
@@ -92,8 +107,12 @@ def run(
     ):
         folder = Path(name)
         provider.latency = 0.02
-        crowd = Crowd(folder, server, provider, ["producer"] * producers + ["worker"] * workers, seed * 1000)
-        faults = Faults(kinds, rng, server, provider, crowd.alive)
+        proxies = {"redis": Proxy(partial(_reach, server), rng), "api": Proxy(partial(_call, provider), rng)}
+        roles = ["producer"] * producers + ["worker"] * workers
+        redis_url = f"redis://127.0.0.1:{proxies['redis'].port}"
+        provider_url = f"http://127.0.0.1:{proxies['api'].port}/v1"
+        crowd = Crowd(folder, redis_url, provider_url, roles, seed * 1000)
+        faults = Faults(kinds, rng, server, provider, crowd.alive, proxies)
         hashes = Hashes()
         end_mono = time.monotonic() + seconds
         while time.monotonic() < end_mono:
@@ -104,6 +123,8 @@ def run(
                 hashes.watch(server.client(socket_timeout=2))
         faults.end()
         crowd.end()
+        for proxy in proxies.values():
+            proxy.close()
         with make_queue(server.url, provider.openai_url, worker=True) as queue:
             drain_rest(queue, SETTLE_SECONDS)
         injected = sum(faults.injected.values())

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import redis
@@ -17,6 +18,7 @@ import redis
 from embedqueue.localredis import LocalRedis
 from tests.provider import Provider, drop, fail, hang, raw, trickle, truncate
 from tests.torture.actor import LEASE_SECONDS
+from tests.torture.network import SPOILS, Proxy, Spoil
 
 #: Answers that no client should trust: 200 with something else than one vector a text.
 MALFORMED: tuple[Any, ...] = (
@@ -51,12 +53,14 @@ class Faults:
         server: LocalRedis,
         provider: Provider,
         actors: Callable[[], list[subprocess.Popen[bytes]]],
+        proxies: dict[str, Proxy],
     ) -> None:
         self.injected: Counter[str] = Counter()
         self._rng = rng
         self._server = server
         self._provider = provider
         self._actors = actors
+        self._proxies = proxies
         self._thaw: list[tuple[float, int]] = []
         table: dict[str, list[Callable[[], None]]] = {
             "process": [self.kill, self.kill, self.terminate, self.freeze],
@@ -71,6 +75,7 @@ class Faults:
                 self.redis_drop_notices,
             ],
             "provider": [self.provider_status, self.provider_malformed, self.provider_cut, self.provider_slow],
+            "network": [partial(self.network, name, how) for name in proxies for how in SPOILS],
         }
         self._choices = [fault for kind in sorted(kinds) for fault in table[kind]]
 
@@ -80,7 +85,8 @@ class Faults:
         if self._choices:
             fault = self._rng.choice(self._choices)
             fault()
-            self.injected[fault.__name__] += 1
+            name = " ".join(fault.args) if isinstance(fault, partial) else fault.__name__.replace("_", " ")
+            self.injected[name] += 1
 
     def end(self) -> None:
         """Undo what would last."""
@@ -91,6 +97,8 @@ class Faults:
         with self._provider._changed:
             self._provider._script.clear()
         self._provider.release()
+        for proxy in self._proxies.values():
+            proxy.heal()
 
     def _client(self) -> redis.Redis:
         return self._server.client(socket_timeout=5)
@@ -172,3 +180,8 @@ class Faults:
 
     def provider_slow(self) -> None:
         self._provider.script(self._rng.choice([trickle(0.05), hang()]))
+
+    # -- the network -------------------------------------------------------------------------------------------
+
+    def network(self, name: str, how: Spoil) -> None:
+        self._proxies[name].spoil(how, upwards=self._rng.random() < 0.5)
