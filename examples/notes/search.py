@@ -54,7 +54,7 @@ class NoteSearch:
                     raise
             self._indexed = True
 
-    def nearest(self, question: str, count: int = 5) -> list[Hit]:
+    def nearest(self, question: str, count: int = 3) -> list[Hit]:
         """The notes nearest to the question, best first.
 
         Raises:
