@@ -62,7 +62,7 @@ def test_flasks_application_and_its_test_run_as_they_are_written(monkeypatch):
     """The first block makes the app, the last one tests it."""
     pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[flask]")
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"__name__": __name__}
     first, *_, last = _blocks("flask.md")
     exec(first, names)
     exec(last, names)
