@@ -11,7 +11,7 @@ from examples.notes import example_redis, read_port
 def main() -> None:
     """Serve until ctrl-C."""
     port = read_port(8000)
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "examples.django_notes.settings")
+    os.environ["DJANGO_SETTINGS_MODULE"] = "examples.django_notes.settings"
     with example_redis(), tempfile.TemporaryDirectory(prefix="notes-") as folder:
         os.environ.setdefault("NOTES_DATABASE", f"{folder}/notes.sqlite3")
         import django
