@@ -1,14 +1,21 @@
-# Two commands do all the set-up from a plain checkout: `make demo` and `make test`.
+# One command each does all the set-up from a plain checkout: `make demo` and `make test`.
 # PYTHON=python3.12 make test  takes another interpreter.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check clean
+.PHONY: demo example-flask example-django test test-all check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m embedqueue demo $(ARGS)
+
+# Notes that are found by meaning, on http://127.0.0.1:5000 and :8000.
+example-flask: $(VENV)/.examples
+	$(BIN)/python -m examples.flask_notes $(ARGS)
+
+example-django: $(VENV)/.examples
+	$(BIN)/python -m examples.django_notes $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
@@ -33,6 +40,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.demo: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.examples: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]'
 	@touch $@
 
 $(VENV)/.dev: setup.cfg pyproject.toml | $(VENV)/bin/python

@@ -120,7 +120,7 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
             missing = settings.check(redis=False)
             if missing:
                 raise SettingsError(missing[0])
-            _warn_of_missing_threads()
+            _warn_of_uwsgi()
         try:
             client.ping()
         except RedisError as error:
@@ -198,11 +198,17 @@ def _weakly(queues: Queues) -> Callable[[], None]:
     return forked
 
 
-def _warn_of_missing_threads() -> None:
-    """Under uWSGI no thread runs unless it is told to allow threads: items would wait for ever, in silence."""
+def _warn_of_uwsgi() -> None:
+    """What must be set under uWSGI: without threads nothing is embedded, and it tells no Python that it has forked."""
     uwsgi = sys.modules.get("uwsgi")
-    options = getattr(uwsgi, "opt", None)
-    if options is not None and not {"enable-threads", "threads"} & {
-        name.decode() if isinstance(name, bytes) else name for name in options
-    }:
+    given = getattr(uwsgi, "opt", None)
+    if uwsgi is None or given is None:
+        return
+    options = {name.decode() if isinstance(name, bytes) else name for name in given}
+    if not {"enable-threads", "threads"} & options:
         logger.warning("embedqueue: uWSGI runs without threads, so nothing is embedded here: set enable-threads = true")
+    if uwsgi.worker_id() == 0 and "py-call-uwsgi-fork-hooks" not in options:  # in the master: it will fork
+        logger.warning(
+            "embedqueue: a queue is used before uWSGI forks, and will hang after it: "
+            "set lazy-apps = true, or py-call-uwsgi-fork-hooks = true"
+        )

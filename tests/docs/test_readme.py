@@ -42,5 +42,5 @@ def test_files_that_the_readme_points_to_exist():
 def test_the_make_targets_of_the_readme_exist():
     """The two commands are in the Makefile."""
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
+    for target in re.findall(r"^make ([\w-]+)", README, flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import unittest
+from pathlib import Path
 
 import pytest
 import redis
@@ -333,3 +336,13 @@ def test_the_index_of_the_admin_leads_to_the_page(dead_letters):
     """And models have no table of ours: makemigrations finds nothing to do."""
     assert PAGE in _client().get("/admin/").content.decode()
     call_command("makemigrations", "embedqueue", check=True, dry_run=True, verbosity=0)
+
+
+def test_the_docs_help_for_tests_works_as_it_is_written():
+    """The last block of docs/django.md is a test case: it passes."""
+    page = (Path(__file__).parents[2] / "docs" / "django.md").read_text("utf-8")
+    names: dict[str, object] = {"__name__": __name__, "Note": Note}
+    exec(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[-1], names)
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(names["NoteTest"]).run(result)
+    assert (result.testsRun, result.errors, result.failures) == (1, [], [])

@@ -80,7 +80,7 @@ def test_uwsgi(env, redis_client, lazy):
     pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[flask]")
     if not lazy:
         env = {**env, "SITE_USES_QUEUE_AT_IMPORT": "1"}
-    running, site = _uwsgi(env, "--enable-threads", *(["--lazy-apps"] if lazy else []))
+    running, site = _uwsgi(env, "--enable-threads", "--lazy-apps" if lazy else "--py-call-uwsgi-fork-hooks")
     with running:
         running.wait_for("spawned uWSGI worker 2")
         running.wait_for("WSGI app 0 .* ready", 2 if lazy else 1)
@@ -88,7 +88,7 @@ def test_uwsgi(env, redis_client, lazy):
             assert site.post(f"/save/note:{n}", text=f"text {n}", wait="1")["numbers"] == 16
         running.send(signal.SIGTERM)
         running.ended()
-        running.assert_quiet("thunder lock", "threads support enabled")
+        running.assert_quiet("pthread", "threads support enabled")
     assert redis_client.zcard("embed_queue:inflight") == 0
 
 
@@ -102,3 +102,11 @@ def test_uwsgi_without_threads_is_told_so(env, redis_client):
         site.post("/save/note:1", text="text")
         running.wait_for("set enable-threads = true")
     assert redis_client.zcard("embed_queue:pending") == 1
+
+
+def test_uwsgi_that_forks_behind_pythons_back_is_told_so(env, redis_client):
+    """A queue that is used at import, and a uWSGI that would not tell Python of its forks."""
+    pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[flask]")
+    running, _ = _uwsgi({**env, "SITE_USES_QUEUE_AT_IMPORT": "1"}, "--enable-threads")
+    with running:
+        running.wait_for("set lazy-apps = true, or py-call-uwsgi-fork-hooks = true")

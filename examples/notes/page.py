@@ -1,0 +1,63 @@
+"""What the page shows, the same in both applications."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from embedqueue import EmbeddingBatchQueue, EmbedQueueError
+
+from .search import NoteSearch
+
+#: Notes to begin with, for people who want to search before they write.
+SAMPLES = (
+    "Water the tomatoes before nine, the balcony gets the sun at noon.",
+    "The car makes a grinding noise when I brake. Call the garage on Monday.",
+    "Grandma's soup: carrots, leek, celery, a bay leaf, two hours on low heat.",
+    "Passport runs out in March. Book an appointment at the town hall.",
+    "Lisbon in May: the yellow tram, grilled sardines, a room near the river.",
+    "The baby slept six hours! First tooth on the lower left.",
+    "Dentist says to floss more and come back in half a year.",
+    "Guitar: practise the change from F to C, slowly, with the metronome.",
+    "The cat is scratching at the new sofa again. Try a sisal post.",
+    "Rent goes up by forty from January. Check the contract.",
+)
+
+
+def show(
+    queue: EmbeddingBatchQueue,
+    search: NoteSearch,
+    keys: Sequence[str],
+    read: Callable[[Sequence[str]], Mapping[str, str]],
+    question: str,
+) -> dict[str, Any]:
+    """Everything that the template needs.
+
+    Args:
+        queue: whose state is shown.
+        search: finds notes.
+        keys: the notes to list.
+        read: the texts of notes by key; without those that are gone.
+        question: what the visitor looks for, or "".
+    """
+    ready = search.searchable(keys)
+    given_up = {letter.redis_key for letter in queue.dead_letters()}
+    states = {key: "searchable" if key in ready else "dead" if key in given_up else "waiting" for key in keys}
+    texts = read(keys)
+    return {
+        "stats": queue.stats(),
+        "notes": [{"key": key, "text": texts[key], "state": states[key]} for key in keys if key in texts],
+        "question": question,
+        **(_found(search, read, question) if question else {}),
+    }
+
+
+def _found(search: NoteSearch, read: Callable[[Sequence[str]], Mapping[str, str]], question: str) -> dict[str, Any]:
+    try:
+        hits = search.nearest(question)
+    except (EmbedQueueError, RedisError) as error:
+        return {"trouble": str(error)}
+    texts = read([hit.key for hit in hits])
+    return {"hits": [{"text": texts[hit.key], "score": hit.score} for hit in hits if hit.key in texts]}

