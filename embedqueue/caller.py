@@ -6,7 +6,6 @@ is given up while the provider has not shown, since then, that it can serve anot
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -19,10 +18,9 @@ from .batching import Limits, cut, split
 from .concurrency import Concurrency
 from .embedders.protocol import Embedder
 from .errors import BatchFailed, CallTooLarge, ConfigurationError, InputRejected, TransientError
+from .log import Log, logger
 from .retry import default_retry
 from .vectors import Malformed, as_rows, faulty_rows
-
-logger = logging.getLogger("embedqueue")
 
 #: What a healthy provider can embed: sent when nothing else has proved its health.
 CANARY = "ok"
@@ -63,6 +61,7 @@ class Caller:
         limits: what a call may hold; learned from refusals.
         concurrency: how many calls may be in flight; learns from each call.
         stopping: set when the queue stops; waits end then.
+        log: takes the records.
     """
 
     def __init__(
@@ -73,7 +72,9 @@ class Caller:
         limits: Limits,
         concurrency: Concurrency,
         stopping: threading.Event,
+        log: Log = logger,
     ) -> None:
+        self._log = log
         self.limits = limits
         self.concurrency = concurrency
         self._embedder = embedder
@@ -168,13 +169,19 @@ class Caller:
             raise TransientError(str(error), suspect_input=True) from None
         except BaseException as error:  # an embedder of the user's with a fault of its own; SystemExit is one, too
             self._count_failure()
-            logger.debug("embedqueue: the embedder raised %s", type(error).__name__, exc_info=True)
+            self._log.debug("embedqueue: the embedder raised %s", type(error).__name__, exc_info=True)
             raise TransientError(f"{type(error).__name__}: {error}", suspect_input=True) from error
         if len(faulty) == len(texts):
             self._count_failure()
             raise Faulty
         now_mono = self._last_success_mono = time.monotonic()
         self.concurrency.answered(began_mono, now_mono)
+        self._log.info(
+            "embedqueue: a call of %d texts took %.3f s",
+            len(texts),
+            now_mono - began_mono,
+            extra={"batch_size": len(texts), "duration": now_mono - began_mono},
+        )
         if len(faulty):
             self._count_failure()
             raise Partial(rows, faulty.tolist())
@@ -191,7 +198,7 @@ class Caller:
         try:
             self.call([CANARY], self._once)
         except (TransientError, InputRejected, ConfigurationError) as error:
-            logger.debug("embedqueue: the canary failed too: %s", error)
+            self._log.debug("embedqueue: the canary failed too: %s", error)
             return False
         return True
 
@@ -210,7 +217,7 @@ class Caller:
             if narrower == self.limits:
                 return
             self.limits = narrower
-        logger.info("embedqueue: calls hold %d texts and %d tokens from now on", narrower.texts, narrower.tokens)
+        self._log.info("embedqueue: calls hold %d texts and %d tokens from now on", narrower.texts, narrower.tokens)
 
 
 class Faulty(TransientError):

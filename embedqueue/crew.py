@@ -6,12 +6,11 @@ that hangs must never keep a web server from stopping.
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 from collections.abc import Callable
 
-logger = logging.getLogger("embedqueue")
+from .log import Log, logger
 
 #: Seconds after which an idle thread ends; the next burst starts it again.
 IDLE_SECONDS = 30.0
@@ -27,9 +26,11 @@ class Crew:
         size: tells how many calls may be in flight at a time.
         name: what the threads are called.
         finished: called in the crew's thread when a call has its answer, and when it is back.
+        log: takes the records.
     """
 
-    def __init__(self, size: Callable[[], int], name: str, finished: Callable[[], None]) -> None:
+    def __init__(self, size: Callable[[], int], name: str, finished: Callable[[], None], log: Log = logger) -> None:
+        self._log = log
         self._size = size
         self._name = name
         self._finished = finished
@@ -86,7 +87,7 @@ class Crew:
                 self._threads -= 1
                 alone = self._threads == 0
             if alone:
-                logger.warning("embedqueue: a call is made without a thread of its own: %s", error)
+                self._log.warning("embedqueue: a call is made without a thread of its own: %s", error)
                 self._serve(self._calls.get())
 
     def _work(self) -> None:
@@ -110,7 +111,7 @@ class Crew:
         try:
             call()
         except BaseException:
-            logger.exception("embedqueue: a call ended in a way that it should not")
+            self._log.exception("embedqueue: a call ended in a way that it should not")
         with self._moved:
             if self._mine.asking:
                 self._asking -= 1

@@ -7,14 +7,13 @@ locks of its futures while it announces itself, so whatever a waiter causes ther
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
 
 from redis.exceptions import RedisError
 
-logger = logging.getLogger("embedqueue")
+from .log import Log, logger
 
 #: Seconds between looks at what became of the items that somebody waits for; one script call each. It finds what a
 #: lost notice told, and whatever waits again after it was given back or superseded.
@@ -38,7 +37,9 @@ class Demand:
         sweep: Callable[[], None],
         wanted: Callable[[], bool],
         name: str,
+        log: Log = logger,
     ) -> None:
+        self._log = log
         self._ask = ask
         self._sweep = sweep
         self._wanted = wanted
@@ -62,7 +63,7 @@ class Demand:
             try:
                 thread.start()
             except RuntimeError as error:  # no more threads: the next who waits tries again
-                logger.warning("embedqueue: nobody looks after those who wait: %s", error)
+                self._log.warning("embedqueue: nobody looks after those who wait: %s", error)
             else:
                 self._running = True
 
@@ -88,6 +89,6 @@ class Demand:
                     if time.monotonic() >= sweep_mono:
                         self._sweep()
             except Exception:
-                logger.exception("embedqueue: could not look after those who wait, going on")
+                self._log.exception("embedqueue: could not look after those who wait, going on")
             if time.monotonic() >= sweep_mono:
                 sweep_mono = time.monotonic() + SWEEP_SECONDS

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import threading
 import time
 from collections import OrderedDict
@@ -22,12 +21,11 @@ from .caller import Caller, Stopping, Unserved
 from .crew import Crew
 from .errors import ItemRejected
 from .item import Item, NotOurs, decode_member
+from .log import Log, logger
 from .options import Options
 from .schedule import backoff_seconds
 from .store import Claim, Store
 from .waiters import Waiters
-
-logger = logging.getLogger("embedqueue")
 
 #: Seconds of the first pause after a failure, doubled each time in a row.
 FIRST_PAUSE_SECONDS = 1.0
@@ -76,6 +74,7 @@ class Drain:
         progressed: called after items were finished or given back.
         paused: called with seconds when the provider has failed and what it failed with waits again.
         demand: called with redis_keys that somebody waits for and that nobody has claimed.
+        log: takes the records.
     """
 
     def __init__(
@@ -91,9 +90,11 @@ class Drain:
         progressed: Callable[[], None],
         paused: Callable[[float], None],
         demand: Callable[[list[str]], None],
+        log: Log = logger,
     ) -> None:
+        self._log = log
         self.counters = Counters()
-        self.crew = Crew(lambda: caller.concurrency.limit, f"embedqueue-call-{options.namespace}", progressed)
+        self.crew = Crew(lambda: caller.concurrency.limit, f"embedqueue-call-{options.namespace}", progressed, log)
         self._store = store
         self._caller = caller
         self._options = options
@@ -152,7 +153,7 @@ class Drain:
             except NotOurs as error:
                 foreign.append((member, str(error)))
         if foreign:
-            logger.error("embedqueue: %d members of the queue are not ours; they are dead letters now", len(foreign))
+            self._log.error("embedqueue: %d members of the queue are not ours; they are dead letters now", len(foreign))
             self._store.reject(self._worker, foreign)
         return items
 
@@ -198,7 +199,7 @@ class Drain:
         except Stopping:
             pass  # stop() gives everything back
         except Exception:
-            logger.exception("embedqueue: a drain failed in a way that it should not; its leases will run out")
+            self._log.exception("embedqueue: a drain failed in a way that it should not; its leases will run out")
 
     def _serve(self, call: _Call) -> None:
         try:
@@ -288,7 +289,8 @@ class Drain:
         words = self._persist(lambda: self._store.reject(owner, [(item.member, reason) for item in items]))
         for item, word in zip(items, words, strict=True):
             if word == "dead":
-                logger.error("embedqueue: %s is a dead letter now: %s", item.redis_key, reason)
+                self._log.error("embedqueue: %s is a dead letter now; dead_letters() tells why", item.redis_key)
+                self._log.debug("embedqueue: %s was refused: %s", item.redis_key, reason)  # it may quote the text
                 with self._lock:
                     self.counters.rejected += 1
         self._let_go(items)
@@ -299,9 +301,14 @@ class Drain:
         """The provider is at fault: nobody claims for a while, the items wait again, their waiters get to know."""
         items = self._take(call, list(call.items))
         if failure.account and self._told != str(failure):
-            logger.error("embedqueue: nothing can be embedded until somebody acts: %s", failure)
+            self._log.error("embedqueue: nothing can be embedded until somebody acts: %s", failure)
         elif not failure.account:
-            logger.warning("embedqueue: a call of %d texts failed and will be made again: %s", len(items), failure)
+            self._log.warning(
+                "embedqueue: a call of %d texts failed and will be made again: %s",
+                len(items),
+                failure,
+                extra={"batch_size": len(items)},
+            )
         self._told = str(failure)
         redis_keys = [item.redis_key for item in items]
         seconds, probed = self._persist(
@@ -331,7 +338,7 @@ class Drain:
             except RedisError as error:
                 failures += 1
                 if failures == 1:
-                    logger.warning("embedqueue: Redis did not take a result, trying again: %s", error)
+                    self._log.warning("embedqueue: Redis did not take a result, trying again: %s", error)
                 if self._stopping.wait(backoff_seconds(failures, *REWRITE_SECONDS)):
                     raise Stopping from None
 

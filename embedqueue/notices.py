@@ -7,17 +7,15 @@ futures, and long before by those of ``demand`` where somebody waits.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
+from .log import Log, logger
 from .schedule import backoff_seconds
 from .store import LISTEN_SECONDS, Notice, Store
-
-logger = logging.getLogger("embedqueue")
 
 #: Seconds between sweeps for all futures.
 SWEEP_SECONDS = 60.0
@@ -48,7 +46,9 @@ class Listener:
         needed: Callable[[], bool],
         wanted: Callable[[], bool],
         name: str,
+        log: Log = logger,
     ) -> None:
+        self._log = log
         self._store = store
         self._heed = heed
         self._sweep = sweep
@@ -70,7 +70,7 @@ class Listener:
             try:
                 thread.start()
             except RuntimeError as error:  # no more threads: the next enqueue tries again
-                logger.warning("embedqueue: nobody listens to other processes: %s", error)
+                self._log.warning("embedqueue: nobody listens to other processes: %s", error)
             else:
                 self._running = True
 
@@ -87,11 +87,11 @@ class Listener:
             except (RedisError, OSError, ValueError) as error:  # ValueError: the connection was closed under us
                 failures += 1
                 self._position = None
-                logger.debug("embedqueue: cannot read notices: %s", error)
+                self._log.debug("embedqueue: cannot read notices: %s", error)
                 self._stopping.wait(backoff_seconds(failures, *RECONNECT_SECONDS))
             except Exception:
                 failures += 1
-                logger.exception("embedqueue: a notice could not be handled")
+                self._log.exception("embedqueue: a notice could not be handled")
                 self._stopping.wait(backoff_seconds(failures, *RECONNECT_SECONDS))
             with self._lock:
                 if not self._needed():

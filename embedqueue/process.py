@@ -17,6 +17,7 @@ from .drain import Drain
 from .embedders.protocol import Embedder
 from .errors import BatchFailed
 from .intake import Intake
+from .log import QueueLog
 from .notices import Listener
 from .options import Options
 from .store import Notice, Store
@@ -37,6 +38,7 @@ class Process:
         wanted: Callable[[str], None],
         start: Callable[[], None],
     ) -> None:
+        log = QueueLog(options.namespace)
         self.stopping = threading.Event()
         self.enqueued = 0
         self.finished = 0  # counts what ended or was given back, for those who flush; guarded by the condition
@@ -52,7 +54,7 @@ class Process:
             min(options.api_batch_tokens, getattr(embedder, "max_tokens", None) or options.api_batch_tokens),
         )
         concurrency = Concurrency(options.max_concurrency)
-        self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.stopping)
+        self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.stopping, log)
         self.drain = Drain(
             self.store,
             self.caller,
@@ -64,9 +66,10 @@ class Process:
             progressed=self._progressed,
             paused=lambda seconds: self.worker.paused(seconds),
             demand=self.want,
+            log=log,
         )
         self.worker = Worker(
-            self.store, self.drain, options, name=self.name, call_limit=lambda: self.caller.limits.texts
+            self.store, self.drain, options, name=self.name, call_limit=lambda: self.caller.limits.texts, log=log
         )
         self.listener = Listener(
             self.store,
@@ -75,12 +78,14 @@ class Process:
             needed=lambda: self.worker.running or len(self.waiters) > 0,
             wanted=self.waiters.any_wanted,
             name=f"embedqueue-listener-{options.namespace}",
+            log=log,
         )
         self.demand = Demand(
             ask=self._ask,
             sweep=lambda: self.drain.look(None, wanted=True),
             wanted=self.waiters.any_wanted,
             name=f"embedqueue-demand-{options.namespace}",
+            log=log,
         )
         self.intake = Intake(
             self.store,

@@ -6,7 +6,6 @@ Read next: ``worker`` (when something is done), ``drain`` (what is done), ``stor
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
 import time
@@ -24,13 +23,12 @@ from .errors import BatchFailed, QueueStopped
 from .exits import stop_with_child
 from .intake import Pair
 from .item import NotOurs, check_pair, decode_member, encode_member
+from .log import QueueLog
 from .options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Options, QueueOptions
 from .process import Process
 from .report import DeadLetter, QueueStats
 from .schedule import NEVER
 from .waiters import EmbeddingFuture
-
-logger = logging.getLogger("embedqueue")
 
 #: Seconds that stop() grants to API calls under way, so that what is paid for is kept, unless told otherwise.
 STOP_GRACE_SECONDS = 1.0
@@ -87,6 +85,7 @@ class EmbeddingBatchQueue:
         if not hasattr(redis, "connection_pool") or iscoroutinefunction(redis.execute_command):
             raise TypeError(f"redis must be a synchronous redis-py client, not {type(redis).__name__}")
         self._options = Options(model=model, flush_interval=flush_interval, max_batch_size=max_batch_size, **options)
+        self._log = QueueLog(self._options.namespace)
         self._embedder = embedder
         self._redis = redis
         self._lock = threading.RLock()  # guards starting and stopping; a signal's handler may stop() inside of either
@@ -179,7 +178,7 @@ class EmbeddingBatchQueue:
         try:
             self.flush(timeout)
         except (TimeoutError, BatchFailed, QueueStopped, RedisError) as error:
-            logger.warning("embedqueue: stopping before everything was embedded: %s", error)
+            self._log.warning("embedqueue: stopping before everything was embedded: %s", error)
 
     def _shut_down(self, deadline_mono: float | None) -> None:
         process = self._process
@@ -194,7 +193,7 @@ class EmbeddingBatchQueue:
             try:
                 process.store.release(process.name)
             except RedisError as error:
-                logger.warning("embedqueue: stopped without giving items back, their leases will run out: %s", error)
+                self._log.warning("embedqueue: stopped without giving items back, their leases will run out: %s", error)
         try:
             process.waiters.cancel_all()
         finally:
@@ -266,7 +265,7 @@ class EmbeddingBatchQueue:
             process.listener.ensure()
         elif not self._started and not self._warned:
             self._warned = True
-            logger.warning("embedqueue: enqueuing on a queue that was not started; its items wait in Redis")
+            self._log.warning("embedqueue: enqueuing on a queue that was not started; its items wait in Redis")
         return futures
 
     def _wanted(self, redis_key: str) -> None:
@@ -437,7 +436,7 @@ class EmbeddingBatchQueue:
             if info and not info.get("aof_enabled", 1):
                 dangers.append("the append-only file is off, so a crash of Redis loses what came after its snapshot")
             if dangers:
-                logger.warning("embedqueue: Redis may lose items: %s", "; ".join(dangers))
+                self._log.warning("embedqueue: Redis may lose items: %s", "; ".join(dangers))
 
 
 def _two(item: tuple[str, str]) -> tuple[str, str]:

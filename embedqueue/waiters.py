@@ -7,7 +7,6 @@ million items enqueued in passing cost this process nothing.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 import weakref
@@ -18,9 +17,8 @@ from concurrent.futures._base import CANCELLED, PENDING, RUNNING
 from typing import Any
 
 from .errors import QueueStopped
+from .log import logger
 from .vectors import to_floats
-
-logger = logging.getLogger("embedqueue")
 
 
 class EmbeddingFuture(Future[list[float]]):

@@ -7,7 +7,6 @@ this thread acts. It never holds the lock while it speaks to Redis, and API call
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -15,11 +14,10 @@ from collections.abc import Callable
 from redis.exceptions import RedisError
 
 from .drain import Drain
+from .log import Log, logger
 from .options import Options
 from .schedule import LEAST_REFRESH_SECONDS, NEVER, REFRESH_SECONDS, Agenda, backoff_seconds
 from .store import Claim, Store
-
-logger = logging.getLogger("embedqueue")
 
 #: Seconds to rest when Redis does not answer: the first time, and at most.
 REDIS_RETRY_SECONDS = (0.05, 2.0)
@@ -38,11 +36,20 @@ class Worker:
         options: of the queue.
         name: under which this process claims, with its colon at the end.
         call_limit: tells how many texts one call holds at the moment.
+        log: takes the records.
     """
 
     def __init__(
-        self, store: Store, drain: Drain, options: Options, *, name: str, call_limit: Callable[[], int]
+        self,
+        store: Store,
+        drain: Drain,
+        options: Options,
+        *,
+        name: str,
+        call_limit: Callable[[], int],
+        log: Log = logger,
     ) -> None:
+        self._log = log
         self._store = store
         self._drain = drain
         self._options = options
@@ -157,7 +164,7 @@ class Worker:
     def _rest(self, message: str, *, exc_info: bool) -> None:
         self._failures += 1
         if self._failures == 1 or exc_info:
-            logger.warning("embedqueue: %s", message, exc_info=exc_info)
+            self._log.warning("embedqueue: %s", message, exc_info=exc_info)
         with self._condition:
             seconds = backoff_seconds(self._failures, *REDIS_RETRY_SECONDS)
             self._agenda.redis_retry_mono = time.monotonic() + seconds
