@@ -1,8 +1,7 @@
-"""``python -m embedqueue``: the demo, which needs no command-line library, and everything else through the cli."""
+"""``embedqueue`` and ``python -m embedqueue``: the demo needs no command-line library, all else the extra ``cli``."""
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import sys
 
@@ -14,10 +13,14 @@ def main() -> int:
         from .demo import main as demo
 
         return demo(arguments[1:])
-    if importlib.util.find_spec("embedqueue.cli") and importlib.util.find_spec("click"):
-        cli = importlib.import_module("embedqueue.cli")
-        return int(cli.main() or 0)
-    print('usage: python -m embedqueue demo [--help]   (other commands need "embedqueue[cli]")', file=sys.stderr)
+    if importlib.util.find_spec("click") and importlib.util.find_spec("rich"):
+        from .cli import main as cli
+
+        cli()
+    print(
+        'usage: embedqueue demo [--help]; all other commands need the extra "cli": pip install "embedqueue[cli]"',
+        file=sys.stderr,
+    )
     return 2
 
 

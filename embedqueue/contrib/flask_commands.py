@@ -15,8 +15,8 @@ from redis.exceptions import RedisError
 
 from embedqueue.config import SettingsError
 from embedqueue.errors import EmbedQueueError
+from embedqueue.operate import DEFAULT_GRACE_SECONDS, describe, describe_dead, run_worker
 
-from .operate import DEFAULT_GRACE_SECONDS, describe, describe_dead, run_worker
 from .queues import DEFAULT, Queues
 
 

@@ -13,9 +13,9 @@ from redis.exceptions import RedisError
 from embedqueue.config import SettingsError
 from embedqueue.contrib.django.access import queues
 from embedqueue.contrib.django.backfill import DEFAULT_MAX_WAITING, backfill
-from embedqueue.contrib.operate import DEFAULT_GRACE_SECONDS, describe, describe_dead, run_worker
 from embedqueue.contrib.queues import DEFAULT
 from embedqueue.errors import EmbedQueueError
+from embedqueue.operate import DEFAULT_GRACE_SECONDS, describe, describe_dead, run_worker
 
 
 class Command(BaseCommand):
