@@ -74,7 +74,7 @@ class Process:
         self.listener = Listener(
             self.store,
             heed=self._heed,
-            sweep=lambda: self.drain.look(None),
+            sweep=self._sweep,
             needed=lambda: self.worker.running or len(self.waiters) > 0,
             wanted=self.waiters.any_wanted,
             name=f"embedqueue-listener-{options.namespace}",
@@ -100,6 +100,11 @@ class Process:
     def _zero(self) -> bytes:
         """The vector of a blank text."""
         return bytes(FLOAT32.itemsize * self._embedder.dimensions)
+
+    def _sweep(self) -> None:
+        """Ask for what no notice may have told."""
+        self.worker.refresh()
+        self.drain.look(None)
 
     def want(self, redis_keys: list[str]) -> None:
         """Make items urgent. Does no I/O."""

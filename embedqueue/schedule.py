@@ -15,6 +15,8 @@ NEVER = float("inf")
 REFRESH_SECONDS = 30.0
 #: The same where leases are shorter than that: who holds one may die at any time, and nobody tells.
 LEAST_REFRESH_SECONDS = 5.0
+#: The same where something was said while the last look was under way, and so may be missing in it.
+LOOK_AGAIN_SECONDS = 0.05
 
 
 class Report(Protocol):
@@ -54,6 +56,7 @@ class Agenda:
         linger_end_mono: when the linger for those who wait in ``.result()`` is over at the latest.
         demand_mono: when it is over if nobody else comes.
         redis_retry_mono: Redis did not answer: nothing is tried before.
+        overtaken: something was said since we last asked Redis; what it answers may be older than that.
         flush: a drain was asked for, or a lease has run out.
         failing: the provider failed last time; what waits is due as soon as the pause is over.
         remaining: items that the drain under way may still claim.
@@ -74,6 +77,7 @@ class Agenda:
     linger_end_mono: float = NEVER
     demand_mono: float = NEVER
     redis_retry_mono: float = 0.0
+    overtaken: bool = False
     flush: bool = False
     failing: bool = False
     remaining: int = 0
@@ -151,7 +155,7 @@ class Agenda:
         self.flush |= self.oldest_mono < self.began_mono
         self.began_mono = 0.0
         self.paused_until_mono = 0.0 if report.pause_seconds is None else now + report.pause_seconds
-        self.refresh_mono = now + self.refresh_seconds
+        self.refresh_mono = now + (LOOK_AGAIN_SECONDS if self.overtaken else self.refresh_seconds)
         if report.lease_end_seconds is not None:
             if report.lease_end_seconds <= 0:
                 self.flush = True
@@ -160,11 +164,17 @@ class Agenda:
 
     def enqueued(self, waiting: int, now: float) -> bool:
         """Note an enqueue of this process; returns whether the worker has to think again."""
+        self.overtaken = True
         first = self.waiting == 0 and waiting > 0
         self.waiting = waiting
         if first:
             self.oldest_mono = min(self.oldest_mono, now)
         return first or waiting >= self.max_batch_size
+
+    def look(self) -> None:
+        """Look at Redis as soon as possible: something has changed there."""
+        self.overtaken = True
+        self.refresh_mono = 0.0
 
     def demanded(self, redis_key: str, now: float, linger: float) -> bool:
         """Note that somebody waits for an item; returns whether the worker has to think again.

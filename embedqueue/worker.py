@@ -117,14 +117,14 @@ class Worker:
     def refresh(self) -> None:
         """Look at Redis: something has changed there."""
         with self._condition:
-            self._agenda.refresh_mono = 0.0
+            self._agenda.look()
             self._condition.notify_all()
 
     def paused(self, seconds: float) -> None:
         """The provider failed: claim nothing before, and look what waits by now."""
         with self._condition:
             self._agenda.failing = True
-            self._agenda.refresh_mono = 0.0
+            self._agenda.look()
             self._agenda.paused_until_mono = time.monotonic() + seconds
             self._condition.notify_all()
 
@@ -179,6 +179,8 @@ class Worker:
 
     def _refresh(self) -> None:
         self._give_back_lost()
+        with self._condition:
+            self._agenda.overtaken = False
         status = self._store.status()
         with self._condition:
             self._agenda.failing = status.failing
@@ -199,6 +201,7 @@ class Worker:
             calls = self._drain.crew.unfinished
             limit = self._agenda.claim_limit(time.monotonic(), call_limit, max(1, self._drain.crew.free))
             urgent = self._agenda.take_urgent()
+            self._agenda.overtaken = False
         try:
             claim = self._store.claim(
                 owner,

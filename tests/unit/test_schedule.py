@@ -157,6 +157,20 @@ def test_empty_claim_ends_a_drain():
     assert plan.next(NOW, 0, 4) == (None, 30.0)
 
 
+@pytest.mark.parametrize("said", [lambda plan: plan.enqueued(50, NOW), lambda plan: plan.look()])
+def test_an_answer_that_was_overtaken(said):
+    """What is said while Redis is being asked may be missing in the answer: it is asked again, not in half a minute."""
+    plan = agenda(overtaken=False)
+    said(plan)
+    plan.seen(Seen(waiting=0), NOW)
+    action, wait = plan.next(NOW, 0, 4)
+    assert action is None
+    assert wait == pytest.approx(0.05)
+    plan.overtaken = False
+    plan.seen(Seen(waiting=50, oldest_age_seconds=0.0), NOW + 0.05)
+    assert plan.next(NOW + 0.05, 0, 4)[0] == "drain"
+
+
 def test_linger():
     """Who waits waits for company: until nobody has come for a quarter of the linger, and never beyond the whole."""
     plan = agenda()
