@@ -224,7 +224,9 @@ def main() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     names = {"queue": queue, "client": client, "embedder": embedder, "say": say, "die": die, "fork": fork}
-    for line in filter(str.strip, sys.stdin):
+    for line in sys.stdin:  # in Python, where signals are looked for between two steps: filter() would not
+        if not line.strip():
+            continue
         order = json.loads(line)
         if order["code"].startswith("# main thread"):
             _perform(order, names)
