@@ -25,6 +25,7 @@ from .log import Log, logger
 from .options import Options
 from .schedule import backoff_seconds
 from .store import Claim, Store
+from .vectors import zero_vector
 from .waiters import Waiters
 
 #: Seconds of the first pause after a failure, doubled each time in a row.
@@ -342,13 +343,13 @@ class Drain:
                 if self._stopping.wait(backoff_seconds(failures, *REWRITE_SECONDS)):
                     raise Stopping from None
 
-    def look(self, redis_keys: Iterable[str] | None, *, wanted: bool = False, blank: bytes | None = None) -> None:
+    def look(self, redis_keys: Iterable[str] | None, *, wanted: bool = False, blank: bool = False) -> None:
         """Ask Redis what became of keys that somebody here waits for, and end their futures accordingly.
 
         Args:
             redis_keys: which; None for all.
             wanted: only those that somebody waits for in ``.result()``.
-            blank: the zero vector, where the newest text of the keys is known to be blank.
+            blank: whether the newest text of the keys is known to be blank.
 
         Raises:
             redis.RedisError: Redis does not answer.
@@ -362,8 +363,8 @@ class Drain:
                 outcome: Any = None
                 if word == "dead":
                     outcome = ItemRejected(redis_key, value.decode("utf-8", "replace"))
-                elif word != "live" and blank is not None:
-                    outcome = blank
+                elif word == "blank" or (blank and word != "live"):
+                    outcome = zero_vector(self._caller.dimensions)
                 elif word == "done":
                     outcome = value
                 elif word == "gone":

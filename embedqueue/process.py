@@ -21,7 +21,7 @@ from .log import QueueLog
 from .notices import Listener
 from .options import Options
 from .store import Notice, Store
-from .vectors import FLOAT32
+from .vectors import zero_vector
 from .waiters import Waiters
 from .worker import Worker
 
@@ -99,7 +99,7 @@ class Process:
 
     def _zero(self) -> bytes:
         """The vector of a blank text."""
-        return bytes(FLOAT32.itemsize * self._embedder.dimensions)
+        return zero_vector(self._embedder.dimensions)
 
     def _sweep(self) -> None:
         """Ask for what no notice may have told."""
@@ -145,7 +145,7 @@ class Process:
             self.drain.look(json.loads(notice.body))
             self._count()
         elif notice.kind == "blank":
-            self.drain.look(json.loads(notice.body), blank=self._zero())
+            self.drain.look(json.loads(notice.body), blank=True)
         elif notice.kind == "unserved":
             what = json.loads(notice.body)
             self.waiters.fail(what["keys"], BatchFailed(f"{what['reason']}; the item is still queued"))

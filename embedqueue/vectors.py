@@ -49,6 +49,11 @@ def faulty_rows(rows: NDArray[np.float32]) -> NDArray[np.intp]:
     return np.flatnonzero(~(np.isfinite(rows).all(axis=1) & rows.any(axis=1)))
 
 
+def zero_vector(dimensions: int) -> bytes:
+    """The vector of a blank text, as it would be stored."""
+    return bytes(FLOAT32.itemsize * dimensions)
+
+
 def to_floats(vector: bytes) -> list[float]:
     """The floats of one stored vector."""
     floats: list[float] = np.frombuffer(vector, dtype=FLOAT32).tolist()

@@ -25,7 +25,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 #: Longest wait for a child, in seconds.
@@ -114,11 +114,7 @@ class Peer:
         self.process.wait(PATIENCE_SECONDS)
 
     def signal(self, number: int) -> None:
-        """Send a signal, and an empty line: one that arrives just before the child's read() would not end the read."""
-        assert self.process.stdin is not None
         self.process.send_signal(number)
-        with contextlib.suppress(OSError):
-            os.write(self.process.stdin.fileno(), b"\n")
 
     def wait(self, timeout: float = PATIENCE_SECONDS) -> int:
         """Wait for the end of the child; gives its exit code."""
@@ -202,6 +198,23 @@ def fork(work: Callable[[], Any], alone: contextlib.AbstractContextManager[Any] 
     return join
 
 
+def _lines() -> Iterator[bytes]:
+    """Standard input by lines. A signal that another thread was given wakes this one as well, and is handled at once."""
+    awake, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    orders, rest = sys.stdin.fileno(), b""
+    while True:
+        if orders not in select.select([orders, awake], [], [])[0]:
+            os.read(awake, 4096)
+            continue
+        part = os.read(orders, 1 << 16)
+        if not part:
+            return
+        *lines, rest = (rest + part).split(b"\n")
+        yield from lines
+
+
 def main() -> None:
     """The child."""
     import redis
@@ -224,9 +237,7 @@ def main() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     names = {"queue": queue, "client": client, "embedder": embedder, "say": say, "die": die, "fork": fork}
-    for line in sys.stdin:  # in Python, where signals are looked for between two steps: filter() would not
-        if not line.strip():
-            continue
+    for line in _lines():
         order = json.loads(line)
         if order["code"].startswith("# main thread"):
             _perform(order, names)

@@ -160,6 +160,17 @@ def test_blank_elsewhere(make_peer):
     assert answer.get() == [0.0] * DIMENSIONS
 
 
+def test_blank_elsewhere_without_a_notice(make_peer):
+    """The same where the notice is missed: a sweep, which finds the item gone, finds out why."""
+    first, second = make_peer(worker=False), make_peer(worker=False)
+    first.run("future = queue.enqueue('doc:1', 'old')")
+    first.run("queue._process.listener.stop()")
+    answer = first.ask("future.result(15)")
+    first.run("while not queue._process.waiters.any_wanted(): pass")
+    second.run("queue.enqueue('doc:1', ' ')")
+    assert answer.get() == [0.0] * DIMENSIONS
+
+
 def test_rejected_elsewhere(worker, producer, provider):
     """Whoever waits in another process gets the provider's words for a bad text; its neighbours get vectors."""
     provider.rule = poison("bad", 400)
