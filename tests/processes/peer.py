@@ -142,11 +142,11 @@ class Peer:
 
 def _answer(line: dict[str, Any]) -> None:
     with _WRITING:
-        sys.stdout.write(json.dumps(line) + "\n")
-        sys.stdout.flush()
+        os.write(sys.stdout.fileno(), json.dumps(line).encode() + b"\n")
 
 
-_WRITING = threading.Lock()
+#: Reentrant, for a signal's handler may speak while the main thread does.
+_WRITING = threading.RLock()
 
 
 def _perform(order: dict[str, Any], names: dict[str, Any]) -> None:
@@ -159,7 +159,7 @@ def _perform(order: dict[str, Any], names: dict[str, Any]) -> None:
         else:
             value = eval(code, names)
         _answer({"number": order["number"], "value": json.loads(json.dumps(value, default=repr))})
-    except BaseException as error:
+    except Exception as error:  # a handler may raise SystemExit before the answer is out
         _answer({"number": order["number"], "error": type(error).__name__, "trace": traceback.format_exc()})
 
 
@@ -199,7 +199,7 @@ def fork(work: Callable[[], Any], alone: contextlib.AbstractContextManager[Any] 
 
 
 def _lines() -> Iterator[bytes]:
-    """Standard input by lines. A signal that another thread was given wakes this one as well, and is handled at once."""
+    """Standard input by lines. A signal that came to another thread wakes this one as well, and is handled at once."""
     awake, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
