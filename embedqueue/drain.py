@@ -5,27 +5,25 @@ Futures are resolved after the write, never before it. What a call cannot serve 
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from redis.exceptions import RedisError
 
 from .batching import cut
+from .cache import Cache
 from .caller import Caller, Stopping, Unserved
 from .crew import Crew
-from .errors import ItemRejected
 from .item import Item, NotOurs, decode_member
 from .log import Log, logger
 from .options import Options
+from .outcomes import Outcomes
 from .schedule import backoff_seconds
 from .store import Claim, Store
-from .vectors import zero_vector
 from .waiters import Waiters
 
 #: Seconds of the first pause after a failure, doubled each time in a row.
@@ -34,8 +32,6 @@ FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 300.0
 #: Seconds between tries of a write that Redis did not answer: the first, and the longest.
 REWRITE_SECONDS = (0.05, 2.0)
-#: Seconds between looks at a text of the cache that another worker is embedding.
-CACHE_POLL_SECONDS = 0.02
 #: Vectors of the drain under way that are kept for equal texts behind in the queue.
 RECENT_VECTORS = 512
 
@@ -72,9 +68,9 @@ class Drain:
         stopping: set when the queue stops.
         worker: the name under which this process claims, with its colon at the end.
         task: what else decides a vector beside model, dimensions and text; for the cache.
+        outcomes: finds out what became of items that somebody waits for.
         progressed: called after items were finished or given back.
         paused: called with seconds when the provider has failed and what it failed with waits again.
-        demand: called with redis_keys that somebody waits for and that nobody has claimed.
         log: takes the records.
     """
 
@@ -88,9 +84,9 @@ class Drain:
         stopping: threading.Event,
         worker: str,
         task: str,
+        outcomes: Outcomes,
         progressed: Callable[[], None],
         paused: Callable[[float], None],
-        demand: Callable[[list[str]], None],
         log: Log = logger,
     ) -> None:
         self._log = log
@@ -102,16 +98,24 @@ class Drain:
         self._waiters = waiters
         self._stopping = stopping
         self._worker = worker
-        self._task = task
+        self._outcomes = outcomes
         self._progressed = progressed
         self._paused = paused
-        self._demand = demand
         self._lock = threading.Lock()
         self._held: dict[str, bytes] = {}  # members in our hands by redis_key; guarded by the lock
-        self._reserved: set[str] = set()  # cache entries that we are about to fill; guarded by the lock
         self._calls: dict[str, _Call] = {}  # texts on their way; guarded by the lock
         self._recent: OrderedDict[str, bytes] = OrderedDict()  # vectors by text; guarded by the lock
         self._more_behind = False  # whether equal texts may still wait; guarded by the lock
+        self._cache = None
+        if options.cache_ttl is not None:
+            self._cache = Cache(
+                store,
+                ttl_seconds=options.cache_ttl,
+                hold_seconds=options.lease_seconds,
+                kind=lambda: f"{options.model}\0{caller.dimensions}\0{task}",
+                stopping=stopping,
+                persist=self._persist,
+            )
         self._told: str | None = None  # the fault that the log has spoken of
 
     # -- the worker's side -------------------------------------------------------------------------------------
@@ -139,11 +143,11 @@ class Drain:
     def renew(self) -> bool:
         """Renew the leases of everything in our hands; returns whether there is anything."""
         with self._lock:
-            members, reserved = list(self._held.values()), list(self._reserved)
+            members = list(self._held.values())
         for at in range(0, len(members), 1000):
             self._store.extend(self._worker, self._options.lease_seconds, members[at : at + 1000])
-        if reserved:
-            self._store.hold_cached(reserved, self._options.lease_seconds)
+        if self._cache is not None:
+            self._cache.renew()
         return bool(members)
 
     def _decode(self, claim: Claim) -> list[Item]:
@@ -204,23 +208,30 @@ class Drain:
 
     def _serve(self, call: _Call) -> None:
         try:
-            if self._options.cache_ttl is None:
+            if self._cache is None:
                 self._embed(call, list(call.items))
             else:
-                self._embed_cached(call, self._options.cache_ttl)
+                self._cache.serve(
+                    list(call.items),
+                    call.owner,
+                    deliver=lambda texts, vectors: self._deliver(call, self._worker, texts, vectors),
+                    embed=lambda texts, keep: self._embed(call, texts, keep),
+                )
+                if call.probe:
+                    self._persist(lambda: self._store.release_probe(call.owner))  # if all came from the cache
         except Unserved as failure:
             self._give_back(call, failure)
         else:
             self._told = None
 
     def _embed(
-        self, call: _Call, texts: Sequence[str], kept: Callable[[Sequence[str], Sequence[bytes]], None] | None = None
+        self, call: _Call, texts: Sequence[str], keep: Callable[[Sequence[str], Sequence[bytes]], None] | None = None
     ) -> None:
         def deliver(served: Sequence[str], vectors: Sequence[bytes]) -> None:
             if len(served) == len(texts):
                 self.crew.answered()  # the usual case: nothing more will be asked for this call
-            if kept is not None:
-                kept(served, vectors)
+            if keep is not None:
+                keep(served, vectors)
             self._deliver(call, call.owner, served, vectors)
 
         self._caller.serve(
@@ -283,7 +294,7 @@ class Drain:
             self._reject(owner, [item], word.removeprefix("refused "))
         self._let_go(item for item, _ in pairs)
         if unclear:
-            self._persist(lambda: self.look(unclear))
+            self._persist(lambda: self._outcomes.look(unclear))
         self._progressed()
 
     def _reject(self, owner: str, items: Sequence[Item], reason: str) -> None:
@@ -295,7 +306,7 @@ class Drain:
                 with self._lock:
                     self.counters.rejected += 1
         self._let_go(items)
-        self._persist(lambda: self.look([item.redis_key for item in items]))
+        self._persist(lambda: self._outcomes.look([item.redis_key for item in items]))
         self._progressed()
 
     def _give_back(self, call: _Call, failure: Unserved) -> None:
@@ -342,85 +353,3 @@ class Drain:
                     self._log.warning("embedqueue: Redis did not take a result, trying again: %s", error)
                 if self._stopping.wait(backoff_seconds(failures, *REWRITE_SECONDS)):
                     raise Stopping from None
-
-    def look(self, redis_keys: Iterable[str] | None, *, wanted: bool = False, blank: bool = False) -> None:
-        """Ask Redis what became of keys that somebody here waits for, and end their futures accordingly.
-
-        Args:
-            redis_keys: which; None for all.
-            wanted: only those that somebody waits for in ``.result()``.
-            blank: whether the newest text of the keys is known to be blank.
-
-        Raises:
-            redis.RedisError: Redis does not answer.
-        """
-        urgent: list[str] = []  # given back, or superseded by a text that nobody has asked for yet
-        waiting = list(self._waiters.snapshot(redis_keys, wanted=wanted).items())
-        for at in range(0, len(waiting), 500):
-            part = waiting[at : at + 500]
-            found = self._store.look([redis_key for redis_key, _ in part], self._options.embedding_field)
-            for (redis_key, entries), (word, value) in zip(part, found, strict=True):
-                outcome: Any = None
-                if word == "dead":
-                    outcome = ItemRejected(redis_key, value.decode("utf-8", "replace"))
-                elif word == "blank" or (blank and word != "live"):
-                    outcome = zero_vector(self._caller.dimensions)
-                elif word == "done":
-                    outcome = value
-                elif word == "gone":
-                    outcome = ItemRejected(redis_key, "neither queued, nor dead, nor is there a vector in its hash")
-                if outcome is not None:
-                    self._waiters.resolve(redis_key, entries, outcome)
-                elif value == b"pending" and any(entry.wanted for entry in entries):
-                    urgent.append(redis_key)
-        if urgent:
-            self._demand(urgent)
-
-    # -- the cache ---------------------------------------------------------------------------------------------
-
-    def _digest(self, text: str) -> str:
-        dimensions = self._caller.dimensions
-        source = f"{self._options.model}\0{dimensions}\0{self._task}\0{text}"
-        return hashlib.blake2b(source.encode(), digest_size=20).hexdigest()
-
-    def _embed_cached(self, call: _Call, ttl_seconds: float) -> None:
-        """Take what the cache has, embed what nobody embeds, wait for what another worker is embedding."""
-        digests = {text: self._digest(text) for text in call.items}
-        waiting = list(digests)
-        while waiting:
-            found = self._persist(
-                lambda: self._store.take_cached(
-                    [digests[text] for text in waiting],  # noqa: B023 - called before the next round
-                    call.owner,
-                    self._options.lease_seconds,
-                )
-            )
-            known = {text: vector for text, vector in zip(waiting, found, strict=True) if len(vector) > len(b"busy")}
-            mine = [text for text, vector in zip(waiting, found, strict=True) if not vector]
-            if known:
-                self._deliver(call, self._worker, list(known), list(known.values()))
-            if mine:
-                self._fill_cache(call, {text: digests[text] for text in mine}, ttl_seconds)
-            waiting = [text for text, vector in zip(waiting, found, strict=True) if vector == b"busy"]
-            if waiting and self._stopping.wait(CACHE_POLL_SECONDS):
-                raise Stopping
-        if call.probe:
-            self._persist(lambda: self._store.release_probe(call.owner))  # if all came from the cache
-
-    def _fill_cache(self, call: _Call, digests: dict[str, str], ttl_seconds: float) -> None:
-        open_ = dict(digests)
-        with self._lock:
-            self._reserved.update(open_.values())
-
-        def keep(texts: Sequence[str], vectors: Sequence[bytes]) -> None:
-            pairs = [(open_.pop(text), vector) for text, vector in zip(texts, vectors, strict=True)]
-            self._persist(lambda: self._store.put_cached(pairs, ttl_seconds))
-
-        try:
-            self._embed(call, list(digests), keep)
-        finally:
-            with self._lock:
-                self._reserved.difference_update(digests.values())
-            if open_:
-                with contextlib.suppress(RedisError):  # the reservations end by themselves
-                    self._store.release_cached(open_.values())

@@ -13,9 +13,10 @@ from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
+from .exchange import LISTEN_SECONDS
 from .log import Log, logger
 from .schedule import backoff_seconds
-from .store import LISTEN_SECONDS, Notice, Store
+from .store import Notice, Store
 
 #: Seconds between sweeps for all futures.
 SWEEP_SECONDS = 60.0

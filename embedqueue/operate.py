@@ -13,10 +13,10 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from .config import Settings
+from .exchange import Keys
 from .item import decode_member, encode_member
 from .queue import EmbeddingBatchQueue
 from .report import DeadLetter, QueueStats
-from .store import Keys
 from .vectors import FLOAT32
 
 Pairs = Iterable[tuple[str, str]]

@@ -20,6 +20,7 @@ from .intake import Intake
 from .log import QueueLog
 from .notices import Listener
 from .options import Options
+from .outcomes import Outcomes
 from .store import Notice, Store
 from .vectors import zero_vector
 from .waiters import Waiters
@@ -55,6 +56,13 @@ class Process:
         )
         concurrency = Concurrency(options.max_concurrency)
         self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.stopping, log)
+        self.outcomes = Outcomes(
+            self.store,
+            self.waiters,
+            options.embedding_field,
+            dimensions=lambda: self.caller.dimensions,
+            demand=self.want,
+        )
         self.drain = Drain(
             self.store,
             self.caller,
@@ -63,9 +71,9 @@ class Process:
             stopping=self.stopping,
             worker=self.name,
             task=str(getattr(embedder, "task_type", None) or ""),
+            outcomes=self.outcomes,
             progressed=self._progressed,
             paused=lambda seconds: self.worker.paused(seconds),
-            demand=self.want,
             log=log,
         )
         self.worker = Worker(
@@ -82,7 +90,7 @@ class Process:
         )
         self.demand = Demand(
             ask=self._ask,
-            sweep=lambda: self.drain.look(None, wanted=True),
+            sweep=lambda: self.outcomes.look(None, wanted=True),
             wanted=self.waiters.any_wanted,
             name=f"embedqueue-demand-{options.namespace}",
             log=log,
@@ -104,7 +112,7 @@ class Process:
     def _sweep(self) -> None:
         """Ask for what no notice may have told."""
         self.worker.refresh()
-        self.drain.look(None)
+        self.outcomes.look(None)
 
     def want(self, redis_keys: list[str]) -> None:
         """Make items urgent. Does no I/O."""
@@ -142,10 +150,10 @@ class Process:
         if notice.by.startswith(self.name):
             return False
         if notice.kind in ("done", "failed"):
-            self.drain.look(json.loads(notice.body))
+            self.outcomes.look(json.loads(notice.body))
             self._count()
         elif notice.kind == "blank":
-            self.drain.look(json.loads(notice.body), blank=True)
+            self.outcomes.look(json.loads(notice.body), blank=True)
         elif notice.kind == "unserved":
             what = json.loads(notice.body)
             self.waiters.fail(what["keys"], BatchFailed(f"{what['reason']}; the item is still queued"))

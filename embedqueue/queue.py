@@ -22,7 +22,7 @@ from .embedders.protocol import Embedder
 from .errors import BatchFailed, QueueStopped
 from .exits import stop_with_child
 from .intake import Pair
-from .item import NotOurs, check_pair, decode_member, encode_member
+from .item import check_pair, encode_member
 from .log import QueueLog
 from .options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Options, QueueOptions
 from .process import Process
@@ -331,7 +331,7 @@ class EmbeddingBatchQueue:
 
     def _settle(self, process: Process, futures: list[EmbeddingFuture]) -> None:
         """What Redis calls finished, the futures of this process must know before a flush returns."""
-        process.drain.look(None)
+        process.outcomes.look(None)
         deadline_mono = time.monotonic() + FLUSH_ASK_SECONDS
         while time.monotonic() < deadline_mono:
             seen = process.finished
@@ -383,27 +383,7 @@ class EmbeddingBatchQueue:
             raise ValueError("limit and offset must not be negative")
         if limit == 0:
             return []
-        store = self._process.store
-        found = store.dead_letters(limit, offset)
-        names: list[str | bytes] = []
-        texts: list[tuple[str, str]] = []
-        for member, _ in found:
-            try:
-                item = decode_member(member)
-                names.append(item.redis_key)
-                texts.append((item.redis_key, item.text))
-            except NotOurs:
-                names.append(member)
-                texts.append(("", member.decode("utf-8", "replace")))
-        letters = []
-        for (member, died_at), (redis_key, text), info in zip(found, texts, store.dead_info(names), strict=True):
-            info = info or {}
-            letters.append(
-                DeadLetter(
-                    redis_key, text, str(info.get("reason", "")), died_at, int(info.get("deliveries", 0)), member
-                )
-            )
-        return letters
+        return self._process.store.dead_letters(limit, offset)
 
     def retry_dead(self, redis_keys: str | bytes | Iterable[str | bytes] | None = None) -> int:
         """Put dead letters back to the end of the queue.

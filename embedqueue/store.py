@@ -1,59 +1,21 @@
-"""The only module that speaks to Redis: one method a move, each one script, each atomic.
+"""A queue's state in Redis: one method a move, each one script, each atomic.
 
-The user's client is never used, changed or closed. What it connects to is taken from it once, and private
-clients are made with the same settings: with bytes for replies, and without surprises of protocol or time-outs.
+With ``exchange``, which carries the scripts over, the only module that speaks to Redis.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-from typing import Any, Final
+from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError, NoScriptError, ReadOnlyError, RedisError, ResponseError
-from redis.retry import Retry
-from redis.sentinel import SentinelConnectionPool
+from redis.exceptions import NoPermissionError, RedisError
 
-SCRIPTS: Final = (
-    "enqueue", "claim", "complete", "release", "extend", "reject",
-    "pause", "status", "look", "retry_dead", "discard_dead", "take_cached",
-)  # fmt: skip
-
-#: Seconds for one command of the worker where the user's client names no time limit: it must not hang for ever.
-BACKGROUND_TIMEOUT_SECONDS = 10.0
-#: Seconds that an enqueue may take to reach Redis where the user's client has no time limit of its own.
-ANSWER_SECONDS = 5.0
-#: How often an enqueue is sent again because it came late; the first time on a connection tells the server's clock.
-LATE_TRIES = 4
-#: Seconds that one blocking read of the events may last: few commands a minute, and a dead peer is noticed.
-LISTEN_SECONDS = 30.0
-
-
-class Keys:
-    """The names of a queue's keys, in the order in which every script declares them."""
-
-    def __init__(self, namespace: str) -> None:
-        self.pending = f"{namespace}:pending"
-        self.inflight = f"{namespace}:inflight"
-        self.latest = f"{namespace}:latest"
-        self.claims = f"{namespace}:claims"
-        self.dead = f"{namespace}:dead"
-        self.dead_info = f"{namespace}:dead:info"
-        self.events = f"{namespace}:events"
-        self.pause = f"{namespace}:pause"
-        self.pause_level = f"{namespace}:pause:level"
-        self.cache_prefix = f"{namespace}:cache:"
-        self.all = (
-            self.pending, self.inflight, self.latest, self.claims, self.dead,
-            self.dead_info, self.events, self.pause, self.pause_level,
-        )  # fmt: skip
+from .exchange import Exchange, Keys
+from .item import Item, NotOurs, decode_member
+from .report import DeadLetter
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,35 +73,6 @@ class Notice:
     body: str
 
 
-@cache
-def script_text(name: str) -> str:
-    """The Lua of one move, with what all of them begin with."""
-    folder = resources.files(__package__) / "scripts"
-    return (folder / "prelude.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
-
-
-def private_client(client: redis.Redis, **overrides: Any) -> redis.Redis:
-    """A client of our own that reaches the same server in the same way as the user's.
-
-    Args:
-        client: the user's client, of any shape; it is only read.
-        overrides: settings of the connections to set otherwise.
-    """
-    pool = client.connection_pool
-    ours = ("maint_", "orig_", "oss_cluster_", "himport_")  # state of the user's own pool in redis-py 6 to 8
-    kwargs = {name: value for name, value in pool.connection_kwargs.items() if not name.startswith(ours)}
-    kwargs.update(decode_responses=False, encoding="utf-8", encoding_errors="strict", protocol=2)
-    kwargs.update(overrides)
-    if isinstance(pool, SentinelConnectionPool):
-        kwargs.pop("connection_pool", None)
-        return redis.Redis(
-            connection_pool=SentinelConnectionPool(  # type: ignore[no-untyped-call]
-                pool.service_name, pool.sentinel_manager, is_master=pool.is_master, check_connection=True, **kwargs
-            )
-        )
-    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=pool.connection_class, **kwargs))
-
-
 def _seconds_since(then: bytes, now: float) -> float | None:
     return now - float(then) if then else None
 
@@ -155,36 +88,18 @@ def _pause_seconds(ms: int) -> float | None:
 
 
 class Store:
-    """A queue's state in Redis.
+    """A queue's state in Redis. Thread-safe, but for ``enqueue``, which one thread at a time may call.
 
-    Thread-safe. ``enqueue`` keeps to the user's retry policy; everything else fails at the first error, for
-    the worker has its own way of trying again.
+    Args:
+        client: the user's client; it is only read.
+        namespace: of the queue.
     """
 
     def __init__(self, client: redis.Redis, namespace: str) -> None:
-        limit = client.connection_pool.connection_kwargs.get("socket_timeout")
-        limit = min(limit or BACKGROUND_TIMEOUT_SECONDS, BACKGROUND_TIMEOUT_SECONDS)
-        impatient: dict[str, Any] = {
-            "retry": Retry(NoBackoff(), 0),
-            "retry_on_error": [],
-            "retry_on_timeout": False,
-            "socket_connect_timeout": limit,
-        }
         self.keys = Keys(namespace)
-        # The user's retry policy, which enqueue keeps to, around each exchange; if the connection tried again within
-        # that as well, as redis-py's do, a server that swallows packets would be tried the square of the times.
-        connection: Any = private_client(client).connection_pool.make_connection()
-        self._retry = connection.retry
-        self._front = private_client(client, retry=Retry(NoBackoff(), 0), retry_on_error=[], retry_on_timeout=False)
-        self._back = private_client(client, socket_timeout=limit, **impatient)
-        self._ears = private_client(client, socket_timeout=LISTEN_SECONDS + BACKGROUND_TIMEOUT_SECONDS, **impatient)
-        scripts = {name: self._back.register_script(script_text(name)) for name in SCRIPTS}
-        self._evalsha = {name: _bulk([b"EVALSHA", script.sha.encode()]) for name, script in scripts.items()}
-        self._keys = [key.encode() for key in self.keys.all]
-        self._enqueue_keys = 8, _bulk([b"7", *self._keys[:7]])  # of pauses it need not know
-        self._line: Any = None  # the connection of enqueue; only its one leader at a time touches it, and the next two
-        self._server_ahead = 0.0  # what has to be added to our monotonic clock for the server's
-        self._patience = self._front.connection_pool.connection_kwargs.get("socket_timeout") or ANSWER_SECONDS
+        self._exchange = Exchange(client, self.keys)
+        self._call = self._exchange.call
+        self._back, self._ears = self._exchange.back, self._exchange.ears
 
     # -- enqueuing ---------------------------------------------------------------------------------------------
 
@@ -209,7 +124,7 @@ class Store:
         parts = [b"%d" % number for number in numbers]
         for group in groups:
             parts += group
-        reply = self._enqueue_on_line(parts)
+        reply = self._exchange.enqueue(parts)
         if max_pending is None:
             return reply, [True] * len(groups)
         return reply[0], [word == b"ok" for word in reply[1:]]
@@ -350,17 +265,19 @@ class Store:
 
     # -- dead letters ------------------------------------------------------------------------------------------
 
-    def dead_letters(self, limit: int, offset: int) -> list[tuple[bytes, float]]:
-        """Members and times of death (Unix time), latest first."""
-        reply: Any = self._back.zrevrange(self.keys.dead, offset, offset + limit - 1, withscores=True)
-        return [(bytes(member), float(score)) for member, score in reply]
-
-    def dead_info(self, names: Sequence[str | bytes]) -> list[dict[str, Any] | None]:
-        """What is known of dead letters, by redis_key (by member where it has none)."""
-        if not names:
-            return []
-        reply: Any = self._back.hmget(self.keys.dead_info, list(names))
-        return [None if info is None else json.loads(info.decode("utf-8", "surrogateescape")) for info in reply]
+    def dead_letters(self, limit: int, offset: int) -> list[DeadLetter]:
+        """What was given up, the latest first."""
+        found: Any = self._back.zrevrange(self.keys.dead, offset, offset + limit - 1, withscores=True)
+        items = [_read_dead(member) for member, _ in found]
+        # what is known of a letter stands under its redis_key, or under the member where it has none
+        names = [item.redis_key or item.member for item in items]
+        infos: Any = self._back.hmget(self.keys.dead_info, names) if names else []
+        letters = []
+        for (_, died_at), item, info in zip(found, items, infos, strict=True):
+            known = json.loads(info.decode("utf-8", "surrogateescape")) if info else {}
+            reason, deliveries = str(known.get("reason", "")), int(known.get("deliveries", 0))
+            letters.append(DeadLetter(item.redis_key, item.text, reason, died_at, deliveries, item.member))
+        return letters
 
     def dead_names(self) -> list[bytes]:
         """The names of all dead letters."""
@@ -421,101 +338,14 @@ class Store:
         """Let go of reservations that will not be filled."""
         self._back.delete(*(self.keys.cache_prefix + digest for digest in digests))
 
-    # -- wire --------------------------------------------------------------------------------------------------
-
-    def _call(self, name: str, further_keys: Sequence[str], *args: str | bytes | float) -> Any:
-        """Run a script on a connection of the background pool."""
-        pool = self._back.connection_pool
-        connection = pool.get_connection()
-        try:
-            declared = [b"%d" % (len(self.keys.all) + len(further_keys)), *self._keys]
-            declared += [key.encode() for key in further_keys]
-            parts = [_as_bytes(arg) for arg in args]
-            return self._run(connection, name, len(declared), _bulk(declared), parts)
-        finally:
-            pool.release(connection)
-
-    def _enqueue_on_line(self, parts: list[bytes]) -> Any:
-        """Run the enqueue script on a connection that is kept: a third less time than through the client's pool."""
-        if self._line is None:
-            self._line = self._front.connection_pool.get_connection()
-        kept = self._line._sock is not None
-        try:
-            return self._enqueue_in_time(parts, self._retry)
-        except redis.ConnectionError:
-            if not kept:
-                raise
-            # As a pool would, but without asking each time whether the server has closed what was kept. Enqueuing twice
-            # does no harm, so it matters not how far the first went.
-            return self._enqueue_in_time(parts, None)
-
-    def _enqueue_in_time(self, parts: list[bytes], retry: Retry | None) -> Any:
-        for _ in range(LATE_TRIES):
-            try:
-                return self._run(self._line, "enqueue", *self._enqueue_keys, parts, retry, first=self._too_late)
-            except ResponseError as error:
-                word, _, now = str(error).partition(" ")
-                if word != "LATE":
-                    raise
-                self._server_ahead = float(now) - time.monotonic()  # a clock was set, or Redis was busy for long
-        raise redis.TimeoutError("Redis takes longer for a command than it may take for the answer")
-
-    def _too_late(self) -> bytes:
-        """The server's time from which we will not wait for the answer to what is sent now."""
-        if self._line._sock is None:
-            self._server_ahead = 0.0  # whoever answers now, their clock may be another: they will say that it is late
-        return b"%.6f" % (time.monotonic() + self._server_ahead + self._patience)
-
-    def _run(
-        self,
-        connection: Any,
-        name: str,
-        declared_count: int,
-        declared: bytes,
-        parts: list[bytes],
-        retry: Retry | None = None,
-        *,
-        first: Callable[[], bytes] | None = None,
-    ) -> Any:
-        """One exchange. ``declared`` is the number of keys and the keys, packed: what never changes is packed once.
-
-        ``first`` gives an argument that stands before ``parts`` and is made anew for each try.
-
-        redis-py packs a command three times as slowly (redis.io, "RESP protocol", says how).
-        """
-        count = b"*%d\r\n" % (2 + declared_count + (first is not None) + len(parts))
-        packed = _bulk(parts)
-
-        def exchange() -> Any:
-            tail = declared + (_bulk([first()]) if first else b"") + packed
-            try:
-                connection.send_packed_command([count + self._evalsha[name] + tail])
-                return connection.read_response(disable_decoding=True)
-            except NoScriptError:  # Redis was restarted, or its scripts were flushed
-                connection.send_packed_command([count + _bulk([b"EVAL", script_text(name).encode()]) + tail])
-                return connection.read_response(disable_decoding=True)
-
-        try:
-            return (retry or connection.retry).call_with_retry(exchange, lambda error: connection.disconnect())
-        except BaseException as error:
-            if not isinstance(error, ResponseError) or isinstance(error, ReadOnlyError):
-                connection.disconnect()  # an answer may still be on its way, or the server is no longer the master
-            raise
-
     def close(self) -> None:
         """Close our own connections, those on which other threads still read included."""
-        for client in (self._front, self._back, self._ears):
-            with contextlib.suppress(RedisError, OSError, ValueError):  # ValueError: fakeredis, under a reader
-                client.connection_pool.disconnect()
-        self._line = None
+        self._exchange.close()
 
 
-def _bulk(parts: list[bytes]) -> bytes:
-    """Strings as the protocol has them inside of a command."""
-    return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
-
-
-def _as_bytes(value: str | bytes | float) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    return (value if isinstance(value, str) else repr(value)).encode()
+def _read_dead(member: bytes) -> Item:
+    """The item of a dead letter; one that is not ours has no redis_key, and itself for a text."""
+    try:
+        return decode_member(member)
+    except NotOurs:
+        return Item("", member.decode("utf-8", "replace"), member)
