@@ -12,6 +12,7 @@ from .errors import (
     QueueStopped,
     TransientError,
 )
+from .observe import BatchReport, CallReport, Observer, RedisReport, ReleaseReport, SavingReport
 from .options import (
     API_BATCH_LIMIT,
     API_BATCH_TOKENS,
@@ -47,6 +48,13 @@ __all__ = [
     "InputRejected",
     "CallTooLarge",
     "ConfigurationError",
+    # watching it
+    "Observer",
+    "BatchReport",
+    "CallReport",
+    "ReleaseReport",
+    "SavingReport",
+    "RedisReport",
     # constants
     "EMBED_DIMENSIONS",
     "DEFAULT_FLUSH_INTERVAL",

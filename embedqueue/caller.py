@@ -14,11 +14,12 @@ from typing import Any
 
 import tenacity
 
-from .batching import Limits, cut, split
+from .batching import Limits, cut, estimated_tokens, split
 from .concurrency import Concurrency
 from .embedders.protocol import Embedder
 from .errors import BatchFailed, CallTooLarge, ConfigurationError, InputRejected, TransientError
 from .log import Log, logger
+from .observe import CallReport, Observers, Outcome
 from .retry import default_retry
 from .vectors import Malformed, as_rows, faulty_rows
 
@@ -62,6 +63,7 @@ class Caller:
         concurrency: how many calls may be in flight; learns from each call.
         stopping: set when the queue stops; waits end then.
         log: takes the records.
+        observers: told of each call.
     """
 
     def __init__(
@@ -73,8 +75,10 @@ class Caller:
         concurrency: Concurrency,
         stopping: threading.Event,
         log: Log = logger,
+        observers: Observers | None = None,
     ) -> None:
         self._log = log
+        self._observers = observers or Observers()
         self.limits = limits
         self.concurrency = concurrency
         self._embedder = embedder
@@ -157,6 +161,15 @@ class Caller:
             self.texts_sent += len(texts)
         began_mono = time.monotonic()
         try:
+            rows = self._ask(texts, began_mono)
+        except BaseException as error:
+            self._report(texts, began_mono, error)
+            raise
+        self._report(texts, began_mono, None)
+        return rows
+
+    def _ask(self, texts: Sequence[str], began_mono: float) -> Any:
+        try:
             rows = as_rows(self._embedder.embed_batch(texts, self._model), len(texts), self._embedder.dimensions)
             faulty = faulty_rows(rows)
         except (TransientError, InputRejected, ConfigurationError) as error:
@@ -186,6 +199,18 @@ class Caller:
             self._count_failure()
             raise Partial(rows, faulty.tolist())
         return rows
+
+    def _report(self, texts: Sequence[str], began_mono: float, error: BaseException | None) -> None:
+        if self._observers:
+            report = CallReport(
+                texts=len(texts),
+                tokens=sum(map(estimated_tokens, texts)),
+                seconds=time.monotonic() - began_mono,
+                outcome=_outcome(error),
+                status=getattr(error, "status", None),
+                error=_words(error),
+            )
+            self._observers.tell("call_ended", report)
 
     def _count_failure(self) -> None:
         with self._lock:
@@ -239,6 +264,24 @@ class Partial(Exception):
         super().__init__(f"{len(faulty)} of {len(rows)} vectors hold NaN or infinity, or are all zeros")
         self.rows = rows
         self.faulty = faulty
+
+
+def _outcome(error: BaseException | None) -> Outcome:
+    """How a call ended that raised this, if anything."""
+    if isinstance(error, Partial):
+        return "partial"
+    if isinstance(error, CallTooLarge):
+        return "too_large"
+    if isinstance(error, InputRejected):
+        return "rejected"
+    return "ok" if error is None else "configuration" if isinstance(error, ConfigurationError) else "transient"
+
+
+def _words(error: BaseException | None) -> str | None:
+    """What an observer may read of it: the words of a refusal may quote the text."""
+    if isinstance(error, InputRejected):
+        return "the provider refused the call" if isinstance(error, CallTooLarge) else "the provider refused an input"
+    return None if error is None else str(error)
 
 
 class _Errand:

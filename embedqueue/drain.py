@@ -18,10 +18,12 @@ from .batching import cut
 from .cache import Cache
 from .caller import Caller, Stopping, Unserved
 from .crew import Crew
-from .item import Item, NotOurs, decode_member
+from .item import Item, NotOurs, dead_letter, decode_member
 from .log import Log, logger
+from .observe import Observers
 from .options import Options
 from .outcomes import Outcomes
+from .reporting import Reporter, Times
 from .schedule import backoff_seconds
 from .store import Claim, Store
 from .waiters import Waiters
@@ -54,6 +56,7 @@ class _Call:
 
     owner: str
     probe: bool
+    times: Times
     items: dict[str, list[Item]] = field(default_factory=dict)  # by text; guarded by the drain's lock
 
 
@@ -72,6 +75,7 @@ class Drain:
         progressed: called after items were finished or given back.
         paused: called with seconds when the provider has failed and what it failed with waits again.
         log: takes the records.
+        observers: told of what becomes of items.
     """
 
     def __init__(
@@ -88,8 +92,10 @@ class Drain:
         progressed: Callable[[], None],
         paused: Callable[[float], None],
         log: Log = logger,
+        observers: Observers | None = None,
     ) -> None:
         self._log = log
+        self._report = Reporter(observers or Observers())
         self.counters = Counters()
         self.crew = Crew(lambda: caller.concurrency.limit, f"embedqueue-call-{options.namespace}", progressed, log)
         self._store = store
@@ -122,7 +128,9 @@ class Drain:
 
     def begin(self, claim: Claim) -> None:
         """Send the items of a claim on their way; returns at once."""
+        times = Times(time.monotonic(), claim.waited_seconds)
         items = self._decode(claim)
+        self._report.claimed(claim.ran_out, claim.buried)
         if not items:
             if claim.status == "probe":
                 self._store.release_probe(claim.owner)
@@ -130,11 +138,12 @@ class Drain:
         with self._lock:
             for item in items:
                 self._held[item.redis_key] = item.member
-            calls, ready = self._arrange(claim, items)
+            calls, ready = self._arrange(claim, items, times)
+        self._report.duplicates(items, (text for call in calls for text in call.items))
         for call in calls:
             self.crew.submit(lambda call=call: self._run(call))  # type: ignore[misc]
         if ready:
-            self.crew.submit(lambda: self._write_ready(ready))
+            self.crew.submit(lambda: self._write_ready(ready, times))
 
     def holds(self, redis_key: str, member: bytes | None) -> bool:
         """Whether this item is in our hands already."""
@@ -160,9 +169,12 @@ class Drain:
         if foreign:
             self._log.error("embedqueue: %d members of the queue are not ours; they are dead letters now", len(foreign))
             self._store.reject(self._worker, foreign)
+            self._report.dead(dead_letter(member, time.time(), reason) for member, reason in foreign)
         return items
 
-    def _arrange(self, claim: Claim, items: Iterable[Item]) -> tuple[list[_Call], list[tuple[Item, bytes]]]:
+    def _arrange(
+        self, claim: Claim, items: Iterable[Item], times: Times
+    ) -> tuple[list[_Call], list[tuple[Item, bytes]]]:
         """Equal texts travel once: join calls under way, use vectors just received, cut the rest into calls."""
         fresh: dict[str, list[Item]] = {}
         ready = []
@@ -176,7 +188,7 @@ class Drain:
                 fresh.setdefault(item.text, []).append(item)
         calls = []
         for texts in cut(fresh, self._caller.limits):
-            call = _Call(claim.owner, claim.status == "probe", {text: fresh[text] for text in texts})
+            call = _Call(claim.owner, claim.status == "probe", times, {text: fresh[text] for text in texts})
             self._calls.update(dict.fromkeys(texts, call))
             calls.append(call)
         self._more_behind = claim.waiting > 0
@@ -192,9 +204,9 @@ class Drain:
         finally:
             self._let_go(self._take(call, list(call.items)))  # there are some only after something unforeseen
 
-    def _write_ready(self, pairs: Sequence[tuple[Item, bytes]]) -> None:
+    def _write_ready(self, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
         try:
-            self._guarded(lambda: self._write(self._worker, pairs))
+            self._guarded(lambda: self._write(self._worker, pairs, times))
         finally:
             self._let_go(item for item, _ in pairs)
 
@@ -214,7 +226,7 @@ class Drain:
                 self._cache.serve(
                     list(call.items),
                     call.owner,
-                    deliver=lambda texts, vectors: self._deliver(call, self._worker, texts, vectors),
+                    deliver=lambda texts, vectors: self._deliver_cached(call, texts, vectors),
                     embed=lambda texts, keep: self._embed(call, texts, keep),
                 )
                 if call.probe:
@@ -248,7 +260,11 @@ class Drain:
                 self._recent.update(by_text)
                 while len(self._recent) > RECENT_VECTORS:
                     self._recent.popitem(last=False)
-        self._write(owner, [(item, by_text[item.text]) for item in self._take(call, texts)])
+        self._write(owner, [(item, by_text[item.text]) for item in self._take(call, texts)], call.times)
+
+    def _deliver_cached(self, call: _Call, texts: Sequence[str], vectors: Sequence[bytes]) -> None:
+        self._report.saved(texts, "cache")
+        self._deliver(call, self._worker, texts, vectors)
 
     def _take(self, call: _Call, texts: Sequence[str]) -> list[Item]:
         """The items that wait for these texts; from now on equal texts travel anew."""
@@ -269,7 +285,7 @@ class Drain:
 
     # -- what becomes of items: Redis first, futures after it --------------------------------------------------
 
-    def _write(self, owner: str, pairs: Sequence[tuple[Item, bytes]]) -> None:
+    def _write(self, owner: str, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
         vectors = {id(vector): vector for _, vector in pairs}  # equal texts share one object: it is sent once
         places = {name: place for place, name in enumerate(vectors)}
         lines = [(item.redis_key, item.member, places[id(vector)]) for item, vector in pairs]
@@ -278,10 +294,10 @@ class Drain:
                 owner, self._options.embedding_field, self._options.if_missing, lines, [*vectors.values()]
             )
         )
-        refused, unclear, written = [], [], 0
+        refused, unclear, written = [], [], []
         for (item, vector), word in zip(pairs, words, strict=True):
             if word in ("done", "skipped"):
-                written += 1
+                written.append(item)
                 if not self._waiters.written(item.redis_key, item.member, vector):
                     unclear.append(item.redis_key)
             elif word == "stale":  # superseded, or an answer of Redis was lost
@@ -289,13 +305,14 @@ class Drain:
             else:
                 refused.append((item, word))
         with self._lock:
-            self.counters.embedded += written
+            self.counters.embedded += len(written)
         for item, word in refused:
             self._reject(owner, [item], word.removeprefix("refused "))
         self._let_go(item for item, _ in pairs)
         if unclear:
             self._persist(lambda: self._outcomes.look(unclear))
         self._progressed()
+        self._report.written(written, times)
 
     def _reject(self, owner: str, items: Sequence[Item], reason: str) -> None:
         words = self._persist(lambda: self._store.reject(owner, [(item.member, reason) for item in items]))
@@ -308,6 +325,9 @@ class Drain:
         self._let_go(items)
         self._persist(lambda: self._outcomes.look([item.redis_key for item in items]))
         self._progressed()
+        if self._report.observers:
+            dead = [item.redis_key for item, word in zip(items, words, strict=True) if word == "dead"]
+            self._report.dead(self._persist(lambda: self._store.dead_letters_of(dead)))
 
     def _give_back(self, call: _Call, failure: Unserved) -> None:
         """The provider is at fault: nobody claims for a while, the items wait again, their waiters get to know."""
@@ -340,6 +360,7 @@ class Drain:
         self._paused(seconds)
         self._waiters.fail(None if probed else redis_keys, failure.for_waiter())
         self._progressed()
+        self._report.released(redis_keys, str(failure), seconds)
 
     def _persist(self, write: Callable[[], T]) -> T:
         """A write that waits for Redis to come back. Should a lease end meanwhile, Redis will say so."""
@@ -351,5 +372,6 @@ class Drain:
                 failures += 1
                 if failures == 1:
                     self._log.warning("embedqueue: Redis did not take a result, trying again: %s", error)
+                self._report.observers.redis_failed(error)
                 if self._stopping.wait(backoff_seconds(failures, *REWRITE_SECONDS)):
                     raise Stopping from None

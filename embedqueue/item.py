@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from .report import DeadLetter
+
 _quote = json.encoder.encode_basestring  # in C; a JSONEncoder spends four times as long on so small an object
 
 
@@ -81,3 +83,12 @@ def decode_member(member: bytes) -> Item:
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise NotOurs(f"not our JSON: {error}") from None
     return Item(redis_key, text, member)
+
+
+def dead_letter(member: bytes, died_at: float, reason: str = "", deliveries: int = 0) -> DeadLetter:
+    """What is told of a member that was given up; see :class:`DeadLetter`, also where it is not ours."""
+    try:
+        item = decode_member(member)
+    except NotOurs:
+        return DeadLetter("", member.decode("utf-8", "replace"), reason, died_at, deliveries, member)
+    return DeadLetter(item.redis_key, item.text, reason, died_at, deliveries, member)

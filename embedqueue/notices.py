@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from .exchange import LISTEN_SECONDS
 from .log import Log, logger
+from .observe import Observers
 from .schedule import backoff_seconds
 from .store import Notice, Store
 
@@ -36,6 +37,8 @@ class Listener:
         needed: whether there is anybody to listen for.
         wanted: whether somebody waits in ``.result()``.
         name: of the thread.
+        log: takes the records.
+        observers: told when Redis does not answer.
     """
 
     def __init__(
@@ -48,8 +51,10 @@ class Listener:
         wanted: Callable[[], bool],
         name: str,
         log: Log = logger,
+        observers: Observers | None = None,
     ) -> None:
         self._log = log
+        self._observers = observers or Observers()
         self._store = store
         self._heed = heed
         self._sweep = sweep
@@ -89,6 +94,8 @@ class Listener:
                 failures += 1
                 self._position = None
                 self._log.debug("embedqueue: cannot read notices: %s", error)
+                if not self._stopping.is_set():
+                    self._observers.redis_failed(error)
                 self._stopping.wait(backoff_seconds(failures, *RECONNECT_SECONDS))
             except Exception:
                 failures += 1

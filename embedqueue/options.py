@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 from tenacity import AsyncRetrying, BaseRetrying
+
+from .observe import BatchReport, CallReport, Observer, RedisReport
+from .report import DeadLetter
 
 #: What google/gemini-embedding-001 gives unless told otherwise (ai.google.dev, models page).
 EMBED_DIMENSIONS = 3072
@@ -26,6 +30,9 @@ DEFAULT_NAMESPACE = "embed_queue"
 PENDING_ZSET_KEY = f"{DEFAULT_NAMESPACE}:pending"
 
 IfMissing = Literal["create", "skip"]
+OnBatch = Callable[[BatchReport], object]
+OnError = Callable[[CallReport | RedisReport], object]
+OnDead = Callable[[DeadLetter], object]
 
 
 def _check(condition: bool, message: str) -> None:
@@ -63,6 +70,10 @@ class Options:
     cache_ttl: float | None = None
     if_missing: IfMissing = "create"
     max_text_chars: int | None = None
+    observers: Sequence[Observer] = ()
+    on_batch: OnBatch | None = None
+    on_error: OnError | None = None
+    on_dead: OnDead | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, before anything is written.
@@ -92,6 +103,12 @@ class Options:
             raise TypeError("retry must be a tenacity policy such as tenacity.Retrying(...)")
         _check(self.if_missing in ("create", "skip"), f'if_missing must be "create" or "skip", not {self.if_missing!r}')
         _check(not set("{}") & set(self.namespace), "namespace must not hold braces: they are a cluster's hash tag")
+        for name in ("on_batch", "on_error", "on_dead"):
+            if getattr(self, name) is not None and not callable(getattr(self, name)):
+                raise TypeError(f"{name} must be a function or None, not {getattr(self, name)!r}")
+        if not isinstance(self.observers, Iterable) or not all(isinstance(one, Observer) for one in self.observers):
+            raise TypeError(f"observers must be a list of embedqueue.observe.Observer, not {self.observers!r}")
+        object.__setattr__(self, "observers", tuple(self.observers))
 
     def _number(self, name: str, *, optional: bool) -> None:
         value = getattr(self, name)
@@ -130,3 +147,7 @@ class QueueOptions(TypedDict, total=False):
     cache_ttl: float | None
     if_missing: IfMissing
     max_text_chars: int | None
+    observers: Sequence[Observer]
+    on_batch: OnBatch | None
+    on_error: OnError | None
+    on_dead: OnDead | None

@@ -19,6 +19,7 @@ from .errors import BatchFailed
 from .intake import Intake
 from .log import QueueLog
 from .notices import Listener
+from .observe import Observers
 from .options import Options
 from .outcomes import Outcomes
 from .store import Notice, Store
@@ -35,6 +36,7 @@ class Process:
         embedder: Embedder,
         client: redis.Redis,
         options: Options,
+        observers: Observers,
         *,
         wanted: Callable[[str], None],
         start: Callable[[], None],
@@ -55,7 +57,7 @@ class Process:
             min(options.api_batch_tokens, getattr(embedder, "max_tokens", None) or options.api_batch_tokens),
         )
         concurrency = Concurrency(options.max_concurrency)
-        self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.stopping, log)
+        self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.stopping, log, observers)
         self.outcomes = Outcomes(
             self.store,
             self.waiters,
@@ -75,9 +77,16 @@ class Process:
             progressed=self._progressed,
             paused=lambda seconds: self.worker.paused(seconds),
             log=log,
+            observers=observers,
         )
         self.worker = Worker(
-            self.store, self.drain, options, name=self.name, call_limit=lambda: self.caller.limits.texts, log=log
+            self.store,
+            self.drain,
+            options,
+            name=self.name,
+            call_limit=lambda: self.caller.limits.texts,
+            log=log,
+            observers=observers,
         )
         self.listener = Listener(
             self.store,
@@ -87,6 +96,7 @@ class Process:
             wanted=self.waiters.any_wanted,
             name=f"embedqueue-listener-{options.namespace}",
             log=log,
+            observers=observers,
         )
         self.demand = Demand(
             ask=self._ask,

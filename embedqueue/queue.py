@@ -24,6 +24,7 @@ from .exits import stop_with_child
 from .intake import Pair
 from .item import check_pair, encode_member
 from .log import QueueLog
+from .observe import Functions, Observer, Observers
 from .options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Options, QueueOptions
 from .process import Process
 from .report import DeadLetter, QueueStats
@@ -65,6 +66,11 @@ class EmbeddingBatchQueue:
         cache_ttl: seconds for which vectors are kept by text, or None for no cache.
         if_missing: "create" the hash if it is gone when its vector arrives, or "skip" it.
         max_text_chars: longest text in characters, or None; ``enqueue`` raises ``ValueError`` beyond.
+        observers: whom to tell what happens; see :class:`embedqueue.observe.Observer`. What they raise is logged once.
+        on_batch: called with a :class:`BatchReport` when vectors were written; it is an observer of one function, as
+            are the next two.
+        on_error: called with a :class:`CallReport` when an API call failed, with a :class:`RedisReport` when Redis did.
+        on_dead: called with a :class:`DeadLetter` when an item was given up.
 
     Raises:
         TypeError: an option of the wrong type, or an embedder without ``dimensions`` and ``embed_batch``.
@@ -94,6 +100,7 @@ class EmbeddingBatchQueue:
         self._started = False
         self._warned = False
         self._looked = False
+        self._observers = _observers(self._options, self._log).bind(self._options.namespace, redis)
         self._process = self._new_process()
         os.register_at_fork(after_in_child=_weakly(self, EmbeddingBatchQueue._forked))
 
@@ -146,6 +153,7 @@ class EmbeddingBatchQueue:
             self._embedder,
             self._redis,
             self._options,
+            self._observers,
             wanted=_weakly(self, EmbeddingBatchQueue._wanted),
             start=_weakly(self, EmbeddingBatchQueue._start_open),
         )
@@ -259,13 +267,26 @@ class EmbeddingBatchQueue:
 
     def _submit(self, pairs: list[Pair]) -> list[EmbeddingFuture]:
         process = self._ready()
-        futures = process.intake.submit(pairs)
+        futures = self._watched_submit(process, pairs) if self._observers else process.intake.submit(pairs)
         process.enqueued += len(pairs)
         if not self._options.worker:
             process.listener.ensure()
         elif not self._started and not self._warned:
             self._warned = True
             self._log.warning("embedqueue: enqueuing on a queue that was not started; its items wait in Redis")
+        return futures
+
+    def _watched_submit(self, process: Process, pairs: list[Pair]) -> list[EmbeddingFuture]:
+        redis_keys = [redis_key for redis_key, _ in pairs]
+        self._observers.tell("enqueuing", redis_keys)
+        try:
+            futures = process.intake.submit(pairs)
+        except BaseException as error:
+            if isinstance(error, RedisError):
+                self._observers.redis_failed(error)
+            self._observers.tell("not_enqueued", redis_keys, error)
+            raise
+        self._observers.tell("enqueued", redis_keys)
         return futures
 
     def _wanted(self, redis_key: str) -> None:
@@ -427,6 +448,13 @@ def _two(item: tuple[str, str]) -> tuple[str, str]:
     except (TypeError, ValueError):
         raise TypeError(f"enqueue_many takes (redis_key, text) pairs, not {type(item).__name__}") from None
     return redis_key, text
+
+
+def _observers(options: Options, log: QueueLog) -> Observers:
+    """Those of the options, and one made of the functions that are given."""
+    functions = (options.on_batch, options.on_error, options.on_dead)
+    own: list[Observer] = [Functions(*functions)] if functions != (None, None, None) else []
+    return Observers([*options.observers, *own], log)
 
 
 def _weakly(queue: EmbeddingBatchQueue, method: Any) -> Any:

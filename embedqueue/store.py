@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import redis
 from redis.exceptions import NoPermissionError, RedisError
 
 from .exchange import Exchange, Keys
-from .item import Item, NotOurs, decode_member
+from .item import dead_letter
 from .report import DeadLetter
 
 
@@ -31,6 +31,9 @@ class Claim:
         lease_end_seconds: seconds until the next lease of anybody ends, or None.
         pause_seconds: what is left of a pause, or None.
         company: "any"; "wait": items on their last delivery wait until nothing is in flight; "none": this is one.
+        waited_seconds: how long the oldest of the members has waited, 0 where there are none.
+        ran_out: claims whose lease had ended.
+        buried: members that became dead letters by this, why, and how often their lease had ended.
     """
 
     status: str
@@ -41,6 +44,9 @@ class Claim:
     lease_end_seconds: float | None
     pause_seconds: float | None
     company: str
+    waited_seconds: float = 0.0
+    ran_out: int = 0
+    buried: Sequence[tuple[bytes, str, int]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,17 +150,20 @@ class Store:
     ) -> Claim:
         """Take up to ``limit`` items under a lease. See ``scripts/claim.lua``."""
         reply = self._call("claim", (), limit, probe_limit, owner, lease_seconds, max_deliveries, int(alone), *urgent)
-        status, now_text, waiting, oldest, lease_end, pause_ms, company = reply[:7]
+        status, now_text, waiting, oldest, lease_end, pause_ms, company, least_score, ran_out, buried = reply[:10]
         now = float(now_text)
         return Claim(
             status=status.decode(),
             owner=owner,
-            members=reply[7:],
+            members=reply[10:],
             waiting=waiting,
             oldest_age_seconds=_seconds_since(oldest, now),
             lease_end_seconds=_seconds_until(lease_end, now),
             pause_seconds=_pause_seconds(pause_ms),
             company=company.decode(),
+            waited_seconds=_seconds_since(least_score, now) or 0.0,
+            ran_out=ran_out,
+            buried=[(buried[i], buried[i + 1].decode(), int(buried[i + 2])) for i in range(0, len(buried), 3)],
         )
 
     def complete(
@@ -268,16 +277,23 @@ class Store:
     def dead_letters(self, limit: int, offset: int) -> list[DeadLetter]:
         """What was given up, the latest first."""
         found: Any = self._back.zrevrange(self.keys.dead, offset, offset + limit - 1, withscores=True)
-        items = [_read_dead(member) for member, _ in found]
+        letters = [dead_letter(member, died_at) for member, died_at in found]
         # what is known of a letter stands under its redis_key, or under the member where it has none
-        names = [item.redis_key or item.member for item in items]
+        names = [letter.redis_key or letter.member for letter in letters]
         infos: Any = self._back.hmget(self.keys.dead_info, names) if names else []
-        letters = []
-        for (_, died_at), item, info in zip(found, items, infos, strict=True):
-            known = json.loads(info.decode("utf-8", "surrogateescape")) if info else {}
-            reason, deliveries = str(known.get("reason", "")), int(known.get("deliveries", 0))
-            letters.append(DeadLetter(item.redis_key, item.text, reason, died_at, deliveries, item.member))
-        return letters
+        return [_with_info(letter, info) for letter, info in zip(letters, infos, strict=True)]
+
+    def dead_letters_of(self, names: Sequence[str | bytes]) -> list[DeadLetter]:
+        """Those of these names, where there are any: redis_keys, or members that are not our JSON."""
+        infos: Any = self._back.hmget(self.keys.dead_info, list(names)) if names else []
+        found = [(name, info) for name, info in zip(names, infos, strict=True) if info]
+        members: list[Any] = [_as_bytes(_known(info).get("member") or name) for name, info in found]
+        times: Any = self._back.zmscore(self.keys.dead, members) if members else []
+        return [
+            _with_info(dead_letter(member, died_at), info)
+            for (_, info), member, died_at in zip(found, members, times, strict=True)
+            if died_at is not None
+        ]
 
     def dead_names(self) -> list[bytes]:
         """The names of all dead letters."""
@@ -343,9 +359,15 @@ class Store:
         self._exchange.close()
 
 
-def _read_dead(member: bytes) -> Item:
-    """The item of a dead letter; one that is not ours has no redis_key, and itself for a text."""
-    try:
-        return decode_member(member)
-    except NotOurs:
-        return Item("", member.decode("utf-8", "replace"), member)
+def _known(info: bytes | None) -> dict[str, Any]:
+    """What stands of a dead letter beside it."""
+    return dict(json.loads(info.decode("utf-8", "surrogateescape"))) if info else {}
+
+
+def _as_bytes(name: str | bytes) -> bytes:
+    return name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
+
+
+def _with_info(letter: DeadLetter, info: bytes | None) -> DeadLetter:
+    known = _known(info)
+    return replace(letter, reason=str(known.get("reason", "")), deliveries=int(known.get("deliveries", 0)))

@@ -153,9 +153,9 @@ class EagerQueue(EmbeddingBatchQueue):
                     max_deliveries=options.max_deliveries,
                     alone=True,
                 )
+                process.drain.begin(claim)  # also of no members: it may have buried some
                 if not claim.members:
                     return
-                process.drain.begin(claim)
 
     def _submit(self, pairs: list[Pair]) -> list[EmbeddingFuture]:
         with self._turn:

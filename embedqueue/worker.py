@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from .drain import Drain
 from .log import Log, logger
+from .observe import Observers
 from .options import Options
 from .schedule import LEAST_REFRESH_SECONDS, NEVER, REFRESH_SECONDS, Agenda, backoff_seconds
 from .store import Claim, Store
@@ -37,6 +38,7 @@ class Worker:
         name: under which this process claims, with its colon at the end.
         call_limit: tells how many texts one call holds at the moment.
         log: takes the records.
+        observers: told when Redis does not answer.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class Worker:
         name: str,
         call_limit: Callable[[], int],
         log: Log = logger,
+        observers: Observers | None = None,
     ) -> None:
         self._log = log
+        self._observers = observers or Observers()
         self._store = store
         self._drain = drain
         self._options = options
@@ -147,6 +151,7 @@ class Worker:
                 self._failures = 0
             except RedisError as error:
                 self._rest(f"Redis does not answer, trying again: {error}", exc_info=False)
+                self._observers.redis_failed(error)
             except Exception:
                 self._rest("the worker failed in a way that it should not, going on", exc_info=True)
 

@@ -5,7 +5,8 @@
 -- ARGV[4] seconds of the lease; ARGV[5] max_deliveries
 -- ARGV[6] "1": the caller has nothing in flight, so an item on its last delivery may travel, alone
 -- ARGV[7..] redis_keys that somebody waits for
--- Answer: {status, now, waiting, oldest score or "", next lease end or "", pause in ms or -2, company, member, ...}
+-- Answer: {status, now, waiting, oldest score or "", next lease end or "", pause in ms or -2, company, least score taken
+--   or "", leases that had run out, {member, reason, deliveries, ... of those that became dead letters}, member, ...}
 --   status "ok"; "probe": the provider failed last time, this one call tests it, and its caller holds the pause;
 --   "paused": nobody claims.
 --   company "any"; "wait": items on their last delivery stay, until the caller has nothing in flight;
@@ -16,13 +17,23 @@
 local limit, probe_limit, owner = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local lease, max_deliveries, alone_allowed = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == "1"
 
+local buried = {}
+
+local function give_up(member, key, score, deliveries, reason)
+  bury(member, key, score, deliveries, reason)
+  buried[#buried + 1] = member
+  buried[#buried + 1] = reason
+  buried[#buried + 1] = deliveries
+end
+
 -- Leases that ran out (their worker died or lost Redis): back to pending under the original score, or dead.
-for _, member in ipairs(redis.call("ZRANGEBYSCORE", INFLIGHT, "-inf", stamp(now), "LIMIT", 0, CHUNK)) do
+local ran_out = redis.call("ZRANGEBYSCORE", INFLIGHT, "-inf", stamp(now), "LIMIT", 0, CHUNK)
+for _, member in ipairs(ran_out) do
   local key = key_of(member)
   local score, deliveries = parse(key and redis.call("HGET", CLAIMS, key))
   score, deliveries = score or stamp(now), deliveries + 1
   if not key or deliveries >= max_deliveries then
-    bury(member, key, score, deliveries, key and "its worker died " .. deliveries .. " times (max_deliveries)" or "not our JSON")
+    give_up(member, key, score, deliveries, key and "its worker died " .. deliveries .. " times (max_deliveries)" or "not our JSON")
     if key then
       notice("failed", "", cjson.encode({ key }))
     end
@@ -34,19 +45,22 @@ for _, member in ipairs(redis.call("ZRANGEBYSCORE", INFLIGHT, "-inf", stamp(now)
 end
 
 local members, place, claims = {}, {}, {} -- in order; member -> its index; key, claim, key, claim, ...
-local company = "any"
+local company, least_score = "any", ""
 
 local function put(index, member, key, score, deliveries)
   members[index] = member
   place[member] = index
   claims[2 * index - 1] = key
   claims[2 * index] = score .. " " .. deliveries .. " " .. owner
+  if least_score == "" or tonumber(score) < tonumber(least_score) then
+    least_score = score
+  end
 end
 
 -- A member that latest does not name, of the asyncio design: adopt it, unless a newer one of its key lives.
 local function adopt(member, key, score)
   if not strict_key_of(member) then
-    bury(member, nil, score, 0, "not our JSON")
+    give_up(member, nil, score, 0, "not our JSON")
     return
   end
   local live = redis.call("HGET", LATEST, key)
@@ -89,7 +103,7 @@ local function take(list)
     if place[member] then
       stay = stay + 1
     elseif not key then
-      bury(member, nil, score, 0, "not our JSON")
+      give_up(member, nil, score, 0, "not our JSON")
     elseif latest[i] ~= member then
       adopt(member, key, score)
     elseif is_suspect(deliveries) then
@@ -168,4 +182,7 @@ end
 
 local oldest = redis.call("ZRANGE", PENDING, 0, 0, "WITHSCORES")
 local ends = redis.call("ZRANGE", INFLIGHT, 0, 0, "WITHSCORES")
-return { status, stamp(now), redis.call("ZCARD", PENDING), oldest[2] or "", ends[2] or "", pause_ms, company, unpack(members) }
+return {
+  status, stamp(now), redis.call("ZCARD", PENDING), oldest[2] or "", ends[2] or "", pause_ms, company,
+  least_score, #ran_out, buried, unpack(members)
+}
