@@ -7,10 +7,10 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+import redis
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
 from .errors import ConfigurationError, EmbedQueueError
-from .options import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
     from .config import Settings
@@ -26,20 +26,36 @@ def shown_redis_url(url: str) -> str:
     return re.sub(r"([?&](?:password|username)=)[^&]*", r"\1***", plain)
 
 
+def explain_redis(settings: Settings, error: RedisError) -> str:
+    """What an error of Redis means for a user: a sentence that tells what to set."""
+    url, name = shown_redis_url(settings.redis_url), settings.spelled("REDIS_URL")
+    if isinstance(error, NoPermissionError):
+        return f"Redis at {url} does not let this user near the queue ({error}): grant it the keys and commands."
+    if any(words in str(error) for words in ("NOAUTH", "Authentication required", "HELLO must be called")):
+        return f"Redis at {url} wants a password: write {name} as redis://:PASSWORD@HOST:PORT/0."
+    if isinstance(error, AuthenticationError | AuthorizationError):
+        return f"Redis at {url} refuses the password ({error}): set user and password in {name}."
+    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+        return f"Redis at {url} does not answer ({error}): start it, or set {name}."
+    return f"Redis at {url} answers with an error ({error}): look at {name}."
+
+
+def knock(settings: Settings, client: redis.Redis) -> None:
+    """Ask Redis for what every queue needs; a PING may be more than the user may do.
+
+    Raises:
+        RedisError: it does not answer or does not let us in.
+    """
+    client.zcard(f"{settings.option('namespace')}:pending")
+
+
 def check_redis(settings: Settings) -> list[str]:
     """Whether Redis answers and lets us in; a sentence for each problem."""
-    url, name = shown_redis_url(settings.redis_url), settings.spelled("REDIS_URL")
     client = settings.client()
     try:
-        client.zcard(f"{settings.options.get('namespace', DEFAULT_NAMESPACE)}:pending")
-    except NoPermissionError as error:
-        return [f"Redis at {url} does not let this user near the queue ({error}): grant it the keys and commands."]
-    except (AuthenticationError, AuthorizationError) as error:
-        if "NOAUTH" in str(error) or "Authentication required" in str(error):
-            return [f"Redis at {url} wants a password: write {name} as redis://:PASSWORD@HOST:PORT/0."]
-        return [f"Redis at {url} refuses the password ({error}): set user and password in {name}."]
+        knock(settings, client)
     except RedisError as error:
-        return [f"Redis at {url} does not answer ({error}): start it, or set {name}."]
+        return [explain_redis(settings, error)]
     finally:
         client.close()
     return []

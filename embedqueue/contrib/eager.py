@@ -97,9 +97,10 @@ class Eager:
 def _fake_redis() -> Redis:
     try:
         import fakeredis
+        import lupa  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: F401  # it runs scripts
     except ImportError:
         raise ImportError(
-            'embedqueue: eager tests need a fake Redis: pip install "embedqueue[test]", or give a client of a real one'
+            'embedqueue: eager tests need a fake Redis: pip install "fakeredis[lua]", or give a client of a real one'
         ) from None
     client: Redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
     return client

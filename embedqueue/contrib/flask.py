@@ -23,7 +23,7 @@ what is not there, the environment's variables of the same names may say. More q
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flask import Flask, current_app
@@ -32,10 +32,9 @@ from redis import Redis
 from embedqueue.config import ENVIRONMENT_PREFIX, read_queues
 from embedqueue.embedders import Embedder
 from embedqueue.queue import EmbeddingBatchQueue
-from embedqueue.report import DeadLetter, QueueStats
-from embedqueue.waiters import EmbeddingFuture
 
 from .flask_commands import group
+from .front import Front
 from .queues import DEFAULT, Queues
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 EXTENSION = "embedqueue"
 
 
-class EmbedQueue:
+class EmbedQueue(Front):
     """The Flask extension. Its methods are those of the queue of the current app.
 
     Nothing is connected and no thread runs before the first use, in whichever process that is: under gunicorn each
@@ -97,43 +96,8 @@ class EmbedQueue:
         """The client that the queue was made with, for reading hashes."""
         return self.queues.redis()
 
-    # -- the queue's methods ---------------------------------------------------------------------------------------
-
-    def enqueue(self, redis_key: str, text: str) -> EmbeddingFuture:
-        """See :meth:`embedqueue.EmbeddingBatchQueue.enqueue`."""
-        return self.queue.enqueue(redis_key, text)
-
-    def enqueue_many(self, items: Iterable[tuple[str, str]]) -> list[EmbeddingFuture]:
-        """See :meth:`embedqueue.EmbeddingBatchQueue.enqueue_many`."""
-        return self.queue.enqueue_many(items)
-
-    def flush_now(self) -> None:
-        """See :meth:`embedqueue.EmbeddingBatchQueue.flush_now`."""
-        self.queue.flush_now()
-
-    def flush(self, timeout: float | None = None) -> None:
-        """See :meth:`embedqueue.EmbeddingBatchQueue.flush`."""
-        self.queue.flush(timeout)
-
-    def pending_count(self) -> int:
-        """See :meth:`embedqueue.EmbeddingBatchQueue.pending_count`."""
-        return self.queue.pending_count()
-
-    def stats(self) -> QueueStats:
-        """See :meth:`embedqueue.EmbeddingBatchQueue.stats`."""
-        return self.queue.stats()
-
-    def dead_letters(self, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
-        """See :meth:`embedqueue.EmbeddingBatchQueue.dead_letters`."""
-        return self.queue.dead_letters(limit, offset)
-
-    def retry_dead(self, redis_keys: str | Iterable[str] | None = None) -> int:
-        """See :meth:`embedqueue.EmbeddingBatchQueue.retry_dead`."""
-        return self.queue.retry_dead(redis_keys)
-
-    def discard_dead(self, redis_keys: str | Iterable[str] | None = None) -> int:
-        """See :meth:`embedqueue.EmbeddingBatchQueue.discard_dead`."""
-        return self.queue.discard_dead(redis_keys)
+    def _get_queues(self) -> Queues:
+        return self.queues
 
 
 @contextlib.contextmanager

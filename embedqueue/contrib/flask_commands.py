@@ -13,6 +13,7 @@ from flask import current_app
 from flask.cli import with_appcontext
 from redis.exceptions import RedisError
 
+from embedqueue.checkup import explain_redis
 from embedqueue.config import SettingsError
 from embedqueue.errors import EmbedQueueError
 from embedqueue.operate import DEFAULT_GRACE_SECONDS, describe, describe_dead, run_worker
@@ -34,7 +35,9 @@ def _command(parent: click.Group, name: str) -> Callable[[Callable[..., None]], 
             queues: Queues = current_app.extensions["embedqueue"]
             try:
                 function(queues, queue, **arguments)
-            except (SettingsError, EmbedQueueError, RedisError, TimeoutError) as error:
+            except RedisError as error:
+                raise click.ClickException(explain_redis(queues.settings(queue), error)) from None
+            except (SettingsError, EmbedQueueError, TimeoutError) as error:
                 raise click.ClickException(str(error)) from None
 
         option = click.option("--queue", default=DEFAULT, show_default=True, help="Name in EMBEDQUEUE_QUEUES.")
@@ -59,7 +62,7 @@ def check(queues: Queues, name: str, call: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def stats(queues: Queues, name: str, as_json: bool) -> None:
     """Tell how the queue stands."""
-    found = queues.idle(name, worker=False).stats()
+    found = queues.look(name).stats()
     click.echo(json.dumps(asdict(found)) if as_json else "\n".join(describe(found)))
 
 
@@ -94,7 +97,7 @@ def dead() -> None:
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
 def dead_list(queues: Queues, name: str, limit: int) -> None:
     """List dead letters, the latest first."""
-    lines = list(describe_dead(queues.idle(name, worker=False), limit))
+    lines = list(describe_dead(queues.look(name), limit))
     click.echo("\n".join(lines) or "There are no dead letters.")
 
 
@@ -109,7 +112,7 @@ def _chosen(keys: tuple[str, ...], everything: bool) -> tuple[str, ...] | None:
 @click.option("--all", "everything", is_flag=True, help="All dead letters.")
 def dead_retry(queues: Queues, name: str, keys: tuple[str, ...], everything: bool) -> None:
     """Put dead letters back to the end of the queue."""
-    click.echo(f"{queues.idle(name, worker=False).retry_dead(_chosen(keys, everything))} put back")
+    click.echo(f"{queues.look(name).retry_dead(_chosen(keys, everything))} put back")
 
 
 @_command(dead, "discard")
@@ -117,4 +120,4 @@ def dead_retry(queues: Queues, name: str, keys: tuple[str, ...], everything: boo
 @click.option("--all", "everything", is_flag=True, help="All dead letters.")
 def dead_discard(queues: Queues, name: str, keys: tuple[str, ...], everything: bool) -> None:
     """Drop dead letters for good."""
-    click.echo(f"{queues.idle(name, worker=False).discard_dead(_chosen(keys, everything))} discarded")
+    click.echo(f"{queues.look(name).discard_dead(_chosen(keys, everything))} discarded")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-from embedqueue.checkup import shown_redis_url
+from embedqueue.checkup import explain_redis, knock
 from embedqueue.config import Settings, SettingsError
 from embedqueue.embedders import Embedder
 from embedqueue.queue import EmbeddingBatchQueue
@@ -44,6 +44,7 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         self._lock = threading.Lock()  # guards what follows
         self._settings: dict[str, Settings] | None = None
         self._queues: dict[str, EmbeddingBatchQueue] = {}
+        self._onlookers: dict[str, EmbeddingBatchQueue] = {}
         self._clients: dict[str, Redis] = {}
         self._eager: Eager | None = None
 
@@ -109,7 +110,7 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         return len(self.all_settings)
 
     def _greet(self, name: str) -> None:
-        """One PING before the first use, outside of the lock: many threads may find Redis down, none waits for another.
+        """One look before the first use, outside of the lock: many threads may find Redis down, none waits for another.
 
         Raises:
             SettingsError: there is no API key.
@@ -122,10 +123,9 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
                 raise SettingsError(missing[0])
             _warn_of_uwsgi()
         try:
-            client.ping()
+            knock(settings, client)
         except RedisError as error:
-            url = shown_redis_url(settings.redis_url)
-            error.add_note(f"embedqueue uses the Redis at {url}: start it, or set {settings.spelled('REDIS_URL')}.")
+            error.add_note(f"embedqueue: {explain_redis(settings, error)}")
             raise
 
     def _make(self, name: str) -> EmbeddingBatchQueue:
@@ -146,6 +146,19 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
                 return self._eager.queue(settings)
             return settings.queue(redis=self._client(name), **overrides)
 
+    def look(self, name: str = DEFAULT) -> EmbeddingBatchQueue:
+        """The queue for looking at it and for its dead letters: nothing is started, no key is needed.
+
+        Raises:
+            SettingsError: there is no such queue, or its settings cannot work.
+        """
+        with self._lock:
+            found = self._queues.get(name) or self._onlookers.get(name)
+            if found is None:
+                settings = self._of(name)
+                found = self._onlookers[name] = settings.queue(redis=self._client(name), worker=False)
+            return found
+
     def redis(self, name: str = DEFAULT) -> Redis:
         """The client of a queue, for reading hashes."""
         with self._lock:
@@ -161,7 +174,7 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
     def reset(self) -> None:
         """Stop every queue and forget all settings: the next use reads them anew."""
         with self._lock:
-            queues, eager = list(self._queues.values()), self._eager
+            queues, eager = [*self._queues.values(), *self._onlookers.values()], self._eager
         for queue in queues:
             queue.stop()
         self._forget()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import gc
-import json
-import os
+import inspect
 import threading
 import weakref
 
@@ -16,38 +15,9 @@ flask = pytest.importorskip("flask", reason="Flask is not installed: pip install
 from embedqueue import EmbeddingBatchQueue, ItemRejected  # noqa: E402
 from embedqueue.config import SettingsError  # noqa: E402
 from embedqueue.contrib.flask import EmbedQueue, eager  # noqa: E402
-from embedqueue.errors import InputRejected  # noqa: E402
+from embedqueue.errors import InputRejected, QueueStopped  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch):
-    """The machine's own settings and keys play no part."""
-    for name in list(os.environ):
-        if name.startswith("EMBEDQUEUE_") or name.endswith("_API_KEY"):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def app():
-    """An application with the extension, as the docs say; its queues are stopped at the end."""
-    app = flask.Flask("notes")
-    app.config["EMBEDQUEUE_PROVIDER"] = "local"
-    EmbedQueue().init_app(app)
-    yield app
-    app.extensions["embedqueue"].reset()
-
-
-@pytest.fixture
-def real_app(app, redis_client, redis_server, provider):
-    """The application on a real Redis and a real provider."""
-    app.config.update(
-        EMBEDQUEUE_REDIS_URL=redis_server.url,
-        EMBEDQUEUE_PROVIDER="openai",
-        EMBEDQUEUE_BASE_URL=provider.openai_url,
-        EMBEDQUEUE_API_KEY="test-key",
-        EMBEDQUEUE_DIMENSIONS=16,
-    )
-    return app
+pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 def test_both_forms_of_the_constructor_set_an_app_up():
@@ -207,83 +177,25 @@ def test_eager_tests_may_bring_a_failing_embedder(app):
         assert embeddings.discard_dead("note:1") == 1
 
 
-def _run(app, *args):
-    return app.test_cli_runner().invoke(args=["embedqueue", *args])
+def test_the_extension_has_every_method_of_the_queue():
+    """By the same names, with the same arguments."""
+    for name, method in vars(EmbeddingBatchQueue).items():
+        if not name.startswith("_") and callable(method):
+            assert inspect.signature(method).parameters == inspect.signature(getattr(EmbedQueue, name)).parameters, name
 
 
-def test_check_tells_what_to_set(real_app, provider, monkeypatch):
-    """`flask embedqueue check`: one sentence a problem on stderr, and exit code 1."""
-    good = _run(real_app, "check")
-    assert (good.exit_code, good.output) == (0, "All is well.\n")
-    real_app.extensions["embedqueue"].reset()
-    real_app.config["EMBEDQUEUE_API_KEY"] = "hunter2"
-    bad = _run(real_app, "check")
-    assert bad.exit_code == 1
-    assert "EMBEDQUEUE_API_KEY" in bad.output and "hunter2" not in bad.output
-    assert _run(real_app, "check", "--no-call").exit_code == 0
-    real_app.extensions["embedqueue"].reset()
-    real_app.config["EMBEDQUEUE_MODELL"] = "x"
-    unknown = _run(real_app, "check")
-    assert unknown.exit_code == 1
-    assert "did you mean EMBEDQUEUE_MODEL?" in unknown.output
-
-
-def test_stats_and_flush(real_app):
-    """`stats` looks without working; `flush` works."""
-    real_app.config["EMBEDQUEUE_WORKER"] = False
-    with real_app.app_context():
-        EmbedQueue().enqueue_many([(f"note:{n}", f"text {n}") for n in range(3)])
-    assert "waiting    3" in _run(real_app, "stats").output
-    assert json.loads(_run(real_app, "stats", "--json").output)["waiting"] == 3
-    assert _run(real_app, "flush").exit_code == 0
-    assert json.loads(_run(real_app, "stats", "--json").output)["waiting"] == 0
-
-
-def test_a_worker_that_ends_when_the_queue_is_empty(real_app, redis_client):
-    """`worker --burst`."""
-    real_app.config["EMBEDQUEUE_WORKER"] = False
-    with real_app.app_context():
-        EmbedQueue().enqueue("note:1", "hello")
-    result = _run(real_app, "worker", "--burst")
-    assert result.exit_code == 0, result.output
-    assert redis_client.hexists("note:1", "embedding")
-
-
-def test_dead_letters_from_the_command_line(real_app, provider):
-    """List, retry and discard; a list shows reasons, never texts."""
-    from tests.provider import poison
-
-    provider.rule = poison("bad", 400)
-    with real_app.app_context():
-        embeddings = EmbedQueue()
-        good, first, second = embeddings.enqueue_many([("note:0", "ok"), ("note:1", "bad 1"), ("note:2", "bad 2")])
-        good.result(10)
-        assert first.exception(10) and second.exception(10)
-    listed = _run(real_app, "dead", "list").output
-    assert "note:1" in listed and "note:2" in listed and "bad 1" not in listed
-    assert _run(real_app, "dead", "retry").exit_code == 2
-    assert _run(real_app, "dead", "discard", "note:2").output == "1 discarded\n"
-    provider.rule = None
-    assert _run(real_app, "dead", "retry", "--all").output == "1 put back\n"
-    assert _run(real_app, "dead", "list").output in ("There are no dead letters.\n",)
-
-
-def test_no_redis_is_no_traceback(app, tmp_path):
-    """A command that cannot reach Redis says so in one line."""
-    app.config["EMBEDQUEUE_REDIS_URL"] = f"unix://{tmp_path}/none"
-    for command in (["stats"], ["flush"], ["dead", "list"], ["worker", "--burst"]):
-        result = _run(app, *command)
-        assert result.exit_code == 1, command
-        assert "Error: " in result.output
-        assert "Traceback" not in result.output
-
-
-def test_every_command_has_help(app):
-    """A stranger finds the way by --help."""
-    for command in ("check", "stats", "flush", "worker", "dead"):
-        result = _run(app, command, "--help")
-        assert result.exit_code == 0
-        assert len(result.output.splitlines()) > 3
+def test_stop_and_start(app):
+    """A shutdown hook may stop what was never used; what was stopped says so until it is started."""
+    embeddings = EmbedQueue()
+    with eager(app), app.app_context():
+        embeddings.stop()
+        assert app.extensions["embedqueue"].made() is None and not embeddings.closed
+        with embeddings as queue:
+            assert queue is embeddings.queue
+        assert embeddings.closed
+        with pytest.raises(QueueStopped):
+            embeddings.enqueue("a", "b")
+        assert embeddings.start().enqueue("a", "b").done()
 
 
 def test_the_queue_itself_works_in_threads_without_a_context(real_app):

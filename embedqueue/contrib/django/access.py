@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 
 from embedqueue.config import Settings, SettingsError, read_queues
+from embedqueue.contrib.front import Front
 from embedqueue.contrib.queues import DEFAULT, Queues
+from embedqueue.item import check_pair
 from embedqueue.queue import EmbeddingBatchQueue
 
 #: The name of the project's setting, and how a user writes what it holds.
@@ -36,30 +35,28 @@ def load() -> dict[str, Settings]:
 queues = Queues(load)
 
 
-class _DefaultQueue:
+class _DefaultQueue(Front):
     """Stands for the default queue, so that it can be imported before there are settings."""
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # copy, pickle and inspect ask for these: none of them is a use of the queue
-            raise AttributeError(name)
-        return getattr(queues[DEFAULT], name)
+    # As Django's own lazy objects do: isinstance() and type checkers see what it stands for.
+    __class__ = property(lambda self: EmbeddingBatchQueue)
+
+    def _get_queues(self) -> Queues:
+        return queues
 
     def __repr__(self) -> str:
-        try:
-            made = queues.made(DEFAULT)
-        except (SettingsError, ImproperlyConfigured):
-            made = None
+        """That of the queue, once there is one."""
+        made = queues.made(DEFAULT)
         return "<the default embedqueue of this project, not used yet>" if made is None else repr(made)
 
 
-if TYPE_CHECKING:
-    queue: EmbeddingBatchQueue
-else:
-    #: The default queue.
-    queue = _DefaultQueue()
+#: The default queue.
+queue: EmbeddingBatchQueue = _DefaultQueue()  # type: ignore[assignment]  # it has all of its public methods
 
 
-def enqueue_on_commit(redis_key: str, text: str, *, using: str | None = None, queue: str = DEFAULT) -> None:
+def enqueue_on_commit(
+    redis_key: str, text: str, *, using: str | None = None, queue: str = DEFAULT, robust: bool = False
+) -> None:
     """Enqueue once the transaction under way is committed; at once where there is none.
 
     A transaction, or a savepoint, that is rolled back enqueues nothing.
@@ -69,18 +66,29 @@ def enqueue_on_commit(redis_key: str, text: str, *, using: str | None = None, qu
         text: what to embed.
         using: alias of the database whose transaction it is.
         queue: name of the queue.
+        robust: as with Django's ``on_commit``: where Redis cannot be reached then, the log says so and the request goes
+            on, and ``manage.py embedqueue backfill`` finds what was missed.
+
+    Raises:
+        TypeError, ValueError: bad arguments, at once, so that they end the transaction.
+        SettingsError: there is no such queue.
     """
-    transaction.on_commit(partial(_enqueue, queue, redis_key, text), using=using)
+    _check(queue, [(redis_key, text)])
+    transaction.on_commit(lambda: queues[queue].enqueue(redis_key, text), using=using, robust=robust)
 
 
-def enqueue_many_on_commit(items: Iterable[tuple[str, str]], *, using: str | None = None, queue: str = DEFAULT) -> None:
+def enqueue_many_on_commit(
+    items: Iterable[tuple[str, str]], *, using: str | None = None, queue: str = DEFAULT, robust: bool = False
+) -> None:
     """Enqueue many (redis_key, text) pairs in one round trip; otherwise as :func:`enqueue_on_commit`."""
-    transaction.on_commit(partial(_enqueue_many, queue, list(items)), using=using)
+    pairs = list(items)
+    _check(queue, pairs)
+    transaction.on_commit(lambda: queues[queue].enqueue_many(pairs), using=using, robust=robust)
 
 
-def _enqueue(name: str, redis_key: str, text: str) -> None:
-    queues[name].enqueue(redis_key, text)
-
-
-def _enqueue_many(name: str, items: list[tuple[str, str]]) -> None:
-    queues[name].enqueue_many(items)
+def _check(name: str, pairs: Iterable[tuple[str, str]]) -> None:
+    """After a commit it would be too late to refuse."""
+    settings = queues.settings(name)
+    namespace, max_text_chars = settings.option("namespace"), settings.option("max_text_chars")
+    for redis_key, text in pairs:
+        check_pair(redis_key, text, namespace, max_text_chars)

@@ -14,7 +14,7 @@ from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from redis.exceptions import RedisError
 
-from embedqueue.checkup import check_redis
+from embedqueue.checkup import explain_redis
 from embedqueue.config import SettingsError
 from embedqueue.report import DeadLetter, QueueStats
 
@@ -23,6 +23,8 @@ from .models import Queue
 
 #: Dead letters on a page.
 PAGE = 50
+#: What the form of dead letters may say.
+FORM = ("queue", "action", "scope", "key", "member")
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,7 @@ class QueueAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic whe
         if request.method == "POST":
             if not self.has_change_permission(request):
                 raise PermissionDenied
-            self._act(request)
-            return HttpResponseRedirect(request.get_full_path())
+            return self._act(request)
         context = {
             **self.admin_site.each_context(request),
             "title": "Embedding queues",
@@ -81,21 +82,42 @@ class QueueAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic whe
         }
         return TemplateResponse(request, "admin/embedqueue/queue.html", context)
 
-    def _act(self, request: HttpRequest) -> None:
-        name, keys = request.POST.get("queue", ""), request.POST.getlist("key")
-        everything = request.POST.get("scope") == "all"
-        action = request.POST.get("action")
-        if not keys and not everything:
-            messages.warning(request, "No dead letter was chosen.")
-            return
+    def _act(self, request: HttpRequest) -> HttpResponse:
+        """Retry at once; discard after a page that asks."""
+        name, action, everything = (request.POST.get(field, "") for field in ("queue", "action", "scope"))
+        try:  # whose members are not ours have no key: they stand in the form as they are, in hex
+            chosen: list[str | bytes] = [
+                *request.POST.getlist("key"),
+                *(bytes.fromhex(it) for it in request.POST.getlist("member")),
+            ]
+        except ValueError:
+            chosen = []
+        which = None if everything == "all" else chosen
         try:
-            queue = queues.idle(name, worker=False)
-            if action == "retry":
-                messages.success(request, f"{queue.retry_dead(None if everything else keys)} put back into the queue.")
+            queue = queues.look(name)
+            if which is not None and not which:
+                messages.warning(request, "No dead letter was chosen.")
+            elif action == "retry":
+                messages.success(request, f"{queue.retry_dead(which)} put back into the queue.")
+            elif action == "discard" and "sure" in request.POST:
+                messages.success(request, f"{queue.discard_dead(which)} discarded.")
             elif action == "discard":
-                messages.success(request, f"{queue.discard_dead(None if everything else keys)} discarded.")
-        except (SettingsError, RedisError) as error:
+                return self._ask(request, queue.stats().dead if which is None else len(which))
+        except RedisError as error:
+            messages.error(request, explain_redis(queues.settings(name), error))
+        except SettingsError as error:
             messages.error(request, str(error))
+        return HttpResponseRedirect(request.get_full_path())
+
+    def _ask(self, request: HttpRequest, count: int) -> HttpResponse:
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Are you sure?",
+            "opts": self.model._meta,
+            "count": count,
+            "given": [(field, value) for field in FORM for value in request.POST.getlist(field)],
+        }
+        return TemplateResponse(request, "admin/embedqueue/discard.html", context)
 
 
 def _names(request: HttpRequest) -> list[str]:
@@ -108,11 +130,11 @@ def _names(request: HttpRequest) -> list[str]:
 
 def _row(name: str) -> Row:
     try:
-        queue = queues.idle(name, worker=False)
+        queue = queues.look(name)
         stats = queue.stats()
         letters = queue.dead_letters(limit=PAGE) if stats.dead else []
     except SettingsError as error:
         return Row(name, problem=str(error))
     except RedisError as error:
-        return Row(name, problem=(check_redis(queues.settings(name)) or [str(error)])[0])
+        return Row(name, problem=explain_redis(queues.settings(name), error))
     return Row(name, stats, "", tuple((letter, datetime.fromtimestamp(letter.died_at, UTC)) for letter in letters))

@@ -27,6 +27,7 @@ def backfill(
     labels: Sequence[str] = (),
     *,
     queue: str | None = None,
+    using: str | None = None,
     max_waiting: int = DEFAULT_MAX_WAITING,
     everything: bool = False,
     wait: bool = False,
@@ -37,6 +38,7 @@ def backfill(
     Args:
         labels: models as ``app.Model``; all if none is named.
         queue: only models of this queue, or None for all.
+        using: alias of the database; None for the one that each model's manager takes.
         max_waiting: go on only while fewer items wait.
         everything: also those that have a vector.
         wait: return when all of it is embedded, instead of leaving it to whichever worker comes.
@@ -51,7 +53,7 @@ def backfill(
     count = 0
     for model in _models(labels):
         if queue is None or model.embed_queue == queue:
-            found = _backfill_model(model, max_waiting, everything)
+            found = _backfill_model(model, using, max_waiting, everything)
             if found and wait:
                 queues[model.embed_queue].flush()
             say(f"{model._meta.label}: {found}")
@@ -64,15 +66,17 @@ def _models(labels: Sequence[str]) -> list[type[EmbeddedText]]:
     unknown = [label for label in labels if label.lower() not in known]
     if unknown:
         raise SettingsError(f"{unknown[0]} is not a model with EmbeddedText; there are {', '.join(known) or 'none'}")
-    return [known[label.lower()] for label in labels] if labels else list(known.values())
+    if labels:
+        return [known[label.lower()] for label in labels]
+    return [model for model in known.values() if not model._meta.proxy]  # a proxy's rows are another model's
 
 
-def _backfill_model(model: type[EmbeddedText], max_waiting: int, everything: bool) -> int:
+def _backfill_model(model: type[EmbeddedText], using: str | None, max_waiting: int, everything: bool) -> int:
     name = model.embed_queue
     queue, settings, client = queues[name], queues.settings(name), queues.redis(name)
     field, size = settings.option("embedding_field"), FLOAT32.itemsize * settings.dimensions
     count = 0
-    instances = model._default_manager.order_by("pk").iterator(chunk_size=BATCH)
+    instances = model._default_manager.using(using).order_by("pk").iterator(chunk_size=BATCH)
     while part := list(islice(instances, BATCH)):
         pipeline = client.pipeline(transaction=False)
         for instance in part:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
+from django.core.checks import CheckMessage
 from django.db import models, transaction
 
 from embedqueue.contrib.queues import DEFAULT
 
 from .access import queues
+from .checks import check_model
 
 
 class EmbeddedText(models.Model):
@@ -21,57 +24,81 @@ class EmbeddedText(models.Model):
             text = models.TextField()
             embed_fields = ("text",)
 
-    The vector ends up in the hash ``app.model:pk``, after the transaction is committed. Deleting the instance takes it
-    away. ``QuerySet.update`` and ``bulk_create`` send no signals: see ``manage.py embedqueue backfill``.
+    The vector ends up in the hash ``app.model:pk``, after the transaction is committed. Deleting the instance, or
+    emptying its text, takes it away. ``bulk_create``, ``bulk_update`` and ``QuerySet.update`` send no signals: see
+    ``docs/django.md``.
     """
 
-    #: The fields whose texts are embedded, together.
+    #: The fields whose texts are embedded, together. Where ``embed_text`` is your own: those that it is made of.
     embed_fields: ClassVar[tuple[str, ...]] = ("text",)
     #: The name of the queue.
     embed_queue: ClassVar[str] = DEFAULT
+    #: Whether saving goes on where Redis cannot be reached: see ``enqueue_on_commit(robust=True)``.
+    embed_robust: ClassVar[bool] = False
 
     class Meta:
         """No table of its own."""
 
         abstract = True
 
-    #: The text that the queue has, as far as this object knows.
-    _embedded_text: str | None = None
+    #: What this object knows of the fields that the queue has the text of: never changed, only replaced.
+    _embedded: Mapping[str, str] = MappingProxyType({})
 
     def embed_key(self) -> str:
         """The hash that receives the vector. Override it as you like; it must not change while the instance lives."""
-        return f"{self._meta.label_lower}:{self.pk}"
+        model = self._meta.concrete_model  # a proxy's rows are this model's
+        assert model is not None
+        return f"{model._meta.label_lower}:{self.pk}"
 
     def embed_text(self) -> str:
-        """What is embedded. Override it as you like."""
+        """What is embedded. Override it as you like, and name in ``embed_fields`` what it is made of."""
         return "\n\n".join(str(value) for name in self.embed_fields if (value := getattr(self, name)))
 
     @classmethod
+    def check(cls, **kwargs: Any) -> list[CheckMessage]:
+        """Django's checks, and whether the fields and the queue exist."""
+        return [*super().check(**kwargs), *check_model(cls)]
+
+    @classmethod
     def from_db(cls, db: str | None, field_names: Collection[str], values: Collection[Any], **later: Any) -> Self:
-        """Remember the text that came from the database."""
+        """Remember what came from the database."""
         instance = super().from_db(db, field_names, values, **later)  # Django 6.1 has one more
-        instance._remember()
+        instance._embedded = instance._embed_state()
         return instance
 
     def refresh_from_db(self, *args: Any, **kwargs: Any) -> None:
-        """Remember the text that came from the database."""
+        """Remember what came from the database, and only that: an unsaved change of another field is still new."""
         super().refresh_from_db(*args, **kwargs)
-        self._remember()
+        fields = kwargs.get("fields", args[1] if len(args) > 1 else None)
+        self._embedded = {**self._embedded, **self._embed_state(fields)}
 
-    def _remember(self) -> None:
-        # A deferred field is not fetched for this: the text counts as new then, and the queue knows equal ones.
-        if not self.get_deferred_fields() & set(self.embed_fields):
-            self._embedded_text = self.embed_text()
+    def _embed_state(self, names: Iterable[str] | None = None) -> dict[str, str]:
+        """The values as text of those fields (of all) that are embedded and loaded. Fetches nothing."""
+        chosen = set(self.embed_fields) if names is None else set(self.embed_fields) & set(names)
+        columns = {name: self._meta.get_field(name).attname for name in chosen}  # type: ignore[union-attr]
+        return {name: str(self.__dict__[column]) for name, column in columns.items() if column in self.__dict__}
 
     def enqueue_text(self, using: str | None = None) -> None:
         """Enqueue the text when the transaction is committed, new or not."""
-        redis_key, text = self.embed_key(), self.embed_text()
+        self._enqueue_state(self._embed_state(), self.embed_text(), using)
+
+    def _enqueue_state(self, state: dict[str, str], text: str, using: str | None) -> None:
+        redis_key, name = self.embed_key(), self.embed_queue
+        # Neither is known now: after a rollback, or when the old text comes back before the commit, it is new.
+        self._embedded = {field: value for field, value in self._embedded.items() if field not in state}
 
         def committed() -> None:
-            queues[self.embed_queue].enqueue(redis_key, text)
-            self._embedded_text = text  # not before: a rollback must not make it look known
+            _hand_over(name, redis_key, text)
+            self._embedded = {**self._embedded, **state}
 
-        transaction.on_commit(committed, using=using)
+        transaction.on_commit(committed, using=using, robust=self.embed_robust)
+
+
+def _hand_over(name: str, redis_key: str, text: str) -> None:
+    """Enqueue; where there is no text any more, the vector of the old one goes as well."""
+    queues[name].enqueue(redis_key, text)  # a blank text takes the place of what waits or is in flight
+    if not text or text.isspace():
+        queues.redis(name).hdel(redis_key, queues.settings(name).option("embedding_field"))
 
 
 def saved(
@@ -82,35 +109,52 @@ def saved(
     update_fields: Iterable[str] | None,
     **_: Any,
 ) -> None:
-    """Signal ``post_save``: a text that is new goes into the queue."""
+    """Signal ``post_save``: a text that is new goes into the queue, as it stands in the database now."""
     if not isinstance(instance, EmbeddedText):
         return
-    if update_fields is not None and not set(update_fields) & set(instance.embed_fields):
-        return  # the database still has the old text
-    if created or instance.embed_text() != instance._embedded_text:
-        instance.enqueue_text(using)
+    names = set(instance.embed_fields) if update_fields is None else set(instance.embed_fields) & set(update_fields)
+    state = instance._embed_state(names)
+    computed = len(state) < len(names) or _holds_expression(instance, names)
+    if not names or (not created and not computed and state.items() <= instance._embedded.items()):
+        return  # what was saved was known
+    source = instance
+    unsaved = instance._embed_state(set(instance.embed_fields) - names).items() - instance._embedded.items()
+    if computed or unsaved:  # the database has another text than the object
+        source = type(instance)._base_manager.using(using).get(pk=instance.pk)
+        state = source._embed_state(names)
+    instance._enqueue_state(state, source.embed_text(), using)
+
+
+def _holds_expression(instance: EmbeddedText, names: Iterable[str]) -> bool:
+    """Whether the database makes a text of what is there, as with ``note.text = Upper("text")``."""
+    return any(hasattr(instance.__dict__.get(name), "resolve_expression") for name in names)
 
 
 def deleted(sender: type[models.Model], instance: models.Model, using: str | None, **_: Any) -> None:
     """Signal ``post_delete``: neither a text in the queue nor a vector outlives its instance."""
-    if not isinstance(instance, EmbeddedText):
-        return
-    redis_key, name = instance.embed_key(), instance.embed_queue
+    if isinstance(instance, EmbeddedText):
+        name, redis_key = instance.embed_queue, instance.embed_key()
+        transaction.on_commit(lambda: _hand_over(name, redis_key, ""), using=using, robust=instance.embed_robust)
 
-    def committed() -> None:
-        queues[name].enqueue(redis_key, "")  # a blank text takes the place of what waits or is in flight
-        queues.redis(name).hdel(redis_key, queues.settings(name).option("embedding_field"))
 
-    transaction.on_commit(committed, using=using)
+class _NoRows(models.Manager["Queue"]):
+    """What asks for rows (``dumpdata``, links of the admin) gets none, without a question to the database."""
+
+    def get_queryset(self) -> models.QuerySet[Queue]:
+        """None."""
+        return super().get_queryset().none()
 
 
 class Queue(models.Model):
     """Stands for the queues in the admin: what may be seen and done there is a matter of permissions. Has no table."""
 
+    objects = _NoRows()
+
     class Meta:
         """Permissions only."""
 
         managed = False
+        base_manager_name = "objects"
         default_permissions = ("view", "change")
         verbose_name = "queue"
         verbose_name_plural = "queues"

@@ -18,6 +18,7 @@ class Migration(migrations.Migration):
                 "verbose_name": "queue",
                 "verbose_name_plural": "queues",
                 "managed": False,
+                "base_manager_name": "objects",
                 "default_permissions": ("view", "change"),
             },
         ),

@@ -10,6 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from redis.exceptions import RedisError
 
+from embedqueue.checkup import explain_redis
 from embedqueue.config import SettingsError
 from embedqueue.contrib.django.access import queues
 from embedqueue.contrib.django.backfill import DEFAULT_MAX_WAITING, backfill
@@ -48,6 +49,7 @@ class Command(BaseCommand):
         fill.add_argument("--max-waiting", type=int, default=DEFAULT_MAX_WAITING, help="items that may wait at a time")
         fill.add_argument("--wait", action="store_true", help="return when all of it is embedded")
         fill.add_argument("--all", action="store_true", help="also what has a vector already")
+        fill.add_argument("--database", metavar="ALIAS", help="where the rows are, unless the models' own manager says")
         dead = commands.add_parser("dead", help="Look at what was given up, put it back, or drop it.")
         dead_commands = dead.add_subparsers(title="commands", required=True)
         listing = command("list", self._dead_list, "List dead letters, the latest first.", dead_commands)
@@ -64,7 +66,9 @@ class Command(BaseCommand):
         """Run the subcommand; a user's mistake is a sentence, not a traceback."""
         try:
             options["run"](options["queue"], options)
-        except (SettingsError, EmbedQueueError, RedisError, TimeoutError) as error:
+        except RedisError as error:
+            raise CommandError(explain_redis(queues.settings(options["queue"]), error)) from None
+        except (SettingsError, EmbedQueueError, TimeoutError) as error:
             raise CommandError(str(error)) from None
 
     def _check(self, name: str, options: dict[str, Any]) -> None:
@@ -81,7 +85,7 @@ class Command(BaseCommand):
         run_worker(queue, burst=options["burst"], grace=options["grace"], say=self.stdout.write)
 
     def _stats(self, name: str, options: dict[str, Any]) -> None:
-        stats = queues.idle(name, worker=False).stats()
+        stats = queues.look(name).stats()
         self.stdout.write(json.dumps(asdict(stats)) if options["json"] else "\n".join(describe(stats)))
 
     def _flush(self, name: str, options: dict[str, Any]) -> None:
@@ -90,8 +94,10 @@ class Command(BaseCommand):
         self.stdout.write("Nothing of it waits any more.")
 
     def _backfill(self, name: str, options: dict[str, Any]) -> None:
+        queues.settings(name)  # a name that is none is told
         count = backfill(
             options["models"],
+            using=options["database"],
             queue=None if name == DEFAULT else name,
             max_waiting=options["max_waiting"],
             everything=options["all"],
@@ -101,14 +107,14 @@ class Command(BaseCommand):
         self.stdout.write(f"{count} enqueued")
 
     def _dead_list(self, name: str, options: dict[str, Any]) -> None:
-        lines = list(describe_dead(queues.idle(name, worker=False), options["limit"]))
+        lines = list(describe_dead(queues.look(name), options["limit"]))
         self.stdout.write("\n".join(lines) or "There are no dead letters.")
 
     def _dead_retry(self, name: str, options: dict[str, Any]) -> None:
-        self.stdout.write(f"{queues.idle(name, worker=False).retry_dead(_chosen(options))} put back")
+        self.stdout.write(f"{queues.look(name).retry_dead(_chosen(options))} put back")
 
     def _dead_discard(self, name: str, options: dict[str, Any]) -> None:
-        self.stdout.write(f"{queues.idle(name, worker=False).discard_dead(_chosen(options))} discarded")
+        self.stdout.write(f"{queues.look(name).discard_dead(_chosen(options))} discarded")
 
 
 def _chosen(options: dict[str, Any]) -> list[str] | None:

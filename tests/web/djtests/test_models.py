@@ -1,0 +1,188 @@
+"""Models whose text follows them into the queue, and the backfill of what no signal told of."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import redis
+from django.core.management import CommandError, call_command
+from django.core.management.base import SystemCheckError
+from django.db import transaction
+from django.db.models import Value
+from django.db.models.functions import Concat
+from django.test import override_settings
+
+from tests.web.djsite.notes.models import Note, NoteProxy
+
+
+def test_a_saved_text_is_embedded_once_and_again_when_it_changes(used):
+    """Saving without a change of the text costs nothing."""
+    note = Note.objects.create(title="Tea", body="green")
+    texts = used.embedders["embed_queue"].texts
+    assert texts == ["Tea\n\ngreen"]
+    assert used.redis.hexists(f"notes.note:{note.pk}", "embedding")
+    note.seen = 1
+    note.save()
+    again = Note.objects.get(pk=note.pk)
+    again.seen = 2
+    again.save()
+    again.body = "black"
+    again.save(update_fields=["seen"])
+    assert len(texts) == 1
+    again.save()
+    assert texts[1:] == ["Tea\n\nblack"]
+    note.refresh_from_db()
+    note.save()
+    assert len(texts) == 2
+
+
+def test_a_rollback_leaves_the_text_new(used):
+    """The object in memory must not believe that the queue has its text."""
+    note = Note(body="first")
+    with pytest.raises(RuntimeError), transaction.atomic():
+        note.save()
+        raise RuntimeError
+    assert used.redis.keys("notes.note:*") == []
+    note.save(force_insert=True)
+    assert used.redis.hexists(f"notes.note:{note.pk}", "embedding")
+
+
+def test_deferred_fields_are_not_fetched(used):
+    """The mixin adds no query."""
+    Note.objects.create(body="long")
+    note = Note.objects.defer("body").get()
+    assert "body" in note.get_deferred_fields()
+
+
+def test_a_deleted_instance_leaves_nothing(used):
+    """Neither by delete() nor by a queryset's delete."""
+    first, second = Note.objects.create(body="a"), Note.objects.create(body="b")
+    assert len(used.redis.keys("notes.note:*")) == 2
+    first.delete()
+    Note.objects.filter(pk=second.pk).delete()
+    assert used.redis.keys("notes.note:*") == []
+
+
+def test_an_emptied_text_leaves_no_vector(used):
+    """A note without words must not be found by what it said before."""
+    note = Note.objects.create(body="a secret")
+    note.body = " "
+    note.save()
+    assert used.redis.keys("notes.note:*") == []
+    note.body = "back"
+    note.save()
+    assert used.redis.hexists(note.embed_key(), "embedding")
+
+
+def test_a_text_that_comes_back_before_the_commit_is_the_one_that_stays(used):
+    """Changed and changed back in one transaction: the vector is the row's, not the one in between."""
+    note = Note.objects.create(body="first")
+    with transaction.atomic():
+        for body in ("between", "first"):
+            note.body = body
+            note.save()
+    assert used.embedders["embed_queue"].texts[-1] == "first"
+
+
+def test_fetching_one_field_forgets_no_other(used):
+    """A deferred field that is read, or a refresh of one field, comes between a change and its save."""
+    made = Note.objects.create(title="Tea", body="green")
+    note = Note.objects.defer("body").get(pk=made.pk)
+    note.title = "Coffee"
+    assert note.body == "green"  # fetched now
+    note.save()
+    assert used.embedders["embed_queue"].texts[-1] == "Coffee\n\ngreen"
+    note.title = "Cocoa"
+    note.refresh_from_db(fields=["body"])
+    note.save()
+    assert used.embedders["embed_queue"].texts[-1] == "Cocoa\n\ngreen"
+
+
+def test_what_is_embedded_is_what_stands_in_the_database(used):
+    """update_fields leaves a change behind, and an expression is known only there."""
+    note = Note.objects.create(title="Tea", body="green")
+    texts = used.embedders["embed_queue"].texts
+    note.title, note.body = "Coffee", "black"
+    note.save(update_fields=["title"])
+    assert texts[-1] == "Coffee\n\ngreen"
+    note.save()
+    assert texts[-1] == "Coffee\n\nblack"
+    note.body = Concat("body", Value(" and strong"))
+    note.save(update_fields=["body"])
+    assert texts[-1] == "Coffee\n\nblack and strong"
+    assert len(texts) == 4
+
+
+def test_a_proxy_has_the_vector_of_its_rows_model(used):
+    """The same row is one hash, by whichever class it is saved."""
+    note = Note.objects.create(body="green")
+    proxy = NoteProxy.objects.get(pk=note.pk)
+    proxy.body = "black"
+    proxy.save()
+    assert used.redis.keys("notes.*") == [note.embed_key().encode()]
+    proxy.delete()
+    assert used.redis.keys("notes.*") == []
+
+
+def test_another_database_has_its_own_transactions(used, run):
+    """The signal waits for the commit of the database in which the instance is saved."""
+    with transaction.atomic(using="other"):
+        with transaction.atomic():
+            note = Note.objects.using("other").create(body="there")
+        assert not used.redis.exists(note.embed_key())
+    key = note.embed_key()
+    assert used.redis.exists(key)
+    with pytest.raises(RuntimeError), transaction.atomic(using="other"):
+        note.delete()
+        raise RuntimeError
+    assert used.redis.exists(key)
+    Note.objects.using("other").bulk_create([Note(body="two")])
+    assert "0 enqueued" in run("backfill")
+    assert "1 enqueued" in run("backfill", "--database", "other")
+
+
+@pytest.mark.parametrize("robust", [False, True])
+def test_redis_is_gone_when_an_instance_is_saved(monkeypatch, tmp_path, robust, caplog):
+    """The row is there either way; whether the caller hears of it is the model's choice."""
+    monkeypatch.setattr(Note, "embed_robust", robust)
+    with override_settings(EMBEDQUEUE={"REDIS_URL": f"unix://{tmp_path}/no", "PROVIDER": "local"}):
+        if robust:
+            note = Note.objects.create(body="x")
+            note.delete()
+            assert "EMBEDQUEUE" in caplog.text
+        else:
+            with pytest.raises(redis.ConnectionError):
+                Note.objects.create(body="x")
+            assert Note.objects.count() == 1
+
+
+def test_checks_know_the_models(monkeypatch):
+    """A field or a queue that is none is told by `manage.py check`, not by a failing save."""
+    monkeypatch.setattr(Note, "embed_fields", ("title", "boddy"))
+    monkeypatch.setattr(Note, "embed_queue", "images")
+    with override_settings(EMBEDQUEUE={"PROVIDER": "local"}), pytest.raises(SystemCheckError) as caught:
+        call_command("check")
+    assert "(embedqueue.E005) embed_fields names 'boddy', which is no column" in str(caught.value)
+    assert "(embedqueue.E006) embed_queue is 'images'\n\tHINT: There are: default." in str(caught.value)
+
+
+def test_what_reads_every_model_finds_no_rows_of_ours(capsys):
+    """The admin's stand-in has no table: `dumpdata` must not ask for it."""
+    call_command("dumpdata", "--all")
+    assert "embedqueue.queue" not in {row["model"] for row in json.loads(capsys.readouterr().out)}
+
+
+def test_backfill_finds_what_bulk_operations_left_out(used, run):
+    """And nothing twice; safely repeated."""
+    Note.objects.create(body="known")
+    Note.objects.bulk_create([Note(body=f"text {n}") for n in range(3)] + [Note(body=" ")])
+    assert "notes.Note: 3\n3 enqueued" in run("backfill")
+    assert "0 enqueued" in run("backfill", "notes.Note")
+    used.redis.hset(f"notes.note:{Note.objects.first().pk}", "embedding", b"short")
+    assert "1 enqueued" in run("backfill")
+    assert "4 enqueued" in run("backfill", "--all", "--wait")
+    with pytest.raises(CommandError, match=r"there are notes\.note"):
+        run("backfill", "notes.Nothing")
+    with pytest.raises(CommandError, match="there is no queue 'images'"):
+        run("backfill", "--queue", "images")

@@ -1,0 +1,122 @@
+"""`flask embedqueue ...`, and what Redis and its passwords have to say at the first use."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import redis
+
+pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[flask]")
+
+from embedqueue.contrib.flask import EmbedQueue  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
+
+def _run(app, *args):
+    return app.test_cli_runner().invoke(args=["embedqueue", *args])
+
+
+def test_check_tells_what_to_set(real_app, provider, monkeypatch):
+    """`flask embedqueue check`: one sentence a problem on stderr, and exit code 1."""
+    good = _run(real_app, "check")
+    assert (good.exit_code, good.output) == (0, "All is well.\n")
+    real_app.extensions["embedqueue"].reset()
+    real_app.config["EMBEDQUEUE_API_KEY"] = "hunter2"
+    bad = _run(real_app, "check")
+    assert bad.exit_code == 1
+    assert "EMBEDQUEUE_API_KEY" in bad.output and "hunter2" not in bad.output
+    assert _run(real_app, "check", "--no-call").exit_code == 0
+    real_app.extensions["embedqueue"].reset()
+    real_app.config["EMBEDQUEUE_MODELL"] = "x"
+    unknown = _run(real_app, "check")
+    assert unknown.exit_code == 1
+    assert "did you mean EMBEDQUEUE_MODEL?" in unknown.output
+
+
+def test_stats_and_flush(real_app):
+    """`stats` looks without working; `flush` works."""
+    real_app.config["EMBEDQUEUE_WORKER"] = False
+    with real_app.app_context():
+        EmbedQueue().enqueue_many([(f"note:{n}", f"text {n}") for n in range(3)])
+    assert "waiting    3" in _run(real_app, "stats").output
+    assert json.loads(_run(real_app, "stats", "--json").output)["waiting"] == 3
+    assert _run(real_app, "flush").exit_code == 0
+    assert json.loads(_run(real_app, "stats", "--json").output)["waiting"] == 0
+
+
+def test_a_worker_that_ends_when_the_queue_is_empty(real_app, redis_client):
+    """`worker --burst`."""
+    real_app.config["EMBEDQUEUE_WORKER"] = False
+    with real_app.app_context():
+        EmbedQueue().enqueue("note:1", "hello")
+    result = _run(real_app, "worker", "--burst")
+    assert result.exit_code == 0, result.output
+    assert redis_client.hexists("note:1", "embedding")
+
+
+def test_dead_letters_from_the_command_line(real_app, provider):
+    """List, retry and discard; a list shows reasons, never texts."""
+    from tests.provider import poison
+
+    provider.rule = poison("bad", 400)
+    with real_app.app_context():
+        embeddings = EmbedQueue()
+        good, first, second = embeddings.enqueue_many([("note:0", "ok"), ("note:1", "bad 1"), ("note:2", "bad 2")])
+        good.result(10)
+        assert first.exception(10) and second.exception(10)
+    listed = _run(real_app, "dead", "list").output
+    assert "note:1" in listed and "note:2" in listed and "bad 1" not in listed
+    assert _run(real_app, "dead", "retry").exit_code == 2
+    assert _run(real_app, "dead", "discard", "note:2").output == "1 discarded\n"
+    provider.rule = None
+    assert _run(real_app, "dead", "retry", "--all").output == "1 put back\n"
+    assert _run(real_app, "dead", "list").output in ("There are no dead letters.\n",)
+
+
+def test_no_redis_is_no_traceback(app, tmp_path):
+    """A command that cannot reach Redis says so in one line."""
+    app.config["EMBEDQUEUE_REDIS_URL"] = f"unix://{tmp_path}/none"
+    for command in (["stats"], ["flush"], ["dead", "list"], ["worker", "--burst"]):
+        result = _run(app, *command)
+        assert result.exit_code == 1, command
+        assert "Error: Redis at unix://" in result.output and "start it, or set EMBEDQUEUE_REDIS_URL." in result.output
+        assert "Traceback" not in result.output
+
+
+def test_a_wrong_password_is_told_at_first_use(app, password_redis):
+    """The note says which setting holds it, and shows no password."""
+    for url, told in (("nothing", "wants a password"), (":hunter2@", "refuses the password")):
+        app.extensions["embedqueue"].reset()
+        app.config["EMBEDQUEUE_REDIS_URL"] = password_redis.replace("//", f"//{url}".replace("nothing", ""), 1)
+        with app.app_context(), pytest.raises(redis.AuthenticationError) as caught:
+            EmbedQueue().enqueue("a", "b")
+        note = caught.value.__notes__[0]
+        assert told in note and "EMBEDQUEUE_REDIS_URL" in note and "hunter2" not in note
+
+
+def test_a_user_of_redis_with_no_more_rights_than_needed(app, password_redis):
+    """The first use asks for nothing beyond docs/redis-acl.md."""
+    page = (Path(__file__).parents[2] / "docs" / "redis-acl.md").read_text("utf-8")
+    rules = re.search(r"ACL SETUSER (.*?)```", page, re.DOTALL).group(1).replace("\\\n", " ").split()
+    admin = redis.Redis.from_url(password_redis.replace("//", "//:secret@", 1))
+    admin.execute_command("ACL", "SETUSER", *rules)
+    admin.close()
+    app.config["EMBEDQUEUE_REDIS_URL"] = password_redis.replace("//", "//embedqueue:password@", 1)
+    app.config["EMBEDQUEUE_WORKER"] = False
+    with app.app_context():
+        EmbedQueue().enqueue("doc:1", "x")
+        assert EmbedQueue().pending_count() == 1
+    assert _run(app, "check", "--no-call").output == "All is well.\n"
+    assert "waiting    1" in _run(app, "stats").output
+
+
+def test_every_command_has_help(app):
+    """A stranger finds the way by --help."""
+    for command in ("check", "stats", "flush", "worker", "dead"):
+        result = _run(app, command, "--help")
+        assert result.exit_code == 0
+        assert len(result.output.splitlines()) > 3
