@@ -336,11 +336,12 @@ class BusyStore:
 
 @pytest.fixture
 def busy_threads():
-    """Threads take turns often."""
-    usual = sys.getswitchinterval()
+    """Threads take turns often, and Ctrl-C is heard: a shell's background job would ignore it."""
+    usual, handler = sys.getswitchinterval(), signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.setswitchinterval(1e-4)
     yield
     sys.setswitchinterval(usual)
+    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="3.13 lets Ctrl-C in a loop's jump escape the try around it")
@@ -381,7 +382,7 @@ def test_interrupts_at_any_instruction(others, busy_threads):
         for _ in range(INTERRUPTS):
             nap.wait(chance.random() * 0.001)
             seen = ready[0]
-            while ready[0] == seen:
+            while ready[0] == seen and not ended.is_set():
                 interrupt_main()
                 for _ in range(2000):  # Python drops what is raised inside of a weak reference's callback: then again
                     if ready[0] != seen or nap.wait(0.0005):
@@ -392,11 +393,14 @@ def test_interrupts_at_any_instruction(others, busy_threads):
     threads.append(threading.Thread(target=interrupt, daemon=True))
     for thread in threads:
         thread.start()
-    while not ended.is_set():
-        try:
-            submit()
-        except KeyboardInterrupt:
-            pass
+    try:
+        while not ended.is_set():
+            try:
+                submit()
+            except KeyboardInterrupt:
+                pass
+    finally:
+        ended.set()
     for thread in threads:
         thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()
