@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import signal
+import subprocess
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +17,6 @@ from embedqueue.item import encode_member
 from embedqueue.waiters import Waiters
 
 PATIENCE_SECONDS = 10.0
-INTERRUPTS = 200
 ZERO = bytes(8)
 
 
@@ -327,86 +326,13 @@ def test_interrupt_in_a_follower_being_written(rig):
     rig.check_free()
 
 
-class BusyStore:
-    """A store that takes no time."""
-
-    def enqueue(self, groups, **options):
-        return 1, [True] * len(groups)
-
-
-@pytest.fixture
-def busy_threads():
-    """Threads take turns often, and Ctrl-C is heard: a shell's background job would ignore it."""
-    usual, handler = sys.getswitchinterval(), signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.setswitchinterval(1e-4)
-    yield
-    sys.setswitchinterval(usual)
-    signal.signal(signal.SIGINT, handler)
-
-
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="3.13 lets Ctrl-C in a loop's jump escape the try around it")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a weak reference's callback
 @pytest.mark.parametrize("others", [0, 4])
-def test_interrupts_at_any_instruction(others, busy_threads):
+def test_interrupts_at_any_instruction(others):
     """Ctrl-C may come between any two steps of leading or following: nobody else hangs, and the line stays whole."""
-    intake = Intake(
-        BusyStore(),
-        Waiters(lambda redis_key: None),
-        max_pending=None,
-        tell_at=50,
-        tell_first=False,
-        zero=lambda: ZERO,
-        enqueued=lambda waiting: None,
-    )
-    ended, errors = threading.Event(), []
-    ready = [0]  # counts; no Event, for Ctrl-C inside of one leaves its lock locked
-
-    def crowd(name):
-        while not ended.is_set():
-            try:
-                intake.submit([pair(name)])
-            except EmbedQueueError:  # it followed whom Ctrl-C had hit
-                pass
-            except BaseException as error:
-                errors.append(error)
-
-    def submit():  # a function, for in 3.13 what a loop's jump raises escapes the try around it
-        ready[0] += 1
-        while not ended.is_set():
-            intake.submit([pair("main")])
-
-    def interrupt():
-        nap, chance = threading.Event(), random.Random(7)
-        while not ready[0]:
-            nap.wait(0.0005)
-        for _ in range(INTERRUPTS):
-            nap.wait(chance.random() * 0.001)
-            seen = ready[0]
-            while ready[0] == seen and not ended.is_set():
-                interrupt_main()
-                for _ in range(2000):  # Python drops what is raised inside of a weak reference's callback: then again
-                    if ready[0] != seen or nap.wait(0.0005):
-                        break
-        ended.set()
-
-    threads = [threading.Thread(target=crowd, args=(f"k{i}",), daemon=True) for i in range(others)]
-    threads.append(threading.Thread(target=interrupt, daemon=True))
-    for thread in threads:
-        thread.start()
-    try:
-        while not ended.is_set():
-            try:
-                submit()
-            except KeyboardInterrupt:
-                pass
-    finally:
-        ended.set()
-    for thread in threads:
-        thread.join(PATIENCE_SECONDS)
-        assert not thread.is_alive()
-    assert errors == []
-    assert (intake._line, intake._leader) == ([], None)
-    assert len(intake.submit([pair("free")])) == 1
+    command = [sys.executable, "-m", "tests.unit.interrupts", str(others)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
 
 
 def test_group_limit(rig):
