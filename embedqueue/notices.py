@@ -23,6 +23,10 @@ from .store import Notice, Store
 SWEEP_SECONDS = 60.0
 #: Seconds to let our own notices gather while nobody else speaks: a busy worker need not read each of its calls.
 OWN_NOTICES_SECONDS = 0.02
+#: Notices that ask for something. To heed one twice does no harm.
+REQUESTS = ("flush", "urgent")
+#: Seconds of them that are read again after a break: none must be missed.
+OVERLAP_SECONDS = 0.05
 #: Seconds to rest when Redis does not answer: the first time, and at most.
 RECONNECT_SECONDS = (0.05, 5.0)
 
@@ -66,12 +70,14 @@ class Listener:
         self._stopping = threading.Event()
         self._position: bytes | None = None  # of this thread alone, as is what follows
         self._swept_mono = 0.0
+        self._heard_mono = 0.0  # until when everything was heard; set by ensure() before the thread starts
 
     def ensure(self) -> None:
         """Listen from now on, as long as it is needed. Does no I/O."""
         with self._lock:  # always: without it, a thread that is about to end would be taken for one that listens
             if self._running or self._stopping.is_set():
                 return
+            self._heard_mono = time.monotonic()
             thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             try:
                 thread.start()
@@ -110,14 +116,23 @@ class Listener:
             self._running = False
 
     def _listen_once(self) -> None:
-        if self._position is None:
-            self._position = self._store.last_notice_id()
-            self._swept_mono = -SWEEP_SECONDS  # what was said before is found by asking
+        position = self._position or self._catch_up()
         self._sweep_if_due()
-        self._position, notices = self._store.listen(self._position, LISTEN_SECONDS)
+        self._position, notices = self._store.listen(position, LISTEN_SECONDS)
+        self._heard_mono = time.monotonic()
         heeded = [self._heed(notice) for notice in notices if not self._stopping.is_set()]
         if heeded and not any(heeded) and not self._wanted():
             self._stopping.wait(OWN_NOTICES_SECONDS)
+
+    def _catch_up(self) -> bytes:
+        """Begin at the end: what became of items is found by asking, but not what was asked for since we last heard."""
+        unheard_seconds = time.monotonic() - self._heard_mono
+        position, missed = self._store.notices_since(unheard_seconds + OVERLAP_SECONDS)
+        for notice in missed:
+            if notice.kind in REQUESTS:
+                self._heed(notice)
+        self._swept_mono = -SWEEP_SECONDS
+        return position
 
     def _sweep_if_due(self) -> None:
         now = time.monotonic()

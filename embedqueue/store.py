@@ -314,20 +314,21 @@ class Store:
         """Add a notice to the stream."""
         self._back.xadd(self.keys.events, {"kind": kind, "by": by, "body": body}, maxlen=10000, approximate=True)
 
-    def last_notice_id(self) -> bytes:
-        """Where the stream ends now."""
-        reply: Any = self._ears.xrevrange(self.keys.events, count=1)
-        return bytes(reply[0][0]) if reply else b"0-0"
+    def notices_since(self, seconds: float) -> tuple[bytes, list[Notice]]:
+        """The id of the last notice of all, and those of the last ``seconds``, 1000 at most."""
+        end: Any = self._ears.xrevrange(self.keys.events, count=1)
+        if not end:
+            return b"0-0", []
+        now: Any = self._ears.time()
+        since_ms = int((now[0] - seconds) * 1000 + now[1] / 1000)
+        entries: Any = self._ears.xrevrange(self.keys.events, max=end[0][0], min=since_ms, count=1000)
+        return bytes(end[0][0]), _notices(reversed(entries))
 
     def listen(self, after: bytes, block_seconds: float) -> tuple[bytes, list[Notice]]:
         """Wait for notices after the given id; returns the id of the last one and what came."""
         reply: Any = self._ears.xread({self.keys.events: after}, count=500, block=max(1, int(block_seconds * 1000)))
         entries = reply[0][1] if reply else []
-        notices = []
-        for _, fields in entries:
-            texts = [(fields or {}).get(name, b"").decode("utf-8", "replace") for name in (b"kind", b"by", b"body")]
-            notices.append(Notice(*texts))
-        return (entries[-1][0] if entries else after), notices
+        return (entries[-1][0] if entries else after), _notices(entries)
 
     # -- cache -------------------------------------------------------------------------------------------------
 
@@ -357,6 +358,14 @@ class Store:
     def close(self) -> None:
         """Close our own connections, those on which other threads still read included."""
         self._exchange.close()
+
+
+def _notices(entries: Iterable[tuple[bytes, dict[bytes, bytes] | None]]) -> list[Notice]:
+    notices = []
+    for _, fields in entries:
+        texts = [(fields or {}).get(name, b"").decode("utf-8", "replace") for name in (b"kind", b"by", b"body")]
+        notices.append(Notice(*texts))
+    return notices
 
 
 def _known(info: bytes | None) -> dict[str, Any]:

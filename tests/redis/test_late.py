@@ -14,6 +14,7 @@ from embedqueue import EmbeddingBatchQueue
 from embedqueue.item import encode_member
 from embedqueue.store import Store
 from embedqueue.testing import FakeEmbedder
+from tests.redis.parts import eventually
 from tests.torture.network import Proxy
 
 PENDING = "embed_queue:pending"
@@ -43,6 +44,9 @@ def test_a_text_that_comes_late_does_not_supersede_a_newer_one(slow_way, redis_c
     near = redis.Redis(port=slow_way.port, socket_timeout=0.2)
     queue = EmbeddingBatchQueue(FakeEmbedder(), near, worker=False)
     queue.enqueue("other", "makes the connection")
+    eventually(
+        lambda: any(peer["cmd"] == "xread" for peer in redis_client.client_list())
+    )  # and the listener has its own
     arrived, go_on = threading.Event(), threading.Event()
     slow_way.hold(arrived, go_on)
     queue.enqueue("doc:1", "old")  # its first copy is held back

@@ -12,6 +12,7 @@ import weakref
 import pytest
 
 from embedqueue import QueueStopped
+from embedqueue.store import Store
 from tests.redis.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
 
 
@@ -235,6 +236,32 @@ def test_superseded_by_another_queue(make_queue, embedder):
     assert ended.wait(1.0)  # a sweep would find it, too, but only after a while
     assert older.result(0) == expected("new")
     assert "old" not in embedder.sent
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["at the start", "while it connects again"])
+def test_flush_that_is_told_while_nobody_listens(make_queue, embedder, redis_client, monkeypatch, broken):
+    """What is told before a worker's listener knows where to begin is heard all the same."""
+    arrived, go_on, begin = threading.Event(), threading.Event(), Store.notices_since
+
+    def late(store, seconds):
+        arrived.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+        return begin(store, seconds)
+
+    monkeypatch.setattr(Store, "notices_since", late)
+    if broken:
+        go_on.set()
+    make_queue()
+    producer = make_queue(worker=False)
+    if broken:
+        eventually(lambda: any(peer["cmd"] == "xread" for peer in redis_client.client_list()))
+        arrived.clear(), go_on.clear()
+        redis_client.client_kill_filter(_type="normal", skipme=True)
+    assert arrived.wait(PATIENCE_SECONDS)
+    producer.enqueue("doc:1", "hello")
+    producer.flush_now()
+    go_on.set()
+    embedder.wait_for_calls(1)
 
 
 def test_wait_and_enqueue_at_once(make_queue):
