@@ -323,6 +323,7 @@ class _Errand:
                 raise Unserved(self._suspects[0][1])
             for text, error in self._suspects:
                 self._refuse(text, str(error))
+        self._caller.learn(self._limits)  # now that it is known whether it was the call's size, or one text's
 
     def _send(self, texts: Sequence[str], policy: tenacity.BaseRetrying) -> None:
         began_mono = time.monotonic()
@@ -337,7 +338,6 @@ class _Errand:
         except ConfigurationError as error:
             raise Unserved(error) from None
         else:
-            self._caller.learn(self._limits)
             self._misled |= texts == [self._blamed]
             self._deliver(texts, [row.tobytes() for row in rows])
 
@@ -356,6 +356,8 @@ class _Errand:
             raise Unserved(error) from None  # it refuses everything: no use to cut on
         if len(texts) == 1:
             self._suspect(texts[0], error)
+            if isinstance(error, CallTooLarge):  # its neighbours were not too many, and need not travel in small parts
+                self._limits = self._caller.limits
         elif isinstance(error, CallTooLarge):
             self._limits = self._limits.learn(error, texts)
             self._parts.appendleft((texts, policy))  # to be cut

@@ -368,6 +368,17 @@ def test_one_text_too_large():
     assert set(rig.delivered) == set(TEXTS)
 
 
+@pytest.mark.parametrize("at", [0, 7, 25, 33, 49])
+def test_one_text_that_no_call_may_hold(at):
+    """A 413 that is one text's own does not cut its neighbours' calls small, neither now nor later."""
+    rig = Rig(rule=poison(TEXTS[at], error=CallTooLarge)).serve()
+    rig.check(TEXTS[at])
+    assert len(rig.calls) <= 14
+    assert rig.caller.limits.texts == 50
+    rig.serve([f"again {i}" for i in range(50)])
+    assert len(rig.calls[-1]) == 50
+
+
 def test_too_large_and_bad():
     """Limits are learned and a bad text is found in the same errand."""
     rig = Rig(rule=lambda texts: limited(8, limit=8)(texts) or poison(TEXTS[33])(texts)).serve()
