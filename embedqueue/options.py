@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, TypeVar
 
 from tenacity import AsyncRetrying, BaseRetrying
 
@@ -151,3 +152,20 @@ class QueueOptions(TypedDict, total=False):
     on_batch: OnBatch | None
     on_error: OnError | None
     on_dead: OnDead | None
+
+
+Init = TypeVar("Init", bound=Callable[..., None])
+
+
+def spelled_out(init: Init) -> Init:
+    """Let ``help()`` and ``inspect`` tell the options by name, with their defaults, instead of ``**options``.
+
+    Args:
+        init: takes :class:`QueueOptions`.
+    """
+    signature = inspect.signature(init)
+    own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+    options = inspect.signature(Options).parameters
+    others = [options[name] for name in QueueOptions.__annotations__]
+    init.__signature__ = signature.replace(parameters=[*own, *others])  # type: ignore[attr-defined]
+    return init

@@ -25,7 +25,7 @@ from .intake import Pair
 from .item import check_pair, encode_member
 from .log import QueueLog
 from .observe import Functions, Observer, Observers
-from .options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Options, QueueOptions
+from .options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Options, QueueOptions, spelled_out
 from .process import Process
 from .report import DeadLetter, QueueStats
 from .schedule import NEVER
@@ -77,6 +77,7 @@ class EmbeddingBatchQueue:
         ValueError: an option out of range.
     """
 
+    @spelled_out
     def __init__(
         self,
         embedder: Embedder,

@@ -156,6 +156,7 @@ class OpenRouterEmbedder(OpenAIEmbedder):
         return True
 
     def _slug(self, model: str) -> str:
+        model = model.removeprefix("models/")  # as Google's own API names them
         if "/" in model:
             return model
         vendors = {"gemini-": "google/", "text-embedding-": "openai/"}

@@ -98,6 +98,7 @@ def test_slugs() -> None:
     router = OpenRouterEmbedder("k")
     own, hosted = OpenAIEmbedder(base_url="http://localhost:1"), OpenAIEmbedder("k")
     assert router._slug("gemini-embedding-001") == "google/gemini-embedding-001"
+    assert router._slug("models/gemini-embedding-001") == "google/gemini-embedding-001"
     assert router._slug("text-embedding-3-large") == "openai/text-embedding-3-large"
     assert router._slug("qwen/qwen3-embedding-8b") == "qwen/qwen3-embedding-8b"
     assert hosted._slug("openai/text-embedding-3-large") == "text-embedding-3-large"

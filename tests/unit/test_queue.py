@@ -23,6 +23,7 @@ from embedqueue import (
     TransientError,
 )
 from embedqueue.item import encode_member
+from embedqueue.options import Options, QueueOptions
 from embedqueue.testing import FakeEmbedder
 from embedqueue.vectors import to_floats
 
@@ -443,6 +444,15 @@ def test_signature():
     ]
     assert [parameter.default for parameter in parameters[2:]] == ["google/gemini-embedding-001", 3600.0, 50]
     assert EMBED_DIMENSIONS == 3072
+
+
+def test_signature_tells_the_options():
+    """Whoever asks Python for help sees every option and its default."""
+    options = list(inspect.signature(EmbeddingBatchQueue).parameters.values())[5:]
+    assert {option.kind for option in options} == {inspect.Parameter.KEYWORD_ONLY}
+    shown = {option.name: option.default for option in options}
+    assert shown["namespace"] == "embed_queue"
+    assert shown == {name: getattr(Options, name) for name in QueueOptions.__annotations__}
 
 
 @pytest.mark.parametrize(
