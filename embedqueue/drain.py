@@ -18,7 +18,7 @@ from .batching import cut
 from .cache import Cache
 from .caller import Caller, Stopping, Unserved
 from .crew import Crew
-from .item import Item, NotOurs, dead_letter, decode_member
+from .item import Item, NotOurs, check_pair, dead_letter, decode_member, is_blank
 from .log import Log, logger
 from .observe import Observers
 from .options import Options
@@ -163,11 +163,15 @@ class Drain:
         items, foreign = [], []
         for member in claim.members:
             try:
-                items.append(decode_member(member))
-            except NotOurs as error:
+                item = decode_member(member)
+                check_pair(item.redis_key, item.text, self._options.namespace, None)
+                if is_blank(item.text):
+                    raise NotOurs("the text is blank")
+                items.append(item)
+            except ValueError as error:
                 foreign.append((member, str(error)))
         if foreign:
-            self._log.error("embedqueue: %d members of the queue are not ours; they are dead letters now", len(foreign))
+            self._log.error("embedqueue: %d members of the queue cannot be ours and are dead letters now", len(foreign))
             self._store.reject(self._worker, foreign)
             self._report.dead(dead_letter(member, time.time(), reason) for member, reason in foreign)
         return items

@@ -58,6 +58,11 @@ def check_pair(redis_key: object, text: object, namespace: str, max_text_chars: 
         raise ValueError(f"text has {len(text)} characters, more than max_text_chars={max_text_chars}")
 
 
+def is_blank(text: str) -> bool:
+    """Whether there is nothing in a text to embed."""
+    return not text or text.isspace()
+
+
 def encode_member(redis_key: str, text: str) -> bytes:
     """The member of a pair, as UTF-8.
 
@@ -74,7 +79,7 @@ def decode_member(member: bytes) -> Item:
         NotOurs: it is not a pair of a non-empty key and a text.
     """
     try:
-        pair = json.loads(member)
+        pair = json.loads(member.decode())  # of bytes, it would guess at UTF-16 as well, which Redis does not
         redis_key, text = pair["redis_key"], pair["text"]
         if not (isinstance(redis_key, str) and isinstance(text, str) and redis_key):
             raise NotOurs("not our JSON: redis_key and text must be strings, and redis_key not empty")

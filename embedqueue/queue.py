@@ -22,7 +22,7 @@ from .embedders.protocol import Embedder
 from .errors import BatchFailed, QueueStopped
 from .exits import stop_with_child
 from .intake import Pair
-from .item import check_pair, encode_member
+from .item import check_pair, encode_member, is_blank
 from .log import QueueLog
 from .observe import Functions, Observer, Observers
 from .options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Options, QueueOptions, spelled_out
@@ -264,7 +264,7 @@ class EmbeddingBatchQueue:
     def _pair(self, redis_key: str, text: str) -> Pair:
         check_pair(redis_key, text, self._options.namespace, self._options.max_text_chars)
         member = encode_member(redis_key, text)
-        return redis_key, member if text and not text.isspace() else b""
+        return redis_key, b"" if is_blank(text) else member
 
     def _submit(self, pairs: list[Pair]) -> list[EmbeddingFuture]:
         process = self._ready()

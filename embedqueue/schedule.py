@@ -152,7 +152,8 @@ class Agenda:
         """Note how things stand in Redis."""
         self.waiting = report.waiting
         self.oldest_mono = NEVER if report.oldest_age_seconds is None else now - report.oldest_age_seconds
-        self.flush |= self.oldest_mono < self.began_mono
+        # An item of the future: a clock was set back, or the asyncio design's was ahead. Nobody knows how old it is.
+        self.flush |= self.oldest_mono < self.began_mono or now < self.oldest_mono < NEVER
         self.began_mono = 0.0
         self.paused_until_mono = 0.0 if report.pause_seconds is None else now + report.pause_seconds
         self.refresh_mono = now + (LOOK_AGAIN_SECONDS if self.overtaken else self.refresh_seconds)

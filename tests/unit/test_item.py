@@ -67,6 +67,8 @@ def test_literal():
         b'{"redis_key":"a\xff","text":"b"}',
         b"[" * 100_000,
         b'["redis_key","text"]',
+        '{"redis_key":"a","text":"b"}'.encode("utf-16"),
+        '{"redis_key":"a","text":"b"}'.encode("utf-8-sig"),
     ],
     ids=lambda member: repr(member[:24]),
 )

@@ -634,6 +634,27 @@ def test_foreign_member(make_queue, fake_redis, embedder, member):
     assert fake_redis.hlen("embed_queue:dead:info") == 0
 
 
+@pytest.mark.parametrize(
+    ("redis_key", "text", "reason"),
+    [
+        ("embed_queue:pending", "text", "namespace"),
+        ("embed_queue:latest", "text", "namespace"),
+        ("doc:x", " ", "blank"),
+    ],
+)
+def test_foreign_pair(make_queue, fake_redis, embedder, redis_key, text, reason):
+    """A pair that enqueue() would not have taken is a dead letter: the queue's own keys never become hashes."""
+    queue = make_queue(start=False)
+    fake_redis.zadd(PENDING, {encode_member(redis_key, text): 1})
+    assert result(queue.start().enqueue("doc:1", "text"))
+    queue.flush(PATIENCE_SECONDS)
+    [letter] = queue.dead_letters()
+    assert (letter.redis_key, letter.text) == (redis_key, text)
+    assert reason in letter.reason
+    assert embedder.sent == {"text": 1}
+    assert result(queue.enqueue("doc:2", "another"))
+
+
 # -- options that change what is done ----------------------------------------------------------------------------
 
 

@@ -43,6 +43,13 @@ def test_leftovers(age, action):
     assert plan.next(NOW + 10, 0, 4)[0] is None
 
 
+def test_items_of_the_future():
+    """Where a clock was set back, an item may be of the future: it is drained now rather than an hour after that."""
+    plan = agenda()
+    plan.seen(Seen(waiting=1, oldest_age_seconds=-86_400.0), NOW)
+    assert plan.next(NOW, 0, 4)[0] == "drain"
+
+
 @pytest.mark.parametrize(
     ("state", "action", "wait"),
     [
