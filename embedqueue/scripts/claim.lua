@@ -1,4 +1,5 @@
--- Take items to work on, under a lease: those that somebody waits for first, then the oldest.
+-- Take items to work on, under a lease: those that somebody waits for first, then the oldest. While members of the
+-- asyncio design wait that no claim has seen, the oldest only: an older text of theirs must meet the newer one of its key.
 --
 -- ARGV[1] most items to take; ARGV[2] most items of a probe (one call's worth)
 -- ARGV[3] owner: names this claim, without spaces
@@ -58,25 +59,29 @@ local function put(index, member, key, score, deliveries)
 end
 
 -- A member that latest does not name, of the asyncio design: adopt it, unless a newer one of its key lives.
+-- Answers how many that stayed in pending it has superseded.
 local function adopt(member, key, score)
   if not strict_key_of(member) then
     give_up(member, nil, score, 0, "not our JSON")
-    return
+    return 0
   end
+  local left = 0
   local live = redis.call("HGET", LATEST, key)
   if live then
     local live_score = redis.call("ZSCORE", PENDING, live) or parse(redis.call("HGET", CLAIMS, key)) or 0
     if tonumber(live_score) >= tonumber(score) then
       redis.call("ZREM", PENDING, member)
-      return
+      return 0
     end
-    redis.call("ZREM", PENDING, live)
+    left = redis.call("ZREM", PENDING, live)
     redis.call("ZREM", INFLIGHT, live)
     redis.call("HDEL", CLAIMS, key)
   end
   exhume(key)
   redis.call("HSET", LATEST, key, member)
-  put(live and place[live] or #members + 1, member, key, score, 0)
+  local index = live and place[live]
+  put(index or #members + 1, member, key, score, 0)
+  return index and 0 or left
 end
 
 -- The redis_keys of list (member, score, member, score, ...), with what latest and claims say of them.
@@ -105,7 +110,7 @@ local function take(list)
     elseif not key then
       give_up(member, nil, score, 0, "not our JSON")
     elseif latest[i] ~= member then
-      adopt(member, key, score)
+      stay = stay - adopt(member, key, score)
     elseif is_suspect(deliveries) then
       company = "wait" -- it may be what killed its workers: it must not take neighbours along
       stay = stay + 1
@@ -143,7 +148,8 @@ if limit > 0 and alone_allowed and redis.call("EXISTS", CLAIMS) == 1 then
   end
 end
 if #members == 0 then
-  for i = 7, #ARGV do
+  local unseen = redis.call("ZCARD", PENDING) + redis.call("ZCARD", INFLIGHT) > redis.call("HLEN", LATEST)
+  for i = 7, unseen and 0 or #ARGV do
     local member = #members < limit and redis.call("HGET", LATEST, ARGV[i])
     local score = member and redis.call("ZSCORE", PENDING, member)
     if score then

@@ -24,12 +24,12 @@ local answer = {}
 for i = FIRST_FURTHER_KEY, #KEYS do
   local key = ARGV[2 + i - FIRST_FURTHER_KEY]
   local word, value = "gone", ""
-  local info = redis.call("HGET", INFO, key)
+  local info = cjson.decode(redis.call("HGET", INFO, key) or "{}")
   local live = redis.call("HGET", LATEST, key)
   if live then
     word, value = "live", redis.call("ZSCORE", PENDING, live) and "pending" or "in flight"
-  elseif info then
-    word, value = "dead", cjson.decode(info).reason
+  elseif info.member then
+    word, value = "dead", info.reason
   else
     local vector = redis.pcall("HGET", KEYS[i], ARGV[1])
     if type(vector) == "string" then

@@ -50,30 +50,35 @@ local function parse(claim)
   return score, tonumber(deliveries or 0), owner or ""
 end
 
+-- A dead letter of a key that has a newer text is superseded like any older text.
+local function exhume(key)
+  local info = redis.call("HGET", INFO, key)
+  local member = info and cjson.decode(info).member
+  if member then -- else it is of a foreign member that happens to read like the key
+    redis.call("ZREM", DEAD, member)
+    redis.call("HDEL", INFO, key)
+  end
+end
+
 -- Make a dead letter of a member; key is nil where it is not our JSON. `foreign`: it only looks like ours here.
 local function bury(member, key, score, deliveries, reason, foreign)
   redis.call("ZREM", PENDING, member)
   redis.call("ZREM", INFLIGHT, member)
-  redis.call("ZADD", DEAD, stamp(now), member)
   local info = { reason = reason, deliveries = deliveries, score = score }
   if key and not foreign then
+    if redis.call("HEXISTS", INFO, key) == 1 then
+      redis.call("ZREM", DEAD, key) -- a foreign member that reads like the key gives way
+    end
     info.member = member
+    redis.call("ZADD", DEAD, stamp(now), member)
     redis.call("HSET", INFO, key, cjson.encode(info))
-  else
+  elseif not cjson.decode(redis.call("HGET", INFO, member) or "{}").member then
+    redis.call("ZADD", DEAD, stamp(now), member)
     redis.call("HSET", INFO, member, cjson.encode(info)) -- it may be no UTF-8, so that JSON could not hold it
   end
   if key and redis.call("HGET", LATEST, key) == member then
     redis.call("HDEL", LATEST, key)
     redis.call("HDEL", CLAIMS, key)
-  end
-end
-
--- A dead letter of a key that has a newer text is superseded like any older text.
-local function exhume(key)
-  local info = redis.call("HGET", INFO, key)
-  if info then
-    redis.call("ZREM", DEAD, cjson.decode(info).member)
-    redis.call("HDEL", INFO, key)
   end
 end
 

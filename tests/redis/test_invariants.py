@@ -1,243 +1,245 @@
-"""The invariants of the design, checked after every step of histories that hypothesis makes up, on a real server."""
+"""The invariants of the design, checked after every step of histories that hypothesis makes up, on a real server.
+
+Every script is in it, on two queues that share a server and the users' hashes. After each step all that stands in Redis
+of both must be what ``model`` says, and what was promised must be true by a book that knows nothing of the model.
+"""
 
 from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 import redis
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from embedqueue.item import decode_member, encode_member
-from embedqueue.store import Store
+from embedqueue.item import encode_member
+from tests.redis.moves import Queue, vector_of
 
 KEYS = [f"doc:{i}" for i in range(4)]
+DIGESTS = ["d1", "d2", "d3"]
 WORKERS = ["w1:", "w2:", "w3:"]
-MAX_DELIVERIES = 3
+#: Members that are not ours. One has the name of a key, one is no UTF-8 though Lua takes it for JSON.
+FOREIGN = [
+    b"not JSON",
+    b"doc:0",
+    b"\xff\x00",
+    b'{"redis_key":"doc:1","text":7}',
+    b'{"redis_key":"doc:\xff","text":"x"}', b'{"redis_key":"doc:2","text":"cut',
+]
 #: Shrinking a history of fifty steps takes minutes, and the steps are printed as they are.
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 keys = st.sampled_from(KEYS)
 workers = st.sampled_from(WORKERS)
-
-
-def vector_of(member: bytes) -> bytes:
-    """A vector that tells which member it is of."""
-    return np.frombuffer(member.ljust(64), dtype="<f4").tobytes()
+queues = st.sampled_from([0, 1])
+texts = st.sampled_from(["a", "b", "", 'q"\\\n', "é😀"])
 
 
 class History(RuleBasedStateMachine):
-    """Producers, workers that stall and die, an asyncio writer of old, and a book of what was promised."""
+    """Producers, workers that stall and die, an asyncio writer of old, operators, and hashes that come and go."""
 
     client: redis.Redis  # set by the test
 
     @initialize()
     def begin(self):
         self.client.flushall()
-        self.store = Store(self.client, "embed_queue")
-        self.version = 0
-        self.claims = 0
-        self.newest: dict[str, bytes] = {}  # the newest member accepted of each key; b"" for blank
-        self.order: dict[bytes, int] = {}  # when each member was last accepted
-        self.hands: list[tuple[str, bytes]] = []  # (owner, member) that a worker believes to hold, dead or alive
-        self.legacy: set[bytes] = set()  # members of the asyncio design that were not yet seen by a claim
-        self.written: dict[str, int] = {}  # the order of the member whose vector stands in the hash
-
-    def accept(self, key: str, member: bytes) -> None:
-        self.version += 1
-        self.newest[key] = member
-        self.order[member] = self.version
+        self.queues = [Queue(self.client, "embed_queue", "embedding"), Queue(self.client, "embed_queue:2", "other")]
 
     # -- producers ---------------------------------------------------------------------------------------------
 
-    @rule(key=keys, text=st.sampled_from(["a", "b", "", 'q"\\\n', "é😀"]))
-    def enqueue(self, key, text):
-        member = encode_member(key, text) if text else b""
-        self.store.enqueue([[key.encode(), member]], max_pending=None, tell_at=50, tell_first=True)
-        self.accept(key, member)
+    @rule(queue=queues, key=keys, text=texts)
+    def enqueue(self, queue, key, text):
+        self.queues[queue].enqueue([(key, text)])
 
-    @rule(some=st.lists(keys, unique=True, min_size=2), text=st.sampled_from(["many", "more"]))
-    def enqueue_many(self, some, text):
-        pairs = [(key, encode_member(key, text)) for key in some]
-        parts = [part for key, member in pairs for part in (key.encode(), member)]
-        self.store.enqueue([parts], max_pending=None, tell_at=50, tell_first=False)
-        for key, member in pairs:
-            self.accept(key, member)
+    @rule(queue=queues, some=st.lists(keys, unique=True, min_size=2), text=st.sampled_from(["many", "more"]))
+    def enqueue_many(self, queue, some, text):
+        self.queues[queue].enqueue([(key, text) for key in some])
 
-    @rule(key=keys, text=st.sampled_from(["a", "old"]))
-    def legacy_enqueue(self, key, text):
-        """The asyncio design only adds to the ZSET, in another JSON style, if the key is not there yet."""
-        if self.client.hexists("embed_queue:latest", key):
-            return
-        member = json.dumps({"redis_key": key, "text": text}).encode()
-        self.client.zadd("embed_queue:pending", {member: float(self.client.time()[0])})
-        self.legacy.add(member)
+    @rule(
+        queue=queues,
+        limit=st.integers(1, 4),
+        groups=st.lists(
+            st.lists(st.tuples(keys, texts), unique_by=lambda p: p[0], min_size=1, max_size=3), min_size=1, max_size=3
+        ),
+    )
+    def enqueue_bounded(self, queue, limit, groups):
+        before = len(self.queues[queue].model.pending)
+        self.queues[queue].enqueue(*groups, limit=limit)
+        assert len(self.queues[queue].model.pending) <= max(before, limit)
+
+    @rule(queue=queues, key=keys, text=st.sampled_from(["a", "old"]), age=st.sampled_from([0.0, 1e6]))
+    def legacy_enqueue(self, queue, key, text, age):
+        """In another JSON style, or in ours; just now, or long before all else."""
+        member = json.dumps({"redis_key": key, "text": text}).encode() if age else encode_member(key, text)
+        self.queues[queue].leave(member, age)
+
+    @rule(queue=queues, member=st.sampled_from(FOREIGN))
+    def foreign_member(self, queue, member):
+        self.queues[queue].leave(member)
 
     # -- workers -----------------------------------------------------------------------------------------------
 
-    @rule(worker=workers, limit=st.integers(1, 5), urgent=st.lists(keys, max_size=2), alone=st.booleans())
-    def claim(self, worker, limit, urgent, alone):
-        self.claims += 1
-        owner = f"{worker}{self.claims}:"
-        inflight = set(self.client.zrangebyscore("embed_queue:inflight", 2, "+inf"))  # those whose lease holds
-        claim = self.store.claim(
-            owner,
-            limit,
-            probe_limit=2,
-            lease_seconds=1000,
-            max_deliveries=MAX_DELIVERIES,
-            alone=alone,
-            urgent=urgent,
-        )
-        assert len(claim.members) <= limit
-        assert len(set(claim.members)) == len(claim.members)
-        assert not inflight & set(claim.members), "an item that another worker holds was handed out"
-        if claim.company == "none":
-            assert len(claim.members) == 1
-        if claim.status == "paused":
-            assert not claim.members
-        for member in claim.members:
-            self.hands.append((owner, member))
-            if member in self.legacy:  # from now on it is the newest of its key
-                self.accept(decode_member(member).redis_key, member)
-        self.legacy &= set(self.client.zrange("embed_queue:pending", 0, -1))
+    @rule(queue=queues, worker=workers, limit=st.integers(1, 5), urgent=st.lists(keys, max_size=2), alone=st.booleans())
+    def claim(self, queue, worker, limit, urgent, alone):
+        self.queues[queue].claim(worker, limit, alone=alone, urgent=urgent)
 
-    @rule(data=st.data(), lost=st.booleans())
-    def complete(self, data, lost):
+    @rule(queue=queues, data=st.data(), times=st.integers(1, 2), skip=st.booleans(), more=st.booleans())
+    def complete(self, queue, data, times, skip, more):
         """A worker writes what it holds, be it still its own or not; the answer may be lost, and it tries again."""
-        if not self.hands:
-            return
-        owner, member = data.draw(st.sampled_from(self.hands))
-        key = decode_member(member).redis_key
-        live = self.client.zscore("embed_queue:inflight", member) is not None
-        for _ in range(1 + lost):
-            words = self.store.complete(owner, "embedding", "create", [(key, member, 0)], [vector_of(member)])
-            assert words == (["done"] if live else ["stale"])
-            if live:
-                self.written[key] = self.order[member]
-            live = False
-        self.hands.remove((owner, member))
+        one = self.queues[queue]
+        if one.hands:
+            owner, member = data.draw(st.sampled_from(one.hands))
+            members = [m for o, m in one.hands if o == owner] if more else [member]
+            one.complete(owner, members, skip=skip, times=times)
+            one.hands = [hand for hand in one.hands if hand[0] != owner or hand[1] not in members]
 
-    @rule(data=st.data())
-    def release(self, data):
-        if self.hands:
-            owner, member = data.draw(st.sampled_from(self.hands))
-            holder = self.claimed().get(decode_member(member).redis_key, "").rpartition(" ")[2]
-            inflight = self.client.zscore("embed_queue:inflight", member) is not None
-            given_back = self.store.release(owner, [member])
-            assert given_back == (inflight and holder == owner), "only the holder may give back"
-            self.hands.remove((owner, member))
+    @rule(queue=queues, data=st.data(), give_back=st.booleans())
+    def release_or_reject(self, queue, data, give_back):
+        one = self.queues[queue]
+        if one.hands:
+            owner, member = data.draw(st.sampled_from(one.hands))
+            one.release(owner, [member]) if give_back else one.reject(owner, member)
+            one.hands.remove((owner, member))
 
-    @rule(worker=workers)
-    def stop(self, worker):
+    @rule(queue=queues, worker=workers)
+    def stop(self, queue, worker):
         """A worker stops: everything that it holds goes back."""
-        self.store.release(worker)
-        assert not [claim for claim in self.claimed().values() if claim.endswith(f" {worker}")]
+        self.queues[queue].release(worker)
+        assert not [held for held in self.queues[queue].model.claims.values() if held.owner.startswith(worker)]
 
-    @rule(data=st.data())
-    def reject(self, data):
-        if self.hands:
-            owner, member = data.draw(st.sampled_from(self.hands))
-            self.store.reject(owner, [(member, "bad")])
-            self.hands.remove((owner, member))
+    @rule(queue=queues, worker=workers)
+    def extend(self, queue, worker):
+        one = self.queues[queue]
+        members = [member for owner, member in one.hands if owner.startswith(worker)]
+        members = list(dict.fromkeys(members))
+        assert one.store.extend(worker, 1000, members) == one.model.extend(worker, members)
 
-    @rule(worker=workers)
-    def extend(self, worker):
-        self.store.extend(worker, 1000, [member for owner, member in self.hands if owner.startswith(worker)])
-
-    @rule(data=st.data())
-    def lease_ends(self, data):
+    @rule(queue=queues, data=st.data())
+    def lease_ends(self, queue, data):
         """A worker stalls or dies; it may believe for long that it holds its items."""
-        inflight = self.client.zrange("embed_queue:inflight", 0, -1)
-        if inflight:
-            self.client.zadd("embed_queue:inflight", {data.draw(st.sampled_from(inflight)): 1.0})
+        if self.queues[queue].model.inflight:
+            self.queues[queue].lease_ends(data.draw(st.sampled_from(sorted(self.queues[queue].model.inflight))))
 
-    # -- operators and the provider ----------------------------------------------------------------------------
+    # -- operators, the provider, and the application ----------------------------------------------------------
 
-    @rule(data=st.data(), retry=st.booleans())
-    def dead_letters(self, data, retry):
-        names = self.store.dead_names()
+    @rule(queue=queues, data=st.data(), retry=st.booleans(), all_=st.booleans())
+    def dead_letters(self, queue, data, retry, all_):
+        one = self.queues[queue]
+        names = one.store.dead_names()
+        assert set(names) == set(one.model.dead)
         if names:
-            name = data.draw(st.sampled_from(names))
-            (self.store.retry_dead if retry else self.store.discard_dead)([name])
-            if not retry and name.decode() in self.newest and not self.live(name.decode()):
-                self.newest[name.decode()] = b""  # given up for good, by a human
+            names = sorted(names) if all_ else [data.draw(st.sampled_from(sorted(names))), b"nobody"]
+            (one.retry_dead if retry else one.discard_dead)(names)
 
-    @rule(worker=workers)
-    def provider_fails(self, worker):
-        self.store.pause(
-            f"{worker}0:", first_seconds=100, most_seconds=300, least_seconds=0, reason="down", redis_keys=[]
+    @rule(queue=queues, worker=workers, data=st.data(), least=st.sampled_from([0.0, 250.0]))
+    def provider_fails(self, queue, worker, data, least):
+        one = self.queues[queue]
+        owner = one.model.pause[6:] if one.model.pause.startswith("probe ") and data.draw(st.booleans()) else worker
+        left = self.client.pttl(one.names.pause) / 1000
+        seconds, probe = one.store.pause(
+            owner, first_seconds=100, most_seconds=300, least_seconds=least, reason="down", redis_keys=[]
         )
+        expected = one.model.fail(owner, "down", 100, 300, least, left)
+        assert (round(seconds, -1), probe) == (round(expected[0], -1), expected[1])
 
-    @rule()
-    def pause_ends(self):
-        self.client.delete("embed_queue:pause")
+    @rule(queue=queues)
+    def pause_ends(self, queue):
+        self.client.delete(self.queues[queue].names.pause)
+        self.queues[queue].model.pause = ""
+
+    @rule(queue=queues)
+    def status(self, queue):
+        one = self.queues[queue]
+        now = self.client.time()
+        status, model = one.store.status(now[0] + now[1] / 1e6), one.model
+        assert (status.waiting, status.in_flight, status.dead, status.pause_reason, status.failing) == (
+            len(model.pending), len(model.inflight), len(model.dead), model.pause, bool(model.level)
+        )  # fmt: skip
+        assert status.unfinished == len(model.pending) + len(model.inflight)
+        assert one.store.status(1.0).unfinished == 0
+
+    @rule(queue=queues)
+    def look(self, queue):
+        one = self.queues[queue]
+        bad = {key for key in KEYS if self.client.type(key) == b"string"}
+        for key, found in zip(KEYS, one.store.look(KEYS, one.field), strict=True):
+            vector = None if key in bad else self.client.hget(key, one.field)
+            word, value = one.model.look(key.encode(), vector)
+            if word == "gone" and one.newest.get(key) == b"":
+                assert found[0] in ("gone", "blank")
+            else:
+                assert found[0] == word
+                assert value is None or found[1] == value
+
+    @rule(key=keys, what=st.sampled_from(["delete", "string"]))
+    def the_application_writes(self, key, what):
+        """It deletes a hash, or puts something else there."""
+        self.client.delete(key)
+        for one in self.queues:
+            one.model.hashes.pop(key.encode(), None)
+        if what == "string":
+            self.client.set(key, "no hash")
+
+    # -- the cache ---------------------------------------------------------------------------------------------
+
+    @rule(queue=queues, worker=workers, digests=st.lists(st.sampled_from(DIGESTS), min_size=1, unique=True))
+    def take_cached(self, queue, worker, digests):
+        one = self.queues[queue]
+        assert one.store.take_cached(digests, worker, 1000) == one.model.take_cached(digests, worker)
+
+    @rule(queue=queues, digest=st.sampled_from(DIGESTS), what=st.sampled_from(["put", "hold", "let go"]))
+    def fill_cache(self, queue, digest, what):
+        one = self.queues[queue]
+        vector = vector_of(f"{queue}{digest}".encode())
+        if what == "put":
+            one.store.put_cached([(digest, vector)], 1000)
+            one.model.cache[digest] = vector
+        elif what == "hold":
+            one.store.hold_cached([digest], 1000)
+        else:
+            one.store.release_cached([digest])
+            one.model.cache.pop(digest, None)
 
     # -- what must hold after every step -----------------------------------------------------------------------
 
-    def claimed(self) -> dict[str, str]:
-        found = self.client.hgetall("embed_queue:claims")
-        return {key.decode(): claim.decode() for key, claim in found.items()}
-
-    def live(self, key: str) -> bytes | None:
-        return self.client.hget("embed_queue:latest", key)
-
     @invariant()
-    def one_live_member_a_key(self):
-        """I1, I2: latest names exactly the live members, one a key, each in one place."""
-        if not hasattr(self, "store"):
+    def all_is_as_the_model_says(self):
+        """Of both queues, whichever of them has just moved."""
+        if not hasattr(self, "queues"):
             return
-        pending = set(self.client.zrange("embed_queue:pending", 0, -1))
-        inflight = set(self.client.zrange("embed_queue:inflight", 0, -1))
-        latest = self.client.hgetall("embed_queue:latest")
-        assert not pending & inflight
-        assert set(latest.values()) == (pending | inflight) - self.legacy or set(latest.values()) == pending | inflight
-        assert all(decode_member(member).redis_key.encode() == key for key, member in latest.items())
-        assert {key.encode() for key in self.claimed()} <= set(latest), "claims outlived their items"
+        for one in self.queues:
+            one.check()
 
     @invariant()
-    def the_newest_is_somewhere(self):
-        """I3, I4: the newest of each key is live, dead, or what its hash holds; nothing older is written over it."""
-        if not hasattr(self, "store"):
+    def nothing_else_was_written(self):
+        """The cache and the hashes hold what was put there, and there is no other key."""
+        if not hasattr(self, "queues"):
             return
-        dead = {name.decode() for name in self.store.dead_names()}
-        for key, member in self.newest.items():
-            if not member:
-                assert self.live(key) is None or self.live(key) in self.legacy
-                continue
-            live = self.live(key)
-            if live is not None:
-                assert live == member or live in self.legacy
-            elif key not in dead:
-                assert self.written.get(key, 0) == self.order[member], f"{key} is lost, or holds an older text's vector"
-                assert self.client.hget(key, "embedding") == vector_of(member)
-
-    @invariant()
-    def dead_letters_agree(self):
-        """The ZSET of the dead and their infos are of the same items."""
-        if hasattr(self, "store"):
-            infos = [json.loads(info) for info in self.client.hvals("embed_queue:dead:info")]
-            members = {info["member"].encode() for info in infos}
-            assert members == set(self.client.zrange("embed_queue:dead", 0, -1))
-            for member in members:
-                assert self.newest[decode_member(member).redis_key] == member, (
-                    "a superseded text is still a dead letter"
-                )
+        known = set(KEYS)
+        for one in self.queues:
+            known |= {*one.names.all, *(one.names.cache_prefix + digest for digest in one.model.cache)}
+            for digest, value in one.model.cache.items():
+                assert self.client.get(one.names.cache_prefix + digest) == value
+            for key, vector in one.model.hashes.items():
+                assert self.client.hget(key, one.field) == vector
+        assert {key.decode() for key in self.client.keys("*")} <= known
 
 
-@pytest.mark.timeout(120)
+def _histories(factor: float, steps: int) -> settings:
+    examples = max(1, int(factor * settings().max_examples))
+    return settings(max_examples=examples, stateful_step_count=steps, deadline=None, phases=PHASES)
+
+
+@pytest.mark.timeout(600)
 def test_the_invariants_hold_in_every_history(redis_client):
     """No order of enqueues, claims, writes, deaths and pauses loses an item or lets an old text win."""
     machine = type("HistoryOnRedis", (History,), {"client": redis_client})
-    run_state_machine_as_test(
-        machine, settings=settings(max_examples=200, stateful_step_count=50, deadline=None, phases=PHASES)
-    )
+    run_state_machine_as_test(machine, settings=_histories(2, 50))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_the_invariants_hold_on_fakeredis(fake_redis):
     """The same on fakeredis, so that the unit tests of users prove something."""
     machine = type("HistoryOnFake", (History,), {"client": fake_redis})
-    run_state_machine_as_test(machine, settings=settings(max_examples=15, stateful_step_count=30, deadline=None))
+    run_state_machine_as_test(machine, settings=_histories(0.15, 30))
