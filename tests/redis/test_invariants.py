@@ -26,7 +26,8 @@ FOREIGN = [
     b"doc:0",
     b"\xff\x00",
     b'{"redis_key":"doc:1","text":7}',
-    b'{"redis_key":"doc:\xff","text":"x"}', b'{"redis_key":"doc:2","text":"cut',
+    b'{"redis_key":"doc:\xff","text":"x"}',
+    b'{"redis_key":"doc:2","text":"cut',
 ]
 #: Shrinking a history of fifty steps takes minutes, and the steps are printed as they are.
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
