@@ -7,11 +7,11 @@ local back = 0
 for _, name in ipairs(ARGV) do
   local info = redis.call("HGET", INFO, name)
   if info then
-    local member = cjson.decode(info).member or name
+    local ours = cjson.decode(info).member
+    local member = ours or name
     redis.call("HDEL", INFO, name)
     redis.call("ZREM", DEAD, member)
-    local key = key_of(member)
-    if not key or redis.call("HSETNX", LATEST, key, member) == 1 then
+    if not ours or redis.call("HSETNX", LATEST, name, member) == 1 then
       redis.call("ZADD", PENDING, stamp(now), member)
       back = back + 1
     end

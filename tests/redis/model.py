@@ -257,11 +257,10 @@ class Model:
         back = 0
         for name in names:
             if name in self.dead:
-                member, _ = self.dead.pop(name)
-                key = key_of(member)
-                if key is None or key not in self.latest:
-                    if key is not None:
-                        self.latest[key] = member
+                member, ours = self.dead.pop(name)
+                if not ours or name not in self.latest:
+                    if ours:
+                        self.latest[name] = member
                     self.pending[member] = None
                     back += 1
         return back
