@@ -130,13 +130,13 @@ class EmbeddingBatchQueue:
             if not self._started:
                 self._started = True
                 self._warn_of_data_loss()
-                atexit.register(_weakly(self, EmbeddingBatchQueue.stop))
+                atexit.register(_weakly(self, EmbeddingBatchQueue._stop_at_exit))
             self._start_worker()
 
     def _start_worker(self) -> None:
         if self._options.worker:
             if not self._process.worker.running:
-                stop_with_child(_weakly(self, EmbeddingBatchQueue.stop))
+                stop_with_child(_weakly(self, EmbeddingBatchQueue._stop_at_exit))
             self._process.worker.start()
             self._process.listener.ensure()
 
@@ -182,6 +182,15 @@ class EmbeddingBatchQueue:
                     self._started = self._shut = False
                     self._shut_down(deadline_mono)
                     self._shut = True  # not before: a signal's handler may have raised meanwhile
+
+    def _stop_at_exit(self) -> None:
+        """Whoever signals again, as ctrl-C under gunicorn does, wants no grace; claims are given back all the same."""
+        for timeout in (None, 0.0, 0.0):
+            try:
+                self.stop(timeout)
+                return
+            except (SystemExit, KeyboardInterrupt):  # of a signal's handler: the process is ending already
+                continue
 
     def _drain_all(self, timeout: float | None) -> None:
         try:

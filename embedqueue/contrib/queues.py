@@ -46,6 +46,7 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         self._queues: dict[str, EmbeddingBatchQueue] = {}
         self._onlookers: dict[str, EmbeddingBatchQueue] = {}
         self._clients: dict[str, Redis] = {}
+        self._reached: set[str] = set()  # names of queues whose Redis has answered
         self._eager: Eager | None = None
 
     def _forked(self) -> None:
@@ -116,17 +117,13 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
             SettingsError: there is no API key.
             RedisError: with a note that tells what to set.
         """
-        client, settings = self.redis(name), self.settings(name)
+        settings = self.settings(name)
         if self._eager is None and settings.options.get("worker", True):
             missing = settings.check(redis=False)
             if missing:
                 raise SettingsError(missing[0])
             _warn_of_uwsgi()
-        try:
-            knock(settings, client)
-        except RedisError as error:
-            error.add_note(f"embedqueue: {explain_redis(settings, error)}")
-            raise
+        self.redis(name)
 
     def _make(self, name: str) -> EmbeddingBatchQueue:
         settings = self._of(name)
@@ -160,9 +157,21 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
             return found
 
     def redis(self, name: str = DEFAULT) -> Redis:
-        """The client of a queue, for reading hashes."""
+        """The client of a queue, for reading hashes.
+
+        Raises:
+            RedisError: at the first use, with a note that tells what to set.
+        """
         with self._lock:
-            return self._client(name)
+            settings, client = self._of(name), self._client(name)
+        if name not in self._reached:
+            try:
+                knock(settings, client)
+            except RedisError as error:
+                error.add_note(f"embedqueue: {explain_redis(settings, error)}")
+                raise
+            self._reached.add(name)
+        return client
 
     def _client(self, name: str) -> Redis:
         if self._eager is not None:

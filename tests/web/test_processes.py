@@ -73,6 +73,31 @@ def test_an_interpreter_ends_though_a_call_hangs(env, redis_client, provider):
     assert redis_client.zcard("embed_queue:pending") == 1
 
 
+SECOND_SIGNAL = (
+    """
+import atexit, signal, sys
+
+signal.signal(signal.SIGALRM, lambda *_: sys.exit(1))
+"""
+    + ENDS
+    + """
+atexit.register(signal.setitimer, signal.ITIMER_REAL, 0.1)  # called before the queue stops, which takes a second
+"""
+)
+
+
+def test_a_second_signal_at_the_end_gives_items_back(env, redis_client, provider):
+    """Ctrl-C under gunicorn reaches a worker twice: by the terminal, and by the master."""
+    provider.hold()
+    with Running(["-c", SECOND_SIGNAL], env) as running:
+        running.ended(10)
+        assert "last line" in running.output
+        running.assert_quiet()
+    provider.release()
+    assert redis_client.zcard("embed_queue:inflight") == 0
+    assert redis_client.zcard("embed_queue:pending") == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("command", ["flask", "django"])
 def test_a_dedicated_worker_ends_on_a_signal(env, redis_client, provider, command, number):
