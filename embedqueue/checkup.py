@@ -86,11 +86,11 @@ def check_call(settings: Settings) -> list[str]:
         found = len(settings.embedder().embed_batch(["embedqueue"], model)[0])
     except ConfigurationError as error:
         return [
-            f"{settings.provider} refuses the model {model} or the key ({error}): "
-            f"look at {spelled('MODEL')}, {spelled('API_KEY')} and {spelled('BASE_URL')}."
+            f"{settings.provider} refuses the model {model} or the key: {error}; "
+            f"these are {spelled('MODEL')}, {spelled('API_KEY')} and {spelled('BASE_URL')}."
         ]
     except (EmbedQueueError, ValueError, IndexError) as error:
-        return [f"A call to {settings.provider} failed ({error}): try again, or look at {spelled('MODEL')}."]
+        return [f"A call to {settings.provider} failed ({error}): try again, or look at {spelled('BASE_URL')}."]
     if found != settings.dimensions:
         name = spelled("DIMENSIONS")
         return [f"{model} gives {found} numbers a vector, not {settings.dimensions}: set {name} to {found}."]

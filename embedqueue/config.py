@@ -313,7 +313,8 @@ def _converted(name: str, value: Any, hint: Any, spelling: str) -> Any:
             return int(word)
     except (ValueError, KeyError):
         due = "true or false" if bool in kinds else "a number" if float in kinds else "a whole number"
-        either = " or none" if type(None) in kinds else ""
+        words = [f'"{word}"' for kind in kinds if typing.get_origin(kind) is Literal for word in typing.get_args(kind)]
+        either = "".join(f" or {word}" for word in [*words, *(["none"] if type(None) in kinds else [])])
         raise SettingsError(f"{spelling.format(name)} must be {due}{either}, not {value!r}") from None
     return value
 

@@ -7,6 +7,7 @@ million items enqueued in passing cost this process nothing.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import threading
 import weakref
@@ -98,11 +99,16 @@ class EmbeddingFuture(Future[list[float]]):
         return cancelled
 
     def add_done_callback(self, fn: Callable[[Future[list[float]]], object]) -> None:
-        """Call ``fn(future)`` when this future ends. The queue holds the future until then."""
+        """Call ``fn(future)`` when this future ends. The queue holds the future until then.
+
+        It runs in the thread that ends the future, with the context variables that are set now, as in asyncio: a
+        request's id stands in what it logs.
+        """
         if self._pin is not None and self._unfinished:
             self._check_process()
             self._pin(self)
-        super().add_done_callback(fn)
+        context = contextvars.copy_context()
+        super().add_done_callback(lambda future: context.run(fn, future))
         if getattr(fn, "__module__", None) == "asyncio.futures":  # asyncio.wrap_future: somebody awaits
             self._demand()
 

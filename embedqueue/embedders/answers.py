@@ -23,20 +23,27 @@ _ACCOUNT_STATUSES = frozenset({401, 402, 403, 404, 405, 498})
 _MOMENT_STATUSES = frozenset({408, 409, 425, 429, 499})
 #: The provider complains about what we sent.
 _INPUT_STATUSES = frozenset({400, 422})
-#: Words that mean the account or the model, whatever the status.
-_ACCOUNT_WORDS = frozenset(
-    {
-        "api_key_invalid",
-        "api_key_service_blocked",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "failed_precondition",
-        "insufficient_quota",
-        "invalid_api_key",
-        "model_not_found",
-        "service_disabled",
-    }
-)
+#: What a user may set, by status.
+_SETTINGS = {
+    401: "the API key",
+    402: "the account's credit",
+    403: "the API key and what it may do",
+    404: "the model and the base URL",
+    405: "the base URL",
+    498: "the API key",
+}
+#: Words that mean the account or the model, whatever the status; and the status that says the same.
+_ACCOUNT_WORDS = {
+    "api_key_invalid": 401,
+    "api_key_service_blocked": 403,
+    "billing_hard_limit_reached": 402,
+    "billing_not_active": 402,
+    "failed_precondition": 0,
+    "insufficient_quota": 402,
+    "invalid_api_key": 401,
+    "model_not_found": 404,
+    "service_disabled": 403,
+}
 #: Words for a text that is too long on its own.
 _LONG_TEXT_WORDS = frozenset({"context_length_exceeded", "string_too_long"})
 #: Words for a call that is too large as a whole. 3210 is Mistral's.
@@ -128,10 +135,11 @@ def classify(
     status = fault.status
     shown = fault.shown or fault.message or "no words in the answer"
     said = f"{origin} answered {status}: {shown[:SHOWN_CHARS]}"
-    if fault.words & _ACCOUNT_WORDS and status < 500:
-        return ConfigurationError(said)
+    word = min(fault.words & _ACCOUNT_WORDS.keys(), default=None)
+    if word is not None and status < 500:
+        return _wrong(said, _ACCOUNT_WORDS[word])
     if status in _ACCOUNT_STATUSES:
-        return InputRejected(said, status=status) if status == 403 and _moderated(fault) else ConfigurationError(said)
+        return InputRejected(said, status=status) if status == 403 and _moderated(fault) else _wrong(said, status)
     if status in _MOMENT_STATUSES:
         return _of_a_moment(fault, said, wait_seconds, should_retry)
     if status >= 500 or status == 424 or status < 400:
@@ -143,7 +151,13 @@ def classify(
         return _too_large(fault, said) or CallTooLarge(said, measure="bytes", status=status)
     if status in _INPUT_STATUSES:
         return _of_the_input(fault, said, count, options)
-    return ConfigurationError(said)
+    return _wrong(said, status)
+
+
+def _wrong(said: str, status: int) -> ConfigurationError:
+    """The provider's words, and what a user may set."""
+    setting = _SETTINGS.get(status)
+    return ConfigurationError(said if setting is None else f"{said} (look at {setting})")
 
 
 def _moderated(fault: Fault) -> bool:
@@ -173,7 +187,7 @@ def _of_the_input(fault: Fault, said: str, count: int, options: frozenset[str]) 
     if too_large is not None:
         return too_large
     if _UNKNOWN_MODEL.search(fault.message):
-        return ConfigurationError(said)
+        return _wrong(said, 404)
     return InputRejected(said, status=fault.status)
 
 

@@ -77,6 +77,20 @@ def test_account_faults_in_disguise(status: int, body: Any) -> None:
     assert type(error_for(status, body, wait_seconds=45.0)) is ConfigurationError
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "setting"),
+    [
+        (401, openai("no"), "the API key"),
+        (404, openai("no"), "the model and the base URL"),
+        (400, openai("foo is not a valid model ID"), "the model and the base URL"),
+        (400, google(400, "INVALID_ARGUMENT", "API key not valid.", BAD_KEY), "the API key"),
+        (429, openai("no", "insufficient_quota"), "the account's credit"),
+    ],
+)
+def test_what_to_look_at_is_told(status: int, body: Any, setting: str) -> None:
+    assert str(error_for(status, body)).endswith(f" (look at {setting})")
+
+
 def test_the_minutes_quota_is_waited_for() -> None:
     body = google(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota", PER_MINUTE, RETRY_INFO)
     assert type(error_for(429, body, wait_seconds=45.0)) is TransientError

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
+import threading
 
 import pytest
 
 from embedqueue import EmbeddingBatchQueue, InputRejected, ItemRejected
 from embedqueue.testing import FakeEmbedder
 
+REQUEST: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="none")
 SECRET_TEXT = "the patient's name is Ada"
 
 
@@ -43,3 +46,32 @@ def test_no_text_at_info(fake_redis, caplog, level):
     assert "doc:1 is a dead letter now" in caplog.text
     assert {record.namespace for record in caplog.records} == {"embed_queue"}
     assert (SECRET_TEXT in caplog.text) == (level == logging.DEBUG)
+
+
+def test_whose_context_variables_are_seen(fake_redis):
+    """A callback sees those of its request, whichever thread ends the future; an API call is of many and sees none."""
+    seen: dict[str, str] = {}
+    ended = threading.Semaphore(0)
+
+    class Watching(FakeEmbedder):
+        def embed_batch(self, texts, model):
+            seen["call"] = REQUEST.get()
+            return super().embed_batch(texts, model)
+
+    def request(name):
+        REQUEST.set(name)
+        future = queue.enqueue(f"doc:{name}", "text")
+        future.add_done_callback(lambda _: (seen.update({name: REQUEST.get()}), ended.release()))
+
+    def ask():
+        REQUEST.set("who starts the worker")
+        queue.start().flush_now()
+
+    queue = EmbeddingBatchQueue(Watching(), fake_redis)
+    for target, *args in ((request, "one"), (request, "two"), (ask,)):
+        thread = threading.Thread(target=target, args=args)
+        thread.start()
+        thread.join(10)
+    assert ended.acquire(timeout=10) and ended.acquire(timeout=10)
+    queue.stop()
+    assert seen == {"one": "one", "two": "two", "call": "none"}
