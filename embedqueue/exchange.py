@@ -21,7 +21,7 @@ from redis.sentinel import SentinelConnectionPool
 
 SCRIPTS: Final = (
     "enqueue", "claim", "complete", "release", "extend", "reject",
-    "pause", "status", "look", "retry_dead", "discard_dead", "take_cached",
+    "pause", "status", "look", "retry_dead", "discard_dead", "take_cached", "add_history",
 )  # fmt: skip
 
 #: Seconds for one command of the worker where the user's client names no time limit: it must not hang for ever.
@@ -48,6 +48,7 @@ class Keys:
         self.pause = f"{namespace}:pause"
         self.pause_level = f"{namespace}:pause:level"
         self.cache_prefix = f"{namespace}:cache:"
+        self.history_prefix = f"{namespace}:history:"
         self.all = (
             self.pending, self.inflight, self.latest, self.claims, self.dead,
             self.dead_info, self.events, self.pause, self.pause_level,

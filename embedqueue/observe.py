@@ -223,6 +223,10 @@ class Observers:
             bound.append(found if isinstance(found, Observer) else observer)
         return Observers(bound, self._log)
 
+    def joined_by(self, observer: Observer) -> Observers:
+        """The same, and one more, which is bound already."""
+        return Observers([*self._observers, observer], self._log)
+
     def __bool__(self) -> bool:
         """Whether there is anybody to tell."""
         return bool(self._observers)

@@ -71,6 +71,7 @@ class Options:
     cache_ttl: float | None = None
     if_missing: IfMissing = "create"
     max_text_chars: int | None = None
+    history: bool = True
     observers: Sequence[Observer] = ()
     on_batch: OnBatch | None = None
     on_error: OnError | None = None
@@ -97,7 +98,7 @@ class Options:
             self._count("max_concurrency", optional=False)
         for name in ("max_pending", "max_text_chars"):
             self._count(name, optional=True)
-        for name in ("flush_on_wait", "worker"):
+        for name in ("flush_on_wait", "worker", "history"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, not {getattr(self, name)!r}")
         if not isinstance(self.retry, BaseRetrying | None) or isinstance(self.retry, AsyncRetrying):
@@ -148,6 +149,7 @@ class QueueOptions(TypedDict, total=False):
     cache_ttl: float | None
     if_missing: IfMissing
     max_text_chars: int | None
+    history: bool
     observers: Sequence[Observer]
     on_batch: OnBatch | None
     on_error: OnError | None

@@ -16,6 +16,7 @@ from .demand import Demand
 from .drain import Drain
 from .embedders.protocol import Embedder
 from .errors import BatchFailed
+from .history import Recorder
 from .intake import Intake
 from .log import QueueLog
 from .notices import Listener
@@ -52,12 +53,17 @@ class Process:
         self.name = f"{uuid.uuid4().hex[:12]}:"
         self.store = Store(client, options.namespace)
         self.waiters = Waiters(wanted)
+        self.ledger = self.store.ledger()
+        self.recorder = Recorder(self.ledger.add, options.model, f"embedqueue-history-{options.namespace}", log)
+        self.observers = observers.joined_by(self.recorder) if options.history else observers
         limits = Limits(
             min(options.api_batch_limit, getattr(embedder, "max_texts", None) or options.api_batch_limit),
             min(options.api_batch_tokens, getattr(embedder, "max_tokens", None) or options.api_batch_tokens),
         )
         concurrency = Concurrency(options.max_concurrency)
-        self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.stopping, log, observers)
+        self.caller = Caller(
+            embedder, options.model, options.retry, limits, concurrency, self.stopping, log, self.observers
+        )
         self.outcomes = Outcomes(
             self.store,
             self.waiters,
@@ -77,7 +83,7 @@ class Process:
             progressed=self._progressed,
             paused=lambda seconds: self.worker.paused(seconds),
             log=log,
-            observers=observers,
+            observers=self.observers,
         )
         self.worker = Worker(
             self.store,
@@ -86,7 +92,7 @@ class Process:
             name=self.name,
             call_limit=lambda: self.caller.limits.texts,
             log=log,
-            observers=observers,
+            observers=self.observers,
         )
         self.listener = Listener(
             self.store,
@@ -96,7 +102,7 @@ class Process:
             wanted=self.waiters.any_wanted,
             name=f"embedqueue-listener-{options.namespace}",
             log=log,
-            observers=observers,
+            observers=self.observers,
         )
         self.demand = Demand(
             ask=self._ask,

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from .embedders.protocol import Embedder
 from .errors import BatchFailed, QueueStopped
 from .exits import stop_with_child
+from .history import History
 from .intake import Pair
 from .item import check_pair, encode_member, is_blank
 from .log import QueueLog
@@ -66,6 +67,7 @@ class EmbeddingBatchQueue:
         cache_ttl: seconds for which vectors are kept by text, or None for no cache.
         if_missing: "create" the hash if it is gone when its vector arrives, or "skip" it.
         max_text_chars: longest text in characters, or None; ``enqueue`` raises ``ValueError`` beyond.
+        history: whether this process writes down how much it does, for ``history()`` and the dashboard.
         observers: whom to tell what happens; see :class:`embedqueue.observe.Observer`. What they raise is logged once.
         on_batch: called with a :class:`BatchReport` when vectors were written; it is an observer of one function, as
             are the next two.
@@ -215,6 +217,7 @@ class EmbeddingBatchQueue:
         try:
             process.waiters.cancel_all()
         finally:
+            process.recorder.stop()
             process.store.close()
 
     def __enter__(self) -> Self:
@@ -277,7 +280,7 @@ class EmbeddingBatchQueue:
 
     def _submit(self, pairs: list[Pair]) -> list[EmbeddingFuture]:
         process = self._ready()
-        futures = self._watched_submit(process, pairs) if self._observers else process.intake.submit(pairs)
+        futures = self._watched_submit(process, pairs) if process.observers else process.intake.submit(pairs)
         process.enqueued += len(pairs)
         if not self._options.worker:
             process.listener.ensure()
@@ -287,16 +290,16 @@ class EmbeddingBatchQueue:
         return futures
 
     def _watched_submit(self, process: Process, pairs: list[Pair]) -> list[EmbeddingFuture]:
-        redis_keys = [redis_key for redis_key, _ in pairs]
-        self._observers.tell("enqueuing", redis_keys)
+        observers, redis_keys = process.observers, [redis_key for redis_key, _ in pairs]
+        observers.tell("enqueuing", redis_keys)
         try:
             futures = process.intake.submit(pairs)
         except BaseException as error:
             if isinstance(error, RedisError):
-                self._observers.redis_failed(error)
-            self._observers.tell("not_enqueued", redis_keys, error)
+                observers.redis_failed(error)
+            observers.tell("not_enqueued", redis_keys, error)
             raise
-        self._observers.tell("enqueued", redis_keys)
+        observers.tell("enqueued", redis_keys)
         return futures
 
     def _wanted(self, redis_key: str) -> None:
@@ -396,6 +399,21 @@ class EmbeddingBatchQueue:
             texts_sent=caller.texts_sent,
             last_progress=counters.last_progress,
         )
+
+    def history(self, minutes: int = 60, days: int = 30) -> History:
+        """What all processes did lately, as those with the option ``history`` have written it down.
+
+        Args:
+            minutes: of the last so many, up to 120.
+            days: of the last so many, up to 400.
+
+        Raises:
+            ValueError: less than one.
+            redis.RedisError: Redis cannot be reached.
+        """
+        if minutes < 1 or days < 1:
+            raise ValueError("minutes and days must be at least 1")
+        return self._process.ledger.read(minutes, days)
 
     # -- dead letters ------------------------------------------------------------------------------------------
 

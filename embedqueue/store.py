@@ -14,6 +14,7 @@ import redis
 from redis.exceptions import NoPermissionError, RedisError
 
 from .exchange import Exchange, Keys
+from .history import Ledger
 from .item import dead_letter
 from .report import DeadLetter
 
@@ -106,6 +107,10 @@ class Store:
         self._exchange = Exchange(client, self.keys)
         self._call = self._exchange.call
         self._back, self._ears = self._exchange.back, self._exchange.ears
+
+    def ledger(self) -> Ledger:
+        """Where the history stands."""
+        return Ledger(self._exchange, self.keys.history_prefix)
 
     # -- enqueuing ---------------------------------------------------------------------------------------------
 
@@ -288,7 +293,10 @@ class Store:
         infos: Any = self._back.hmget(self.keys.dead_info, list(names)) if names else []
         found = [(name, info) for name, info in zip(names, infos, strict=True) if info]
         members: list[Any] = [_as_bytes(_known(info).get("member") or name) for name, info in found]
-        times: Any = self._back.zmscore(self.keys.dead, members) if members else []
+        pipeline = self._back.pipeline(transaction=False)  # not ZMSCORE, which users of docs/redis-acl.md may lack
+        for member in members:
+            pipeline.zscore(self.keys.dead, member)
+        times = pipeline.execute()
         return [
             _with_info(dead_letter(member, died_at), info)
             for (_, info), member, died_at in zip(found, members, times, strict=True)

@@ -132,7 +132,7 @@ class EagerQueue(EmbeddingBatchQueue):
 
     def __init__(self, embedder: Embedder, redis: Redis, *args: Any, **options: Any) -> None:
         one_try = tenacity.Retrying(stop=tenacity.stop_after_attempt(1))
-        super().__init__(embedder, redis, *args, **{"retry": one_try, **options, "worker": True})
+        super().__init__(embedder, redis, *args, **{"retry": one_try, "history": False, **options, "worker": True})
         self.redis = redis
         self._warned = True  # of a worker that is not started: there is none
         self._turn = threading.RLock()  # one thread at a time; a callback may enqueue again

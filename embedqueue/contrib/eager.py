@@ -87,7 +87,7 @@ class Eager:
 
     def queue(self, settings: Settings) -> EagerQueue:
         """A queue as the settings say, but for Redis, the provider and time."""
-        options = {"model": settings.model, "wait_linger": 0.0, **settings.options, "worker": True}
+        options = {"model": settings.model, "wait_linger": 0.0, "history": False, **settings.options, "worker": True}
         embedder = WordsEmbedder(settings.dimensions) if self.embedder is None else self.embedder
         queue = EagerQueue(embedder, self.redis, **options)
         self.embedders[str(settings.options.get("namespace", "embed_queue"))] = embedder

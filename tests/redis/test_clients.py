@@ -189,6 +189,7 @@ def test_minimal_acl(server, limited, make_queue, embedder, caplog):
         embedder.hold()
         embedder.wait_for_calls(calls + 1)  # the probe
         queue.stop(timeout=0)
+        assert producer.history(1, 1).days[-1].embedded >= 3
         assert admin.zcard("embed_queue:pending") == 1
         producer.stop()
         assert {entry["object"] for entry in admin.acl_log()} <= {"info", "client|setinfo"}
