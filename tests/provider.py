@@ -181,6 +181,7 @@ class Provider:
             self.in_flight += 1
             self.max_concurrent = max(self.max_concurrent, self.in_flight)
             answer = self._script.popleft() if self._script else self.rule and self.rule(call.texts)
+            call.answer = answer
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._held or self._stopping, PATIENCE_SECONDS)
             if answer is not None and answer.manner == "hang":

@@ -74,7 +74,10 @@ def contains(needle: str, answer: Answer) -> Callable[[Sequence[str]], Answer | 
 
 @dataclass
 class Call:
-    """One call to an embedding endpoint. ``status`` is 0 until it is answered, or when it was dropped."""
+    """One call to an embedding endpoint. ``status`` is 0 until it is answered, or when it was dropped.
+
+    ``answer`` is what the test has commanded instead of vectors.
+    """
 
     path: str
     model: str
@@ -85,3 +88,4 @@ class Call:
     started: float = field(default_factory=time.time)
     ended: float | None = None
     status: int = 0
+    answer: Answer | None = None

@@ -1,149 +1,235 @@
-"""Knows what was promised: reads the processes' journals, looks at Redis, and lists every broken promise."""
+"""Knows what was promised, and lists every broken promise of a history. Pure."""
 
 from __future__ import annotations
 
-import json
-import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from pathlib import Path
+from statistics import median
+from typing import Literal
 
-import redis
+from tests.torture.actor import text_of
+from tests.torture.history import OUR_KEYS, Fault, History, Send, Versions
 
-from tests.provider import vector_of
-from tests.torture.actor import DIMENSIONS, digest, text_of
+Promise = Literal["lost", "stale", "future", "open", "sent again", "memory", "stranger", "process"]
+
+#: Seconds for which a fault may still be the reason of a second send: a time-out, a lease, and the wait for a retry.
+AFTERMATH_SECONDS = 8.0
+#: A process may be this much larger (MB) towards its end than it was after its beginning.
+GROWTH_MB = 24.0
+#: Samples of a process' size from which its growth is judged; one a second.
+LEAST_SAMPLES = 40
+
+
+@dataclass(frozen=True)
+class Broken:
+    """One broken promise; ``at`` is when it broke, as well as that is known, or 0."""
+
+    promise: Promise
+    what: str
+    at: float = 0.0
 
 
 @dataclass
 class Verdict:
-    """What a run came to."""
+    """What a run came to.
+
+    Attributes:
+        again: sends of a text beyond those that were asked for or got no good answer, with the fault that hit it.
+    """
 
     items: int = 0
     keys: int = 0
     dead: int = 0
     futures: int = 0
-    futures_with_vector: int = 0
+    vectors: int = 0
     sent: int = 0
-    sent_again: int = 0
+    failed_sends: int = 0
     most_sent: int = 0
-    faults: list[str] = field(default_factory=list)
+    largest_growth_mb: float = 0.0
+    again: list[tuple[Send, Fault | None]] = field(default_factory=list)
+    broken: list[Broken] = field(default_factory=list)
 
 
-class Hashes:
-    """Versions by the vectors in the hashes; watched while the rig runs, since a stale write may be mended later."""
+def check(history: History, versions: Versions | None = None) -> Verdict:
+    """Compare what was promised with what happened."""
+    return _Check(history, versions or Versions()).verdict()
 
-    def __init__(self) -> None:
-        self._versions: dict[str, dict[str, int]] = defaultdict(dict)
-        self._seen: Counter[str] = Counter()
-        self.faults: list[str] = []
 
-    def version(self, redis_key: str, vector: str, newest: int) -> int | None:
-        """Which version of a key's text this vector (its digest) is of, or None."""
-        known = self._versions[redis_key]
-        for version in range(len(known) + 1, newest + 1):
-            known[digest(vector_of(text_of(redis_key, version), DIMENSIONS))] = version
-        return known.get(vector)
+class _Check:
+    def __init__(self, history: History, versions: Versions) -> None:
+        self._history = history
+        self._versions = versions
+        self._verdict = Verdict()
+        self._tried: dict[str, int] = defaultdict(int)
+        self._accepted: dict[str, tuple[int, float]] = {}
+        self._asked: Counter[str] = Counter()
 
-    def watch(self, client: redis.Redis) -> None:
-        """One look at all hashes: no version may ever go back."""
-        for name in client.scan_iter("doc:*", count=500):
-            stored = client.hget(name, "embedding")
-            if stored is None:
+    def verdict(self) -> Verdict:
+        self._read()
+        self._items()
+        self._futures()
+        self._sends()
+        self._sizes()
+        self._strangers()
+        self._processes()
+        return self._verdict
+
+    def _break(self, promise: Promise, what: str, at: float = 0.0) -> None:
+        self._verdict.broken.append(Broken(promise, what, at))
+
+    def _read(self) -> None:
+        for line in self._history.lines:
+            for key, version in line.get("versions", {}).items():
+                if line["event"] == "try":
+                    self._tried[key] = max(self._tried[key], version)
+                    self._asked[text_of(key, version)] += 1
+                elif line["event"] == "accepted":
+                    self._verdict.items += 1
+                    if version >= self._accepted.get(key, (0, 0.0))[0]:
+                        self._accepted[key] = version, line["at"]
+
+    def _items(self) -> None:
+        """Each accepted item has its vector, a dead letter with a reason, or a place in the queue."""
+        history, verdict = self._history, self._verdict
+        verdict.keys, verdict.dead = len(self._accepted), len(history.dead)
+        provider_failed = any(fault.kind == "provider" for fault in history.faults)
+        for key, reason in history.dead.items():
+            if not reason:
+                self._break("lost", f"{key} is a dead letter without a reason")
+            elif not provider_failed:
+                self._break("lost", f"{key} is a dead letter although the provider was well: {reason[:100]}")
+        for key, (version, at) in self._accepted.items():
+            if key in history.dead:
                 continue
-            redis_key = name.decode()
-            version = self.version(redis_key, _digest_of_bytes(stored), self._seen[redis_key] + 300)
-            if version is None:
-                self.faults.append(f"{redis_key} holds a vector that is of none of its texts")
-            elif version < self._seen[redis_key]:
-                self.faults.append(f"{redis_key} went back from version {self._seen[redis_key]} to {version}")
-            else:
-                self._seen[redis_key] = version
-
-
-def _digest_of_bytes(stored: bytes) -> str:
-    import numpy as np
-
-    return digest(np.frombuffer(stored, dtype="<f4"))
-
-
-def read_journals(folder: Path) -> list[dict]:
-    """All lines that the processes wrote; a line that a kill cut off is left out."""
-    lines = []
-    for path in sorted(folder.glob("*.journal")):
-        for line in path.read_text("utf-8").splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
+            if key in history.live:
+                self._break("lost", f"{key} is still in the queue, which had time to drain", at)
                 continue
-    return lines
+            vector = history.hashes.get(key)
+            found = self._versions.find(key, vector, self._tried[key]) if vector else None
+            if vector and found is None:
+                self._break("stale", f"{key} holds a vector of none of its texts", at)
+            elif found is None:
+                self._break("lost", f"{key} was accepted in version {version} and has no vector", at)
+            elif found < version:
+                self._break("stale", f"{key} was accepted in version {version} and holds that of {found}", at)
+        for at, what in history.watched:
+            self._break("stale", what, at)
+        for what in history.leftovers:
+            self._break("lost", f"the queue's books do not agree: {what}")
 
+    def _futures(self) -> None:
+        """Each future ended, unless its process was killed, with what its hash held then, or newer."""
+        open_: dict[tuple[str, int], dict] = {}
+        for line in self._history.lines:
+            if line["event"] == "waits":
+                open_[line["process"], line["future"]] = line
+            elif line["event"] == "ended":
+                open_.pop((line["process"], line["future"]), None)
+                self._ended(line)
+            elif line["event"] == "unfinished":
+                self._break("open", f"{line['count']} futures of {line['process']} were open after stop()", line["at"])
+        for (process, _), line in open_.items():
+            if process not in self._history.killed:
+                self._break("open", f"a future of {line['key']} in {process} never ended", line["at"])
 
-def check(client: redis.Redis, folder: Path, hashes: Hashes, sent: Counter[str], *, faults_injected: int) -> Verdict:
-    """Compare what was promised with what is.
-
-    Args:
-        client: of the Redis, at rest.
-        folder: with the journals.
-        hashes: what was watched.
-        sent: how often the provider was sent each text.
-        faults_injected: how many; each may make a text be sent once more than it was asked for.
-    """
-    verdict = Verdict(faults=list(hashes.faults))
-    accepted: dict[str, int] = defaultdict(int)
-    tried: dict[str, int] = defaultdict(int)
-    asked: Counter[str] = Counter()
-    lines = read_journals(folder)
-    for line in lines:
-        if line["event"] == "try":
-            asked.update(text_of(key, version) for key, version in line["versions"].items())
-        for key, version in line.get("versions", {}).items():
-            book = accepted if line["event"] == "accepted" else tried
-            book[key] = max(book[key], version)
-            verdict.items += line["event"] == "accepted"
-    verdict.keys = len(accepted)
-    hashes.watch(client)
-    verdict.faults += hashes.faults[len(verdict.faults) :]
-    for key, version in accepted.items():
-        stored = client.hget(key, "embedding")
-        found = hashes.version(key, _digest_of_bytes(stored), tried[key]) if stored else 0
-        if client.hexists("embed_queue:dead:info", key):
-            verdict.dead += 1
-        elif client.hexists("embed_queue:latest", key):
-            verdict.faults.append(f"{key} was left unfinished")
-        elif found is None or found < version:
-            verdict.faults.append(f"LOST: {key} was accepted in version {version}, its hash holds {found}")
-    for line in lines:
-        if line["event"] == "ended":
-            verdict.futures += 1
-            if "vector" in line:
-                verdict.futures_with_vector += 1
-                got = hashes.version(line["key"], line["vector"], tried[line["key"]])
-                if got is None or got < line["version"]:
-                    verdict.faults.append(f"future of {line['key']} version {line['version']} got version {got}")
-            elif line["error"] == "TimeoutError":
-                verdict.faults.append(f"future of {line['key']} version {line['version']} did not end")
-    _check_sends(verdict, sent, asked, faults_injected)
-    strangers = [name for name in client.scan_iter(count=1000) if not name.startswith((b"doc:", b"embed_queue:"))]
-    verdict.faults += [f"a key that is not ours: {name!r}" for name in strangers]
-    return verdict
-
-
-def _check_sends(verdict: Verdict, sent: Counter[str], asked: Counter[str], faults_injected: int) -> None:
-    texts = {text: count for text, count in sent.items() if text != "ok"}  # "ok" is the canary
-    verdict.sent = sum(texts.values())
-    verdict.sent_again = sum(max(0, count - asked[text]) for text, count in texts.items())
-    verdict.most_sent = max(texts.values(), default=0)
-    for text, count in texts.items():
-        if count > asked[text] + faults_injected:
-            verdict.faults.append(f"a text was sent {count} times and asked for {asked[text]} times: {text[:40]}")
-
-
-def drain_rest(queue, seconds: float) -> None:
-    """Let a healthy worker finish what is left."""
-    deadline_mono = time.monotonic() + seconds
-    while time.monotonic() < deadline_mono:
-        try:
-            queue.flush(timeout=max(0.1, deadline_mono - time.monotonic()))
+    def _ended(self, line: dict) -> None:
+        key, version = line["key"], line["version"]
+        self._verdict.futures += 1
+        if "vector" not in line:
+            if line.get("error") == "TimeoutError":
+                self._break("open", f"the future of {key}, version {version}, did not end in time", line["at"])
             return
-        except (redis.RedisError, TimeoutError):
-            continue
+        self._verdict.vectors += 1
+        got = self._versions.find(key, line["vector"], self._tried[key])
+        if got is None or got < version:
+            self._break("future", f"the future of {key}, version {version}, got version {got}", line["at"])
+        elif line.get("hash"):
+            held = self._versions.find(key, line["hash"], self._tried[key])
+            if held is None or held < got:
+                self._break("future", f"the future of {key} got version {got} while its hash held {held}", line["at"])
+
+    def _sends(self) -> None:
+        """No text is sent more often than it was asked for, failed, or was hit by a fault."""
+        by_text: dict[str, list[Send]] = defaultdict(list)
+        for send in self._history.sends:
+            by_text[send.text].append(send)
+        for text, sends in by_text.items():
+            failed = sum(send.failed for send in sends)
+            self._verdict.sent += len(sends)
+            self._verdict.failed_sends += failed
+            self._verdict.most_sent = max(self._verdict.most_sent, len(sends))
+            extra = len(sends) - failed - self._asked[text]
+            if extra <= 0:
+                continue
+            hits = self._hits(sends)
+            self._verdict.again += [(sends[-1], hits[-1] if hits else None)] * extra
+            if extra > len(hits):
+                what = f"{len(sends)} times, {self._asked[text]} times asked for, {failed} times without a good answer"
+                self._break("sent again", f"{text.strip()!r} was sent {what}; {len(hits)} faults hit it", sends[-1].at)
+
+    def _hits(self, sends: list[Send]) -> list[Fault]:
+        """Faults that may be the reason for sending a text again, other than the provider's own failures."""
+        processes = {send.process for send in sends}
+        first, last = sends[0].at, sends[-1].at
+        return [
+            fault
+            for fault in self._history.faults
+            if fault.kind != "provider"
+            and fault.start <= last
+            and fault.end + AFTERMATH_SECONDS >= first
+            and (fault.process is None or fault.process.partition(".")[0] in processes)
+        ]
+
+    def _sizes(self) -> None:
+        """The median of a process' last samples is not far above that of the samples after its beginning."""
+        sizes: dict[str, list[float]] = defaultdict(list)
+        for line in self._history.lines:
+            if line["event"] == "size":
+                sizes[line["process"]].append(line["mb"])
+        for process, samples in sizes.items():
+            if len(samples) < LEAST_SAMPLES:
+                continue
+            part = len(samples) // 5
+            growth = median(samples[-part:]) - median(samples[part : 2 * part])
+            self._verdict.largest_growth_mb = max(self._verdict.largest_growth_mb, growth)
+            if growth > GROWTH_MB:
+                self._break("memory", f"{process} grew by {growth:.0f} MB in {len(samples)} s")
+
+    def _strangers(self) -> None:
+        ours = OUR_KEYS | set(self._tried)
+        for name in sorted(self._history.names - ours):
+            self._break("stranger", f"a key was written that is not ours: {name!r}")
+
+    def _processes(self) -> None:
+        history = self._history
+        ended = {line["process"] for line in history.lines if line["event"] == "stopped"}
+        for process in sorted({line["process"] for line in history.lines} - ended - history.killed):
+            self._break("process", f"{process} ended by itself, with exit code {history.exits.get(process)}")
+        for text in history.complaints:
+            self._break("process", f"an error that nobody handled: {text}")
+
+
+def table(history: History, verdict: Verdict) -> str:
+    """Fault by fault, in Markdown: what it was, how often, what was at stake, and what came of it."""
+    rows: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for fault in history.faults:
+        rows[fault.kind, fault.name].update(times=1, stake=fault.at_stake)
+    for _, cause in verdict.again:
+        if cause is not None:
+            rows[cause.kind, cause.name]["again"] += 1
+    for broken in verdict.broken:
+        if broken.promise in ("lost", "stale"):
+            earlier = [fault for fault in history.faults if fault.start <= broken.at] or history.faults[:1]
+            if earlier:
+                rows[earlier[-1].kind, earlier[-1].name][broken.promise] += 1
+    lines = ["| fault | injected | items at stake | lost | stale | sent twice |", "|---|---:|---:|---:|---:|---:|"]
+    total: Counter[str] = Counter()
+    for (kind, name), row in sorted(rows.items()):
+        total.update(row)
+        lines.append(_row(f"{kind}: {name}", row))
+    return "\n".join([*lines, _row("**all**", total)])
+
+
+def _row(name: str, row: Counter[str]) -> str:
+    values = (row["times"], row["stake"], row["lost"], row["stale"], row["again"])
+    return f"| {name} | " + " | ".join(f"{value:,}" for value in values) + " |"

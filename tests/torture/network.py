@@ -11,8 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
 
-Spoil = Literal["delay", "stall", "cut", "reset", "swallow"]
-SPOILS: tuple[Spoil, ...] = ("delay", "stall", "cut", "reset", "swallow")
+Spoil = Literal["delay", "stall", "cut", "half", "reset", "swallow"]
+#: Hold a message for a while; hold it beyond any time-out; send a part and hang up; send half and stall; reset the
+#: connection; take this message and all that follow, and say nothing.
+SPOILS: tuple[Spoil, ...] = ("delay", "stall", "cut", "half", "reset", "swallow")
 #: Seconds that a message is held: within any timeout of the rig, and beyond every one.
 DELAY_SECONDS = 0.3
 STALL_SECONDS = 3.5
@@ -79,23 +81,31 @@ class Proxy:
                     arrived, go_on = held
                     arrived.set()
                     go_on.wait(STALL_SECONDS)
-                if how == "delay":
-                    time.sleep(DELAY_SECONDS)
-                elif how == "stall":
-                    time.sleep(STALL_SECONDS)
-                elif how == "cut":
-                    far.sendall(message[: self._rng.randrange(len(message))])
+                if how is not None and not self._spoil(how, message, near, far):
                     break
-                elif how == "reset":
-                    for end in (near, far):
-                        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    break
-                elif how == "swallow":
-                    while near.recv(1 << 16):  # and all that follows: TCP leaves no gaps
-                        pass
-                    break
-                far.sendall(message)
+                if how != "half":
+                    far.sendall(message)
         for end in (near, far):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
+
+    def _spoil(self, how: Spoil, message: bytes, near: socket.socket, far: socket.socket) -> bool:
+        """Do it; returns whether the connection goes on."""
+        if how == "delay":
+            time.sleep(DELAY_SECONDS)
+        elif how == "stall":
+            time.sleep(STALL_SECONDS)
+        elif how == "half":
+            far.sendall(message[: len(message) // 2])
+            time.sleep(STALL_SECONDS)
+            far.sendall(message[len(message) // 2 :])
+        elif how == "cut":
+            far.sendall(message[: self._rng.randrange(len(message))])
+        elif how == "reset":
+            for end in (near, far):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            while near.recv(1 << 16):  # and all that follows: TCP leaves no gaps
+                pass
+        return how in ("delay", "stall", "half")

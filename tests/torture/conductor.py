@@ -1,0 +1,277 @@
+"""The conductor: starts everything, injects faults, puts all to rest, and writes down what happened."""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import redis
+
+from embedqueue import EmbeddingBatchQueue
+from embedqueue.localredis import LocalRedis
+from tests.provider import Provider
+from tests.torture.actor import make_queue
+from tests.torture.failpoints import EXIT_CODE
+from tests.torture.faults import Faults
+from tests.torture.history import Fault, History, Versions, Watch, read_journals, read_redis, read_sends
+from tests.torture.network import Proxy
+from tests.torture.topology import ClockedRedis, Replicated, find_faketime
+
+#: Seconds that a process may take to end after SIGTERM: it may wait for a future.
+END_SECONDS = 40.0
+#: Seconds that a healthy queue may take for what the faults have left.
+SETTLE_SECONDS = 60.0
+#: Seconds of a lease: short where processes die or stand still, so that others take over while the rig watches; long
+#: where none does, for there nothing may be sent twice, however slow the machine.
+LEASE_SECONDS = {True: 1.5, False: 20.0}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run."""
+
+    seconds: float
+    seed: int
+    kinds: frozenset[str]
+    producers: int = 3
+    workers: int = 2
+    pace: float = 0.5
+
+    @property
+    def lease_seconds(self) -> float:
+        """Of every queue of the run."""
+        return LEASE_SECONDS[bool(self.kinds & {"process", "redis", "clock", "network", "failover"})]
+
+
+class Crowd:
+    """The processes: a dead one is replaced by another with keys of its own. The first producer is never hit."""
+
+    def __init__(self, folder: Path, plan: Plan, urls: dict[str, str]) -> None:
+        self._folder = folder
+        self._plan = plan
+        self._urls = urls
+        self._born = 0
+        self._actors: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}  # by name: role and process
+        self.victims: set[str] = set()
+        self.exits: dict[str, int] = {}
+        for role in ["producer"] * plan.producers + ["worker"] * plan.workers:
+            self._start(role)
+
+    def _start(self, role: str) -> None:
+        self._born += 1
+        name = f"p{self._born}"
+        command = [sys.executable, "-m", "tests.torture.actor", "--role", role, "--name", name]
+        for option, url in self._urls.items():
+            command += [f"--{option}", url]
+        command += ["--folder", str(self._folder), "--lease", str(self._plan.lease_seconds)]
+        command += ["--seed", str(self._plan.seed * 1000 + self._born)]
+        if "process" in self._plan.kinds and self._born > 1 and self._born % 2 == 0:
+            command.append("--failpoints")
+        with (self._folder / f"{name}.log").open("wb") as log:
+            actor = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._actors[name] = role, actor
+
+    def pick(self, rng: random.Random) -> tuple[str, int] | None:
+        """One that lives, is no elder, and has come so far that it handles signals."""
+        fit = [
+            (name, actor.pid)
+            for name, (_, actor) in self._actors.items()
+            if name != "p1" and actor.poll() is None and (self._folder / f"{name}.journal").exists()
+        ]
+        return rng.choice(fit) if fit else None
+
+    def killed(self, name: str) -> None:
+        """It was killed without warning."""
+        self.victims.add(name)
+
+    def replace_dead(self) -> None:
+        """Start another process for each that has ended."""
+        for name, (role, actor) in list(self._actors.items()):
+            if actor.poll() is not None:
+                self._bury(name)
+                self._start(role)
+
+    def _bury(self, name: str) -> None:
+        _, actor = self._actors.pop(name)
+        code = actor.returncode
+        if code == EXIT_CODE:
+            self.victims.add(name)
+        elif code != 0 and name not in self.victims:
+            self.exits[name] = code
+
+    def end(self) -> None:
+        """SIGTERM: producers first, for what they wait for wants a worker."""
+        for ending in ("producer", "worker"):
+            actors = {name: actor for name, (role, actor) in self._actors.items() if role == ending}
+            for actor in actors.values():
+                actor.terminate()
+            deadline_mono = time.monotonic() + END_SECONDS
+            for name, actor in actors.items():
+                try:
+                    actor.wait(timeout=max(0.1, deadline_mono - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    actor.send_signal(signal.SIGABRT)  # with the stacks of its threads, in its log
+                    actor.wait(timeout=10)
+                self._bury(name)
+
+    def kill_all(self) -> None:
+        """However the run ends, none of them stays."""
+        for _, actor in self._actors.values():
+            actor.kill()
+            actor.wait(timeout=10)
+
+    def complaints(self) -> list[str]:
+        """Logs that show an error that nobody handled."""
+        texts = [path.read_text("utf-8", "replace") for path in self._folder.glob("*.log")]
+        return [text[-3000:] for text in texts if "Traceback" in text or "Fatal Python error" in text]
+
+
+def _await_children(lines: list[dict]) -> dict[str, int]:
+    """Wait for forked children, whose parents may be dead; exit codes of those that had to be killed."""
+    stuck = {}
+    deadline_mono = time.monotonic() + END_SECONDS
+    for line in lines:
+        if line["event"] != "forked":
+            continue
+        while _runs(line["pid"], line["child"]) and time.monotonic() < deadline_mono:
+            time.sleep(0.05)
+        if _runs(line["pid"], line["child"]):
+            os.kill(line["pid"], signal.SIGKILL)
+            stuck[line["child"]] = -signal.SIGKILL
+    return stuck
+
+
+def _runs(pid: int, child: str) -> bool:
+    """Whether this is still our child and not a zombie or another process under its number."""
+    with contextlib.suppress(OSError):
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z" and child.partition(".")[0].encode() in command.split(b"\0")
+    return False
+
+
+def _reach(server: LocalRedis) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(server.url.removeprefix("unix://"))
+    return connection
+
+
+def _call(provider: Provider) -> socket.socket:
+    address = urlsplit(provider.openai_url)
+    return socket.create_connection((address.hostname, address.port))
+
+
+def _server(plan: Plan, folder: Path) -> LocalRedis | Replicated:
+    if "failover" in plan.kinds:
+        return Replicated()
+    settings = {"appendfsync": "always", "args": ("--enable-debug-command", "yes", "--busy-reply-threshold", "100")}
+    faketime = find_faketime()
+    if "clock" in plan.kinds and faketime is not None:
+        return ClockedRedis(folder, faketime, **settings)
+    return LocalRedis(**settings)
+
+
+@contextlib.contextmanager
+def _stage(plan: Plan, folder: Path, rng: random.Random) -> Iterator[tuple[LocalRedis | Replicated, Provider, dict]]:
+    """Redis, provider, and proxies in front of them."""
+    with _server(plan, folder) as server, Provider() as provider:
+        provider.latency = 0.02
+        proxies = {"api": Proxy(partial(_call, provider), rng)}
+        if isinstance(server, LocalRedis):
+            proxies["redis"] = Proxy(partial(_reach, server), rng)
+        try:
+            yield server, provider, proxies
+        finally:
+            for proxy in proxies.values():
+                proxy.close()
+
+
+def run(plan: Plan, versions: Versions) -> History:
+    """One run; returns what happened."""
+    rng = random.Random(plan.seed)
+    with tempfile.TemporaryDirectory() as name, _stage(plan, Path(name), rng) as (server, provider, proxies):
+        folder = Path(name)
+        redis_url = f"redis://127.0.0.1:{proxies['redis'].port}" if "redis" in proxies else server.url
+        provider_url = f"http://127.0.0.1:{proxies['api'].port}/v1"
+        crowd = Crowd(folder, plan, {"redis": redis_url, "direct": server.url, "provider": provider_url})
+        watch = Watch(versions)
+        try:
+            faults = Faults(set(plan.kinds), rng, server, provider, crowd, proxies, plan.lease_seconds)
+            _torture(plan, rng, crowd, faults, watch, server)
+            faults.end()
+            crowd.end()
+        finally:
+            crowd.kill_all()
+        history = History(lines=list(read_journals(folder)))
+        stuck = _await_children(history.lines)
+        with make_queue(server.url, provider.openai_url, worker=True, lease_seconds=plan.lease_seconds) as queue:
+            drain_rest(queue, SETTLE_SECONDS)
+        history.lines = list(read_journals(folder))
+        history.hashes = watch.look(server.client(), time.time())
+        history.watched = watch.found
+        history.sends = read_sends(provider.calls)
+        history.faults = sorted(faults.injected + _own_faults(history.lines, faults.injected), key=_start)
+        history.killed = crowd.victims | {fault.process for fault in history.faults if fault.name.startswith("exit")}
+        history.exits = crowd.exits | stuck
+        history.complaints = crowd.complaints()
+        read_redis(history, server.client())
+    return history
+
+
+def _torture(
+    plan: Plan, rng: random.Random, crowd: Crowd, faults: Faults, watch: Watch, server: LocalRedis | Replicated
+) -> None:
+    end_mono = time.monotonic() + plan.seconds
+    look_mono = 0.0
+    while time.monotonic() < end_mono:
+        time.sleep(plan.pace * rng.uniform(0.3, 1.7))  # the pace of the faults is what this waits for
+        faults.one()
+        crowd.replace_dead()
+        began_mono = time.monotonic()
+        if began_mono >= look_mono:
+            with contextlib.suppress(redis.RedisError):
+                watch.look(server.client(socket_timeout=2), time.time())
+            look_mono = time.monotonic() + max(0.5, 5 * (time.monotonic() - began_mono))
+
+
+def _start(fault: Fault) -> float:
+    return fault.start
+
+
+def _own_faults(lines: list[dict], injected: list[Fault]) -> list[Fault]:
+    """What happened to processes from within; at stake is what was at stake at the injected fault before it."""
+    starts = sorted(injected, key=_start)
+    found = []
+    for line in lines:
+        if line["event"] == "fault":
+            earlier = bisect.bisect(starts, line["at"], key=_start)
+            at_stake = starts[earlier - 1].at_stake if earlier else 0
+            found.append(Fault(line["name"], "process", line["at"], line["at"], line["process"], at_stake))
+    return found
+
+
+def drain_rest(queue: EmbeddingBatchQueue, seconds: float) -> None:
+    """Let a healthy worker finish what is left. A pause from the last fault is ended, as an operator could."""
+    deadline_mono = time.monotonic() + seconds
+    while time.monotonic() < deadline_mono:
+        with contextlib.suppress(redis.RedisError, TimeoutError):
+            queue.flush(timeout=2.0)
+            return
+        with contextlib.suppress(redis.RedisError):
+            client = queue._redis
+            if not (client.get("embed_queue:pause") or b"").startswith(b"probe "):
+                client.delete("embed_queue:pause")
+                client.xadd("embed_queue:events", {"kind": "wake", "by": "", "body": ""})

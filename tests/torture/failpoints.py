@@ -1,0 +1,76 @@
+"""Ends or startles a process inside a step of an item's life.
+
+The steps are methods that the product calls anyway; they are wrapped here, in the rig's own processes, so that nothing
+of this stands in the product.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from embedqueue import OpenAIEmbedder
+from embedqueue.store import Store
+
+#: Exit code of a process that ended at a failpoint.
+EXIT_CODE = 86
+#: The steps, and how often a process passes them at most before something happens: some come seldom.
+STEPS: dict[str, tuple[type, str, int]] = {
+    "enqueue": (Store, "enqueue", 60),
+    "claim": (Store, "claim", 30),
+    "call": (OpenAIEmbedder, "embed_batch", 30),
+    "complete": (Store, "complete", 30),
+    "release": (Store, "release", 1),
+    "reject": (Store, "reject", 1),
+    "pause": (Store, "pause", 1),
+    "extend": (Store, "extend", 2),
+}
+
+Report = Callable[[str], None]
+
+
+class RigMemoryError(MemoryError):
+    """What the rig raises where memory could run out."""
+
+
+def arm(rng: random.Random, report: Report) -> None:
+    """Choose a step of this process and what happens there: ``os._exit`` before or after it, or no memory after it.
+
+    Args:
+        rng: of the process.
+        report: told what happens, before it does.
+    """
+    step = rng.choice(list(STEPS))
+    owner, method, most = STEPS[step]
+    how = rng.choice(["exit before", "exit after", "exit after"] + ["memory error after"] * (step == "call"))
+    arm_at(owner, method, rng.randint(1, most), f"{how} {step}", report)
+
+
+def arm_at(owner: type, method: str, passes: int, name: str, report: Report) -> None:
+    """Wrap a method: at its ``passes``-th call, do what ``name`` says."""
+    step: Callable[..., Any] = getattr(owner, method)
+    left = iter(range(passes - 1, -1, -1))
+    lock = threading.Lock()
+
+    def happen() -> None:
+        report(name)
+        if name.startswith("exit"):
+            os._exit(EXIT_CODE)
+        raise RigMemoryError(name)
+
+    @wraps(step)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with lock:
+            due = next(left, None) == 0
+        if due and " before " in name:
+            happen()
+        result = step(*args, **kwargs)
+        if due:
+            happen()
+        return result
+
+    setattr(owner, method, wrapped)
