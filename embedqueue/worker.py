@@ -200,7 +200,7 @@ class Worker:
     def _claim(self) -> None:
         self._give_back_lost()
         self._claims += 1
-        owner = f"{self._name}{self._claims}:"
+        owner = f"{self._name}{self._claims}/{self._options.lease_seconds:.3f}:"
         call_limit = self._call_limit()
         with self._condition:
             calls = self._drain.crew.unfinished

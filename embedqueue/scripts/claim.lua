@@ -27,6 +27,15 @@ local function give_up(member, key, score, deliveries, reason)
   buried[#buried + 1] = deliveries
 end
 
+-- Leases that end too late, because the clock was set back: as if they had just been renewed.
+local late = redis.call("ZRANGEBYSCORE", INFLIGHT, stamp(now + lease + SLACK), "+inf", "WITHSCORES", "LIMIT", 0, CHUNK)
+for i = 1, #late, 2 do
+  local too_late, seconds = outlasts(late[i], tonumber(late[i + 1]))
+  if too_late then
+    redis.call("ZADD", INFLIGHT, stamp(now + seconds), late[i])
+  end
+end
+
 -- Leases that ran out (their worker died or lost Redis): back to pending under the original score, or dead.
 local ran_out = redis.call("ZRANGEBYSCORE", INFLIGHT, "-inf", stamp(now), "LIMIT", 0, CHUNK)
 for _, member in ipairs(ran_out) do
@@ -134,7 +143,7 @@ local function take_suspect(list)
   end
 end
 
-local status, pause_ms = "ok", redis.call("PTTL", PAUSE)
+local status, pause_ms = "ok", pause_left()
 if pause_ms ~= -2 then
   status, limit = "paused", 0
 elseif redis.call("EXISTS", LEVEL) == 1 then

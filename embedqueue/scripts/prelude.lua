@@ -4,7 +4,8 @@
 --   1 pending ZSET     member -> Unix time of the enqueue
 --   2 inflight ZSET    member -> end of its lease
 --   3 latest HASH      redis_key -> its one live member
---   4 claims HASH      redis_key -> "score deliveries owner"; no owner while the item is pending again
+--   4 claims HASH      redis_key -> "score deliveries owner"; no owner while the item is pending again; an owner is
+--                      "WORKER:NUMBER/SECONDS:", with the seconds of its lease
 --   5 dead ZSET        member -> when it was given up
 --   6 dead:info HASH   redis_key -> JSON: member, reason, deliveries, score; member -> the same, where it is not ours
 --   7 events STREAM    kind, by (the worker that tells), body (JSON list of redis_keys, or a word)
@@ -60,6 +61,39 @@ local function exhume(key)
   end
 end
 
+-- Nothing lasts longer than it was made to last. Where it seems to, the server's clock was set back since, and nobody
+-- shall wait until it has caught up.
+local SLACK = 1 -- seconds by which clocks are corrected all the time
+
+-- The seconds of the lease of an owner, if its name tells them.
+local function lease_of(owner)
+  return tonumber(string.match(owner or "", "/([%d.]+):$"))
+end
+
+-- Whether the lease of a member ends later than it can; and the seconds that it was taken for.
+local function outlasts(member, ends)
+  local key = ends > now + SLACK and key_of(member)
+  local _, _, owner = parse(key and redis.call("HGET", CLAIMS, key))
+  local lease = lease_of(owner)
+  return lease and ends > now + lease + SLACK, lease
+end
+
+-- Milliseconds that are left of the pause, as PTTL tells them. One that people have set lasts as long as they wish.
+local LONGEST_PAUSE_MS = 300000 -- as in drain.py
+local function pause_left()
+  local ms = redis.call("PTTL", PAUSE)
+  local held = ms > SLACK * 1000 and redis.call("GET", PAUSE)
+  if held then
+    local probe = lease_of(string.match(held, "^probe (.*)"))
+    local most = probe and math.ceil(probe * 1000) or string.sub(held, 1, 19) == "the provider failed" and LONGEST_PAUSE_MS
+    if most and ms > most + SLACK * 1000 then
+      redis.call("PEXPIRE", PAUSE, most)
+      return most
+    end
+  end
+  return ms
+end
+
 -- Make a dead letter of a member; key is nil where it is not our JSON. `foreign`: it only looks like ours here.
 local function bury(member, key, score, deliveries, reason, foreign)
   redis.call("ZREM", PENDING, member)
@@ -82,7 +116,7 @@ local function bury(member, key, score, deliveries, reason, foreign)
   end
 end
 
--- Whether the holder of a claim is of the same worker as `owner` (both are "WORKER:NUMBER:").
+-- Whether the holder of a claim is of the same worker as `owner` (both begin with "WORKER:").
 local function same_worker(holder, owner)
   return string.match(holder, "^[^:]*:") == string.match(owner, "^[^:]*:")
 end

@@ -16,9 +16,13 @@ if ARGV[1] ~= "" then
   end
 end
 -- An idle worker asks this a few times a minute: what cannot be there is not asked for.
-local waiting, in_flight, pause_ms = redis.call("ZCARD", PENDING), redis.call("ZCARD", INFLIGHT), redis.call("PTTL", PAUSE)
+local waiting, in_flight, pause_ms = redis.call("ZCARD", PENDING), redis.call("ZCARD", INFLIGHT), pause_left()
 local oldest = waiting > 0 and redis.call("ZRANGE", PENDING, 0, 0, "WITHSCORES")[2] or ""
-local lease_end = in_flight > 0 and redis.call("ZRANGE", INFLIGHT, 0, 0, "WITHSCORES")[2] or ""
+local first = in_flight > 0 and redis.call("ZRANGE", INFLIGHT, 0, 0, "WITHSCORES") or {}
+local lease_end = first[2] or ""
+if first[2] and outlasts(first[1], tonumber(first[2])) then
+  lease_end = stamp(now) -- the clock was set back: the next claim puts it right
+end
 local reason = pause_ms ~= -2 and redis.call("GET", PAUSE) or ""
 return {
   stamp(now), waiting, in_flight, redis.call("ZCARD", DEAD), oldest, lease_end, pause_ms, reason,

@@ -6,10 +6,11 @@
 local answer = {}
 for i = FIRST_FURTHER_KEY, #KEYS do
   local value = redis.call("GET", KEYS[i])
-  if not value then
+  local reserved = value and string.sub(value, 1, 5) == "busy "
+  if not value or (reserved and redis.call("PTTL", KEYS[i]) > ARGV[2] + SLACK * 1000) then -- the clock was set back
     redis.call("SET", KEYS[i], "busy " .. ARGV[1], "PX", ARGV[2])
     value = ""
-  elseif string.sub(value, 1, 5) == "busy " then
+  elseif reserved then
     value = "busy"
   end
   answer[#answer + 1] = value
