@@ -159,7 +159,10 @@ def _listed(vectors: Sequence[Any]) -> NDArray[np.float32]:
 def _listed_leniently(vectors: Sequence[Any]) -> NDArray[np.float32]:
     """Null and what overflows become NaN and infinity, which the queue blames on the one text."""
     try:
+        numbers = np.array(vectors, dtype=object)
+        if any(isinstance(number, str) for number in numbers.flat):  # numpy would read "0.1" as a number
+            return np.empty(0, dtype=np.float32)
         with np.errstate(over="ignore"):
-            return np.array(vectors, dtype=np.float32)
+            return numbers.astype(np.float32)
     except (TypeError, ValueError, OverflowError):
         return np.empty(0, dtype=np.float32)

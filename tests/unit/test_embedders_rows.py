@@ -72,6 +72,8 @@ def test_rows(document: Any, rows: list[list[float]]) -> None:
         answer(packed(1, 2), packed(1)),
         answer(packed(1, 2), [1, 2]),
         answer([1, {}], [1, 2]),
+        answer([1, "2"], [1, 2]),
+        answer(["1", "2"], ["3", "4"]),
         answer([10**400, 1], [1, 2]),
         answer([1, 2], [3, 4], indices=[0, 0]),
         answer([1, 2], [3, 4], indices=[1, 2]),
