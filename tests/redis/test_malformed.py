@@ -31,6 +31,7 @@ def _serve_all(queue, client):
     errors = [future.exception(PATIENCE_SECONDS) for future in futures]
     if any(errors):  # the provider paused the queue, which an operator may end
         client.delete("embed_queue:pause")
+        client.xadd("embed_queue:events", {"kind": "wake", "by": "", "body": ""})
         queue.flush(PATIENCE_SECONDS)
     for redis_key, text in TEXTS.items():
         assert client.hget(redis_key, "embedding") == stored(text, DIMENSIONS)
