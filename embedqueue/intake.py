@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from .errors import EmbedQueueError, QueueFull
 from .store import Store
@@ -28,10 +28,10 @@ class _Commit:
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self.pairs = pairs
         self.futures: list[EmbeddingFuture] = []
-        self.entries: list[Waiting] = []  # those that this commit created
         self.error: BaseException | None = None
         self.gate: threading.Lock | None = None  # a follower sleeps on it
         self.group: Sequence[_Commit] = ()  # for whom this one writes, itself included
+        self.entries: list[Waiting] = []  # that it created for them
         self.written = False  # whether it has written for them
 
     def wake(self) -> None:
@@ -89,7 +89,7 @@ class Intake:
                 commit.gate.acquire()
             if self._leader is commit:
                 self._gather(commit)
-                self._write(commit.group)
+                self._write(commit)
                 commit.written = True
                 self._depart(commit)
         except BaseException as error:  # Ctrl-C included, at whatever instruction: the line must not break
@@ -128,7 +128,7 @@ class Intake:
                 if error is not None and not commit.written:
                     for other in commit.group:
                         other.error = error if other is commit else _for_follower(error)
-                        self._waiters.forget(other.entries)
+                    self._waiters.forget(commit.entries)
                 self._leader, self._line = (self._line[0], self._line[1:]) if self._line else (None, [])
             for other in commit.group:
                 if other is not commit:
@@ -136,40 +136,47 @@ class Intake:
             if self._leader is not None:
                 self._leader.wake()
 
-    def _write(self, group: Sequence[_Commit]) -> None:
-        for commit in group:
-            self._register(commit)
-        if self._max_pending is None:
-            shares = [dict(pair for commit in group for pair in commit.pairs)]  # the last text of each key
-        else:
-            shares = [dict(commit.pairs) for commit in group]  # each caller's are taken whole or not at all
+    def _write(self, leader: _Commit) -> None:
+        # What is taken whole or not at all: without a limit the whole group, else each caller's own.
+        shares = [leader.group] if self._max_pending is None else [(commit,) for commit in leader.group]
+        written, groups = [], []
+        for share in shares:
+            pairs = share[0].pairs if len(share) == 1 else [pair for commit in share for pair in commit.pairs]
+            entries = self._register(leader, share, pairs)
+            latest = dict(pairs)  # the last text of each key
+            parts: list[bytes] = []
+            for redis_key, member in latest.items():
+                parts += (redis_key.encode(), member)
+            groups.append(parts)
+            written.append((share, latest, entries))
         waiting, taken = self._store.enqueue(
-            [[part for key, member in share.items() for part in (key.encode(), member)] for share in shares],
-            max_pending=self._max_pending,
-            tell_at=self._tell_at,
-            tell_first=self._tell_first,
+            groups, max_pending=self._max_pending, tell_at=self._tell_at, tell_first=self._tell_first
         )
-        for i, commit in enumerate(group):
-            if taken[i if self._max_pending is not None else 0]:
-                self._waiters.commit(commit.entries)
-                self._end_blank(commit)
+        for (share, latest, entries), fine in zip(written, taken, strict=True):
+            if fine:
+                self._waiters.commit(entries)
+                if b"" in latest.values():
+                    self._end_blank(redis_key for redis_key, member in latest.items() if not member)
             else:
                 assert self._max_pending is not None
-                commit.error = QueueFull(self._max_pending)
-                self._waiters.forget(commit.entries)
+                share[0].error = QueueFull(self._max_pending)
+                self._waiters.forget(entries)
         self._enqueued(waiting)
 
-    def _register(self, commit: _Commit) -> None:
-        futures, commit.entries = self._waiters.register(commit.pairs)
-        commit.futures = [future or self._blank_future() for future in futures]
+    def _register(self, leader: _Commit, share: Sequence[_Commit], pairs: Sequence[Pair]) -> list[Waiting]:
+        """Give futures to the commits of a share; returns the entries of those that are new."""
+        found, entries = self._waiters.register(pairs)
+        leader.entries += entries
+        at = 0
+        for commit in share:
+            commit.futures = [future or self._blank_future() for future in found[at : at + len(commit.pairs)]]
+            at += len(commit.pairs)
+        return entries
 
-    def _end_blank(self, commit: _Commit) -> None:
-        """Futures of older texts of a key that is blank now get the zero vector as well."""
-        blank = [redis_key for redis_key, member in commit.pairs if not member]
-        if blank:
-            blank = [redis_key for redis_key, member in dict(commit.pairs).items() if not member]
-            for redis_key, entries in self._waiters.snapshot(blank).items():
-                self._waiters.resolve(redis_key, entries, self._zero())
+    def _end_blank(self, redis_keys: Iterable[str]) -> None:
+        """Futures of older texts of keys that are blank now get the zero vector as well."""
+        for redis_key, entries in self._waiters.snapshot(redis_keys).items():
+            self._waiters.resolve(redis_key, entries, self._zero())
 
     def _blank_future(self) -> EmbeddingFuture:
         future = EmbeddingFuture()
