@@ -11,6 +11,8 @@ import redis
 from embedqueue import EmbeddingBatchQueue
 from tests.redis.parts import GatedEmbedder
 
+pytest.register_assert_rewrite("tests.redis.model", "tests.redis.moves")
+
 MakeQueue = Callable[..., EmbeddingBatchQueue]
 
 

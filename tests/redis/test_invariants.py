@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 
+import fakeredis
 import pytest
 import redis
 from hypothesis import Phase, settings
@@ -20,13 +21,15 @@ from tests.redis.moves import Queue, vector_of
 KEYS = [f"doc:{i}" for i in range(4)]
 DIGESTS = ["d1", "d2", "d3"]
 WORKERS = ["w1:", "w2:", "w3:"]
-#: Members that are not ours. One has the name of a key, one is no UTF-8 though Lua takes it for JSON.
+#: No UTF-8, though Redis' parser takes it for JSON. Fakeredis' does not: there it is foreign to all.
+LOOKS_LIKE_OURS = b'{"redis_key":"doc:\xff","text":"x"}'
+#: Members that are not ours. One has the name of a key, one is cut short.
 FOREIGN = [
     b"not JSON",
     b"doc:0",
     b"\xff\x00",
     b'{"redis_key":"doc:1","text":7}',
-    b'{"redis_key":"doc:\xff","text":"x"}',
+    LOOKS_LIKE_OURS,
     b'{"redis_key":"doc:2","text":"cut',
 ]
 #: Shrinking a history of fifty steps takes minutes, and the steps are printed as they are.
@@ -77,7 +80,8 @@ class History(RuleBasedStateMachine):
 
     @rule(queue=queues, member=st.sampled_from(FOREIGN))
     def foreign_member(self, queue, member):
-        self.queues[queue].leave(member)
+        if member != LOOKS_LIKE_OURS or not isinstance(self.client, fakeredis.FakeRedis):
+            self.queues[queue].leave(member)
 
     # -- workers -----------------------------------------------------------------------------------------------
 
