@@ -30,7 +30,7 @@ class Queue:
         self.order: dict[bytes, int] = {}  # when each member was last accepted
         self.written: dict[str, int] = {}  # the order of the member whose vector stands in the hash
         self.hands: list[tuple[str, bytes]] = []  # (owner, member) that a worker believes to hold, dead or alive
-        self.legacy: set[bytes] = set()  # members of the asyncio design that no claim has seen
+        self.legacy: set[bytes] = set()  # members of others that no claim has seen
 
     def accept(self, key: str, member: bytes) -> None:
         self.version += 1
@@ -122,6 +122,7 @@ class Queue:
         self.model.inflight[member] = False
 
     def retry_dead(self, names: list[bytes]) -> None:
+        self.legacy |= {name for name in names if not self.model.dead.get(name, (b"", True))[1]}
         assert self.store.retry_dead(names) == self.model.retry_dead(names)
 
     def discard_dead(self, names: list[bytes]) -> None:
