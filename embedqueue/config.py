@@ -201,17 +201,33 @@ def read(mapping: Mapping[str, Any], prefix: str = "", *, spelling: str | None =
     return settings
 
 
-def read_environment(environ: Mapping[str, str] | None = None, *, ignore: Iterable[str] = ()) -> Settings:
+def read_environment(
+    environ: Mapping[str, str] | None = None, *, ignore: Iterable[str] = (), own: Mapping[str, str] | None = None
+) -> Settings:
     """Read settings from ``EMBEDQUEUE_*`` variables. An empty variable counts as not set.
 
     Args:
         environ: instead of the process's own environment.
         ignore: more names, without the prefix, that are somebody else's.
+        own: settings by their names without the prefix, which come before the environment's.
 
     Raises:
         SettingsError: as with :func:`read`.
     """
-    return read(environment(environ, ignore=ignore), ENVIRONMENT_PREFIX)
+    found = environment(environ, ignore=ignore)
+    shared = {name.removeprefix(ENVIRONMENT_PREFIX): value for name, value in found.items()}
+    return read(_inherited(shared, own or {}), spelling=f"{ENVIRONMENT_PREFIX}{{}}")
+
+
+def _inherited(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """What is set, and the rest of what others have: another provider has other keys, addresses, models."""
+    inherited = dict(shared)
+    if "PROVIDER" in own and own["PROVIDER"] != shared.get("PROVIDER", DEFAULT_PROVIDER):
+        for setting in ("API_KEY", "BASE_URL", "MODEL", "DIMENSIONS"):
+            inherited.pop(setting, None)
+    if "MODEL" in own and own["MODEL"] != shared.get("MODEL"):
+        inherited.pop("DIMENSIONS", None)
+    return inherited | dict(own)
 
 
 def environment(environ: Mapping[str, str] | None = None, *, ignore: Iterable[str] = ()) -> dict[str, str]:
@@ -263,13 +279,7 @@ def read_queues(
             raise SettingsError(f'{spelling.format("QUEUES")} must not name a queue "default": that is the other one')
         own_spelling = f'{spelling.format("QUEUES")}["{name}"]["{{}}"]'
         namespace = f"{queues['default'].options.get('namespace', Options.namespace)}_{name}"
-        inherited = dict(shared)
-        if "PROVIDER" in own:  # another provider has other keys, addresses, models
-            for setting in ("API_KEY", "BASE_URL", "MODEL", "DIMENSIONS"):
-                inherited.pop(setting, None)
-        if "MODEL" in own:
-            inherited.pop("DIMENSIONS", None)
-        queues[name] = read(inherited | {"NAMESPACE": namespace} | dict(own), spelling=own_spelling)
+        queues[name] = read(_inherited(shared, {"NAMESPACE": namespace} | dict(own)), spelling=own_spelling)
     return queues
 
 

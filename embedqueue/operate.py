@@ -2,55 +2,101 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from types import FrameType
 from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
 from .config import Settings
+from .errors import BatchFailed
 from .exchange import Keys
-from .item import decode_member, encode_member
+from .health import Health, HealthServer
+from .item import decode_member
+from .observe import CallReport, Observer
 from .queue import EmbeddingBatchQueue
 from .report import DeadLetter, QueueStats
+from .store import Store
 from .vectors import FLOAT32
-
-Pairs = Iterable[tuple[str, str]]
 
 #: Seconds that calls under way get when a worker is told to end; gunicorn and Kubernetes wait 30.
 DEFAULT_GRACE_SECONDS = 20.0
 #: Seconds between two looks of a worker that ends once the queue is empty.
 BURST_POLL_SECONDS = 0.2
+#: Seconds for which such a worker puts up with a provider that fails.
+BURST_PATIENCE_SECONDS = 60.0
 #: Dead letters that one look fetches.
 DEAD_PAGE = 100
-#: Hashes that are looked at in one round trip.
-LOOK_ITEMS = 500
-#: Items that may wait at a time while a backlog is put in, unless told otherwise.
-DEFAULT_MAX_WAITING = 5000
-#: Seconds between two looks at a queue that is full enough.
-FULL_POLL_SECONDS = 0.5
+#: Notices that ``explain`` looks through for the time of a write, at most, and in one round trip.
+NOTICES, NOTICES_PAGE = 10_000, 1000
+
+#: Makes a queue that is not started and tells these observers beside its own.
+MakeQueue = Callable[[Sequence[Observer]], EmbeddingBatchQueue]
+
+
+class _Refusals(Observer):
+    """Notes that nothing will work until somebody acts."""
+
+    def __init__(self) -> None:
+        self.error: str | None = None
+
+    def call_ended(self, report: CallReport) -> None:
+        self.error = report.error if report.outcome == "configuration" else None
 
 
 def run_worker(
-    queue: EmbeddingBatchQueue, *, burst: bool = False, grace: float = DEFAULT_GRACE_SECONDS, say: Callable[[str], None]
+    make: MakeQueue,
+    *,
+    burst: bool = False,
+    grace: float = DEFAULT_GRACE_SECONDS,
+    health: tuple[str, int] | None = None,
+    say: Callable[[str], None],
 ) -> None:
     """Serve a queue until SIGTERM or SIGINT; a second one ends the process at once. For the main thread.
 
     Args:
-        queue: not started.
+        make: makes the queue.
         burst: end once nothing waits and nothing is in flight.
         grace: seconds that calls under way get at the end; what they do not finish goes back to the queue.
+        health: host and port of an endpoint that tells whether there is progress.
         say: prints a line.
 
     Raises:
         redis.RedisError: Redis cannot be reached at the start.
+        BatchFailed: only with ``burst``: the provider fails; what waits is still queued.
+        OSError: the endpoint's address is taken, or not ours.
     """
-    queue.pending_count()  # a Redis that is not there is told at once
+    refusals = _Refusals()
     told = threading.Event()
+    with contextlib.ExitStack() as stack:
+        server = None if health is None else stack.enter_context(HealthServer(health))
+        queue = make([refusals, *(server.observers if server else ())])
+        queue.pending_count()  # a Redis that is not there is told at once
+        stack.enter_context(_signals(told))
+        try:
+            queue.start()
+            say(f"{queue!r} at work; SIGTERM ends it")
+            if server is not None:
+                server.serve(Health(queue))
+                say(f"health: http://{server.address}/health")
+            if burst:
+                _until_empty(queue, told, refusals)
+            else:
+                told.wait()
+        finally:
+            queue.stop(timeout=grace)
+    say("ended; nothing is claimed any more")
+
+
+@contextlib.contextmanager
+def _signals(told: threading.Event) -> Iterator[None]:
+    """Within the ``with``, the first SIGTERM or SIGINT sets the event and the second ends the process."""
 
     def end(number: int, frame: FrameType | None) -> None:
         if told.is_set():
@@ -60,24 +106,42 @@ def run_worker(
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        queue.start()
-        say(f"{queue!r} at work; SIGTERM ends it")
-        while not told.wait(BURST_POLL_SECONDS if burst else None):
-            if _is_empty(queue):
-                break
+        yield
     finally:
-        queue.stop(timeout=grace)
         for number, handler in before.items():
             signal.signal(number, handler)
-    say("ended; nothing is claimed any more")
 
 
-def _is_empty(queue: EmbeddingBatchQueue) -> bool:
-    try:
-        stats = queue.stats()
-    except RedisError:
-        return False  # the worker goes on when Redis is back
-    return stats.waiting == stats.in_flight == 0
+def _until_empty(queue: EmbeddingBatchQueue, told: threading.Event, refusals: _Refusals) -> None:
+    failing_mono: float | None = None
+    while not told.wait(BURST_POLL_SECONDS):
+        try:
+            stats = queue.stats()
+        except RedisError:
+            continue  # the worker goes on when Redis is back
+        if stats.waiting == stats.in_flight == 0:
+            return
+        if stats.waiting and not stats.in_flight:
+            queue.flush_now()  # of what came meanwhile, nothing waits for company
+        if stats.paused_until is None:
+            failing_mono = None
+            continue
+        now_mono = time.monotonic()
+        failing_mono = failing_mono or now_mono
+        if refusals.error is not None or now_mono - failing_mono > BURST_PATIENCE_SECONDS:
+            reason = refusals.error or stats.pause_reason
+            raise BatchFailed(
+                f"the provider failed: {reason}; {stats.waiting + stats.in_flight} items are still queued"
+            )
+
+
+# -- looking ---------------------------------------------------------------------------------------------------------
+
+
+def stats_as_json(stats: QueueStats) -> str:
+    """How the queue stands in Redis, for a script. What this very process has done is left out: nothing."""
+    names = ("waiting", "in_flight", "dead", "oldest_age", "paused_until", "pause_reason")
+    return json.dumps({name: getattr(stats, name) for name in names})
 
 
 def describe(stats: QueueStats) -> Iterator[str]:
@@ -92,111 +156,136 @@ def describe(stats: QueueStats) -> Iterator[str]:
         yield f"paused     for {seconds:.0f} s: {stats.pause_reason}"
 
 
-def describe_dead(queue: EmbeddingBatchQueue, limit: int) -> Iterator[str]:
-    """Dead letters, the latest first, as lines for a person. No text of users."""
-    for offset in range(0, limit, DEAD_PAGE):
-        letters = queue.dead_letters(limit=min(DEAD_PAGE, limit - offset), offset=offset)
-        for letter in letters:
-            when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.died_at))
-            yield f"{when}  {letter.redis_key or '(not ours)'}  {letter.reason}"
-        if len(letters) < DEAD_PAGE:
-            return
+# -- pausing ---------------------------------------------------------------------------------------------------------
 
 
-def dead_by_reason(queue: EmbeddingBatchQueue, part: str) -> Iterator[DeadLetter]:
-    """Dead letters whose reason contains ``part``, the latest first."""
+def set_pause(settings: Settings, seconds: float | None, reason: str) -> None:
+    """Have nobody claim anything, for so many seconds or until it is lifted."""
+    with _store(settings) as store:
+        store.hold(seconds, reason)
+
+
+def lift_pause(settings: Settings) -> bool:
+    """End a pause at once, whoever made it: after a failure, one call tests the provider. Whether there was one."""
+    with _store(settings) as store:
+        return store.unhold()
+
+
+@contextlib.contextmanager
+def _store(settings: Settings) -> Iterator[Store]:
+    store = Store(settings.client(), settings.option("namespace"))
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+# -- dead letters ----------------------------------------------------------------------------------------------------
+
+
+def dead_letters(queue: EmbeddingBatchQueue, reason: str | None = None) -> Iterator[DeadLetter]:
+    """Dead letters, the latest first; with ``reason``, those whose reason contains it."""
     offset = 0
     while letters := queue.dead_letters(limit=DEAD_PAGE, offset=offset):
-        yield from (letter for letter in letters if part in letter.reason)
+        yield from (letter for letter in letters if reason is None or reason in letter.reason)
         offset += len(letters)
 
 
+def describe_dead(letters: Iterator[DeadLetter]) -> Iterator[str]:
+    """Dead letters as lines for a person. No text of users."""
+    for letter in letters:
+        yield f"{_when(letter.died_at)}  {letter.redis_key or '(not ours)'}  {letter.reason}"
+
+
+def dead_as_json(letter: DeadLetter) -> str:
+    """A dead letter for a script; what is no UTF-8 in it is replaced."""
+    return json.dumps(asdict(letter) | {"member": letter.member.decode("utf-8", "replace")})
+
+
+def dead_letter_of(settings: Settings, name: str) -> DeadLetter | None:
+    """The dead letter of a redis_key, or of a member that is not our JSON."""
+    with _store(settings) as store:
+        found = store.dead_letters_of([name])
+    return found[0] if found else None
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+# -- one key ---------------------------------------------------------------------------------------------------------
+
+
 def explain(settings: Settings, redis_key: str) -> dict[str, Any]:
-    """Where the vector of a key is, and why: facts by name."""
+    """Where the vector of a key is, and why: facts by name; ``state`` is one of them, ``because`` a sentence."""
     client, keys = settings.client(decode_responses=False), Keys(settings.option("namespace"))
-    now = _server_time(client)
+    seconds, micros = client.time()
+    now = float(seconds) + float(micros) / 1e6
+    facts = {"redis_key": redis_key, **_hash_facts(client, settings, redis_key)}
     member: Any = client.hget(keys.latest, redis_key)
-    facts: dict[str, Any] = {"redis_key": redis_key, "state": "unknown to the queue"}
+    letter = dead_letter_of(settings, redis_key)
     if member is not None:
-        pending: Any = client.zscore(keys.pending, member)
-        lease: Any = client.zscore(keys.inflight, member)
-        claim: Any = (client.hget(keys.claims, redis_key) or b"").split()
-        if lease is not None:
-            facts |= {"state": "in flight", "lease_ends_in_s": round(lease - now, 1)}
-        elif pending is not None:
-            facts |= {"state": "waiting", "waiting_s": round(now - pending, 1)}
-        if len(claim) > 1:
-            facts["deliveries"] = int(claim[1])
-        facts["text_chars"] = len(decode_member(member).text)
-    for letter in dead_by_reason(settings.queue(worker=False), ""):
-        if letter.redis_key == redis_key:
-            facts |= {"state": "dead", "reason": letter.reason, "died_at": round(letter.died_at, 3)}
-    try:
-        size: Any = client.hstrlen(redis_key, settings.option("embedding_field"))
-    except ResponseError as error:
-        return facts | {"hash": str(error)}
-    right = FLOAT32.itemsize * settings.dimensions
-    facts["hash"] = "a vector" if size == right else "no vector" if not size else f"{size} bytes instead of {right}"
-    if size and facts["state"] == "unknown to the queue":
-        facts["state"] = "written"
+        facts |= _live_facts(client, keys, settings, redis_key, member, now)
+    elif letter is not None:
+        facts |= {"state": "dead", "because": letter.reason, "died_at": round(letter.died_at, 3)}
+        facts |= {"deliveries": letter.deliveries, "text_chars": len(letter.text)}
+    elif facts["hash"] == "a vector":
+        written_at = _written_at(client, keys, redis_key)
+        because = "its vector is in the hash, and nothing newer waits"
+        facts |= {"state": "written", "written_at": written_at, "because": because}
+    else:
+        facts |= {
+            "state": "unknown",
+            "because": "it is neither queued nor dead, and its hash has no vector of this model",
+        }
     return facts
 
 
-def _server_time(client: Any) -> float:
-    seconds, micros = client.time()
-    return float(seconds) + float(micros) / 1e6
+def _live_facts(
+    client: Any, keys: Keys, settings: Settings, redis_key: str, member: bytes, now: float
+) -> dict[str, Any]:
+    pending, lease = client.zscore(keys.pending, member), client.zscore(keys.inflight, member)
+    claim = (client.hget(keys.claims, redis_key) or b"").decode().split()
+    facts: dict[str, Any] = {"text_chars": len(decode_member(member).text)}
+    if len(claim) > 1:
+        facts["deliveries"] = int(claim[1])
+    if lease is not None:
+        facts |= {"state": "in flight", "in_flight_until": round(lease, 3), "lease_ends_in_s": round(lease - now, 1)}
+        facts["because"] = "a worker has claimed it; should that worker die, another takes it when the lease ends"
+        return facts | ({"worker": claim[2].partition(":")[0]} if len(claim) > 2 else {})
+    since = pending if pending is not None else now
+    facts |= {"state": "waiting", "pending_since": round(since, 3), "waiting_s": round(now - since, 1)}
+    pause_ms = client.pttl(keys.pause)
+    if pause_ms != -2:
+        reason = (client.get(keys.pause) or b"").decode("utf-8", "replace")
+        return facts | {"because": f"nobody claims for {max(0, pause_ms) / 1000:.0f} s: {reason}"}
+    due = max(0.0, since + settings.option("flush_interval") - now)
+    size, waiting = settings.option("max_batch_size"), client.zcard(keys.pending)
+    facts["because"] = (
+        f"a drain starts in {due:.0f} s at the latest (flush_interval), or when {size} items wait; {waiting} do. "
+        "Where nobody works the queue, it stays."
+    )
+    return facts
 
 
-def hashes_with_text(settings: Settings, match: str, text_field: str) -> Iterator[tuple[str, str]]:
-    """Keys of hashes that match a pattern, and their texts; others of the queue's own are left out."""
-    client = settings.client(decode_responses=False)
-    own = f"{settings.option('namespace')}:".encode()
-    keys = (key for key in client.scan_iter(match=match, count=LOOK_ITEMS, _type="HASH") if not key.startswith(own))
-    while part := list(islice(keys, LOOK_ITEMS)):
-        pipeline = client.pipeline(transaction=False)
-        for key in part:
-            pipeline.hget(key, text_field)
-        for key, text in zip(part, pipeline.execute(), strict=True):
-            if text:
-                yield key.decode(), text.decode()
-
-
-def enqueue_lacking(
-    settings: Settings, pairs: Pairs, *, everything: bool, max_waiting: int
-) -> Iterator[tuple[int, int]]:
-    """Enqueue pairs whose hash has no vector of the model's length, part by part, while fewer items wait than allowed.
-
-    Args:
-        settings: of the queue.
-        pairs: redis_key and text.
-        everything: also those that have a vector.
-        max_waiting: go on only while fewer items wait.
-
-    Yields:
-        How many of a part were enqueued, and how many there were.
-    """
-    client, keys = settings.client(decode_responses=False), Keys(settings.option("namespace"))
-    right = FLOAT32.itemsize * settings.dimensions
-    source = iter(pairs)
-    nap = threading.Event()
-    queue = settings.queue(worker=False)
+def _hash_facts(client: Any, settings: Settings, redis_key: str) -> dict[str, Any]:
     try:
-        while part := list(islice(source, LOOK_ITEMS)):
-            while queue.pending_count() >= max_waiting:
-                nap.wait(FULL_POLL_SECONDS)
-            lacking = part
-            if not everything:
-                pipeline = client.pipeline(transaction=False)
-                for redis_key, _ in part:
-                    pipeline.hstrlen(redis_key, settings.option("embedding_field"))
-                    pipeline.hget(keys.latest, redis_key)
-                found = pipeline.execute(raise_on_error=False)  # a key of another type becomes a dead letter
-                lacking = [
-                    pair
-                    for pair, size, live in zip(part, found[::2], found[1::2], strict=True)
-                    if size != right and live != encode_member(*pair)
-                ]
-            queue.enqueue_many(lacking)
-            yield len(lacking), len(part)
-    finally:
-        queue.stop()
+        size = client.hstrlen(redis_key, settings.option("embedding_field"))
+    except ResponseError as error:
+        return {"hash": str(error)}
+    right = FLOAT32.itemsize * settings.dimensions
+    return {"hash": "a vector" if size == right else "no vector" if not size else f"{size} bytes instead of {right}"}
+
+
+def _written_at(client: Any, keys: Keys, redis_key: str) -> float | None:
+    """When it was written, as far back as the notices go, which are trimmed; else None."""
+    end = "+"
+    for _ in range(NOTICES // NOTICES_PAGE):
+        entries = client.xrevrange(keys.events, max=end, count=NOTICES_PAGE)
+        for name, fields in entries:
+            if fields.get(b"kind") == b"done" and redis_key in json.loads(fields.get(b"body", b"[]")):
+                return int(name.partition(b"-")[0]) / 1000
+        if len(entries) < NOTICES_PAGE:
+            break
+        end = f"({entries[-1][0].decode()}"
+    return None

@@ -231,6 +231,11 @@ class EmbeddingBatchQueue:
         self.stop()
 
     @property
+    def options(self) -> Options:
+        """The options that it was made with, defaults included; they cannot be changed."""
+        return self._options
+
+    @property
     def closed(self) -> bool:
         """Whether the queue is stopped."""
         return self._closed
@@ -389,7 +394,7 @@ class EmbeddingBatchQueue:
             dead=status.dead,
             oldest_age=status.oldest_age_seconds,
             paused_until=None if status.pause_seconds is None else time.time() + status.pause_seconds,
-            pause_reason=status.pause_reason or None,
+            pause_reason="one call tests the provider" if status.probing else status.pause_reason or None,
             enqueued=process.enqueued,
             embedded=counters.embedded,
             rejected=counters.rejected,
@@ -397,6 +402,7 @@ class EmbeddingBatchQueue:
             calls=caller.calls,
             failed_calls=caller.failed_calls,
             texts_sent=caller.texts_sent,
+            calls_under_way=process.drain.crew.unfinished,
             last_progress=counters.last_progress,
         )
 

@@ -23,6 +23,7 @@ class QueueStats:
         calls: API calls made, those that failed included.
         failed_calls: API calls that failed.
         texts_sent: texts in all calls.
+        calls_under_way: API calls that are not back yet, or whose vectors are being written.
         last_progress: Unix time at which an item was last finished or given back, or None: health is progress.
     """
 
@@ -39,6 +40,7 @@ class QueueStats:
     calls: int
     failed_calls: int
     texts_sent: int
+    calls_under_way: int
     last_progress: float | None
 
 

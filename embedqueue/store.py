@@ -236,6 +236,20 @@ class Store:
         ms, probe = self._call("pause", (), owner, *times, reason, json.dumps(redis_keys))
         return ms / 1000, probe == b"1"
 
+    def hold(self, seconds: float | None, reason: str) -> None:
+        """Somebody wants nothing claimed, for so many seconds or without an end."""
+        reason = reason.removeprefix("probe ") or "paused"  # a probe's pause begins with that word
+        self._back.set(self.keys.pause, reason, px=None if seconds is None else max(1, int(seconds * 1000)))
+
+    def unhold(self) -> bool:
+        """End a pause, unless a call tests the provider just now; returns whether there was one to end."""
+        held: Any = self._back.get(self.keys.pause)
+        if held is None or held.startswith(b"probe "):
+            return False
+        self._back.delete(self.keys.pause)
+        self.tell("wake", "")
+        return True
+
     # -- looking -----------------------------------------------------------------------------------------------
 
     def status(self, unfinished_until: float | None = None) -> Status:

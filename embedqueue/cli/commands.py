@@ -3,153 +3,197 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
-from functools import wraps
+import logging
+import sys
 from typing import Any
 
 import click
-from redis.exceptions import RedisError
 
-from embedqueue.config import Settings, SettingsError, read_environment
-from embedqueue.errors import EmbedQueueError
-from embedqueue.operate import DEFAULT_GRACE_SECONDS, dead_by_reason, describe, describe_dead, explain, run_worker
-from embedqueue.report import QueueStats
+from embedqueue.config import SettingsError
+from embedqueue.examine import examine
+from embedqueue.operate import (
+    DEFAULT_GRACE_SECONDS,
+    describe,
+    explain,
+    lift_pause,
+    run_worker,
+    set_pause,
+    stats_as_json,
+)
+
+from .context import Context, Source, as_json, command, own_settings, settings_options
 
 #: Seconds between two looks of ``top``.
 TOP_SECONDS = 1.0
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
-class Context:
-    """What the commands share.
-
-    Args:
-        redis_url: instead of what the environment says.
-    """
-
-    def __init__(self, redis_url: str | None) -> None:
-        self._redis_url = redis_url
-
-    def settings(self, **overrides: Any) -> Settings:
-        """From the environment, and the options before the command."""
-        settings = read_environment()
-        return replace(
-            settings, redis_url=self._redis_url or settings.redis_url, options={**settings.options, **overrides}
-        )
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--redis", "redis_url", metavar="URL", help="Instead of EMBEDQUEUE_REDIS_URL.")
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="embedqueue")
 @click.pass_context
-def cli(context: click.Context, redis_url: str | None) -> None:
-    """The durable embedding queue. Settings come from EMBEDQUEUE_REDIS_URL, EMBEDQUEUE_PROVIDER and so on."""
-    context.obj = Context(redis_url)
+def cli(context: click.Context, /, **arguments: Any) -> None:
+    """The durable embedding queue.
+
+    Settings come from variables EMBEDQUEUE_REDIS_URL, EMBEDQUEUE_PROVIDER and so on, and from the options below, which
+    win and may stand after the command as well.
+    """
+    context.obj = Context(own_settings(arguments))
 
 
-def command(parent: click.Group, name: str, example: str) -> Callable[[Callable[..., None]], click.Command]:
-    """A command whose help ends with an example, and for which a user's mistake is a sentence, not a traceback."""
-
-    def register(function: Callable[..., None]) -> click.Command:
-        @wraps(function)
-        def run(*args: Any, **kwargs: Any) -> None:
-            try:
-                function(*args, **kwargs)
-            except (SettingsError, EmbedQueueError, RedisError, TimeoutError, OSError, ValueError) as error:
-                raise click.ClickException(str(error) or type(error).__name__) from None
-
-        return parent.command(name, epilog=f"Example: {example}")(click.pass_obj(run))
-
-    return register
+cli.params += settings_options(hidden=False)
 
 
-as_json = click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def _concurrency(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
+    if value is None or value == "auto":
+        return value
+    if not value.isdigit() or int(value) < 1:
+        raise click.BadParameter('give a number, at least 1, or "auto"')
+    return int(value)
 
 
-@command(cli, "worker", "embedqueue worker --concurrency 16")
-@click.option("--concurrency", help='API calls in flight, a number or "auto".')
-@click.option("--burst", is_flag=True, help="End once the queue is empty.")
+def _address(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    if value is None:
+        return None
+    host, _, port = value.rpartition(":")
+    if not port.isdigit() or int(port) > 65535:
+        raise click.BadParameter("give HOST:PORT, such as 127.0.0.1:9100, or :9100 for all addresses")
+    return host.strip("[]"), int(port)
+
+
+@command(cli, "worker", "embedqueue worker --concurrency 16 --health 127.0.0.1:9100")
+@click.option("--concurrency", metavar="COUNT", callback=_concurrency, help='API calls in flight, a number or "auto".')
+@click.option("--burst", is_flag=True, help="End once the queue is empty; with 1 where the provider fails.")
 @click.option(
-    "--grace", type=float, default=DEFAULT_GRACE_SECONDS, show_default=True, help="Seconds for calls at the end."
-)
-def worker(context: Context, concurrency: str | None, burst: bool, grace: float) -> None:
-    """Work the queue until SIGTERM, which lets calls under way finish; a second one ends the process at once."""
-    more = (
-        {} if concurrency is None else {"max_concurrency": int(concurrency) if concurrency.isdigit() else concurrency}
-    )
-    settings = context.settings(**more)
+    "--grace", type=click.FloatRange(0), default=DEFAULT_GRACE_SECONDS, show_default=True, metavar="SECONDS",
+    help="For calls under way at the end; what they do not finish goes back to the queue.",
+)  # fmt: skip
+@click.option("--health", metavar="HOST:PORT", callback=_address, help="Answer at /health and /live there.")
+@click.option(
+    "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False), default="WARNING",
+    show_default=True, help="To standard error. INFO has a line for each call.",
+)  # fmt: skip
+def worker(
+    source: Source,
+    concurrency: int | str | None,
+    burst: bool,
+    grace: float,
+    health: tuple[str, int] | None,
+    log_level: str,
+) -> None:
+    """Work the queue until SIGTERM, which lets calls under way finish; a second one ends the process at once.
+
+    Ends with 0 after SIGTERM, SIGINT or a burst; 1 where it could not work; 2 if used wrongly; by the signal itself
+    (143, 130) after a second one.
+    """
+    options = {} if concurrency is None else {"max_concurrency": concurrency}
+    settings = source.settings(**options)
     missing = settings.check(redis=False)
     if missing:
         raise SettingsError(missing[0])
-    run_worker(settings.queue(worker=True), burst=burst, grace=grace, say=click.echo)
+    logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT)
+    run_worker(
+        lambda more: source.queue(worker=True, observers=[*settings.option("observers"), *more], **options),
+        burst=burst,
+        grace=grace,
+        health=health,
+        say=click.echo,
+    )
 
 
 @command(cli, "stats", "embedqueue stats --json")
 @as_json
-def stats(context: Context, as_json: bool) -> None:
+def stats(source: Source, as_json: bool) -> None:
     """Tell how the queue stands."""
-    found = context.settings().queue(worker=False).stats()
-    click.echo(json.dumps(asdict(found)) if as_json else "\n".join(describe(found)))
+    found = source.look().stats()
+    click.echo(stats_as_json(found) if as_json else "\n".join(describe(found)))
 
 
-@command(cli, "top", "embedqueue top --count 10")
+@command(cli, "top", "embedqueue top --interval 2")
 @click.option("--count", type=click.IntRange(1), help="End after so many looks.")
-def top(context: Context, count: int | None) -> None:
-    """Watch the queue, a line a second, until Ctrl-C."""
-    queue = context.settings().queue(worker=False)
-    click.echo(f"{'waiting':>10} {'change/s':>10} {'in flight':>10} {'dead':>8} {'oldest, s':>10}  state")
-    before: QueueStats | None = None
-    looks = 0
-    while True:
-        now = queue.stats()
-        change = "" if before is None else f"{(now.waiting - before.waiting) / TOP_SECONDS:+.0f}"
-        age = "" if now.oldest_age is None else f"{now.oldest_age:.0f}"
-        state = "working" if now.paused_until is None else f"paused: {now.pause_reason}"
-        click.echo(f"{now.waiting:>10} {change:>10} {now.in_flight:>10} {now.dead:>8} {age:>10}  {state}")
-        before = now
-        looks += 1
-        if looks == count:
-            return
-        time.sleep(TOP_SECONDS)
+@click.option("--interval", type=click.FloatRange(0.1), default=TOP_SECONDS, show_default=True, metavar="SECONDS")
+@click.option("--plain", is_flag=True, help="A line a look, as where the output is no terminal.")
+def top(source: Source, count: int | None, interval: float, plain: bool) -> None:
+    """Watch the queue until Ctrl-C: rates, ages, what is in flight and with whom, errors."""
+    from .live import lines, screen
+
+    try:
+        if plain or not sys.stdout.isatty():
+            lines(source.look(), source.settings(), count, interval)
+        else:
+            screen(source.look(), source.settings(), count, interval)
+    except KeyboardInterrupt:
+        return
 
 
 @command(cli, "flush", "embedqueue flush --wait --timeout 300")
-@click.option("--wait", is_flag=True, help="Return when all that waits now is embedded; works in this process, too.")
-@click.option("--timeout", type=float, default=60.0, show_default=True, help="Seconds to wait.")
-def flush(context: Context, wait: bool, timeout: float) -> None:
+@click.option(
+    "--wait/--no-wait", help="Return when all that waits now is embedded; where there is a key, work as well."
+)
+@click.option("--timeout", type=click.FloatRange(0), default=60.0, show_default=True, metavar="SECONDS")
+def flush(source: Source, wait: bool, timeout: float) -> None:
     """Have all that waits embedded now, by the workers that there are."""
     if not wait:
-        context.settings().queue(worker=False).flush_now()
+        source.look().flush_now()
         click.echo("The workers have been told.")
         return
-    with context.settings().queue(worker=True) as queue:
-        queue.flush(timeout)
+    if source.settings().check(redis=False):  # without a key, a worker of ours would only pause the queue for all
+        source.look().flush(timeout)
+    else:
+        with source.queue(worker=True) as queue:
+            queue.flush(timeout)
     click.echo("Nothing of it waits any more.")
+
+
+@command(cli, "pause", "embedqueue pause --for 600 --reason 'the provider is being changed'")
+@click.option("--for", "seconds", type=click.FloatRange(0.001), metavar="SECONDS", help="Instead of until `resume`.")
+@click.option("--reason", default="paused by hand", show_default=True, help="What `stats` and the others say of it.")
+def pause(source: Source, seconds: float | None, reason: str) -> None:
+    """Have nobody claim anything; items are taken in as ever, and calls under way finish."""
+    set_pause(source.settings(), seconds, reason)
+    click.echo("Nothing is claimed " + ("until it is resumed." if seconds is None else f"for {seconds:g} s."))
+
+
+@command(cli, "resume", "embedqueue resume")
+def resume(source: Source) -> None:
+    """End a pause at once, also that of a provider that failed: one call tests it."""
+    click.echo("The pause is over." if lift_pause(source.settings()) else "There is no pause to end.")
 
 
 @command(cli, "explain", "embedqueue explain doc:17")
 @click.argument("redis_key")
 @as_json
-def explain_(context: Context, redis_key: str, as_json: bool) -> None:
+def explain_(source: Source, redis_key: str, as_json: bool) -> None:
     """Tell where a key's vector is, and why."""
-    found = explain(context.settings(), redis_key)
-    click.echo(json.dumps(found) if as_json else "\n".join(f"{name:<12} {value}" for name, value in found.items()))
+    found = explain(source.settings(), redis_key)
+    click.echo(json.dumps(found) if as_json else "\n".join(f"{name:<16} {value}" for name, value in found.items()))
 
 
 @command(cli, "check", "embedqueue check --no-call")
 @click.option("--call/--no-call", default=True, show_default=True, help="Make one real call to the provider.")
-def check(context: Context, call: bool) -> None:
+@click.option("--strict", is_flag=True, help="A warning is a problem.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell what is well, too.")
+@as_json
+def check(source: Source, call: bool, strict: bool, verbose: bool, as_json: bool) -> None:
     """Tell what is wrong with the settings, Redis, the key or the model, and what to set."""
-    problems = context.settings().check(call=call)
-    for problem in problems:
-        click.echo(problem, err=True)
-    if problems:
+    bad = False
+    for finding in examine(source.settings(), call=call):
+        bad |= finding.level == "problem" or (strict and finding.level == "warning")
+        if as_json:
+            click.echo(json.dumps({"level": finding.level, "about": finding.about, "words": finding.words}))
+        elif verbose or finding.level != "ok":
+            click.echo(f"{finding.level:<8} {finding.about}: {finding.words}", err=finding.level != "ok")
+    if bad:
         raise click.exceptions.Exit(1)
-    click.echo("All is well.")
+    if not as_json:
+        click.echo("All is well.")
 
 
-@cli.command("demo", context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@cli.command(
+    "demo",
+    context_settings={"ignore_unknown_options": True},
+    add_help_option=False,
+    epilog="Example: embedqueue demo",
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def demo(arguments: tuple[str, ...]) -> None:
     """See it work, on a private Redis and an offline model (extra "demo")."""
@@ -158,71 +202,5 @@ def demo(arguments: tuple[str, ...]) -> None:
     raise click.exceptions.Exit(main(arguments))
 
 
-# -- dead letters ----------------------------------------------------------------------------------------------------
-
-
-@cli.group("dead")
-def dead() -> None:
-    """Look at what was given up, put it back, or drop it."""
-
-
-@command(dead, "list", "embedqueue dead list --limit 20")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
-@as_json
-def dead_list(context: Context, limit: int, as_json: bool) -> None:
-    """List dead letters, the latest first."""
-    queue = context.settings().queue(worker=False)
-    if as_json:
-        for letter in queue.dead_letters(limit):
-            click.echo(json.dumps(asdict(letter) | {"member": letter.member.decode("utf-8", "replace")}))
-        return
-    click.echo("\n".join(describe_dead(queue, limit)) or "There are no dead letters.")
-
-
-@command(dead, "show", "embedqueue dead show doc:17")
-@click.argument("redis_key")
-def dead_show(context: Context, redis_key: str) -> None:
-    """Tell everything of one dead letter, its text included."""
-    for letter in dead_by_reason(context.settings().queue(worker=False), ""):
-        if letter.redis_key == redis_key:
-            for name, value in asdict(letter).items():
-                click.echo(f"{name:<12} {value}")
-            return
-    raise click.ClickException(f"{redis_key} is no dead letter")
-
-
-def _chosen(
-    context: Context, keys: tuple[str, ...], reason: str | None, everything: bool
-) -> tuple[Any, list[str | bytes] | None]:
-    if [bool(keys), reason is not None, everything].count(True) != 1:
-        raise click.UsageError("give keys, or --reason, or --all")
-    queue = context.settings().queue(worker=False)
-    if reason is not None:
-        return queue, [letter.redis_key or letter.member for letter in dead_by_reason(queue, reason)]
-    return queue, None if everything else list(keys)
-
-
-def _choice(function: Callable[..., None]) -> Callable[..., None]:
-    function = click.option("--all", "everything", is_flag=True, help="All dead letters.")(function)
-    function = click.option("--reason", help="Those whose reason contains this.")(function)
-    return click.argument("keys", nargs=-1)(function)
-
-
-@command(dead, "retry", "embedqueue dead retry --reason 'too long'")
-@_choice
-def dead_retry(context: Context, keys: tuple[str, ...], reason: str | None, everything: bool) -> None:
-    """Put dead letters back to the end of the queue."""
-    queue, chosen = _chosen(context, keys, reason, everything)
-    click.echo(f"{queue.retry_dead(chosen)} put back")
-
-
-@command(dead, "discard", "embedqueue dead discard doc:17 doc:18")
-@_choice
-def dead_discard(context: Context, keys: tuple[str, ...], reason: str | None, everything: bool) -> None:
-    """Drop dead letters for good."""
-    queue, chosen = _chosen(context, keys, reason, everything)
-    click.echo(f"{queue.discard_dead(chosen)} discarded")
-
-
 # The other commands register themselves.
-from . import fill, vectors  # noqa: E402, F401
+from . import dead, fill, vectors  # noqa: E402, F401

@@ -4,90 +4,154 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
-from embedqueue.operate import DEFAULT_MAX_WAITING, Pairs, enqueue_lacking, hashes_with_text
+from embedqueue.backlog import DEFAULT_MAX_WAITING, Filler, Pairs, hashes_with_text
 
-from .commands import Context, cli, command
+from .commands import cli
+from .context import Source, command
+
+#: Seconds between two lines of progress where there is no terminal.
+LINE_SECONDS = 10.0
+#: Bytes that one field of a CSV file may have; Python's own limit is 128 KiB.
+FIELD_BYTES = 1 << 26
+
+Done = Callable[[], float]
 
 
 @command(cli, "enqueue", "embedqueue enqueue texts.jsonl --resume")
-@click.argument("file", type=click.File("r", encoding="utf-8"))
-@click.option("--resume", is_flag=True, help="Skip what has a vector of the right length, or waits already.")
-@click.option("--max-waiting", type=click.IntRange(1), default=DEFAULT_MAX_WAITING, show_default=True)
-def enqueue(context: Context, file: TextIO, resume: bool, max_waiting: int) -> None:
+@click.argument("file", type=click.File("r", encoding="utf-8-sig"))
+@click.option("--resume", is_flag=True, help="Skip what has a vector of the model's length, or waits already.")
+@click.option("--max-waiting", type=click.IntRange(1), metavar="COUNT", help="Go on only while fewer items wait.")
+def enqueue(source: Source, file: TextIO, resume: bool, max_waiting: int | None) -> None:
     """Enqueue a file ("-" is standard input): JSONL, or CSV with a header, each with redis_key and text."""
-    _fill(context, _pairs(file), _lines(file), everything=not resume, max_waiting=max_waiting)
+    total, position = _size(file)
+    _fill(source, _pairs(file), total, position, everything=not resume, max_waiting=max_waiting)
 
 
 @command(cli, "backfill", "embedqueue backfill --match 'doc:*' --text-field body")
-@click.option("--match", required=True, help="Pattern of the hashes' keys, as SCAN takes it.")
-@click.option("--text-field", required=True, help="Field that holds the text.")
-@click.option("--max-waiting", type=click.IntRange(1), default=DEFAULT_MAX_WAITING, show_default=True)
-def backfill(context: Context, match: str, text_field: str, max_waiting: int) -> None:
+@click.option("--match", required=True, metavar="PATTERN", help="Of the hashes' keys, as SCAN takes it.")
+@click.option("--text-field", required=True, metavar="NAME", help="Field that holds the text.")
+@click.option("--all", "everything", is_flag=True, help="Also hashes that have a vector of the model's length.")
+@click.option(
+    "--max-waiting", type=click.IntRange(1), default=DEFAULT_MAX_WAITING, show_default=True, metavar="COUNT",
+    help="Go on only while fewer items wait.",
+)  # fmt: skip
+def backfill(source: Source, match: str, text_field: str, everything: bool, max_waiting: int) -> None:
     """Enqueue hashes that lack a vector, or have one of another length. May be stopped and started again."""
-    pairs = hashes_with_text(context.settings(), match, text_field)
-    _fill(context, pairs, None, everything=False, max_waiting=max_waiting)
+    pairs = hashes_with_text(source.settings(), match, text_field)
+    _fill(source, pairs, None, lambda: 0.0, everything=everything, max_waiting=max_waiting)
 
 
-class RateColumn(ProgressColumn):
-    """Items a second."""
-
-    def render(self, task: Task) -> Text:
-        """What stands in the bar."""
-        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
-
-
-def _lines(file: TextIO) -> int | None:
-    """About how many items a file holds, where it can be read twice."""
-    if not file.seekable():
-        return None
-    count = sum(1 for _ in file)
-    file.seek(0)
-    return count
+def _size(file: TextIO) -> tuple[int | None, Done]:
+    """Bytes of a file and how many of them are read; None where that cannot be known."""
+    raw = getattr(file, "buffer", None)
+    try:
+        state = os.fstat(file.fileno())
+    except (OSError, AttributeError):
+        return None, lambda: 0.0
+    if raw is None or not stat.S_ISREG(state.st_mode):
+        return None, lambda: 0.0
+    return state.st_size, raw.tell
 
 
-def _fill(context: Context, pairs: Pairs, total: int | None, *, everything: bool, max_waiting: int) -> None:
-    settings = context.settings()
+def _fill(
+    source: Source, pairs: Pairs, total: int | None, position: Done, *, everything: bool, max_waiting: int | None
+) -> None:
     count = seen = 0
-    columns = (BarColumn(), MofNCompleteColumn(), RateColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=total)
-        for taken, looked_at in enqueue_lacking(settings, pairs, everything=everything, max_waiting=max_waiting):
+    with Meter(total) as meter:
+        filler = Filler(
+            source.settings(), source.look(), everything=everything, max_waiting=max_waiting, full=meter.tell_full
+        )
+        for taken, looked_at in filler.fill(pairs):
             count, seen = count + taken, seen + looked_at
-            progress.update(task, completed=seen)
+            meter.show(position(), count, seen)
     click.echo(f"{count} enqueued, {seen - count} left as they are")
+
+
+class Meter:
+    """How far one has come, on standard error: a bar with rate and ETA, or a line now and then without a terminal.
+
+    Args:
+        total: what the position will be at the end, or None if that is not known.
+    """
+
+    def __init__(self, total: int | None) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._console = Console(stderr=True)
+        words = TextColumn("{task.fields[words]}")
+        known = () if total is None else (TaskProgressColumn(), TextColumn("ETA"), TimeRemainingColumn())
+        self._progress = Progress(
+            BarColumn(), words, *known, TimeElapsedColumn(), console=self._console, transient=True
+        )
+        self._task = self._progress.add_task("", total=total, words="")
+        self._began_mono = self._said_mono = time.monotonic()
+
+    def __enter__(self) -> Meter:
+        """Begin."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the terminal as it was."""
+        self._progress.stop()
+
+    def show(self, position: float, count: int, seen: int) -> None:
+        """So many were enqueued of those seen."""
+        now_mono = time.monotonic()
+        words = f"{count:,} enqueued, {seen - count:,} left, {seen / max(now_mono - self._began_mono, 1e-9):,.0f}/s"
+        self._progress.update(self._task, completed=position, words=words)
+        if not self._console.is_terminal and now_mono - self._said_mono >= LINE_SECONDS:
+            self._said_mono = now_mono
+            click.echo(words, err=True)
+
+    def tell_full(self, waiting: int) -> None:
+        """Nothing can be enqueued: say why."""
+        self._console.print(
+            f"{waiting} items wait, so nothing more is enqueued until some are embedded; "
+            "if nobody works the queue: embedqueue worker",
+            highlight=False,
+        )
 
 
 def _pairs(file: TextIO) -> Iterator[tuple[str, str]]:
     """Pairs of a file; what its first character is tells the format."""
-    first = file.readline()
+    lines = iter(file.readline, "")  # not the file's own iterator: with that, nobody can ask for the position
+    first = next(lines, "")
+    if not first:
+        return
     if first.lstrip().startswith("{"):
-        yield from _of_json(first, file)
+        yield from _of_json(first, lines)
         return
     columns = next(csv.reader([first]), [])
     if not {"redis_key", "text"} <= set(columns):
         raise ValueError("the file is neither JSONL nor CSV with the columns redis_key and text")
-    for number, row in enumerate(csv.DictReader(file, columns), 2):
-        yield _pair(row, number)
+    csv.field_size_limit(FIELD_BYTES)
+    reader = csv.DictReader(lines, columns)
+    try:
+        for row in reader:
+            yield _pair(row, reader.line_num + 1)
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num + 1} is no CSV: {error}") from None
 
 
-def _of_json(first: str, file: TextIO) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate((line for part in ([first], file) for line in part), 1):
+def _of_json(first: str, lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate((line for part in ([first], lines) for line in part), 1):
         if line.strip():
             try:
                 row = json.loads(line)

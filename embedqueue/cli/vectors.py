@@ -7,13 +7,18 @@ from typing import Any
 
 import click
 import numpy as np
+from redis.exceptions import ResponseError
 
+from embedqueue.config import Settings
 from embedqueue.vectors import FLOAT32
 
-from .commands import Context, as_json, cli, command
+from .commands import cli
+from .context import Source, as_json, command
 
 DEFAULT_INDEX = "embeddings"
 index_name = click.option("--name", default=DEFAULT_INDEX, show_default=True, help="Of the index.")
+#: What FT.INFO tells that a user wants to know.
+FACTS = ("index_name", "num_docs", "hash_indexing_failures", "percent_indexed", "attributes")
 
 
 @cli.group("index")
@@ -26,43 +31,74 @@ def index() -> None:
 @click.option("--metric", type=click.Choice(["COSINE", "L2", "IP"]), default="COSINE", show_default=True)
 @click.option("--algorithm", type=click.Choice(["HNSW", "FLAT"]), default="HNSW", show_default=True)
 @index_name
-def create(context: Context, prefix: str, metric: str, algorithm: str, name: str) -> None:
+def create(source: Source, prefix: str, metric: str, algorithm: str, name: str) -> None:
     """Create it, with the dimensions of the model."""
-    settings = context.settings()
+    settings = source.settings()
     kind = ["VECTOR", algorithm, 6, "TYPE", "FLOAT32", "DIM", settings.dimensions, "DISTANCE_METRIC", metric]
     schema = [settings.option("embedding_field"), *kind]
-    client: Any = settings.client()  # redis-py has its search classes in other places from version to version
-    client.execute_command("FT.CREATE", name, "ON", "HASH", "PREFIX", 1, prefix, "SCHEMA", *schema)
+    # redis-py has its search classes in other places from version to version
+    _run(settings, "FT.CREATE", name, "ON", "HASH", "PREFIX", 1, prefix, "SCHEMA", *schema)
     click.echo(f"Index {name} over {prefix}*, {settings.dimensions} dimensions, {metric}.")
 
 
-@command(index, "info", "embedqueue index info")
-@index_name
-def info(context: Context, name: str) -> None:
-    """Tell what the index holds."""
-    client: Any = context.settings().client(decode_responses=True)
-    reply = client.execute_command("FT.INFO", name)
-    facts = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=False))
-    for fact in ("index_name", "num_docs", "hash_indexing_failures", "percent_indexed", "attributes"):
-        click.echo(f"{fact:<24} {facts.get(fact)}")
-
-
-@command(cli, "search", "embedqueue search 'how to cancel an order' --count 3")
-@click.argument("words")
-@click.option("--count", type=click.IntRange(1), default=10, show_default=True)
+@command(index, "info", "embedqueue index info --json")
 @index_name
 @as_json
-def search(context: Context, words: str, count: int, name: str, as_json: bool) -> None:
+def info(source: Source, name: str, as_json: bool) -> None:
+    """Tell what the index holds."""
+    reply = _plain(_run(source.settings(), "FT.INFO", name))
+    facts = dict(zip(reply[::2], reply[1::2], strict=False))
+    found = {fact: facts.get(fact) for fact in FACTS}
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for fact, value in found.items():
+        click.echo(f"{fact:<24} {value}")
+
+
+@command(cli, "search", "embedqueue search 'how to cancel an order' --count 3 --show text")
+@click.argument("words")
+@click.option("--count", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--show", metavar="FIELD", help="A field of the hashes to print with them.")
+@index_name
+@as_json
+def search(source: Source, words: str, count: int, show: str | None, name: str, as_json: bool) -> None:
     """Find the keys whose texts are nearest in meaning, with their distances."""
-    settings = context.settings()
+    settings = source.settings()
+    if not words.strip():
+        raise click.UsageError("there are no words to search for")
     vector = np.asarray(settings.embedder().embed_batch([words], settings.model), dtype=FLOAT32)[0]
     query = f"*=>[KNN {count} @{settings.option('embedding_field')} $vector AS distance]"
-    options = ["PARAMS", "2", "vector", vector.tobytes(), "SORTBY", "distance", "RETURN", "1", "distance"]
-    client: Any = settings.client(protocol=2)
-    reply = client.execute_command("FT.SEARCH", name, query, *options, "LIMIT", "0", str(count), "DIALECT", "2")
-    for key, fields in zip(reply[1::2], reply[2::2], strict=True):
-        distance = float(fields[1])
+    fields = ["distance", *([show] if show else [])]
+    options = ["PARAMS", "2", "vector", vector.tobytes(), "SORTBY", "distance", "RETURN", str(len(fields)), *fields]
+    reply = _run(settings, "FT.SEARCH", name, query, *options, "LIMIT", "0", str(count), "DIALECT", "2")
+    for key, values in zip(_plain(reply[1::2]), _plain(reply[2::2]), strict=True):
+        found = dict(zip(values[::2], values[1::2], strict=True))
+        distance, shown = float(found["distance"]), found.get(show or "", "")
         if as_json:
-            click.echo(json.dumps({"redis_key": key.decode("utf-8", "replace"), "distance": distance}))
+            more = {show: shown} if show else {}
+            click.echo(json.dumps({"redis_key": key, "distance": distance, **more}))
         else:
-            click.echo(f"{distance:.4f}  {key.decode('utf-8', 'replace')}")
+            click.echo(f"{distance:.4f}  {key}" + (f"  {shown}" if show else ""))
+
+
+def _run(settings: Settings, *command: Any) -> Any:
+    """A command of the search module, with RESP2's flat lists for an answer.
+
+    Raises:
+        click.ClickException: there is no such module, or no such index.
+    """
+    client: Any = settings.client(protocol=2, decode_responses=False)
+    try:
+        return client.execute_command(*command)
+    except ResponseError as error:
+        if "unknown command" in str(error):
+            raise click.ClickException("this Redis cannot search by vector: take Redis 8, or Redis Stack") from None
+        raise click.ClickException(str(error)) from None
+
+
+def _plain(reply: Any) -> Any:
+    """An answer with text for bytes; a field that is none is shown as well as it can be."""
+    if isinstance(reply, list):
+        return [_plain(part) for part in reply]
+    return reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply

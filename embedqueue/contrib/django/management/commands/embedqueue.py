@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -16,7 +15,7 @@ from embedqueue.contrib.django.access import queues
 from embedqueue.contrib.django.backfill import DEFAULT_MAX_WAITING, backfill
 from embedqueue.contrib.queues import DEFAULT
 from embedqueue.errors import EmbedQueueError
-from embedqueue.operate import DEFAULT_GRACE_SECONDS, describe, describe_dead, run_worker
+from embedqueue.operate import DEFAULT_GRACE_SECONDS, dead_letters, describe, describe_dead, run_worker, stats_as_json
 
 
 class Command(BaseCommand):
@@ -81,12 +80,17 @@ class Command(BaseCommand):
         missing = queues.settings(name).check(redis=False)
         if missing:
             raise CommandError(missing[0])
-        queue = queues.idle(name, worker=True)
-        run_worker(queue, burst=options["burst"], grace=options["grace"], say=self.stdout.write)
+        own = queues.settings(name).option("observers")
+        run_worker(
+            lambda more: queues.idle(name, worker=True, observers=[*own, *more]),
+            burst=options["burst"],
+            grace=options["grace"],
+            say=self.stdout.write,
+        )
 
     def _stats(self, name: str, options: dict[str, Any]) -> None:
         stats = queues.look(name).stats()
-        self.stdout.write(json.dumps(asdict(stats)) if options["json"] else "\n".join(describe(stats)))
+        self.stdout.write(stats_as_json(stats) if options["json"] else "\n".join(describe(stats)))
 
     def _flush(self, name: str, options: dict[str, Any]) -> None:
         with queues.idle(name, worker=True) as queue:
@@ -107,7 +111,7 @@ class Command(BaseCommand):
         self.stdout.write(f"{count} enqueued")
 
     def _dead_list(self, name: str, options: dict[str, Any]) -> None:
-        lines = list(describe_dead(queues.look(name), options["limit"]))
+        lines = list(describe_dead(islice(dead_letters(queues.look(name)), options["limit"])))
         self.stdout.write("\n".join(lines) or "There are no dead letters.")
 
     def _dead_retry(self, name: str, options: dict[str, Any]) -> None:

@@ -1,0 +1,145 @@
+"""What the commands share: where settings come from, and how a user's mistake becomes a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import wraps
+from typing import Any, Protocol
+
+import click
+from redis.exceptions import RedisError
+
+from embedqueue.checkup import explain_redis
+from embedqueue.config import Settings, SettingsError, read_environment
+from embedqueue.errors import EmbedQueueError
+from embedqueue.queue import EmbeddingBatchQueue
+
+#: Ended by Ctrl-C, as shells count it.
+INTERRUPTED = 130
+
+
+class Source(Protocol):
+    """Where a command finds its queue. ``flask embedqueue`` has another one than ``embedqueue``."""
+
+    def settings(self, **options: Any) -> Settings:
+        """The settings, with options of the queue that differ from them."""
+
+    def queue(self, **options: Any) -> EmbeddingBatchQueue:
+        """A queue that is not started."""
+
+    def look(self) -> EmbeddingBatchQueue:
+        """A queue that only looks and enqueues; no worker of its own is ever started."""
+
+
+class Context:
+    """Settings from the environment, and the command's options before them.
+
+    Args:
+        own: settings by their names without a prefix.
+    """
+
+    def __init__(self, own: Mapping[str, str]) -> None:
+        self._own = dict(own)
+
+    def with_(self, own: Mapping[str, str]) -> Context:
+        """The same, with more settings that win."""
+        return Context(self._own | dict(own))
+
+    def settings(self, **options: Any) -> Settings:
+        """See :class:`Source`."""
+        settings = read_environment(own=self._own)
+        return replace(settings, options={**settings.options, **options})
+
+    def queue(self, **options: Any) -> EmbeddingBatchQueue:
+        """See :class:`Source`."""
+        return self.settings().queue(**options)
+
+    def look(self) -> EmbeddingBatchQueue:
+        """See :class:`Source`."""
+        return self.queue(worker=False)
+
+
+_SETTINGS = {
+    "REDIS_URL": ("--redis", "URL", "redis://HOST:PORT/0, rediss://... or unix:///PATH"),
+    "PROVIDER": ("--provider", "NAME", "gemini, openrouter, openai (and all that speak its format) or local"),
+    "API_KEY": ("--api-key", "KEY", "others on this machine can see it; the environment is the better place"),
+    "BASE_URL": ("--base-url", "URL", "where the provider stands"),
+    "MODEL": ("--model", "NAME", "the model's name"),
+    "DIMENSIONS": ("--dimensions", "COUNT", "length of the vectors"),
+    "NAMESPACE": ("--namespace", "NAME", "prefix of the queue's keys"),
+}
+
+
+def settings_options(*, hidden: bool) -> list[click.Option]:
+    """An option for each setting of the environment, and ``--set`` for all others."""
+    options = [
+        click.Option([flag, f"own_{name.lower()}"], metavar=metavar, hidden=hidden, help=f"{words} [EMBEDQUEUE_{name}]")
+        for name, (flag, metavar, words) in _SETTINGS.items()
+    ]
+    words = "any other setting, such as flush_interval=5, for EMBEDQUEUE_FLUSH_INTERVAL; may be given again"
+    return [
+        *options,
+        click.Option(["--set", "own_more"], metavar="NAME=VALUE", multiple=True, hidden=hidden, help=words),
+    ]
+
+
+def own_settings(arguments: dict[str, Any]) -> dict[str, str]:
+    """Take the settings out of a command's arguments.
+
+    Raises:
+        click.UsageError: a ``--set`` without a name or a value.
+    """
+    found = {name: arguments.pop(f"own_{name.lower()}", None) for name in _SETTINGS}
+    for pair in arguments.pop("own_more", ()):
+        name, sign, value = pair.partition("=")
+        if not sign or not name:
+            raise click.UsageError(f"--set takes NAME=VALUE, not {pair!r}")
+        found[name.strip().upper().replace("-", "_")] = value
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def guarded(source: Source, function: Callable[[], None]) -> None:
+    """Run a command; a user's mistake is a sentence, not a traceback.
+
+    Raises:
+        click.ClickException: with the sentence.
+        click.exceptions.Exit: interrupted.
+    """
+    try:
+        function()
+    except RedisError as error:
+        raise click.ClickException(explain_redis(source.settings(), error)) from None
+    except BrokenPipeError:
+        raise  # of "| head"; click ends quietly
+    except (SettingsError, EmbedQueueError, TimeoutError, OSError, ValueError) as error:
+        raise click.ClickException(str(error) or type(error).__name__) from None
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def command(parent: click.Group, name: str, example: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a command of a function that gets a :class:`Source` and its own arguments.
+
+    Args:
+        parent: the group that it belongs to.
+        name: of the command.
+        example: stands at the end of its help.
+    """
+
+    def register(function: Callable[..., None]) -> click.Command:
+        @wraps(function)
+        def run(source: Source, **arguments: Any) -> None:
+            own = own_settings(arguments)
+            if own and isinstance(source, Context):
+                source = source.with_(own)
+            guarded(source, lambda: function(source, **arguments))
+
+        made = parent.command(name, epilog=f"Example: {example}")(click.pass_obj(run))
+        made.params += settings_options(hidden=True)  # before the command or after it: both are right
+        return made
+
+    return register
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="For scripts.")

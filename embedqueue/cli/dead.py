@@ -1,0 +1,87 @@
+"""Dead letters: look at them, put them back, drop them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from itertools import islice
+
+import click
+
+from embedqueue.operate import dead_as_json, dead_letter_of, dead_letters, describe_dead
+from embedqueue.queue import EmbeddingBatchQueue
+
+from .commands import cli
+from .context import Source, as_json, command
+
+
+@cli.group("dead")
+def dead() -> None:
+    """Look at what was given up, put it back, or drop it."""
+
+
+@command(dead, "list", "embedqueue dead list --limit 20 --reason 'too long'")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--reason", help="Those whose reason contains this.")
+@as_json
+def dead_list(source: Source, limit: int, reason: str | None, as_json: bool) -> None:
+    """List dead letters, the latest first."""
+    letters = islice(dead_letters(source.look(), reason), limit)
+    if as_json:
+        for letter in letters:
+            click.echo(dead_as_json(letter))
+        return
+    click.echo("\n".join(describe_dead(letters)) or "There are no dead letters.")
+
+
+@command(dead, "show", "embedqueue dead show doc:17")
+@click.argument("redis_key")
+@as_json
+def dead_show(source: Source, redis_key: str, as_json: bool) -> None:
+    """Tell everything of one dead letter, its text included."""
+    letter = dead_letter_of(source.settings(), redis_key)
+    if letter is None:
+        raise click.ClickException(f"{redis_key} is no dead letter")
+    if as_json:
+        click.echo(dead_as_json(letter))
+        return
+    for name, value in asdict(letter).items():
+        click.echo(f"{name:<12} {value}")
+
+
+def _chosen(
+    source: Source, keys: tuple[str, ...], reason: str | None, everything: bool
+) -> tuple[EmbeddingBatchQueue, list[str | bytes] | None]:
+    if [bool(keys), reason is not None, everything].count(True) != 1:
+        raise click.UsageError("give keys, or --reason, or --all")
+    queue = source.look()
+    if reason is not None:
+        return queue, [letter.redis_key or letter.member for letter in dead_letters(queue, reason)]
+    return queue, None if everything else list(keys)
+
+
+def _choice(function: Callable[..., None]) -> Callable[..., None]:
+    function = click.option("--all", "everything", is_flag=True, help="All dead letters.")(function)
+    function = click.option("--reason", help="Those whose reason contains this.")(function)
+    return click.argument("keys", nargs=-1)(function)
+
+
+@command(dead, "retry", "embedqueue dead retry --reason 'too long'")
+@_choice
+def dead_retry(source: Source, keys: tuple[str, ...], reason: str | None, everything: bool) -> None:
+    """Put dead letters back to the end of the queue."""
+    queue, chosen = _chosen(source, keys, reason, everything)
+    click.echo(f"{queue.retry_dead(chosen)} put back")
+
+
+@command(dead, "discard", "embedqueue dead discard doc:17 doc:18")
+@_choice
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def dead_discard(source: Source, keys: tuple[str, ...], reason: str | None, everything: bool, yes: bool) -> None:
+    """Drop dead letters for good."""
+    queue, chosen = _chosen(source, keys, reason, everything)
+    if not keys and not yes and sys.stdin.isatty():
+        count = queue.stats().dead if chosen is None else len(chosen)
+        click.confirm(f"Drop {count} dead letters for good?", abort=True)
+    click.echo(f"{queue.discard_dead(chosen)} discarded")

@@ -1,0 +1,54 @@
+"""Runs commands in this process, and the worker in one of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("click", reason='the command line is in the extra "embedqueue[cli]"')
+
+from click.testing import CliRunner
+
+from embedqueue.cli import cli
+
+
+@pytest.fixture
+def run(env, monkeypatch):
+    """Runs a command; gives its output, or fails where it should not have failed."""
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str, code: int = 0, text: str | None = None) -> str:
+        result = CliRunner().invoke(cli, arguments, input=text)
+        assert result.exit_code == code, result.output
+        assert "Traceback" not in result.output
+        return result.output
+
+    return run
+
+
+@pytest.fixture
+def worker(env) -> Iterator[Any]:
+    """Starts ``embedqueue worker`` and hands it over once it is at work; it is dead at the end."""
+    started: list[subprocess.Popen] = []
+
+    def start(*arguments: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "embedqueue", "worker", *arguments],
+            env={"PATH": "", **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert "at work" in process.stdout.readline()
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

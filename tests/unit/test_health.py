@@ -1,0 +1,70 @@
+"""Health is progress: what is told of a worker, and how it is asked."""
+
+from __future__ import annotations
+
+import http.client
+
+import pytest
+
+from embedqueue.health import HealthServer, verdict
+from embedqueue.report import QueueStats
+
+RULES = {"flush_interval": 60.0, "max_batch_size": 50, "stall_seconds": 120.0}
+
+
+def stats(**differences) -> QueueStats:
+    """How a queue stands that has nothing to do, but for some things."""
+    zero = dict.fromkeys(QueueStats.__annotations__, 0)
+    nothing = dict.fromkeys(("oldest_age", "paused_until", "pause_reason", "last_progress"))
+    return QueueStats(**{**zero, **nothing, **differences})
+
+
+@pytest.mark.parametrize(
+    ("differences", "quiet_seconds", "well", "word"),
+    [
+        ({}, 1e6, True, "nothing is due"),
+        ({"waiting": 3, "oldest_age": 10}, 1e6, True, "nothing is due"),
+        ({"waiting": 3, "oldest_age": 61}, 5, True, "5 s ago"),
+        ({"waiting": 3, "oldest_age": 61}, 121, False, "3 items are due"),
+        ({"waiting": 50, "oldest_age": 1}, 121, False, "50 items are due"),
+        ({"calls_under_way": 2}, 119, True, "119 s ago"),
+        ({"calls_under_way": 2}, 121, False, "2 calls are under way"),
+        ({"paused_until": 1.0, "pause_reason": "no credit"}, 0, False, "no credit"),
+    ],
+)
+def test_verdict(differences, quiet_seconds, well, word):
+    """A worker with nothing due is well however quiet it is; one with something due is not."""
+    found, sentence = verdict(stats(**differences), quiet_seconds=quiet_seconds, **RULES)
+    assert found is well
+    assert word in sentence
+
+
+def ask(address: str, path: str, method: str = "GET") -> tuple[int, str]:
+    host, _, port = address.rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    connection.request(method, path)
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    connection.close()
+    return answer.status, body
+
+
+def test_the_endpoint():
+    """200 or 503 with a sentence; alive whatever the provider does; nothing else is there."""
+    answers = [(True, "fine"), (False, "nothing comes back")]
+    with HealthServer(("127.0.0.1", 0)) as server:
+        server.serve(lambda: answers.pop(0))
+        assert ask(server.address, "/health") == (200, "fine\n")
+        assert ask(server.address, "/health?verbose") == (503, "nothing comes back\n")
+        assert ask(server.address, "/live") == (200, "alive\n")
+        assert ask(server.address, "/etc/passwd")[0] == 404
+        assert ask(server.address, "/live", "HEAD") == (200, "")
+        assert ask(server.address, "/live", "POST")[0] == 501
+    with pytest.raises(OSError):
+        ask(server.address, "/live")
+
+
+def test_an_address_that_is_taken_is_told_at_once():
+    """Before anything is claimed."""
+    with HealthServer(("127.0.0.1", 0)) as first, pytest.raises(OSError, match="in use"):
+        HealthServer(("127.0.0.1", int(first.address.rpartition(":")[2])))
