@@ -26,14 +26,19 @@ class Producer(BaseProducer):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._redis = redis.Redis(port=settings.redis_port, db=settings.db)
+        self._key = f"{settings.options.get('namespace', 'limit')}:pending"
 
     def enqueue(self, redis_key: str, text: str) -> None:
-        self._redis.zadd("limit:pending", {_encode({"redis_key": redis_key, "text": text}): time.time()})
+        self._redis.zadd(self._key, {_encode({"redis_key": redis_key, "text": text}): time.time()})
 
     def fill(self, pairs: Pairs) -> None:
         pipeline = self._redis.pipeline(transaction=False)
         now = time.time()
         for at in range(0, len(pairs), 1000):
             members = {_encode({"redis_key": key, "text": text}): now for key, text in pairs[at : at + 1000]}
-            pipeline.zadd("limit:pending", members)
+            pipeline.zadd(self._key, members)
         pipeline.execute()
+
+    def withdraw(self, prefix: str, count: int, first: int) -> None:
+        """Take out again what was put in last."""
+        self._redis.zremrangebyrank(self._key, -count, -1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -19,6 +19,7 @@ from benchmarks.children import Producer, Worker
 from benchmarks.figures import Answer, Row, ratio_target, target
 
 TITLE = "Growth of the backlog"
+LIMIT = "zadd"
 DIMENSIONS = 768
 MEMORY_UNIT = "times the raw ZSET's memory"
 #: Free memory that a million of long texts needs: two copies of each, and room.
@@ -28,17 +29,15 @@ _STEP_ITEMS = 5_000
 
 
 @dataclass
-class _Queue:
-    """A backlog of one depth."""
+class _Backlog:
+    """What waits, in one depth."""
 
     chars: int
     depth: int
     producer: Producer
-    worker: Worker
     prefix: str
     namespace: str
-    enqueued: int = 0
-    drained: int = 0
+    enqueued: int = field(default=0, kw_only=True)
 
     @property
     def step(self) -> int:
@@ -53,6 +52,24 @@ class _Queue:
             seconds += self.producer.fill_many(self.prefix, part, self.enqueued, self.chars)
             self.enqueued += part
         return seconds
+
+    def put(self, *, keep: bool) -> float:
+        """The rate of enqueuing, taken thrice and withdrawn again, but for the last time where it is kept."""
+        seconds = []
+        for kept in (False, False, keep):
+            seconds.append(self.fill(self.step))
+            if not kept:
+                self.enqueued -= self.step
+                self.producer.withdraw(self.prefix, self.step, self.enqueued)
+        return self.step / median(seconds)
+
+
+@dataclass
+class _Queue(_Backlog):
+    """A backlog that is drained as well."""
+
+    worker: Worker
+    drained: int = field(default=0, kw_only=True)
 
 
 def run(bench: Bench) -> Answer:
@@ -78,35 +95,50 @@ def run(bench: Bench) -> Answer:
 
 
 def _find(answer: Answer, unit: str, chars: int, depth: int) -> Row | None:
-    at = {"chars": chars, "depth": depth}
-    return next((row for row in answer.rows if row.unit == unit and row.at == at), None)
+    found = ("embedqueue", unit, {"chars": chars, "depth": depth})
+    return next((row for row in answer.rows if (row.contender, row.unit, row.at) == found), None)
 
 
 def _measure(bench: Bench, chars: int, depths: tuple[int, ...]) -> list[Row]:
     bench.world.api.control(latency=0.0)
     with contextlib.ExitStack() as stack:
         queues = {depth: _make(bench, stack, chars, depth) for depth in depths}
+        limits = {depth: _make_limit(bench, stack, chars, depth) for depth in depths}
         advance = bench.step(f"{TITLE}: filling, {chars} characters", len(depths))
         rows = []
         for queue in queues.values():
             queue.worker.freeze()
             queue.fill(queue.depth)
+            limits[queue.depth].fill(queue.depth)
             rows.append(_memory(bench, queue))
             advance()
         time.sleep(1)
         cells = bench.cells(["embedqueue"], chars=(chars,), depth=depths)
-        puts: dict[Cell, list[float]] = {cell: [] for cell in cells}
+        puts: dict[Cell, list[float]] = {cell: [] for name in (LIMIT, "embedqueue") for cell in _named(name, cells)}
 
         def measure(cell: Cell, _: int) -> Measured:
             queue = queues[cell.situation["depth"]]
-            puts[cell].append(_put(queue))
+            puts[cell].append(queue.put(keep=True))
+            puts[replace(cell, contender=LIMIT)].append(limits[queue.depth].put(keep=False))
             return _drain(bench, queue)
 
         drained = bench.interleave(f"{TITLE}, {chars} characters", "drained/s", cells, measure)
         rows += [Row(cell.contender, cell.situation, "enqueued/s", values) for cell, values in puts.items()]
         rows += drained
-        bench.empty("embedqueue")
+        for name in ("embedqueue", LIMIT):
+            bench.empty(name)
     return rows
+
+
+def _named(name: str, cells: list[Cell]) -> list[Cell]:
+    return [replace(cell, contender=name) for cell in cells]
+
+
+def _make_limit(bench: Bench, stack: contextlib.ExitStack, chars: int, depth: int) -> _Backlog:
+    namespace = f"grow{chars}-{depth}"
+    producer = Producer(LIMIT, bench.world.settings(LIMIT, DIMENSIONS, options={"namespace": namespace}))
+    stack.callback(producer.close)
+    return _Backlog(chars, depth, producer, f"{namespace}-doc:", namespace)
 
 
 def _make(bench: Bench, stack: contextlib.ExitStack, chars: int, depth: int) -> _Queue:
@@ -118,22 +150,11 @@ def _make(bench: Bench, stack: contextlib.ExitStack, chars: int, depth: int) -> 
     stack.callback(producer.close)
     worker = Worker("embedqueue", settings)
     stack.callback(worker.kill)
-    queue = _Queue(chars, depth, producer, worker, f"{namespace}-doc:", namespace)
+    queue = _Queue(chars, depth, producer, f"{namespace}-doc:", namespace, worker)
     queue.fill(1)  # a first item proves that the worker is awake, before it is frozen
     queue.producer.flush()
     queue.drained = bench.world.wait("embedqueue", queue.prefix, 1, timeout=60)
     return queue
-
-
-def _put(queue: _Queue) -> float:
-    """The rate of enqueuing, taken thrice; the first two thirds are withdrawn again, so that the depth stays."""
-    seconds = []
-    for again in (True, True, False):
-        seconds.append(queue.fill(queue.step))
-        if again:
-            queue.enqueued -= queue.step
-            queue.producer.withdraw(queue.prefix, queue.step, queue.enqueued)
-    return queue.step / median(seconds)
 
 
 def _drain(bench: Bench, queue: _Queue) -> Measured:
