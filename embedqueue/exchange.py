@@ -23,6 +23,8 @@ SCRIPTS: Final = (
     "enqueue", "claim", "complete", "release", "extend", "reject",
     "pause", "status", "look", "retry_dead", "discard_dead", "take_cached", "add_history",
 )  # fmt: skip
+#: Those of them that share what stands in ``prelude_claims.lua``.
+OF_CLAIMS: Final = ("claim", "complete", "release", "extend", "reject", "status")
 
 #: Seconds for one command of the worker where the user's client names no time limit: it must not hang for ever.
 BACKGROUND_TIMEOUT_SECONDS = 10.0
@@ -57,9 +59,10 @@ class Keys:
 
 @cache
 def script_text(name: str) -> str:
-    """The Lua of one move, with what all of them begin with."""
+    """The Lua of one move, with what it shares with others."""
     folder = resources.files(__package__) / "scripts"
-    return (folder / "prelude.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
+    parts = ("prelude", "prelude_claims", name) if name in OF_CLAIMS else ("prelude", name)
+    return "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
 
 
 def private_client(client: redis.Redis, **overrides: Any) -> redis.Redis:
