@@ -36,6 +36,8 @@ from .waiters import EmbeddingFuture
 STOP_GRACE_SECONDS = 1.0
 #: Seconds between looks at Redis by a flush, at most; each call that is back makes it look as well.
 FLUSH_POLL_SECONDS = 0.25
+#: A server time after all others.
+ALL_TIMES = 1e15
 #: Seconds after which a flush asks again for what nobody has claimed.
 FLUSH_ASK_SECONDS = 1.0
 
@@ -347,7 +349,7 @@ class EmbeddingBatchQueue:
         deadline_mono = NEVER if timeout is None else time.monotonic() + timeout
         process = self._ready()
         futures = process.waiters.futures()
-        until = process.store.status().now
+        until = process.store.status(ALL_TIMES).newest
         self.flush_now()
         asked_mono = time.monotonic()
         while True:

@@ -52,7 +52,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How things stand in Redis; times as in :class:`Claim`, ``now`` by the server's clock."""
+    """How things stand in Redis; times as in :class:`Claim`, ``now`` and ``newest`` by the server's clock."""
 
     now: float
     waiting: int
@@ -64,6 +64,7 @@ class Status:
     pause_reason: str
     failing: bool
     unfinished: int
+    newest: float
 
     @property
     def probing(self) -> bool:
@@ -253,7 +254,12 @@ class Store:
     # -- looking -----------------------------------------------------------------------------------------------
 
     def status(self, unfinished_until: float | None = None) -> Status:
-        """How things stand; ``unfinished`` counts what was enqueued until then (server time) and is not finished."""
+        """How things stand.
+
+        Args:
+            unfinished_until: server time: ``unfinished`` counts what was enqueued until then and is not finished, and all
+                of that was enqueued until ``newest``, which lies in the future where the clock was set back.
+        """
         reply = self._call("status", (), "" if unfinished_until is None else f"{unfinished_until:.6f}")
         now = float(reply[0])
         return Status(
@@ -267,6 +273,7 @@ class Store:
             pause_reason=reply[7].decode("utf-8", "replace"),
             failing=reply[8] == b"1",
             unfinished=reply[9],
+            newest=float(reply[10]),
         )
 
     def look(self, redis_keys: Sequence[str], field: str) -> list[tuple[str, bytes]]:

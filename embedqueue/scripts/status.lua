@@ -2,16 +2,19 @@
 --
 -- ARGV[1] a time, or "": also count what was enqueued until then and is not finished
 -- Answer: {now, waiting, in flight, dead, oldest score or "", next lease end or "", pause in ms or -2, its reason,
---   "1" while the provider has not yet answered again, unfinished}
+--   "1" while the provider has not yet answered again, unfinished, a time until which all of those were enqueued}
+-- The last is not now where the clock was set back: then some come from the future.
 
-local unfinished = 0
+local unfinished, newest = 0, now
 if ARGV[1] ~= "" then
   unfinished = redis.call("ZCOUNT", PENDING, "-inf", ARGV[1])
+  newest = math.max(now, redis.call("ZREVRANGE", PENDING, 0, 0, "WITHSCORES")[2] or 0)
   for _, member in ipairs(redis.call("ZRANGE", INFLIGHT, 0, -1)) do
     local key = key_of(member)
     local score = parse(key and redis.call("HGET", CLAIMS, key))
     if score and tonumber(score) <= tonumber(ARGV[1]) then
       unfinished = unfinished + 1
+      newest = math.max(newest, score)
     end
   end
 end
@@ -26,5 +29,5 @@ end
 local reason = pause_ms ~= -2 and redis.call("GET", PAUSE) or ""
 return {
   stamp(now), waiting, in_flight, redis.call("ZCARD", DEAD), oldest, lease_end, pause_ms, reason,
-  tostring(redis.call("EXISTS", LEVEL)), unfinished,
+  tostring(redis.call("EXISTS", LEVEL)), unfinished, stamp(newest + 0.000001),
 }

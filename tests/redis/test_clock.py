@@ -89,3 +89,22 @@ def test_what_a_dead_worker_was_to_put_into_the_cache_is_embedded_by_another(red
     _set_back(redis_client)
     assert store.take_cached(["digest"], "other:1/0.200:", 10.0) == [b""]
     assert store.take_cached(["digest"], "third:1/0.200:", 10.0) == [b"busy"]
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["waiting", "in flight"])
+def test_a_flush_waits_for_items_from_before_the_step_as_well(redis_client, make_queue, embedder, held):
+    queue = make_queue(redis_client, flush_on_wait=False)
+    embedder.hold()
+    queue.enqueue("doc:1", "text")
+    if held:
+        queue.flush_now()
+        embedder.wait_for_calls(1)
+        score, rest = redis_client.hget("embed_queue:claims", "doc:1").decode().split(" ", 1)
+        redis_client.hset("embed_queue:claims", "doc:1", f"{float(score) + HOUR_SECONDS:.6f} {rest}")
+    else:
+        redis_client.zincrby("embed_queue:pending", HOUR_SECONDS, *redis_client.zrange("embed_queue:pending", 0, 0))
+    with pytest.raises(TimeoutError):
+        queue.flush(0.2)
+    embedder.release()
+    queue.flush(PATIENCE_SECONDS)
+    assert redis_client.hget("doc:1", "embedding") == stored("text")
