@@ -14,11 +14,13 @@ import redis
 from tests.provider import Call, vector_of
 from tests.torture.actor import DIMENSIONS, PROCESS_HEADER, digest, text_of
 
-#: What a queue keeps in Redis (DESIGN.md, section 3); a run has no cache.
+#: What a queue keeps in Redis; a run has no cache.
 OUR_KEYS = {
     f"embed_queue:{name}"
     for name in ("pending", "inflight", "latest", "claims", "dead", "dead:info", "events", "pause", "pause:level")
 }
+#: What the names of the queue's other keys begin with.
+OUR_PREFIXES = ("embed_queue:history:minute:", "embed_queue:history:day:")
 #: A provider that takes longer may have been given up by the client, whose time limit for silence is 2 s.
 SLOW_SECONDS = 1.5
 #: The text by which a queue asks whether the provider is well.
