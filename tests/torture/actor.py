@@ -152,6 +152,7 @@ class Producer:
         outcome = _outcome(future, RESULT_SECONDS)
         if "vector" in outcome:
             try:
+                self._direct.connection_pool.disconnect()  # a master that was replaced would tell of the past
                 stored = self._direct.hget(key, "embedding")
                 outcome["hash"] = digest(np.frombuffer(stored or b"", dtype="<f4"))
             except redis.RedisError:
