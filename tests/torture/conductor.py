@@ -34,6 +34,8 @@ from tests.torture.topology import ClockedRedis, Replicated, find_faketime
 END_SECONDS = 40.0
 #: Seconds that a healthy queue may take for what the faults have left.
 SETTLE_SECONDS = 60.0
+#: Seconds of the longest pause that the rig lets pass; longer ones it ends, for they would be all that it sees.
+LONGEST_PAUSE_SECONDS = 4.0
 #: Seconds of a lease: short where processes die or stand still, so that others take over while the rig watches; long
 #: where none does, for there nothing may be sent twice, however slow the machine.
 LEASE_SECONDS = {True: 1.5, False: 20.0}
@@ -234,6 +236,7 @@ def run(plan: Plan, versions: Versions) -> History:
 def _torture(
     plan: Plan, rng: random.Random, crowd: Crowd, faults: Faults, watch: Watch, server: LocalRedis | Replicated
 ) -> None:
+    """Faults, until the time is over; and a look at the hashes, as often as costs little."""
     end_mono = time.monotonic() + plan.seconds
     look_mono = 0.0
     while time.monotonic() < end_mono:
@@ -244,6 +247,7 @@ def _torture(
         if began_mono >= look_mono:
             with contextlib.suppress(redis.RedisError):
                 watch.look(server.client(socket_timeout=2), time.time())
+                end_pause(server.client(socket_timeout=2), LONGEST_PAUSE_SECONDS)
             look_mono = time.monotonic() + max(0.5, 5 * (time.monotonic() - began_mono))
 
 
@@ -271,7 +275,12 @@ def drain_rest(queue: EmbeddingBatchQueue, seconds: float) -> None:
             queue.flush(timeout=2.0)
             return
         with contextlib.suppress(redis.RedisError):
-            client = queue._redis
-            if not (client.get("embed_queue:pause") or b"").startswith(b"probe "):
-                client.delete("embed_queue:pause")
-                client.xadd("embed_queue:events", {"kind": "wake", "by": "", "body": ""})
+            end_pause(queue._redis, 0.0)
+
+
+def end_pause(client: redis.Redis, longest_seconds: float) -> None:
+    """End a pause that would last longer, as time would, or an operator: the next call probes."""
+    value = client.get("embed_queue:pause") or b"probe "
+    if not value.startswith(b"probe ") and client.pttl("embed_queue:pause") > 1000 * longest_seconds:
+        client.delete("embed_queue:pause")
+        client.xadd("embed_queue:events", {"kind": "wake", "by": "", "body": ""})
