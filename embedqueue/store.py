@@ -257,8 +257,8 @@ class Store:
         """How things stand.
 
         Args:
-            unfinished_until: server time: ``unfinished`` counts what was enqueued until then and is not finished; all of
-                that was enqueued until ``newest``, which lies in the future where the clock was set back.
+            unfinished_until: server time: ``unfinished`` counts what was enqueued until then and is not finished;
+                all of that came until ``newest``, which lies in the future where the clock was set back.
         """
         reply = self._call("status", (), "" if unfinished_until is None else f"{unfinished_until:.6f}")
         now = float(reply[0])

@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 import time
+from pathlib import Path
 
 from tests.torture.checker import Verdict, check, table
 from tests.torture.conductor import Plan, run
@@ -31,6 +32,7 @@ def parse() -> Plan:
     parser.add_argument("--producers", type=int, default=3, help="processes that enqueue and wait (default 3)")
     parser.add_argument("--workers", type=int, default=2, help="processes that drain (default 2)")
     parser.add_argument("--pace", type=float, default=0.5, help="seconds between faults, on average (default 0.5)")
+    parser.add_argument("--keep", type=Path, help="a new folder for the processes' journals and logs")
     options = parser.parse_args()
     kinds = set(options.faults.split(",")) - {"none", ""}
     if kinds - set(KINDS):
@@ -40,7 +42,9 @@ def parse() -> Plan:
     if "clock" in kinds and find_faketime() is None:
         print("the clock is not stepped: no libfaketime here (apt-get install faketime)")
         kinds -= {"clock"}
-    return Plan(options.seconds, options.seed, frozenset(kinds), options.producers, options.workers, options.pace)
+    return Plan(
+        options.seconds, options.seed, frozenset(kinds), options.producers, options.workers, options.pace, options.keep
+    )
 
 
 def report(verdict: Verdict) -> None:

@@ -51,6 +51,7 @@ class Plan:
     producers: int = 3
     workers: int = 2
     pace: float = 0.5
+    folder: Path | None = None
 
     @property
     def lease_seconds(self) -> float:
@@ -201,10 +202,17 @@ def _stage(plan: Plan, folder: Path, rng: random.Random) -> Iterator[tuple[Local
                 proxy.close()
 
 
+def _folder(plan: Plan) -> contextlib.AbstractContextManager[str]:
+    if plan.folder is None:
+        return tempfile.TemporaryDirectory()
+    plan.folder.mkdir(parents=True)
+    return contextlib.nullcontext(str(plan.folder))
+
+
 def run(plan: Plan, versions: Versions) -> History:
     """One run; returns what happened."""
     rng = random.Random(plan.seed)
-    with tempfile.TemporaryDirectory() as name, _stage(plan, Path(name), rng) as (server, provider, proxies):
+    with _folder(plan) as name, _stage(plan, Path(name), rng) as (server, provider, proxies):
         folder = Path(name)
         redis_url = f"redis://127.0.0.1:{proxies['redis'].port}" if "redis" in proxies else server.url
         provider_url = f"http://127.0.0.1:{proxies['api'].port}/v1"
