@@ -69,6 +69,10 @@ def main() -> int:
     versions = Versions()
     history = run(plan, versions)
     verdict = check(history, versions)
+    if plan.folder is not None:
+        for name in ("faults", "sends"):
+            lines = "\n".join(map(str, getattr(history, name)))
+            (plan.folder / name).write_text(lines)
     if history.faults:
         print(table(history, verdict))
     report(verdict)

@@ -157,7 +157,22 @@ class Producer:
                 outcome["hash"] = digest(np.frombuffer(stored or b"", dtype="<f4"))
             except redis.RedisError:
                 pass  # it is down at the moment: nobody can say what the hash holds
+        elif outcome["error"] == "TimeoutError":
+            outcome["state"] = self._state(key)
         self._journal.write("ended", future=number, key=key, version=version, **outcome)
+
+    def _state(self, key: str) -> str:
+        """How an item stands in Redis, for people."""
+        client, queue = self._direct, "embed_queue"
+        try:
+            live = client.hget(f"{queue}:latest", key) or b""
+            scores = {name: client.zscore(f"{queue}:{name}", live) for name in ("pending", "inflight")}
+            pause, level = client.get(f"{queue}:pause"), client.get(f"{queue}:pause:level")
+            claim, now = client.hget(f"{queue}:claims", key), client.time()[0]
+            left = client.pttl(f"{queue}:pause")
+            return f"live {live!r} {scores} claim {claim!r} pause {pause!r} {left} ms, level {level!r}, now {now}"
+        except redis.RedisError as error:
+            return f"Redis does not answer: {error}"
 
     def _call_back(self, future: Future[list[float]], key: str, version: int) -> None:
         number = next(self._numbers)

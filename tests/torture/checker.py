@@ -137,7 +137,11 @@ class _Check:
         self._verdict.futures += 1
         if "vector" not in line:
             if line.get("error") == "TimeoutError":
-                self._break("open", f"the future of {key}, version {version}, did not end in time", line["at"])
+                self._break(
+                    "open",
+                    f"the future of {key}, version {version}, did not end in time: {line.get('state')}",
+                    line["at"],
+                )
             return
         self._verdict.vectors += 1
         got = self._versions.find(key, line["vector"], self._tried[key])
