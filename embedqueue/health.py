@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -75,7 +76,7 @@ class Health:
 
 
 class HealthServer:
-    """An HTTP endpoint: ``/health`` (200 or 503, with a sentence) and ``/live``.
+    """An HTTP endpoint: ``/health`` (200 or 503, with a sentence), ``/live`` and, with prometheus_client, ``/metrics``.
 
     The address is taken at once, so that a mistake is told before anything is claimed. For trusted networks: it has
     neither TLS nor passwords, and tells nothing of users' texts.
@@ -86,6 +87,12 @@ class HealthServer:
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.observers: Sequence[Observer] = ()
+        self._metrics: Callable[[], tuple[str, bytes]] | None = None
+        if importlib.util.find_spec("prometheus_client"):
+            from .metrics import Metrics
+
+            metrics = Metrics()
+            self.observers, self._metrics = [metrics], metrics.exposition
         self._health: Callable[[], tuple[bool, str]] | None = None
         self._server = ThreadingHTTPServer(address, self._handler())
         self._server.daemon_threads = True
@@ -122,7 +129,10 @@ class HealthServer:
             return (200 if well else 503), "text/plain; charset=utf-8", f"{sentence}\n".encode()
         if path in ("/live", "/livez"):
             return 200, "text/plain; charset=utf-8", b"alive\n"
-        return 404, "text/plain; charset=utf-8", b"there are /health and /live\n"
+        if path == "/metrics" and self._metrics is not None:
+            return 200, *self._metrics()
+        more = "and /metrics" if self._metrics is not None else 'and, with "embedqueue[prometheus]", /metrics'
+        return 404, "text/plain; charset=utf-8", f"there are /health, /live {more}\n".encode()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         answer = self.answer

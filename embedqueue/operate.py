@@ -94,6 +94,12 @@ def run_worker(
     say("ended; nothing is claimed any more")
 
 
+def beside(settings: Settings, more: Sequence[Observer]) -> list[Observer]:
+    """The observers of the settings and more, but for those of a kind that is there: metrics would count twice."""
+    own = list(settings.option("observers"))
+    return own + [one for one in more if type(one) not in map(type, own)]
+
+
 @contextlib.contextmanager
 def _signals(told: threading.Event) -> Iterator[None]:
     """Within the ``with``, the first SIGTERM or SIGINT sets the event and the second ends the process."""

@@ -13,6 +13,7 @@ from embedqueue.config import SettingsError
 from embedqueue.examine import examine
 from embedqueue.operate import (
     DEFAULT_GRACE_SECONDS,
+    beside,
     describe,
     explain,
     lift_pause,
@@ -67,7 +68,7 @@ def _address(context: click.Context, parameter: click.Parameter, value: str | No
     "--grace", type=click.FloatRange(0), default=DEFAULT_GRACE_SECONDS, show_default=True, metavar="SECONDS",
     help="For calls under way at the end; what they do not finish goes back to the queue.",
 )  # fmt: skip
-@click.option("--health", metavar="HOST:PORT", callback=_address, help="Answer at /health and /live there.")
+@click.option("--health", metavar="HOST:PORT", callback=_address, help="Answer at /health, /live and /metrics there.")
 @click.option(
     "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False), default="WARNING",
     show_default=True, help="To standard error. INFO has a line for each call.",
@@ -92,7 +93,7 @@ def worker(
         raise SettingsError(missing[0])
     logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT)
     run_worker(
-        lambda more: source.queue(worker=True, observers=[*settings.option("observers"), *more], **options),
+        lambda more: source.queue(worker=True, observers=beside(settings, more), **options),
         burst=burst,
         grace=grace,
         health=health,

@@ -77,6 +77,19 @@ def test_health(worker, redis_client, provider):
     assert process.wait(timeout=PATIENCE_SECONDS) == 0
 
 
+def test_metrics(worker, redis_client, provider, env):
+    """The worker tells what it has done, at the same address."""
+    pytest.importorskip("prometheus_client")
+    process = worker("--health", "127.0.0.1:0")
+    address = re.search(r"http://([\w.:]+)/health", process.stdout.readline()).group(1)
+    with read_environment(env).queue(worker=False) as queue:
+        assert queue.enqueue("doc:1", "hello").result(PATIENCE_SECONDS)
+    status, text = ask(address, "/metrics")
+    assert status == 200
+    assert 'embedqueue_embedded_total{queue="embed_queue"} 1.0' in text
+    assert 'embedqueue_waiting{queue="embed_queue"} 0.0' in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "word"),
     [

@@ -15,7 +15,15 @@ from embedqueue.contrib.django.access import queues
 from embedqueue.contrib.django.backfill import DEFAULT_MAX_WAITING, backfill
 from embedqueue.contrib.queues import DEFAULT
 from embedqueue.errors import EmbedQueueError
-from embedqueue.operate import DEFAULT_GRACE_SECONDS, dead_letters, describe, describe_dead, run_worker, stats_as_json
+from embedqueue.operate import (
+    DEFAULT_GRACE_SECONDS,
+    beside,
+    dead_letters,
+    describe,
+    describe_dead,
+    run_worker,
+    stats_as_json,
+)
 
 
 class Command(BaseCommand):
@@ -80,9 +88,9 @@ class Command(BaseCommand):
         missing = queues.settings(name).check(redis=False)
         if missing:
             raise CommandError(missing[0])
-        own = queues.settings(name).option("observers")
+        settings = queues.settings(name)
         run_worker(
-            lambda more: queues.idle(name, worker=True, observers=[*own, *more]),
+            lambda more: queues.idle(name, worker=True, observers=beside(settings, more)),
             burst=options["burst"],
             grace=options["grace"],
             say=self.stdout.write,

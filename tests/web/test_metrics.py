@@ -1,0 +1,41 @@
+"""Metrics under gunicorn with several processes: whichever answers the scrape, it tells of all."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import requests
+
+pytest.importorskip("prometheus_client", reason='metrics are in the extra "embedqueue[prometheus]"')
+pytest.importorskip("gunicorn", reason="gunicorn is not installed: pip install gunicorn")
+pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[flask]")
+
+from tests.web.servers import PATIENCE_SECONDS, gunicorn, site_of  # noqa: E402
+
+
+@pytest.mark.parametrize("preload", [False, True], ids=["", "preload"])
+def test_a_scrape_tells_of_all_processes(env, redis_client, tmp_path, preload):
+    """Both processes enqueue; any of them tells the sum, and the gauges once."""
+    env = {**env, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    options = ["--workers", "2", *(["--preload"] if preload else [])]
+    with gunicorn(env, *options, app="tests.web.metrics_site:app") as running:
+        site = site_of(running)
+        pids, count = set(), 0
+        while len(pids) < 2 and count < 200:
+            pids.add(site.post(f"/save/note:{count}", text=f"text {count}", wait="1")["pid"])
+            count += 1
+        assert len(pids) == 2
+        for _ in range(4):  # whoever answers
+            text = requests.get(site.url + "/metrics", timeout=PATIENCE_SECONDS, headers={"Connection": "close"}).text
+            assert _values(text, "embedqueue_enqueued_total") == [count]
+            assert _values(text, "embedqueue_waiting") == [0]
+            assert _values(text, "embedqueue_up") == [1]
+            assert sum(_values(text, "embedqueue_api_calls_total")) == sum(
+                _values(text, "embedqueue_api_call_seconds_count")
+            )
+        running.assert_quiet()
+
+
+def _values(text: str, name: str) -> list[float]:
+    return [float(number) for number in re.findall(rf"^{name}\{{[^}}]*\}} (\S+)$", text, re.MULTILINE)]
