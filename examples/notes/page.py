@@ -25,6 +25,11 @@ SAMPLES = (
     "Rent goes up by forty from January. Check the contract.",
 )
 
+#: Questions about them, each in other words.
+QUESTIONS = ("a holiday in Portugal", "noise from the vehicle", "kitten damaged the couch")
+#: A note is a hit if it is at least so near, in parts of the nearest one's similarity.
+NEAR_ENOUGH = 0.4
+
 
 def show(
     queue: EmbeddingBatchQueue,
@@ -48,6 +53,8 @@ def show(
     texts = read(keys)
     return {
         "stats": queue.stats(),
+        "interval": search.settings.option("flush_interval"),
+        "questions": QUESTIONS if set(texts.values()) & set(SAMPLES) and not question else (),
         "notes": [{"key": key, "text": texts[key], "state": states[key]} for key in keys if key in texts],
         "question": question,
         **(_found(search, read, question) if question else {}),
@@ -59,5 +66,6 @@ def _found(search: NoteSearch, read: Callable[[Sequence[str]], Mapping[str, str]
         hits = search.nearest(question)
     except (EmbedQueueError, RedisError) as error:
         return {"trouble": str(error)}
+    hits = [hit for hit in hits if hit is hits[0] or hit.score >= hits[0].score * NEAR_ENOUGH]
     texts = read([hit.key for hit in hits])
     return {"hits": [{"text": texts[hit.key], "score": hit.score} for hit in hits if hit.key in texts]}

@@ -30,7 +30,7 @@ class NoteSearch:
 
     def __init__(self, settings: Settings, prefix: str) -> None:
         self._field = settings.option("embedding_field")
-        self._settings = settings
+        self.settings = settings
         self._prefix = prefix
         self._embedder = settings.embedder()
         # RESP3, the default of newer clients, gives the search's answers another shape.
@@ -43,7 +43,7 @@ class NoteSearch:
         with self._lock:
             if self._indexed:
                 return
-            vector = ["VECTOR", "HNSW", "6", "TYPE", "FLOAT32", "DIM", str(self._settings.dimensions)]
+            vector = ["VECTOR", "HNSW", "6", "TYPE", "FLOAT32", "DIM", str(self.settings.dimensions)]
             schema = [self._field, *vector, "DISTANCE_METRIC", "COSINE"]
             try:
                 self._client.execute_command(
@@ -62,7 +62,7 @@ class NoteSearch:
             redis.RedisError: Redis cannot be asked.
         """
         self.ensure_index()
-        vector = np.asarray(self._embedder.embed_batch([question], self._settings.model), dtype=FLOAT32)[0]
+        vector = np.asarray(self._embedder.embed_batch([question], self.settings.model), dtype=FLOAT32)[0]
         query = f"*=>[KNN {count} @{self._field} $vector AS distance]"
         options = ["PARAMS", "2", "vector", vector.tobytes(), "SORTBY", "distance", "RETURN", "1", "distance"]
         reply = self._client.execute_command("FT.SEARCH", f"{self._prefix}index", query, *options, "DIALECT", "2")

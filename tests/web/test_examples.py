@@ -109,7 +109,7 @@ def test_a_note_becomes_searchable_by_its_meaning(page, request):
     hits = page.locator("#results li")
     playwright.expect(hits.first).to_contain_text(NOTE)
     scores = [float(found) for found in re.findall(r"(0\.\d\d) similarity", page.locator("#results").text_content())]
-    assert len(scores) == 3
+    assert 1 <= len(scores) <= 3
     assert scores == sorted(scores, reverse=True)
     assert scores[0] > 0.3
 
@@ -118,7 +118,7 @@ def test_the_page_fits_a_phone_and_the_keyboard_reaches_everything(page):
     """Nothing is wider than a phone; tab goes from the search to the last button."""
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     reached = []
-    for _ in range(12):
+    for _ in range(16):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.textContent.trim() || document.activeElement.name"))
     assert [name for name in ("q", "Search", "text", "Save note", "Embed now") if name not in reached] == []
