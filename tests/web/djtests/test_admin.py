@@ -58,7 +58,8 @@ def test_the_page_shows_the_queue_and_its_dead_letters(dead_letters):
 def _fields(page: str) -> dict[str, list[str]]:
     """What a browser would send of a page's form."""
     found: dict[str, list[str]] = {}
-    for name, value in re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page.split('id="content-main"')[1]):
+    form = page.split('id="content-main"')[1]
+    for name, value in re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form):
         found.setdefault(name, []).append(html.unescape(value))
     return found
 
