@@ -61,8 +61,9 @@ def test_wrap_future(queue):
     assert asyncio.run(main()) == [expected(f"text {i}") for i in range(10)]
 
 
-def test_cancelled_await(queue, redis_client):
+def test_cancelled_await(queue, embedder, redis_client):
     """A web request that is given up cancels its future; the item is embedded all the same."""
+    embedder.hold()
 
     async def main():
         waiting = asyncio.wrap_future(queue.enqueue("doc:1", "hello"))
@@ -72,6 +73,7 @@ def test_cancelled_await(queue, redis_client):
             await waiting
 
     asyncio.run(main())
+    embedder.release()
     queue.flush(PATIENCE_SECONDS)
     assert redis_client.hget("doc:1", "embedding") == stored("hello")
 
