@@ -204,4 +204,4 @@ def demo(arguments: tuple[str, ...]) -> None:
 
 
 # The other commands register themselves.
-from . import dead, fill, vectors  # noqa: E402, F401
+from . import dashboard, dead, fill, vectors  # noqa: E402, F401

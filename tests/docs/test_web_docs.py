@@ -1,4 +1,4 @@
-"""What stands in docs/flask.md, docs/django.md and docs/servers.md is so: their code runs, their names exist."""
+"""What stands in the pages on frameworks, servers and the dashboard is so: their code runs, their names exist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from embedqueue.config import KNOWN
 from embedqueue.contrib.eager import WordsEmbedder
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("flask.md", "django.md", "servers.md")
+PAGES = ("flask.md", "django.md", "servers.md", "dashboard.md")
 
 
 def _blocks(page: str) -> list[str]:
@@ -110,3 +110,26 @@ def test_fastapis_handler_runs_as_it_is_written(monkeypatch, redis_client):
         assert asyncio.run(visitors()) == [{"dimensions": 16}] * 10
     finally:
         names["queue"].stop()
+
+
+def test_the_dashboard_mounts_as_it_is_written(monkeypatch, redis_server):
+    """In Flask behind its hook, and on its own behind its password; the options of the command are all named."""
+    pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[flask]")
+    in_flask, _, alone = _blocks("dashboard.md")
+    names: dict[str, object] = {"__name__": __name__}
+    exec(in_flask, names)
+    app = names["create_app"]()
+    app.secret_key, app.config["EMBEDQUEUE_REDIS_URL"] = "test", redis_server.url
+    client = app.test_client()
+    assert client.get("/embeddings/").status_code == 403
+    with client.session_transaction() as session:
+        session["role"] = "admin"
+    assert client.get("/embeddings/").status_code == 200
+    monkeypatch.setenv("DASHBOARD_PASSWORD", "secret")
+    exec(alone, names)
+    assert names["application"].test_client().get("/").status_code == 401
+
+    cli = pytest.importorskip("embedqueue.cli", reason="click is not installed: pip install embedqueue[cli]")
+    known = {name for one in cli.cli.commands["dashboard"].params if not one.hidden for name in one.opts}
+    named = set(re.findall(r"--[a-z][a-z-]+", (DOCS / "dashboard.md").read_text("utf-8")))
+    assert named == known

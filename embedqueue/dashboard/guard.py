@@ -1,0 +1,161 @@
+"""Who may look, who may act, and what a browser is told to refuse.
+
+Without a hook for authentication only this machine gets in: by a loopback address, under a loopback name (another
+name may be a stranger's page that has been pointed here), and not by way of a proxy. What changes anything needs a
+token that stands both in a cookie and in the form, and must come from a page of ours, as far as the browser tells.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import secrets
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from flask import Response, abort, g, make_response, request, url_for
+
+#: Lets somebody in, or not; an answer instead (a redirect to a login) is sent as it stands.
+Authenticate = Callable[[], Any]
+
+TOKEN_COOKIE = "embedqueue_csrf"
+TOKEN_FIELD = "csrf_token"
+#: Any of these tells that somebody else's request was passed on to us.
+FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
+NOT_LOOPBACK = (
+    "This dashboard has no authentication, so it answers this machine alone. "
+    "Give it authenticate=..., or --password-file, to let others in."
+)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is this machine's own."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """Hooks for a blueprint.
+
+    Args:
+        authenticate: called before everything; None for this machine alone.
+        allow_changes: whether dead letters may be retried and discarded, or a function that tells so for a request.
+    """
+
+    def __init__(self, authenticate: Authenticate | None, allow_changes: bool | Callable[[], bool]) -> None:
+        self._authenticate = authenticate
+        self._allow_changes = allow_changes
+
+    def admit(self) -> Any:
+        """Before a request: nothing where it may go on. Our style sheet tells nobody anything."""
+        if (request.endpoint or "").endswith(".static"):
+            return None
+        if self._authenticate is None:
+            if not _is_local():
+                abort(403, NOT_LOOPBACK)
+            return None
+        answer = self._authenticate()
+        if isinstance(answer, bool) or answer is None:
+            if not answer:
+                abort(403)
+            return None
+        return answer
+
+    def may_change(self) -> bool:
+        """Whether this request may change anything."""
+        return bool(self._allow_changes() if callable(self._allow_changes) else self._allow_changes)
+
+    def check_change(self) -> None:
+        """End a request that may change nothing, or that another site has sent."""
+        if not self.may_change():
+            abort(403, "This dashboard is read-only.")
+        if not _is_from_here():
+            abort(403, "This came from another site.")
+        cookie, field = request.cookies.get(TOKEN_COOKIE, ""), request.form.get(TOKEN_FIELD, "")
+        if not cookie or not hmac.compare_digest(cookie.encode(), field.encode()):
+            abort(403, "This page is too old, or your browser keeps no cookies: load it again.")
+
+    def token(self) -> str:
+        """What a form needs to hold; the browser keeps it, too."""
+        if "embedqueue_token" not in g:
+            known = request.cookies.get(TOKEN_COOKIE, "")
+            g.embedqueue_token = known if len(known) >= 32 else secrets.token_urlsafe(32)
+        found: str = g.embedqueue_token
+        return found
+
+    def nonce(self) -> str:
+        """What our script and our style sheet are known by in this answer."""
+        if "embedqueue_nonce" not in g:
+            g.embedqueue_nonce = secrets.token_urlsafe(16)
+        found: str = g.embedqueue_nonce
+        return found
+
+    def seal(self, response: Response) -> Response:
+        """After a request: nothing but our own script and style sheet runs, nobody frames it, nobody keeps it."""
+        nonce = f"'nonce-{self.nonce()}'"
+        response.headers["Content-Security-Policy"] = (
+            f"default-src 'none'; script-src {nonce}; style-src {nonce}; img-src data:; connect-src 'self'; "
+            "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+        )
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["X-Frame-Options"] = "DENY"
+        response.headers["Referrer-Policy"] = "same-origin"
+        response.headers.setdefault("Cache-Control", "no-store")
+        if "embedqueue_token" in g and request.cookies.get(TOKEN_COOKIE) != g.embedqueue_token:
+            response.set_cookie(
+                TOKEN_COOKIE,
+                g.embedqueue_token,
+                path=url_for(".index"),
+                httponly=True,
+                samesite="Lax",
+                secure=request.is_secure,
+            )
+        return response
+
+
+def _is_local() -> bool:
+    if any(name in request.headers for name in FORWARDED):
+        return False
+    host = urlsplit(f"//{request.host}").hostname or ""
+    return is_loopback(request.remote_addr or "") and is_loopback(host)
+
+
+def _is_from_here() -> bool:
+    """Whether the browser says that a page of ours has sent this; an old one may say nothing."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site == "same-origin"
+    origin = request.headers.get("Origin")
+    return origin is None or urlsplit(origin).netloc == request.host
+
+
+def password(expected: str, user: str = "admin") -> Authenticate:
+    """A hook that asks for one name and one password, by the browser's own dialogue (HTTP Basic).
+
+    Args:
+        expected: the password. It travels as it is: put TLS in front.
+        user: the name.
+
+    Raises:
+        ValueError: an empty password.
+    """
+    if not expected:
+        raise ValueError("the password must not be empty")
+
+    def authenticate() -> Any:
+        given = request.authorization
+        if given is not None and given.type == "basic":
+            right = hmac.compare_digest((given.password or "").encode(), expected.encode())
+            if hmac.compare_digest((given.username or "").encode(), user.encode()) and right:
+                return True
+        answer = make_response("Name and password, please.", 401)
+        answer.headers["WWW-Authenticate"] = 'Basic realm="embedqueue", charset="UTF-8"'
+        answer.mimetype = "text/plain"
+        return answer
+
+    return authenticate

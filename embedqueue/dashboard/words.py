@@ -1,0 +1,64 @@
+"""Numbers as people read them. Pure; all of them are template filters."""
+
+from __future__ import annotations
+
+import math
+import time
+
+
+def count(number: float) -> str:
+    """1,234,567."""
+    return f"{number:,.0f}"
+
+
+def rate(number: float) -> str:
+    """A rate: whole where it is large, with a decimal where it is small."""
+    return f"{number:,.1f}" if 0 < number < 9.95 else f"{number:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: 850 ms, 3.2 s, 4 min, 2 h 10 min, 3 days."""
+    if seconds < 0.9995:
+        return f"{max(0.0, seconds) * 1000:.0f} ms"
+    if seconds < 59.5:
+        return f"{round(seconds, 1 if seconds < 9.95 else None):g} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{hours // 24} days"
+
+
+def money(dollars: float) -> str:
+    """Two digits that count below a cent, cents above."""
+    if dollars == 0:
+        return "$0.00"
+    if dollars < 0.01:
+        decimals = min(8, 1 - math.floor(math.log10(dollars)))
+        return f"${dollars:.{decimals}f}"
+    return f"${dollars:,.2f}"
+
+
+def clock(unix: float) -> str:
+    """The time of a day, UTC."""
+    return time.strftime("%H:%M", time.gmtime(unix))
+
+
+def day(unix: float) -> str:
+    """A day, UTC."""
+    return time.strftime("%a %d %b", time.gmtime(unix))
+
+
+def iso(unix: float) -> str:
+    """For machines, and for who wants to know exactly; UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix))
+
+
+def percent(part: float, whole: float) -> str:
+    """A share; never 100 % where something is missing."""
+    if not whole:
+        return ""
+    share = 100 * part / whole
+    return f"{math.floor(share * 10) / 10:g} %" if 99 < share < 100 else f"{share:.0f} %"

@@ -1,0 +1,212 @@
+"""From the history to what the dashboard shows: pure functions, by table."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+pytest.importorskip("flask", reason='the dashboard is in the extra "embedqueue[dashboard]"')
+
+from embedqueue.dashboard import figures, letters, words
+from embedqueue.dashboard.guard import is_loopback
+from embedqueue.dashboard.page import state_of
+from embedqueue.dashboard.prices import check_prices, price_of
+from embedqueue.history import LATENCY_SECONDS, Period
+from embedqueue.options import Options
+from embedqueue.report import DeadLetter, QueueStats
+
+CLASSES = len(LATENCY_SECONDS) + 1
+
+
+def latencies(**calls: int) -> tuple[int, ...]:
+    """Calls by class: c0=3 is three in the first."""
+    return tuple(calls.get(f"c{at}", 0) for at in range(CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("calls", "part", "seconds"),
+    [
+        ({}, 0.5, None),
+        ({"c0": 10}, 0.5, 0.025),
+        ({"c0": 1, "c2": 1}, 0.5, 0.05),
+        ({"c0": 1, "c2": 1}, 0.95, 0.19),
+        ({"c1": 100}, 1.0, 0.1),
+        ({f"c{CLASSES - 1}": 4}, 0.95, LATENCY_SECONDS[-1]),  # of what is longer than all classes, its beginning
+    ],
+)
+def test_quantiles(calls, part, seconds):
+    """Within a class by proportion; nothing without calls."""
+    found = figures.quantile(latencies(**calls), part)
+    assert found == (None if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(
+    ("largest", "end"), [(0, 1), (1, 1), (1.2, 1.5), (7, 8), (9, 10), (10, 10), (11, 15), (590, 600)]
+)
+def test_an_axis_ends_at_a_round_number(largest, end):
+    """Never below the largest value."""
+    assert figures.nice(largest) == end
+
+
+def test_a_line_breaks_where_there_is_nothing():
+    """Minutes without a value part it; a lone minute is still drawn."""
+    assert figures.line([1.0, None, 0.5, 0.5], 1.0) == ["0,0.00 1,0.00", "2.5,50.00 3.5,50.00"]
+    assert figures.line([None, None], 1.0) == []
+
+
+def test_rates_leave_out_the_minute_that_is_not_over():
+    """Of the last five that are."""
+    minutes = [Period(start=at * 60, seconds=60, embedded=count) for at, count in enumerate([99, 1, 2, 3, 4, 5, 1000])]
+    assert figures.a_minute(minutes, lambda minute: minute.embedded) == 3.0
+    assert figures.a_minute(minutes[-1:], lambda minute: minute.embedded) == 0.0
+
+
+def test_cost_knows_what_it_does_not_know():
+    """Tokens times price a model; a model without a price makes the day incomplete, never cheap."""
+    periods = [
+        Period(start=0, seconds=86400),
+        Period(start=86400, seconds=86400, texts=3, tokens={"google/gemini-embedding-001": 2_000_000}),
+        Period(start=2 * 86400, seconds=86400, texts=3, tokens={"gemini-embedding-001": 1_000_000, "mine": 1_000_000}),
+    ]
+    latest, earlier = figures.days(periods, {})
+    assert (earlier.dollars, earlier.complete, earlier.share) == (pytest.approx(0.30), True, 1.0)
+    assert (latest.dollars, latest.complete) == (pytest.approx(0.15), False)
+    priced, _ = figures.days(periods, {"mine": 1.0})
+    assert (priced.dollars, priced.complete) == (pytest.approx(1.15), True)
+    assert figures.models(periods, {}) == {
+        "google/gemini-embedding-001": 0.15,
+        "gemini-embedding-001": 0.15,
+        "mine": None,
+    }
+
+
+def test_prices_by_full_and_by_short_name():
+    """What was set comes before the list; the full name before the short one."""
+    assert price_of("openai/text-embedding-3-small", {}) == 0.02
+    assert price_of("openai/text-embedding-3-small", {"text-embedding-3-small": 1.0}) == 1.0
+    assert price_of("a/b", {"a/b": 2.0, "b": 3.0}) == 2.0
+    assert price_of("b", {}) is None
+    for wrong in ({"b": "3"}, {"b": True}, {"b": -1.0}, {"b": float("nan")}):
+        with pytest.raises((TypeError, ValueError)):
+            check_prices(wrong)
+
+
+def test_failures_in_words_the_most_frequent_first():
+    """A status has its phrase, what has none says what it is."""
+    minutes = [
+        Period(start=0, seconds=60, failures={"transient 503": 2, "configuration 401": 1}),
+        Period(
+            start=60, seconds=60, failures={"transient 503": 2, "transient timeout": 3, "transient": 1, "odd 999": 1}
+        ),
+    ]
+    rows = [(row.name, row.meaning, row.count, row.share) for row in figures.failure_rows(minutes)]
+    assert rows[0] == ("503 Service Unavailable", "tried again", 4, 1.0)
+    assert rows[1][:3] == ("No answer in time", "tried again", 3)
+    assert {row[:2] for row in rows[2:]} == {
+        ("401 Unauthorized", "somebody must act"),
+        ("No status", "tried again"),
+        ("999", "odd"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 ms"), (0.85, "850 ms"), (1, "1 s"), (3.24, "3.2 s"), (59.9, "1 min"), (7800, "2 h 10 min")],
+)  # fmt: skip
+def test_durations(seconds, said):
+    """Two units at most."""
+    assert words.duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("dollars", "said"), [(0, "$0.00"), (0.0000021, "$0.0000021"), (0.0042, "$0.0042"), (1234.5, "$1,234.50")]
+)  # fmt: skip
+def test_money(dollars, said):
+    """Small sums keep their digits."""
+    assert words.money(dollars) == said
+
+
+def test_a_share_is_never_rounded_up_to_all():
+    """99.99 % answered is not everything."""
+    assert words.percent(9999, 10000) == "99.9 %"
+    assert words.percent(1, 1) == "100 %"
+    assert words.percent(0, 0) == ""
+
+
+# -- dead letters ----------------------------------------------------------------------------------------------------
+
+
+def letter(reason: str, text: str, key: str = "doc:1", member: bytes = b"{}") -> DeadLetter:
+    return DeadLetter(key, text, reason, 0.0, 1, member)
+
+
+@pytest.mark.parametrize(
+    ("reason", "text", "shown"),
+    [
+        ("answered 400: too long", "a text of its own", "answered 400: too long"),
+        ("cannot embed 'a secret text that is long'", "a secret text that is long", "cannot embed '[…]'"),
+        ("cannot embed 'a secret text th...'", "a secret text that is long", "cannot embed '[…]...'"),
+        ("cannot embed 'hunter2'", "hunter2", "cannot embed '[…]'"),
+        ("no", "no", "no"),
+    ],
+)
+def test_what_a_reason_quotes_of_the_text_is_left_out(reason, text, shown):
+    """Unless texts are shown."""
+    assert letters.reason_of(letter(reason, text), False) == shown
+    assert letters.reason_of(letter(reason, text), True) == reason
+
+
+def test_reasons_that_differ_in_numbers_are_one():
+    """In the words of the latest."""
+    dead = [letter("8192 tokens, not 9000", "a"), letter("wrong type", "b"), letter("8192 tokens, not 10000", "c")]
+    found = letters.reasons(dead, False)
+    assert [(reason.words, reason.count) for reason in found] == [("8192 tokens, not 9000", 2), ("wrong type", 1)]
+    assert [letters.of_reason(False, found[0].id)(one) for one in dead] == [True, False, True]
+
+
+@pytest.mark.parametrize("name", ["doc:1", "ключ:ü", 'a"b<c>&d', "x" * 301, b"\xff\x00 not ours"])
+def test_forms_hold_any_name_as_plain_letters(name):
+    """Short enough for a form, and safe in it."""
+    found = letters.form_id(name)
+    assert re.fullmatch(r"[\w-]+", found)
+    assert len(found) < 500
+
+
+# -- state and guard -------------------------------------------------------------------------------------------------
+
+
+def stats(**found) -> QueueStats:
+    plain = dict.fromkeys(QueueStats.__slots__, 0)
+    return QueueStats(**{**plain, "oldest_age": None, "paused_until": None, "pause_reason": None, **found})
+
+
+@pytest.mark.parametrize(
+    ("found", "word", "part"),
+    [
+        ({}, "Idle", "Nothing waits"),
+        ({"in_flight": 3, "waiting": 5}, "Working", ""),
+        ({"waiting": 5, "oldest_age": 10.0}, "Waiting", "one for 1 h"),
+        ({"waiting": 5, "oldest_age": 3700.0}, "Stalled", "Is any worker running?"),
+        ({"paused_until": 1012.0, "pause_reason": "the provider failed: 503"}, "Paused", "another 12 s: the provider"),
+        ({"paused_until": 1012.0, "pause_reason": "probe ab:1:"}, "Probing", "One call is testing it"),
+    ],
+)  # fmt: skip
+def test_the_state_in_a_word_and_a_sentence(found, word, part):
+    """The first of what is wrong."""
+    state = state_of(stats(**found), Options(), 1000.0)
+    assert state.word == word
+    assert part in state.sentence
+    assert "ab:1" not in state.sentence
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "LOCALHOST"])
+def test_loopback(host):
+    """This machine's own names."""
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "::", "10.0.0.1", "localhost.example.org", "127.0.0.1.nip.io"])
+def test_not_loopback(host):
+    """Others', or none."""
+    assert not is_loopback(host)

@@ -1,0 +1,430 @@
+"""The dashboard over HTTP: who gets in, what may be done, what is shown of users' words, and where it can stand."""
+
+from __future__ import annotations
+
+import re
+import signal
+from html import unescape
+
+import pytest
+import redis
+import requests
+
+flask = pytest.importorskip("flask", reason='the dashboard is in the extra "embedqueue[dashboard]"')
+pytest.importorskip("click", reason='the command line is in the extra "embedqueue[cli]"')
+
+from embedqueue import InputRejected  # noqa: E402
+from embedqueue.contrib.flask import EmbedQueue  # noqa: E402
+from embedqueue.dashboard import dashboard, dashboard_app, password  # noqa: E402
+from embedqueue.testing import FakeEmbedder, eager_queue  # noqa: E402
+from tests.web.servers import PATIENCE_SECONDS, Running  # noqa: E402
+
+REFUSED = "it has 9000 tokens"
+
+
+@pytest.fixture
+def queue(redis_client):
+    """A queue that refuses what contains "bad"; on a real Redis."""
+
+    def rule(texts):
+        return InputRejected(f"{REFUSED}: {texts[0]}") if any("bad" in text for text in texts) else None
+
+    with eager_queue(FakeEmbedder(rule=rule), redis_client, history=True) as made:
+        yield made
+
+
+@pytest.fixture
+def dead(queue):
+    """Makes dead letters: doc:0 is the oldest."""
+
+    def dead(count: int, text: str = "a bad text") -> None:
+        for at in range(count):
+            queue.enqueue(f"doc:{at}", f"{text} {at}")
+
+    queue.enqueue("good", "a good text")  # the provider is well, as everybody can see
+    return dead
+
+
+def client_of(queue, **options):
+    return dashboard_app(queue, **options).test_client()
+
+
+def token_of(answer) -> str:
+    return re.search(r'name="csrf_token" value="([\w-]+)"', answer.text).group(1)
+
+
+def change(client, do: str, url: str = "/", **form):
+    """What a browser sends when a button is pressed."""
+    token = token_of(client.get(url))
+    return client.post(f"{url}dead", data={"csrf_token": token, "queue": "default", "do": do, **form})
+
+
+def ids_of(answer) -> list[str]:
+    return re.findall(r'name="id" value="([\w-]+)"', answer.text)
+
+
+# -- who gets in -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"environ_base": {"REMOTE_ADDR": "10.1.2.3"}},
+        {"environ_base": {"REMOTE_ADDR": ""}},  # a unix socket
+        {"headers": {"X-Forwarded-For": "10.1.2.3"}},
+        {"headers": {"Forwarded": "for=10.1.2.3"}},
+        {"headers": {"Host": "evil.example.org"}},  # a name that was pointed to this machine
+        {"headers": {"Host": "localhost.evil.example.org"}},
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/live"])
+def test_without_authentication_this_machine_alone_gets_in(queue, given, path):
+    """Not by another address, not through a proxy, not under another name; the reason is told, the figures are not."""
+    client = client_of(queue)
+    assert client.get(path).status_code == 200
+    answer = client.get(path, **given)
+    assert answer.status_code == 403
+    assert "no authentication" in answer.text
+    assert "embed_queue" not in answer.text
+
+
+def test_a_hook_decides_for_everything(queue, dead):
+    """True lets in, False and None do not, an answer is sent as it stands; POST is asked like GET."""
+    dead(1)
+    verdict = [True]
+    client = client_of(queue, authenticate=lambda: verdict[0], allow_changes=True)
+    away = {"REMOTE_ADDR": "10.1.2.3"}
+    page = client.get("/", environ_base=away)
+    assert page.status_code == 200
+    for verdict[0] in (False, None):
+        for answer in (client.get("/"), client.get("/live"), client.post("/dead", data={"do": "retry:all"})):
+            assert answer.status_code == 403
+    verdict[0] = flask.Response("go and log in", 302, {"Location": "/login"})
+    assert client.get("/").location == "/login"
+    assert queue.stats().dead == 1
+
+
+def test_a_password(queue):
+    """The right one with the right name lets in from anywhere; anything else is asked again."""
+    client = client_of(queue, authenticate=password("correct horse", user="ops"))
+    away = {"REMOTE_ADDR": "10.1.2.3"}
+    assert client.get("/", auth=("ops", "correct horse"), environ_base=away).status_code == 200
+    for auth in (None, ("ops", "wrong"), ("ops", ""), ("admin", "correct horse"), ("öps", "ü")):
+        answer = client.get("/", auth=auth, environ_base=away)
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"].startswith("Basic ")
+    with pytest.raises(ValueError, match="empty"):
+        password("")
+
+
+# -- what may be done ------------------------------------------------------------------------------------------------
+
+
+def test_read_only_unless_enabled(queue, dead):
+    """No button and no way around it."""
+    dead(2)
+    client = client_of(queue)
+    page = client.get("/")
+    assert "doc:1" in page.text
+    assert "<button name" not in page.text
+    assert "csrf_token" not in page.text
+    client.set_cookie("embedqueue_csrf", "x" * 40)
+    answer = client.post("/dead", data={"csrf_token": "x" * 40, "queue": "default", "do": "discard:all", "sure": "yes"})
+    assert answer.status_code == 403
+    assert queue.stats().dead == 2
+
+
+def test_changes_may_depend_on_the_request(queue, dead):
+    """A function decides."""
+    dead(1)
+    allowed = [False]
+    client = client_of(queue, allow_changes=lambda: allowed[0])
+    assert "<button name" not in client.get("/").text
+    allowed[0] = True
+    assert change(client, "retry:all").status_code == 303
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://evil.org"},
+        {"Origin": "null"},
+    ],
+)
+def test_another_site_changes_nothing(queue, dead, headers):
+    """Even if it knew the token."""
+    dead(1)
+    client = client_of(queue, allow_changes=True)
+    form = {"csrf_token": token_of(client.get("/")), "queue": "default", "do": "retry:all"}
+    assert client.post("/dead", data=form, headers=headers).status_code == 403
+    assert queue.stats().dead == 1
+    assert client.post("/dead", data=form, headers={"Origin": "http://localhost"}).status_code == 303
+
+
+def test_a_form_without_the_token_changes_nothing(queue, dead):
+    """Token and cookie must be there and be the same; the cookie is out of reach of scripts and other sites."""
+    dead(1)
+    client = client_of(queue, allow_changes=True)
+    page = client.get("/")
+    cookie = page.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+    form = {"queue": "default", "do": "retry:all"}
+    for token in ({}, {"csrf_token": ""}, {"csrf_token": "wrong"}):
+        assert client.post("/dead", data={**form, **token}).status_code == 403
+    assert dashboard_app(queue, allow_changes=True).test_client().post(
+        "/dead", data={**form, "csrf_token": token_of(page)}
+    ).status_code == 403  # fmt: skip
+    assert queue.stats().dead == 1
+
+
+def test_retry_and_discard(queue, dead, redis_client):
+    """One, those that were chosen, those of a reason, all; discarding asks once more."""
+    queue.enqueue("other", "another bad thing")
+    dead(5)
+    redis_client.zadd("embed_queue:pending", {b"\xff\x00 not ours": 1})
+    redis_client.set("string", "x")
+    queue.enqueue("string", "a good text for a key of another type")
+    assert queue.stats().dead == 8
+    client = client_of(queue, allow_changes=True)
+    ids = dict(zip([letter.redis_key for letter in queue.dead_letters()], ids_of(client.get("/")), strict=True))
+
+    queue.enqueue("string2", "good")
+    redis_client.delete("string")
+    answer = change(client, f"retry:one:{ids['string']}")
+    assert answer.status_code == 303
+    assert "1 put back into the queue" in client.get(answer.location).text
+    queue.flush_now()
+    assert redis_client.hexists("string", "embedding")
+
+    asked = change(client, "discard:selected", id=[ids["doc:1"], ids["doc:2"], ids[""]])
+    assert asked.status_code == 200
+    assert "Discard 3 dead letters for good?" in asked.text
+    assert queue.stats().dead == 7  # nothing yet
+    done = change(client, "discard:selected", id=ids_of(asked), sure="yes")
+    assert "3 discarded" in client.get(done.location).text
+    assert {letter.redis_key for letter in queue.dead_letters()} == {"doc:0", "doc:3", "doc:4", "other"}
+
+    [reason] = set(re.findall(r'value="discard:reason:(\w+)"', client.get("/").text))
+    assert "4 dead letters" in change(client, f"discard:reason:{reason}").text
+    change(client, "discard:all", sure="yes")
+    assert queue.stats().dead == 0
+
+
+@pytest.mark.parametrize(
+    "do", ["", "retry", "explode:all", "retry:some", "retry:one:kÄ", "retry:one:d12", "discard:selected"]
+)
+def test_a_form_that_makes_no_sense_does_nothing(queue, dead, do):
+    """It is refused, or finds nothing."""
+    dead(1)
+    answer = change(client_of(queue, allow_changes=True), do)
+    assert answer.status_code in (303, 400)
+    assert queue.stats().dead == 1
+
+
+def test_an_unknown_queue_is_not_there(queue):
+    """Neither to look at, nor to change."""
+    client = client_of({"a": queue}, allow_changes=True)
+    assert client.get("/?queue=b").status_code == 404
+    assert client.get("/?queue=a").status_code == 200
+
+
+# -- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def test_users_words_are_never_markup(queue):
+    """Keys, texts and reasons, on the page and where it asks once more."""
+    key, text = "<b id=evil>&\"'key", "<script>evil()</script> bad"
+    queue.enqueue("good", "a good text")
+    queue.enqueue(key, text)
+    client = client_of(queue, allow_changes=True, show_texts=True)
+    page = client.get("/").text
+    asked = change(client, "discard:selected", id=ids_of(client.get("/"))).text
+    for shown in (page, asked):
+        assert "<b id=evil" not in shown
+        assert "<script>evil" not in shown
+        assert key in unescape(shown)
+    assert text in unescape(page)
+
+
+def test_texts_are_shown_only_where_enabled(queue, dead):
+    """And what a reason quotes of them neither."""
+    dead(1, "a bad SECRET text that nobody else should read")
+    hidden, shown = client_of(queue).get("/").text, client_of(queue, show_texts=True).get("/").text
+    assert "SECRET" not in hidden
+    assert REFUSED in hidden
+    assert "SECRET" in shown
+
+
+def test_dead_letters_have_pages(queue, dead):
+    """Twenty-five each, the latest first; beyond the last page is the last page."""
+    dead(60)
+    client = client_of(queue)
+
+    def keys(page):
+        return re.findall(r"<code>(doc:\d+)</code>", client.get(f"/?page={page}").text)
+
+    assert keys(1) == [f"doc:{at}" for at in range(59, 34, -1)]
+    assert keys(3) == [f"doc:{at}" for at in range(9, -1, -1)]
+    assert keys(99) == keys(3)
+    assert keys(-1) == keys("x") == keys(1)
+
+
+def test_figures_stand_on_the_page(queue, dead):
+    """Counts of the queue, what was done today, and what it cost."""
+    dead(2)
+    queue.stop()  # writes the history
+    page = dashboard_app(queue, prices={"gemini-embedding-001": 1e6}).test_client().get("/").text
+    numbers = dict(re.findall(r'class="number" id="([\w-]+)"[^>]*>([\d,]+)<', page))
+    assert numbers == {"waiting": "0", "in-flight": "0", "written": "1", "dead-count": "2"}
+    tokens = queue.history().days[-1].tokens["google/gemini-embedding-001"]
+    assert f"${tokens:,.2f}" in page
+    assert "rejected" not in page
+    assert "a text was refused" in page
+
+
+def test_a_model_without_a_price_has_tokens_only(redis_client):
+    """And the page says so."""
+    with eager_queue(FakeEmbedder(), redis_client, history=True, model="my/own-model") as queue:
+        queue.enqueue("doc:1", "text")
+    page = client_of(queue).get("/").text
+    assert "The price of my/own-model is not known" in page
+    assert "no price" in page
+    assert "$" not in page
+
+
+@pytest.mark.parametrize("path", ["/", "/live", "/static/dashboard.js", "/static/dashboard.css"])
+def test_nothing_but_our_own_runs(queue, path):
+    """A strict policy with each answer: no inline script or style, no other host, no frame."""
+    with client_of(queue).get(path) as answer:
+        text = answer.text
+    policy = dict(part.strip().partition(" ")[::2] for part in answer.headers["Content-Security-Policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert re.fullmatch(r"'nonce-[\w-]{20,}'", policy["script-src"])
+    assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "unsafe" not in str(policy)
+    assert not re.search(r"""\s(style|on\w+)=|(src|href)=["']?(https?:)?//""", text)
+
+
+def test_a_redis_that_is_gone_is_a_sentence(redis_client):
+    """With the status of an outage, and no traceback."""
+    gone = redis.Redis(host="127.0.0.1", port=1, socket_connect_timeout=1)
+    with eager_queue(FakeEmbedder(), gone) as queue:
+        for path in ("/", "/live"):
+            answer = client_of(queue).get(path)
+            assert answer.status_code == 503
+            assert "Redis does not answer" in answer.text
+
+
+# -- where it stands -------------------------------------------------------------------------------------------------
+
+
+def test_in_an_application_under_a_prefix(queue, dead):
+    """Links, forms and cookies keep to the prefix; the application's own escaping and errors are left alone."""
+    dead(1)
+    app = flask.Flask("site")
+    app.jinja_env.autoescape = False
+    app.register_blueprint(dashboard({"one": queue, "two": queue}, allow_changes=True), url_prefix="/embeddings")
+    client = app.test_client()
+    page = client.get("/embeddings/?queue=two")
+    assert page.status_code == 200
+    paths = re.findall(r'(?:href|src|action|data-live-url)="(/[^"]*)"', page.text)
+    assert len(paths) > 6
+    assert all(path.startswith("/embeddings/") for path in paths)
+    assert "Path=/embeddings/" in page.headers["Set-Cookie"]
+    form = {"csrf_token": token_of(page), "queue": "two", "do": "discard:all", "sure": "yes"}
+    answer = client.post("/embeddings/dead", data=form)
+    assert answer.location.startswith("/embeddings/?queue=two")
+    assert "Not Found" in client.get("/elsewhere").text
+    assert "Content-Security-Policy" not in client.get("/elsewhere").headers
+
+
+def test_with_the_flask_extension(env, redis_client):
+    """The queues of the application's settings, which are looked at and never started."""
+    app = flask.Flask("site")
+    app.config.update(env, EMBEDQUEUE_QUEUES={"titles": {"DIMENSIONS": 8}})
+    embeddings = EmbedQueue(app)
+    app.register_blueprint(dashboard(embeddings), url_prefix="/embeddings")
+    client = app.test_client()
+    with app.app_context():
+        embeddings.queues.idle(worker=False).enqueue("doc:1", "text")
+    page = client.get("/embeddings/").text
+    assert re.search(r'id="waiting">1<', page)
+    assert "?queue=titles" in page
+    assert re.search(r'id="waiting">0<', client.get("/embeddings/?queue=titles").text)
+    assert app.extensions["embedqueue"].made() is None
+    app.config["EMBEDQUEUE_NONSENSE"] = "1"
+    app.extensions["embedqueue"].reset()
+    answer = client.get("/embeddings/")
+    assert answer.status_code == 503
+    assert "EMBEDQUEUE_NONSENSE is not a setting" in answer.text
+
+
+def test_bad_arguments_are_refused_at_once():
+    """Not at the first request."""
+    with pytest.raises(TypeError, match="queues must be"):
+        dashboard("redis://localhost")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="authenticate"):
+        dashboard({}, authenticate="admin")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="price of"):
+        dashboard({}, prices={"m": -1})
+
+
+def test_standing_alone(env, redis_client, tmp_path):
+    """The command serves the page with a password, on any address; SIGTERM ends it."""
+    secret = tmp_path / "password"
+    secret.write_text("correct horse\n")
+    command = ["-m", "embedqueue", "dashboard", "--host", "0.0.0.0", "--port", "0", "--password-file", str(secret)]
+    with Running([*command, "--allow-changes", "--price", "mine=0.5"], env) as running:
+        url = running.wait_for(r"http://0\.0\.0\.0:(\d+)/").group(1)
+        url = f"http://127.0.0.1:{url}/"
+        assert requests.get(url, timeout=PATIENCE_SECONDS).status_code == 401
+        answer = requests.get(url, auth=("admin", "correct horse"), timeout=PATIENCE_SECONDS)
+        assert answer.status_code == 200
+        assert "embed_queue" in answer.text
+        running.send(signal.SIGTERM)
+        assert running.ended() == 0
+        assert "correct horse" not in running.output
+        running.assert_quiet()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--host", "0.0.0.0"], "--password-file"),
+        (["--host", "::"], "--password-file"),
+        (["--host", "db.internal"], "--password-file"),
+        (["--auth", "no.such.module:check"], "no.such"),
+        (["--auth", "os:path"], "is not a function"),
+        (["--price", "mine"], "MODEL=DOLLARS"),
+        (["--price", "mine=-1"], "must not be negative"),
+    ],
+)
+def test_a_command_that_cannot_be_safe_says_why(env, monkeypatch, arguments, said):
+    """And binds to nothing."""
+    from click.testing import CliRunner
+
+    from embedqueue.cli import cli
+
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(cli, ["dashboard", "--port", "0", *arguments])
+    assert result.exit_code in (1, 2)
+    assert said in result.output
+    assert "Traceback" not in result.output
+
+
+# -- Django ----------------------------------------------------------------------------------------------------------
+
+
+def test_in_django_by_the_admins_permissions(redis_client, redis_server, provider):
+    """Who may view queues looks, who may change them acts, anybody else is sent to the login or away."""
+    pytest.importorskip("django", reason="Django is not installed: pip install embedqueue[django]")
+    env = {"REDIS_URL": redis_server.url, "PROVIDER": "openai", "BASE_URL": provider.openai_url}
+    env = {f"EMBEDQUEUE_{name}": value for name, value in {**env, "API_KEY": "test-key", "DIMENSIONS": "16"}.items()}
+    with Running(["-m", "tests.web.djsite.dashboard"], env) as running:
+        assert running.ended() == 0, running.output
+        assert "fine" in running.output
