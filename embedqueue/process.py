@@ -170,11 +170,11 @@ class Process:
             self._count()
         elif notice.kind == "blank":
             self.outcomes.look(json.loads(notice.body), blank=True)
-        elif notice.kind == "unserved":
-            what = json.loads(notice.body)
-            self.waiters.fail(what["keys"], BatchFailed(f"{what['reason']}; the item is still queued"))
-        elif notice.kind == "paused":
-            self.waiters.fail(None, BatchFailed(f"{notice.body}; the item is still queued"))
+        elif notice.kind in ("unserved", "paused"):
+            # Read late, it may be old news: of who has enqueued since the provider is well again, nothing has failed.
+            status, what = self.store.status(), json.loads(notice.body)
+            if status.failing or status.pause_seconds is not None:
+                self.waiters.fail(what.get("keys"), BatchFailed(f"{what['reason']}; the item is still queued"))
         elif notice.kind == "urgent":
             for redis_key in json.loads(notice.body):
                 self.worker.demanded(redis_key)

@@ -23,6 +23,6 @@ redis.call("PEXPIRE", LEVEL, math.ceil(math.max(ms, 0) + 2 * most_ms))
 
 notice("unserved", owner, cjson.encode({ reason = ARGV[5], keys = cjson.decode(ARGV[6]) }))
 if probe then
-  notice("paused", owner, ARGV[5])
+  notice("paused", owner, cjson.encode({ reason = ARGV[5] }))
 end
 return { math.ceil(ms), probe and "1" or "0" }

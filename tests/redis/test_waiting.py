@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import gc
+import json
 import threading
 import tracemalloc
 import weakref
@@ -264,6 +265,18 @@ def test_flush_that_is_told_while_nobody_listens(make_queue, embedder, redis_cli
     producer.flush_now()
     go_on.set()
     embedder.wait_for_calls(1)
+
+
+@pytest.mark.parametrize("keys", [{"keys": ["doc:1"]}, {}], ids=["unserved", "paused"])
+def test_old_news_of_a_failure(make_queue, redis_client, keys):
+    """A failure that is read late, when the provider is well again, is none of those who have enqueued since."""
+    producer = make_queue(worker=False)
+    future = producer.enqueue("doc:1", "hello")
+    eventually(lambda: any(peer["cmd"] == "xread" for peer in redis_client.client_list()))
+    body = json.dumps({"reason": "the provider failed", **keys})
+    redis_client.xadd("embed_queue:events", {"kind": "unserved" if keys else "paused", "by": "other:1:", "body": body})
+    make_queue()
+    assert future.result(PATIENCE_SECONDS) == expected("hello")
 
 
 def test_wait_and_enqueue_at_once(make_queue):
