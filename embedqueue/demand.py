@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable
 from redis.exceptions import RedisError
 
 from .log import Log, logger
+from .schedule import backoff_seconds
 
-#: Seconds between looks at what became of the items that somebody waits for; one script call each. It finds what a
-#: lost notice told, and whatever waits again after it was given back or superseded.
-SWEEP_SECONDS = 2.0
+#: Seconds between looks at what became of the items that somebody waits for: the first, and the longest; one script call
+#: each. It finds what a lost notice told, and whatever waits again after it was given back or superseded.
+SWEEP_SECONDS = (2.0, 5.0)
 
 
 class Demand:
@@ -74,7 +75,8 @@ class Demand:
             self._condition.notify()
 
     def _run(self) -> None:
-        sweep_mono = time.monotonic() + SWEEP_SECONDS
+        sweeps = 1
+        sweep_mono = time.monotonic() + backoff_seconds(sweeps, *SWEEP_SECONDS)
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: self._keys or self._stopping, max(0.0, sweep_mono - time.monotonic()))
@@ -91,4 +93,5 @@ class Demand:
             except Exception:
                 self._log.exception("embedqueue: could not look after those who wait, going on")
             if time.monotonic() >= sweep_mono:
-                sweep_mono = time.monotonic() + SWEEP_SECONDS
+                sweeps += 1
+                sweep_mono = time.monotonic() + backoff_seconds(sweeps, *SWEEP_SECONDS)

@@ -24,8 +24,8 @@ local answer = {}
 for i = FIRST_FURTHER_KEY, #KEYS do
   local key = ARGV[2 + i - FIRST_FURTHER_KEY]
   local word, value = "gone", ""
-  local info = cjson.decode(redis.call("HGET", INFO, key) or "{}")
   local live = redis.call("HGET", LATEST, key)
+  local info = cjson.decode(not live and redis.call("HGET", INFO, key) or "{}")
   if live then
     word, value = "live", redis.call("ZSCORE", PENDING, live) and "pending" or "in flight"
   elseif info.member then
