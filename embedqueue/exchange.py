@@ -34,6 +34,8 @@ ANSWER_SECONDS = 5.0
 LATE_TRIES = 4
 #: Seconds that one blocking read of the events may last: few commands a minute, and a dead peer is noticed.
 LISTEN_SECONDS = 30.0
+#: What redis-py before 5.3 wants to hear when it is asked for a connection.
+_FOR_WHAT = ("EVALSHA",) if redis.VERSION < (5, 3) else ()
 
 
 class Keys:
@@ -125,7 +127,7 @@ class Exchange:
     def call(self, name: str, further_keys: Sequence[str], *args: str | bytes | float) -> Any:
         """Run a script on a connection of the background pool. The users' keys come after our own."""
         pool = self.back.connection_pool
-        connection = pool.get_connection()
+        connection = pool.get_connection(*_FOR_WHAT)
         try:
             declared = [b"%d" % (len(self._keys) + len(further_keys)), *self._keys]
             declared += [key.encode() for key in further_keys]
@@ -137,7 +139,7 @@ class Exchange:
     def enqueue(self, parts: list[bytes]) -> Any:
         """Run the enqueue script on a connection that is kept: a third less time than through the client's pool."""
         if self._line is None:
-            self._line = self._front.connection_pool.get_connection()
+            self._line = self._front.connection_pool.get_connection(*_FOR_WHAT)
         kept = self._line._sock is not None
         try:
             return self._enqueue_in_time(parts, self._retry)
