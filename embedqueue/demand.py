@@ -16,8 +16,8 @@ from redis.exceptions import RedisError
 from .log import Log, logger
 from .schedule import backoff_seconds
 
-#: Seconds between looks at what became of the items that somebody waits for: the first, and the longest; one script call
-#: each. It finds what a lost notice told, and whatever waits again after it was given back or superseded.
+#: Seconds between looks at what became of the items that somebody waits for: the first, and the longest; one script
+#: call each. It finds what a lost notice told, and whatever waits again after it was given back or superseded.
 SWEEP_SECONDS = (2.0, 5.0)
 
 
