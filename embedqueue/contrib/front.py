@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from types import TracebackType
 
+from embedqueue.history import History
+from embedqueue.options import Options
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.report import DeadLetter, QueueStats
 from embedqueue.waiters import EmbeddingFuture
@@ -75,6 +77,15 @@ class Front(ABC):
     def stats(self) -> QueueStats:
         """See :meth:`embedqueue.EmbeddingBatchQueue.stats`."""
         return self._get_queue().stats()
+
+    def history(self, minutes: int = 60, days: int = 30) -> History:
+        """See :meth:`embedqueue.EmbeddingBatchQueue.history`."""
+        return self._get_queue().history(minutes, days)
+
+    @property
+    def options(self) -> Options:
+        """See :attr:`embedqueue.EmbeddingBatchQueue.options`."""
+        return self._get_queue().options
 
     def dead_letters(self, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         """See :meth:`embedqueue.EmbeddingBatchQueue.dead_letters`."""

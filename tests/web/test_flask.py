@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import inspect
 import threading
 import weakref
 
@@ -175,13 +174,6 @@ def test_eager_tests_may_bring_a_failing_embedder(app):
         assert isinstance(embeddings.enqueue("note:1", "bad").exception(0), ItemRejected)
         assert [letter.redis_key for letter in embeddings.dead_letters()] == ["note:1"]
         assert embeddings.discard_dead("note:1") == 1
-
-
-def test_the_extension_has_every_method_of_the_queue():
-    """By the same names, with the same arguments."""
-    for name, method in vars(EmbeddingBatchQueue).items():
-        if not name.startswith("_") and callable(method):
-            assert inspect.signature(method).parameters == inspect.signature(getattr(EmbedQueue, name)).parameters, name
 
 
 def test_stop_and_start(app):
