@@ -330,8 +330,14 @@ class Drain:
         self._persist(lambda: self._outcomes.look([item.redis_key for item in items]))
         self._progressed()
         if self._report.observers:
-            dead = [item.redis_key for item, word in zip(items, words, strict=True) if word == "dead"]
-            self._report.dead(self._persist(lambda: self._store.dead_letters_of(dead)))
+            self._report_dead([item for item, word in zip(items, words, strict=True) if word == "dead"], reason)
+
+    def _report_dead(self, items: Sequence[Item], reason: str) -> None:
+        try:
+            letters = self._store.dead_letters_of([item.redis_key for item in items])
+        except RedisError:  # what is told need not be worth a wait
+            letters = [dead_letter(item.member, time.time(), reason) for item in items]
+        self._report.dead(letters)
 
     def _give_back(self, call: _Call, failure: Unserved) -> None:
         """The provider is at fault: nobody claims for a while, the items wait again, their waiters get to know."""

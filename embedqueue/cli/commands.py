@@ -11,6 +11,7 @@ import click
 
 from embedqueue.config import SettingsError
 from embedqueue.examine import examine
+from embedqueue.observe import Observer
 from embedqueue.operate import (
     DEFAULT_GRACE_SECONDS,
     beside,
@@ -73,6 +74,7 @@ def _address(context: click.Context, parameter: click.Parameter, value: str | No
     "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False), default="WARNING",
     show_default=True, help="To standard error. INFO has a line for each call.",
 )  # fmt: skip
+@click.option("--trace", is_flag=True, help="Make OpenTelemetry spans (extra otel), as its own variables say.")
 def worker(
     source: Source,
     concurrency: int | str | None,
@@ -80,6 +82,7 @@ def worker(
     grace: float,
     health: tuple[str, int] | None,
     log_level: str,
+    trace: bool,
 ) -> None:
     """Work the queue until SIGTERM, which lets calls under way finish; a second one ends the process at once.
 
@@ -91,14 +94,23 @@ def worker(
     missing = settings.check(redis=False)
     if missing:
         raise SettingsError(missing[0])
+    traces = [_tracing()] if trace else []
     logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT)
     run_worker(
-        lambda more: source.queue(worker=True, observers=beside(settings, more), **options),
+        lambda more: source.queue(worker=True, observers=beside(settings, [*traces, *more]), **options),
         burst=burst,
         grace=grace,
         health=health,
         say=click.echo,
     )
+
+
+def _tracing() -> Observer:
+    try:
+        from embedqueue.tracing import Tracing
+    except ImportError:
+        raise click.UsageError('--trace needs OpenTelemetry: pip install "embedqueue[otel]"') from None
+    return Tracing()
 
 
 @command(cli, "stats", "embedqueue stats --json")
