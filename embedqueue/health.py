@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from types import TracebackType
 from typing import Any, Self
 
@@ -75,6 +76,16 @@ class Health:
         )
 
 
+class _Server(ThreadingHTTPServer):
+    """One that asks no name server for its own name, which may take long."""
+
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+
 class HealthServer:
     """An HTTP endpoint: ``/health`` (200 or 503, with a sentence), ``/live`` and, with prometheus_client, ``/metrics``.
 
@@ -94,8 +105,7 @@ class HealthServer:
             metrics = Metrics()
             self.observers, self._metrics = [metrics], metrics.exposition
         self._health: Callable[[], tuple[bool, str]] | None = None
-        self._server = ThreadingHTTPServer(address, self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(address, self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, name="embedqueue-health", daemon=True)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import threading
 import time
@@ -94,6 +95,31 @@ def run_worker(
     say("ended; nothing is claimed any more")
 
 
+def concurrency(value: str) -> int | str:
+    """An option of a command: API calls in flight, a number or "auto".
+
+    Raises:
+        ValueError: with a sentence.
+    """
+    if value == "auto":
+        return value
+    if not value.isdigit() or int(value) < 1:
+        raise ValueError('give a number, at least 1, or "auto"')
+    return int(value)
+
+
+def address(value: str) -> tuple[str, int]:
+    """An option of a command: a host and a port.
+
+    Raises:
+        ValueError: with a sentence.
+    """
+    host, _, port = value.rpartition(":")
+    if not port.isdigit() or int(port) > 65535:
+        raise ValueError("give HOST:PORT, such as 127.0.0.1:9100, or :9100 for all addresses")
+    return host.strip("[]"), int(port)
+
+
 def beside(settings: Settings, more: Sequence[Observer]) -> list[Observer]:
     """The observers of the settings and more, but for those of a kind that is there: metrics would count twice."""
     own = list(settings.option("observers"))
@@ -108,6 +134,7 @@ def _signals(told: threading.Event) -> Iterator[None]:
         if told.is_set():
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+            os._exit(128 + number)  # process 1 of a container is not ended by a signal that nobody handles
         told.set()
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}

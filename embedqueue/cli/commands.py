@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from embedqueue.examine import examine
 from embedqueue.observe import Observer
 from embedqueue.operate import (
     DEFAULT_GRACE_SECONDS,
+    address,
     beside,
     describe,
     explain,
@@ -22,6 +24,7 @@ from embedqueue.operate import (
     set_pause,
     stats_as_json,
 )
+from embedqueue.operate import concurrency as concurrency_of
 
 from .context import Context, Source, as_json, command, own_settings, settings_options
 
@@ -45,31 +48,30 @@ def cli(context: click.Context, /, **arguments: Any) -> None:
 cli.params += settings_options(hidden=False)
 
 
-def _concurrency(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
-    if value is None or value == "auto":
-        return value
-    if not value.isdigit() or int(value) < 1:
-        raise click.BadParameter('give a number, at least 1, or "auto"')
-    return int(value)
+def _read(function: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """A function of one string as click calls it."""
 
+    def read(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+        try:
+            return None if value is None else function(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
 
-def _address(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
-    if value is None:
-        return None
-    host, _, port = value.rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
-        raise click.BadParameter("give HOST:PORT, such as 127.0.0.1:9100, or :9100 for all addresses")
-    return host.strip("[]"), int(port)
+    return read
 
 
 @command(cli, "worker", "embedqueue worker --concurrency 16 --health 127.0.0.1:9100")
-@click.option("--concurrency", metavar="COUNT", callback=_concurrency, help='API calls in flight, a number or "auto".')
+@click.option(
+    "--concurrency", metavar="COUNT", callback=_read(concurrency_of), help='API calls in flight, a number or "auto".'
+)
 @click.option("--burst", is_flag=True, help="End once the queue is empty; with 1 where the provider fails.")
 @click.option(
     "--grace", type=click.FloatRange(0), default=DEFAULT_GRACE_SECONDS, show_default=True, metavar="SECONDS",
     help="For calls under way at the end; what they do not finish goes back to the queue.",
 )  # fmt: skip
-@click.option("--health", metavar="HOST:PORT", callback=_address, help="Answer at /health, /live and /metrics there.")
+@click.option(
+    "--health", metavar="HOST:PORT", callback=_read(address), help="Answer at /health, /live and /metrics there."
+)
 @click.option(
     "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False), default="WARNING",
     show_default=True, help="To standard error. INFO has a line for each call.",

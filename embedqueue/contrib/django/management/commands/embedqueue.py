@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -17,11 +18,17 @@ from embedqueue.contrib.queues import DEFAULT
 from embedqueue.errors import EmbedQueueError
 from embedqueue.operate import (
     DEFAULT_GRACE_SECONDS,
+    address,
     beside,
+    concurrency,
+    dead_letter_of,
     dead_letters,
     describe,
     describe_dead,
+    explain,
+    lift_pause,
     run_worker,
+    set_pause,
     stats_as_json,
 )
 
@@ -46,6 +53,8 @@ class Command(BaseCommand):
         check.add_argument("--no-call", action="store_true", help="make no real call to the provider")
         worker = command("worker", self._worker, "Work the queue in this process until SIGTERM.")
         worker.add_argument("--burst", action="store_true", help="end once the queue is empty")
+        worker.add_argument("--concurrency", type=concurrency, help='API calls in flight, a number or "auto"')
+        worker.add_argument("--health", type=address, metavar="HOST:PORT", help="answer at /health and /metrics there")
         worker.add_argument("--grace", type=float, default=DEFAULT_GRACE_SECONDS, help="seconds for calls at the end")
         stats = command("stats", self._stats, "Tell how the queue stands.")
         stats.add_argument("--json", action="store_true", help="for scripts")
@@ -57,16 +66,25 @@ class Command(BaseCommand):
         fill.add_argument("--wait", action="store_true", help="return when all of it is embedded")
         fill.add_argument("--all", action="store_true", help="also what has a vector already")
         fill.add_argument("--database", metavar="ALIAS", help="where the rows are, unless the models' own manager says")
+        explaining = command("explain", self._explain, "Tell where a key's vector is, and why.")
+        explaining.add_argument("key")
+        pause = command("pause", self._pause, "Have nobody claim anything; items are taken in as ever.")
+        pause.add_argument("--for", type=float, dest="seconds", help="seconds, instead of until resume")
+        pause.add_argument("--reason", default="paused by hand", help="what stats and the others say of it")
+        command("resume", self._resume, "End a pause at once, also that of a provider that failed.")
         dead = commands.add_parser("dead", help="Look at what was given up, put it back, or drop it.")
         dead_commands = dead.add_subparsers(title="commands", required=True)
         listing = command("list", self._dead_list, "List dead letters, the latest first.", dead_commands)
         listing.add_argument("--limit", type=int, default=100)
+        show = command("show", self._dead_show, "Tell everything of one dead letter.", dead_commands)
+        show.add_argument("key")
         for name, run, words in (
             ("retry", self._dead_retry, "Put dead letters back to the end of the queue."),
             ("discard", self._dead_discard, "Drop dead letters for good."),
         ):
             made = command(name, run, words, dead_commands)
             made.add_argument("keys", nargs="*", metavar="key")
+            made.add_argument("--reason", help="those whose reason contains this")
             made.add_argument("--all", action="store_true", help="all dead letters")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -89,10 +107,12 @@ class Command(BaseCommand):
         if missing:
             raise CommandError(missing[0])
         settings = queues.settings(name)
+        own = {} if options["concurrency"] is None else {"max_concurrency": options["concurrency"]}
         run_worker(
-            lambda more: queues.idle(name, worker=True, observers=beside(settings, more)),
+            lambda more: queues.idle(name, worker=True, observers=beside(settings, more), **own),
             burst=options["burst"],
             grace=options["grace"],
+            health=options["health"],
             say=self.stdout.write,
         )
 
@@ -118,18 +138,38 @@ class Command(BaseCommand):
         )
         self.stdout.write(f"{count} enqueued")
 
+    def _explain(self, name: str, options: dict[str, Any]) -> None:
+        for fact, value in explain(queues.settings(name), options["key"]).items():
+            self.stdout.write(f"{fact:<16} {value}")
+
+    def _pause(self, name: str, options: dict[str, Any]) -> None:
+        set_pause(queues.settings(name), options["seconds"], options["reason"])
+        self.stdout.write("Nothing is claimed any more.")
+
+    def _resume(self, name: str, options: dict[str, Any]) -> None:
+        self.stdout.write("The pause is over." if lift_pause(queues.settings(name)) else "There is no pause to end.")
+
+    def _dead_show(self, name: str, options: dict[str, Any]) -> None:
+        letter = dead_letter_of(queues.settings(name), options["key"])
+        if letter is None:
+            raise CommandError(f"{options['key']} is no dead letter")
+        for fact, value in asdict(letter).items():
+            self.stdout.write(f"{fact:<12} {value}")
+
     def _dead_list(self, name: str, options: dict[str, Any]) -> None:
         lines = list(describe_dead(islice(dead_letters(queues.look(name)), options["limit"])))
         self.stdout.write("\n".join(lines) or "There are no dead letters.")
 
     def _dead_retry(self, name: str, options: dict[str, Any]) -> None:
-        self.stdout.write(f"{queues.look(name).retry_dead(_chosen(options))} put back")
+        self.stdout.write(f"{queues.look(name).retry_dead(_chosen(name, options))} put back")
 
     def _dead_discard(self, name: str, options: dict[str, Any]) -> None:
-        self.stdout.write(f"{queues.look(name).discard_dead(_chosen(options))} discarded")
+        self.stdout.write(f"{queues.look(name).discard_dead(_chosen(name, options))} discarded")
 
 
-def _chosen(options: dict[str, Any]) -> list[str] | None:
-    if bool(options["keys"]) == options["all"]:
-        raise CommandError("give keys, or --all")
-    return None if options["all"] else options["keys"]
+def _chosen(name: str, options: dict[str, Any]) -> list[str | bytes] | None:
+    if [bool(options["keys"]), options["reason"] is not None, options["all"]].count(True) != 1:
+        raise CommandError("give keys, or --reason, or --all")
+    if options["reason"] is not None:
+        return [letter.redis_key or letter.member for letter in dead_letters(queues.look(name), options["reason"])]
+    return None if options["all"] else list(options["keys"])

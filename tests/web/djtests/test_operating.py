@@ -1,0 +1,34 @@
+"""``manage.py embedqueue`` for whoever is on call: pause and resume, reasons, dead letters."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.management import CommandError
+from django.test import override_settings
+
+from embedqueue.contrib.django import queue
+from tests.provider import poison
+
+
+def test_from_a_pause_to_a_dead_letter(run, real_settings, redis_client, provider):
+    """The item waits while the queue is paused, and says why; then it is refused, shown, put back and dropped."""
+    from django.conf import settings
+
+    with override_settings(EMBEDQUEUE={**settings.EMBEDQUEUE, "WORKER": False}):
+        queue.enqueue("note:1", "bad words")
+        run("pause", "--for", "600", "--reason", "the provider moves")
+        assert "the provider moves" in run("explain", "note:1")
+        assert "The pause is over" in run("resume")
+        assert "no pause" in run("resume")
+        provider.rule = poison("bad", 400, {"error": {"message": "cannot embed this"}})
+        run("worker", "--burst", "--concurrency", "2")
+        assert "dead" in run("explain", "note:1")
+        assert "bad words" in run("dead", "show", "note:1")
+        assert "0 put back" in run("dead", "retry", "--reason", "something else")
+        assert "1 put back" in run("dead", "retry", "--reason", "cannot embed")
+        with pytest.raises(CommandError, match="no dead letter"):
+            run("dead", "show", "note:1")
+        with pytest.raises(CommandError, match="give keys"):
+            run("dead", "discard", "--all", "--reason", "x")
+        with pytest.raises(CommandError, match="health"):
+            run("worker", "--burst", "--health", "here")
