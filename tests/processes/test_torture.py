@@ -15,7 +15,7 @@ PARTS = {
     "none": 6,
     "process": 10,
     "provider": 8,
-    "failover,process": 10,
+    "failover,process": 5,
     "process,redis,clock,network,provider": 20,
 }
 FACTOR = float(os.environ.get("EMBEDQUEUE_TORTURE_FACTOR", "1"))
