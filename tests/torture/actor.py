@@ -28,8 +28,8 @@ from embedqueue import EmbeddingBatchQueue, EmbedQueueError, OpenAIEmbedder
 from tests.torture import failpoints
 
 DIMENSIONS = 16
-#: Seconds that a producer waits for a future.
-RESULT_SECONDS = 20.0
+#: Seconds that a producer waits for a future: a call may fail thrice, its worker die, and the next probe fail, too.
+RESULT_SECONDS = 40.0
 #: Seconds that a forked child works.
 CHILD_SECONDS = 2.0
 #: Futures that a producer keeps without waiting for them; all of them have to end with the queue.

@@ -31,7 +31,7 @@ from tests.torture.network import Proxy
 from tests.torture.topology import ClockedRedis, Replicated, find_faketime
 
 #: Seconds that a process may take to end after SIGTERM: it may wait for a future.
-END_SECONDS = 40.0
+END_SECONDS = 60.0
 #: Seconds that a healthy queue may take for what the faults have left.
 SETTLE_SECONDS = 60.0
 #: Seconds of the longest pause that the rig lets pass; longer ones it ends, for they would be all that it sees.
