@@ -39,7 +39,7 @@ class Process:
         options: Options,
         observers: Observers,
         *,
-        wanted: Callable[[str], None],
+        wanted: Callable[[], Callable[[str], None] | None],
         start: Callable[[], None],
     ) -> None:
         log = QueueLog(options.namespace)

@@ -159,7 +159,7 @@ class EmbeddingBatchQueue:
             self._redis,
             self._options,
             self._observers,
-            wanted=_weakly(self, EmbeddingBatchQueue._wanted),
+            wanted=weakref.WeakMethod(self._wanted),
             start=_weakly(self, EmbeddingBatchQueue._start_open),
         )
 

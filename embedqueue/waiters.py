@@ -144,9 +144,14 @@ class Waiting:
 
 
 class Waiters:
-    """The unfinished futures of this process. Thread-safe; no callback of a user runs under the lock."""
+    """The unfinished futures of this process. Thread-safe; no callback of a user runs under the lock.
 
-    def __init__(self, want: Callable[[str], None]) -> None:
+    Args:
+        want: gives what a future calls with its key when somebody waits for it, or None. The future keeps that alive,
+            and so its queue, which knows nothing of who still waits.
+    """
+
+    def __init__(self, want: Callable[[], Callable[[str], None] | None]) -> None:
         self._want = want
         self._lock = threading.Lock()
         self._by_key: dict[str, list[Waiting]] = {}  # in the order of their enqueues
@@ -174,6 +179,7 @@ class Waiters:
                 raise QueueStopped("the queue is stopped")
             if self._dropped:
                 self._forget_dropped()
+            want = self._want()
             for redis_key, member in pairs:
                 if not member:
                     futures.append(None)
@@ -184,7 +190,7 @@ class Waiters:
                     if future is not None and future._unfinished:
                         futures.append(future)
                         continue
-                future = EmbeddingFuture(redis_key, self._want, self._pin)
+                future = EmbeddingFuture(redis_key, want, self._pin)
                 ref = _Ref(future, self._dropped.append)
                 ref.redis_key = redis_key
                 entry = Waiting(member, ref)

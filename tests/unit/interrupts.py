@@ -37,7 +37,7 @@ def main(others: int) -> None:
     sys.unraisablehook = lambda what: None  # what is raised in a weak reference's callback
     intake = Intake(
         BusyStore(),
-        Waiters(lambda redis_key: None),
+        Waiters(lambda: None),
         max_pending=None,
         tell_at=50,
         tell_first=False,

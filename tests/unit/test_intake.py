@@ -52,7 +52,7 @@ class Rig:
     def __init__(self, max_pending=None):
         self.store = BlockingStore()
         self.told: list[int] = []
-        self.waiters = Waiters(lambda redis_key: None)
+        self.waiters = Waiters(lambda: None)
         self.intake = Intake(
             self.store,
             self.waiters,

@@ -27,7 +27,7 @@ def wanted():
 
 @pytest.fixture
 def waiters(wanted):
-    return Waiters(wanted.append)
+    return Waiters(lambda: wanted.append)
 
 
 def enter(waiters, *pairs):
