@@ -134,8 +134,12 @@ def test_a_future_that_never_ended_is_told_unless_its_process_was_killed():
 
 def test_a_future_that_did_not_end_in_time_is_told():
     history = sound()
-    history.lines[6] = line("ended", future=1, key=KEY, version=2, error="TimeoutError")
+    history.lines[6] = line("ended", at=100.0, future=1, key=KEY, version=2, error="TimeoutError")
     assert broken(history) == ["open"]
+    history.faults = [Fault("restarted", "redis", 10.0, 40.0), Fault("restarted", "redis", 70.0, 79.0)]
+    assert broken(history) == ["open"]
+    history.faults.append(Fault("restarted", "redis", 95.0, 105.0))  # it was away for 14 of the 40 seconds
+    assert broken(history) == []
 
 
 def test_futures_that_are_open_after_stop_are_told():
