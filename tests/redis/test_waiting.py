@@ -12,7 +12,7 @@ import weakref
 
 import pytest
 
-from embedqueue import QueueStopped
+from embedqueue import EmbeddingBatchQueue, QueueStopped
 from embedqueue.store import Store
 from tests.redis.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
 
@@ -363,3 +363,15 @@ def test_unsent_notices(queue, redis_client, embedder):
     )
     join(waiting)
     assert future.result(0) == expected("hello")
+
+
+@pytest.mark.parametrize("start", [True, False])
+def test_queue_that_only_its_future_holds(redis_client, embedder, start):
+    """Waiting is enough, also where nobody has kept the queue."""
+    queue = EmbeddingBatchQueue(embedder, redis_client)
+    future = (queue.start() if start else queue).enqueue("doc:1", "text")
+    held = weakref.ref(queue)
+    del queue
+    gc.collect()
+    assert future.result(PATIENCE_SECONDS) == expected("text")
+    held().stop(timeout=1)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
 import json
 import logging
 import threading
-import weakref
 from collections.abc import Iterator
 
 import fakeredis
@@ -481,18 +479,6 @@ def test_not_started(make_queue, caplog):
         queue.enqueue("doc:1", "text")
         queue.enqueue("doc:2", "text")
     assert len([record for record in caplog.records if "not started" in record.message]) == 1
-
-
-@pytest.mark.parametrize("start", [True, False])
-def test_queue_that_only_its_future_holds(fake_redis, embedder, start):
-    """Waiting is enough, also where nobody has kept the queue."""
-    queue = EmbeddingBatchQueue(embedder, fake_redis)
-    future = (queue.start() if start else queue).enqueue("doc:1", "text")
-    held = weakref.ref(queue)
-    del queue
-    gc.collect()
-    assert result(future) == to_floats(embedder.bytes_of("text"))
-    held().stop(timeout=1)
 
 
 # -- looking -----------------------------------------------------------------------------------------------------
