@@ -26,6 +26,7 @@ from embedqueue.item import encode_member
 from embedqueue.options import Options, QueueOptions
 from embedqueue.testing import FakeEmbedder
 from embedqueue.vectors import to_floats
+from tests.redis.parts import eventually
 
 PATIENCE_SECONDS = 10.0
 PENDING = "embed_queue:pending"
@@ -496,6 +497,7 @@ def test_stats(make_queue, embedder):
     assert 0 <= waiting.oldest_age < 60
     embedder.rule = lambda texts: InputRejected("no") if "bad" in texts else None
     queue.start().flush(PATIENCE_SECONDS)
+    eventually(lambda: queue.stats().rejected, "counted")  # Redis knows of it a moment earlier
     done = queue.stats()
     assert (done.waiting, done.in_flight, done.dead, done.embedded, done.rejected) == (0, 0, 1, 1, 1)
     assert done.calls == len(embedder.calls)
