@@ -13,7 +13,7 @@ def count(number: float) -> str:
 
 def rate(number: float) -> str:
     """A rate: whole where it is large, with a decimal where it is small."""
-    return f"{number:,.1f}" if 0 < number < 9.95 else f"{number:,.0f}"
+    return f"{round(number, 1):g}" if number < 9.95 else f"{number:,.0f}"
 
 
 def duration(seconds: float) -> str:

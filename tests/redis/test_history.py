@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 
@@ -166,3 +168,27 @@ def test_latencies_fall_into_their_classes():
     period = Period.parse(0, 60, json.dumps(figures).encode())
     assert (period.latencies[0], period.latencies[1], period.latencies[-1]) == (2, 1, 1)
     assert period.tokens == {"m" * 100: 40}
+
+
+FORKING = """
+import os, sys, redis
+from embedqueue import EmbeddingBatchQueue
+from embedqueue.testing import FakeEmbedder
+
+queue = EmbeddingBatchQueue(FakeEmbedder(), redis.Redis.from_url(sys.argv[1]), worker=False)
+queue.enqueue("doc:parent", "text")  # not written yet when the process forks
+if os.fork() == 0:
+    queue.enqueue("doc:child", "text")
+    queue.stop()
+    os._exit(0)
+os.wait()
+queue.stop()
+"""
+
+
+def test_a_fork_takes_no_figures_along(redis_client, redis_server):
+    """What the parent did is counted once, by the parent."""
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKING, redis_server.url], check=True, timeout=PATIENCE_SECONDS * 2
+    )
+    assert _ledger(redis_client).read(1, 1).days[-1].enqueued == 2
