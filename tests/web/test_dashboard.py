@@ -1,23 +1,19 @@
-"""The dashboard over HTTP: who gets in, what may be done, what is shown of users' words, and where it can stand."""
+"""The dashboard over HTTP: who gets in, what may be done, and what is shown of users' words."""
 
 from __future__ import annotations
 
 import re
-import signal
 from html import unescape
 
 import pytest
 import redis
-import requests
 
 flask = pytest.importorskip("flask", reason='the dashboard is in the extra "embedqueue[dashboard]"')
 pytest.importorskip("click", reason='the command line is in the extra "embedqueue[cli]"')
 
 from embedqueue import InputRejected  # noqa: E402
-from embedqueue.contrib.flask import EmbedQueue  # noqa: E402
-from embedqueue.dashboard import dashboard, dashboard_app, password  # noqa: E402
+from embedqueue.dashboard import dashboard_app, password  # noqa: E402
 from embedqueue.testing import FakeEmbedder, eager_queue  # noqa: E402
-from tests.web.servers import PATIENCE_SECONDS, Running  # noqa: E402
 
 REFUSED = "it has 9000 tokens"
 
@@ -317,114 +313,3 @@ def test_a_redis_that_is_gone_is_a_sentence(redis_client):
             answer = client_of(queue).get(path)
             assert answer.status_code == 503
             assert "Redis does not answer" in answer.text
-
-
-# -- where it stands -------------------------------------------------------------------------------------------------
-
-
-def test_in_an_application_under_a_prefix(queue, dead):
-    """Links, forms and cookies keep to the prefix; the application's own escaping and errors are left alone."""
-    dead(1)
-    app = flask.Flask("site")
-    app.jinja_env.autoescape = False
-    app.register_blueprint(dashboard({"one": queue, "two": queue}, allow_changes=True), url_prefix="/embeddings")
-    client = app.test_client()
-    page = client.get("/embeddings/?queue=two")
-    assert page.status_code == 200
-    paths = re.findall(r'(?:href|src|action|data-live-url)="(/[^"]*)"', page.text)
-    assert len(paths) > 6
-    assert all(path.startswith("/embeddings/") for path in paths)
-    assert "Path=/embeddings/" in page.headers["Set-Cookie"]
-    form = {"csrf_token": token_of(page), "queue": "two", "do": "discard:all", "sure": "yes"}
-    answer = client.post("/embeddings/dead", data=form)
-    assert answer.location.startswith("/embeddings/?queue=two")
-    assert "Not Found" in client.get("/elsewhere").text
-    assert "Content-Security-Policy" not in client.get("/elsewhere").headers
-
-
-def test_with_the_flask_extension(env, redis_client):
-    """The queues of the application's settings, which are looked at and never started."""
-    app = flask.Flask("site")
-    app.config.update(env, EMBEDQUEUE_QUEUES={"titles": {"DIMENSIONS": 8}})
-    embeddings = EmbedQueue(app)
-    app.register_blueprint(dashboard(embeddings), url_prefix="/embeddings")
-    client = app.test_client()
-    with app.app_context():
-        embeddings.queues.idle(worker=False).enqueue("doc:1", "text")
-    page = client.get("/embeddings/").text
-    assert re.search(r'id="waiting">1<', page)
-    assert "?queue=titles" in page
-    assert re.search(r'id="waiting">0<', client.get("/embeddings/?queue=titles").text)
-    assert app.extensions["embedqueue"].made() is None
-    app.config["EMBEDQUEUE_NONSENSE"] = "1"
-    app.extensions["embedqueue"].reset()
-    answer = client.get("/embeddings/")
-    assert answer.status_code == 503
-    assert "EMBEDQUEUE_NONSENSE is not a setting" in answer.text
-
-
-def test_bad_arguments_are_refused_at_once():
-    """Not at the first request."""
-    with pytest.raises(TypeError, match="queues must be"):
-        dashboard("redis://localhost")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="authenticate"):
-        dashboard({}, authenticate="admin")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="price of"):
-        dashboard({}, prices={"m": -1})
-
-
-def test_standing_alone(env, redis_client, tmp_path):
-    """The command serves the page with a password, on any address; SIGTERM ends it."""
-    secret = tmp_path / "password"
-    secret.write_text("correct horse\n")
-    command = ["-m", "embedqueue", "dashboard", "--host", "0.0.0.0", "--port", "0", "--password-file", str(secret)]
-    with Running([*command, "--allow-changes", "--price", "mine=0.5"], env) as running:
-        url = running.wait_for(r"http://0\.0\.0\.0:(\d+)/").group(1)
-        url = f"http://127.0.0.1:{url}/"
-        assert requests.get(url, timeout=PATIENCE_SECONDS).status_code == 401
-        answer = requests.get(url, auth=("admin", "correct horse"), timeout=PATIENCE_SECONDS)
-        assert answer.status_code == 200
-        assert "embed_queue" in answer.text
-        running.send(signal.SIGTERM)
-        assert running.ended() == 0
-        assert "correct horse" not in running.output
-        running.assert_quiet()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--host", "0.0.0.0"], "--password-file"),
-        (["--host", "::"], "--password-file"),
-        (["--host", "db.internal"], "--password-file"),
-        (["--auth", "no.such.module:check"], "no.such"),
-        (["--auth", "os:path"], "is not a function"),
-        (["--price", "mine"], "MODEL=DOLLARS"),
-        (["--price", "mine=-1"], "must not be negative"),
-    ],
-)
-def test_a_command_that_cannot_be_safe_says_why(env, monkeypatch, arguments, said):
-    """And binds to nothing."""
-    from click.testing import CliRunner
-
-    from embedqueue.cli import cli
-
-    for name, value in env.items():
-        monkeypatch.setenv(name, value)
-    result = CliRunner().invoke(cli, ["dashboard", "--port", "0", *arguments])
-    assert result.exit_code in (1, 2)
-    assert said in result.output
-    assert "Traceback" not in result.output
-
-
-# -- Django ----------------------------------------------------------------------------------------------------------
-
-
-def test_in_django_by_the_admins_permissions(redis_client, redis_server, provider):
-    """Who may view queues looks, who may change them acts, anybody else is sent to the login or away."""
-    pytest.importorskip("django", reason="Django is not installed: pip install embedqueue[django]")
-    env = {"REDIS_URL": redis_server.url, "PROVIDER": "openai", "BASE_URL": provider.openai_url}
-    env = {f"EMBEDQUEUE_{name}": value for name, value in {**env, "API_KEY": "test-key", "DIMENSIONS": "16"}.items()}
-    with Running(["-m", "tests.web.djsite.dashboard"], env) as running:
-        assert running.ended() == 0, running.output
-        assert "fine" in running.output
