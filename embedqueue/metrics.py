@@ -72,8 +72,7 @@ class QueueCollector:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._stores: dict[str, Store] = {}  # by namespace; guarded by the lock
+        self._stores: dict[str, Store] = {}  # by namespace; one operation on it at a time, so it needs no lock
 
     def add(self, namespace: str, client: redis.Redis) -> None:
         """Look at this queue as well.
@@ -82,9 +81,8 @@ class QueueCollector:
             namespace: of the queue.
             client: of its Redis; it is neither changed nor used itself.
         """
-        with self._lock:
-            if namespace not in self._stores:
-                self._stores[namespace] = Store(client, namespace)
+        if namespace not in self._stores:
+            self._stores[namespace] = Store(client, namespace)
 
     def describe(self) -> Iterable[Any]:
         """The names, so that nothing is asked for when this is registered."""
@@ -93,9 +91,7 @@ class QueueCollector:
     def collect(self) -> Iterator[Any]:
         """The gauges."""
         up, waiting, in_flight, dead, oldest, paused = families = self._families()
-        with self._lock:
-            stores = list(self._stores.items())
-        for namespace, store in stores:
+        for namespace, store in list(self._stores.items()):
             try:
                 status = store.status()
             except RedisError:

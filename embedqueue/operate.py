@@ -294,10 +294,11 @@ def _live_facts(
         return facts | {"because": f"nobody claims for {max(0, pause_ms) / 1000:.0f} s: {reason}"}
     due = max(0.0, since + settings.option("flush_interval") - now)
     size, waiting = settings.option("max_batch_size"), client.zcard(keys.pending)
-    facts["because"] = (
-        f"a drain starts in {due:.0f} s at the latest (flush_interval), or when {size} items wait; {waiting} do. "
-        "Where nobody works the queue, it stays."
-    )
+    if waiting >= size or due == 0:
+        words = f"it is due, with {waiting - 1} others, as soon as a worker has room"
+    else:
+        words = f"a drain starts in {due:.0f} s at the latest (flush_interval), or when {size} items wait; {waiting} do"
+    facts["because"] = f"{words}. Where nobody works the queue, it stays."
     return facts
 
 

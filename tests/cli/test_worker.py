@@ -90,6 +90,14 @@ def test_metrics(worker, redis_client, provider, env):
     assert 'embedqueue_waiting{queue="embed_queue"} 0.0' in text
 
 
+def test_trace(run, redis_client):
+    """With OpenTelemetry there, the worker makes spans; the items are embedded as ever."""
+    pytest.importorskip("opentelemetry.trace")
+    run("enqueue", "-", text='{"redis_key": "doc:1", "text": "hello"}')
+    run("worker", "--burst", "--trace")
+    assert redis_client.hexists("doc:1", "embedding")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "word"),
     [

@@ -22,6 +22,7 @@ from embedqueue import (
     TransientError,
 )
 from embedqueue.config import SettingsError, read, read_environment
+from embedqueue.operate import beside
 from embedqueue.testing import FakeEmbedder, eager_queue
 
 EVENTS = [name for name in vars(Observer) if not name.startswith("_") and name != "bind"]
@@ -281,3 +282,11 @@ def test_reports_are_values():
     with pytest.raises(AttributeError):
         report.texts = 2
     assert BatchReport(redis_keys=("a", "b"), texts=1, seconds=0.1, waited_seconds=0.2).items == 2
+
+
+def test_a_worker_adds_no_observer_of_a_kind_that_is_there():
+    """Metrics of the settings and of the health endpoint would count twice."""
+    own = Recorder()
+    found = beside(read({"OBSERVERS": [own], "PROVIDER": "local"}), [Recorder(), PerQueue()])
+    assert found[0] is own
+    assert [type(one) for one in found] == [Recorder, PerQueue]
