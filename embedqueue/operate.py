@@ -18,7 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 from .config import Settings
 from .errors import BatchFailed
 from .exchange import Keys
-from .health import Health, HealthServer
+from .health import STALL_SECONDS, Health, HealthServer
 from .item import decode_member
 from .observe import CallReport, Observer
 from .queue import EmbeddingBatchQueue
@@ -57,6 +57,7 @@ def run_worker(
     burst: bool = False,
     grace: float = DEFAULT_GRACE_SECONDS,
     health: tuple[str, int] | None = None,
+    stall: float = STALL_SECONDS,
     say: Callable[[str], None],
 ) -> None:
     """Serve a queue until SIGTERM or SIGINT; a second one ends the process at once. For the main thread.
@@ -65,7 +66,8 @@ def run_worker(
         make: makes the queue.
         burst: end once nothing waits and nothing is in flight.
         grace: seconds that calls under way get at the end; what they do not finish goes back to the queue.
-        health: host and port of an endpoint that tells whether there is progress.
+        health: host and port of an endpoint that tells whether there is progress, and the metrics.
+        stall: seconds without progress, while something is due, after which the worker is not healthy.
         say: prints a line.
 
     Raises:
@@ -84,7 +86,7 @@ def run_worker(
             queue.start()
             say(f"{queue!r} at work; SIGTERM ends it")
             if server is not None:
-                server.serve(Health(queue))
+                server.serve(Health(queue, stall))
                 say(f"health: http://{server.address}/health")
             if burst:
                 _until_empty(queue, told, refusals)

@@ -12,6 +12,7 @@ import click
 
 from embedqueue.config import SettingsError
 from embedqueue.examine import examine
+from embedqueue.health import STALL_SECONDS
 from embedqueue.observe import Observer
 from embedqueue.operate import (
     DEFAULT_GRACE_SECONDS,
@@ -73,6 +74,10 @@ def _read(function: Callable[[str], Any]) -> Callable[[click.Context, click.Para
     "--health", metavar="HOST:PORT", callback=_read(address), help="Answer at /health, /live and /metrics there."
 )
 @click.option(
+    "--stall", type=click.FloatRange(0, min_open=True), default=STALL_SECONDS, show_default=True, metavar="SECONDS",
+    help="Without progress, while something is due, until /health says 503.",
+)  # fmt: skip
+@click.option(
     "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False), default="WARNING",
     show_default=True, help="To standard error. INFO has a line for each call.",
 )  # fmt: skip
@@ -83,6 +88,7 @@ def worker(
     burst: bool,
     grace: float,
     health: tuple[str, int] | None,
+    stall: float,
     log_level: str,
     trace: bool,
 ) -> None:
@@ -103,6 +109,7 @@ def worker(
         burst=burst,
         grace=grace,
         health=health,
+        stall=stall,
         say=click.echo,
     )
 

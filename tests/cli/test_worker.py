@@ -9,6 +9,7 @@ import pytest
 
 from embedqueue.config import read_environment
 from tests.unit.test_health import ask
+from tests.web.servers import eventually
 
 PATIENCE_SECONDS = 20
 
@@ -75,6 +76,17 @@ def test_health(worker, redis_client, provider):
     assert ask(address, "/health")[0] == 200
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=PATIENCE_SECONDS) == 0
+
+
+def test_a_call_that_hangs_is_not_healthy(worker, held):
+    """A process that lives and gets nowhere says so; it is well again when the answer comes."""
+    process = worker("--health", "127.0.0.1:0", "--stall", "0.2", "--grace", "0")
+    address = re.search(r"http://([\w.:]+)/health", process.stdout.readline()).group(1)
+    assert held.wait_for_calls(1, PATIENCE_SECONDS)
+    assert eventually(lambda: ask(address, "/health")[0] == 503)
+    assert "1 calls are under way, and nothing was finished" in ask(address, "/health")[1]
+    held.release()
+    assert eventually(lambda: ask(address, "/health")[0] == 200)
 
 
 def test_metrics(worker, redis_client, provider, env):
