@@ -165,7 +165,7 @@ class Process:
         """Act on what another process says; what this one said, it knows. Returns whether it was another."""
         if notice.by.startswith(self.name):
             return False
-        if notice.kind in ("done", "failed"):
+        if notice.kind in ("done", "stale", "failed"):
             self.outcomes.look(json.loads(notice.body))
             self._count()
         elif notice.kind == "blank":

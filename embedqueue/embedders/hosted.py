@@ -212,6 +212,7 @@ class HostedEmbedder:
             names = " or ".join(self.key_variables)
             raise ConfigurationError(f"no API key: set {names}, or give {type(self).__name__} an api_key")
         if key and not _SENDABLE_KEY.fullmatch(key):
+            del key, candidates  # whoever reports errors shows the locals of this frame
             raise ConfigurationError("the API key holds characters that no header can carry (a space or line break?)")
         return key
 

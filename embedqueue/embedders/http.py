@@ -53,7 +53,7 @@ class Limits:
     response_bytes: int
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)  # proxies hold passwords, and whoever reports errors shows the reprs of locals
 class _Line:
     """What one thread of one process calls with. Only that thread touches it, except for close()."""
 
@@ -164,17 +164,21 @@ class Http:
         return _Line(adapter, session, verify, dict(settings["proxies"]), time.monotonic())
 
     def _prepare(self, line: _Line, url: str) -> requests.PreparedRequest:
-        headers = self._headers()
-        failure = None
+        fault = ""
         try:
-            request = line.session.prepare_request(requests.Request("POST", url, headers=dict(headers), data=b"{}"))
+            request = _prepared(line.session, url, self._headers())
         except ValueError as error:  # InvalidURL, InvalidHeader and their like
-            failure = ConfigurationError(f"no request can be made to {shown_url(url)}: {type(error).__name__}")
-        if failure is not None:
-            raise failure
-        request.headers.update(headers)  # credentials in the URL are for servers without a key
+            fault = type(error).__name__
+        if fault:  # raised in a frame that does not hold the headers, outside of the except
+            raise ConfigurationError(f"no request can be made to {shown_url(url)}: {fault}")
         line.prepared[url] = request
         return request
+
+
+def _prepared(session: requests.Session, url: str, headers: Mapping[str, str]) -> requests.PreparedRequest:
+    request = session.prepare_request(requests.Request("POST", url, headers=dict(headers), data=b"{}"))
+    request.headers.update(headers)  # credentials in the URL are for servers without a key
+    return request
 
 
 def _is_address(url: str) -> bool:

@@ -10,7 +10,7 @@
 -- A success ends a pause that this claim was probing for.
 
 local owner, field, skip, vectors = ARGV[1], ARGV[2], ARGV[3] == "skip", tonumber(ARGV[4])
-local answer, members, keys, told = {}, {}, {}, {}
+local answer, members, keys, stale = {}, {}, {}, {}
 
 for i = FIRST_FURTHER_KEY, #KEYS do
   local at = 5 + vectors + 3 * (i - FIRST_FURTHER_KEY)
@@ -33,9 +33,8 @@ for i = FIRST_FURTHER_KEY, #KEYS do
       members[#members + 1] = member
       keys[#keys + 1] = key
     end
-  end
-  if string.sub(word, 1, 7) ~= "refused" then
-    told[#told + 1] = key -- of a stale one, too: whoever waits for it must now ask for the newer text
+  else
+    stale[#stale + 1] = key -- whoever waits for it must now ask for the newer text
   end
   answer[#answer + 1] = word
 end
@@ -46,8 +45,11 @@ for at = 1, #members, CHUNK do
   redis.call("HDEL", LATEST, unpack(keys, at, last))
   redis.call("HDEL", CLAIMS, unpack(keys, at, last))
 end
-if #told > 0 then
-  notice("done", owner, cjson.encode(told))
+if #keys > 0 then
+  notice("done", owner, cjson.encode(keys))
+end
+if #stale > 0 then
+  notice("stale", owner, cjson.encode(stale))
 end
 end_probe(owner)
 return answer

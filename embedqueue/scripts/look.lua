@@ -5,19 +5,23 @@
 --   | "blank", "" (its newest text was, as one of the latest notices tells) | "gone", "" (nothing tells what became of it)
 
 local TOLD = 1000 -- so many notices are asked, and only for what nothing else tells of
-local blank
+local told
 
+-- Whether the latest notice that tells of the key says that its newest text was blank.
 local function is_blank(key)
-  if not blank then
-    blank = {}
+  if not told then
+    told = {}
     for _, entry in ipairs(redis.call("XREVRANGE", EVENTS, "+", "-", "COUNT", TOLD)) do
-      local fields = entry[2]
-      if fields[2] == "blank" then
-        blank[fields[6] or ""] = true
+      local kind, body = entry[2][2], entry[2][6]
+      if kind == "blank" or kind == "done" or kind == "failed" then
+        local fine, keys = pcall(cjson.decode, body)
+        for _, name in ipairs(fine and type(keys) == "table" and keys or {}) do
+          told[name] = told[name] or kind
+        end
       end
     end
   end
-  return blank[cjson.encode({ key })]
+  return told[key] == "blank"
 end
 
 local answer = {}

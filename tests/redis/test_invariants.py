@@ -171,7 +171,7 @@ class History(RuleBasedStateMachine):
         for key, found in zip(KEYS, one.store.look(KEYS, one.field), strict=True):
             vector = None if key in bad else self.client.hget(key, one.field)
             word, value = one.model.look(key.encode(), vector)
-            if word == "gone" and one.newest.get(key) == b"":
+            if word == "gone" and one.newest.get(key, b"") == b"":
                 assert found[0] in ("gone", "blank")
             else:
                 assert found[0] == word
