@@ -1,0 +1,72 @@
+"""TLS in front of a Redis that speaks none: a proxy on loopback that ends it, with certificates made on the spot."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from contextlib import suppress
+from typing import Self
+
+import trustme
+
+#: Bytes that one read takes.
+STEP_BYTES = 1 << 16
+
+
+class TlsProxy:
+    """Ends TLS on a port of its own and passes on what comes to a unix socket or a TCP port. A context manager.
+
+    Args:
+        target: the path of a unix socket, or a port on loopback.
+        authority: who signs the certificate, which is for ``localhost``.
+        client_certificates: whether clients must show one of the same authority.
+    """
+
+    def __init__(self, target: str | int, authority: trustme.CA, *, client_certificates: bool = False) -> None:
+        self._target = target
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("localhost").configure_cert(self._context)
+        if client_certificates:
+            authority.configure_trust(self._context)
+            self._context.verify_mode = ssl.CERT_REQUIRED
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.connections = 0
+        self._sockets: list[socket.socket] = []
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sock in [self._listener, *self._sockets]:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # the listener was closed
+            while True:
+                sock, _ = self._listener.accept()
+                self._sockets.append(sock)
+                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        with suppress(OSError), sock, self._context.wrap_socket(sock, server_side=True) as secure:
+            self.connections += 1
+            family = socket.AF_UNIX if isinstance(self._target, str) else socket.AF_INET
+            with socket.socket(family) as plain:
+                plain.connect(self._target if isinstance(self._target, str) else ("127.0.0.1", self._target))
+                self._sockets += [secure, plain]
+                threading.Thread(target=_copy, args=(plain, secure), daemon=True).start()
+                _copy(secure, plain)
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError, ValueError):
+        while data := source.recv(STEP_BYTES):
+            target.sendall(data)
+    for sock in (source, target):
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
