@@ -7,9 +7,12 @@ futures, and long before by those of ``demand`` where somebody waits.
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -19,6 +22,7 @@ from .observe import Observers
 from .schedule import backoff_seconds
 from .store import Notice, Store
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 #: Seconds between sweeps for all futures.
 SWEEP_SECONDS = 60.0
 #: Seconds to let our own notices gather while nobody else speaks: a busy worker need not read each of its calls.
@@ -29,6 +33,32 @@ REQUESTS = ("flush", "urgent")
 OVERLAP_SECONDS = 0.05
 #: Seconds to rest when Redis does not answer: the first time, and at most.
 RECONNECT_SECONDS = (0.05, 5.0)
+
+
+def _parsed(body: str) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):  # anybody may write into the stream
+        return None
+
+
+def named_keys(body: str) -> list[str]:
+    """The redis_keys that a notice names; what can be none is left out, for it would stop whoever asks Redis for it.
+
+    Args:
+        body: a JSON list of them, or an object that has such a list as its ``keys``.
+    """
+    found = _parsed(body)
+    names = found.get("keys") if isinstance(found, dict) else found
+    if not isinstance(names, list):
+        return []
+    return [name for name in names if isinstance(name, str) and not _SURROGATE.search(name)]
+
+
+def named_reason(body: str) -> str:
+    """Why the items of a notice were not served."""
+    found = _parsed(body)
+    return str(found.get("reason", "")) if isinstance(found, dict) else ""
 
 
 class Listener:

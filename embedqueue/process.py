@@ -19,7 +19,7 @@ from .errors import BatchFailed
 from .history import Recorder
 from .intake import Intake
 from .log import QueueLog
-from .notices import Listener
+from .notices import Listener, named_keys, named_reason
 from .observe import Observers
 from .options import Options
 from .outcomes import Outcomes
@@ -166,17 +166,18 @@ class Process:
         if notice.by.startswith(self.name):
             return False
         if notice.kind in ("done", "stale", "failed"):
-            self.outcomes.look(json.loads(notice.body))
+            self.outcomes.look(named_keys(notice.body))
             self._count()
         elif notice.kind == "blank":
-            self.outcomes.look(json.loads(notice.body), blank=True)
+            self.outcomes.look(named_keys(notice.body), blank=True)
         elif notice.kind in ("unserved", "paused"):
             # Read late, it may be old news: of who has enqueued since the provider is well again, nothing has failed.
-            status, what = self.store.status(), json.loads(notice.body)
+            status = self.store.status()
             if status.failing or status.pause_seconds is not None:
-                self.waiters.fail(what.get("keys"), BatchFailed(f"{what['reason']}; the item is still queued"))
+                keys = named_keys(notice.body) if notice.kind == "unserved" else None
+                self.waiters.fail(keys, BatchFailed(f"{named_reason(notice.body)}; the item is still queued"))
         elif notice.kind == "urgent":
-            for redis_key in json.loads(notice.body):
+            for redis_key in named_keys(notice.body):
                 self.worker.demanded(redis_key)
         elif notice.kind == "flush":
             self.worker.flush()

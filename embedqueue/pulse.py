@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter, deque
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import redis
 
 from .exchange import Keys
+from .notices import named_keys, named_reason
 from .queue import EmbeddingBatchQueue
 from .report import QueueStats
 
@@ -104,13 +104,13 @@ class Watch:
         entries = self._client.xrange(self._keys.events, min=b"(" + self._after, count=NOTICES)
         for name, fields in entries:
             self._after = name
-            kind, body = fields.get(b"kind"), fields.get(b"body", b"")
+            kind, body = fields.get(b"kind"), fields.get(b"body", b"").decode("utf-8", "replace")
             if kind == b"done":
-                self._done.append((now_mono, len(json.loads(body))))
+                self._done.append((now_mono, len(named_keys(body))))
             elif kind == b"failed":
-                self._failed.append((now_mono, len(json.loads(body))))
+                self._failed.append((now_mono, len(named_keys(body))))
             elif kind == b"unserved":
-                self._errors.append((now_mono, str(json.loads(body)["reason"])))
+                self._errors.append((now_mono, named_reason(body)))
 
     def _holders(self) -> dict[str, int]:
         """Items in flight by worker; who has given an item back is no longer named in its claim."""

@@ -70,7 +70,7 @@ end
 -- A member that latest does not name, of the asyncio design: adopt it, unless a newer one of its key lives.
 -- Answers how many that stayed in pending it has superseded.
 local function adopt(member, key, score)
-  if not strict_key_of(member) then
+  if strict_key_of(member) ~= key then -- cut short, or with two keys, so that readers of JSON do not agree on it
     give_up(member, nil, score, 0, "not our JSON")
     return 0
   end
