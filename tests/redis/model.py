@@ -17,6 +17,8 @@ import redis
 from embedqueue.store import Keys
 
 MAX_DELIVERIES = 3
+#: Of a lease; no test lasts a tenth of it.
+LEASE_SECONDS = 1000
 #: The score that ``Queue.lease_ends`` gives, long past.
 ENDED = 1.0
 
@@ -294,7 +296,8 @@ class Model:
             if score is None:
                 self.pending[member] = pending.get(member)
         assert pending == self.pending
-        assert {member: score > ENDED for member, score in found["inflight"]} == self.inflight
+        now = found["now"][0]
+        assert {member: score > now + LEASE_SECONDS - 100 for member, score in found["inflight"]} == self.inflight
         assert found["latest"] == self.latest
         claims = {}
         for key, claim in found["claims"].items():
@@ -323,5 +326,6 @@ def read(client: redis.Redis, keys: Keys) -> dict[str, Any]:
     pipeline.hgetall(keys.dead_info)
     pipeline.get(keys.pause)
     pipeline.get(keys.pause_level)
-    names = ("pending", "inflight", "latest", "claims", "dead", "info", "pause", "level")
+    pipeline.time()
+    names = ("pending", "inflight", "latest", "claims", "dead", "info", "pause", "level", "now")
     return dict(zip(names, pipeline.execute(), strict=True))

@@ -7,7 +7,7 @@ import redis
 
 from embedqueue.item import NotOurs, decode_member, encode_member
 from embedqueue.store import Store
-from tests.redis.model import ENDED, MAX_DELIVERIES, Model, key_of, read
+from tests.redis.model import ENDED, LEASE_SECONDS, MAX_DELIVERIES, Model, key_of, read
 
 
 def vector_of(member: bytes) -> bytes:
@@ -71,7 +71,7 @@ class Queue:
             owner,
             limit,
             probe_limit=2,
-            lease_seconds=1000,
+            lease_seconds=LEASE_SECONDS,
             max_deliveries=MAX_DELIVERIES,
             alone=alone,
             urgent=urgent or [],
