@@ -118,10 +118,6 @@ class EmbeddingFuture(Future[list[float]]):
         self._demand()
         return self._watchers
 
-    @_waiters.setter
-    def _waiters(self, watchers: list[Any]) -> None:
-        self._watchers = watchers
-
 
 class _Ref(weakref.ref[EmbeddingFuture]):
     """A weak reference that remembers its key, so that a dropped future can be forgotten."""
@@ -337,7 +333,6 @@ class Waiters:
 def _end(entry: Waiting, outcome: bytes | BaseException | None) -> None:
     """Give a future its end; None cancels. Called once an entry: whoever removed it from the registry."""
     future = entry.ref()
-    entry.pinned = None
     if future is None:
         return
     try:

@@ -257,3 +257,58 @@ def test_many_threads(waiters):
             result.result(30)
     assert len(ended) == 8 * 200
     assert len(waiters) == 0
+
+
+def test_nothing_is_kept_after_the_stop(waiters):
+    """Nor can anything that comes late end a future twice."""
+    [future] = enter(waiters, ("a", "text"))
+    late = waiters.snapshot()["a"]
+    waiters.cancel_all()
+    assert len(waiters) == 0
+    assert waiters.snapshot() == {}
+    waiters.resolve("a", late, ONE)
+    assert future.cancelled()
+
+
+def test_a_cancel_in_the_last_moment_comes_too_late(waiters, monkeypatch):
+    """Between the decision to end a future and its end, cancel() answers False, and the result stays."""
+    [future] = enter(waiters, ("a", "text"))
+    answers = []
+    set_result = future.set_result
+
+    def cancel_first(value):
+        answers.append(future.cancel())
+        set_result(value)
+
+    monkeypatch.setattr(future, "set_result", cancel_first)
+    waiters.written("a", member(), ONE)
+    assert answers == [False]
+    assert future.result(0) == [1.0]
+
+
+def test_a_callback_that_exits_is_told_of_and_ends_no_thread(waiters, caplog):
+    """In a thread of ours; in the main thread Ctrl-C must come through."""
+    [future] = enter(waiters, ("a", "text"))
+
+    def leave(_):
+        raise SystemExit
+
+    future.add_done_callback(leave)
+    thread = threading.Thread(target=waiters.written, args=("a", member(), ONE))
+    thread.start()
+    thread.join(10)
+    assert future.result(0) == [1.0]
+    assert "a callback of a ended in a way that it should not" in caplog.text
+    [future] = enter(waiters, ("a", "again"))
+    future.add_done_callback(leave)
+    with pytest.raises(SystemExit):
+        waiters.written("a", member(text="again"), ONE)
+    assert future.result(0) == [1.0]
+
+
+def test_dropped_futures_are_forgotten_by_whoever_looks(waiters):
+    """A snapshot does not ask Redis for what nobody waits for."""
+    enter(waiters, ("a", "text"), ("b", "text"))
+    gc.collect()
+    assert waiters.snapshot() == {}
+    assert waiters.futures() == []
