@@ -1,0 +1,235 @@
+"""Servers and proxies that mean harm, over bare sockets: time, size, and where the key goes."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+import trustme
+
+from embedqueue.embedders import OpenAIEmbedder
+from embedqueue.errors import ConfigurationError, EmbedQueueError, TransientError
+from tests.provider import Provider, fail, raw
+
+KEY = "sk-0123456789-hunter2"
+GOOD = b'HTTP/1.1 200 OK\r\nContent-Length: 33\r\n\r\n{"data": [{"embedding": [1, 2]}]}'
+
+
+@contextmanager
+def server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A server on loopback that does ``serve`` with each connection; gives its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def one(sock: socket.socket) -> None:
+            with suppress(OSError), sock:
+                sock.settimeout(10)
+                serve(sock)
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    threading.Thread(target=one, args=(listener.accept()[0],), daemon=True).start()
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+    thread.join(10)
+
+
+def request(sock: socket.socket) -> bytes:
+    """All of one request: whoever closes on unread bytes resets the connection."""
+    said = b""
+    while not said.endswith(b"}"):
+        said += sock.recv(1 << 16)
+    return said
+
+
+def subject(port: int, **options) -> OpenAIEmbedder:
+    return OpenAIEmbedder(KEY, f"http://127.0.0.1:{port}/v1", **{"timeout": (2, 1), "deadline": 0.5, **options})
+
+
+def repeat(part: bytes) -> Callable[[socket.socket], None]:
+    def serve(sock: socket.socket) -> None:
+        sock.recv(1 << 16)
+        while True:
+            sock.sendall(part)
+
+    return serve
+
+
+@pytest.mark.parametrize(
+    "part",
+    [b"HTTP/1.1 100 Continue\r\n\r\n", b"x" * 4096, b"\r\n", b"HTTP/1.1 200 OK\r\nX: y\r\n" + b"X: y\r\n" * 1000],
+)
+def test_a_head_without_end(part):
+    """However fast it comes, the call ends: at the deadline, or at what a head may hold."""
+    with server(repeat(part)) as port:
+        started_mono = time.monotonic()
+        with pytest.raises(TransientError):
+            subject(port).embed_batch(["x"], "m")
+        assert time.monotonic() - started_mono < 5
+
+
+def test_a_body_in_chunks_without_end():
+    """Of one byte each, and each in time."""
+
+    def serve(sock: socket.socket) -> None:
+        sock.recv(1 << 16)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            sock.sendall(b"1\r\n \r\n")
+            time.sleep(0.01)
+
+    with server(serve) as port, pytest.raises(TransientError, match="in time"):
+        subject(port).embed_batch(["x"], "m")
+
+
+def test_a_server_that_reads_nothing():
+    """Megabytes of text that nobody takes: sending ends at the deadline, too."""
+    with server(lambda sock: threading.Event().wait(5)) as port:
+        started_mono = time.monotonic()
+        with pytest.raises(TransientError):
+            subject(port).embed_batch(["x" * 30_000_000], "m")
+        assert time.monotonic() - started_mono < 5
+
+
+@pytest.mark.parametrize(
+    "head", [b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n{}", b"HTTP/9.9 abc\r\n\r\n", b"\0" * 100]
+)
+def test_heads_that_are_none(head):
+    with server(lambda sock: (sock.recv(1 << 16), sock.sendall(head))[0] and None) as port:
+        with pytest.raises(TransientError):
+            subject(port).embed_batch(["x"], "m")
+
+
+def test_a_redirect_to_the_same_host_is_not_followed_either():
+    """The next address may be anybody's; whoever redirects is told of in the error, and nothing is sent twice."""
+    with Provider(keys=[KEY]) as provider:
+        provider.script(fail(307, b"", location="/v1/embeddings"))
+        with pytest.raises(ConfigurationError, match="redirect"):
+            OpenAIEmbedder(KEY, provider.openai_url, timeout=2).embed_batch(["x"], "m")
+        assert len(provider.calls) == 1
+
+
+def test_cookies_are_not_kept():
+    """An answer cannot make us say something in the next call."""
+    with Provider(keys=[KEY]) as provider:
+        provider.script(raw(b'{"data": [{"embedding": [1, 2]}]}', set_cookie="a=b; Path=/"), None)
+        embedder = OpenAIEmbedder(KEY, provider.openai_url, timeout=2)
+        embedder.embed_batch(["x"], "m")
+        embedder.embed_batch(["x"], "m")
+        assert "cookie" not in provider.calls[1].headers
+
+
+# -- proxies ---------------------------------------------------------------------------------------------------------
+
+
+class Connect:
+    """A proxy that knows CONNECT, and remembers all that it was told before the tunnel."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.heard: list[bytes] = []
+
+    def __call__(self, sock: socket.socket) -> None:
+        head = sock.recv(1 << 16)
+        self.heard.append(head)
+        with socket.create_connection(("127.0.0.1", self.target)) as target:
+            sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            threading.Thread(target=copy, args=(target, sock), daemon=True).start()
+            copy(sock, target)
+
+
+def copy(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    for sock in (source, target):
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def secure(authority) -> Iterator[tuple[int, list[bytes]]]:
+    """A provider over TLS that answers one vector; its port, and what it heard."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("provider.test").configure_cert(context)
+    heard: list[bytes] = []
+
+    def serve(sock: socket.socket) -> None:
+        with context.wrap_socket(sock, server_side=True) as tls:
+            heard.append(request(tls))
+            tls.sendall(GOOD)
+
+    with server(serve) as port:
+        yield port, heard
+
+
+@pytest.fixture
+def clean(monkeypatch, authority, tmp_path):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    return monkeypatch
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_a_proxy_sees_the_host_and_its_own_password_only(secure, clean, variable):
+    """Through HTTPS_PROXY the key and the texts travel inside of TLS, which ends at the provider."""
+    port, heard = secure
+    proxy = Connect(port)
+    with server(proxy) as proxy_port:
+        clean.setenv(variable, f"http://user:staple@127.0.0.1:{proxy_port}")
+        rows = OpenAIEmbedder(KEY, "https://provider.test/v1", timeout=5).embed_batch(["a private text"], "m")
+    assert rows.tolist() == [[1, 2]]
+    assert proxy.heard[0].startswith(b"CONNECT provider.test:443 ")
+    assert b"Proxy-Authorization: Basic" in proxy.heard[0]
+    assert KEY.encode() in heard[0]
+    assert b"Proxy-Authorization" not in heard[0], "the provider need not know the proxy's password"
+    assert not any(KEY.encode() in part or b"private" in part for part in proxy.heard)
+
+
+def test_a_proxy_that_breaks_tls_open_is_found_out(clean, authority):
+    """It shows a certificate of its own, which nobody here trusts."""
+    other = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    other.issue_cert("provider.test").configure_cert(context)
+    heard = []
+
+    def serve(sock: socket.socket) -> None:
+        with context.wrap_socket(sock, server_side=True) as tls:
+            heard.append(tls.recv(1 << 16))
+
+    with server(serve) as port, server(Connect(port)) as proxy_port:
+        clean.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy_port}")
+        with pytest.raises(EmbedQueueError, match="CERTIFICATE_VERIFY_FAILED"):
+            OpenAIEmbedder(KEY, "https://provider.test/v1", timeout=5).embed_batch(["x"], "m")
+    assert not any(KEY.encode() in part for part in heard)
+
+
+def test_no_proxy_and_what_is_not_documented(clean):
+    """NO_PROXY wins; REQUEST_METHOD (httpoxy), a proxy of another scheme and one set later change nothing."""
+    with Provider(keys=[KEY]) as provider, server(Connect(0)) as proxy_port:
+        proxy = f"http://127.0.0.1:{proxy_port}"
+        clean.setenv("HTTPS_PROXY", proxy)  # of https only
+        embedder = OpenAIEmbedder(KEY, provider.openai_url, timeout=2)
+        embedder.embed_batch(["x"], "m")
+        clean.setenv("http_proxy", proxy)  # decided once a session
+        embedder.embed_batch(["x"], "m")
+        clean.setenv("NO_PROXY", "127.0.0.1")
+        OpenAIEmbedder(KEY, provider.openai_url, timeout=2).embed_batch(["x"], "m")
+        assert len(provider.calls) == 3
