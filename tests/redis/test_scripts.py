@@ -7,6 +7,7 @@ import json
 import pytest
 
 from embedqueue.item import encode_member
+from tests.redis.model import MAX_DELIVERIES, read
 from tests.redis.moves import Queue
 
 
@@ -56,3 +57,79 @@ def test_notices_of_others_do_not_stop_a_look(queue, body):
     queue.client.xadd(queue.names.events, {"kind": "blank", "by": "", "body": body})
     queue.client.xadd(queue.names.events, {"kind": "done"})
     assert word_of(queue, "doc:0") == "blank"
+
+
+def test_an_item_that_kills_its_workers(queue):
+    """Deliveries are counted by leases that run out, the last one is made alone, and then it is a dead letter."""
+    bad, good = encode_member("doc:bad", "x"), encode_member("doc:good", "x")
+    queue.enqueue([("doc:bad", "x")])
+    for count in range(1, MAX_DELIVERIES):
+        queue.claim("w1:")
+        queue.lease_ends(bad)
+        queue.claim("w2:", 0)  # only to see what ran out
+        queue.check()
+        assert queue.model.claims[b"doc:bad"].deliveries == count
+        queue.model.check(read(queue.client, queue.names))
+    queue.enqueue([("doc:good", "x")])
+    queue.claim("w1:")
+    assert list(queue.model.inflight) == [good], "it took a neighbour along"
+    queue.claim("w3:", alone=True)
+    assert set(queue.model.inflight) == {good, bad}
+    queue.lease_ends(bad)
+    queue.claim("w2:")
+    queue.check()
+    info = json.loads(queue.client.hget(queue.names.dead_info, "doc:bad"))
+    assert info["deliveries"] == MAX_DELIVERIES
+    assert "died 3 times" in info["reason"]
+    assert notices(queue)[-1] == ("failed", ["doc:bad"])
+
+
+def test_everybody_is_told(queue):
+    """What waiters in other processes live by: a notice of each end, with the worker that tells and the keys."""
+    queue.enqueue([("doc:0", "a"), ("doc:1", "b"), ("doc:2", "c")])
+    owner = queue.claim("w1:")
+    queue.complete(owner, [encode_member("doc:0", "a"), encode_member("doc:1", "b")])
+    queue.reject(owner, encode_member("doc:2", "c"))
+    assert notices(queue) == [("done", ["doc:0", "doc:1"]), ("failed", ["doc:2"])]
+    last = queue.client.xrevrange(queue.names.events, count=1)[0][1]
+    assert last[b"by"].decode() == owner
+
+
+@pytest.mark.parametrize(
+    ("tell_at", "tell_first", "told"), [(50, True, [1]), (50, False, []), (2, False, [2]), (1, True, [1])]
+)
+def test_workers_are_told_of_enough(queue, tell_at, tell_first, told):
+    """Once at the first item where nobody here works, once at enough, and not for each one after."""
+    seen = []
+    for place in range(1, 5):
+        before = queue.client.xlen(queue.names.events)
+        pair = [f"doc:{place}".encode(), encode_member(f"doc:{place}", "x")]
+        queue.store.enqueue([pair], max_pending=None, tell_at=tell_at, tell_first=tell_first)
+        if queue.client.xlen(queue.names.events) > before:
+            seen.append(place)
+    assert seen == told
+
+
+def test_a_probe_is_one_call(queue):
+    """After a pause one claim of one call's size tries; its end lets all go on, its failure makes the pause longer."""
+    queue.enqueue([(f"doc:{place}", "x") for place in range(5)])
+    for round_, seconds in enumerate((1.0, 2.0, 4.0)):
+        owner = queue.model.pause[6:] or "w1:0:"
+        answer = queue.store.pause(
+            owner, first_seconds=1, most_seconds=300, least_seconds=0, reason="down", redis_keys=[]
+        )
+        assert answer == (seconds, round_ > 0)
+        queue.model.fail(owner, "down", 1, 300, 0, 0)
+        queue.release("w")
+        queue.client.delete(queue.names.pause)
+        queue.model.pause = ""
+        queue.claim("w1:", 10)
+        assert len(queue.model.inflight) == 2
+        before = len(queue.model.inflight)
+        queue.claim("w2:", 10)
+        assert len(queue.model.inflight) == before, "two probed at once"
+    owner = queue.model.pause[6:]
+    queue.complete(owner, list(queue.model.inflight))
+    queue.claim("w2:", 10)
+    queue.check()
+    assert len(queue.model.inflight) == 3
