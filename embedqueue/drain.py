@@ -5,10 +5,11 @@ Futures are resolved after the write, never before it. What a call cannot serve 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -276,8 +277,7 @@ class Drain:
             taken: list[Item] = []
             for text in texts:
                 taken += call.items.pop(text, ())
-                if self._calls.get(text) is call:
-                    del self._calls[text]
+                self._calls.pop(text, None)
             return taken
 
     def _let_go(self, items: Iterable[Item]) -> None:
@@ -287,46 +287,54 @@ class Drain:
                     del self._held[item.redis_key]
             self.counters.last_progress = time.time()
 
+    @contextlib.contextmanager
+    def _letting_go(self, items: Iterable[Item]) -> Iterator[None]:
+        """Whatever happens meanwhile: what stays in our hands would have its lease renewed for ever."""
+        try:
+            yield
+        finally:
+            self._let_go(items)
+
     # -- what becomes of items: Redis first, futures after it --------------------------------------------------
 
     def _write(self, owner: str, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
         vectors = {id(vector): vector for _, vector in pairs}  # equal texts share one object: it is sent once
         places = {name: place for place, name in enumerate(vectors)}
         lines = [(item.redis_key, item.member, places[id(vector)]) for item, vector in pairs]
-        words = self._persist(
-            lambda: self._store.complete(
-                owner, self._options.embedding_field, self._options.if_missing, lines, [*vectors.values()]
-            )
-        )
         refused, unclear, written = [], [], []
-        for (item, vector), word in zip(pairs, words, strict=True):
-            if word in ("done", "skipped"):
-                written.append(item)
-                if not self._waiters.written(item.redis_key, item.member, vector):
+        with self._letting_go([item for item, _ in pairs]):
+            words = self._persist(
+                lambda: self._store.complete(
+                    owner, self._options.embedding_field, self._options.if_missing, lines, [*vectors.values()]
+                )
+            )
+            for (item, vector), word in zip(pairs, words, strict=True):
+                if word in ("done", "skipped"):
+                    written.append(item)
+                    if not self._waiters.written(item.redis_key, item.member, vector):
+                        unclear.append(item.redis_key)
+                elif word == "stale":  # superseded, or an answer of Redis was lost
                     unclear.append(item.redis_key)
-            elif word == "stale":  # superseded, or an answer of Redis was lost
-                unclear.append(item.redis_key)
-            else:
-                refused.append((item, word))
-        with self._lock:
-            self.counters.embedded += len(written)
-        for item, word in refused:
-            self._reject(owner, [item], word.removeprefix("refused "))
-        self._let_go(item for item, _ in pairs)
+                else:
+                    refused.append((item, word))
+            with self._lock:
+                self.counters.embedded += len(written)
+            for item, word in refused:
+                self._reject(owner, [item], word.removeprefix("refused "))
         if unclear:
             self._persist(lambda: self._outcomes.look(unclear))
         self._progressed()
         self._report.written(written, times)
 
     def _reject(self, owner: str, items: Sequence[Item], reason: str) -> None:
-        words = self._persist(lambda: self._store.reject(owner, [(item.member, reason) for item in items]))
-        for item, word in zip(items, words, strict=True):
-            if word == "dead":
-                self._log.error("embedqueue: %s is a dead letter now; dead_letters() tells why", item.redis_key)
-                self._log.debug("embedqueue: %s was refused: %s", item.redis_key, reason)  # it may quote the text
-                with self._lock:
-                    self.counters.rejected += 1
-        self._let_go(items)
+        with self._letting_go(items):
+            words = self._persist(lambda: self._store.reject(owner, [(item.member, reason) for item in items]))
+            for item, word in zip(items, words, strict=True):
+                if word == "dead":
+                    self._log.error("embedqueue: %s is a dead letter now; dead_letters() tells why", item.redis_key)
+                    self._log.debug("embedqueue: %s was refused: %s", item.redis_key, reason)  # it may quote the text
+                    with self._lock:
+                        self.counters.rejected += 1
         self._persist(lambda: self._outcomes.look([item.redis_key for item in items]))
         self._progressed()
         if self._report.observers:
@@ -353,20 +361,20 @@ class Drain:
             )
         self._told = str(failure)
         redis_keys = [item.redis_key for item in items]
-        seconds, probed = self._persist(
-            lambda: self._store.pause(
-                call.owner,
-                first_seconds=FIRST_PAUSE_SECONDS,
-                most_seconds=LONGEST_PAUSE_SECONDS,
-                least_seconds=failure.retry_after,
-                reason=f"the provider failed: {failure}",
-                redis_keys=redis_keys,
+        with self._letting_go(items):
+            seconds, probed = self._persist(
+                lambda: self._store.pause(
+                    call.owner,
+                    first_seconds=FIRST_PAUSE_SECONDS,
+                    most_seconds=LONGEST_PAUSE_SECONDS,
+                    least_seconds=failure.retry_after,
+                    reason=f"the provider failed: {failure}",
+                    redis_keys=redis_keys,
+                )
             )
-        )
-        self._persist(lambda: self._store.release(self._worker, [item.member for item in items]) if items else 0)
-        with self._lock:
-            self.counters.released += len(items)
-        self._let_go(items)
+            self._persist(lambda: self._store.release(self._worker, [item.member for item in items]) if items else 0)
+            with self._lock:
+                self.counters.released += len(items)
         self._paused(seconds)
         self._waiters.fail(None if probed else redis_keys, failure.for_waiter())
         self._progressed()

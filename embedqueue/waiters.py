@@ -113,7 +113,7 @@ class EmbeddingFuture(Future[list[float]]):
             self._demand()
 
     @property
-    def _waiters(self) -> list[Any]:
+    def _waiters(self) -> list[Any]:  # type: ignore[override]  # concurrent.futures never assigns it
         # concurrent.futures.wait() and as_completed() announce themselves by adding to this list.
         self._demand()
         return self._watchers

@@ -151,8 +151,9 @@ class HostedEmbedder:
         return None
 
     def _call(self, texts: list[str], model: str, options: Mapping[str, Any]) -> NDArray[np.float32]:
+        body = self._serialised(texts, model, options)  # first: it says so where the model's name has no form in UTF-8
         url = self._address(model)
-        answer = self._http.post(url, self._serialised(texts, model, options))
+        answer = self._http.post(url, body)
         if answer.status >= 300:
             raise self._refusal(answer, url, texts, options)
         document = documents.parse(answer.body)

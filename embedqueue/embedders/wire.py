@@ -80,23 +80,24 @@ class _TimedResponse(http.client.HTTPResponse):
         self.fp: Any = io.BufferedReader(_TimedReader(self.fp.detach(), sock), _BUFFER_BYTES)
 
 
-class _PlainConnection(HTTPConnection):
-    response_class = _TimedResponse
+class _Timed:
+    """What both kinds of connection do alike."""
+
+    sock: Any
 
     def send(self, data: Any) -> None:
         # urllib3 sends under the connect timeout, which is too short for megabytes of text on a slow line
         if self.sock is not None:
             self.sock.settimeout(_clock.wait_seconds())
-        super().send(data)
+        super().send(data)  # type: ignore[misc]
 
 
-class _TlsConnection(HTTPSConnection):
+class _PlainConnection(_Timed, HTTPConnection):
     response_class = _TimedResponse
 
-    def send(self, data: Any) -> None:
-        if self.sock is not None:
-            self.sock.settimeout(_clock.wait_seconds())
-        super().send(data)
+
+class _TlsConnection(_Timed, HTTPSConnection):
+    response_class = _TimedResponse
 
 
 class _PlainPool(HTTPConnectionPool):

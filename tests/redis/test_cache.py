@@ -1,0 +1,58 @@
+"""The cache between workers: who waits for another's text, who holds a reservation for long, who stops meanwhile."""
+
+from __future__ import annotations
+
+import threading
+
+from embedqueue import InputRejected
+from tests.redis.parts import PATIENCE_SECONDS, GatedEmbedder, eventually, expected, in_flight
+
+
+def reservations(client) -> list[bytes]:
+    return client.keys("embed_queue:cache:*")
+
+
+def test_a_reservation_is_renewed_while_its_call_runs(make_queue, redis_client, embedder):
+    """Otherwise a slow call's texts would be paid for by others, too."""
+    queue = make_queue(cache_ttl=60, lease_seconds=0.6)
+    embedder.hold()
+    future = queue.enqueue("doc:1", "one")
+    queue.flush_now()
+    embedder.wait_for_calls(1)
+    [reservation] = reservations(redis_client)
+    assert redis_client.pttl(reservation) <= 600
+    threading.Event().wait(1.0)  # longer than it would last by itself
+    assert redis_client.get(reservation).startswith(b"busy ")
+    embedder.release()
+    assert future.result(PATIENCE_SECONDS) == expected("one")
+    assert redis_client.pttl(reservation) > 10_000
+
+
+def test_stop_does_not_wait_for_another_workers_text(make_queue, redis_client, embedder):
+    """What waits for the text of a call elsewhere goes back; the other's goes on."""
+    first = make_queue(cache_ttl=60, max_concurrency=1)
+    embedder.hold()
+    slow = first.enqueue("doc:1", "same")
+    first.flush_now()
+    embedder.wait_for_calls(1)
+    own = GatedEmbedder()
+    second = make_queue(embedder=own, cache_ttl=60)
+    second.enqueue("doc:2", "same")
+    second.flush_now()
+    eventually(lambda: in_flight(redis_client) == 2, "claimed by the second")
+    second.stop(timeout=0.2)
+    assert redis_client.zcard("embed_queue:pending") == 1
+    assert own.calls == []
+    embedder.release()
+    assert slow.result(PATIENCE_SECONDS) == expected("same")
+    first.flush(PATIENCE_SECONDS)
+    assert embedder.sent["same"] == 1, "the second item's vector is in the cache by then"
+
+
+def test_a_text_that_is_refused_leaves_no_reservation(make_queue, redis_client, embedder):
+    """The next one with that text need not wait for the reservation to end."""
+    queue = make_queue(cache_ttl=60)
+    embedder.fault = lambda texts: InputRejected("no") if "bad" in texts else None
+    queue.enqueue("doc:0", "good").result(PATIENCE_SECONDS)
+    assert queue.enqueue("doc:1", "bad").exception(PATIENCE_SECONDS)
+    eventually(lambda: len(reservations(redis_client)) == 1, "the bad text's is let go")

@@ -1,0 +1,119 @@
+"""What should not happen, happens: a thread goes on, a lease runs out, and nothing is lost."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+from redis.sentinel import Sentinel
+
+from embedqueue import BatchFailed, ConfigurationError, InputRejected
+from embedqueue.exchange import Exchange, private_client
+from tests.redis.parts import PATIENCE_SECONDS, eventually, expected, in_flight, stored
+from tests.redis.test_invariants import LOOKS_LIKE_OURS
+
+
+def once(monkeypatch, owner, name, error):
+    """The method raises this the first time."""
+    method, errors = getattr(owner, name), [error]
+
+    def call(*args, **kwargs):
+        if errors:
+            raise errors.pop()
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, call)
+
+
+def test_a_write_that_fails_in_an_unforeseen_way(make_queue, redis_client, monkeypatch, caplog):
+    """The lease runs out, and the item is embedded again."""
+    queue = make_queue(lease_seconds=0.3)
+    once(monkeypatch, queue._process.store, "complete", TypeError("unforeseen"))
+    assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
+    assert "its leases will run out" in caplog.text
+    assert redis_client.hget("doc:1", "embedding") == stored("one")
+
+
+def test_a_claim_that_fails_in_an_unforeseen_way(make_queue, monkeypatch, caplog):
+    """The worker says so and goes on."""
+    queue = make_queue()
+    once(monkeypatch, queue._process.store, "claim", TypeError("unforeseen"))
+    assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
+    assert "the worker failed in a way that it should not, going on" in caplog.text
+
+
+def test_no_thread_for_the_listener(make_queue, monkeypatch, caplog):
+    """The next enqueue tries again."""
+    make_queue()
+    producer = make_queue(worker=False)
+    with monkeypatch.context() as patched:
+
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+        patched.setattr("embedqueue.notices.threading.Thread.start", start)
+        first = producer.enqueue("doc:1", "one")
+    assert "nobody listens to other processes" in caplog.text
+    second = producer.enqueue("doc:2", "two")
+    assert second.result(PATIENCE_SECONDS) == expected("two")
+    assert first.result(PATIENCE_SECONDS) == expected("one")
+
+
+def test_a_probe_of_nothing_but_foreign_members_lets_the_next_one_probe(make_queue, redis_client):
+    """It could not put the provider to the test."""
+    queue = make_queue(start=False)
+    redis_client.set("embed_queue:pause:level", 1)
+    redis_client.zadd("embed_queue:pending", {LOOKS_LIKE_OURS: 1})
+    queue.start()
+    queue.flush(PATIENCE_SECONDS)
+    assert redis_client.get("embed_queue:pause") is None
+    assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
+    assert not redis_client.exists("embed_queue:pause:level")
+
+
+def test_a_bad_text_that_was_replaced_while_it_was_refused(make_queue, redis_client, embedder):
+    """It is nobody's dead letter; who waits gets the newer text's vector."""
+    queue = make_queue()
+    queue.enqueue("doc:0", "good").result(PATIENCE_SECONDS)
+    embedder.fault = lambda texts: InputRejected("no") if "bad" in texts else None
+    embedder.hold()
+    old = queue.enqueue("doc:1", "bad")
+    queue.flush_now()
+    embedder.wait_for_calls(2)
+    new = queue.enqueue("doc:1", "fine")
+    embedder.release()
+    assert new.result(PATIENCE_SECONDS) == old.result(PATIENCE_SECONDS) == expected("fine")
+    assert queue.dead_letters() == []
+    assert queue.stats().rejected == 0
+
+
+def test_the_same_fault_of_the_account_is_told_once(make_queue, redis_client, embedder, caplog):
+    """Not at each probe for a night long."""
+    queue = make_queue()
+    embedder.fault = lambda texts: ConfigurationError("no credit")
+    for place in range(3):
+        with pytest.raises(BatchFailed):
+            queue.enqueue(f"doc:{place}", "x").result(PATIENCE_SECONDS)
+        eventually(lambda: in_flight(redis_client) == 0, "given back")
+        redis_client.delete("embed_queue:pause")
+        queue._process.worker.refresh()
+    assert caplog.text.count("until somebody acts") == 1
+
+
+def test_a_redis_that_is_always_late(make_queue, monkeypatch):
+    """Nothing is accepted of which nobody could wait for the answer; the error says so."""
+    queue = make_queue(start=False)
+    monkeypatch.setattr(Exchange, "_too_late", lambda self: b"1.0")
+    with pytest.raises(redis.TimeoutError, match="longer for a command"):
+        queue.enqueue("doc:1", "one")
+    assert queue.pending_count() == 0
+
+
+def test_a_client_of_sentinel_stays_one():
+    """Ours asks the same sentinels for the master, in bytes."""
+    theirs = Sentinel([("127.0.0.1", 9)]).master_for("mymaster", decode_responses=True, password="p")
+    ours = private_client(theirs, socket_timeout=3).connection_pool
+    assert (ours.service_name, ours.is_master) == ("mymaster", True)
+    assert ours.sentinel_manager is theirs.connection_pool.sentinel_manager
+    assert not ours.connection_kwargs.get("decode_responses")
+    assert ours.connection_kwargs["password"] == "p"
+    assert theirs.connection_pool.connection_kwargs["decode_responses"]

@@ -1,0 +1,89 @@
+"""The threads that make calls: no call is lost when threads run out or end, or when a call ends as it should not."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+import pytest
+
+from embedqueue import crew as module
+from embedqueue.crew import Crew
+
+PATIENCE_SECONDS = 10.0
+
+
+@pytest.fixture
+def crew():
+    return Crew(lambda: 2, "crew-under-test", lambda: None)
+
+
+def done(crew: Crew) -> bool:
+    return crew.wait(PATIENCE_SECONDS)
+
+
+def no_more_threads(monkeypatch):
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(module.threading.Thread, "start", start)
+
+
+def test_a_call_waits_for_a_thread_where_no_other_can_be_had(crew, monkeypatch):
+    """Those that there are do it."""
+    go, ran = threading.Event(), []
+    crew.submit(lambda: ran.append(go.wait(PATIENCE_SECONDS)))
+    with monkeypatch.context() as patched:
+        no_more_threads(patched)
+        crew.submit(lambda: ran.append("second"))
+    go.set()
+    assert done(crew)
+    assert ran == [True, "second"]
+
+
+def test_without_any_thread_the_caller_makes_the_call(crew, monkeypatch, caplog):
+    ran = []
+    no_more_threads(monkeypatch)
+    crew.submit(lambda: ran.append(threading.current_thread()))
+    assert ran == [threading.current_thread()]
+    assert "without a thread of its own" in caplog.text
+
+
+def test_a_call_that_comes_as_a_thread_gives_up_is_made(crew):
+    """The thread looks once more before it ends."""
+
+    class Late(queue.SimpleQueue):
+        waited = False
+
+        def get(self, block=True, timeout=None):
+            if not self.waited:
+                self.waited = True
+                raise queue.Empty  # though a call has just come in
+            return super().get(block, timeout)
+
+    crew._calls = Late()
+    ran = []
+    crew.submit(lambda: ran.append(1))
+    assert done(crew)
+    assert ran == [1]
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_whatever_a_call_raises_the_next_one_is_made(crew, caplog, error):
+    def call():
+        raise error
+
+    crew.submit(call)
+    assert done(crew)
+    assert "in a way that it should not" in caplog.text
+    crew.submit(lambda: None)
+    assert done(crew)
+    assert crew.free == 2
+
+
+def test_an_answer_in_no_call_makes_no_room(crew):
+    """It is told of once a call, in the call's own thread."""
+    crew.answered()
+    crew.submit(lambda: [crew.answered(), crew.answered()])
+    assert done(crew)
+    assert crew.free == 2
