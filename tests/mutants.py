@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LUA_TESTS = (
-    "test_scripts", "test_leftovers", "test_invariants", "test_schedules", "test_history", "test_late", "test_waiting"
+    "test_scripts", "test_leftovers", "test_invariants", "test_schedules", "test_history", "test_late"
 )  # fmt: skip
 QUEUE_TESTS = ("tests/unit/test_waiters.py", "tests/unit/test_queue.py", "tests/unit/test_observe.py")
 REDIS_TESTS = (

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from embedqueue.item import encode_member
+from tests.redis.model import MAX_DELIVERIES
 from tests.redis.moves import Queue, vector_of
 
 KEYS = [f"doc:{i}" for i in range(4)]
@@ -125,6 +126,14 @@ class History(RuleBasedStateMachine):
         """A worker stalls or dies; it may believe for long that it holds its items."""
         if self.queues[queue].model.inflight:
             self.queues[queue].lease_ends(data.draw(st.sampled_from(sorted(self.queues[queue].model.inflight))))
+
+    @rule(queue=queues, worker=workers, times=st.integers(1, MAX_DELIVERIES))
+    def workers_die(self, queue, worker, times):
+        """One after another, with all that they hold; whoever is to blame dies of it in the end."""
+        for _ in range(times):
+            self.queues[queue].claim(worker, alone=True)
+            for member in list(self.queues[queue].model.inflight):
+                self.queues[queue].lease_ends(member)
 
     # -- operators, the provider, and the application ----------------------------------------------------------
 

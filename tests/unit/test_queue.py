@@ -837,3 +837,19 @@ def test_errors_are_ours(make_queue, embedder):
     embedder.rule = lambda texts: InputRejected("no") if "bad" in texts else None
     assert isinstance(queue.enqueue("doc:1", "bad").exception(PATIENCE_SECONDS), EmbedQueueError)
     assert issubclass(TransientError, EmbedQueueError)
+
+
+def test_counters_begin_at_zero_and_count_one_by_one(make_queue, embedder):
+    """Figures that somebody pays by."""
+    queue = make_queue(start=False)
+    stats = queue.stats()
+    counted = (stats.enqueued, stats.embedded, stats.rejected, stats.released, stats.calls, stats.texts_sent)
+    assert (counted, stats.last_progress) == ((0,) * 6, None)
+    queue.start()
+    result(queue.enqueue("a", "good"))
+    embedder.rule = lambda texts: InputRejected("no") if "bad" in texts else None
+    with pytest.raises(ItemRejected):
+        result(queue.enqueue("b", "bad"))
+    stats = queue.stats()
+    assert (stats.enqueued, stats.embedded, stats.rejected, stats.released) == (2, 1, 1, 0)
+    assert stats.last_progress is not None
