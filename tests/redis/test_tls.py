@@ -221,3 +221,12 @@ def test_no_setting_turns_verification_off():
     for name in ("VERIFY", "SSL_VERIFY", "INSECURE"):
         with pytest.raises(ValueError, match=name):
             read({name: "0"})
+
+
+def test_hashes_that_may_not_be_read_do_not_hide_the_others(url, admin, make_queue):
+    """Whoever waits for several learns of each what there is to learn."""
+    admin.hset("doc:1", "embedding", b"vector")
+    admin.hset("private:1", "embedding", b"secret")
+    store = make_queue(redis.Redis.from_url(url), start=False)._process.store
+    found = store.look(["private:1", "doc:1", "private:2"], "embedding")
+    assert found == [("gone", b""), ("done", b"vector"), ("gone", b"")]
