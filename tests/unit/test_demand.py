@@ -14,7 +14,7 @@ PATIENCE_SECONDS = 10.0
 
 def test_an_error_ends_neither_the_thread_nor_the_asking(monkeypatch, caplog):
     """Of Redis: the next sweep asks again, without a word; any other: with one."""
-    monkeypatch.setattr(module, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(module, "SWEEP_SECONDS", (0.01, 0.01))
     errors = [redis.ConnectionError("gone"), ValueError("unforeseen")]
     swept, asked = threading.Event(), []
 
