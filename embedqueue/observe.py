@@ -238,8 +238,7 @@ class Observers:
 
     def redis_failed(self, error: BaseException) -> None:
         """Tell of an error of redis-py."""
-        if self._observers:
-            self.tell("redis_failed", RedisReport(error=str(error)))
+        self.tell("redis_failed", RedisReport(error=str(error)))
 
     def _call(self, at: int, observer: Observer, event: str, facts: tuple[Any, ...]) -> Any:
         try:

@@ -13,6 +13,7 @@ from embedqueue import InputRejected, Observer, TransientError
 from embedqueue.checkup import check_call, check_key, check_redis, explain_redis
 from embedqueue.config import read
 from embedqueue.observe import Functions
+from embedqueue.testing import FakeEmbedder
 from tests.redis.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_thread, join
 
 
@@ -192,3 +193,33 @@ def test_a_check_finds_nothing_where_all_is_well(redis_server, redis_client, pro
 class Broken:
     def embed_batch(self, texts, model):
         raise TransientError("down")
+
+
+def test_who_is_told_of_deaths_is_told_without_redis_too(make_queue, embedder, monkeypatch):
+    """What Redis would add is not worth a wait."""
+    told = []
+    queue = make_queue(on_dead=told.append)
+    embedder.fault = lambda texts: InputRejected("no") if "bad" in texts else None
+    queue.enqueue("doc:0", "good").result(PATIENCE_SECONDS)
+
+    def gone(names):
+        raise redis.ConnectionError("gone")
+
+    monkeypatch.setattr(queue._process.store, "dead_letters_of", gone)
+    queue.enqueue("doc:1", "bad").exception(PATIENCE_SECONDS)
+    eventually(lambda: [(letter.redis_key, letter.text) for letter in told] == [("doc:1", "bad")], "told")
+    assert "no" in told[0].reason
+
+
+def test_a_local_model_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install" in check_key(read({"PROVIDER": "local"}))[0]
+
+
+def test_a_fake_that_is_held_for_ever_fails_its_test(monkeypatch):
+    """Instead of hanging it."""
+    monkeypatch.setattr("embedqueue.testing.PATIENCE_SECONDS", 0.01)
+    fake = FakeEmbedder()
+    fake.hold()
+    with pytest.raises(AssertionError, match="not released"):
+        fake.embed_batch(["x"], "m")

@@ -589,3 +589,19 @@ def test_side_by_side():
     assert all(vector == rig.embedder.bytes_of(text) for text, vector in rig.delivered.items())
     assert rig.caller.calls == len(rig.calls)
     assert rig.caller.texts_sent == sum(map(len, rig.calls))
+
+
+def test_a_probe_whose_vector_is_unfit_is_tried_again_before_anybody_is_blamed():
+    """A probe is tried once, but one spoilt row may be a moment's."""
+
+    class SpoilsOnce(FakeEmbedder):
+        spoilt = 1
+
+        def embed_batch(self, texts, model):
+            rows = super().embed_batch(texts, model)
+            self.spoilt, spoilt = 0, self.spoilt
+            return rows * math.nan if spoilt else rows
+
+    rig = Rig(SpoilsOnce()).serve(["x"], probe=True)
+    assert set(rig.delivered) == {"x"}
+    assert rig.embedder.sent["x"] == 2
