@@ -133,3 +133,17 @@ def test_a_probe_is_one_call(queue):
     queue.claim("w2:", 10)
     queue.check()
     assert len(queue.model.inflight) == 3
+
+
+def test_items_of_one_call_keep_their_order(queue):
+    """And none lies in the future, where a later call would come before it."""
+    keys = ["doc:c", "doc:a", "doc:d", "doc:b"]
+    queue.enqueue([(key, "x") for key in keys])
+    queue.enqueue([("doc:0", "x")])
+    queue.claim("w1:")
+    assert [member for _, member in queue.hands] == [encode_member(key, "x") for key in [*keys, "doc:0"]]
+
+
+def test_a_blank_text_of_an_idle_queue_wakes_nobody(queue):
+    queue.enqueue([("doc:0", "")])
+    assert queue.client.xlen(queue.names.events) == 0
