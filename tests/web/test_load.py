@@ -1,4 +1,4 @@
-"""The load test, short: workers are killed and reloaded, no note is lost, nothing is slower than promised."""
+"""The load test, short: workers are killed and reloaded, no note is lost. The long run measures what it costs."""
 
 from __future__ import annotations
 
@@ -24,4 +24,3 @@ def test_no_note_is_lost_while_workers_are_killed_and_reloaded():
     assert len(found.acknowledged) > 200, report
     assert set(found.statuses) == {303}, f"{report}\n{found.output}"
     assert found.lost == [], report
-    assert found.added_ms <= load.ALLOWED_MS, report
