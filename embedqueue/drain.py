@@ -361,8 +361,9 @@ class Drain:
             )
         self._told = str(failure)
         redis_keys = [item.redis_key for item in items]
+        waiting = self._waiters.snapshot(None if call.probe else redis_keys)  # of who comes later, nothing has failed
         with self._letting_go(items):
-            seconds, probed = self._persist(
+            seconds, _ = self._persist(
                 lambda: self._store.pause(
                     call.owner,
                     first_seconds=FIRST_PAUSE_SECONDS,
@@ -376,7 +377,7 @@ class Drain:
             with self._lock:
                 self.counters.released += len(items)
         self._paused(seconds)
-        self._waiters.fail(None if probed else redis_keys, failure.for_waiter())
+        self._waiters.fail(waiting, failure.for_waiter())
         self._progressed()
         self._report.released(redis_keys, str(failure), seconds)
 

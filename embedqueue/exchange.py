@@ -21,7 +21,8 @@ from redis.sentinel import SentinelConnectionPool
 
 SCRIPTS: Final = (
     "enqueue", "claim", "complete", "release", "extend", "reject",
-    "pause", "status", "look", "retry_dead", "discard_dead", "take_cached", "add_history",
+    "pause", "status", "look", "retry_dead", "discard_dead", "take_cached", "hold_cached",
+    "add_history",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.
 OF_CLAIMS: Final = ("claim", "complete", "release", "extend", "reject", "status")

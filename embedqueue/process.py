@@ -174,8 +174,8 @@ class Process:
             # Read late, it may be old news: of who has enqueued since the provider is well again, nothing has failed.
             status = self.store.status()
             if status.failing or status.pause_seconds is not None:
-                keys = named_keys(notice.body) if notice.kind == "unserved" else None
-                self.waiters.fail(keys, BatchFailed(f"{named_reason(notice.body)}; the item is still queued"))
+                waiting = self.waiters.snapshot(named_keys(notice.body) if notice.kind == "unserved" else None)
+                self.waiters.fail(waiting, BatchFailed(f"{named_reason(notice.body)}; the item is still queued"))
         elif notice.kind == "urgent":
             for redis_key in named_keys(notice.body):
                 self.worker.demanded(redis_key)

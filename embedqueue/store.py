@@ -374,15 +374,12 @@ class Store:
         pipeline.execute()
 
     def hold_cached(self, digests: Iterable[str], hold_seconds: float) -> None:
-        """Keep reservations for as long again."""
-        pipeline = self._back.pipeline(transaction=False)
-        for digest in digests:
-            pipeline.pexpire(self.keys.cache_prefix + digest, int(hold_seconds * 1000))
-        pipeline.execute()
+        """Keep reservations for as long again; what has its vector by now keeps the time of a vector."""
+        self._call("hold_cached", [self.keys.cache_prefix + digest for digest in digests], int(hold_seconds * 1000))
 
     def release_cached(self, digests: Iterable[str]) -> None:
         """Let go of reservations that will not be filled."""
-        self._back.delete(*(self.keys.cache_prefix + digest for digest in digests))
+        self.hold_cached(digests, 0)
 
     def close(self) -> None:
         """Close our own connections, those on which other threads still read included."""

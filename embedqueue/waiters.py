@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, PENDING, RUNNING
 from typing import Any
@@ -314,9 +314,9 @@ class Waiters:
             if present:
                 _end(entry, outcome)
 
-    def fail(self, redis_keys: Iterable[str] | None, error: BaseException) -> None:
-        """End every committed future of some keys, or of all, with an error."""
-        for redis_key, entries in self.snapshot(redis_keys).items():
+    def fail(self, waiting: Mapping[str, Iterable[Waiting]], error: BaseException) -> None:
+        """End the entries of a snapshot with an error, where they have not ended since."""
+        for redis_key, entries in waiting.items():
             self.resolve(redis_key, entries, error)
 
     def cancel_all(self) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from embedqueue import InputRejected
+from embedqueue.store import Store
 from tests.redis.parts import PATIENCE_SECONDS, GatedEmbedder, eventually, expected, in_flight
 
 
@@ -26,6 +29,18 @@ def test_a_reservation_is_renewed_while_its_call_runs(make_queue, redis_client, 
     embedder.release()
     assert future.result(PATIENCE_SECONDS) == expected("one")
     assert redis_client.pttl(reservation) > 10_000
+
+
+@pytest.mark.parametrize("seconds", [0.6, 0])
+def test_a_renewal_that_comes_late_does_not_shorten_a_vectors_time(redis_client, seconds):
+    """Between the look at what is reserved and the renewal, or the letting go, the vector may have been put there."""
+    store = Store(redis_client, "embed_queue")
+    store.take_cached(["digest"], "one:1/0.6:", 0.6)
+    store.put_cached([("digest", b"a vector")], 60)
+    store.hold_cached(["digest"], seconds)
+    assert redis_client.pttl("embed_queue:cache:digest") > 10_000
+    assert redis_client.get("embed_queue:cache:digest") == b"a vector"
+    store.close()
 
 
 def test_stop_does_not_wait_for_another_workers_text(make_queue, redis_client, embedder):

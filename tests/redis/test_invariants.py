@@ -213,7 +213,8 @@ class History(RuleBasedStateMachine):
             one.store.hold_cached([digest], 1000)
         else:
             one.store.release_cached([digest])
-            one.model.cache.pop(digest, None)
+            if one.model.cache.get(digest, b"").startswith(b"busy "):
+                del one.model.cache[digest]
 
     # -- what must hold after every step -----------------------------------------------------------------------
 

@@ -90,11 +90,11 @@ def test_unknown_text(waiters):
 def test_fail(waiters):
     """A failed call ends its own keys, or all; each future has the error."""
     a, b, c = enter(waiters, ("a", "t"), ("b", "t"), ("c", "t"))
-    waiters.fail(["a", "nobody"], BatchFailed("down"))
+    waiters.fail(waiters.snapshot(["a", "nobody"]), BatchFailed("down"))
     with pytest.raises(BatchFailed, match="down"):
         a.result(0)
     assert not b.done()
-    waiters.fail(None, BatchFailed("still down"))
+    waiters.fail(waiters.snapshot(), BatchFailed("still down"))
     assert isinstance(b.exception(0), BatchFailed)
     assert isinstance(c.exception(0), RuntimeError)
     assert len(waiters) == 0
@@ -103,7 +103,7 @@ def test_fail(waiters):
 def test_uncommitted_is_spared(waiters):
     """Nobody ends a future whose enqueue is not through: what Redis says is older than it."""
     [future], entries = waiters.register([("a", member())])
-    waiters.fail(None, BatchFailed("down"))
+    waiters.fail(waiters.snapshot(), BatchFailed("down"))
     assert waiters.snapshot() == {}
     assert not future.done()
     waiters.commit(entries)

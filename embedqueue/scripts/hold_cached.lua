@@ -1,0 +1,10 @@
+-- Keep reservations of the cache for longer, or let go of them. A vector that stands there by now is left alone.
+--
+-- KEYS[10..] cache entries; ARGV[1] ms for which a reservation lasts from now on; 0: let go
+-- Answer: nothing
+
+for i = FIRST_FURTHER_KEY, #KEYS do
+  if string.sub(redis.call("GET", KEYS[i]) or "", 1, 5) == "busy " then
+    redis.call("PEXPIRE", KEYS[i], ARGV[1]) -- with 0 it is gone at once
+  end
+end
