@@ -80,7 +80,7 @@ def test_figures_are_written_while_the_queue_runs_and_nothing_when_it_is_idle(ma
     queue = make_queue()
     queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
     eventually(lambda: queue.history().days[-1].embedded == 1, "written")
-    eventually(lambda: not any("history" in thread.name for thread in threading.enumerate()), "the thread ended")
+    eventually(lambda: queue._process.recorder._thread is None, "the thread ended")
     queue.enqueue("doc:2", "two").result(PATIENCE_SECONDS)
     eventually(lambda: queue.history().days[-1].embedded == 2, "written again")
 
