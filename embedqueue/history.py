@@ -203,6 +203,8 @@ class Recorder(Observer):
         self._lock = threading.RLock()  # a signal's handler may stop() in the midst of an addition
         self._figures: Counter[str] = Counter()  # guarded by the lock
         self._thread: threading.Thread | None = None  # guarded by the lock
+        self._enqueued = 0  # only count_enqueued() changes it
+        self._written = 0  # of those; of the thread alone
 
     def stop(self) -> None:
         """Write what is left, for a second at most."""
@@ -233,7 +235,9 @@ class Recorder(Observer):
             over = self._stop.wait(WRITE_SECONDS)
             with self._lock:
                 figures, self._figures = self._figures, Counter()
-                if not figures:
+                figures["enqueued"] += self._enqueued - self._written
+                self._written = self._enqueued
+                if not +figures:
                     self._thread = None
                     return
             try:
@@ -246,13 +250,14 @@ class Recorder(Observer):
                         self._thread = None
                         return
 
-    # -- what the queue tells ----------------------------------------------------------------------------------
+    def count_enqueued(self, count: int) -> None:
+        """So many items are durable. One thread at a time tells it, of a group at once: an enqueue must cost little."""
+        self._enqueued += count
+        if self._thread is None:
+            with self._lock:
+                self._ensure()
 
-    def enqueued(self, redis_keys: Sequence[str]) -> None:
-        """Items are durable. Told for each enqueue, so it does less than the others."""
-        with self._lock:
-            self._figures["enqueued"] += len(redis_keys)
-            self._ensure()
+    # -- what the queue tells ----------------------------------------------------------------------------------
 
     def call_ended(self, report: CallReport) -> None:
         """An API call came back."""

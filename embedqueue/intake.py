@@ -50,7 +50,7 @@ class Intake:
         tell_at: items that wait when workers are told.
         tell_first: tell them of the first item as well.
         zero: the vector of a blank text, as bytes.
-        enqueued: told how many items wait now, after each write.
+        enqueued: told how many items wait now, and how many were taken, after each write.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Intake:
         tell_at: int,
         tell_first: bool,
         zero: Callable[[], bytes],
-        enqueued: Callable[[int], None],
+        enqueued: Callable[[int, int], None],
     ) -> None:
         self._store = store
         self._waiters = waiters
@@ -148,20 +148,22 @@ class Intake:
             for redis_key, member in latest.items():
                 parts += (redis_key.encode(), member)
             groups.append(parts)
-            written.append((share, latest, entries))
+            written.append((share, latest, entries, len(pairs)))
+        count = 0
         waiting, taken = self._store.enqueue(
             groups, max_pending=self._max_pending, tell_at=self._tell_at, tell_first=self._tell_first
         )
-        for (share, latest, entries), fine in zip(written, taken, strict=True):
+        for (share, latest, entries, size), fine in zip(written, taken, strict=True):
             if fine:
                 self._waiters.commit(entries)
+                count += size
                 if b"" in latest.values():
                     self._end_blank(redis_key for redis_key, member in latest.items() if not member)
             else:
                 assert self._max_pending is not None
                 share[0].error = QueueFull(self._max_pending)
                 self._waiters.forget(entries)
-        self._enqueued(waiting)
+        self._enqueued(waiting, count)
 
     def _register(self, leader: _Commit, share: Sequence[_Commit], pairs: Sequence[Pair]) -> list[Waiting]:
         """Give futures to the commits of a share; returns the entries of those that are new."""

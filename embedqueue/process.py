@@ -118,8 +118,15 @@ class Process:
             tell_at=options.max_batch_size,
             tell_first=not options.worker,
             zero=self._zero,
-            enqueued=self.worker.enqueued,
+            enqueued=self._enqueued,
         )
+
+    def _enqueued(self, waiting: int, count: int) -> None:
+        """So many items wait now, and so many more were taken. One thread at a time is told: the leader of a group."""
+        self.enqueued += count
+        self.worker.enqueued(waiting)
+        if self._options.history:
+            self.recorder.count_enqueued(count)
 
     def _zero(self) -> bytes:
         """The vector of a blank text."""

@@ -287,8 +287,11 @@ class EmbeddingBatchQueue:
 
     def _submit(self, pairs: list[Pair]) -> list[EmbeddingFuture]:
         process = self._ready()
-        futures = self._watched_submit(process, pairs) if process.observers else process.intake.submit(pairs)
-        process.enqueued += len(pairs)
+        try:
+            futures = self._watched_submit(process, pairs) if self._observers else process.intake.submit(pairs)
+        except RedisError as error:
+            process.observers.redis_failed(error)
+            raise
         if not self._options.worker:
             process.listener.ensure()
         elif not self._started and not self._warned:
@@ -297,13 +300,11 @@ class EmbeddingBatchQueue:
         return futures
 
     def _watched_submit(self, process: Process, pairs: list[Pair]) -> list[EmbeddingFuture]:
-        observers, redis_keys = process.observers, [redis_key for redis_key, _ in pairs]
+        observers, redis_keys = self._observers, [redis_key for redis_key, _ in pairs]
         observers.tell("enqueuing", redis_keys)
         try:
             futures = process.intake.submit(pairs)
         except BaseException as error:
-            if isinstance(error, RedisError):
-                observers.redis_failed(error)
             observers.tell("not_enqueued", redis_keys, error)
             raise
         observers.tell("enqueued", redis_keys)

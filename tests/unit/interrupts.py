@@ -42,7 +42,7 @@ def main(others: int) -> None:
         tell_at=50,
         tell_first=False,
         zero=lambda: bytes(8),
-        enqueued=lambda waiting: None,
+        enqueued=lambda waiting, count: None,
     )
     ended, errors = threading.Event(), []
     ready = [0]  # counts; no Event, for Ctrl-C inside of one leaves its lock locked

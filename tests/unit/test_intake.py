@@ -60,7 +60,7 @@ class Rig:
             tell_at=50,
             tell_first=False,
             zero=lambda: ZERO,
-            enqueued=self.told.append,
+            enqueued=lambda waiting, count: self.told.append(waiting),
         )
         self.pool = ThreadPoolExecutor(32)
 
