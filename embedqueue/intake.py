@@ -177,8 +177,8 @@ class Intake:
 
     def _end_blank(self, redis_keys: Iterable[str]) -> None:
         """Futures of older texts of keys that are blank now get the zero vector as well."""
-        for redis_key, entries in self._waiters.snapshot(redis_keys).items():
-            self._waiters.resolve(redis_key, entries, self._zero())
+        for entries in self._waiters.snapshot(redis_keys).values():
+            self._waiters.resolve(entries, self._zero())
 
     def _blank_future(self) -> EmbeddingFuture:
         future = EmbeddingFuture()

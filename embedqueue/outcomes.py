@@ -58,7 +58,7 @@ class Outcomes:
             for (redis_key, entries), (word, value) in zip(part, found, strict=True):
                 outcome = self._outcome(redis_key, word, value, blank)
                 if outcome is not None:
-                    self._waiters.resolve(redis_key, entries, outcome)
+                    self._waiters.resolve(entries, outcome)
                 elif value == b"pending" and any(entry.wanted for entry in entries):
                     urgent.append(redis_key)
         if urgent:

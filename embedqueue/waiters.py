@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, PENDING, RUNNING
 from typing import Any
@@ -29,7 +29,7 @@ class EmbeddingFuture(Future[list[float]]):
     ``asyncio.wrap_future``) makes the item urgent.
     """
 
-    def __init__(  # super().__init__() is left out: see _condition
+    def __init__(  # super().__init__() is left out: see _lazily
         self,
         redis_key: str = "",
         want: Callable[[str], None] | None = None,
@@ -38,21 +38,26 @@ class EmbeddingFuture(Future[list[float]]):
         self._state = PENDING
         self._result = None
         self._exception = None
-        self._watchers: list[Any] = []
-        self._done_callbacks: list[Any] = []
         self._redis_key = redis_key
         self._want = want
         self._pin = pin
         self._pid = os.getpid()
 
+    def _lazily(self, name: str, make: Callable[[], Any]) -> Any:
+        # What a future waits with is made when somebody first asks for it. Most are dropped before, and of ten thousand
+        # that one call makes, all these objects would keep the garbage collector busier than Redis.
+        try:
+            return self.__dict__[name]
+        except KeyError:  # setdefault is atomic: two threads get the same one
+            return self.__dict__.setdefault(name, make())
+
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
-        # What a future waits with is made when somebody first asks for it. Most are dropped before, and of ten thousand
-        # that one call makes, the dozen objects in each Condition would keep the garbage collector busier than Redis.
-        try:
-            return self.__dict__["_made_condition"]  # type: ignore[no-any-return]
-        except KeyError:  # setdefault is atomic: two threads get the same one
-            return self.__dict__.setdefault("_made_condition", threading.Condition())  # type: ignore[no-any-return]
+        return self._lazily("_made_condition", threading.Condition)  # type: ignore[no-any-return]
+
+    @property
+    def _done_callbacks(self) -> list[Any]:
+        return self._lazily("_made_callbacks", list)  # type: ignore[no-any-return]
 
     @property
     def _unfinished(self) -> bool:
@@ -116,27 +121,19 @@ class EmbeddingFuture(Future[list[float]]):
     def _waiters(self) -> list[Any]:  # type: ignore[override]  # concurrent.futures never assigns it
         # concurrent.futures.wait() and as_completed() announce themselves by adding to this list.
         self._demand()
-        return self._watchers
+        return self._lazily("_watchers", list)  # type: ignore[no-any-return]
 
 
-class _Ref(weakref.ref[EmbeddingFuture]):
-    """A weak reference that remembers its key, so that a dropped future can be forgotten."""
+class Waiting(weakref.ref[EmbeddingFuture]):
+    """One future that waits for one member of a key, held weakly. All fields are guarded by the waiters' lock."""
 
-    __slots__ = ("redis_key",)
+    __slots__ = ("committed", "member", "older", "pinned", "redis_key", "wanted")
     redis_key: str
-
-
-class Waiting:
-    """One future that waits for one member of a key. All fields are guarded by the waiters' lock."""
-
-    __slots__ = ("committed", "member", "pinned", "ref", "wanted")
-
-    def __init__(self, member: bytes, ref: _Ref) -> None:
-        self.member = member
-        self.ref = ref
-        self.pinned: EmbeddingFuture | None = None
-        self.committed = False  # whether its enqueue is known to have reached Redis
-        self.wanted = False
+    member: bytes
+    older: Waiting | None  # the one of the same key that was enqueued before
+    pinned: EmbeddingFuture | None  # the future, where it must not be dropped
+    committed: bool  # whether its enqueue is known to have reached Redis
+    wanted: bool  # whether somebody waits in ``.result()``
 
 
 class Waiters:
@@ -150,9 +147,9 @@ class Waiters:
     def __init__(self, want: Callable[[], Callable[[str], None] | None]) -> None:
         self._want = want
         self._lock = threading.Lock()
-        self._by_key: dict[str, list[Waiting]] = {}  # in the order of their enqueues
+        self._newest: dict[str, Waiting] = {}  # of each key; it knows those before it
         self._closed = False
-        self._dropped: deque[weakref.ref[EmbeddingFuture]] = deque()  # appended by the garbage collector
+        self._dropped: deque[Waiting] = deque()  # appended by the garbage collector
 
     # -- coming in: only the intake's leader calls these, in the order in which Redis sees the items -----------
 
@@ -175,25 +172,22 @@ class Waiters:
                 raise QueueStopped("the queue is stopped")
             if self._dropped:
                 self._forget_dropped()
-            want = self._want()
+            want, pin, drop = self._want(), self._pin, self._dropped.append  # once, for each method is an object
             for redis_key, member in pairs:
                 if not member:
                     futures.append(None)
                     continue
-                known = self._by_key.get(redis_key)
-                if known and known[-1].member == member:
-                    future = known[-1].ref()
+                newest = self._newest.get(redis_key)
+                if newest is not None and newest.member == member:
+                    future = newest()
                     if future is not None and future._unfinished:
                         futures.append(future)
                         continue
-                future = EmbeddingFuture(redis_key, want, self._pin)
-                ref = _Ref(future, self._dropped.append)
-                ref.redis_key = redis_key
-                entry = Waiting(member, ref)
-                if known is None:
-                    self._by_key[redis_key] = [entry]
-                else:
-                    known.append(entry)
+                future = EmbeddingFuture(redis_key, want, pin)
+                entry = Waiting(future, drop)
+                entry.redis_key, entry.member, entry.older, entry.pinned = redis_key, member, newest, None
+                entry.committed = entry.wanted = False
+                self._newest[redis_key] = entry
                 futures.append(future)
                 entries.append(entry)
         return futures, entries
@@ -208,31 +202,42 @@ class Waiters:
         """Their items never reached Redis; the caller gets an error instead of the futures."""
         with self._lock:
             for entry in entries:
-                self._remove(entry.ref.redis_key, entry)
+                self._remove(entry)
 
     def _pin(self, future: EmbeddingFuture) -> None:
         with self._lock:
-            for entry in self._by_key.get(future._redis_key, ()):
-                if entry.ref() is future:
+            for entry in self._of(future._redis_key):
+                if entry() is future:
                     entry.pinned = future
 
     def _forget_dropped(self) -> None:
         while self._dropped:
-            ref = self._dropped.popleft()
-            assert isinstance(ref, _Ref)
-            for entry in self._by_key.get(ref.redis_key, ()):
-                if entry.ref is ref:
-                    self._remove(ref.redis_key, entry)
-                    break
+            self._remove(self._dropped.popleft())
 
-    def _remove(self, redis_key: str, entry: Waiting) -> bool:
-        entries = self._by_key.get(redis_key)
-        if entries is None or entry not in entries:
-            return False
-        entries.remove(entry)
-        if not entries:
-            del self._by_key[redis_key]
-        return True
+    def _of(self, redis_key: str) -> Iterator[Waiting]:
+        """The entries of a key, the newest first."""
+        return _chain(self._newest.get(redis_key))
+
+    def _all(self) -> Iterator[Waiting]:
+        return (entry for newest in self._newest.values() for entry in _chain(newest))
+
+    def _remove(self, entry: Waiting) -> bool:
+        newer = None
+        for at in self._of(entry.redis_key):
+            if at is entry:
+                self._cut(newer, entry, entry.older)
+                return True
+            newer = at
+        return False
+
+    def _cut(self, newer: Waiting | None, entry: Waiting, left: Waiting | None) -> None:
+        """Let what follows on ``newer``, or is the newest, be ``left`` instead of ``entry``."""
+        if newer is not None:
+            newer.older = left
+        elif left is not None:
+            self._newest[entry.redis_key] = left
+        else:
+            del self._newest[entry.redis_key]
 
     # -- looking -----------------------------------------------------------------------------------------------
 
@@ -240,27 +245,26 @@ class Waiters:
         """Keys with unfinished futures."""
         with self._lock:
             self._forget_dropped()
-            return len(self._by_key)
+            return len(self._newest)
 
     def futures(self) -> list[EmbeddingFuture]:
         """The futures that are unfinished now and that somebody still holds."""
         with self._lock:
-            found = (entry.ref() for entries in self._by_key.values() for entry in entries if entry.committed)
+            found = (entry() for entry in self._all() if entry.committed)
             return [future for future in found if future is not None]
 
     def any_wanted(self) -> bool:
         """Whether somebody waits in ``.result()`` for anything."""
         with self._lock:
-            return any(entry.wanted for entries in self._by_key.values() for entry in entries)
+            return any(entry.wanted for entry in self._all())
 
     def mark_wanted(self, redis_key: str) -> bytes | None:
         """Somebody waits for this key now; returns its newest member that we know of."""
-        member = None
         with self._lock:
-            for entry in self._by_key.get(redis_key, ()):
+            for entry in self._of(redis_key):
                 entry.wanted = True
-                member = entry.member
-        return member
+            newest = self._newest.get(redis_key)
+            return None if newest is None else newest.member
 
     def snapshot(self, redis_keys: Iterable[str] | None = None, *, wanted: bool = False) -> dict[str, list[Waiting]]:
         """The committed entries of some keys, or of all: what a look at Redis that starts now may speak of.
@@ -272,14 +276,10 @@ class Waiters:
         with self._lock:
             self._forget_dropped()
             found = {}
-            for redis_key in list(self._by_key) if redis_keys is None else redis_keys:
-                entries = [
-                    entry
-                    for entry in self._by_key.get(redis_key, ())
-                    if entry.committed and (entry.wanted or not wanted)
-                ]
+            for redis_key in list(self._newest) if redis_keys is None else redis_keys:
+                entries = [entry for entry in self._of(redis_key) if entry.committed and (entry.wanted or not wanted)]
                 if entries:
-                    found[redis_key] = entries
+                    found[redis_key] = entries[::-1]
             return found
 
     # -- ending: outside the lock, for a future's callbacks are the user's code --------------------------------
@@ -291,48 +291,54 @@ class Waiters:
             False where somebody waits for other texts of the key only: which came first, Redis knows.
         """
         with self._lock:
-            entries = self._by_key.get(redis_key)
-            if entries is None:
+            if redis_key not in self._newest:
                 return True
-            last = max((i for i, entry in enumerate(entries) if entry.member == member), default=-1)
-            if last < 0:
-                return False
-            ended, left = entries[: last + 1], entries[last + 1 :]
-            if left:
-                self._by_key[redis_key] = left
+            newer = None
+            for entry in self._of(redis_key):
+                if entry.member == member:
+                    break
+                newer = entry
             else:
-                del self._by_key[redis_key]
-        for entry in ended:
+                return False
+            ended = list(_chain(entry))
+            self._cut(newer, entry, None)
+        for entry in reversed(ended):
             _end(entry, vector)
         return True
 
-    def resolve(self, redis_key: str, entries: Iterable[Waiting], outcome: bytes | BaseException) -> None:
+    def resolve(self, entries: Iterable[Waiting], outcome: bytes | BaseException) -> None:
         """End these entries, if they have not ended yet, with a vector or an error."""
         for entry in entries:
             with self._lock:
-                present = self._remove(redis_key, entry)
+                present = self._remove(entry)
             if present:
                 _end(entry, outcome)
 
     def fail(self, waiting: Mapping[str, Iterable[Waiting]], error: BaseException) -> None:
         """End the entries of a snapshot with an error, where they have not ended since."""
-        for redis_key, entries in waiting.items():
-            self.resolve(redis_key, entries, error)
+        for entries in waiting.values():
+            self.resolve(entries, error)
 
     def cancel_all(self) -> None:
         """Cancel every future, and take no more: the queue stops."""
         with self._lock:
             self._closed = True
-            ended = [entry for entries in self._by_key.values() for entry in entries]
-            self._by_key.clear()
+            ended = list(self._all())
+            self._newest.clear()
         with contextlib.ExitStack() as ends:  # each of them ends, whatever a callback raises
             for entry in ended:
                 ends.callback(_end, entry, None)
 
 
+def _chain(entry: Waiting | None) -> Iterator[Waiting]:
+    while entry is not None:
+        yield entry
+        entry = entry.older
+
+
 def _end(entry: Waiting, outcome: bytes | BaseException | None) -> None:
     """Give a future its end; None cancels. Called once an entry: whoever removed it from the registry."""
-    future = entry.ref()
+    future = entry()
     if future is None:
         return
     try:
@@ -350,4 +356,4 @@ def _end(entry: Waiting, outcome: bytes | BaseException | None) -> None:
     except BaseException:  # of a callback; the future itself has ended
         if threading.current_thread() is threading.main_thread():
             raise
-        logger.exception("embedqueue: a callback of %s ended in a way that it should not", entry.ref.redis_key)
+        logger.exception("embedqueue: a callback of %s ended in a way that it should not", entry.redis_key)

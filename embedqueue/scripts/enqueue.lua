@@ -26,7 +26,7 @@ end
 
 -- One item of a new key and no limit: the common case, in the fewest commands.
 if limit == 0 and #ARGV == 8 and ARGV[8] ~= "" and not buried and redis.call("HSETNX", LATEST, ARGV[7], ARGV[8]) == 1 then
-  local added = redis.call("ZADD", PENDING, "NX", stamp(now), ARGV[8])
+  local added = redis.call("ZADD", PENDING, "NX", now, ARGV[8])
   local after = redis.call("ZCARD", PENDING)
   tell(after - added, after)
   return after
@@ -63,7 +63,7 @@ local function admit(first, count)
         redis.call("HDEL", CLAIMS, keys[i])
       end
       if member ~= "" then
-        scored[n + 1], scored[n + 2] = stamp(score), member
+        scored[n + 1], scored[n + 2] = score, member -- the number: Redis writes it faster than string.format
         named[n + 1], named[n + 2] = keys[i], member
         n = n + 2
         score = score + 0.000001

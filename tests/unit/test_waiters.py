@@ -115,10 +115,10 @@ def test_resolve_once(waiters):
     [future] = enter(waiters, ("a", "text"))
     entries = waiters.snapshot()["a"]
     waiters.written("a", member(), ONE)
-    waiters.resolve("a", entries, ItemRejected("a", "late"))
+    waiters.resolve(entries, ItemRejected("a", "late"))
     assert future.result(0) == [1.0]
     [later] = enter(waiters, ("a", "text"))
-    waiters.resolve("a", entries, TWO)
+    waiters.resolve(entries, TWO)
     assert not later.done()
 
 
@@ -266,7 +266,7 @@ def test_nothing_is_kept_after_the_stop(waiters):
     waiters.cancel_all()
     assert len(waiters) == 0
     assert waiters.snapshot() == {}
-    waiters.resolve("a", late, ONE)
+    waiters.resolve(late, ONE)
     assert future.cancelled()
 
 
@@ -312,3 +312,17 @@ def test_dropped_futures_are_forgotten_by_whoever_looks(waiters):
     gc.collect()
     assert waiters.snapshot() == {}
     assert waiters.futures() == []
+
+
+def test_futures_are_light(waiters):
+    """Of each future of a big call the garbage collector has two objects to look at: it and who waits for it."""
+    pairs = [(str(i), member(str(i))) for i in range(1000)]
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(gc.get_objects())
+        kept = waiters.register(pairs)
+        assert len(gc.get_objects()) - before < 2.1 * len(pairs)
+    finally:
+        gc.enable()
+    assert len(kept[0]) == 1000
