@@ -44,20 +44,24 @@ class Crew:
         self._mine = threading.local()  # whether the call of this thread is asking
 
     @property
+    def size(self) -> int:
+        """Calls that may be in flight at a time."""
+        return self._size()
+
+    @property
     def unfinished(self) -> int:
         """Calls that were submitted and are not back."""
         return self._unfinished
 
-    @property
-    def free(self) -> int:
-        """Calls that may start at once."""
-        return max(0, self._size() - (self._unfinished - self._answered))
+    def room(self, ahead: int = 0) -> int:
+        """Calls that may start at once, and ``ahead`` that may wait for the next to be answered."""
+        return max(0, self._size() + ahead - (self._unfinished - self._answered))
 
     def submit(self, call: Callable[[], None]) -> None:
         """Run ``call`` as soon as a thread is free. It handles its own errors."""
         with self._lock:
             self._unfinished += 1
-            hire = self._threads < min(2 * self._size(), self._unfinished)
+            hire = self._threads < min(2 * self._size() + 1, self._unfinished)
             if hire:
                 self._threads += 1
         self._calls.put(call)

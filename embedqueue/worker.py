@@ -158,13 +158,19 @@ class Worker:
     def _next_action(self) -> Callable[[], None] | None:
         with self._condition:
             while not self._quit:
-                crew = self._drain.crew
-                action, wait_seconds = self._agenda.next(time.monotonic(), crew.unfinished, crew.free)
+                calls = self._drain.crew.unfinished
+                action, wait_seconds = self._agenda.next(time.monotonic(), calls, self._room())
                 if action is not None:
                     actions = {"renew": self._renew, "refresh": self._refresh, "drain": self._claim}
                     return actions[action]
                 self._condition.wait(None if wait_seconds == NEVER else wait_seconds)
         return None
+
+    def _room(self) -> int:
+        """Calls to claim for: as many as may start, and of a long backlog one more, so that none idles meanwhile."""
+        crew = self._drain.crew
+        long = self._agenda.waiting >= (crew.room() + crew.size) * self._call_limit()
+        return crew.room(ahead=int(long))
 
     def _rest(self, message: str, *, exc_info: bool) -> None:
         self._failures += 1
@@ -204,7 +210,7 @@ class Worker:
         call_limit = self._call_limit()
         with self._condition:
             calls = self._drain.crew.unfinished
-            limit = self._agenda.claim_limit(time.monotonic(), call_limit, max(1, self._drain.crew.free))
+            limit = self._agenda.claim_limit(time.monotonic(), call_limit, max(1, self._room()))
             urgent = self._agenda.take_urgent()
             self._agenda.overtaken = False
         try:

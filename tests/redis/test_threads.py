@@ -7,7 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.redis.parts import PATIENCE_SECONDS, eventually, expected, in_flight, stored
+from tests.redis.parts import PATIENCE_SECONDS, GatedEmbedder, eventually, expected, in_flight, stored
 
 THREADS, EACH = 16, 50
 
@@ -122,6 +122,40 @@ def test_idle(make_queue, redis_client):
     assert (time.process_time() - cpu) / seconds < 0.01
     assert (_calls(redis_client) - commands) / seconds < 2 * 20 / 10  # two queues; scripts count what they call
     assert not waiting.done()
+
+
+def test_next_call_is_at_hand(make_queue, embedder, redis_client):
+    """Of a long backlog one call more is claimed than may start: it is made at once, however long Redis takes."""
+    queue = make_queue(start=False, api_batch_limit=1, max_concurrency=2)
+    embedder.hold()
+    queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(10))
+    queue.start()
+    embedder.wait_for_calls(2)
+    eventually(lambda: in_flight(redis_client) == 3)
+    assert len(embedder.calls) == 2
+    store, redis_answers = queue._process.store, threading.Event()
+    claim, complete = store.claim, store.complete
+    store.claim = lambda *args, **kwargs: redis_answers.wait(PATIENCE_SECONDS) and claim(*args, **kwargs)
+    store.complete = lambda *args: redis_answers.wait(PATIENCE_SECONDS) and complete(*args)
+    embedder.release()
+    embedder.wait_for_calls(3)
+    redis_answers.set()
+    queue.flush(PATIENCE_SECONDS)
+    assert embedder.sent == {f"text {i}": 1 for i in range(10)}
+
+
+def test_short_backlog_is_left_to_others(make_queue, embedder, redis_client):
+    """What is less than a call for each that may be under way waits for whoever is free first."""
+    queue = make_queue(start=False, api_batch_limit=1, max_concurrency=2)
+    embedder.hold()
+    queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(3))
+    queue.start()
+    embedder.wait_for_calls(2)
+    assert in_flight(redis_client) == 2
+    free = GatedEmbedder()
+    make_queue(embedder=free).flush_now()
+    free.wait_for_calls(1)
+    embedder.release()
 
 
 def test_threads_end(make_queue, redis_client):

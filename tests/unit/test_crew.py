@@ -78,7 +78,7 @@ def test_whatever_a_call_raises_the_next_one_is_made(crew, caplog, error):
     assert "in a way that it should not" in caplog.text
     crew.submit(lambda: None)
     assert done(crew)
-    assert crew.free == 2
+    assert crew.room() == 2
 
 
 def test_an_answer_in_no_call_makes_no_room(crew):
@@ -86,4 +86,4 @@ def test_an_answer_in_no_call_makes_no_room(crew):
     crew.answered()
     crew.submit(lambda: [crew.answered(), crew.answered()])
     assert done(crew)
-    assert crew.free == 2
+    assert crew.room() == 2
