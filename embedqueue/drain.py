@@ -298,15 +298,11 @@ class Drain:
     # -- what becomes of items: Redis first, futures after it --------------------------------------------------
 
     def _write(self, owner: str, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
-        vectors = {id(vector): vector for _, vector in pairs}  # equal texts share one object: it is sent once
-        places = {name: place for place, name in enumerate(vectors)}
-        lines = [(item.redis_key, item.member, places[id(vector)]) for item, vector in pairs]
+        lines = [(item.redis_key, item.member, vector) for item, vector in pairs]
         refused, unclear, written = [], [], []
         with self._letting_go([item for item, _ in pairs]):
             words = self._persist(
-                lambda: self._store.complete(
-                    owner, self._options.embedding_field, self._options.if_missing, lines, [*vectors.values()]
-                )
+                lambda: self._store.complete(owner, self._options.embedding_field, self._options.if_missing, lines)
             )
             for (item, vector), word in zip(pairs, words, strict=True):
                 if word in ("done", "skipped"):

@@ -177,8 +177,7 @@ class Store:
         owner: str,
         field: str,
         if_missing: str,
-        items: Sequence[tuple[str, bytes, int]],
-        vectors: Sequence[bytes],
+        items: Sequence[tuple[str, bytes, bytes]],
     ) -> list[str]:
         """Write vectors and acknowledge.
 
@@ -186,15 +185,16 @@ class Store:
             owner: of the claim.
             field: of the user's hashes.
             if_missing: "skip" or "create".
-            items: redis_key, member, and the index of its vector.
-            vectors: float32 bytes.
+            items: redis_key, member, float32 bytes of the vector; neighbours that share the object are sent it once.
 
         Returns:
             A word an item: see ``scripts/complete.lua``.
         """
-        args: list[Any] = [owner, field, if_missing, len(vectors), *vectors]
-        for redis_key, member, index in items:
-            args += (redis_key, member, index + 1)
+        args: list[str | bytes] = [owner, field, if_missing]
+        before = None
+        for _, member, vector in items:
+            args += (member, b"" if vector is before else vector)
+            before = vector
         try:
             reply = self._call("complete", [redis_key for redis_key, _, _ in items], *args)
         except NoPermissionError as error:  # of one key: the others shall not suffer for it
@@ -202,7 +202,7 @@ class Store:
                 return [f"refused {error}"]
             half = len(items) // 2
             parts = (items[:half], items[half:])
-            return [word for part in parts for word in self.complete(owner, field, if_missing, part, vectors)]
+            return [word for part in parts for word in self.complete(owner, field, if_missing, part)]
         return [word.decode("utf-8", "replace") for word in reply]
 
     def release(self, owner: str, members: Iterable[bytes] = ()) -> int:

@@ -1,27 +1,27 @@
 -- Write vectors and acknowledge their items, in one step.
 --
--- KEYS[10..] the users' hashes, one an item
+-- KEYS[10..] the redis_keys, the users' hashes, one an item
 -- ARGV[1] owner of the claim; ARGV[2] field that receives the vector; ARGV[3] "skip": leave a hash that is gone alone
--- ARGV[4] number v of vectors; ARGV[5..4+v] the vectors, float32 bytes
--- then an item each: redis_key as the member has it, member, index of its vector (1..v)
+-- ARGV[4..] two an item: member; vector, float32 bytes, or "" where it is that of the item before
 -- Answer: a word an item: "done"; "skipped" (no hash); "stale": no longer in flight, nothing written;
 --   "refused ...": its hash cannot take a field, nothing written, still in flight
 -- Keeps I3: a vector is written only here, only for a member that is in flight, which it takes out.
 -- A success ends a pause that this claim was probing for.
 
-local owner, field, skip, vectors = ARGV[1], ARGV[2], ARGV[3] == "skip", tonumber(ARGV[4])
+local owner, field, skip = ARGV[1], ARGV[2], ARGV[3] == "skip"
 local answer, members, keys, stale = {}, {}, {}, {}
+local vector
 
 for i = FIRST_FURTHER_KEY, #KEYS do
-  local at = 5 + vectors + 3 * (i - FIRST_FURTHER_KEY)
-  local key, member, vector = ARGV[at], ARGV[at + 1], ARGV[4 + tonumber(ARGV[at + 2])]
-  local word = "stale"
+  local at = 4 + 2 * (i - FIRST_FURTHER_KEY)
+  local key, member, word = KEYS[i], ARGV[at], "stale"
+  vector = ARGV[at + 1] ~= "" and ARGV[at + 1] or vector
   if redis.call("ZSCORE", INFLIGHT, member) then
     word = "done"
-    if skip and redis.call("EXISTS", KEYS[i]) == 0 then
+    if skip and redis.call("EXISTS", key) == 0 then
       word = "skipped"
     else
-      local reply = redis.pcall("HSET", KEYS[i], field, vector)
+      local reply = redis.pcall("HSET", key, field, vector)
       local fault = type(reply) == "table" and reply.err and tostring(reply.err)
       if fault and not (string.find(fault, "WRONGTYPE", 1, true) or string.find(fault, "ermission", 1, true)) then
         return reply -- Redis is full or read-only: no fault of the item, the caller tries again

@@ -99,10 +99,8 @@ class Queue:
             types = {key: self.client.type(key) for key, _, _ in items}
             missing = {key for key, kind in types.items() if skip and kind == b"none"}
             bad = {key for key, kind in types.items() if kind not in (b"none", b"hash")}
-            lines = [(key.decode(), member, place) for place, (key, member, _) in enumerate(items)]
-            words = self.store.complete(
-                owner, self.field, "skip" if skip else "create", lines, [vector for *_, vector in items]
-            )
+            lines = [(key.decode(), member, vector) for key, member, vector in items]
+            words = self.store.complete(owner, self.field, "skip" if skip else "create", lines)
             plain = ["refused" if word.startswith("refused WRONGTYPE") else word for word in words]
             assert plain == self.model.complete(owner, items, missing, bad)
             for (key, member, _), word in zip(lines, plain, strict=True):

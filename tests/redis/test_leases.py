@@ -67,8 +67,8 @@ def test_a_hash_that_is_none_is_told_apart(redis_client):
     queue.enqueue([("doc:0", "a"), ("doc:1", "b")])
     redis_client.set("doc:0", "no hash")
     owner = queue.claim("w1:")
-    lines = [("doc:0", encode_member("doc:0", "a"), 0), ("doc:1", encode_member("doc:1", "b"), 1)]
-    words = queue.store.complete(owner, "embedding", "create", lines, [b"vec0", b"vec1"])
+    lines = [("doc:0", encode_member("doc:0", "a"), b"vec0"), ("doc:1", encode_member("doc:1", "b"), b"vec1")]
+    words = queue.store.complete(owner, "embedding", "create", lines)
     assert words[0].startswith("refused WRONGTYPE")
     assert words[1] == "done"
     assert redis_client.hget("doc:1", "embedding") == b"vec1"
