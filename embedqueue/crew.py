@@ -40,6 +40,7 @@ class Crew:
         self._unfinished = 0  # calls submitted and not back; guarded by the lock
         self._asking = 0  # those of them that wait for an answer; guarded by the lock
         self._answered = 0  # those of them that have it; guarded by the lock
+        self._closed = False  # guarded by the lock
         self._moved = threading.Condition(self._lock)
         self._mine = threading.local()  # whether the call of this thread is asking
 
@@ -67,6 +68,12 @@ class Crew:
         self._calls.put(call)
         if hire:
             self._hire()
+
+    def close(self) -> None:
+        """Start no more calls: those that wait for their turn are dropped."""
+        with self._moved:
+            self._closed = True
+            self._moved.notify_all()
 
     def wait(self, timeout: float) -> bool:
         """Wait until every call is back; returns whether that is so."""
@@ -109,7 +116,11 @@ class Crew:
 
     def _serve(self, call: Callable[[], None]) -> None:
         with self._moved:
-            self._moved.wait_for(lambda: self._asking < self._size())
+            self._moved.wait_for(lambda: self._closed or self._asking < self._size())
+            if self._closed:
+                self._unfinished -= 1
+                self._moved.notify_all()
+                return
             self._asking += 1
         self._mine.asking = True
         try:

@@ -120,7 +120,7 @@ class Exchange:
         scripts = {name: self.back.register_script(script_text(name)) for name in SCRIPTS}
         self._evalsha = {name: _bulk([b"EVALSHA", script.sha.encode()]) for name, script in scripts.items()}
         self._keys = [key.encode() for key in keys.all]
-        self._enqueue_keys = 8, _bulk([b"7", *self._keys[:7]])  # of pauses it need not know
+        self._enqueue_keys = (b"7", *self._keys[:7])  # of pauses it need not know
         self._line: Any = None  # the connection of enqueue; only its one leader at a time touches it, and the next two
         self._server_ahead = 0.0  # what has to be added to our monotonic clock for the server's
         self._patience = self._front.connection_pool.connection_kwargs.get("socket_timeout") or ANSWER_SECONDS
@@ -137,24 +137,30 @@ class Exchange:
         finally:
             pool.release(connection)
 
-    def enqueue(self, parts: list[bytes]) -> Any:
-        """Run the enqueue script on a connection that is kept: a third less time than through the client's pool."""
+    def enqueue(self, settings: tuple[int, ...], parts: list[bytes]) -> Any:
+        """Run the enqueue script on a connection that is kept: a third less time than through the client's pool.
+
+        Args:
+            settings: arguments that are the same every time.
+            parts: those that follow on them, and on the time from which nobody will wait for the answer.
+        """
         if self._line is None:
             self._line = self._front.connection_pool.get_connection(*_FOR_WHAT)
         kept = self._line._sock is not None
         try:
-            return self._enqueue_in_time(parts, self._retry)
+            return self._enqueue_in_time(settings, parts, self._retry)
         except redis.ConnectionError:
             if not kept:
                 raise
             # As a pool would, but without asking each time whether the server has closed what was kept. Enqueuing twice
             # does no harm, so it matters not how far the first went.
-            return self._enqueue_in_time(parts, None)
+            return self._enqueue_in_time(settings, parts, None)
 
-    def _enqueue_in_time(self, parts: list[bytes], retry: Retry | None) -> Any:
+    def _enqueue_in_time(self, settings: tuple[int, ...], parts: list[bytes], retry: Retry | None) -> Any:
+        declared = _packed(self._enqueue_keys, settings)
         for _ in range(LATE_TRIES):
             try:
-                return self._run(self._line, "enqueue", *self._enqueue_keys, parts, retry, first=self._too_late)
+                return self._run(self._line, "enqueue", *declared, parts, retry, first=self._too_late)
             except ResponseError as error:
                 word, _, now = str(error).partition(" ")
                 if word != "LATE":
@@ -163,10 +169,10 @@ class Exchange:
         raise redis.TimeoutError("Redis takes longer for a command than it may take for the answer")
 
     def _too_late(self) -> bytes:
-        """The server's time from which we will not wait for the answer to what is sent now."""
+        """The server's time from which we will not wait for the answer to what is sent now, packed."""
         if self._line._sock is None:
             self._server_ahead = 0.0  # whoever answers now, their clock may be another: they will say that it is late
-        return b"%.6f" % (time.monotonic() + self._server_ahead + self._patience)
+        return _bulk([b"%.6f" % (time.monotonic() + self._server_ahead + self._patience)])
 
     def _run(
         self,
@@ -179,9 +185,10 @@ class Exchange:
         *,
         first: Callable[[], bytes] | None = None,
     ) -> Any:
-        """One exchange. ``declared`` is the number of keys and the keys, packed: what never changes is packed once.
+        """One exchange.
 
-        ``first`` gives an argument that stands before ``parts`` and is made anew for each try.
+        ``declared`` begins with the number of keys and the keys, packed: what never changes is packed once. ``first``
+        gives an argument, packed, that stands before ``parts`` and is made anew for each try.
 
         redis-py packs a command three times as slowly (redis.io, "RESP protocol", says how).
         """
@@ -189,7 +196,7 @@ class Exchange:
         packed = _bulk(parts)
 
         def exchange() -> Any:
-            tail = declared + (_bulk([first()]) if first else b"") + packed
+            tail = declared + (first() if first else b"") + packed
             try:
                 connection.send_packed_command([count + self._evalsha[name] + tail])
                 return connection.read_response(disable_decoding=True)
@@ -215,6 +222,13 @@ class Exchange:
 def _bulk(parts: list[bytes]) -> bytes:
     """Strings as the protocol has them inside of a command."""
     return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
+
+
+@cache
+def _packed(keys: tuple[bytes, ...], settings: tuple[int, ...]) -> tuple[int, bytes]:
+    """How many they are, and how they stand in a command."""
+    parts = [*keys, *(b"%d" % number for number in settings)]
+    return len(parts), _bulk(parts)
 
 
 def _as_bytes(value: str | bytes | float) -> bytes:

@@ -207,6 +207,7 @@ class EmbeddingBatchQueue:
         grace = STOP_GRACE_SECONDS if deadline_mono is None else max(0.0, deadline_mono - time.monotonic())
         end_mono = time.monotonic() + grace
         process.worker.stop(grace)
+        process.drain.crew.close()
         process.drain.crew.wait(max(0.0, end_mono - time.monotonic()))
         process.stopping.set()
         process.listener.stop()

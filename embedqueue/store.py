@@ -132,11 +132,10 @@ class Store:
         Raises:
             redis.RedisError: nothing is known to have been accepted.
         """
-        numbers = [max_pending or 0, tell_at, int(tell_first), len(groups), *(len(group) // 2 for group in groups)]
-        parts = [b"%d" % number for number in numbers]
+        parts = [b"%d" % len(groups), *(b"%d" % (len(group) // 2) for group in groups)]
         for group in groups:
             parts += group
-        reply = self._exchange.enqueue(parts)
+        reply = self._exchange.enqueue((max_pending or 0, tell_at, int(tell_first)), parts)
         if max_pending is None:
             return reply, [True] * len(groups)
         return reply[0], [word == b"ok" for word in reply[1:]]

@@ -1,21 +1,21 @@
 -- Take items in. The newest text of a key wins; what stood for that key before is gone when this returns.
 --
--- ARGV[1] the time from which nobody waits for the answer any more
--- ARGV[2] most items that may wait, 0 for no limit
--- ARGV[3] tell the workers when so many items wait
--- ARGV[4] "1": tell them as well when the first item waits (the caller has no worker of its own)
+-- ARGV[1] most items that may wait, 0 for no limit
+-- ARGV[2] tell the workers when so many items wait
+-- ARGV[3] "1": tell them as well when the first item waits (the caller has no worker of its own)
+-- ARGV[4] the time from which nobody waits for the answer any more
 -- ARGV[5] number g of groups; ARGV[6..5+g] pairs in each; a group is taken whole or not at all.
 --   No redis_key stands twice in a group.
 -- then the pairs: redis_key, member. An empty member withdraws the key: its newest text is blank.
 -- Answer: the error "LATE now", nothing taken; items that wait now; with a limit {items that wait now, a word per group: "ok" | "full"}
 -- Keeps I1 (one live member a key, and latest names it) and I2 (a superseded member is out of pending and inflight).
 -- Run twice it changes nothing more, so a client may send it again when the answer was lost. What the network held back
--- meanwhile must not come after a newer text, and therefore not at all: that is what the time in ARGV[1] is for.
+-- meanwhile must not come after a newer text, and therefore not at all: that is what the time in ARGV[4] is for.
 
-if now > tonumber(ARGV[1]) then
+if now > tonumber(ARGV[4]) then
   return redis.error_reply("LATE " .. stamp(now))
 end
-local limit, tell_at, tell_first, groups = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == "1", tonumber(ARGV[5])
+local limit, tell_at, tell_first, groups = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == "1", tonumber(ARGV[5])
 local buried = redis.call("EXISTS", INFO) == 1
 
 local function tell(before, after)

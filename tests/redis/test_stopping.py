@@ -61,6 +61,23 @@ def test_stop_keeps_what_is_paid_for(make_queue, embedder, redis_client):
     assert redis_client.hget("doc:1", "embedding") == stored("hello")
 
 
+def test_stop_starts_no_call(make_queue, embedder, redis_client):
+    """What was claimed for a call that waits for its turn goes back at once: it is for others to send."""
+    queue = make_queue(start=False, api_batch_limit=1, max_concurrency=1)
+    embedder.hold()
+    queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(5))
+    queue.start()
+    embedder.wait_for_calls(1)
+    eventually(lambda: in_flight(redis_client) == 2)
+    stopping = in_thread(lambda: queue.stop(timeout=PATIENCE_SECONDS))
+    eventually(lambda: queue._process.drain.crew.unfinished == 1)
+    embedder.release()
+    join(stopping)
+    assert len(embedder.calls) == 1
+    assert (redis_client.zcard("embed_queue:pending"), in_flight(redis_client)) == (4, 0)
+    assert redis_client.hlen("embed_queue:claims") == 0  # no delivery was charged
+
+
 def test_stop_is_idempotent(make_queue):
     """``stop()`` may be called as often as one likes, by several threads, before any start, and by a callback."""
     queue = make_queue(start=False)

@@ -87,3 +87,45 @@ def test_an_answer_in_no_call_makes_no_room(crew):
     crew.submit(lambda: [crew.answered(), crew.answered()])
     assert done(crew)
     assert crew.room() == 2
+
+
+def test_room(crew):
+    """There is room for two at a time, and for the next when the first has its answer."""
+    begun, go = threading.Semaphore(0), threading.Event()
+
+    def call(answered):
+        if answered:
+            crew.answered()
+        begun.release()
+        go.wait(PATIENCE_SECONDS)
+
+    crew.submit(lambda: call(False))
+    assert begun.acquire(timeout=PATIENCE_SECONDS)
+    assert (crew.room(), crew.room(ahead=1)) == (1, 2)
+    crew.submit(lambda: call(True))
+    assert begun.acquire(timeout=PATIENCE_SECONDS)
+    assert (crew.room(), crew.room(ahead=1)) == (1, 2)
+    for _ in range(3):
+        crew.submit(lambda: call(False))
+    assert (crew.room(), crew.room(ahead=1)) == (0, 0)
+    go.set()
+    assert done(crew)
+
+
+def test_close(crew):
+    """What is under way ends, what waits for its turn is not made."""
+    begun, go, made = threading.Semaphore(0), threading.Event(), []
+
+    def call(name):
+        made.append(name)
+        begun.release()
+        go.wait(PATIENCE_SECONDS)
+
+    for name in ("first", "second"):
+        crew.submit(lambda name=name: call(name))
+        assert begun.acquire(timeout=PATIENCE_SECONDS)
+    crew.submit(lambda: call("third"))
+    crew.close()
+    go.set()
+    assert done(crew)
+    assert made == ["first", "second"]
