@@ -8,8 +8,8 @@ local MOST_FIGURES = 300 -- whatever names come: a key stays small
 
 for i = 0, 1 do
   local key = KEYS[FIRST_FURTHER_KEY + i]
-  local fine, sums = pcall(cjson.decode, redis.call("GET", key) or "{}")
-  if not fine or type(sums) ~= "table" then
+  local _, sums = pcall(cjson.decode, redis.call("GET", key) or "{}") -- what is no JSON gives a message
+  if type(sums) ~= "table" then
     sums = {} -- somebody else's: figures are not worth an error
   end
   local names = 0

@@ -98,15 +98,15 @@ def test_a_key_stays_small_whatever_names_come(redis_client):
     """Of a thousand names some hundreds are kept; what is known already is still counted."""
     ledger = _ledger(redis_client)
     ledger.add({"enqueued": 1})
-    for at in range(0, 1000, 100):
-        ledger.add({f"failed odd {name}": 1 for name in range(at, at + 100)})
+    for at in (0, 1000):
+        ledger.add({f"failed odd {name}": 1 for name in range(at, at + 1000)})
     ledger.add({"enqueued": 2})
     stored = json.loads(redis_client.get(redis_client.keys("embed_queue:history:day:*")[0]))
     assert len(stored) == 300
     assert stored["enqueued"] == 3
 
 
-@pytest.mark.parametrize("rubbish", [b"", b"no json", b"[1]", b'{"enqueued": "many"}', b"\xff\xfe"])
+@pytest.mark.parametrize("rubbish", [b"", b"no json", b"7", b"[1]", b'{"enqueued": "many"}', b"\xff\xfe"])
 def test_rubbish_in_a_key_counts_as_nothing(redis_client, rubbish):
     """Somebody else's value breaks neither reading nor adding."""
     ledger = _ledger(redis_client)
