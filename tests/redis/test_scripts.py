@@ -147,3 +147,31 @@ def test_items_of_one_call_keep_their_order(queue):
 def test_a_blank_text_of_an_idle_queue_wakes_nobody(queue):
     queue.enqueue([("doc:0", "")])
     assert queue.client.xlen(queue.names.events) == 0
+
+
+def kinds(queue: Queue) -> list[str]:
+    return [fields[b"kind"].decode() for _, fields in queue.client.xrange(queue.names.events)]
+
+
+def test_workers_are_told_of_one_item_that_waits_again(queue):
+    """Another process that has nothing to do looks into Redis when it is told to."""
+    queue.enqueue([("doc:0", "a")])
+    member = encode_member("doc:0", "a")
+    owner = queue.claim("w1:")
+    told = kinds(queue)
+    assert queue.release(owner, [member]) == 1
+    assert kinds(queue) == [*told, "wake"]
+    queue.reject(queue.claim("w1:"), member)
+    queue.retry_dead([b"doc:0"])
+    assert kinds(queue) == [*told, "wake", "failed", "wake"]
+
+
+def test_what_changes_nothing_is_told_to_nobody(queue):
+    """A notice wakes every worker of every process."""
+    queue.enqueue([("doc:0", "a")])
+    member = encode_member("doc:0", "a")
+    told = kinds(queue)
+    assert queue.release("w1:") == queue.release("w1:1:", [member]) == 0
+    queue.reject("w1:1:", member)
+    queue.retry_dead([b"doc:0"])
+    assert kinds(queue) == told
