@@ -175,3 +175,14 @@ def test_what_changes_nothing_is_told_to_nobody(queue):
     queue.reject("w1:1:", member)
     queue.retry_dead([b"doc:0"])
     assert kinds(queue) == told
+
+
+@pytest.mark.parametrize(
+    ("held", "renewed"), [("probe w1:1/9:", True), ("probe w2:1/9:", False), ("maintenance until four", False)]
+)
+def test_a_renewal_keeps_up_the_probe_of_its_worker_and_no_other_pause(queue, held, renewed):
+    """A call that tests the provider may take longer than its lease; what others set lasts as long as they said."""
+    queue.client.set(queue.names.pause, held, px=50_000)
+    queue.store.extend("w1:", 1000, [])
+    assert (queue.client.pttl(queue.names.pause) > 900_000) == renewed
+    assert queue.client.pttl(queue.names.pause) > 40_000
