@@ -186,3 +186,44 @@ def test_a_renewal_keeps_up_the_probe_of_its_worker_and_no_other_pause(queue, he
     queue.store.extend("w1:", 1000, [])
     assert (queue.client.pttl(queue.names.pause) > 900_000) == renewed
     assert queue.client.pttl(queue.names.pause) > 40_000
+
+
+def fail(queue: Queue, least_seconds: float = 0.0) -> tuple[float, bool]:
+    return queue.store.pause(
+        "w1:1:", first_seconds=1, most_seconds=300, least_seconds=least_seconds, reason="down", redis_keys=["doc:0"]
+    )
+
+
+def test_that_the_provider_failed_is_known_for_a_while_after_the_pause(queue):
+    """So that whoever comes next sends one call; but an idle queue is not failing for ever."""
+    fail(queue, least_seconds=20)
+    assert 15_000 < queue.client.pttl(queue.names.pause) <= 20_000
+    assert 615_000 < queue.client.pttl(queue.names.pause_level) <= 620_000
+
+
+def test_a_pause_without_an_end_stays_one_when_a_call_fails(queue):
+    """Of a call that was under way when somebody wanted nothing claimed."""
+    queue.store.hold(None, "maintenance")
+    fail(queue, least_seconds=20)
+    assert queue.client.get(queue.names.pause) == b"maintenance"
+    assert queue.client.pttl(queue.names.pause) == -1
+
+
+def test_a_probe_is_not_held_up_by_another_call_that_fails(queue):
+    """The pause of a probe ends with its lease, whatever the provider wishes."""
+    queue.client.set(queue.names.pause, "probe w2:1/9:", px=9000)
+    assert fail(queue, least_seconds=250)[1] is False
+    assert queue.client.pttl(queue.names.pause) <= 9000
+
+
+def test_waiters_elsewhere_are_told_which_keys_a_call_failed_with(queue):
+    """All of them where the probe failed: nothing can be served."""
+    fail(queue)
+    queue.client.set(queue.names.pause, "probe w1:1:")
+    fail(queue)
+    found = [fields for _, fields in queue.client.xrange(queue.names.events)]
+    assert [(f[b"kind"], f[b"by"], json.loads(f[b"body"])) for f in found] == [
+        (b"unserved", b"w1:1:", {"reason": "down", "keys": ["doc:0"]}),
+        (b"unserved", b"w1:1:", {"reason": "down", "keys": ["doc:0"]}),
+        (b"paused", b"w1:1:", {"reason": "down"}),
+    ]
