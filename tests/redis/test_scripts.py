@@ -7,7 +7,7 @@ import json
 import pytest
 
 from embedqueue.item import encode_member
-from tests.redis.model import MAX_DELIVERIES, read
+from tests.redis.model import LEASE_SECONDS, MAX_DELIVERIES, read
 from tests.redis.moves import Queue
 
 
@@ -227,3 +227,15 @@ def test_waiters_elsewhere_are_told_which_keys_a_call_failed_with(queue):
         (b"unserved", b"w1:1:", {"reason": "down", "keys": ["doc:0"]}),
         (b"paused", b"w1:1:", {"reason": "down"}),
     ]
+
+
+def test_how_long_a_single_item_waits_and_is_held(queue):
+    """What is shown of a queue, and what an idle worker sleeps by."""
+    queue.enqueue([("doc:0", "a")])
+    status = queue.store.status()
+    assert 0 <= status.oldest_age_seconds < 60
+    assert status.lease_end_seconds is None
+    queue.claim("w1:")
+    status = queue.store.status()
+    assert status.oldest_age_seconds is None
+    assert LEASE_SECONDS - 60 < status.lease_end_seconds <= LEASE_SECONDS
