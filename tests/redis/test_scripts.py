@@ -201,6 +201,15 @@ def test_that_the_provider_failed_is_known_for_a_while_after_the_pause(queue):
     assert 615_000 < queue.client.pttl(queue.names.pause_level) <= 620_000
 
 
+def test_a_wish_of_the_provider_makes_a_pause_longer(queue):
+    """Of calls that fail side by side, the one that was told to wait for longest decides."""
+    assert fail(queue, least_seconds=20) == (20, False)
+    assert fail(queue, least_seconds=100) == (100, False)
+    assert 95_000 < queue.client.pttl(queue.names.pause) <= 100_000
+    fail(queue, least_seconds=20)
+    assert 95_000 < queue.client.pttl(queue.names.pause)
+
+
 def test_a_pause_without_an_end_stays_one_when_a_call_fails(queue):
     """Of a call that was under way when somebody wanted nothing claimed."""
     queue.store.hold(None, "maintenance")
@@ -239,3 +248,27 @@ def test_how_long_a_single_item_waits_and_is_held(queue):
     status = queue.store.status()
     assert status.oldest_age_seconds is None
     assert LEASE_SECONDS - 60 < status.lease_end_seconds <= LEASE_SECONDS
+
+
+def test_several_are_given_up_at_once(queue):
+    """Each for its own reason, as a worker does with what it finds to be none of ours."""
+    queue.enqueue([(f"doc:{place}", "x") for place in range(3)])
+    owner = queue.claim("w1:")
+    items = [(encode_member(f"doc:{place}", "x"), f"reason {place}") for place in range(3)]
+    assert queue.store.reject(owner, items) == ["dead"] * 3
+    letters = queue.store.dead_letters(10, 0)
+    assert {letter.redis_key: letter.reason for letter in letters} == {f"doc:{n}": f"reason {n}" for n in range(3)}
+
+
+def test_who_lost_an_item_to_another_worker_gives_nothing_up(queue):
+    """Neither to the dead letters nor back: its new holder goes on."""
+    member = encode_member("doc:0", "x")
+    queue.enqueue([("doc:0", "x")])
+    lost = queue.claim("w1:")
+    queue.lease_ends(member)
+    queue.claim("w2:")
+    assert list(queue.model.inflight) == [member]
+    queue.reject(lost, member)
+    queue.release(lost, [member])
+    queue.check()
+    assert list(queue.model.inflight) == [member]
