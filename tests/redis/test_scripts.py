@@ -188,6 +188,13 @@ def test_a_renewal_keeps_up_the_probe_of_its_worker_and_no_other_pause(queue, he
     assert queue.client.pttl(queue.names.pause) > 40_000
 
 
+@pytest.mark.parametrize(("held", "left"), [("probe w1:1/9:", 0), ("probe w2:1/9:", 1), ("maintenance until four", 1)])
+def test_who_gives_back_lets_go_of_its_probe_and_of_no_other_pause(queue, held, left):
+    queue.client.set(queue.names.pause, held, px=50_000)
+    queue.store.release("w1:")
+    assert queue.client.exists(queue.names.pause) == left
+
+
 def fail(queue: Queue, least_seconds: float = 0.0) -> tuple[float, bool]:
     return queue.store.pause(
         "w1:1:", first_seconds=1, most_seconds=300, least_seconds=least_seconds, reason="down", redis_keys=["doc:0"]
