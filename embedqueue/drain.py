@@ -113,6 +113,7 @@ class Drain:
         self._calls: dict[str, _Call] = {}  # texts on their way; guarded by the lock
         self._recent: OrderedDict[str, bytes] = OrderedDict()  # vectors by text; guarded by the lock
         self._more_behind = False  # whether equal texts may still wait; guarded by the lock
+        self._failed_mono = 0.0  # when the provider was last at fault
         self._cache = None
         if options.cache_ttl is not None:
             self._cache = Cache(
@@ -204,8 +205,9 @@ class Drain:
     # -- a call, in a thread of the crew -----------------------------------------------------------------------
 
     def _run(self, call: _Call) -> None:
+        overtaken = call.times.claimed_mono < self._failed_mono  # by a failure: no call begins while there is a pause
         try:
-            self._guarded(lambda: self._serve(call))
+            self._guarded(lambda: self._put_back(call) if overtaken else self._serve(call))
         finally:
             self._let_go(self._take(call, list(call.items)))  # there are some only after something unforeseen
 
@@ -343,8 +345,16 @@ class Drain:
             letters = [dead_letter(item.member, time.time(), reason) for item in items]
         self._report.dead(letters)
 
+    def _put_back(self, call: _Call) -> None:
+        """Its items wait again; nothing has become of them."""
+        items = self._take(call, list(call.items))
+        with self._letting_go(items):
+            self._persist(lambda: self._store.release(self._worker, [item.member for item in items]))
+        self._progressed()
+
     def _give_back(self, call: _Call, failure: Unserved) -> None:
         """The provider is at fault: nobody claims for a while, the items wait again, their waiters get to know."""
+        self._failed_mono = time.monotonic()
         items = self._take(call, list(call.items))
         if failure.account and self._told != str(failure):
             self._log.error("embedqueue: nothing can be embedded until somebody acts: %s", failure)

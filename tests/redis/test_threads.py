@@ -7,6 +7,9 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import tenacity
+
+from embedqueue import TransientError
 from tests.redis.parts import PATIENCE_SECONDS, GatedEmbedder, eventually, expected, in_flight, stored
 
 THREADS, EACH = 16, 50
@@ -142,6 +145,27 @@ def test_next_call_is_at_hand(make_queue, embedder, redis_client):
     redis_answers.set()
     queue.flush(PATIENCE_SECONDS)
     assert embedder.sent == {f"text {i}": 1 for i in range(10)}
+
+
+def test_next_call_waits_for_the_pause(make_queue, embedder, redis_client):
+    """The call that is at hand when the provider fails is not made before the pause is over."""
+    queue = make_queue(
+        start=False, api_batch_limit=1, max_concurrency=1, retry=tenacity.Retrying(stop=tenacity.stop_after_attempt(1))
+    )
+    embedder.hold()
+    embedder.fault = lambda texts: TransientError("down")
+    queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(5))
+    queue.start()
+    embedder.wait_for_calls(1)
+    eventually(lambda: in_flight(redis_client) == 2)
+    embedder.release()
+    eventually(lambda: in_flight(redis_client) == 0)
+    assert redis_client.exists("embed_queue:pause")
+    assert len(embedder.calls) == 1
+    assert redis_client.hlen("embed_queue:claims") == 0  # no delivery was charged
+    embedder.fault = None
+    queue.flush(PATIENCE_SECONDS)
+    assert embedder.sent == {f"text {i}": 2 if i == 0 else 1 for i in range(5)}
 
 
 def test_short_backlog_is_left_to_others(make_queue, embedder, redis_client):
