@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, Final
@@ -118,7 +118,7 @@ class Exchange:
         self.back = private_client(client, socket_timeout=limit, **impatient)
         self.ears = private_client(client, socket_timeout=LISTEN_SECONDS + BACKGROUND_TIMEOUT_SECONDS, **impatient)
         scripts = {name: self.back.register_script(script_text(name)) for name in SCRIPTS}
-        self._evalsha = {name: _bulk([b"EVALSHA", script.sha.encode()]) for name, script in scripts.items()}
+        self._evalsha = {name: _packed(b"EVALSHA", script.sha.encode()) for name, script in scripts.items()}
         self._keys = [key.encode() for key in keys.all]
         self._enqueue_keys = (b"7", *self._keys[:7])  # of pauses it need not know
         self._line: Any = None  # the connection of enqueue; only its one leader at a time touches it, and the next two
@@ -133,7 +133,7 @@ class Exchange:
             declared = [b"%d" % (len(self._keys) + len(further_keys)), *self._keys]
             declared += [key.encode() for key in further_keys]
             parts = [_as_bytes(arg) for arg in args]
-            return self._run(connection, name, len(declared), _bulk(declared), parts)
+            return self._run(connection, name, len(declared), _packed(*declared), parts)
         finally:
             pool.release(connection)
 
@@ -157,7 +157,7 @@ class Exchange:
             return self._enqueue_in_time(settings, parts, None)
 
     def _enqueue_in_time(self, settings: tuple[int, ...], parts: list[bytes], retry: Retry | None) -> Any:
-        declared = _packed(self._enqueue_keys, settings)
+        declared = _declared(self._enqueue_keys, settings)
         for _ in range(LATE_TRIES):
             try:
                 return self._run(self._line, "enqueue", *declared, parts, retry, first=self._too_late)
@@ -172,7 +172,8 @@ class Exchange:
         """The server's time from which we will not wait for the answer to what is sent now, packed."""
         if self._line._sock is None:
             self._server_ahead = 0.0  # whoever answers now, their clock may be another: they will say that it is late
-        return _bulk([b"%.6f" % (time.monotonic() + self._server_ahead + self._patience)])
+        text = b"%.6f" % (time.monotonic() + self._server_ahead + self._patience)
+        return b"\r\n$%d\r\n%b" % (len(text), text)
 
     def _run(
         self,
@@ -192,17 +193,19 @@ class Exchange:
 
         redis-py packs a command three times as slowly (redis.io, "RESP protocol", says how).
         """
-        count = b"*%d\r\n" % (2 + declared_count + (first is not None) + len(parts))
-        packed = _bulk(parts)
+        count = b"*%d" % (2 + declared_count + (first is not None) + len(parts))
+        pieces = _pieces(parts)
+
+        def send(script: bytes) -> Any:
+            command = (count, script, declared, first() if first else b"", *pieces, b"\r\n")
+            connection.send_packed_command([b"".join(command)])
+            return connection.read_response(disable_decoding=True)
 
         def exchange() -> Any:
-            tail = declared + (first() if first else b"") + packed
             try:
-                connection.send_packed_command([count + self._evalsha[name] + tail])
-                return connection.read_response(disable_decoding=True)
+                return send(self._evalsha[name])
             except NoScriptError:  # Redis was restarted, or its scripts were flushed
-                connection.send_packed_command([count + _bulk([b"EVAL", script_text(name).encode()]) + tail])
-                return connection.read_response(disable_decoding=True)
+                return send(_packed(b"EVAL", script_text(name).encode()))
 
         try:
             return (retry or connection.retry).call_with_retry(exchange, lambda error: connection.disconnect())
@@ -219,16 +222,27 @@ class Exchange:
         self._line = None
 
 
-def _bulk(parts: list[bytes]) -> bytes:
-    """Strings as the protocol has them inside of a command."""
-    return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
+def _pieces(parts: Iterable[bytes]) -> list[bytes]:
+    """Arguments as they follow on others in a command, to be joined once: copies of vectors would cost the most.
+
+    What ends one argument in the protocol stands here before the next.
+    """
+    pieces: list[bytes] = []
+    for part in parts:
+        pieces += (b"\r\n$%d\r\n" % len(part), part)
+    return pieces
+
+
+def _packed(*parts: bytes) -> bytes:
+    """The same, joined already."""
+    return b"".join(_pieces(parts))
 
 
 @cache
-def _packed(keys: tuple[bytes, ...], settings: tuple[int, ...]) -> tuple[int, bytes]:
-    """How many they are, and how they stand in a command."""
+def _declared(keys: tuple[bytes, ...], settings: tuple[int, ...]) -> tuple[int, bytes]:
+    """How many arguments they are, and how these stand in a command."""
     parts = [*keys, *(b"%d" % number for number in settings)]
-    return len(parts), _bulk(parts)
+    return len(parts), _packed(*parts)
 
 
 def _as_bytes(value: str | bytes | float) -> bytes:
