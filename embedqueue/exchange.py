@@ -25,7 +25,7 @@ SCRIPTS: Final = (
     "add_history",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.
-OF_CLAIMS: Final = ("claim", "complete", "release", "extend", "reject", "status")
+OF_CLAIMS: Final = ("claim", "complete", "release", "extend", "reject", "status", "take_cached")
 
 #: Seconds for one command of the worker where the user's client names no time limit: it must not hang for ever.
 BACKGROUND_TIMEOUT_SECONDS = 10.0

@@ -7,7 +7,8 @@ local answer = {}
 for i = FIRST_FURTHER_KEY, #KEYS do
   local value = redis.call("GET", KEYS[i])
   local reserved = value and string.sub(value, 1, 5) == "busy "
-  if not value or (reserved and redis.call("PTTL", KEYS[i]) > ARGV[2] + SLACK * 1000) then -- the clock was set back
+  local most = reserved and (lease_of(value) or ARGV[2] / 1000) + SLACK -- seconds; the holder's lease may not be ours
+  if not value or (reserved and redis.call("PTTL", KEYS[i]) > most * 1000) then -- the clock was set back
     redis.call("SET", KEYS[i], "busy " .. ARGV[1], "PX", ARGV[2])
     value = ""
   elseif reserved then

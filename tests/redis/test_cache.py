@@ -7,6 +7,8 @@ import threading
 import pytest
 
 from embedqueue import InputRejected
+from embedqueue.cache import BUSY, Cache
+from embedqueue.caller import Stopping
 from embedqueue.store import Store
 from tests.redis.parts import PATIENCE_SECONDS, GatedEmbedder, eventually, expected, in_flight
 
@@ -29,6 +31,15 @@ def test_a_reservation_is_renewed_while_its_call_runs(make_queue, redis_client, 
     embedder.release()
     assert future.result(PATIENCE_SECONDS) == expected("one")
     assert redis_client.pttl(reservation) > 10_000
+
+
+def test_a_reservation_holds_for_workers_whose_leases_are_shorter(redis_client):
+    """How long it may last is told by its holder's name: what is longer than one's own is not of a clock set back."""
+    store = Store(redis_client, "embed_queue")
+    assert store.take_cached(["digest"], "one:1/60.000:", 60.0) == [b""]
+    assert store.take_cached(["digest"], "another:1/0.600:", 0.6) == [BUSY]
+    assert redis_client.get("embed_queue:cache:digest") == b"busy one:1/60.000:"
+    store.close()
 
 
 @pytest.mark.parametrize("seconds", [0.6, 0])
@@ -62,6 +73,42 @@ def test_stop_does_not_wait_for_another_workers_text(make_queue, redis_client, e
     assert slow.result(PATIENCE_SECONDS) == expected("same")
     first.flush(PATIENCE_SECONDS)
     assert embedder.sent["same"] == 1, "the second item's vector is in the cache by then"
+
+
+def test_who_waits_for_another_workers_text_sees_the_stop(redis_client):
+    """Whenever it comes: here between the look at the text, which somebody is embedding, and the next one."""
+    store = Store(redis_client, "embed_queue")
+    stopping = threading.Event()
+    cache = Cache(
+        store, ttl_seconds=60, hold_seconds=60, kind=lambda: "", stopping=stopping, persist=lambda write: write()
+    )
+
+    def embed(texts, keep):
+        stopping.set()
+        cache.serve(texts, "another:1/60:", deliver=lambda *_: None, embed=lambda *_: None)
+
+    with pytest.raises(Stopping):
+        cache.serve(["same"], "one:1/60:", deliver=lambda *_: None, embed=embed)
+    assert reservations(redis_client) == []
+    store.close()
+
+
+def test_a_claim_is_kept_while_its_text_is_another_workers(make_queue, redis_client, embedder):
+    """It has no reservation of its own to renew, and its lease is renewed all the same."""
+    first = make_queue(cache_ttl=60, lease_seconds=0.6, max_concurrency=1)
+    embedder.hold()
+    first.enqueue("doc:1", "same")
+    first.flush_now()
+    embedder.wait_for_calls(1)
+    second = make_queue(embedder=GatedEmbedder(), cache_ttl=60, lease_seconds=0.6)
+    future = second.enqueue("doc:2", "same")
+    second.flush_now()
+    eventually(lambda: in_flight(redis_client) == 2, "claimed by the second")
+    [claimed] = [member for member in redis_client.zrange("embed_queue:inflight", 0, -1) if b"doc:2" in member]
+    ends = redis_client.zscore("embed_queue:inflight", claimed)
+    eventually(lambda: redis_client.zscore("embed_queue:inflight", claimed) > ends + 0.6, "renewed twice")
+    embedder.release()
+    assert future.result(PATIENCE_SECONDS) == expected("same")
 
 
 def test_a_text_that_is_refused_leaves_no_reservation(make_queue, redis_client, embedder):

@@ -84,11 +84,11 @@ def test_a_pause_ends_after_the_longest_pause_unless_people_set_it(redis_client,
 
 def test_what_a_dead_worker_was_to_put_into_the_cache_is_embedded_by_another(redis_client):
     store = Store(redis_client, "embed_queue")
-    assert store.take_cached(["digest"], "dead:1/0.200:", 10.0) == [b""]
-    assert store.take_cached(["digest"], "other:1/0.200:", 10.0) == [b"busy"]
+    assert store.take_cached(["digest"], "dead:1/10.000:", 10.0) == [b""]
+    assert store.take_cached(["digest"], "other:1/10.000:", 10.0) == [b"busy"]
     _set_back(redis_client)
-    assert store.take_cached(["digest"], "other:1/0.200:", 10.0) == [b""]
-    assert store.take_cached(["digest"], "third:1/0.200:", 10.0) == [b"busy"]
+    assert store.take_cached(["digest"], "other:1/10.000:", 10.0) == [b""]
+    assert store.take_cached(["digest"], "third:1/10.000:", 10.0) == [b"busy"]
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["waiting", "in flight"])
