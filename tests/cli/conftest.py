@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,11 +36,12 @@ def run(env, monkeypatch):
 def worker(env) -> Iterator[Any]:
     """Starts ``embedqueue worker`` and hands it over once it is at work; it is dead at the end."""
     started: list[subprocess.Popen] = []
+    counted = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}  # by make coverage
 
     def start(*arguments: str) -> subprocess.Popen:
         process = subprocess.Popen(
             [sys.executable, "-u", "-m", "embedqueue", "worker", *arguments],
-            env={"PATH": "", **env},
+            env={"PATH": "", **counted, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
-from embedqueue import EmbeddingBatchQueue, InputRejected, TransientError
+from embedqueue import BatchReport, CallReport, EmbeddingBatchQueue, InputRejected, TransientError
 from embedqueue.testing import FakeEmbedder, eager_queue
 from embedqueue.tracing import CONTEXT_SECONDS, Tracing
 
@@ -93,6 +93,19 @@ def test_failures_are_seen(fake_redis):
     assert dead.context.trace_id == seen.named("embedqueue enqueue")[1].context.trace_id
     assert "secret" not in "".join(span.to_json() for span in seen.exporter.get_finished_spans())
     assert fake_redis.keys("embed_queue:trace:*") == []
+
+
+def test_a_call_is_in_the_trace_of_its_own_batch_only(fake_redis):
+    """A call whose texts all died led to no batch, and is not shown in the next one of its thread."""
+    seen = Recorded()
+    observer = seen.tracing.bind("embed_queue", fake_redis)
+    for ended, outcome in ((1000.0, "rejected"), (1010.0, "ok")):
+        observer.call_ended(CallReport(texts=1, tokens=1, seconds=1.0, outcome=outcome, time=ended))
+    observer.written(BatchReport(redis_keys=("doc:2",), texts=1, seconds=2.0, waited_seconds=2.0, time=1010.5))
+    (batch,) = seen.named("embedqueue embed")
+    (call,) = seen.named("embeddings")
+    assert (call.end_time, call.attributes["embedqueue.outcome"]) == (1010 * 10**9, "ok")
+    assert call.parent.span_id == batch.context.span_id
 
 
 def test_what_is_not_sampled_leaves_nothing_in_redis(fake_redis):

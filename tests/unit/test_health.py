@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import http.client
+import sys
 
+import fakeredis
 import pytest
 
-from embedqueue.health import HealthServer, verdict
+from embedqueue import TransientError
+from embedqueue.health import Health, HealthServer, verdict
 from embedqueue.report import QueueStats
+from embedqueue.testing import FakeEmbedder, eager_queue
 
 RULES = {"flush_interval": 60.0, "max_batch_size": 50, "stall_seconds": 120.0}
 
@@ -62,6 +66,51 @@ def test_the_endpoint():
         assert ask(server.address, "/live", "POST")[0] == 501
     with pytest.raises(OSError):
         ask(server.address, "/live")
+
+
+def test_health_of_a_queue():
+    """The queue's own figures and options decide; a Redis that is gone is no exception but a sentence."""
+    server = fakeredis.FakeServer()
+    embedder = FakeEmbedder()
+    queue = eager_queue(embedder, fakeredis.FakeRedis(server=server), flush_interval=0.001)
+    health = Health(queue, stall_seconds=0.0)
+    assert health() == (True, "nothing is due")
+    embedder.fail_with(TransientError("busy"))
+    queue.enqueue("doc:1", "hello")
+    assert health() == (False, "paused: the provider failed: busy")
+    server.connected = False
+    well, sentence = health()
+    assert not well
+    assert sentence.startswith("Redis does not answer")
+
+
+def test_before_the_start():
+    """Whoever asks before the worker is at work is not told that all is well."""
+    with HealthServer(("127.0.0.1", 0)) as server:
+        assert server.answer("/health")[0] == 503
+
+
+def test_metrics_at_the_same_address():
+    """What its observers are told stands at /metrics."""
+    pytest.importorskip("prometheus_client", reason='metrics are in the extra "embedqueue[prometheus]"')
+    with HealthServer(("127.0.0.1", 0)) as server:
+        eager_queue(namespace="of_health", observers=server.observers).enqueue("doc:1", "hello")
+        server.serve(lambda: (True, "fine"))
+        status, text = ask(server.address, "/metrics")
+    assert status == 200
+    assert 'embedqueue_embedded_total{queue="of_health"} 1.0' in text
+
+
+def test_without_prometheus_client(monkeypatch):
+    """Health is told all the same, and whoever looks for metrics learns what to install."""
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with HealthServer(("127.0.0.1", 0)) as server:
+        server.serve(lambda: (True, "fine"))
+        assert server.observers == ()
+        assert ask(server.address, "/health") == (200, "fine\n")
+        status, sentence = ask(server.address, "/metrics")
+    assert status == 404
+    assert "embedqueue[prometheus]" in sentence
 
 
 def test_an_address_that_is_taken_is_told_at_once():

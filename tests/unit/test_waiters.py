@@ -241,6 +241,19 @@ def test_a_future_of_nobody():
     assert future.exception() is None
 
 
+def test_callback_of_a_dropped_future_with_an_older_text(waiters):
+    """Whoever adds a callback need not keep the future, though the key's older text has one of its own."""
+    called = []
+    [older] = enter(waiters, ("a", "older"))
+    [newer] = enter(waiters, ("a", "newer"))
+    newer.add_done_callback(lambda future: called.append(future.result(0)))
+    del older, newer
+    gc.collect()
+    assert len(waiters) == 1
+    waiters.written("a", member(text="newer"), ONE)
+    assert called == [[1.0]]
+
+
 def test_many_threads(waiters):
     """Registering, ending and dropping from many threads at once loses no future and ends each once."""
     ended = []

@@ -1,0 +1,46 @@
+"""``python -m embedqueue``: what it does with and without the command line's libraries."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def main(monkeypatch, capsys):
+    """Runs ``python -m embedqueue`` with arguments; gives its exit code and what it printed."""
+
+    def main(*arguments: str) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["embedqueue", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module("embedqueue", run_name="__main__")
+        return ended.value.code, *capsys.readouterr()
+
+    return main
+
+
+def test_the_demo_needs_no_command_line_library(main, monkeypatch):
+    """Whoever has only the demo's extra can run it."""
+    monkeypatch.setitem(sys.modules, "click", None)
+    code, printed, _ = main("demo", "--help")
+    assert code == 0
+    assert "demo" in printed and "--file" in printed
+
+
+@pytest.mark.parametrize("lacking", ["click", "rich"])
+def test_without_the_extra(main, monkeypatch, lacking):
+    """A sentence says what to install; used wrongly is 2."""
+    monkeypatch.setitem(sys.modules, lacking, None)
+    code, printed, errors = main("stats")
+    assert (code, printed) == (2, "")
+    assert 'pip install "embedqueue[cli]"' in errors
+
+
+def test_with_the_extra(main):
+    """Every other command is the command line's."""
+    pytest.importorskip("click", reason='the command line is in the extra "embedqueue[cli]"')
+    code, printed, errors = main("--version")
+    assert (code, errors) == (0, "")
+    assert printed.startswith("embedqueue, version")
