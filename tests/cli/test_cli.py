@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import time
 
 import pytest
+import redis
 
 pytest.importorskip("click", reason='the command line is in the extra "embedqueue[cli]"')
 
 from click.testing import CliRunner
 
+from embedqueue import ConfigurationError
 from embedqueue.cli import cli
 from embedqueue.localredis import LocalRedis, find_search_module
 from tests.provider import poison
@@ -94,6 +97,27 @@ def test_whoever_waits_for_room_is_told(run, redis_client):
     filler._nap = Nap()
     assert list(filler.fill([("a", "x"), ("b", "y")])) == [(1, 1), (1, 1)]
     assert waits == [0.5] * 10 + [1, 0.5]  # 1 item waits, it says after five seconds
+
+
+def test_a_queue_of_bounded_length_is_filled_as_room_comes(run, redis_client):
+    """``max_pending`` of the queue itself is no error: what does not fit is put in later, and nothing twice."""
+    from embedqueue.backlog import Filler
+
+    waiting = []
+
+    class Nap:
+        def wait(self, seconds):
+            waiting.append(redis_client.zcard("embed_queue:pending"))
+            redis_client.zpopmin("embed_queue:pending", 1)
+
+    queue = _settings().queue(worker=False, max_pending=2)
+    filler = Filler(_settings(), queue, everything=True, max_waiting=None)
+    filler._nap = Nap()
+    assert list(filler.fill([("a", "x"), ("b", "y")])) == [(2, 2)]
+    assert list(filler.fill([("c", "z")])) == [(1, 1)]
+    assert waiting == [2]
+    left = [json.loads(member)["redis_key"] for member in redis_client.zrange("embed_queue:pending", 0, -1)]
+    assert left == ["b", "c"]
 
 
 def _settings():
@@ -213,6 +237,34 @@ def test_the_live_view(env, redis_client, provider):
     assert curve(deque([0.0])) == ""
 
 
+def test_the_live_view_forgets(env, redis_client, monkeypatch):
+    """Rates are of the last ten seconds, errors of the last minute."""
+    from types import SimpleNamespace
+
+    from embedqueue import pulse
+    from embedqueue.testing import FakeEmbedder, eager_queue
+
+    now = 1000.0
+    monkeypatch.setattr(pulse, "time", SimpleNamespace(monotonic=lambda: now))
+    embedder = FakeEmbedder(16)
+    queue = eager_queue(embedder, redis_client)
+    watch = pulse.Watch(queue, redis_client, "embed_queue")
+    watch.look()
+    now += 5
+    queue.enqueue_many([("doc:1", "one"), ("doc:2", "two")])
+    embedder.fail_with(ConfigurationError("no credit"))
+    queue.enqueue("doc:3", "three")
+    seen = watch.look()
+    assert (seen.embedded_per_second, seen.change_per_second, list(seen.errors.values())) == (2 / 5, 1 / 5, [1])
+    now += 9
+    assert watch.look().embedded_per_second == 2 / 10
+    now += 2
+    seen = watch.look()
+    assert (seen.embedded_per_second, seen.change_per_second, list(seen.errors.values())) == (0, 0, [1])
+    now += 50
+    assert watch.look().errors == {}
+
+
 def test_pause_and_resume(run, redis_client):
     """Nothing is claimed in between, and whoever asks is told why."""
     run("enqueue", "-", text=lines(("doc:1", "hello")))
@@ -253,6 +305,39 @@ def test_explain(run, redis_client, provider):
     assert "WRONGTYPE" in told("doc:2")["hash"]
 
 
+def test_explain_an_item_that_is_due(run):
+    """By its age or by how many wait: nothing more has to happen but that a worker has room."""
+    run("enqueue", "-", text=lines(("doc:1", "hello"), ("doc:2", "hello")))
+    assert "it is due, with 1 others" in run("explain", "doc:1", "--set", "flush_interval=0.000001")
+    assert "it is due, with 1 others" in run("explain", "doc:1", "--set", "max_batch_size=2")
+    assert "or when 3 items wait; 2 do" in run("explain", "doc:1", "--set", "max_batch_size=3")
+
+
+def test_explain_looks_for_the_write_as_far_back_as_notices_go(run, redis_client, monkeypatch):
+    """Page by page, and not for ever: what was written longer ago has no time."""
+    from embedqueue import operate
+    from embedqueue.testing import FakeEmbedder, eager_queue
+
+    monkeypatch.setattr(operate, "NOTICES_PAGE", 2)
+    monkeypatch.setattr(operate, "NOTICES", 4)
+    queue = eager_queue(FakeEmbedder(16), redis_client)
+    queue.enqueue("doc:0", "text 0")
+    redis_client.delete("embed_queue:events")  # trimmed
+    for i in range(1, 6):
+        queue.enqueue(f"doc:{i}", f"text {i}")
+
+    def written_at(i):
+        told = json.loads(run("explain", f"doc:{i}", "--json"))
+        assert told["state"] == "written"
+        return told["written_at"]
+
+    assert redis_client.xlen("embed_queue:events") == 5
+    assert written_at(5) >= written_at(4) >= written_at(3) >= written_at(2) > 1e9
+    assert written_at(1) is None
+    redis_client.xtrim("embed_queue:events", maxlen=3)
+    assert written_at(0) is None
+
+
 def test_settings_before_and_after_the_command(run, redis_client, monkeypatch):
     """Both are right, the later ones win, and a misspelt one is told."""
     monkeypatch.delenv("EMBEDQUEUE_REDIS_URL")
@@ -286,6 +371,92 @@ def test_check_tells_of_redis(run, redis_client):
     findings = [json.loads(line) for line in run("check", "--json", "--no-call").splitlines()]
     assert {finding["about"] for finding in findings} == {"redis", "persistence", "eviction", "clock", "provider"}
     assert {finding["level"] for finding in findings} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "level", "about", "words"),
+    [
+        ({"redis_version": "6.0.16"}, "problem", "redis", "too old"),
+        ({"redis_version": "6.2.0"}, "ok", "redis", "6.2.0"),
+        ({"role": "slave"}, "problem", "redis", "name its master"),
+        ({"loading": 1}, "warning", "persistence", "still loading"),
+        ({"aof_enabled": 0}, "warning", "persistence", "appendonly yes"),
+        ({"aof_enabled": 1, "aof_last_write_status": "err"}, "problem", "persistence", "is the disk full?"),
+        ({"rdb_last_bgsave_status": "err"}, "warning", "persistence", "the last snapshot failed"),
+        ({"maxmemory": 1000, "used_memory": 901}, "warning", "memory", "901 of 1,000 bytes"),
+    ],
+)
+def test_check_of_a_redis_that_may_hurt(run, redis_client, monkeypatch, facts, level, about, words):
+    """What INFO tells becomes a sentence that says what to do."""
+    info = redis_client.info() | facts
+    monkeypatch.setattr(redis.Redis, "info", lambda client: info)
+    printed = run("check", "--json", "--no-call", code=1 if level == "problem" else 0)
+    findings = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    assert any((found["level"], found["about"]) == (level, about) and words in found["words"] for found in findings), (
+        findings
+    )
+
+
+def test_check_of_a_clock_that_is_wrong(run, monkeypatch):
+    """Times that are shown would be wrong by as much."""
+    monkeypatch.setattr(redis.Redis, "time", lambda client: (int(time.time()) + 3600, 0))
+    assert "run NTP on both" in run("check", "--no-call")
+
+
+def test_check_without_the_right_to_look(run, redis_client, redis_server):
+    """A Redis that does not tell how it keeps its data is no fault; for one that is not reached, the rest is told."""
+    path = redis_client.connection_pool.connection_kwargs["path"]
+    redis_client.acl_setuser(
+        "plain", enabled=True, nopass=True, keys=["*"], commands=["+zcard", "+time", "+client|setinfo", "+hello"]
+    )
+    try:
+        told = run("--redis", f"unix://plain:any@{path}", "check", "--verbose", "--no-call")
+    finally:
+        redis_client.acl_deluser("plain")
+    assert "INFO is not allowed" in told
+    assert "persistence" not in told and "clock" in told
+    told = run("--redis", "redis://127.0.0.1:1", "check", "--verbose", "--no-call", code=1)
+    assert "start it" in told and "no call was made" in told
+
+
+def test_check_of_an_index(run, monkeypatch):
+    """One whose vectors do not fit, one that left hashes out, one that is dropped meanwhile; others are left alone."""
+    execute = redis.Redis.execute_command
+
+    def attribute(*words):
+        return [word.encode() for word in words]
+
+    def vector(dim):
+        names = ("identifier", "embedding", "attribute", "embedding", "type", "VECTOR")
+        return [*attribute(*names, "dim"), dim, *attribute("data_type", "FLOAT32", "UNSTABLE")]
+
+    title = attribute("identifier", "title", "type", "TEXT", "SORTABLE")
+    indexes = {
+        b"fine": [b"attributes", [title, vector(16)], b"num_docs", b"12", b"hash_indexing_failures", 0],
+        b"lossy": [b"attributes", [vector(16)], b"num_docs", b"12", b"hash_indexing_failures", b"3"],
+        b"other": [b"attributes", [vector(32)], b"num_docs", b"12", b"hash_indexing_failures", 0],
+        b"texts": [b"attributes", [title], b"num_docs", b"12", b"hash_indexing_failures", b"9"],
+    }
+
+    def answer(client, *words, **options):
+        if words[0] == "FT._LIST":
+            return [b"dropped", *indexes]
+        if words[0] == "FT.INFO":
+            if words[1] == b"dropped":
+                raise redis.ResponseError("Unknown index name")
+            return indexes[words[1]]
+        return execute(client, *words, **options)
+
+    monkeypatch.setattr(redis.Redis, "execute_command", answer)
+    printed = run("check", "--json", "--no-call", code=1)
+    findings = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    told = {found["words"].split()[0].rstrip(":"): found for found in findings if found["about"] == "index"}
+    assert {name: found["level"] for name, found in told.items()} == {
+        "fine": "ok", "lossy": "warning", "other": "problem",
+    }  # fmt: skip
+    assert "could not index 3 hashes" in told["lossy"]["words"]
+    assert "FT.DROPINDEX other" in told["other"]["words"]
+    assert told["fine"]["words"] == "fine: 16 dimensions, FLOAT32, 12 hashes"
 
 
 def test_a_burst_with_a_provider_that_refuses(run, redis_client, provider, monkeypatch):

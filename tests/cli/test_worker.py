@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
+import redis
 
+from embedqueue import BatchFailed, operate
 from embedqueue.config import read_environment
+from embedqueue.report import QueueStats
 from tests.unit.test_health import ask
 from tests.web.servers import eventually
 
@@ -60,6 +66,128 @@ def test_a_second_signal_ends_at_once(worker, held, redis_client):
             continue
     assert process.returncode == -signal.SIGTERM
     assert redis_client.zcard("embed_queue:inflight") == 1
+
+
+def test_a_second_signal_ends_the_first_process_of_a_container():
+    """Which a signal without a handler does not end: it ends by itself, with the code that a shell tells of it."""
+    code = """
+import os, signal, threading
+from embedqueue.operate import _signals
+signal.raise_signal = lambda number: None  # as the kernel has it for process 1
+told = threading.Event()
+with _signals(told):
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert told.wait(10)
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(10)
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=PATIENCE_SECONDS)
+    assert done.returncode == 128 + signal.SIGTERM
+
+
+class Played:
+    """A queue whose figures are given, look by look; a look may also be an error, or something to do."""
+
+    def __init__(self, *looks) -> None:
+        self.looks = list(looks)
+        self.flushed_at: list[int] = []  # looks that were left when it was told to flush
+        self.stopped: list[float] = []
+
+    def stats(self):
+        look = self.looks.pop(0)
+        if isinstance(look, Exception):
+            raise look
+        if callable(look):
+            look()
+            look = {"in_flight": 1}
+        zero = dict.fromkeys(QueueStats.__annotations__, 0)
+        nothing = dict.fromkeys(("oldest_age", "paused_until", "pause_reason", "last_progress"))
+        return QueueStats(**{**zero, **nothing, **look})
+
+    def flush_now(self):
+        self.flushed_at.append(len(self.looks))
+
+    def pending_count(self):
+        return 0
+
+    def start(self):
+        pass
+
+    def stop(self, timeout):
+        self.stopped.append(timeout)
+
+
+BUSY, NONE = {"waiting": 2, "in_flight": 1}, {}
+PAUSED = {"waiting": 2, "in_flight": 1, "paused_until": 1.0, "pause_reason": "503"}
+
+
+@pytest.fixture
+def burst(monkeypatch):
+    """Runs a burst over a queue with such figures; gives what it said."""
+    monkeypatch.setattr(operate, "BURST_POLL_SECONDS", 0.0)
+
+    def burst(queue):
+        said = []
+        operate.run_worker(lambda observers: queue, burst=True, grace=3.0, say=said.append)
+        return said
+
+    return burst
+
+
+def test_a_burst_ends_when_all_is_done(burst):
+    """And not before; what came meanwhile does not wait for the timer, but for what is in flight."""
+    queue = Played(BUSY, {"waiting": 2}, {"in_flight": 1}, NONE)
+    assert burst(queue)[-1].startswith("ended")
+    assert (queue.looks, queue.flushed_at, queue.stopped) == ([], [2], [3.0])
+
+
+def test_a_burst_goes_on_when_redis_is_back(burst):
+    """A Redis that does not answer for a moment is not the end."""
+    queue = Played(BUSY, redis.ConnectionError("gone"), redis.TimeoutError("slow"), BUSY, NONE)
+    burst(queue)
+    assert queue.looks == []
+
+
+def test_a_burst_has_patience_with_a_provider(burst, monkeypatch):
+    """Its pauses are counted from the first of a row; then it gives up and says why, and how much is left."""
+    now = iter([100.0, 159.0, 1000.0, 1060.0, 1060.1])
+    monkeypatch.setattr(operate, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    queue = Played(PAUSED, PAUSED, BUSY, PAUSED, PAUSED, PAUSED)
+    with pytest.raises(BatchFailed, match="the provider failed: 503; 3 items are still queued"):
+        burst(queue)
+    assert (queue.looks, queue.stopped) == ([], [3.0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_burst_can_be_ended(burst, number):
+    """By a signal, before all is done; afterwards signals are whoever's they were."""
+    before = signal.getsignal(number)
+    queue = Played(BUSY, lambda: signal.raise_signal(number), BUSY)
+    assert burst(queue)[-1].startswith("ended")
+    assert (queue.looks, queue.stopped) == ([BUSY], [3.0])
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize(("words", "value"), [("auto", "auto"), ("1", 1), ("16", 16)])
+def test_concurrency(words, value):
+    """A number, or what the queue finds out by itself."""
+    assert operate.concurrency(words) == value
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [("127.0.0.1:9100", ("127.0.0.1", 9100)), (":0", ("", 0)), ("[::1]:65535", ("::1", 65535))],
+)
+def test_address(words, value):
+    """Host and port; without a host, all addresses."""
+    assert operate.address(words) == value
+
+
+@pytest.mark.parametrize("words", ["", "here", "here:", "here:65536", "here:-1", "9100 "])
+def test_no_address(words):
+    """A sentence says what to give."""
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        operate.address(words)
 
 
 def test_health(worker, redis_client, provider):

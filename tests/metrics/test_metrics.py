@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,6 +93,31 @@ def test_several_queues_and_several_objects_share_a_registry(registry, fake_redi
     assert value(registry, "waiting", queue="two") == 0
     _, body = Metrics(registry).exposition()
     assert body.count(b'embedqueue_waiting{queue="two"}') == 1
+
+
+def test_a_scrape_in_multiprocess_mode(redis_server, redis_client, tmp_path):
+    """Whichever process answers tells the sum of all processes' counters, and the gauges of Redis once."""
+    code = f"""
+import redis
+from embedqueue.metrics import Metrics
+from embedqueue.testing import eager_queue
+metrics = Metrics()
+queue = eager_queue(redis=redis.from_url({redis_server.url!r}), observers=[metrics])
+queue.enqueue_many([("doc:1", "one"), ("doc:2", "two")])
+print(metrics.exposition()[1].decode())
+"""
+    for count in (2.0, 4.0):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=30,
+        )
+        lines = done.stdout.splitlines()
+        for name, number in (("enqueued_total", count), ("embedded_total", count), ("up", 1.0), ("waiting", 0.0)):
+            told = [line for line in lines if line.startswith(f"embedqueue_{name}{{")]
+            assert told == [f'embedqueue_{name}{{queue="embed_queue"}} {number}']
 
 
 def test_leases_and_lost_claims(registry):
