@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo example-flask example-django test test-all check clean
+.PHONY: demo example-flask example-django test test-all check coverage clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m embedqueue demo $(ARGS)
@@ -27,6 +27,16 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(ARGS)
+
+# Every branch of the core, or it fails. test_interrupts_at_any_instruction traces instructions itself, which a tracer
+# of lines would keep it from; of tests/processes, only what ends and what forks reaches something that nothing else does.
+coverage: $(VENV)/.dev
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest tests/unit tests/redis tests/cli tests/metrics \
+		tests/processes/test_exit.py tests/processes/test_fork.py \
+		--deselect tests/unit/test_intake.py::test_interrupts_at_any_instruction $(ARGS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 # The tests on every supported Python that this machine has.
 test-all:

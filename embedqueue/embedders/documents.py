@@ -7,7 +7,7 @@ from typing import Any, Final
 
 try:
     import orjson
-except ImportError:  # pragma: no cover - one of the two is always missing
+except ImportError:
     orjson = None  # type: ignore[assignment,unused-ignore]
 
 #: What :func:`parse` gives for a body that is no JSON. (None is JSON.)

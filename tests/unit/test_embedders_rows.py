@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
+import sys
 from typing import Any
 
 import numpy as np
@@ -127,11 +129,14 @@ def test_what_is_no_json(body: bytes) -> None:
 
 
 def test_without_orjson(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "orjson", None)
-    assert documents.parse(documents.serialise({"text": "Grüße 🙂"})) == {"text": "Grüße 🙂"}
-    assert documents.parse(b"{") is documents.BROKEN
+    monkeypatch.setitem(sys.modules, "orjson", None)  # as if it were not installed
+    spec = importlib.util.find_spec("embedqueue.embedders.documents")
+    without = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(without)
+    assert without.parse(without.serialise({"text": "Grüße 🙂"})) == {"text": "Grüße 🙂"}
+    assert without.parse(b"{") is without.BROKEN
     with pytest.raises(ValueError, match="UTF-8") as caught:
-        documents.serialise("secret \ud800")
+        without.serialise("secret \ud800")
     assert caught.value.__context__ is None
 
 

@@ -1,21 +1,32 @@
-"""``python -m embedqueue``: what it does with and without the command line's libraries."""
+"""``python -m embedqueue`` and ``embedqueue``: what they do with and without the command line's libraries."""
 
 from __future__ import annotations
 
 import runpy
 import sys
+from importlib.metadata import entry_points
 
 import pytest
 
 
-@pytest.fixture
-def main(monkeypatch, capsys):
-    """Runs ``python -m embedqueue`` with arguments; gives its exit code and what it printed."""
+def _module() -> None:
+    runpy.run_module("embedqueue", run_name="__main__")
+
+
+def _script() -> None:
+    [script] = entry_points(group="console_scripts", name="embedqueue")
+    sys.exit(script.load()())
+
+
+@pytest.fixture(params=[_module, _script])
+def main(request, monkeypatch, capsys):
+    """Runs either of them with arguments; gives its exit code and what it printed."""
 
     def main(*arguments: str) -> tuple[object, str, str]:
         monkeypatch.setattr(sys, "argv", ["embedqueue", *arguments])
+        monkeypatch.delitem(sys.modules, "embedqueue.__main__", raising=False)
         with pytest.raises(SystemExit) as ended:
-            runpy.run_module("embedqueue", run_name="__main__")
+            request.param()
         return ended.value.code, *capsys.readouterr()
 
     return main

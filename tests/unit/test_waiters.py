@@ -254,6 +254,17 @@ def test_callback_of_a_dropped_future_with_an_older_text(waiters):
     assert called == [[1.0]]
 
 
+def test_dropped_future_with_an_older_text(waiters):
+    """Whoever drops a future takes away nobody else's of that key."""
+    [older] = enter(waiters, ("a", "older"))
+    [newer] = enter(waiters, ("a", "newer"))
+    del newer
+    gc.collect()
+    assert len(waiters) == 1
+    assert waiters.written("a", member(text="older"), ONE)
+    assert older.result(0) == [1.0]
+
+
 def test_many_threads(waiters):
     """Registering, ending and dropping from many threads at once loses no future and ends each once."""
     ended = []
