@@ -137,9 +137,7 @@ class Metrics(Observer):
             found = _known.get(self.registry)
             if found is None:
                 found = _known[self.registry] = _Families(self.registry), QueueCollector()
-                # In multiprocess mode nothing but files is collected: there multiprocess_registry() adds the gauges.
-                if MULTIPROCESS_VARIABLE not in os.environ:
-                    self.registry.register(found[1])
+                self.registry.register(found[1])
         self._families, self.collector = found
 
     def bind(self, namespace: str, client: redis.Redis) -> Observer:

@@ -337,6 +337,8 @@ def test_explain_looks_for_the_write_as_far_back_as_notices_go(run, redis_client
     redis_client.xtrim("embed_queue:events", maxlen=3, approximate=False)
     assert written_at(3) > 1e9
     assert written_at(0) is None
+    redis_client.xtrim("embed_queue:events", maxlen=1, approximate=False)
+    assert written_at(0) is None
 
 
 def test_settings_before_and_after_the_command(run, redis_client, monkeypatch):
@@ -431,12 +433,13 @@ def test_check_of_an_index(run, monkeypatch):
         names = ("identifier", "embedding", "attribute", "embedding", "type", "VECTOR")
         return [*attribute(*names, "dim"), dim, *attribute("data_type", "FLOAT32", "UNSTABLE")]
 
-    title = attribute("identifier", "title", "type", "TEXT", "SORTABLE")
+    title = attribute("identifier", "embedding", "type", "TEXT", "SORTABLE")
+    image = [word if word != b"embedding" else b"image" for word in vector(512)]
     indexes = {
         b"fine": [b"attributes", [title, vector(16)], b"num_docs", b"12", b"hash_indexing_failures", 0],
         b"lossy": [b"attributes", [vector(16)], b"num_docs", b"12", b"hash_indexing_failures", b"3"],
         b"other": [b"attributes", [vector(32)], b"num_docs", b"12", b"hash_indexing_failures", 0],
-        b"texts": [b"attributes", [title], b"num_docs", b"12", b"hash_indexing_failures", b"9"],
+        b"texts": [b"attributes", [title, image], b"num_docs", b"12", b"hash_indexing_failures", b"9"],
     }
 
     def answer(client, *words, **options):

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 import embedqueue.waiters as waiters_module
-from embedqueue import InputRejected, Observer, TransientError
+from embedqueue import InputRejected, Observer, TransientError, drain
 from embedqueue.checkup import check_call, check_key, check_redis, explain_redis
 from embedqueue.config import read
 from embedqueue.observe import Functions
@@ -231,3 +231,15 @@ def test_a_fake_that_is_held_for_ever_fails_its_test(monkeypatch):
     fake.hold()
     with pytest.raises(AssertionError, match="not released"):
         fake.embed_batch(["x"], "m")
+
+
+@pytest.mark.parametrize(("kept", "times"), [(512, 1), (2, 2)])
+def test_vectors_for_equal_texts_further_behind_are_kept_up_to_a_number(make_queue, embedder, monkeypatch, kept, times):
+    """While more waits, an equal text that comes soon is not sent again; what is kept for it is bounded."""
+    monkeypatch.setattr(drain, "RECENT_VECTORS", kept)
+    queue = make_queue(start=False, max_concurrency=1, api_batch_limit=4)
+    texts = ["same", *(f"text {i}" for i in range(30)), "same"]
+    queue.enqueue_many((f"doc:{i}", text) for i, text in enumerate(texts))
+    queue.start()
+    queue.flush(PATIENCE_SECONDS)
+    assert embedder.sent == dict.fromkeys(texts, 1) | {"same": times}

@@ -102,6 +102,7 @@ def test_notices(make_queue, redis_client, caplog):
     @fuzz(notices=st.lists(NOTICES.filter(bool), min_size=1, max_size=5))
     @example(notices=[{"kind": "urgent", "body": b'["\\ud800"]'}])
     @example(notices=[{"kind": "urgent", "body": b"[[1], {}, null, 7]"}, {"kind": "done", "body": b"[{}]"}])
+    @example(notices=[{"kind": "of a later version", "body": b"[]"}])
     @example(notices=[{"kind": "unserved", "body": b"[]"}, {"kind": "done", "body": DEEP}])
     def run(notices):
         nonlocal count

@@ -325,3 +325,30 @@ def test_stop_while_down(fresh_redis_server, impatient, make_queue, embedder, ca
     fresh_redis_server.stop()
     join(in_thread(lambda: queue.stop(timeout=0)))
     assert all(future.cancelled() for future in futures)
+
+
+def test_stop_while_an_answer_waits_for_redis(fresh_redis_server, impatient, make_queue, embedder, caplog):
+    """A vector that Redis does not take keeps no thread alive after the stop."""
+    queue = make_queue(impatient)
+    futures = _held_call(queue, embedder)
+    fresh_redis_server.stop()
+    embedder.release()
+    eventually(lambda: _waits_for_redis(caplog), "the answer waits")
+    crew = queue._process.drain.crew
+    assert crew.unfinished
+    join(in_thread(lambda: queue.stop(timeout=0)))
+    assert crew.wait(PATIENCE_SECONDS)
+    assert all(future.cancelled() for future in futures)
+
+
+def test_every_enqueue_while_down_gets_its_error(fresh_redis_server, impatient, make_queue):
+    """The first finds its connection cut, the next ones have none; none hangs, and the first one after it works."""
+    queue = make_queue(impatient, worker=False)
+    queue.enqueue("doc:1", "one")
+    fresh_redis_server.stop()
+    for _ in range(3):
+        with pytest.raises(redis.ConnectionError):
+            queue.enqueue("doc:2", "two")
+    fresh_redis_server.start()
+    queue.enqueue("doc:3", "three")
+    assert impatient.zcard("embed_queue:pending") == 2

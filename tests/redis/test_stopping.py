@@ -30,6 +30,51 @@ def test_stop_while_a_call_hangs(make_queue, embedder, redis_client):
         futures[0].result()
 
 
+def test_a_result_during_a_stop_asks_nobody(make_queue, embedder):
+    """While ``stop()`` waits for a call under way, who waits for another item starts nothing, and learns of the end."""
+    queue = make_queue()
+    embedder.hold()
+    under_way = queue.enqueue("doc:1", "one")
+    queue.flush_now()
+    embedder.wait_for_calls(1)
+    other = queue.enqueue("doc:2", "two")
+    stopping = in_thread(lambda: queue.stop(timeout=PATIENCE_SECONDS))
+    eventually(lambda: queue.closed, "the stop has begun")
+    before = set(threading.enumerate())
+    with pytest.raises(TimeoutError):
+        other.result(0.01)
+    assert set(threading.enumerate()) <= before
+    embedder.release()
+    join(stopping)
+    assert under_way.result(0) == expected("one")
+    assert other.cancelled()
+    assert "two" not in embedder.sent
+
+
+def test_items_that_are_claimed_during_a_stop_go_back(make_queue, embedder, redis_client):
+    """The answer to a claim may come when ``stop()`` has begun: nothing of it is embedded, and no lease has to end."""
+    queue = make_queue()
+    worker, store = queue._process.worker, queue._process.store
+    claim, stops = store.claim, []
+
+    def claim_late(*args, **kwargs):
+        answer = claim(*args, **kwargs)
+        if answer.members:
+            stops.append(in_thread(lambda: queue.stop(timeout=PATIENCE_SECONDS)))
+            eventually(lambda: worker._quit, "the stop has begun")
+        return answer
+
+    store.claim = claim_late
+    future = queue.enqueue("doc:1", "one")
+    queue.flush_now()
+    eventually(lambda: stops, "claimed")
+    join(*stops)
+    assert future.cancelled()
+    assert embedder.calls == []
+    assert (redis_client.zcard("embed_queue:pending"), in_flight(redis_client)) == (1, 0)
+    assert redis_client.hlen("embed_queue:claims") == 0  # no delivery was charged
+
+
 def test_late_answer(make_queue, embedder, redis_client):
     """The answer that a stopped queue gets in the end spoils nothing that others have done since."""
     queue, other = make_queue(), make_queue(start=False)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import http.client
 import sys
+import time
+from types import SimpleNamespace
 
 import fakeredis
 import pytest
 
 from embedqueue import TransientError
+from embedqueue import health as health_module
 from embedqueue.health import Health, HealthServer, verdict
 from embedqueue.report import QueueStats
 from embedqueue.testing import FakeEmbedder, eager_queue
@@ -82,6 +85,24 @@ def test_health_of_a_queue():
     well, sentence = health()
     assert not well
     assert sentence.startswith("Redis does not answer")
+
+
+def test_progress_is_what_was_finished_last(monkeypatch, fake_redis):
+    """A worker that began long ago is well for as long after its last success as one that has just begun."""
+    now = time.time() - 1000
+    monkeypatch.setattr(health_module, "time", SimpleNamespace(time=lambda: now))
+    embedder = FakeEmbedder()
+    queue = eager_queue(embedder, fake_redis, flush_interval=0.0001)
+    health = Health(queue)
+    embedder.fail_with(TransientError("busy"))
+    queue.enqueue("doc:1", "hello")
+    fake_redis.delete("embed_queue:pause")
+    now += 1000
+    well, sentence = health()
+    assert (well, "the last progress was" in sentence) == (True, True)
+    now += 1000
+    well, sentence = health()
+    assert (well, sentence.startswith("1 items are due, and nothing was finished for")) == (False, True)
 
 
 def test_before_the_start():

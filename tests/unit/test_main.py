@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import runpy
 import sys
+from collections.abc import Callable
 from importlib.metadata import entry_points
 
 import pytest
 
 
-def _module() -> None:
-    runpy.run_module("embedqueue", run_name="__main__")
+def _module() -> Callable[[], object]:
+    return lambda: runpy.run_module("embedqueue", run_name="__main__")
 
 
-def _script() -> None:
+def _script() -> Callable[[], object]:
     [script] = entry_points(group="console_scripts", name="embedqueue")
-    sys.exit(script.load()())
+    main = script.load()
+    return lambda: sys.exit(main())
 
 
 @pytest.fixture(params=[_module, _script])
@@ -25,8 +27,9 @@ def main(request, monkeypatch, capsys):
     def main(*arguments: str) -> tuple[object, str, str]:
         monkeypatch.setattr(sys, "argv", ["embedqueue", *arguments])
         monkeypatch.delitem(sys.modules, "embedqueue.__main__", raising=False)
+        run = request.param()
         with pytest.raises(SystemExit) as ended:
-            request.param()
+            run()
         return ended.value.code, *capsys.readouterr()
 
     return main
