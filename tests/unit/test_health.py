@@ -92,8 +92,12 @@ def test_progress_is_what_was_finished_last(monkeypatch, fake_redis):
     now = time.time() - 1000
     monkeypatch.setattr(health_module, "time", SimpleNamespace(time=lambda: now))
     embedder = FakeEmbedder()
+    embedder.fail_with(TransientError("busy"))
+    eager_queue(embedder, fake_redis).enqueue("doc:0", "due")
+    fake_redis.delete("embed_queue:pause")
     queue = eager_queue(embedder, fake_redis, flush_interval=0.0001)
     health = Health(queue)
+    assert health() == (True, "the last progress was 0 s ago")
     embedder.fail_with(TransientError("busy"))
     queue.enqueue("doc:1", "hello")
     fake_redis.delete("embed_queue:pause")
@@ -102,7 +106,7 @@ def test_progress_is_what_was_finished_last(monkeypatch, fake_redis):
     assert (well, "the last progress was" in sentence) == (True, True)
     now += 1000
     well, sentence = health()
-    assert (well, sentence.startswith("1 items are due, and nothing was finished for")) == (False, True)
+    assert (well, sentence.startswith("2 items are due, and nothing was finished for")) == (False, True)
 
 
 def test_before_the_start():
