@@ -144,23 +144,27 @@ class Exchange:
             settings: arguments that are the same every time.
             parts: those that follow on them, and on the time from which nobody will wait for the answer.
         """
-        if self._line is None:
-            self._line = self._front.connection_pool.get_connection(*_FOR_WHAT)
-        kept = self._line._sock is not None
+        line = self._line
+        if line is None:
+            line = self._line = self._front.connection_pool.get_connection(*_FOR_WHAT)
+        kept = line._sock is not None
         try:
-            return self._enqueue_in_time(settings, parts, self._retry)
+            return self._enqueue_in_time(line, settings, parts, self._retry)
         except redis.ConnectionError:
             if not kept:
                 raise
             # As a pool would, but without asking each time whether the server has closed what was kept. Enqueuing twice
             # does no harm, so it matters not how far the first went.
-            return self._enqueue_in_time(settings, parts, None)
+            return self._enqueue_in_time(line, settings, parts, None)
+        finally:
+            if line is not self._line:  # close() came meanwhile, and it was opened again
+                line.disconnect()
 
-    def _enqueue_in_time(self, settings: tuple[int, ...], parts: list[bytes], retry: Retry | None) -> Any:
+    def _enqueue_in_time(self, line: Any, settings: tuple[int, ...], parts: list[bytes], retry: Retry | None) -> Any:
         declared = _declared(self._enqueue_keys, settings)
         for _ in range(LATE_TRIES):
             try:
-                return self._run(self._line, "enqueue", *declared, parts, retry, first=self._too_late)
+                return self._run(line, "enqueue", *declared, parts, retry, first=self._too_late)
             except ResponseError as error:
                 word, _, now = str(error).partition(" ")
                 if word != "LATE":
@@ -168,9 +172,9 @@ class Exchange:
                 self._server_ahead = float(now) - time.monotonic()  # a clock was set, or Redis was busy for long
         raise redis.TimeoutError("Redis takes longer for a command than it may take for the answer")
 
-    def _too_late(self) -> bytes:
+    def _too_late(self, line: Any) -> bytes:
         """The server's time from which we will not wait for the answer to what is sent now, packed."""
-        if self._line._sock is None:
+        if line._sock is None:
             self._server_ahead = 0.0  # whoever answers now, their clock may be another: they will say that it is late
         text = b"%.6f" % (time.monotonic() + self._server_ahead + self._patience)
         return b"\r\n$%d\r\n%b" % (len(text), text)
@@ -184,12 +188,12 @@ class Exchange:
         parts: list[bytes],
         retry: Retry | None = None,
         *,
-        first: Callable[[], bytes] | None = None,
+        first: Callable[[Any], bytes] | None = None,
     ) -> Any:
         """One exchange.
 
         ``declared`` begins with the number of keys and the keys, packed: what never changes is packed once. ``first``
-        gives an argument, packed, that stands before ``parts`` and is made anew for each try.
+        gives, for the connection, an argument, packed, that stands before ``parts`` and is made anew for each try.
 
         redis-py packs a command three times as slowly (redis.io, "RESP protocol", says how).
         """
@@ -197,7 +201,7 @@ class Exchange:
         pieces = _pieces(parts)
 
         def send(script: bytes) -> Any:
-            command = (count, script, declared, first() if first else b"", *pieces, b"\r\n")
+            command = (count, script, declared, first(connection) if first else b"", *pieces, b"\r\n")
             connection.send_packed_command([b"".join(command)])
             return connection.read_response(disable_decoding=True)
 

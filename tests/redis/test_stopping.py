@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+import redis
 import tenacity
 
 from embedqueue import BatchFailed, QueueStopped, TransientError
@@ -73,6 +74,27 @@ def test_items_that_are_claimed_during_a_stop_go_back(make_queue, embedder, redi
     assert embedder.calls == []
     assert (redis_client.zcard("embed_queue:pending"), in_flight(redis_client)) == (1, 0)
     assert redis_client.hlen("embed_queue:claims") == 0  # no delivery was charged
+
+
+def test_an_enqueue_that_loses_its_connection_to_a_stop(make_queue, redis_client, monkeypatch):
+    """Its item is durable when it returns, as ever, and its future cancelled like all others; no connection is left."""
+    queue = make_queue()
+    exchange, stops = queue._process.store._exchange, [queue.stop]
+    run, used = exchange._run, []
+
+    def closed_under_it(connection, *args, **kwargs):
+        used.append(connection)
+        if stops:
+            stops.pop()(timeout=0)
+            raise redis.ConnectionError("closed")
+        return run(connection, *args, **kwargs)
+
+    queue.enqueue("doc:1", "one")  # from now on its connection is kept
+    monkeypatch.setattr(exchange, "_run", closed_under_it)
+    future = queue.enqueue("doc:2", "two")
+    assert future.cancelled()
+    assert b'{"redis_key":"doc:2","text":"two"}' in redis_client.zrange("embed_queue:pending", 0, -1)
+    assert used[-1]._sock is None
 
 
 def test_late_answer(make_queue, embedder, redis_client):
