@@ -7,7 +7,7 @@ import redis
 from redis.sentinel import Sentinel
 
 from embedqueue import BatchFailed, ConfigurationError, InputRejected
-from embedqueue.exchange import Exchange, private_client
+from embedqueue.exchange import private_client
 from tests.redis.parts import PATIENCE_SECONDS, eventually, expected, in_flight, stored
 from tests.redis.test_invariants import LOOKS_LIKE_OURS
 
@@ -102,7 +102,7 @@ def test_the_same_fault_of_the_account_is_told_once(make_queue, redis_client, em
 def test_a_redis_that_is_always_late(make_queue, monkeypatch):
     """Nothing is accepted of which nobody could wait for the answer; the error says so."""
     queue = make_queue(start=False)
-    monkeypatch.setattr(Exchange, "_too_late", lambda self, line: b"$3\r\n1.0\r\n")
+    monkeypatch.setattr(queue._process.store._exchange, "_patience", -1000.0)  # seconds: it is always too late
     with pytest.raises(redis.TimeoutError, match="longer for a command"):
         queue.enqueue("doc:1", "one")
     assert queue.pending_count() == 0
