@@ -219,16 +219,17 @@ class Waiters:
         return _chain(self._newest.get(redis_key))
 
     def _all(self) -> Iterator[Waiting]:
-        return (entry for newest in self._newest.values() for entry in _chain(newest))
+        for newest in self._newest.values():
+            yield from _chain(newest)
 
     def _remove(self, entry: Waiting) -> bool:
-        newer = None
-        for at in self._of(entry.redis_key):
-            if at is entry:
-                self._cut(newer, entry, entry.older)
-                return True
-            newer = at
-        return False
+        newer, at = None, self._newest.get(entry.redis_key)
+        while at is not entry:
+            if at is None:
+                return False
+            newer, at = at, at.older
+        self._cut(newer, entry, entry.older)
+        return True
 
     def _cut(self, newer: Waiting | None, entry: Waiting, left: Waiting | None) -> None:
         """Let what follows on ``newer``, or is the newest, be ``left`` instead of ``entry``."""
@@ -256,6 +257,7 @@ class Waiters:
     def any_wanted(self) -> bool:
         """Whether somebody waits in ``.result()`` for anything."""
         with self._lock:
+            self._forget_dropped()
             return any(entry.wanted for entry in self._all())
 
     def mark_wanted(self, redis_key: str) -> bytes | None:
