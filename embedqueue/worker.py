@@ -170,7 +170,7 @@ class Worker:
         """Calls to claim for: as many as may start, and of a long backlog one more, so that none idles meanwhile."""
         crew = self._drain.crew
         long = self._agenda.waiting >= (crew.room() + crew.size) * self._call_limit()
-        return crew.room(ahead=int(long))
+        return min(crew.size, crew.room(ahead=int(long)))
 
     def _rest(self, message: str, *, exc_info: bool) -> None:
         self._failures += 1
