@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -17,11 +15,8 @@ from embedqueue.testing import FakeEmbedder, eager_queue  # noqa: E402
 from tests.web.dashboard_site import Dashboard, write_past  # noqa: E402
 from tests.web.servers import PATIENCE_SECONDS  # noqa: E402
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL_KEY = "<img src=x onerror='window.evil=1'>"
 EVIL_TEXT = "<script>window.evil=1</script> a bad text"
-
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: apt-get install chromium")
 
 #: Elements with text of their own whose contrast with what is behind them is below WCAG's 4.5 (3 where large).
 FAINT = """() => {
@@ -53,16 +48,6 @@ FAINT = """() => {
 NAMELESS = """() => [...document.querySelectorAll("a, button, input:not([type=hidden]), select, summary, [role=img]")]
   .filter(one => !(one.getAttribute("aria-label") || one.textContent.trim() || (one.labels && one.labels.length)))
   .map(one => one.outerHTML.slice(0, 100))"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
-    """A headless Chromium, the machine's own."""
-    sandbox = [] if os.getuid() else ["--no-sandbox"]  # Chromium's sandbox refuses root
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=BROWSER, args=sandbox)
-        yield running
-        running.close()
 
 
 @pytest.fixture

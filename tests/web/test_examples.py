@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import signal
 from collections.abc import Iterator
 
@@ -20,12 +18,10 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 from tests.provider import poison  # noqa: E402
 from tests.web.servers import PATIENCE_SECONDS, Running  # noqa: E402
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NOTE = "The bicycle's chain jumps on the biggest sprocket: tighten the cable by a quarter turn."
 OTHER_WORDS = "my bike's gears slip"
 
 pytestmark = [
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: apt-get install chromium"),
     pytest.mark.skipif(find_server() is None, reason="no redis-server: pip install embedqueue[examples]"),
     pytest.mark.skipif(find_search_module() is None, reason="no search for Redis: pip install embedqueue[examples]"),
 ]
@@ -33,16 +29,6 @@ pytestmark = [
 
 def _address(running: Running) -> str:
     return running.wait_for(r"(?:Running on|server at) (http://[\d.:]+)").group(1)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
-    """A headless Chromium, the machine's own."""
-    sandbox = [] if os.getuid() else ["--no-sandbox"]  # Chromium's sandbox refuses root
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=BROWSER, args=sandbox)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module", params=["flask", "django"])
