@@ -1,0 +1,107 @@
+"""10. Microseconds of Redis' own CPU an item: each step of an item beside bare commands that write the same bytes.
+
+It shows what a promise costs where it is kept: in Redis, whose one thread serves everybody. Nothing else runs then.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import redis
+
+from benchmarks import corpus
+from benchmarks.bench import Bench, Cell, Measured
+from benchmarks.figures import Answer
+from benchmarks.settings import CALL_TEXTS, FIELD
+from embedqueue.item import decode_member, encode_member
+from embedqueue.store import Store
+
+TITLE = "What each step costs in Redis"
+ITEMS = 10_000
+_CHUNK = 1000
+_NAMESPACE = "scripts"
+#: Steps and, where it matters, the dimensions of the vectors.
+_STEPS = (("enqueue", None), ("enqueue_many", None), ("claim", None), ("complete", 768), ("complete", 3072))
+Work = Callable[[], object]
+
+
+def run(bench: Bench) -> Answer:
+    """Ours, and redis-py's ZADD or HSET; for a claim there is nothing bare to compare."""
+    cells = [
+        Cell(name, (("step", step), ("dimensions", dimensions)))
+        for step, dimensions in _STEPS
+        for name in ("zadd", "embedqueue")
+        if (name, step) != ("zadd", "claim")
+    ]
+
+    def measure(cell: Cell, turn: int) -> Measured:
+        client = bench.world.client(cell.contender)
+        make = _ours if cell.contender == "embedqueue" else _bare
+        work = make(client, cell.situation["step"], cell.situation["dimensions"])
+        before = bench.world.redis_cpu_seconds()
+        work()
+        spent = bench.world.redis_cpu_seconds() - before
+        client.flushdb()
+        return spent / ITEMS * 1e6, {}
+
+    rows = bench.interleave(TITLE, "us of Redis an item", cells, measure)
+    return Answer("scripts", TITLE, rows)
+
+
+def _members() -> list[tuple[str, bytes]]:
+    return [(key, encode_member(key, text)) for key, text in corpus.pairs("doc:", ITEMS)]
+
+
+def _vectors(dimensions: int) -> list[bytes]:
+    """As many as there are items, all different from the first byte to the last."""
+    noise = os.urandom(4 * dimensions + ITEMS)
+    return [noise[at : at + 4 * dimensions] for at in range(ITEMS)]
+
+
+def _ours(client: redis.Redis, step: str, dimensions: int | None) -> Work:
+    """The scripts, as the queue calls them; what comes before the step is done already."""
+    store = Store(client, _NAMESPACE)
+    pairs = [(key.encode(), member) for key, member in _members()]
+    size = 1 if step == "enqueue" else _CHUNK
+    groups = [[part for pair in pairs[at : at + size] for part in pair] for at in range(0, ITEMS, size)]
+
+    def enqueue() -> None:
+        for group in groups:
+            store.enqueue([group], max_pending=None, tell_at=2 * ITEMS, tell_first=False)
+
+    def claim() -> list[list[bytes]]:
+        limits = {"probe_limit": CALL_TEXTS, "lease_seconds": 60.0, "max_deliveries": 5, "alone": False}
+        return [store.claim("w:1/60:", CALL_TEXTS, **limits).members for _ in range(ITEMS // CALL_TEXTS)]
+
+    if step.startswith("enqueue"):
+        return enqueue
+    enqueue()
+    if step == "claim":
+        return claim
+    items = [[decode_member(member) for member in members] for members in claim()]
+    vectors = iter(_vectors(dimensions or 0))
+    calls = [[(item.redis_key, item.member, next(vectors)) for item in call] for call in items]
+    return lambda: [store.complete("w:1/60:", FIELD, "create", call) for call in calls]
+
+
+def _bare(client: redis.Redis, step: str, dimensions: int | None) -> Work:
+    """Commands that write the same bytes, one a call or in pipelines as large as ours."""
+    members = _members()
+    if step == "enqueue":
+        return lambda: [client.zadd("pending", {member: time.time()}) for _, member in members]
+    size = _CHUNK if step == "enqueue_many" else CALL_TEXTS
+    vectors = _vectors(dimensions) if dimensions else []
+
+    def write() -> None:
+        for at in range(0, ITEMS, size):
+            pipeline = client.pipeline(transaction=False)
+            if vectors:
+                for (key, _), vector in zip(members[at : at + size], vectors[at : at + size], strict=True):
+                    pipeline.hset(key, FIELD, vector)
+            else:
+                pipeline.zadd("pending", {member: time.time() for _, member in members[at : at + size]})
+            pipeline.execute()
+
+    return write
