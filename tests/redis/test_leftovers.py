@@ -76,3 +76,13 @@ def test_a_leftover_newer_than_a_suspect_hides_nobody(queue):
         leftover("doc:1", "newer"),
         encode_member("doc:3", "after"),
     ]
+
+
+def test_a_foreign_member_among_those_in_flight_becomes_a_dead_letter(queue):
+    """Whoever put it there: it is given up when its time has come, and nothing else is held up."""
+    queue.client.zadd(queue.names.inflight, {b"rubbish": 1})
+    queue.enqueue([("doc:0", "text")])
+    queue.store.claim("w1:1:", 10, probe_limit=2, lease_seconds=10, max_deliveries=3, alone=False)
+    [letter] = queue.store.dead_letters(10, 0)
+    assert (letter.member, letter.reason) == (b"rubbish", "not our JSON")
+    assert queue.client.zrange(queue.names.inflight, 0, -1) == [encode_member("doc:0", "text")]
