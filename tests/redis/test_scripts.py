@@ -282,3 +282,16 @@ def test_who_lost_an_item_to_another_worker_gives_nothing_up(queue):
     queue.release(lost, [member])
     queue.check()
     assert list(queue.model.inflight) == [member]
+
+
+def test_a_claim_tells_how_long_its_oldest_item_has_waited(queue):
+    """Whichever comes first: what somebody waits for overtakes older ones."""
+    queue.enqueue([("doc:0", "x"), ("doc:1", "x")])
+    members = [encode_member(key, "x") for key in ("doc:0", "doc:1")]
+    for member, seconds in zip(members, (50, 100), strict=True):
+        queue.client.zincrby(queue.names.pending, -seconds, member)
+    claim = queue.store.claim(
+        "w1:1:", 10, probe_limit=2, lease_seconds=10, max_deliveries=3, alone=False, urgent=["doc:0"]
+    )
+    assert claim.members == members
+    assert 100 <= claim.waited_seconds < 160
