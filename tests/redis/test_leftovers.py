@@ -78,6 +78,19 @@ def test_a_leftover_newer_than_a_suspect_hides_nobody(queue):
     ]
 
 
+@pytest.mark.parametrize(
+    ("seconds_ago", "winner"), [(100, encode_member("doc:1", "ours")), (-100, leftover("doc:1", "x"))]
+)
+def test_of_a_leftover_and_what_is_in_flight_the_newer_one_wins(queue, seconds_ago, winner):
+    """The older one is neither handed out nor written."""
+    queue.enqueue([("doc:1", "ours")])
+    queue.claim("w1:")
+    queue.leave(leftover("doc:1", "x"), seconds_ago)
+    queue.claim("w2:")
+    queue.check()
+    assert list(queue.model.inflight) == [winner]
+
+
 def test_a_foreign_member_among_those_in_flight_becomes_a_dead_letter(queue):
     """Whoever put it there: it is given up when its time has come, and nothing else is held up."""
     queue.client.zadd(queue.names.inflight, {b"rubbish": 1})
