@@ -200,6 +200,22 @@ def test_dropped_futures_are_free(queue):
     assert kept.result(PATIENCE_SECONDS) == expected("kept")
 
 
+def test_who_waits_for_an_item_on_its_way_asks_for_nothing(make_queue, embedder, monkeypatch):
+    """Its call is under way already; a newer text of its key is asked for."""
+    queue = make_queue()
+    embedder.hold()
+    older = queue.enqueue("doc:1", "old")
+    queue.flush_now()
+    embedder.wait_for_calls(1)
+    asked: list[list[str]] = []
+    monkeypatch.setattr(queue._process, "want", asked.append)
+    with pytest.raises(TimeoutError):
+        older.result(0)
+    with pytest.raises(TimeoutError):
+        queue.enqueue("doc:1", "new").result(0)
+    assert asked == [[], ["doc:1"]]
+
+
 def test_superseded_in_flight(make_queue, embedder, redis_client):
     """A newer text that comes while the call with the older one runs is embedded at once for those who wait."""
     queue = make_queue()
