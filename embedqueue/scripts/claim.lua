@@ -83,8 +83,7 @@ local function adopt(member, key, score)
       return 0
     end
     left = redis.call("ZREM", PENDING, live)
-    redis.call("ZREM", INFLIGHT, live)
-    redis.call("HDEL", CLAIMS, key)
+    redis.call("ZREM", INFLIGHT, live) -- its claim gives way to this one's
   end
   exhume(key)
   redis.call("HSET", LATEST, key, member)

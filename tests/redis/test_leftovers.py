@@ -43,6 +43,7 @@ def test_a_member_that_reads_like_a_key_does_not_stop_the_key(queue):
     queue.claim("w1:")
     queue.check()
     assert queue.store.dead_names() == [b"doc:0"]
+    assert queue.store.dead_letters(1, 0)[0].deliveries == 0
     queue.enqueue([("doc:0", "text")])
     assert [word for word, _ in queue.store.look(["doc:0"], "embedding")] == ["live"]
     owner = queue.claim("w1:")
@@ -99,3 +100,15 @@ def test_a_foreign_member_among_those_in_flight_becomes_a_dead_letter(queue):
     [letter] = queue.store.dead_letters(10, 0)
     assert (letter.member, letter.reason) == (b"rubbish", "not our JSON")
     assert queue.client.zrange(queue.names.inflight, 0, -1) == [encode_member("doc:0", "text")]
+
+
+@pytest.mark.parametrize("member", [b'{"redis_key":"doc:0","text":"cut', b'["doc:0"]', b'{"redis_key":"doc:0"}'])
+def test_what_is_cut_short_becomes_a_dead_letter_of_no_key(queue, member):
+    """Though it begins as ours do."""
+    queue.leave(member)
+    queue.enqueue([("doc:0", "text")])
+    queue.claim("w1:")
+    queue.check()
+    [letter] = queue.store.dead_letters(10, 0)
+    assert (letter.member, letter.redis_key, letter.deliveries) == (member, "", 0)
+    assert letter.reason == "not our JSON"

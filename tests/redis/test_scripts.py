@@ -295,3 +295,44 @@ def test_a_claim_tells_how_long_its_oldest_item_has_waited(queue):
     )
     assert claim.members == members
     assert 100 <= claim.waited_seconds < 160
+
+
+@pytest.mark.parametrize(
+    ("max_deliveries", "company", "taken"),
+    [(1, "any", ["doc:0", "doc:1"]), (2, "wait", ["doc:1"]), (3, "any", ["doc:0", "doc:1"])],
+)
+def test_the_last_delivery_is_made_alone_unless_it_is_the_first(queue, max_deliveries, company, taken):
+    """With max_deliveries=1 nothing is ever delivered again, and nobody has killed a worker yet."""
+
+    def enqueue(key):
+        pair = [key.encode(), encode_member(key, "x")]
+        queue.store.enqueue([pair], max_pending=None, tell_at=50, tell_first=True)
+
+    def claim():
+        return queue.store.claim(
+            "w1:1:", 10, probe_limit=2, lease_seconds=10, max_deliveries=max_deliveries, alone=False
+        )
+
+    enqueue("doc:0")
+    if max_deliveries > 1:
+        queue.lease_ends(claim().members[0])
+    enqueue("doc:1")
+    second = claim()
+    assert (second.company, second.members) == (company, [encode_member(key, "x") for key in taken])
+
+
+def test_a_last_delivery_waits_for_the_end_of_a_pause(queue):
+    """Nobody claims while there is one, an idle worker neither."""
+    queue.enqueue([("doc:0", "x")])
+    for _ in range(MAX_DELIVERIES - 1):
+        queue.claim("w1:", alone=True)
+        queue.lease_ends(encode_member("doc:0", "x"))
+    queue.store.hold(60, "maintenance")
+    queue.model.pause = "maintenance"
+    queue.claim("w1:", alone=True)
+    assert not queue.model.inflight
+    queue.client.delete(queue.names.pause)
+    queue.model.pause = ""
+    queue.claim("w1:", 1, alone=True)
+    assert list(queue.model.inflight) == [encode_member("doc:0", "x")]
+    queue.check()
