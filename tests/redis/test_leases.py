@@ -27,6 +27,20 @@ def test_a_call_that_takes_many_leases_is_made_once(make_queue, redis_client, em
     assert embedder.sent == {"one": 1}
 
 
+def test_thousands_of_leases_are_renewed(make_queue, redis_client, embedder):
+    """None is left out between two pieces."""
+    queue = make_queue(lease_seconds=100.0, api_batch_limit=2048, api_batch_tokens=10**9)
+    embedder.hold()
+    queue.enqueue_many([(f"doc:{place}", f"text {place}") for place in range(2001)])
+    queue.flush_now()
+    embedder.wait_for_calls(1)
+    members = redis_client.zrange("embed_queue:inflight", 0, -1)
+    assert len(members) == 2001
+    redis_client.zadd("embed_queue:inflight", dict.fromkeys(members, 1), xx=True)
+    assert queue._process.drain.renew()
+    assert redis_client.zcount("embed_queue:inflight", 2, "+inf") == 2001
+
+
 @pytest.mark.parametrize("limit", [None, 5000])
 def test_thousands_at_once(redis_client, limit):
     """What Lua's stack cannot hold goes in pieces; no item falls between two of them."""

@@ -336,3 +336,14 @@ def test_a_last_delivery_waits_for_the_end_of_a_pause(queue):
     queue.claim("w1:", 1, alone=True)
     assert list(queue.model.inflight) == [encode_member("doc:0", "x")]
     queue.check()
+
+
+def test_a_probe_of_nothing_holds_nobody_up(queue):
+    """Where nothing waits there is nothing to test the provider with: the next one that claims something does."""
+    queue.client.set(queue.names.pause_level, 1)
+    queue.model.level = 1
+    queue.claim("w1:")
+    assert not queue.client.exists(queue.names.pause)
+    queue.enqueue([("doc:0", "x")])
+    owner = queue.claim("w2:")
+    assert queue.client.get(queue.names.pause) == f"probe {owner}".encode()

@@ -22,6 +22,7 @@ from embedqueue import (
     TransientError,
 )
 from embedqueue.config import SettingsError, read, read_environment
+from embedqueue.item import encode_member
 from embedqueue.operate import beside
 from embedqueue.testing import FakeEmbedder, eager_queue
 
@@ -117,6 +118,18 @@ def test_a_member_that_is_not_ours(fake_redis):
     queue.flush_now()
     assert [(letter.redis_key, letter.text) for letter in dead] == [("", "rubbish")]
     assert "not our JSON" in dead[0].reason
+
+
+def test_a_pair_that_cannot_be_ours(fake_redis, caplog):
+    """What a worker finds among what it has claimed is told as well; the log speaks of it without its text."""
+    dead = []
+    queue = eager_queue(redis=fake_redis, on_dead=dead.append)
+    fake_redis.zadd("embed_queue:pending", {encode_member("embed_queue:latest", "words"): 1})
+    queue.flush_now()
+    assert [(letter.redis_key, letter.text) for letter in dead] == [("embed_queue:latest", "words")]
+    assert "namespace" in dead[0].reason
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert record.getMessage() == "embedqueue: 1 members of the queue cannot be ours and are dead letters now"
 
 
 def test_an_enqueue_that_is_refused():
