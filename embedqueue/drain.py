@@ -212,10 +212,7 @@ class Drain:
             self._let_go(self._take(call, list(call.items)))  # there are some only after something unforeseen
 
     def _write_ready(self, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
-        try:
-            self._guarded(lambda: self._write(self._worker, pairs, times))
-        finally:
-            self._let_go(item for item, _ in pairs)
+        self._guarded(lambda: self._write(self._worker, pairs, times))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:

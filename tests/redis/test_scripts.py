@@ -285,16 +285,26 @@ def test_who_lost_an_item_to_another_worker_gives_nothing_up(queue):
 
 
 def test_a_claim_tells_how_long_its_oldest_item_has_waited(queue):
-    """Whichever comes first: what somebody waits for overtakes older ones."""
-    queue.enqueue([("doc:0", "x"), ("doc:1", "x")])
-    members = [encode_member(key, "x") for key in ("doc:0", "doc:1")]
-    for member, seconds in zip(members, (50, 100), strict=True):
+    """Whichever comes first: what somebody waits for overtakes older ones. And how old is what it leaves."""
+    queue.enqueue([("doc:0", "x"), ("doc:1", "x"), ("doc:2", "x")])
+    members = [encode_member(f"doc:{place}", "x") for place in range(3)]
+    for member, seconds in zip(members, (50, 100, 200), strict=True):
         queue.client.zincrby(queue.names.pending, -seconds, member)
-    claim = queue.store.claim(
-        "w1:1:", 10, probe_limit=2, lease_seconds=10, max_deliveries=3, alone=False, urgent=["doc:0"]
-    )
-    assert claim.members == members
-    assert 100 <= claim.waited_seconds < 160
+
+    def claim(limit, lease_seconds, urgent):
+        return queue.store.claim(
+            "w1:1:", limit, probe_limit=2, lease_seconds=lease_seconds, max_deliveries=3, alone=False, urgent=urgent
+        )
+
+    first = claim(2, 1000, ["doc:0", "doc:1"])
+    assert first.members == members[:2]
+    assert 100 <= first.waited_seconds < 160
+    assert 200 <= first.oldest_age_seconds < 260
+    assert 940 < first.lease_end_seconds <= 1000
+    second = claim(2, 300, [])
+    assert 200 <= second.waited_seconds < 260
+    assert second.oldest_age_seconds is None
+    assert 240 < second.lease_end_seconds <= 300
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,14 @@ def test_a_write_that_fails_in_an_unforeseen_way(make_queue, redis_client, monke
     assert redis_client.hget("doc:1", "embedding") == stored("one")
 
 
+def test_a_call_that_fails_in_an_unforeseen_way(make_queue, redis_client, monkeypatch, caplog):
+    """The same: nothing that nobody works on has its lease renewed."""
+    queue = make_queue(lease_seconds=0.3)
+    once(monkeypatch, queue._process.drain._caller, "serve", TypeError("unforeseen"))
+    assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
+    assert "its leases will run out" in caplog.text
+
+
 def test_a_claim_that_fails_in_an_unforeseen_way(make_queue, monkeypatch, caplog):
     """The worker says so and goes on."""
     queue = make_queue()
@@ -87,16 +95,20 @@ def test_a_bad_text_that_was_replaced_while_it_was_refused(make_queue, redis_cli
 
 
 def test_the_same_fault_of_the_account_is_told_once(make_queue, redis_client, embedder, caplog):
-    """Not at each probe for a night long."""
+    """Not at each probe for a night long; but again when all was well meanwhile."""
     queue = make_queue()
-    embedder.fault = lambda texts: ConfigurationError("no credit")
-    for place in range(3):
-        with pytest.raises(BatchFailed):
-            queue.enqueue(f"doc:{place}", "x").result(PATIENCE_SECONDS)
-        eventually(lambda: in_flight(redis_client) == 0, "given back")
-        redis_client.delete("embed_queue:pause")
-        queue._process.worker.refresh()
-    assert caplog.text.count("until somebody acts") == 1
+    for times_told in (1, 2):
+        embedder.fault = lambda texts: ConfigurationError("no credit")
+        for place in range(3):
+            with pytest.raises(BatchFailed):
+                queue.enqueue(f"doc:{place}", "x").result(PATIENCE_SECONDS)
+            eventually(lambda: in_flight(redis_client) == 0, "given back")
+            redis_client.delete("embed_queue:pause")
+            queue._process.worker.refresh()
+        assert caplog.text.count("until somebody acts") == times_told
+        embedder.fault = None
+        queue.flush(PATIENCE_SECONDS)
+        eventually(lambda: queue._process.drain.crew.unfinished == 0, "the call is over")
 
 
 def test_a_redis_that_is_always_late(make_queue, monkeypatch):
