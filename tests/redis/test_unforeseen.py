@@ -109,6 +109,7 @@ def test_the_same_fault_of_the_account_is_told_once(make_queue, redis_client, em
         embedder.fault = None
         queue.flush(PATIENCE_SECONDS)
         eventually(lambda: queue._process.drain.crew.unfinished == 0, "the call is over")
+    assert "will be made again" not in caplog.text
 
 
 def test_a_redis_that_is_always_late(make_queue, monkeypatch):

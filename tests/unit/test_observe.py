@@ -80,8 +80,8 @@ def test_what_the_cache_saves():
         (RuntimeError("a fault of its own"), "transient", None),
     ],
 )
-def test_a_provider_that_fails(error, outcome, status):
-    """The call is told with its outcome, and its items as given back."""
+def test_a_provider_that_fails(error, outcome, status, caplog):
+    """The call is told with its outcome, and its items as given back; the log warns of what will pass by itself."""
     seen, errors = Recorder(), []
     embedder = FakeEmbedder(rule=lambda texts: error)
     queue = eager_queue(embedder, observers=[seen], on_error=errors.append)
@@ -93,6 +93,8 @@ def test_a_provider_that_fails(error, outcome, status):
     assert release.redis_keys == ("a",)
     assert str(error) in release.reason
     assert errors == seen.of("call_ended")
+    warned = [record.batch_size for record in caplog.records if "will be made again" in record.getMessage()]
+    assert warned == ([] if outcome == "configuration" else [1])
 
 
 def test_a_refused_text_is_told_as_a_dead_letter():
