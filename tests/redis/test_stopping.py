@@ -135,7 +135,7 @@ def test_stop_starts_no_call(make_queue, embedder, redis_client):
     queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(5))
     queue.start()
     embedder.wait_for_calls(1)
-    eventually(lambda: in_flight(redis_client) == 2)
+    eventually(lambda: queue._process.drain.crew.unfinished == 2, "the next one waits for its turn")
     stopping = in_thread(lambda: queue.stop(timeout=PATIENCE_SECONDS))
     eventually(lambda: queue._process.drain.crew.unfinished == 1)
     embedder.release()
