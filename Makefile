@@ -34,7 +34,7 @@ coverage: $(VENV)/.dev
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m coverage run -m pytest tests/unit tests/redis tests/cli tests/metrics \
 		tests/processes/test_exit.py tests/processes/test_fork.py \
-		--deselect tests/unit/test_intake.py::test_interrupts_at_any_instruction $(ARGS)
+		--deselect tests/unit/test_intake.py::test_interrupts_at_any_instruction --reruns 1 $(ARGS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 

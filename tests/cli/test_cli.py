@@ -13,7 +13,7 @@ pytest.importorskip("click", reason='the command line is in the extra "embedqueu
 
 from click.testing import CliRunner
 
-from embedqueue import ConfigurationError
+from embedqueue import ConfigurationError, InputRejected
 from embedqueue.cli import cli
 from embedqueue.localredis import LocalRedis, find_search_module
 from tests.provider import poison
@@ -238,7 +238,7 @@ def test_the_live_view(env, redis_client, provider):
 
 
 def test_the_live_view_forgets(env, redis_client, monkeypatch):
-    """Rates are of the last ten seconds, errors of the last minute."""
+    """Rates are of the last ten seconds, also that of dead letters; errors of the last minute."""
     from types import SimpleNamespace
 
     from embedqueue import pulse
@@ -246,21 +246,24 @@ def test_the_live_view_forgets(env, redis_client, monkeypatch):
 
     now = 1000.0
     monkeypatch.setattr(pulse, "time", SimpleNamespace(monotonic=lambda: now))
-    embedder = FakeEmbedder(16)
+    embedder = FakeEmbedder(16, rule=lambda texts: InputRejected("no") if "bad" in texts else None)
     queue = eager_queue(embedder, redis_client)
     watch = pulse.Watch(queue, redis_client, "embed_queue")
     watch.look()
     now += 5
     queue.enqueue_many([("doc:1", "one"), ("doc:2", "two")])
+    queue.enqueue("doc:bad", "bad")
     embedder.fail_with(ConfigurationError("no credit"))
     queue.enqueue("doc:3", "three")
     seen = watch.look()
     assert (seen.embedded_per_second, seen.change_per_second, list(seen.errors.values())) == (2 / 5, 1 / 5, [1])
     now += 9
-    assert watch.look().embedded_per_second == 2 / 10
+    seen = watch.look()
+    assert (seen.embedded_per_second, seen.failed_per_second) == (2 / 10, 1 / 10)
     now += 2
     seen = watch.look()
-    assert (seen.embedded_per_second, seen.change_per_second, list(seen.errors.values())) == (0, 0, [1])
+    assert (seen.embedded_per_second, seen.failed_per_second, seen.change_per_second) == (0, 0, 0)
+    assert list(seen.errors.values()) == [1]
     now += 50
     assert watch.look().errors == {}
 
