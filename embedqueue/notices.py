@@ -134,6 +134,8 @@ class Listener:
                     self._observers.redis_failed(error)
                 self._stopping.wait(backoff_seconds(failures, *RECONNECT_SECONDS))
             except Exception:
+                if self._stopping.is_set():
+                    break  # the connection was closed at a moment when redis-py takes it for a fault of another kind
                 failures += 1
                 self._log.exception("embedqueue: a notice could not be handled")
                 self._stopping.wait(backoff_seconds(failures, *RECONNECT_SECONDS))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import redis
 from redis.sentinel import Sentinel
@@ -64,6 +66,37 @@ def test_no_thread_for_the_listener(make_queue, monkeypatch, caplog):
     second = producer.enqueue("doc:2", "two")
     assert second.result(PATIENCE_SECONDS) == expected("two")
     assert first.result(PATIENCE_SECONDS) == expected("one")
+
+
+def test_a_listener_that_fails_in_an_unforeseen_way(make_queue, monkeypatch, caplog):
+    """It says so and listens on."""
+    make_queue()
+    producer = make_queue(worker=False)
+    once(monkeypatch, producer._process.store, "listen", TypeError("unforeseen"))
+    assert producer.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
+    eventually(lambda: "a notice could not be handled" in caplog.text, "it says so")
+    listen, heard = producer._process.store.listen, []
+    monkeypatch.setattr(producer._process.store, "listen", lambda *args: (heard.append(1), listen(*args))[1])
+    producer.enqueue("doc:2", "two").result(PATIENCE_SECONDS)
+    eventually(lambda: heard, "it listens")
+
+
+def test_a_stop_that_cuts_the_listener_short_is_no_fault(make_queue, monkeypatch, caplog):
+    """redis-py raises a TypeError where the connection is closed while it asks whether there is something to read."""
+    producer = make_queue(worker=False)
+    process, reached = producer._process, threading.Event()
+
+    def listen(*args):
+        reached.set()
+        assert process.listener._stopping.wait(PATIENCE_SECONDS)
+        raise TypeError("argument must be an int, or have a fileno() method.")
+
+    monkeypatch.setattr(process.store, "listen", listen)
+    producer.enqueue("doc:1", "one")
+    assert reached.wait(PATIENCE_SECONDS)
+    producer.stop()
+    eventually(lambda: not process.listener._running, "its thread ends")
+    assert "could not be handled" not in caplog.text
 
 
 def test_a_probe_of_nothing_but_foreign_members_lets_the_next_one_probe(make_queue, redis_client):
