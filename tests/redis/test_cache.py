@@ -118,3 +118,16 @@ def test_a_text_that_is_refused_leaves_no_reservation(make_queue, redis_client, 
     queue.enqueue("doc:0", "good").result(PATIENCE_SECONDS)
     assert queue.enqueue("doc:1", "bad").exception(PATIENCE_SECONDS)
     eventually(lambda: len(reservations(redis_client)) == 1, "the bad text's is let go")
+
+
+def test_a_probe_that_the_cache_serves_lets_the_next_one_probe(make_queue, redis_client, embedder):
+    """No call was made, so nothing is known of the provider."""
+    queue = make_queue(cache_ttl=60)
+    queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
+    redis_client.set("embed_queue:pause:level", 1)
+    assert queue.enqueue("doc:2", "one").result(PATIENCE_SECONDS) == expected("one")
+    eventually(lambda: redis_client.get("embed_queue:pause") is None, "the probe is let go")
+    assert redis_client.exists("embed_queue:pause:level")
+    assert embedder.sent == {"one": 1}
+    queue.enqueue("doc:3", "three").result(PATIENCE_SECONDS)
+    assert not redis_client.exists("embed_queue:pause:level")
