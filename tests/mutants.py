@@ -34,6 +34,7 @@ TESTS = {
     "hold_cached.lua": CACHE_TESTS,
     "take_cached.lua": CACHE_TESTS,
     ".lua": (*SCRIPT_TESTS, "tests/unit/test_queue.py"),
+    "waiters.py": ("tests/unit/test_waiters.py", "tests/unit/test_queue.py", "test_waiting"),
     ".py": (*FUTURE_TESTS, *QUEUE_TESTS, "test_waiting"),
 }
 GROUPS = {
