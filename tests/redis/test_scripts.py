@@ -357,3 +357,19 @@ def test_a_probe_of_nothing_holds_nobody_up(queue):
     queue.enqueue([("doc:0", "x")])
     owner = queue.claim("w2:")
     assert queue.client.get(queue.names.pause) == f"probe {owner}".encode()
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_all_go_on_once_a_probe_has_its_answer(queue, refused):
+    """Workers of other processes as well, which had been told how long the pause is."""
+    queue.client.set(queue.names.pause_level, 1)
+    queue.model.level = 1
+    queue.enqueue([("doc:0", "x")])
+    owner = queue.claim("w1:")
+    told = kinds(queue)
+    if refused:
+        queue.reject(owner, encode_member("doc:0", "x"))
+    else:
+        queue.complete(owner, [encode_member("doc:0", "x")])
+    assert kinds(queue) == [*told, "failed" if refused else "done", "wake"]
+    assert not queue.client.exists(queue.names.pause, queue.names.pause_level)
