@@ -1,0 +1,70 @@
+"""What a look at Redis makes of those who wait."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from embedqueue.errors import ItemRejected
+from embedqueue.outcomes import Outcomes
+from embedqueue.waiters import Waiters
+
+VECTOR = np.arange(4, dtype="<f4").tobytes()
+
+
+class Told:
+    """A store whose looks all bring the same."""
+
+    def __init__(self, word: str, value: bytes) -> None:
+        self.found = (word, value)
+
+    def look(self, redis_keys, field):
+        return [self.found for _ in redis_keys]
+
+
+def look(word, value, *, blank=False, wanted=False):
+    """The future of a key, and what is demanded, after a look."""
+    waiters, demanded = Waiters(lambda: None), []
+    [future], entries = waiters.register([("doc:1", b"member")])
+    waiters.commit(entries)
+    if wanted:
+        waiters.mark_wanted("doc:1")
+    outcomes = Outcomes(Told(word, value), waiters, "embedding", dimensions=lambda: 4, demand=demanded.extend)
+    outcomes.look(["doc:1"], blank=blank)
+    return future, demanded
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "blank", "vector"),
+    [
+        ("done", VECTOR, False, [0, 1, 2, 3]),
+        ("blank", b"", False, [0, 0, 0, 0]),
+        ("gone", b"", True, [0, 0, 0, 0]),
+        ("done", VECTOR, True, [0, 0, 0, 0]),
+    ],
+)
+def test_a_future_ends_with_a_vector(word, value, blank, vector):
+    """With zeros where its newest text is blank, whoever tells of that, and whatever stands in the hash still."""
+    future, _ = look(word, value, blank=blank)
+    assert future.result(0) == vector
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "reason"), [("dead", b"too rude", "too rude"), ("gone", b"", "neither queued")]
+)
+def test_a_future_ends_with_an_error(word, value, reason):
+    """A dead letter's reason, or that nobody knows."""
+    future, _ = look(word, value)
+    with pytest.raises(ItemRejected, match=reason):
+        future.result(0)
+
+
+@pytest.mark.parametrize("blank", [False, True])
+@pytest.mark.parametrize(
+    ("value", "wanted", "demanded"), [(b"pending", True, ["doc:1"]), (b"pending", False, []), (b"in flight", True, [])]
+)
+def test_a_live_item_is_waited_for(value, wanted, demanded, blank):
+    """It is urgent where somebody waits and nobody has claimed it."""
+    future, found = look("live", value, wanted=wanted, blank=blank)
+    assert not future.done()
+    assert found == demanded
