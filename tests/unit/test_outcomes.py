@@ -68,3 +68,24 @@ def test_a_live_item_is_waited_for(value, wanted, demanded, blank):
     future, found = look("live", value, wanted=wanted, blank=blank)
     assert not future.done()
     assert found == demanded
+
+
+def test_all_futures_of_a_key_end():
+    """Of three texts, of which the newest superseded the others."""
+    waiters = Waiters(lambda: None)
+    futures, entries = waiters.register([("doc:1", b"old"), ("doc:1", b"newer"), ("doc:1", b"newest")])
+    waiters.commit(entries)
+    Outcomes(Told("done", VECTOR), waiters, "embedding", dimensions=lambda: 4, demand=list).look(["doc:1"])
+    assert [future.result(0) for future in futures] == [[0, 1, 2, 3]] * 3
+
+
+def test_a_text_that_never_reached_redis_ends_nothing():
+    """Its enqueue failed: an older text of its key is waited for as before."""
+    waiters = Waiters(lambda: None)
+    [old, _], entries = waiters.register([("doc:1", b"old"), ("doc:1", b"new")])
+    waiters.commit(entries[:1])
+    waiters.forget(entries[1:])
+    assert not waiters.written("doc:1", b"new", VECTOR)
+    assert not old.done()
+    assert waiters.written("doc:1", b"old", VECTOR)
+    assert old.result(0) == [0, 1, 2, 3]
