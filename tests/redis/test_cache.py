@@ -131,3 +131,20 @@ def test_a_probe_that_the_cache_serves_lets_the_next_one_probe(make_queue, redis
     assert embedder.sent == {"one": 1}
     queue.enqueue("doc:3", "three").result(PATIENCE_SECONDS)
     assert not redis_client.exists("embed_queue:pause:level")
+
+
+def test_who_waits_for_another_workers_text_gets_it_when_it_is_there(make_queue, redis_client, embedder):
+    """At once, and without a call of its own."""
+    first = make_queue(cache_ttl=60, max_concurrency=1)
+    embedder.hold()
+    first.enqueue("doc:1", "same")
+    first.flush_now()
+    embedder.wait_for_calls(1)
+    own = GatedEmbedder()
+    second = make_queue(embedder=own, cache_ttl=60)
+    waiting = second.enqueue("doc:2", "same")
+    second.flush_now()
+    eventually(lambda: in_flight(redis_client) == 2, "claimed by the second")
+    embedder.release()
+    assert waiting.result(PATIENCE_SECONDS) == expected("same")
+    assert own.calls == []
