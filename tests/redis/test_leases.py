@@ -63,6 +63,14 @@ def test_thousands_at_once(redis_client, limit):
     assert not queue.model.inflight
 
 
+def test_thousands_that_are_too_many_are_refused_as_a_whole(redis_client):
+    """However many pieces they are counted in."""
+    queue = Queue(redis_client, "embed_queue", "embedding")
+    assert queue.enqueue([(f"doc:{place}", "text") for place in range(2500)], limit=2499) == [False]
+    assert queue.enqueue([(f"doc:{place}", "text") for place in range(2500)], limit=2500) == [True]
+    queue.check()
+
+
 def test_more_leases_run_out_than_one_claim_looks_at(redis_client):
     """The next claim sees to the rest."""
     queue = Queue(redis_client, "embed_queue", "embedding")

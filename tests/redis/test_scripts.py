@@ -110,6 +110,19 @@ def test_workers_are_told_of_enough(queue, tell_at, tell_first, told):
     assert seen == told
 
 
+@pytest.mark.parametrize(("tell_at", "tell_first", "told"), [(50, True, [1]), (50, False, []), (4, False, [2])])
+def test_workers_are_told_of_enough_at_once(queue, tell_at, tell_first, told):
+    """The same where one call brings several items."""
+    seen = []
+    for place in range(1, 5):
+        before = queue.client.xlen(queue.names.events)
+        pairs = [(f"doc:{place}{half}".encode(), encode_member(f"doc:{place}{half}", "x")) for half in "ab"]
+        queue.store.enqueue([[*pairs[0], *pairs[1]]], max_pending=None, tell_at=tell_at, tell_first=tell_first)
+        if queue.client.xlen(queue.names.events) > before:
+            seen.append(place)
+    assert seen == told
+
+
 def test_a_probe_is_one_call(queue):
     """After a pause one claim of one call's size tries; its end lets all go on, its failure makes the pause longer."""
     queue.enqueue([(f"doc:{place}", "x") for place in range(5)])

@@ -97,8 +97,9 @@ def test_a_provider_that_fails(error, outcome, status, caplog):
     assert warned == ([] if outcome == "configuration" else [1])
 
 
-def test_a_refused_text_is_told_as_a_dead_letter():
-    """The dead letter is whole; the call's report does not quote what the provider says of the text."""
+def test_a_refused_text_is_told_as_a_dead_letter(caplog):
+    """The dead letter is whole; what the provider says of the text is in no report of a call, in the log at DEBUG."""
+    caplog.set_level(logging.DEBUG, logger="embedqueue")
     seen, dead = Recorder(), []
     embedder = FakeEmbedder(rule=lambda texts: InputRejected(f"bad: {texts[0]}") if "bad" in texts[0] else None)
     queue = eager_queue(embedder, observers=[seen], on_dead=dead.append)
@@ -110,6 +111,9 @@ def test_a_refused_text_is_told_as_a_dead_letter():
     assert letter.reason == "bad: bad secret words"
     assert "rejected" in {call.outcome for call in seen.of("call_ended")}
     assert not any("secret" in repr(call) for call in seen.of("call_ended"))
+    words = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert words == ["embedqueue: a is a dead letter now; dead_letters() tells why"]
+    assert "embedqueue: a was refused: bad: bad secret words" in caplog.messages
 
 
 def test_a_member_that_is_not_ours(fake_redis):

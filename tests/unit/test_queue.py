@@ -670,6 +670,15 @@ def test_equal_texts(make_queue, fake_redis, embedder):
     assert fake_redis.hget("doc:299", "embedding") == embedder.bytes_of(f"text {299 % 7}")
 
 
+def test_vectors_of_a_long_backlog_are_kept_for_equal_texts_up_to_a_number(make_queue, embedder):
+    """The oldest give way."""
+    queue = make_queue(start=False, api_batch_limit=100, max_concurrency=1)
+    queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(1000))
+    queue.start().flush(PATIENCE_SECONDS)
+    assert len(embedder.sent) == 1000
+    assert set(embedder.sent.values()) == {1}
+
+
 def test_equal_texts_in_flight(make_queue, embedder):
     """An equal text that comes while the first one's call is under way rides along."""
     queue = make_queue()
