@@ -12,7 +12,7 @@ import weakref
 
 import pytest
 
-from embedqueue import EmbeddingBatchQueue, QueueStopped
+from embedqueue import BatchFailed, ConfigurationError, EmbeddingBatchQueue, QueueStopped
 from embedqueue.store import Store
 from tests.redis.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
 
@@ -214,6 +214,26 @@ def test_who_waits_for_an_item_on_its_way_asks_for_nothing(make_queue, embedder,
     with pytest.raises(TimeoutError):
         queue.enqueue("doc:1", "new").result(0)
     assert asked == [[], ["doc:1"]]
+
+
+@pytest.mark.parametrize("probe", [False, True])
+def test_who_is_told_that_a_call_failed(make_queue, redis_client, embedder, probe):
+    """Who waits for its items; and everybody, where it was the one call that tests a provider that had failed."""
+    queue = make_queue(start=False, api_batch_limit=1, max_concurrency=1, flush_on_wait=False)
+    if probe:
+        redis_client.set("embed_queue:pause:level", 1)
+    embedder.fault = lambda texts: ConfigurationError("no credit") if "one" in texts else None
+    first, second = queue.enqueue_many([("doc:1", "one"), ("doc:2", "two")])
+    queue.start().flush_now()
+    with pytest.raises(BatchFailed):
+        first.result(PATIENCE_SECONDS)
+    eventually(lambda: queue.stats().released == 1, "given back")
+    eventually(lambda: queue._process.drain.crew.unfinished == 0, "the calls are over")
+    if probe:
+        with pytest.raises(BatchFailed):
+            second.result(PATIENCE_SECONDS)
+    else:
+        assert not second.done() or second.result(0) == expected("two")
 
 
 def test_superseded_in_flight(make_queue, embedder, redis_client):
