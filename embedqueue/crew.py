@@ -65,7 +65,7 @@ class Crew:
             hire = self._threads < min(2 * self._size() + 1, self._unfinished)
             if hire:
                 self._threads += 1
-        self._calls.put(call)
+            self._calls.put(call)  # under the lock: a thread that is about to end must see it
         if hire:
             self._hire()
 

@@ -35,6 +35,8 @@ FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 300.0
 #: Seconds between tries of a write that Redis did not answer: the first, and the longest.
 REWRITE_SECONDS = (0.05, 2.0)
+#: Items that one script writes at most: while it runs, Redis serves nobody else.
+WRITE_ITEMS = 500
 #: Vectors of the drain under way that are kept for equal texts behind in the queue.
 RECENT_VECTORS = 512
 
@@ -133,10 +135,6 @@ class Drain:
         times = Times(time.monotonic(), claim.waited_seconds)
         items = self._decode(claim)
         self._report.claimed(claim.ran_out, claim.buried)
-        if not items:
-            if claim.status == "probe":
-                self._store.release_probe(claim.owner)
-            return
         with self._lock:
             for item in items:
                 self._held[item.redis_key] = item.member
@@ -146,6 +144,13 @@ class Drain:
             self.crew.submit(lambda call=call: self._run(call))  # type: ignore[misc]
         if ready:
             self.crew.submit(lambda: self._write_ready(ready, times))
+        if claim.status == "probe" and not calls:  # calls under way bring its vectors, and answer for others
+            self.crew.submit(lambda: self._guarded(lambda: self._end_probe(claim.owner)))
+
+    @property
+    def held(self) -> int:
+        """Items in our hands."""
+        return len(self._held)
 
     def holds(self, redis_key: str, member: bytes | None) -> bool:
         """Whether this item is in our hands already."""
@@ -205,7 +210,8 @@ class Drain:
     # -- a call, in a thread of the crew -----------------------------------------------------------------------
 
     def _run(self, call: _Call) -> None:
-        overtaken = call.times.claimed_mono < self._failed_mono  # by a failure: no call begins while there is a pause
+        # by a failure: but for the one that tests the provider, no call begins while there is a pause
+        overtaken = call.times.claimed_mono < self._failed_mono and not call.probe
         try:
             self._guarded(lambda: self._put_back(call) if overtaken else self._serve(call))
         finally:
@@ -234,11 +240,15 @@ class Drain:
                     embed=lambda texts, keep: self._embed(call, texts, keep),
                 )
                 if call.probe:
-                    self._persist(lambda: self._store.release_probe(call.owner))  # if all came from the cache
+                    self._end_probe(call.owner)  # if all came from the cache
         except Unserved as failure:
             self._give_back(call, failure)
         else:
             self._told = None
+
+    def _end_probe(self, owner: str) -> None:
+        """It has tested nothing: let the next one do that."""
+        self._persist(lambda: self._store.release_probe(owner))
 
     def _embed(
         self, call: _Call, texts: Sequence[str], keep: Callable[[Sequence[str], Sequence[bytes]], None] | None = None
@@ -297,6 +307,11 @@ class Drain:
     # -- what becomes of items: Redis first, futures after it --------------------------------------------------
 
     def _write(self, owner: str, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
+        with self._letting_go([item for item, _ in pairs]):
+            for at in range(0, len(pairs), WRITE_ITEMS):
+                self._write_part(owner, pairs[at : at + WRITE_ITEMS], times)
+
+    def _write_part(self, owner: str, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
         lines = [(item.redis_key, item.member, vector) for item, vector in pairs]
         refused, unclear, written = [], [], []
         with self._letting_go([item for item, _ in pairs]):
@@ -353,19 +368,12 @@ class Drain:
         """The provider is at fault: nobody claims for a while, the items wait again, their waiters get to know."""
         self._failed_mono = time.monotonic()
         items = self._take(call, list(call.items))
-        if failure.account and self._told != str(failure):
-            self._log.error("embedqueue: nothing can be embedded until somebody acts: %s", failure)
-        elif not failure.account:
-            self._log.warning(
-                "embedqueue: a call of %d texts failed and will be made again: %s",
-                len(items),
-                failure,
-                extra={"batch_size": len(items)},
-            )
-        self._told = str(failure)
         redis_keys = [item.redis_key for item in items]
-        waiting = self._waiters.snapshot(None if call.probe else redis_keys)  # of who comes later, nothing has failed
         with self._letting_go(items):
+            self._tell_of(failure, len(items))
+            waiting = self._waiters.snapshot(
+                None if call.probe else redis_keys
+            )  # of who comes later, nothing has failed
             seconds, _ = self._persist(
                 lambda: self._store.pause(
                     call.owner,
@@ -383,6 +391,18 @@ class Drain:
         self._waiters.fail(waiting, failure.for_waiter())
         self._progressed()
         self._report.released(redis_keys, str(failure), seconds)
+
+    def _tell_of(self, failure: Unserved, count: int) -> None:
+        if failure.account and self._told != str(failure):
+            self._log.error("embedqueue: nothing can be embedded until somebody acts: %s", failure)
+        elif not failure.account:
+            self._log.warning(
+                "embedqueue: a call of %d texts failed and will be made again: %s",
+                count,
+                failure,
+                extra={"batch_size": count},
+            )
+        self._told = str(failure)
 
     def _persist(self, write: Callable[[], T]) -> T:
         """A write that waits for Redis to come back. Should a lease end meanwhile, Redis will say so."""

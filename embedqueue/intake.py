@@ -182,7 +182,7 @@ class Intake:
 
     def _blank_future(self) -> EmbeddingFuture:
         future = EmbeddingFuture()
-        future.set_result(self._zero())  # type: ignore[arg-type]  # result() makes floats of it
+        future.set_result(self._zero())  # type: ignore[arg-type]  # see EmbeddingFuture._result
         return future
 
 

@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, PENDING, RUNNING
 from typing import Any
@@ -36,7 +36,6 @@ class EmbeddingFuture(Future[list[float]]):
         pin: Callable[[EmbeddingFuture], None] | None = None,
     ) -> None:
         self._state = PENDING
-        self._result = None
         self._exception = None
         self._redis_key = redis_key
         self._want = want
@@ -50,6 +49,20 @@ class EmbeddingFuture(Future[list[float]]):
             return self.__dict__[name]
         except KeyError:  # setdefault is atomic: two threads get the same one
             return self.__dict__.setdefault(name, make())
+
+    _outcome: Any = None
+
+    @property
+    def _result(self) -> Any:
+        # Floats only for those who ask; the drain hands over bytes. Here and not in result(): from Python 3.14 on,
+        # asyncio looks at the result without calling that (python/cpython#134173).
+        if isinstance(self._outcome, bytes):
+            self._outcome = to_floats(self._outcome)
+        return self._outcome
+
+    @_result.setter
+    def _result(self, outcome: Any) -> None:
+        self._outcome = outcome
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
@@ -85,10 +98,7 @@ class EmbeddingFuture(Future[list[float]]):
             ItemRejected: the item is a dead letter now.
         """
         self._demand()
-        value: Any = super().result(timeout)
-        if isinstance(value, bytes):  # floats only for those who ask; the drain hands over bytes
-            value = self._result = to_floats(value)
-        return value  # type: ignore[no-any-return]
+        return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The error that ended the item, or None; waits up to ``timeout`` seconds like :meth:`result`."""
@@ -302,21 +312,18 @@ class Waiters:
                 newer = entry
             else:
                 return False
-            ended = list(_chain(entry))
+            ended = _futures(_chain(entry))
             self._cut(newer, entry, None)
-        for entry in reversed(ended):
-            _end(entry, vector)
+        _end_all(ended, vector)
         return True
 
-    def resolve(self, entries: Iterable[Waiting], outcome: bytes | BaseException) -> None:
+    def resolve(self, entries: Sequence[Waiting], outcome: bytes | BaseException) -> None:
         """End these entries, if they have not ended yet, with a vector or an error."""
-        for entry in entries:
-            with self._lock:
-                present = self._remove(entry)
-            if present:
-                _end(entry, outcome)
+        with self._lock:
+            ended = _futures(entry for entry in reversed(entries) if self._remove(entry))  # the newest stands first
+        _end_all(ended, outcome)
 
-    def fail(self, waiting: Mapping[str, Iterable[Waiting]], error: BaseException) -> None:
+    def fail(self, waiting: Mapping[str, Sequence[Waiting]], error: BaseException) -> None:
         """End the entries of a snapshot with an error, where they have not ended since."""
         for entries in waiting.values():
             self.resolve(entries, error)
@@ -325,11 +332,9 @@ class Waiters:
         """Cancel every future, and take no more: the queue stops."""
         with self._lock:
             self._closed = True
-            ended = list(self._all())
+            ended = _futures(self._all())
             self._newest.clear()
-        with contextlib.ExitStack() as ends:  # each of them ends, whatever a callback raises
-            for entry in ended:
-                ends.callback(_end, entry, None)
+        _end_all(ended, None)
 
 
 def _chain(entry: Waiting | None) -> Iterator[Waiting]:
@@ -338,11 +343,20 @@ def _chain(entry: Waiting | None) -> Iterator[Waiting]:
         entry = entry.older
 
 
-def _end(entry: Waiting, outcome: bytes | BaseException | None) -> None:
+def _futures(entries: Iterable[Waiting]) -> list[EmbeddingFuture]:
+    """Those that somebody still holds. Held from here on: who adds a callback now may drop the future after it."""
+    return [future for entry in entries if (future := entry()) is not None]
+
+
+def _end_all(futures: Sequence[EmbeddingFuture], outcome: bytes | BaseException | None) -> None:
+    """Give an end to each of them, the last one first, whatever a callback raises."""
+    with contextlib.ExitStack() as ends:
+        for future in futures:
+            ends.callback(_end, future, outcome)
+
+
+def _end(future: EmbeddingFuture, outcome: bytes | BaseException | None) -> None:
     """Give a future its end; None cancels. Called once an entry: whoever removed it from the registry."""
-    future = entry()
-    if future is None:
-        return
     try:
         if outcome is None:
             future.cancel()
@@ -354,8 +368,8 @@ def _end(entry: Waiting, outcome: bytes | BaseException | None) -> None:
         if isinstance(outcome, BaseException):
             future.set_exception(outcome)
         else:
-            future.set_result(outcome)  # type: ignore[arg-type]  # result() makes floats of it
+            future.set_result(outcome)  # type: ignore[arg-type]  # see _result
     except BaseException:  # of a callback; the future itself has ended
         if threading.current_thread() is threading.main_thread():
             raise
-        logger.exception("embedqueue: a callback of %s ended in a way that it should not", entry.redis_key)
+        logger.exception("embedqueue: a callback of %s ended in a way that it should not", future._redis_key)

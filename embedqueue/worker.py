@@ -168,8 +168,10 @@ class Worker:
 
     def _room(self) -> int:
         """Calls to claim for: as many as may start, and of a long backlog one more, so that none idles meanwhile."""
-        crew = self._drain.crew
-        long = self._agenda.waiting >= (crew.room() + crew.size) * self._call_limit()
+        crew, texts = self._drain.crew, self._call_limit()
+        if self._drain.held >= (2 * crew.size + 1) * texts:  # equal texts join a call under way, and are no call
+            return 0
+        long = self._agenda.waiting >= (crew.room() + crew.size) * texts and not self._agenda.failing
         return min(crew.size, crew.room(ahead=int(long)))
 
     def _rest(self, message: str, *, exc_info: bool) -> None:
@@ -235,6 +237,12 @@ class Worker:
         with self._condition:
             if self._quit:  # stop() may have given back already what we held, and does not know of this
                 self._lost.append(claim.owner)
+                return
+            if claim.status == "probe" and self._drain.crew.room() == 0:
+                # Claimed ahead, before we knew that the provider fails: everybody would wait until a place is free.
+                self._lost.append(claim.owner)
+                self._agenda.failing = True
+                self._agenda.look()
                 return
             now = time.monotonic()
             self._agenda.claimed(len(claim.members), claim, now)

@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import redis
+import tenacity
 
 from tests.provider import vector_of
 
 #: Longest wait for what must come, in seconds: plenty on a busy machine, and never spent when all is well.
 PATIENCE_SECONDS = 15.0
 DIMENSIONS = 8
+#: A policy that gives up at the first failure.
+ONE_TRY = tenacity.Retrying(stop=tenacity.stop_after_attempt(1))
 
 
 class GatedEmbedder:

@@ -8,10 +8,9 @@ import time
 
 import pytest
 import redis
-import tenacity
 
 from embedqueue import BatchFailed, QueueStopped, TransientError
-from tests.redis.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
+from tests.redis.parts import ONE_TRY, PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
 
 
 def test_stop_while_a_call_hangs(make_queue, embedder, redis_client):
@@ -294,7 +293,7 @@ def test_drain_on_stop_in_time(make_queue, embedder, redis_client, caplog):
 
 def test_drain_on_stop_while_the_provider_fails(make_queue, embedder, redis_client, caplog):
     """``stop(drain=True)`` without a time limit ends when the provider has failed; nothing is lost."""
-    queue = make_queue(retry=tenacity.Retrying(stop=tenacity.stop_after_attempt(1)))
+    queue = make_queue(retry=ONE_TRY)
     embedder.fault = lambda texts: TransientError("down")
     future = queue.enqueue("doc:1", "one")
     join(in_thread(lambda: queue.stop(drain=True)))
@@ -326,7 +325,7 @@ def test_claim_under_way(make_queue, redis_client):
 
 def test_embedder_that_exits(make_queue, embedder, redis_client, caplog):
     """An embedder that raises SystemExit, or another exotic error, loses nothing: its items are tried again."""
-    queue = make_queue(retry=tenacity.Retrying(stop=tenacity.stop_after_attempt(1)))
+    queue = make_queue(retry=ONE_TRY)
     embedder.fault = lambda texts: SystemExit(1)
     future = queue.enqueue("doc:1", "one")
     with pytest.raises(BatchFailed):

@@ -7,10 +7,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import tenacity
-
-from embedqueue import TransientError
-from tests.redis.parts import PATIENCE_SECONDS, GatedEmbedder, eventually, expected, in_flight, stored
+from embedqueue import TransientError, drain
+from tests.redis.parts import ONE_TRY, PATIENCE_SECONDS, GatedEmbedder, eventually, expected, in_flight, stored
 
 THREADS, EACH = 16, 50
 
@@ -149,9 +147,7 @@ def test_next_call_is_at_hand(make_queue, embedder, redis_client):
 
 def test_next_call_waits_for_the_pause(make_queue, embedder, redis_client):
     """The call that is at hand when the provider fails is not made before the pause is over."""
-    queue = make_queue(
-        start=False, api_batch_limit=1, max_concurrency=1, retry=tenacity.Retrying(stop=tenacity.stop_after_attempt(1))
-    )
+    queue = make_queue(start=False, api_batch_limit=1, max_concurrency=1, retry=ONE_TRY)
     embedder.hold()
     embedder.fault = lambda texts: TransientError("down")
     queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(5))
@@ -205,3 +201,83 @@ def test_no_more_threads(make_queue, monkeypatch, caplog):
     monkeypatch.setattr(threading.Thread, "start", start)
     futures = queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(120))
     assert [future.result(PATIENCE_SECONDS) for future in futures] == [expected(f"text {i}") for i in range(120)]
+
+
+def fail(make_queue, redis_client):
+    """Let the provider fail for a worker that is gone then; its pause is over at once, what is known of it is not."""
+    down = GatedEmbedder()
+    down.fault = lambda texts: TransientError("down")
+    queue = make_queue(embedder=down, retry=ONE_TRY)
+    queue.enqueue("doc:down", "down")
+    queue.flush_now()
+    eventually(lambda: redis_client.exists("embed_queue:pause"))
+    queue.stop()
+    make_queue(start=False).enqueue("doc:down", "")
+    redis_client.delete("embed_queue:pause")
+
+
+def test_who_has_no_place_free_tests_no_provider(make_queue, embedder, redis_client):
+    """One call tests a provider that has failed, and all wait for it: it must not stand behind a call that hangs."""
+    busy = make_queue(max_concurrency=1, api_batch_limit=1)
+    worker = busy._process.worker
+    embedder.hold()
+    busy.enqueue("doc:hangs", "hangs")
+    busy.flush_now()
+    embedder.wait_for_calls(1)
+    busy.enqueue_many((f"doc:{i}", f"text {i}") for i in range(5))
+    fail(make_queue, redis_client)
+    worker._claim()  # ahead, and not knowing of the failure yet; as the worker's own thread does it
+    worker.progressed()
+    idle = make_queue(embedder=GatedEmbedder())
+    assert idle.enqueue("doc:new", "new").result(PATIENCE_SECONDS) == expected("new")
+    embedder.release()
+
+
+def test_nothing_is_claimed_ahead_while_the_provider_fails(make_queue):
+    """The next claim is a test of it, and for that a place must be free."""
+    queue = make_queue(start=False, max_concurrency=1, api_batch_limit=1)
+    worker = queue._process.worker
+    worker._agenda.waiting = 10
+    assert worker._room() == 1
+    queue._process.drain.crew._unfinished = 1
+    assert worker._room() == 1
+    worker._agenda.failing = True
+    assert worker._room() == 0
+
+
+def test_a_test_of_the_provider_by_a_text_under_way(make_queue, embedder, redis_client):
+    """It is none, for no call is made for it: the next may test."""
+    queue = make_queue(max_concurrency=2, api_batch_limit=1)
+    embedder.hold()
+    queue.enqueue("doc:1", "same")
+    queue.flush_now()
+    embedder.wait_for_calls(1)
+    fail(make_queue, redis_client)
+    queue.enqueue("doc:2", "same")
+    queue.flush_now()
+    eventually(lambda: in_flight(redis_client) == 2)
+    eventually(lambda: not redis_client.exists("embed_queue:pause"))
+    embedder.release()
+    queue.flush(PATIENCE_SECONDS)
+    assert embedder.sent == {"same": 1}
+
+
+def test_equal_texts_are_claimed_within_bounds(make_queue, embedder, redis_client, monkeypatch):
+    """They join a call under way and are no call; yet not all of a long backlog is taken, or written, at once."""
+    monkeypatch.setattr(drain, "WRITE_ITEMS", 2)
+    queue = make_queue(start=False, api_batch_limit=1, max_concurrency=1)
+    store, written = queue._process.store, []
+    complete = store.complete
+    store.complete = lambda *args: [written.append(len(args[3])), *complete(*args)][1:]
+    embedder.hold()
+    queue.enqueue_many((f"doc:{i}", "same") for i in range(20))
+    queue.start()
+    embedder.wait_for_calls(1)
+    eventually(lambda: in_flight(redis_client) == 3)
+    queue.flush_now()
+    assert queue._process.worker._room() == 0
+    embedder.release()
+    queue.flush(PATIENCE_SECONDS)
+    assert max(written) == 2
+    assert sum(written) == 20
+    assert embedder.sent == {"same": 1}

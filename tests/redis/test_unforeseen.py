@@ -8,9 +8,9 @@ import pytest
 import redis
 from redis.sentinel import Sentinel
 
-from embedqueue import BatchFailed, ConfigurationError, InputRejected
+from embedqueue import BatchFailed, ConfigurationError, InputRejected, TransientError
 from embedqueue.exchange import private_client
-from tests.redis.parts import PATIENCE_SECONDS, eventually, expected, in_flight, stored
+from tests.redis.parts import ONE_TRY, PATIENCE_SECONDS, eventually, expected, in_flight, stored
 from tests.redis.test_invariants import LOOKS_LIKE_OURS
 
 
@@ -163,3 +163,12 @@ def test_a_client_of_sentinel_stays_one():
     assert not ours.connection_kwargs.get("decode_responses")
     assert ours.connection_kwargs["password"] == "p"
     assert theirs.connection_pool.connection_kwargs["decode_responses"]
+
+
+def test_a_failure_that_cannot_be_told_of(make_queue, embedder, monkeypatch, caplog):
+    """A logging filter that raises: the items are given back by their lease, not kept for ever."""
+    queue = make_queue(lease_seconds=0.3, retry=ONE_TRY)
+    faults = [TransientError("down")]
+    embedder.fault = lambda texts: faults.pop() if faults else None
+    once(monkeypatch, queue._process.drain._log, "warning", TypeError("a filter"))
+    assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")

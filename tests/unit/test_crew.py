@@ -129,3 +129,26 @@ def test_close(crew):
     go.set()
     assert done(crew)
     assert made == ["first", "second"]
+
+
+def test_a_call_that_comes_while_the_last_thread_ends_is_made(crew, monkeypatch):
+    """However long the one who brings it is held up in between."""
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.05)
+    threads, made = [], []
+    crew.submit(lambda: threads.append(threading.current_thread()))
+    assert done(crew)
+
+    class Slow:
+        calls = crew._calls
+
+        def put(self, call):
+            threads[0].join(0.5)  # which is idle, and ends if it can
+            self.calls.put(call)
+
+        def __getattr__(self, name):
+            return getattr(self.calls, name)
+
+    crew._calls = Slow()
+    crew.submit(lambda: made.append(1))
+    assert done(crew)
+    assert made == [1]

@@ -13,6 +13,7 @@ from embedqueue.errors import BatchFailed, ItemRejected, QueueStopped
 from embedqueue.item import encode_member
 from embedqueue.waiters import EmbeddingFuture, Waiters
 
+PATIENCE_SECONDS = 10.0
 ONE, TWO = b"\0\0\x80?", b"\0\0\0@"  # 1.0 and 2.0
 
 
@@ -350,3 +351,38 @@ def test_futures_are_light(waiters):
     finally:
         gc.enable()
     assert len(kept[0]) == 1000
+
+
+@pytest.mark.parametrize("end", ["written", "cancel_all", "resolve"])
+def test_a_callback_that_is_added_while_others_are_called(waiters, end):
+    """It is called as well, though its future is dropped right after."""
+    first, second = enter(waiters, ("a", "one"), ("a", "two"))
+    inside, go, called = threading.Event(), threading.Event(), []
+
+    def hold(future):
+        inside.set()
+        go.wait(PATIENCE_SECONDS)
+
+    entries = waiters.snapshot()["a"]
+    ends = {
+        "written": lambda: waiters.written("a", member(text="two"), ONE),
+        "cancel_all": waiters.cancel_all,
+        "resolve": lambda: waiters.resolve(entries, ONE),
+    }
+    first.add_done_callback(hold)
+    ending = threading.Thread(target=ends[end], daemon=True)
+    ending.start()
+    assert inside.wait(PATIENCE_SECONDS)
+    second.add_done_callback(called.append)
+    del second
+    go.set()
+    ending.join(PATIENCE_SECONDS)
+    assert len(called) == 1
+
+
+def test_whoever_looks_at_the_result_sees_floats(waiters):
+    """As asyncio does from Python 3.14 on, which does not call ``result()`` (python/cpython#134173)."""
+    [future] = enter(waiters, ("a", "text"))
+    waiters.written("a", member(), ONE)
+    assert future._result == [1.0]
+    assert future.result(0) is future._result
