@@ -10,6 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from redis.exceptions import RedisError
 
@@ -195,6 +196,8 @@ class Worker:
         with self._condition:
             self._agenda.overtaken = False
         status = self._store.status()
+        if status.pause_reason.startswith(f"probe {self._name}"):  # our own call ends that, and nobody tells us when
+            status = replace(status, pause_seconds=None)
         with self._condition:
             self._agenda.failing = status.failing
             self._agenda.seen(status, time.monotonic())

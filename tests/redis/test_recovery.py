@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import redis
 
 from embedqueue import Observer
@@ -41,3 +43,28 @@ def test_a_write_is_not_tried_for_ever_once_the_queue_stops(make_queue, monkeypa
     embedder.wait_for_returns(1)
     queue.stop(timeout=0.1)
     assert queue._process.drain.crew.wait(PATIENCE_SECONDS)
+
+
+def test_a_worker_that_looks_while_its_probe_is_under_way_goes_on_after_it(
+    make_queue, redis_client, embedder, monkeypatch
+):
+    """It had taken the probe's own pause for one to wait for, and rested for half a minute when all was well again."""
+    queue = make_queue(start=False, api_batch_limit=1, max_concurrency=1)
+    redis_client.set("embed_queue:pause:level", 1)
+    futures = queue.enqueue_many([("doc:1", "one"), ("doc:2", "two")])
+    embedder.hold()
+    queue.start().flush_now()
+    embedder.wait_for_calls(1)
+    store, looked = queue._process.store, threading.Event()
+    status = store.status
+
+    def look(*args):
+        found = status(*args)
+        looked.set()
+        return found
+
+    monkeypatch.setattr(store, "status", look)
+    queue._process.worker.refresh()
+    assert looked.wait(PATIENCE_SECONDS)
+    embedder.release()
+    assert [future.result(PATIENCE_SECONDS) for future in futures] == [expected("one"), expected("two")]
