@@ -59,6 +59,7 @@ class _Call:
 
     owner: str
     probe: bool
+    asked_mono: float
     times: Times
     items: dict[str, list[Item]] = field(default_factory=dict)  # by text; guarded by the drain's lock
 
@@ -115,7 +116,7 @@ class Drain:
         self._calls: dict[str, _Call] = {}  # texts on their way; guarded by the lock
         self._recent: OrderedDict[str, bytes] = OrderedDict()  # vectors by text; guarded by the lock
         self._more_behind = False  # whether equal texts may still wait; guarded by the lock
-        self._failed_mono = 0.0  # when the provider was last at fault
+        self._failed_mono = 0.0  # what was asked for before has not seen the last pause of our making
         self._cache = None
         if options.cache_ttl is not None:
             self._cache = Cache(
@@ -199,7 +200,8 @@ class Drain:
                 fresh.setdefault(item.text, []).append(item)
         calls = []
         for texts in cut(fresh, self._caller.limits):
-            call = _Call(claim.owner, claim.status == "probe", times, {text: fresh[text] for text in texts})
+            items_of = {text: fresh[text] for text in texts}
+            call = _Call(claim.owner, claim.status == "probe", claim.asked_mono, times, items_of)
             self._calls.update(dict.fromkeys(texts, call))
             calls.append(call)
         self._more_behind = claim.waiting > 0
@@ -211,7 +213,7 @@ class Drain:
 
     def _run(self, call: _Call) -> None:
         # by a failure: but for the one that tests the provider, no call begins while there is a pause
-        overtaken = call.times.claimed_mono < self._failed_mono and not call.probe
+        overtaken = call.asked_mono < self._failed_mono and not call.probe
         try:
             self._guarded(lambda: self._put_back(call) if overtaken else self._serve(call))
         finally:
@@ -366,7 +368,6 @@ class Drain:
 
     def _give_back(self, call: _Call, failure: Unserved) -> None:
         """The provider is at fault: nobody claims for a while, the items wait again, their waiters get to know."""
-        self._failed_mono = time.monotonic()
         items = self._take(call, list(call.items))
         redis_keys = [item.redis_key for item in items]
         with self._letting_go(items):
@@ -384,6 +385,7 @@ class Drain:
                     redis_keys=redis_keys,
                 )
             )
+            self._failed_mono = time.monotonic()
             self._persist(lambda: self._store.release(self._worker, [item.member for item in items]) if items else 0)
             with self._lock:
                 self.counters.released += len(items)

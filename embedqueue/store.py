@@ -6,6 +6,7 @@ With ``exchange``, which carries the scripts over, the only module that speaks t
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,6 +36,7 @@ class Claim:
         waited_seconds: how long the oldest of the members has waited, 0 where there are none.
         ran_out: claims whose lease had ended.
         buried: members that became dead letters by this, why, and how often their lease had ended.
+        asked_mono: when Redis was asked, by our monotonic clock.
     """
 
     status: str
@@ -48,6 +50,7 @@ class Claim:
     waited_seconds: float = 0.0
     ran_out: int = 0
     buried: Sequence[tuple[bytes, str, int]] = ()
+    asked_mono: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,7 @@ class Store:
         urgent: Iterable[str] = (),
     ) -> Claim:
         """Take up to ``limit`` items under a lease. See ``scripts/claim.lua``."""
+        asked_mono = time.monotonic()
         reply = self._call("claim", (), limit, probe_limit, owner, lease_seconds, max_deliveries, int(alone), *urgent)
         status, now_text, waiting, oldest, lease_end, pause_ms, company, least_score, ran_out, buried = reply[:10]
         now = float(now_text)
@@ -169,6 +173,7 @@ class Store:
             waited_seconds=_seconds_since(least_score, now) or 0.0,
             ran_out=ran_out,
             buried=[(buried[i], buried[i + 1].decode(), int(buried[i + 2])) for i in range(0, len(buried), 3)],
+            asked_mono=asked_mono,
         )
 
     def complete(

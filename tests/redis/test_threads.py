@@ -273,8 +273,7 @@ def test_equal_texts_are_claimed_within_bounds(make_queue, embedder, redis_clien
     queue.enqueue_many((f"doc:{i}", "same") for i in range(20))
     queue.start()
     embedder.wait_for_calls(1)
-    eventually(lambda: in_flight(redis_client) == 3)
-    queue.flush_now()
+    eventually(lambda: queue._process.drain.held == 3)
     assert queue._process.worker._room() == 0
     embedder.release()
     queue.flush(PATIENCE_SECONDS)
