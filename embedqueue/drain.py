@@ -372,9 +372,8 @@ class Drain:
         redis_keys = [item.redis_key for item in items]
         with self._letting_go(items):
             self._tell_of(failure, len(items))
-            waiting = self._waiters.snapshot(
-                None if call.probe else redis_keys
-            )  # of who comes later, nothing has failed
+            # now, for who comes later has seen nothing fail
+            waiting = self._waiters.snapshot(None if call.probe else redis_keys)
             seconds, _ = self._persist(
                 lambda: self._store.pause(
                     call.owner,
