@@ -386,3 +386,14 @@ def test_whoever_looks_at_the_result_sees_floats(waiters):
     waiters.written("a", member(), ONE)
     assert future._result == [1.0]
     assert future.result(0) is future._result
+
+
+def test_forget_the_newer_text(waiters):
+    """What never reached Redis is nobody's newest text: the older one is what is waited for."""
+    [old] = enter(waiters, ("a", "old"))
+    _, entries = waiters.register([("a", member(text="new"))])
+    waiters.forget(entries)
+    assert waiters.mark_wanted("a") == member(text="old")
+    assert waiters.written("a", member(text="old"), ONE)
+    assert old.result(0) == [1.0]
+    assert len(waiters) == 0
