@@ -146,7 +146,7 @@ class Drain:
         if ready:
             self.crew.submit(lambda: self._write_ready(ready, times))
         if claim.status == "probe" and not calls:  # calls under way bring its vectors, and answer for others
-            self.crew.submit(lambda: self._guarded(lambda: self._end_probe(claim.owner)))
+            self.crew.submit(lambda: self._guarded(lambda: self._release_probe(claim.owner)))
 
     @property
     def held(self) -> int:
@@ -242,13 +242,13 @@ class Drain:
                     embed=lambda texts, keep: self._embed(call, texts, keep),
                 )
                 if call.probe:
-                    self._end_probe(call.owner)  # if all came from the cache
+                    self._release_probe(call.owner)  # if all came from the cache
         except Unserved as failure:
             self._give_back(call, failure)
         else:
             self._told = None
 
-    def _end_probe(self, owner: str) -> None:
+    def _release_probe(self, owner: str) -> None:
         """It has tested nothing: let the next one do that."""
         self._persist(lambda: self._store.release_probe(owner))
 
@@ -309,7 +309,7 @@ class Drain:
     # -- what becomes of items: Redis first, futures after it --------------------------------------------------
 
     def _write(self, owner: str, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
-        with self._letting_go([item for item, _ in pairs]):
+        with self._letting_go([item for item, _ in pairs]):  # those of later parts as well, should one fail
             for at in range(0, len(pairs), WRITE_ITEMS):
                 self._write_part(owner, pairs[at : at + WRITE_ITEMS], times)
 
@@ -363,8 +363,12 @@ class Drain:
         """Its items wait again; nothing has become of them."""
         items = self._take(call, list(call.items))
         with self._letting_go(items):
-            self._persist(lambda: self._store.release(self._worker, [item.member for item in items]))
+            self._release(items)
         self._progressed()
+
+    def _release(self, items: Sequence[Item]) -> None:
+        if items:  # of no members, Redis would give back all that we hold
+            self._persist(lambda: self._store.release(self._worker, [item.member for item in items]))
 
     def _give_back(self, call: _Call, failure: Unserved) -> None:
         """The provider is at fault: nobody claims for a while, the items wait again, their waiters get to know."""
@@ -385,7 +389,7 @@ class Drain:
                 )
             )
             self._failed_mono = time.monotonic()
-            self._persist(lambda: self._store.release(self._worker, [item.member for item in items]) if items else 0)
+            self._release(items)
             with self._lock:
                 self.counters.released += len(items)
         self._paused(seconds)

@@ -6,11 +6,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import redis
 import tenacity
 
+from embedqueue import EmbeddingBatchQueue
 from tests.provider import vector_of
 
 #: Longest wait for what must come, in seconds: plenty on a busy machine, and never spent when all is well.
@@ -80,6 +82,23 @@ def eventually(condition: Callable[[], object], what: str = "") -> None:
     while not condition():
         assert time.monotonic() < deadline_mono, f"never: {what}"
         time.sleep(0.005)
+
+
+def start_held(
+    make_queue: Callable[..., EmbeddingBatchQueue],
+    embedder: GatedEmbedder,
+    texts: Sequence[str],
+    *,
+    calls: int = 1,
+    **options: Any,
+) -> EmbeddingBatchQueue:
+    """A queue of one text a call with as many calls under way, held back, as it may; the other texts wait."""
+    queue = make_queue(start=False, api_batch_limit=1, max_concurrency=calls, **options)
+    embedder.hold()
+    queue.enqueue_many((f"doc:{i}", text) for i, text in enumerate(texts))
+    queue.start()
+    embedder.wait_for_calls(calls)
+    return queue
 
 
 def in_flight(client: redis.Redis, namespace: str = "embed_queue") -> int:

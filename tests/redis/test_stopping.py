@@ -10,7 +10,17 @@ import pytest
 import redis
 
 from embedqueue import BatchFailed, QueueStopped, TransientError
-from tests.redis.parts import ONE_TRY, PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
+from tests.redis.parts import (
+    ONE_TRY,
+    PATIENCE_SECONDS,
+    eventually,
+    expected,
+    in_flight,
+    in_thread,
+    join,
+    start_held,
+    stored,
+)
 
 
 def test_stop_while_a_call_hangs(make_queue, embedder, redis_client):
@@ -129,11 +139,7 @@ def test_stop_keeps_what_is_paid_for(make_queue, embedder, redis_client):
 
 def test_stop_starts_no_call(make_queue, embedder, redis_client):
     """What was claimed for a call that waits for its turn goes back at once: it is for others to send."""
-    queue = make_queue(start=False, api_batch_limit=1, max_concurrency=1)
-    embedder.hold()
-    queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(5))
-    queue.start()
-    embedder.wait_for_calls(1)
+    queue = start_held(make_queue, embedder, [f"text {i}" for i in range(5)])
     eventually(lambda: queue._process.drain.crew.unfinished == 2, "the next one waits for its turn")
     stopping = in_thread(lambda: queue.stop(timeout=PATIENCE_SECONDS))
     eventually(lambda: queue._process.drain.crew.unfinished == 1)

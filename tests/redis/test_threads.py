@@ -8,7 +8,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from embedqueue import TransientError, drain
-from tests.redis.parts import ONE_TRY, PATIENCE_SECONDS, GatedEmbedder, eventually, expected, in_flight, stored
+from tests.redis.parts import (
+    ONE_TRY,
+    PATIENCE_SECONDS,
+    GatedEmbedder,
+    eventually,
+    expected,
+    in_flight,
+    start_held,
+    stored,
+)
 
 THREADS, EACH = 16, 50
 
@@ -127,11 +136,7 @@ def test_idle(make_queue, redis_client):
 
 def test_next_call_is_at_hand(make_queue, embedder, redis_client):
     """Of a long backlog one call more is claimed than may start: it is made at once, however long Redis takes."""
-    queue = make_queue(start=False, api_batch_limit=1, max_concurrency=2)
-    embedder.hold()
-    queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(10))
-    queue.start()
-    embedder.wait_for_calls(2)
+    queue = start_held(make_queue, embedder, [f"text {i}" for i in range(10)], calls=2)
     eventually(lambda: in_flight(redis_client) == 3)
     assert len(embedder.calls) == 2
     store, redis_answers = queue._process.store, threading.Event()
@@ -147,12 +152,8 @@ def test_next_call_is_at_hand(make_queue, embedder, redis_client):
 
 def test_next_call_waits_for_the_pause(make_queue, embedder, redis_client):
     """The call that is at hand when the provider fails is not made before the pause is over."""
-    queue = make_queue(start=False, api_batch_limit=1, max_concurrency=1, retry=ONE_TRY)
-    embedder.hold()
     embedder.fault = lambda texts: TransientError("down")
-    queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(5))
-    queue.start()
-    embedder.wait_for_calls(1)
+    queue = start_held(make_queue, embedder, [f"text {i}" for i in range(5)], retry=ONE_TRY)
     eventually(lambda: in_flight(redis_client) == 2)
     embedder.release()
     eventually(lambda: in_flight(redis_client) == 0)
@@ -166,11 +167,7 @@ def test_next_call_waits_for_the_pause(make_queue, embedder, redis_client):
 
 def test_short_backlog_is_left_to_others(make_queue, embedder, redis_client):
     """What is less than a call for each that may be under way waits for whoever is free first."""
-    queue = make_queue(start=False, api_batch_limit=1, max_concurrency=2)
-    embedder.hold()
-    queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(3))
-    queue.start()
-    embedder.wait_for_calls(2)
+    start_held(make_queue, embedder, [f"text {i}" for i in range(3)], calls=2)
     assert in_flight(redis_client) == 2
     free = GatedEmbedder()
     make_queue(embedder=free).flush_now()
@@ -265,14 +262,10 @@ def test_a_test_of_the_provider_by_a_text_under_way(make_queue, embedder, redis_
 def test_equal_texts_are_claimed_within_bounds(make_queue, embedder, redis_client, monkeypatch):
     """They join a call under way and are no call; yet not all of a long backlog is taken, or written, at once."""
     monkeypatch.setattr(drain, "WRITE_ITEMS", 2)
-    queue = make_queue(start=False, api_batch_limit=1, max_concurrency=1)
+    queue = start_held(make_queue, embedder, ["same"] * 20)
     store, written = queue._process.store, []
     complete = store.complete
     store.complete = lambda *args: [written.append(len(args[3])), *complete(*args)][1:]
-    embedder.hold()
-    queue.enqueue_many((f"doc:{i}", "same") for i in range(20))
-    queue.start()
-    embedder.wait_for_calls(1)
     eventually(lambda: queue._process.drain.held == 3)
     assert queue._process.worker._room() == 0
     embedder.release()
