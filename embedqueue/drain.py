@@ -367,8 +367,7 @@ class Drain:
         self._progressed()
 
     def _release(self, items: Sequence[Item]) -> None:
-        if items:  # of no members, Redis would give back all that we hold
-            self._persist(lambda: self._store.release(self._worker, [item.member for item in items]))
+        self._persist(lambda: self._store.release(self._worker, [item.member for item in items]))
 
     def _give_back(self, call: _Call, failure: Unserved) -> None:
         """The provider is at fault: nobody claims for a while, the items wait again, their waiters get to know."""

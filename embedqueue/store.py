@@ -209,9 +209,11 @@ class Store:
             return [word for part in parts for word in self.complete(owner, field, if_missing, part)]
         return [word.decode("utf-8", "replace") for word in reply]
 
-    def release(self, owner: str, members: Iterable[bytes] = ()) -> int:
-        """Give items back: ``members``, or everything that owners beginning with ``owner`` hold."""
-        return int(self._call("release", (), owner, *members))
+    def release(self, owner: str, members: Sequence[bytes] | None = None) -> int:
+        """Give items back: ``members``, or with None everything that owners beginning with ``owner`` hold."""
+        if members is None:
+            return int(self._call("release", (), owner))
+        return int(self._call("release", (), owner, *members)) if members else 0
 
     def release_probe(self, owner: str) -> None:
         """Let the next one probe: this claim could not put the provider to the test."""

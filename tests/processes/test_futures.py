@@ -184,6 +184,7 @@ def test_failed_elsewhere(worker, producer, provider):
     provider.rule = lambda texts: fail(401)
     producer.run("future = queue.enqueue('doc:1', 'hello')")
     assert producer.get("type(future.exception(15)).__name__") == "BatchFailed"
+    assert worker.get("queue._process.drain.crew.wait(15)")  # it gives the item back right after it has told
     assert producer.get("queue.stats().waiting") == 1
     provider.rule = None
     producer.run("future = queue.enqueue('doc:1', 'hello')")

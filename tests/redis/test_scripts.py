@@ -208,6 +208,13 @@ def test_who_gives_back_lets_go_of_its_probe_and_of_no_other_pause(queue, held, 
     assert queue.client.exists(queue.names.pause) == left
 
 
+def test_who_gives_nothing_back_keeps_what_it_holds(queue):
+    queue.enqueue([("doc:0", "text")])
+    queue.claim("w1:")
+    assert queue.store.release("w1:", []) == 0
+    queue.check()
+
+
 def fail(queue: Queue, least_seconds: float = 0.0) -> tuple[float, bool]:
     return queue.store.pause(
         "w1:1:", first_seconds=1, most_seconds=300, least_seconds=least_seconds, reason="down", redis_keys=["doc:0"]
