@@ -102,6 +102,7 @@ class EmbeddingBatchQueue:
         self._lock = threading.RLock()  # guards starting and stopping; a signal's handler may stop() inside of either
         self._closed = False
         self._shut = False  # whether stop() has come to its end
+        self._shutting = False  # whether it is at it now; both are guarded by the lock
         self._started = False
         self._warned = False
         self._looked = False
@@ -181,11 +182,16 @@ class EmbeddingBatchQueue:
                 self._drain_all(timeout)
         finally:
             with self._lock:
-                if not (self._closed and self._shut):
-                    self._closed = True
+                # A signal's handler that interrupts stop() must not wait for locks that what it interrupted holds. If it
+                # raises, the next stop(), at the latest that at the end of the process, does what was left.
+                if not (self._closed and self._shut) and not self._shutting:
+                    self._closed = self._shutting = True
                     self._started = self._shut = False
-                    self._shut_down(deadline_mono)
-                    self._shut = True  # not before: a signal's handler may have raised meanwhile
+                    try:
+                        self._shut_down(deadline_mono)
+                        self._shut = True
+                    finally:
+                        self._shutting = False
 
     def _stop_at_exit(self) -> None:
         """Whoever signals again, as ctrl-C under gunicorn does, wants no grace; claims are given back all the same."""

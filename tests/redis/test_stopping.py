@@ -174,6 +174,26 @@ def test_stop_inside_stop(make_queue, embedder):
     assert future.cancelled()
 
 
+def test_stop_inside_stop_wherever_it_is(make_queue):
+    """The same while what it interrupts holds a lock."""
+    queue = make_queue()
+    future = queue.enqueue("doc:1", "hello")
+    waiters = queue._process.waiters
+    cancel_all, interrupted = waiters.cancel_all, []
+
+    def interrupt():
+        if not interrupted:
+            interrupted.append(1)
+            with waiters._lock:
+                queue.stop()
+        cancel_all()
+
+    waiters.cancel_all = interrupt
+    join(in_thread(queue.stop))
+    assert interrupted
+    assert future.cancelled()
+
+
 def test_start_after_stop(make_queue):
     """A stopped queue can be started again, and drains what it left."""
     queue = make_queue()
