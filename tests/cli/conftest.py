@@ -53,4 +53,4 @@ def worker(env) -> Iterator[Any]:
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        print(*process.communicate(), sep="\n")  # shown if the test fails

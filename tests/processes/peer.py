@@ -136,6 +136,7 @@ class Peer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(PATIENCE_SECONDS)
+        print(self.errors, file=sys.stderr)  # shown if the test fails
         for stream in (self.process.stdin, self.process.stdout, self._errors):
             stream.close()
 

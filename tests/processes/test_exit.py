@@ -13,7 +13,7 @@ from tests.processes.peer import PATIENCE_SECONDS
 
 #: Seconds that a program may take to end while a call hangs: the grace for calls, twice where two signals come, and the
 #: interpreter's own time on a busy machine. The call itself hangs for longer.
-END_SECONDS = 8.0
+END_SECONDS = 15.0
 
 
 def _hanging(make_peer, provider):

@@ -35,6 +35,7 @@ def test_producer_waits(worker, producer, provider, redis_client):
     assert provider.sent == {"hello": 1}
 
 
+@pytest.mark.quiet
 def test_no_waiting_for_sweeps(worker, producer):
     """Another process' work is known within milliseconds, not after the seconds between two sweeps."""
     worker.get("queue.pending_count()")

@@ -144,6 +144,7 @@ def test_a_redis_that_does_not_take_figures_costs_none_and_stops_nothing(soon):
     assert written == [{"enqueued": 2}]
 
 
+@pytest.mark.quiet
 def test_stopping_does_not_wait_long_for_a_redis_that_hangs():
     """Figures are not worth more than a second."""
     release = threading.Event()

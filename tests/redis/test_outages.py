@@ -47,6 +47,7 @@ def _waits_for_redis(caplog) -> bool:
     return "Redis did not take a result" in caplog.text
 
 
+@pytest.mark.quiet
 def test_enqueue_while_down(fresh_redis_server, impatient, make_queue, embedder):
     """While Redis is down, ``enqueue`` raises redis-py's own error at once and accepts nothing; then all goes on."""
     queue = make_queue(impatient)
@@ -155,6 +156,7 @@ def test_answer_of_a_claim_lost(make_queue, embedder, redis_client):
     assert embedder.sent == {"one": 1}
 
 
+@pytest.mark.quiet
 def test_answer_of_a_write_lost(make_queue, embedder, redis_client, caplog):
     """A write whose answer got lost is not done twice, and its futures end with what it wrote."""
     queue = make_queue()

@@ -23,6 +23,7 @@ from tests.redis.parts import (
 )
 
 
+@pytest.mark.quiet
 def test_stop_while_a_call_hangs(make_queue, embedder, redis_client):
     """``stop()`` leaves a hanging API call behind within about a second, and gives its items back at once."""
     queue = make_queue()
@@ -305,6 +306,7 @@ def test_drain_on_stop_without_a_worker(make_queue):
     assert future.result(0) == expected("one")
 
 
+@pytest.mark.quiet
 def test_drain_on_stop_in_time(make_queue, embedder, redis_client, caplog):
     """``stop(drain=True, timeout=...)`` keeps to its time when the provider hangs; what is left stays queued."""
     queue = make_queue()

@@ -7,6 +7,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from embedqueue import TransientError, drain
 from tests.redis.parts import (
     ONE_TRY,
@@ -119,6 +121,7 @@ def _calls(client) -> int:
     return sum(stats[name]["calls"] for name in stats if name not in ("cmdstat_info", "cmdstat_time"))
 
 
+@pytest.mark.quiet
 def test_idle(make_queue, redis_client):
     """A queue with nothing to do costs no CPU to speak of, and fewer than 20 Redis commands in 10 s."""
     worker, producer = make_queue(), make_queue(worker=False)

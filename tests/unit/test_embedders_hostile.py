@@ -64,6 +64,7 @@ def repeat(part: bytes) -> Callable[[socket.socket], None]:
     return serve
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize(
     "part",
     [b"HTTP/1.1 100 Continue\r\n\r\n", b"x" * 4096, b"\r\n", b"HTTP/1.1 200 OK\r\nX: y\r\n" + b"X: y\r\n" * 1000],
@@ -91,6 +92,7 @@ def test_a_body_in_chunks_without_end():
         subject(port).embed_batch(["x"], "m")
 
 
+@pytest.mark.quiet
 def test_a_server_that_reads_nothing():
     """Megabytes of text that nobody takes: sending ends at the deadline, too."""
     with server(lambda sock: threading.Event().wait(5)) as port:

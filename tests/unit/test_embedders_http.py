@@ -75,6 +75,7 @@ def test_silence(provider: Provider) -> None:
     assert caught.value.suspect_input
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize("from_head", [False, True])
 def test_a_byte_at_a_time_ends_at_the_deadline(provider: Provider, from_head: bool) -> None:
     """Each byte comes well within the read timeout; only the sum is too long."""

@@ -118,6 +118,7 @@ class Running:
         self._reader.join(PATIENCE_SECONDS)
         assert self.process.stdout is not None
         self.process.stdout.close()
+        print(self.output)  # shown if the test fails
 
 
 class Site:
@@ -139,7 +140,7 @@ def gunicorn(env: Mapping[str, str], *options: str, app: str = "tests.web.flask_
     """Gunicorn with the test site, on a free port."""
     from gunicorn.config import make_settings
 
-    fixed = ["--bind", "127.0.0.1:0", "--graceful-timeout", "10", "--timeout", "30"]
+    fixed = ["--bind", "127.0.0.1:0", "--graceful-timeout", "20", "--timeout", "30"]
     if "control_socket_disable" in make_settings():  # newer versions would leave a socket in the working directory
         fixed.append("--no-control-socket")
     return Running(["-m", "gunicorn", *fixed, *options, app], env)
