@@ -122,8 +122,8 @@ class _Views:
         if kind == "all":
             return None
         if kind == "reason":
-            due = letters.of_reason(self._show_texts, rest)
-            return [letters.name_of(letter) for letter in letters.every(queue) if due(letter)]
+            reader = letters.Reader(self._show_texts)
+            return [letters.name_of(letter) for letter in letters.every(queue) if reader.died_of(letter, rest)]
         if kind not in ("selected", "one"):
             abort(400, "The form does not say which letters.")
         return letters.names(queue, [rest] if kind == "one" else request.form.getlist("id"))

@@ -268,6 +268,37 @@ def test_dead_letters_have_pages(queue, dead):
     assert keys(-1) == keys("x") == keys(1)
 
 
+def test_long_dead_letters_are_a_short_page(queue, redis_client):
+    """Redis sends little of them, all of the page are there, with reasons, and may be retried one by one and by reason."""
+    for at in range(30):
+        queue.enqueue(f"doc:{at}", f"{at} bad " + "word " * 100_000)
+    client = client_of(queue, open=True, allow_changes=True)
+    before = redis_client.info("stats")["total_net_output_bytes"]
+    page = client.get("/")
+    assert redis_client.info("stats")["total_net_output_bytes"] - before < 4_000_000  # of 30 MB, what is compared
+    assert len(page.data) < 60_000
+    assert re.findall(r"<code>(doc:\d+)</code>", page.text) == [f"doc:{at}" for at in range(29, 4, -1)]
+    assert "word" not in page.text
+    asked = change(client, "discard:one:" + ids_of(page)[-1])
+    assert "doc:5" in asked.text
+    [reason] = set(re.findall(r'value="retry:reason:(\w+)"', page.text))
+    queue._embedder.rule = None
+    assert "30 put back" in client.get(change(client, f"retry:reason:{reason}").location).text
+
+
+def test_a_page_ends_with_what_is_too_long_for_it(queue, redis_client):
+    """Members that are not ours cannot be cut; the page says how many it leaves out."""
+    for at in range(3):
+        redis_client.zadd("embed_queue:pending", {b"not ours %d " % at + b"x" * 1_500_000: at + 1})
+    queue.flush_now()
+    client = client_of(queue, open=True, allow_changes=True)
+    page = client.get("/")
+    assert len(page.data) < 60_000
+    assert (len(ids_of(page)), "1 more of this page" in page.text) == (2, True)
+    change(client, "discard:selected", id=ids_of(page), sure="yes")
+    assert queue.stats().dead == 1
+
+
 def test_figures_stand_on_the_page(queue, dead):
     """Counts of the queue, what was done today, and what it cost."""
     dead(2)
