@@ -9,7 +9,6 @@ import pytest
 pytest.importorskip("flask", reason='the dashboard is in the extra "embedqueue[dashboard]"')
 
 from embedqueue.dashboard import figures, letters, words
-from embedqueue.dashboard.guard import is_loopback
 from embedqueue.dashboard.page import state_of
 from embedqueue.dashboard.prices import check_prices, price_of
 from embedqueue.history import LATENCY_SECONDS, Period
@@ -215,15 +214,3 @@ def test_the_state_in_a_word_and_a_sentence(found, word, part):
     assert state.word == word
     assert part in state.sentence
     assert "ab:1" not in state.sentence
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "LOCALHOST"])
-def test_loopback(host):
-    """This machine's own names."""
-    assert is_loopback(host)
-
-
-@pytest.mark.parametrize("host", ["", "0.0.0.0", "::", "10.0.0.1", "localhost.example.org", "127.0.0.1.nip.io"])
-def test_not_loopback(host):
-    """Others', or none."""
-    assert not is_loopback(host)
