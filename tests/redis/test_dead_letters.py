@@ -6,6 +6,7 @@ import pytest
 
 from embedqueue import InputRejected
 from embedqueue.item import encode_member
+from embedqueue.operate import dead_letters
 from embedqueue.testing import FakeEmbedder, eager_queue
 
 #: Characters, each of two bytes; with a quotation mark, which JSON escapes.
@@ -86,9 +87,19 @@ def test_redis_looks_at_long_letters_a_slice_at_a_time(queue, redis_client):
         queue.enqueue(f"doc:{at}", LONG)
     queue.dead_letters(1)  # the script is known
     redis_client.config_resetstat()
-    assert len(queue.dead_letters(max_bytes=0)) == 30
+    assert len(queue.dead_letters(30, max_bytes=0)) == 30
     assert redis_client.info("commandstats")["cmdstat_evalsha"]["calls"] == 10  # a megabyte each
     redis_client.delete("embed_queue:dead", "embed_queue:dead:info")
     redis_client.zadd("embed_queue:dead", {encode_member(f"short:{at}", "text"): at for at in range(3000)})
     found = [letter.redis_key for letter in queue.dead_letters(limit=5000)]
     assert found == [f"short:{at}" for at in range(2999, -1, -1)]
+
+
+def test_lists_of_commands_read_beginnings_only(queue, redis_client):
+    """``dead list`` and ``dead retry --reason``; for a script, texts are whole."""
+    for at in range(30):
+        queue.enqueue(f"doc:{at}", LONG)
+    before = sent(redis_client)
+    assert len(list(dead_letters(queue, "too long"))) == 30
+    assert sent(redis_client) - before < 300_000
+    assert next(dead_letters(queue, whole=True)).text == LONG
