@@ -21,11 +21,11 @@ from redis.sentinel import SentinelConnectionPool
 
 SCRIPTS: Final = (
     "enqueue", "claim", "complete", "release", "extend", "reject",
-    "pause", "status", "look", "retry_dead", "discard_dead", "take_cached", "hold_cached",
+    "pause", "status", "look", "dead_letters", "retry_dead", "discard_dead", "take_cached", "hold_cached",
     "add_history",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.
-OF_CLAIMS: Final = ("claim", "complete", "release", "extend", "reject", "status", "take_cached")
+OF_CLAIMS: Final = ("claim", "complete", "release", "extend", "reject", "status", "take_cached", "dead_letters")
 
 #: Seconds for one command of the worker where the user's client names no time limit: it must not hang for ever.
 BACKGROUND_TIMEOUT_SECONDS = 10.0

@@ -95,5 +95,5 @@ def dead_letter(member: bytes, died_at: float, reason: str = "", deliveries: int
     try:
         item = decode_member(member)
     except NotOurs:
-        return DeadLetter("", member.decode("utf-8", "replace"), reason, died_at, deliveries, member)
-    return DeadLetter(item.redis_key, item.text, reason, died_at, deliveries, member)
+        return DeadLetter("", member.decode("utf-8", "replace"), reason, died_at, deliveries, member, len(member))
+    return DeadLetter(item.redis_key, item.text, reason, died_at, deliveries, member, len(member))

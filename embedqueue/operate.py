@@ -32,8 +32,8 @@ DEFAULT_GRACE_SECONDS = 20.0
 BURST_POLL_SECONDS = 0.2
 #: Seconds for which such a worker puts up with a provider that fails.
 BURST_PATIENCE_SECONDS = 60.0
-#: Dead letters that one look fetches.
-DEAD_PAGE = 100
+#: Dead letters that one look fetches, which are in memory together.
+DEAD_PAGE = 20
 #: Notices that ``explain`` looks through for the time of a write, at most, and in one round trip.
 NOTICES, NOTICES_PAGE = 10_000, 1000
 
@@ -218,10 +218,10 @@ def _store(settings: Settings) -> Iterator[Store]:
 # -- dead letters ----------------------------------------------------------------------------------------------------
 
 
-def dead_letters(queue: EmbeddingBatchQueue, reason: str | None = None) -> Iterator[DeadLetter]:
-    """Dead letters, the latest first; with ``reason``, those whose reason contains it."""
+def dead_letters(queue: EmbeddingBatchQueue, reason: str | None = None, *, whole: bool = False) -> Iterator[DeadLetter]:
+    """Dead letters, the latest first; with ``reason``, those whose reason contains it. Long texts are cut, or whole."""
     offset = 0
-    while letters := queue.dead_letters(limit=DEAD_PAGE, offset=offset):
+    while letters := queue.dead_letters(limit=DEAD_PAGE, offset=offset, max_bytes=None if whole else 0):
         yield from (letter for letter in letters if reason is None or reason in letter.reason)
         offset += len(letters)
 

@@ -433,22 +433,24 @@ class EmbeddingBatchQueue:
 
     # -- dead letters ------------------------------------------------------------------------------------------
 
-    def dead_letters(self, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+    def dead_letters(self, limit: int = 100, offset: int = 0, *, max_bytes: int | None = None) -> list[DeadLetter]:
         """What was given up, the latest first.
 
         Args:
             limit: how many at most.
             offset: how many of the latest to leave out.
+            max_bytes: None gives all texts whole. For who shows them: long letters are given whole while they fit into
+                so many bytes together; of others, the first 4,096 bytes of text and reason, cut in Redis, and no
+                ``member``. What is not our JSON is never cut and ends the list where it does not fit; the list is empty
+                only where there are no more.
 
         Raises:
-            ValueError: a negative limit or offset.
+            ValueError: a negative limit, offset or max_bytes.
             redis.RedisError: Redis cannot be reached; so with the next two.
         """
-        if limit < 0 or offset < 0:
-            raise ValueError("limit and offset must not be negative")
-        if limit == 0:
-            return []
-        return self._process.store.dead_letters(limit, offset)
+        if limit < 0 or offset < 0 or (max_bytes or 0) < 0:
+            raise ValueError("limit, offset and max_bytes must not be negative")
+        return self._process.store.dead_letters(limit, offset, max_bytes)
 
     def retry_dead(self, redis_keys: str | bytes | Iterable[str | bytes] | None = None) -> int:
         """Put dead letters back to the end of the queue.

@@ -50,11 +50,13 @@ class DeadLetter:
 
     Attributes:
         redis_key: its hash; empty where the member is not our JSON.
-        text: its text; the member itself, as it stands, where it is not our JSON.
+        text: its text, or the beginning of it where ``member`` is empty; the member itself, as it stands, where that is
+            not our JSON.
         reason: the provider's words, or ours.
         died_at: Unix time.
         deliveries: how often its lease had run out.
-        member: as it stands in Redis.
+        member: as it stands in Redis; empty where the text was cut, as ``dead_letters(max_bytes=...)`` does.
+        size_bytes: of the member in Redis.
     """
 
     redis_key: str
@@ -63,3 +65,4 @@ class DeadLetter:
     died_at: float
     deliveries: int
     member: bytes
+    size_bytes: int = 0

@@ -19,6 +19,9 @@ from .history import Ledger
 from .item import dead_letter
 from .report import DeadLetter
 
+#: More than Redis can hold.
+_NO_BOUND_BYTES = 2**52
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -306,14 +309,24 @@ class Store:
 
     # -- dead letters ------------------------------------------------------------------------------------------
 
-    def dead_letters(self, limit: int, offset: int) -> list[DeadLetter]:
-        """What was given up, the latest first."""
-        found: Any = self._back.zrevrange(self.keys.dead, offset, offset + limit - 1, withscores=True)
-        letters = [dead_letter(member, died_at) for member, died_at in found]
-        # what is known of a letter stands under its redis_key, or under the member where it has none
-        names = [letter.redis_key or letter.member for letter in letters]
-        infos: Any = self._back.hmget(self.keys.dead_info, names) if names else []
-        return [_with_info(letter, info) for letter, info in zip(letters, infos, strict=True)]
+    def dead_letters(self, limit: int, offset: int, max_bytes: int | None = None) -> list[DeadLetter]:
+        """What was given up, the latest first; of long ones the text is cut, and the member left out.
+
+        Args:
+            limit: how many at most.
+            offset: how many of the latest to leave out.
+            max_bytes: into which long members have to fit, together, to be given whole; None: all are. What is not our
+                JSON is given whole, and ends the list where it does not fit.
+        """
+        letters: list[DeadLetter] = []
+        left = _NO_BOUND_BYTES if max_bytes is None else max_bytes
+        while len(letters) < limit and left >= 0:
+            reply = self._call("dead_letters", (), offset + len(letters), limit - len(letters), left)
+            left = reply[0]
+            if len(reply) == 1:
+                break
+            letters += [_read_letter(*reply[at : at + 7]) for at in range(1, len(reply), 7)]
+        return letters
 
     def dead_letters_of(self, names: Sequence[str | bytes]) -> list[DeadLetter]:
         """Those of these names, where there are any: redis_keys, or members that are not our JSON."""
@@ -407,6 +420,17 @@ def _known(info: bytes | None) -> dict[str, Any]:
 
 def _as_bytes(name: str | bytes) -> bytes:
     return name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
+
+
+def _read_letter(
+    died_at: bytes, size: int, reason: bytes, deliveries: int, member: bytes, key: bytes, text: bytes
+) -> DeadLetter:
+    """A letter as ``scripts/dead_letters.lua`` gives it."""
+    why = reason.decode("utf-8", "replace")
+    if member:
+        return dead_letter(member, float(died_at), why, deliveries)
+    name, beginning = key.decode("utf-8", "replace"), text.decode("utf-8", "ignore")  # which ends within a character
+    return DeadLetter(name, beginning, why, float(died_at), deliveries, b"", size)
 
 
 def _with_info(letter: DeadLetter, info: bytes | None) -> DeadLetter:

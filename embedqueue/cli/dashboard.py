@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import ipaddress
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,36 +43,49 @@ def dashboard(
     user: str,
     auth: str | None,
 ) -> None:
-    """Serve a page with the flow of items, rates, latencies, failures, dead letters and what it costs."""
+    """Serve a page with the flow of items, rates, latencies, failures, dead letters and what it costs.
+
+    Without --auth or a password, it prints a link that lets one browser in.
+    """
     try:
         from embedqueue.dashboard import dashboard_app
     except ImportError:
         raise click.ClickException(
             'the dashboard is in the extra "dashboard": pip install "embedqueue[dashboard]"'
         ) from None
+    authenticate, query = _hook(host, password_file, user, auth)
     app = dashboard_app(
         source.queue(worker=False, history=False),
-        authenticate=_hook(host, password_file, user, auth),
+        authenticate=authenticate,
         allow_changes=allow_changes,
         show_texts=show_texts,
         prices=dict(_price(pair) for pair in prices),
     )
-    _serve(app, host, port)
+    _serve(app, host, port, query)
 
 
-def _hook(host: str, password_file: Path | None, user: str, auth: str | None) -> Authenticate | None:
-    from embedqueue.dashboard.guard import is_loopback, password
+def _hook(host: str, password_file: Path | None, user: str, auth: str | None) -> tuple[Authenticate, str]:
+    """What lets somebody in, and what the link to the page ends with."""
+    from embedqueue.dashboard.guard import OneTimeLink, password
 
     if password_file is not None and auth is not None:
         raise click.UsageError("give --auth or --password-file, not both")
     if password_file is not None:
         lines = password_file.read_text("utf-8").splitlines()
-        return password(lines[0].strip() if lines else "", user)
+        return password(lines[0].strip() if lines else "", user), ""
     if auth is not None:
-        return _imported(auth)
-    if not is_loopback(host):
+        return _imported(auth), ""
+    if not _is_loopback(host):
         raise click.UsageError(f"{host} can be reached from other machines: give --password-file, or --auth")
-    return None
+    link = OneTimeLink()
+    return link, f"?token={link.token}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _imported(path: str) -> Authenticate:
@@ -96,7 +110,7 @@ def _price(pair: str) -> tuple[str, float]:
     raise click.UsageError(f"--price takes MODEL=DOLLARS, such as my-model=0.05, not {pair!r}")
 
 
-def _serve(app: Any, host: str, port: int) -> None:
+def _serve(app: Any, host: str, port: int, query: str) -> None:
     """Until SIGTERM or Ctrl-C. Werkzeug's server is enough for the few who look; many do better with gunicorn."""
     import logging
     import signal
@@ -106,7 +120,9 @@ def _serve(app: Any, host: str, port: int) -> None:
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line a look is no news
     server = make_server(host, port, app, threaded=True)
     shown = f"[{host}]" if ":" in host else host
-    click.echo(f"The dashboard is at http://{shown}:{server.server_port}/")
+    click.echo(f"The dashboard is at http://{shown}:{server.server_port}/{query}")
+    if query:
+        click.echo("That link works once, in one browser.")
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         server.serve_forever()  # until KeyboardInterrupt, which it keeps to itself

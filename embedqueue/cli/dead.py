@@ -27,7 +27,7 @@ def dead() -> None:
 @as_json
 def dead_list(source: Source, limit: int, reason: str | None, as_json: bool) -> None:
     """List dead letters, the latest first."""
-    letters = islice(dead_letters(source.look(), reason), limit)
+    letters = islice(dead_letters(source.look(), reason, whole=as_json), limit)
     if as_json:
         for letter in letters:
             click.echo(dead_as_json(letter))

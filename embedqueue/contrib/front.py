@@ -87,9 +87,9 @@ class Front(ABC):
         """See :attr:`embedqueue.EmbeddingBatchQueue.options`."""
         return self._get_queue().options
 
-    def dead_letters(self, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+    def dead_letters(self, limit: int = 100, offset: int = 0, *, max_bytes: int | None = None) -> list[DeadLetter]:
         """See :meth:`embedqueue.EmbeddingBatchQueue.dead_letters`."""
-        return self._get_queue().dead_letters(limit, offset)
+        return self._get_queue().dead_letters(limit, offset, max_bytes=max_bytes)
 
     def retry_dead(self, redis_keys: str | bytes | Iterable[str | bytes] | None = None) -> int:
         """See :meth:`embedqueue.EmbeddingBatchQueue.retry_dead`."""

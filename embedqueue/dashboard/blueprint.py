@@ -27,6 +27,7 @@ def dashboard(
     queues: Source,
     *,
     authenticate: Authenticate | None = None,
+    open: bool = False,  # noqa: A002 - it shall read like that
     allow_changes: bool | Callable[[], bool] = False,
     show_texts: bool = False,
     prices: Mapping[str, float] | None = None,
@@ -41,18 +42,26 @@ def dashboard(
     Args:
         queues: a queue, queues by name, or the extension ``EmbedQueue``. They are looked at, never started.
         authenticate: called before every request, in its context: True lets it in, False and None do not, and an
-            answer (a redirect to a login) is sent. Without it, only this machine is let in, and no proxy.
+            answer (a redirect to a login) is sent.
+        open: in place of it: everybody is let in who can reach the page, and so can strangers' pages in their browsers.
+            For where something in front asks who is there.
         allow_changes: whether dead letters may be retried and discarded, or a function that tells so for a request.
         show_texts: whether the texts of dead letters are shown. Without it, what a reason quotes of them is left out.
         prices: dollars for a million tokens, by model; for others the list prices hold.
         name: of the blueprint.
 
     Raises:
-        TypeError, ValueError: an argument that cannot work.
+        TypeError, ValueError: an argument that cannot work; neither ``authenticate`` nor ``open``.
     """
     if authenticate is not None and not callable(authenticate):
         raise TypeError("authenticate must be a function")
-    views = _Views(Sources(queues), Guard(authenticate, allow_changes), show_texts, check_prices(prices or {}))
+    if (authenticate is None) is (open is not True):
+        raise ValueError(
+            "say who may see the dashboard: either authenticate=..., a function that lets a request in (such as "
+            "password(...)), or open=True, for everybody who can reach it"
+        )
+    guard = Guard(authenticate or (lambda: True), allow_changes)
+    views = _Views(Sources(queues), guard, show_texts, check_prices(prices or {}))
     blueprint = Blueprint(name, __package__, static_folder="static", static_url_path="/static")
     blueprint.before_request(views.guard.admit)
     blueprint.after_request(views.guard.seal)
@@ -122,8 +131,8 @@ class _Views:
         if kind == "all":
             return None
         if kind == "reason":
-            due = letters.of_reason(self._show_texts, rest)
-            return [letters.name_of(letter) for letter in letters.every(queue) if due(letter)]
+            reader = letters.Reader(self._show_texts)
+            return [letters.name_of(letter) for letter in letters.every(queue) if reader.died_of(letter, rest)]
         if kind not in ("selected", "one"):
             abort(400, "The form does not say which letters.")
         return letters.names(queue, [rest] if kind == "one" else request.form.getlist("id"))

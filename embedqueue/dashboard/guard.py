@@ -1,63 +1,48 @@
 """Who may look, who may act, and what a browser is told to refuse.
 
-Without a hook for authentication only this machine gets in: by a loopback address, under a loopback name (another
-name may be a stranger's page that has been pointed here), and not by way of a proxy. What changes anything needs a
-token that stands both in a cookie and in the form, and must come from a page of ours, as far as the browser tells.
+A hook lets a request in. Where one comes from proves nothing: a proxy's come from loopback, and no header has to tell
+of it. A stranger's page under a name that was pointed here (DNS rebinding) has no cookie and no password, for browsers
+keep these by name. What changes anything needs a token that stands both in a cookie and in the form, and must come from
+a page of ours, as far as the browser tells.
 """
 
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import secrets
+import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 from urllib.parse import urlsplit
 
-from flask import Response, abort, g, make_response, request, url_for
+from flask import Response, abort, g, make_response, redirect, request, url_for
 
 #: Lets somebody in, or not; an answer instead (a redirect to a login) is sent as it stands.
 Authenticate = Callable[[], Any]
 
 TOKEN_COOKIE = "embedqueue_csrf"
 TOKEN_FIELD = "csrf_token"
-#: Any of these tells that somebody else's request was passed on to us.
-FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
-NOT_LOOPBACK = (
-    "This dashboard has no authentication, so it answers this machine alone. "
-    "Give it authenticate=..., or --password-file, to let others in."
+LINK_ONLY = (
+    "The link that the command printed opens this page, once, in one browser. "
+    "If you have just opened it, go back to the page; for another browser, start the command again."
 )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or an address is this machine's own."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Guard:
     """Hooks for a blueprint.
 
     Args:
-        authenticate: called before everything; None for this machine alone.
+        authenticate: called before everything.
         allow_changes: whether dead letters may be retried and discarded, or a function that tells so for a request.
     """
 
-    def __init__(self, authenticate: Authenticate | None, allow_changes: bool | Callable[[], bool]) -> None:
+    def __init__(self, authenticate: Authenticate, allow_changes: bool | Callable[[], bool]) -> None:
         self._authenticate = authenticate
         self._allow_changes = allow_changes
 
     def admit(self) -> Any:
         """Before a request: nothing where it may go on. Our style sheet tells nobody anything."""
         if (request.endpoint or "").endswith(".static"):
-            return None
-        if self._authenticate is None:
-            if not _is_local():
-                abort(403, NOT_LOOPBACK)
             return None
         answer = self._authenticate()
         if isinstance(answer, bool) or answer is None:
@@ -77,7 +62,7 @@ class Guard:
         if not _is_from_here():
             abort(403, "This came from another site.")
         cookie, field = request.cookies.get(TOKEN_COOKIE, ""), request.form.get(TOKEN_FIELD, "")
-        if not cookie or not hmac.compare_digest(cookie.encode(), field.encode()):
+        if not cookie or not _same(cookie, field):
             abort(403, "This page is too old, or your browser keeps no cookies: load it again.")
 
     def token(self) -> str:
@@ -118,13 +103,6 @@ class Guard:
         return response
 
 
-def _is_local() -> bool:
-    if any(name in request.headers for name in FORWARDED):
-        return False
-    host = urlsplit(f"//{request.host}").hostname or ""
-    return is_loopback(request.remote_addr or "") and is_loopback(host)
-
-
 def _is_from_here() -> bool:
     """Whether the browser says that a page of ours has sent this; an old one may say nothing."""
     site = request.headers.get("Sec-Fetch-Site")
@@ -132,6 +110,39 @@ def _is_from_here() -> bool:
         return site == "same-origin"
     origin = request.headers.get("Origin")
     return origin is None or urlsplit(origin).netloc == request.host
+
+
+def _same(given: str, expected: str) -> bool:
+    """In a time that tells nothing of how much is right."""
+    return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode("utf-8", "replace"))
+
+
+class OneTimeLink:
+    """A hook that lets in the one browser that opens the page with ``?token=...`` first.
+
+    Attributes:
+        token: what the link has to hold. The browser gets a cookie for it, with another secret, and the plain page.
+    """
+
+    def __init__(self) -> None:
+        self.token = secrets.token_urlsafe(32)
+        self._session = secrets.token_urlsafe(32)
+        self._unused = threading.Semaphore()
+
+    def __call__(self) -> Any:
+        """Whether the request is of that browser; a redirect that makes it so."""
+        cookie = f"embedqueue_session_{request.environ['SERVER_PORT']}"  # browsers keep those of all ports together
+        given = request.args.get("token")
+        if _same(request.cookies.get(cookie, ""), self._session):
+            return True if given is None else redirect(url_for(".index"), 303)
+        # no HEAD: who looks where a link leads shall not use it up
+        if request.method != "GET" or not _same(given or "", self.token) or not self._unused.acquire(blocking=False):
+            abort(403, LINK_ONLY)
+        answer = redirect(url_for(".index"), 303)
+        answer.set_cookie(
+            cookie, self._session, path=url_for(".index"), httponly=True, samesite="Strict", secure=request.is_secure
+        )
+        return answer
 
 
 def password(expected: str, user: str = "admin") -> Authenticate:
@@ -150,8 +161,8 @@ def password(expected: str, user: str = "admin") -> Authenticate:
     def authenticate() -> Any:
         given = request.authorization
         if given is not None and given.type == "basic":
-            right = hmac.compare_digest((given.password or "").encode(), expected.encode())
-            if hmac.compare_digest((given.username or "").encode(), user.encode()) and right:
+            right = _same(given.password or "", expected)
+            if _same(given.username or "", user) and right:
                 return True
         answer = make_response("Name and password, please.", 401)
         answer.headers["WWW-Authenticate"] = 'Basic realm="embedqueue", charset="UTF-8"'

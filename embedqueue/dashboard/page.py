@@ -130,18 +130,20 @@ def dead(queue: EmbeddingBatchQueue, page: int, show_texts: bool) -> dict[str, A
     count = queue.stats().dead
     pages = max(1, -(-count // letters.PAGE_LETTERS))
     page = min(max(1, page), pages)
-    latest = queue.dead_letters(letters.REASONS_LETTERS) if count else []
+    latest = letters.latest(queue) if count else []
     first = (page - 1) * letters.PAGE_LETTERS
-    end = first + letters.PAGE_LETTERS
-    on_page = latest[first:end] if end <= len(latest) or len(latest) < letters.REASONS_LETTERS else None
-    if on_page is None:
-        on_page = queue.dead_letters(letters.PAGE_LETTERS, first)
+    end = min(first + letters.PAGE_LETTERS, count)
+    on_page = latest[first:end]
+    if end > len(latest):
+        on_page = queue.dead_letters(letters.PAGE_LETTERS, first, max_bytes=letters.WHOLE_BYTES)
+    reader = letters.Reader(show_texts)
     return {
         "dead_count": count,
         "page": page,
         "pages": pages,
-        "letters": [letters.show(letter, show_texts) for letter in on_page],
-        "reasons": letters.reasons(latest, show_texts),
+        "reasons": reader.reasons(latest),  # first: what it learns of them serves for those of the page
+        "letters": [reader.show(letter) for letter in on_page],
+        "missing": max(0, end - first - len(on_page)),
         "reasons_of": len(latest),
         "now": time.time(),
     }

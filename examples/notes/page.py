@@ -48,7 +48,7 @@ def show(
         question: what the visitor looks for, or "".
     """
     ready = search.searchable(keys)
-    given_up = {letter.redis_key for letter in queue.dead_letters()}
+    given_up = {letter.redis_key for letter in queue.dead_letters(max_bytes=0)}  # their keys, without long texts
     states = {key: "searchable" if key in ready else "dead" if key in given_up else "waiting" for key in keys}
     texts = read(keys)
     return {

@@ -9,7 +9,6 @@ import pytest
 pytest.importorskip("flask", reason='the dashboard is in the extra "embedqueue[dashboard]"')
 
 from embedqueue.dashboard import figures, letters, words
-from embedqueue.dashboard.guard import is_loopback
 from embedqueue.dashboard.page import state_of
 from embedqueue.dashboard.prices import check_prices, price_of
 from embedqueue.history import LATENCY_SECONDS, Period
@@ -157,12 +156,29 @@ def test_what_a_reason_quotes_of_the_text_is_left_out(reason, text, shown):
     assert letters.reason_of(letter(reason, text), True) == reason
 
 
+def test_a_reason_of_a_cut_text_is_shown_as_far_as_it_is_known_to_quote_nothing():
+    """What the cut text no longer holds may be quoted; words that another letter was given are no quotation."""
+    cut = DeadLetter("doc:2", "the beginning", "8192 tokens, not 9417", 0.0, 1, b"", 10_000_000)
+    quoting = DeadLetter("doc:3", "the beginning", "flagged: a secret from the middle", 0.0, 1, b"", 10_000_000)
+    reader = letters.Reader(False)
+    assert reader.reason_of(cut) == letters.WITHHELD
+    reader.reason_of(letter("8192 tokens, not 9000", "a text"))
+    reader.reason_of(letter("flagged: a secret from the middle", "a secret from the middle"))
+    assert reader.reason_of(cut) == "[…] tokens, not […]"
+    assert reader.reason_of(quoting) == letters.WITHHELD
+    withheld = [one for one in reader.reasons([cut, quoting]) if one.words == letters.WITHHELD]
+    assert [one.id for one in withheld] == [""]
+    assert not reader.died_of(quoting, "")
+    assert letters.Reader(True).reason_of(quoting) == quoting.reason
+
+
 def test_reasons_that_differ_in_numbers_are_one():
     """In the words of the latest."""
     dead = [letter("8192 tokens, not 9000", "a"), letter("wrong type", "b"), letter("8192 tokens, not 10000", "c")]
-    found = letters.reasons(dead, False)
+    reader = letters.Reader(False)
+    found = reader.reasons(dead)
     assert [(reason.words, reason.count) for reason in found] == [("8192 tokens, not 9000", 2), ("wrong type", 1)]
-    assert [letters.of_reason(False, found[0].id)(one) for one in dead] == [True, False, True]
+    assert [reader.died_of(one, found[0].id) for one in dead] == [True, False, True]
 
 
 @pytest.mark.parametrize("name", ["doc:1", "ключ:ü", 'a"b<c>&d', "x" * 301, b"\xff\x00 not ours"])
@@ -198,15 +214,3 @@ def test_the_state_in_a_word_and_a_sentence(found, word, part):
     assert state.word == word
     assert part in state.sentence
     assert "ab:1" not in state.sentence
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "LOCALHOST"])
-def test_loopback(host):
-    """This machine's own names."""
-    assert is_loopback(host)
-
-
-@pytest.mark.parametrize("host", ["", "0.0.0.0", "::", "10.0.0.1", "localhost.example.org", "127.0.0.1.nip.io"])
-def test_not_loopback(host):
-    """Others', or none."""
-    assert not is_loopback(host)

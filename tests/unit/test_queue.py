@@ -552,11 +552,11 @@ def test_dead_letters(dead, fake_redis):
     assert fake_redis.keys("doc:*") == []
 
 
-@pytest.mark.parametrize(("limit", "offset"), [(-1, 0), (1, -1)])
-def test_dead_letters_arguments(dead, limit, offset):
-    """A negative limit or offset is a mistake, not a wish for something else."""
+@pytest.mark.parametrize(("limit", "offset", "max_bytes"), [(-1, 0, None), (1, -1, None), (1, 0, -1)])
+def test_dead_letters_arguments(dead, limit, offset, max_bytes):
+    """A negative number is a mistake, not a wish for something else."""
     with pytest.raises(ValueError):
-        dead.dead_letters(limit, offset)
+        dead.dead_letters(limit, offset, max_bytes=max_bytes)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class Dashboard:
     """
 
     def __init__(self, queue: EmbeddingBatchQueue, port: int = 0, **options) -> None:
-        app = dashboard_app(queue, **options)
+        app = dashboard_app(queue, open=True, **options)
         self._server = make_server("127.0.0.1", port, app, threaded=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}/"
         self._thread = threading.Thread(target=self._server.serve_forever, name="dashboard", daemon=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 
@@ -22,7 +23,9 @@ def test_in_an_application_under_a_prefix(queue, dead):  # noqa: F811
     dead(1)
     app = flask.Flask("site")
     app.jinja_env.autoescape = False
-    app.register_blueprint(dashboard({"one": queue, "two": queue}, allow_changes=True), url_prefix="/embeddings")
+    app.register_blueprint(
+        dashboard({"one": queue, "two": queue}, open=True, allow_changes=True), url_prefix="/embeddings"
+    )
     client = app.test_client()
     page = client.get("/embeddings/?queue=two")
     assert page.status_code == 200
@@ -42,7 +45,7 @@ def test_with_the_flask_extension(env, redis_client):
     app = flask.Flask("site")
     app.config.update(env, EMBEDQUEUE_QUEUES={"titles": {"DIMENSIONS": 8}})
     embeddings = EmbedQueue(app)
-    app.register_blueprint(dashboard(embeddings), url_prefix="/embeddings")
+    app.register_blueprint(dashboard(embeddings, open=True), url_prefix="/embeddings")
     client = app.test_client()
     with app.app_context():
         embeddings.queues.idle(worker=False).enqueue("doc:1", "text")
@@ -61,11 +64,11 @@ def test_with_the_flask_extension(env, redis_client):
 def test_bad_arguments_are_refused_at_once():
     """Not at the first request."""
     with pytest.raises(TypeError, match="queues must be"):
-        dashboard("redis://localhost")  # type: ignore[arg-type]
+        dashboard("redis://localhost", open=True)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="authenticate"):
         dashboard({}, authenticate="admin")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="price of"):
-        dashboard({}, prices={"m": -1})
+        dashboard({}, open=True, prices={"m": -1})
 
 
 def test_standing_alone(env, redis_client, tmp_path):
@@ -86,12 +89,56 @@ def test_standing_alone(env, redis_client, tmp_path):
         running.assert_quiet()
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_alone_on_loopback_one_browser_gets_in_by_the_link(env, redis_client, host):
+    """Nobody else on this machine, nor through a proxy; the browser keeps a secret that is not in the link."""
+
+    def get(client, path, **options):
+        return client.get(url + path, timeout=PATIENCE_SECONDS, allow_redirects=False, **options)
+
+    member = b'{"redis_key":"doc:1","text":"text"}'
+    redis_client.zadd("embed_queue:dead", {member: 1})
+    redis_client.hset("embed_queue:dead:info", "doc:1", json.dumps({"member": member.decode(), "reason": "it is bad"}))
+    with Running(["-m", "embedqueue", "dashboard", "--host", host, "--port", "0", "--allow-changes"], env) as running:
+        url, token = running.wait_for(rf"(http://{re.escape(host)}:\d+/)\?token=([\w-]+)").groups()
+        stranger, browser = requests.Session(), requests.Session()
+        # a HEAD is of who looks where a link leads: it lets nobody in and uses nothing up
+        assert stranger.head(f"{url}?token={token}", timeout=PATIENCE_SECONDS).status_code == 403
+        entered = get(browser, f"?token={token}")
+        assert (entered.status_code, entered.headers["Location"]) == (303, "/")
+        cookie = entered.headers["Set-Cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+        assert token not in cookie
+        page = get(browser, "")
+        assert page.status_code == 200
+        assert token not in page.text
+        assert get(browser, "live").status_code == 200
+        assert get(browser, f"?token={token}").headers["Location"] == "/"  # the link in its history leads to the page
+        for path in ("", "live", f"?token={token}", "?token=wrong", "?token=%FF", "?token="):
+            for headers in ({}, {"Connection": "close"}, {"Host": "evil.example.org"}, {"Cookie": f"a={token}"}):
+                answer = get(stranger, path, headers=headers)
+                assert answer.status_code == 403
+                assert "embed_queue" not in answer.text
+        form = {"csrf_token": token_of(page), "queue": "default", "do": "discard:all", "sure": "yes"}
+        kept = {"Cookie": f"embedqueue_csrf={form['csrf_token']}"}
+        assert stranger.post(url + "dead", data=form, headers=kept, timeout=PATIENCE_SECONDS).status_code == 403
+        assert redis_client.zcard("embed_queue:dead") == 1
+        assert browser.post(url + "dead", data=form, timeout=PATIENCE_SECONDS).status_code == 200
+        assert redis_client.zcard("embed_queue:dead") == 0
+        running.send(signal.SIGTERM)
+        assert running.ended() == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--host", "0.0.0.0"], "--password-file"),
         (["--host", "::"], "--password-file"),
         (["--host", "db.internal"], "--password-file"),
+        (["--host", "127.0.0.1.nip.io"], "--password-file"),
+        (["--host", "localhost.example.org"], "--password-file"),
+        (["--host", ""], "--password-file"),
         (["--auth", "no.such.module:check"], "no.such"),
         (["--auth", "os:path"], "is not a function"),
         (["--price", "mine"], "MODEL=DOLLARS"),

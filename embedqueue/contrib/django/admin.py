@@ -77,7 +77,6 @@ class QueueAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic whe
             "rows": [_row(name) for name in _names(request)],
             "may_change": self.has_change_permission(request),
             "opts": self.model._meta,
-            "page": PAGE,
             **(extra_context or {}),
         }
         return TemplateResponse(request, "admin/embedqueue/queue.html", context)
@@ -132,7 +131,7 @@ def _row(name: str) -> Row:
     try:
         queue = queues.look(name)
         stats = queue.stats()
-        letters = queue.dead_letters(limit=PAGE) if stats.dead else []
+        letters = queue.dead_letters(limit=PAGE, max_bytes=0) if stats.dead else []
     except SettingsError as error:
         return Row(name, problem=str(error))
     except RedisError as error:
