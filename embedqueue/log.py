@@ -37,8 +37,9 @@ class QueueLog(logging.LoggerAdapter[logging.Logger]):
     def log(self, level: int, msg: Any, *args: Any, **kwargs: Any) -> None:
         """As the standard adapter, whose other methods call this. What is no number is for ``%s``."""
         try:
-            shown = (arg if isinstance(arg, int | float) else printable(str(arg)) for arg in args)
-            super().log(level, msg, *shown, **{"stacklevel": 2, **kwargs})  # who calls this, as ever
+            if self.isEnabledFor(level):
+                shown = (arg if isinstance(arg, int | float) else printable(str(arg)) for arg in args)
+                super().log(level, msg, *shown, **{"stacklevel": 2, **kwargs})  # the record names who called us
         except (Exception, SystemExit) as error:
             if is_of_a_signal(error) or (isinstance(error, SystemExit) and _is_main_thread()):
                 raise

@@ -191,14 +191,20 @@ class _Letters:
 
 def _plain(text: str) -> str:
     """What is left of a text in every escaping and case: letters and digits without accents, ideographs thrice."""
-    if "\\" in text or "%" in text or "&" in text:
-        text = _ESCAPE.sub(_unescaped, text)
+    return _letters(_unescaped(text))
+
+
+def _letters(text: str) -> str:
     if not text.isascii():
         text = _IDEOGRAPH.sub(r"\g<0>\g<0>\g<0>", unicodedata.normalize("NFKD", text))
     return _NO_LETTERS.sub("", text.casefold())
 
 
-def _unescaped(found: re.Match[str]) -> str:
+def _unescaped(text: str) -> str:
+    return _ESCAPE.sub(_meant, text) if "\\" in text or "%" in text or "&" in text else text
+
+
+def _meant(found: re.Match[str]) -> str:
     kind, body = found.lastgroup, found[found.lastgroup or 0]
     if kind == "control":
         return " "
@@ -216,7 +222,9 @@ def _unescaped(found: re.Match[str]) -> str:
 
 def _parted(values: Iterable[str], least: int) -> tuple[set[str], set[str]]:
     """Those that are only found whole, and those of which a part is told."""
-    plain = {_plain(value) for value in values}
+    plain: set[str] = set()
+    for value in values:  # also as it stands: what looks like an escape in it may itself be escaped in another way
+        plain.update(map(_letters, {value, _unescaped(value)}))
     shorts = {one for one in plain if least <= len(one) < QUOTED_CHARS}
     return shorts, {one for one in plain if len(one) >= QUOTED_CHARS}
 
