@@ -74,6 +74,7 @@ def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
+#: What takes records.
 Log = QueueLog
 #: For what is said of no queue in particular.
 logger = QueueLog()
