@@ -22,6 +22,7 @@ from .log import Log, logger
 from .observe import CallReport, Observers, Outcome
 from .retry import default_retry
 from .vectors import Malformed, as_rows, faulty_rows
+from .words import printable, said_by, words_of
 
 #: What a healthy provider can embed: sent when nothing else has proved its health.
 CANARY = "ok"
@@ -33,13 +34,19 @@ REFUSALS_BEFORE_CANARY = 3
 class Unserved(Exception):
     """The provider, not a text, is at fault: the rest of the call goes back to pending.
 
+    What it says goes to the log, Redis, the dashboard and the waiters of others: no text of the call is in it.
+
+    Args:
+        cause: what the embedder raised.
+        texts: of the call.
+
     Attributes:
         retry_after: seconds that the provider asks for, or 0.
         account: somebody has to act (key, credit, model) before anything works.
     """
 
-    def __init__(self, cause: BaseException) -> None:
-        super().__init__(str(cause) or type(cause).__name__)
+    def __init__(self, cause: BaseException, texts: Sequence[str]) -> None:
+        super().__init__(said_by(cause, texts))
         self.retry_after = getattr(cause, "retry_after", None) or 0.0
         self.account = isinstance(cause, ConfigurationError)
 
@@ -151,7 +158,7 @@ class Caller:
         except (TransientError, InputRejected, ConfigurationError, Partial, Stopping):
             raise
         except Exception as error:  # of a hook of the user's
-            raise ConfigurationError(f"the retry policy raised {type(error).__name__}: {error}") from error
+            raise ConfigurationError(f"the retry policy raised {type(error).__name__}: {words_of(error)}") from error
 
     def _try(self, texts: Sequence[str]) -> Any:
         if self._stopping.is_set():
@@ -183,7 +190,7 @@ class Caller:
         except BaseException as error:  # an embedder of the user's with a fault of its own; SystemExit is one, too
             self._count_failure()
             self._log.debug("embedqueue: the embedder raised %s", type(error).__name__, exc_info=True)
-            raise TransientError(f"{type(error).__name__}: {error}", suspect_input=True) from error
+            raise TransientError(f"{type(error).__name__}: {words_of(error)}", suspect_input=True) from error
         if len(faulty) == len(texts):
             self._count_failure()
             raise Faulty
@@ -208,7 +215,7 @@ class Caller:
                 seconds=time.monotonic() - began_mono,
                 outcome=_outcome(error),
                 status=getattr(error, "status", None),
-                error=_words(error),
+                error=_words(error, texts),
             )
             self._observers.tell("call_ended", report)
 
@@ -277,11 +284,16 @@ def _outcome(error: BaseException | None) -> Outcome:
     return "ok" if error is None else "configuration" if isinstance(error, ConfigurationError) else "transient"
 
 
-def _words(error: BaseException | None) -> str | None:
-    """What an observer may read of it: the words of a refusal may quote the text."""
+def _words(error: BaseException | None, texts: Sequence[str]) -> str | None:
+    """What an observer may read of it: no text, not even what a refusal says of one."""
     if isinstance(error, InputRejected):
         return "the provider refused the call" if isinstance(error, CallTooLarge) else "the provider refused an input"
-    return None if error is None else str(error)
+    return None if error is None else said_by(error, texts)
+
+
+def _reason(error: BaseException) -> str:
+    """Why a text is given up: stored beside the text, which it may quote."""
+    return printable(words_of(error)) or type(error).__name__
 
 
 class _Errand:
@@ -320,9 +332,9 @@ class _Errand:
         # Judged at the end: mostly a neighbour has succeeded by then, and no canary is needed.
         if self._suspects:
             if not self._caller.healthy_since(self._suspected_mono):
-                raise Unserved(self._suspects[0][1])
+                raise Unserved(self._suspects[0][1], texts)
             for text, error in self._suspects:
-                self._refuse(text, str(error))
+                self._refuse(text, _reason(error))
         self._caller.learn(self._limits)  # now that it is known whether it was the call's size, or one text's
 
     def _send(self, texts: Sequence[str], policy: tenacity.BaseRetrying) -> None:
@@ -336,7 +348,7 @@ class _Errand:
         except TransientError as error:
             self._transient(texts, error, policy, began_mono)
         except ConfigurationError as error:
-            raise Unserved(error) from None
+            raise Unserved(error, texts) from None
         else:
             self._misled |= texts == [self._blamed]
             self._deliver(texts, [row.tobytes() for row in rows])
@@ -353,7 +365,7 @@ class _Errand:
         if self._refusals == 1:
             self._refused_mono = time.monotonic()
         if self._refusals == REFUSALS_BEFORE_CANARY and not self._caller.healthy_since(self._refused_mono):
-            raise Unserved(error) from None  # it refuses everything: no use to cut on
+            raise Unserved(error, texts) from None  # it refuses everything: no use to cut on
         if len(texts) == 1:
             self._suspect(texts[0], error)
             if isinstance(error, CallTooLarge):  # its neighbours were not too many, and need not travel in small parts
@@ -380,7 +392,7 @@ class _Errand:
         # While a pause is being probed, a failure without a status may be a text's too: else it would block for ever.
         suspicious = error.suspect_input or (self._probe and error.status is None)
         if not suspicious or not self._caller.healthy_since(began_mono):
-            raise Unserved(error) from None
+            raise Unserved(error, texts) from None
         if len(texts) > 1:
             self._parts.extend((part, once) for part in split(texts, None))
         elif policy is once:

@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 from typing import TYPE_CHECKING
 
 import redis
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
 from .errors import ConfigurationError, EmbedQueueError
+from .words import shown_url
 
 if TYPE_CHECKING:
     from .config import Settings
 
 
-def shown_redis_url(url: str) -> str:
-    """The URL of a Redis as people may see it: without user and password.
-
-    Args:
-        url: any URL, even a broken one.
-    """
-    plain = re.sub(r"://.*@", "://***@", url)  # a password may hold slashes and colons that it should not
-    return re.sub(r"([?&](?:password|username)=)[^&]*", r"\1***", plain)
-
-
 def explain_redis(settings: Settings, error: RedisError) -> str:
     """What an error of Redis means for a user: a sentence that tells what to set."""
-    url, name = shown_redis_url(settings.redis_url), settings.spelled("REDIS_URL")
+    url, name = shown_url(settings.redis_url), settings.spelled("REDIS_URL")
     if isinstance(error, NoPermissionError):
         return f"Redis at {url} does not let this user near the queue ({error}): grant it the keys and commands."
     if any(words in str(error) for words in ("NOAUTH", "Authentication required", "HELLO must be called")):

@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 import redis
 import redis.connection
 
-from .checkup import check_call, check_key, check_redis, shown_redis_url
+from .checkup import check_call, check_key, check_redis
 from .embedders import Embedder, GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
-from .embedders.http import shown_url
 from .options import EMBED_DIMENSIONS, Options
 from .queue import EmbeddingBatchQueue
+from .words import shown_url
 
 #: What stands before each name in the environment.
 ENVIRONMENT_PREFIX = "EMBEDQUEUE_"
@@ -90,7 +90,7 @@ class Settings:
         key = "not set" if self.api_key is None else "empty" if not self.api_key else "***"
         base_url = None if self.base_url is None else shown_url(self.base_url)
         return (
-            f"Settings(redis_url={shown_redis_url(self.redis_url)!r}, provider={self.provider!r}, api_key=<{key}>, "
+            f"Settings(redis_url={shown_url(self.redis_url)!r}, provider={self.provider!r}, api_key=<{key}>, "
             f"base_url={base_url!r}, model={self.model!r}, dimensions={self.dimensions}, options={self.options!r})"
         )
 
@@ -336,7 +336,7 @@ def _refuse_what_cannot_work(settings: Settings) -> None:
     except ValueError:
         raise SettingsError(
             f"{settings.spelled('REDIS_URL')} must be redis://HOST:PORT/0, rediss://... or unix:///PATH, "
-            f"not {shown_redis_url(url)!r}"
+            f"not {shown_url(url)!r}"
         ) from None
     if settings.base_url is not None:
         if settings.provider == "local":

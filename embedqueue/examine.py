@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from redis.exceptions import RedisError
 
-from .checkup import check_call, check_key, check_redis, shown_redis_url
+from .checkup import check_call, check_key, check_redis
 from .config import Settings
+from .words import shown_url
 
 #: The oldest Redis that has every command of the scripts.
 OLDEST_REDIS = (6, 2)
@@ -70,7 +71,7 @@ def _examine_server(settings: Settings, client: Any) -> Iterator[Finding]:
         return
     version = str(info.get("redis_version", ""))
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    at = shown_redis_url(settings.redis_url)
+    at = shown_url(settings.redis_url)
     if numbers and numbers < OLDEST_REDIS:
         yield Finding("problem", "redis", f"{version} at {at} is too old: take Redis 6.2 or later")
     else:

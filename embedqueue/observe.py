@@ -7,17 +7,14 @@ letter, which is shown whole.
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import redis
 
-from .log import Log, logger
+from .log import Log, is_of_a_signal, logger
 from .report import DeadLetter
 
 #: How a call ended: all of its vectors came; some of them cannot be used; it may work later; a text will never work;
@@ -244,20 +241,11 @@ class Observers:
         try:
             return getattr(observer, event)(*facts)
         except BaseException as error:
-            if threading.current_thread() is threading.main_thread() and _is_of_a_signal(error):
+            if is_of_a_signal(error):
                 raise
             if (at, event) not in self._failed:
                 self._failed.add((at, event))
                 self._log.exception(
-                    "embedqueue: %s of an observer failed, and is not spoken of again: %r", event, observer
+                    "embedqueue: %s of an observer failed, and is not spoken of again: %s", event, observer
                 )
             return None
-
-
-def _is_of_a_signal(error: BaseException) -> bool:
-    """Whether it is Ctrl-C, or came out of one of this process's signal handlers while an observer ran."""
-    if isinstance(error, KeyboardInterrupt):
-        return True
-    handlers = (signal.getsignal(number) for number in signal.valid_signals())
-    codes = {getattr(handler, "__code__", None) for handler in handlers}
-    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from types import FrameType
 from typing import Any
@@ -25,6 +25,7 @@ from .queue import EmbeddingBatchQueue
 from .report import DeadLetter, QueueStats
 from .store import Store
 from .vectors import FLOAT32
+from .words import printable
 
 #: Seconds that calls under way get when a worker is told to end; gunicorn and Kubernetes wait 30.
 DEFAULT_GRACE_SECONDS = 20.0
@@ -188,7 +189,13 @@ def describe(stats: QueueStats) -> Iterator[str]:
         yield f"oldest     {stats.oldest_age:.0f} s"
     if stats.paused_until is not None:
         seconds = max(0.0, stats.paused_until - time.time())
-        yield f"paused     for {seconds:.0f} s: {stats.pause_reason}"
+        yield f"paused     for {seconds:.0f} s: {printable(stats.pause_reason or '')}"
+
+
+def lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Facts by name as lines for a person."""
+    for name, value in facts.items():
+        yield f"{name:<16} {printable(str(value))}"
 
 
 # -- pausing ---------------------------------------------------------------------------------------------------------
@@ -229,7 +236,7 @@ def dead_letters(queue: EmbeddingBatchQueue, reason: str | None = None, *, whole
 def describe_dead(letters: Iterator[DeadLetter]) -> Iterator[str]:
     """Dead letters as lines for a person. No text of users."""
     for letter in letters:
-        yield f"{_when(letter.died_at)}  {letter.redis_key or '(not ours)'}  {letter.reason}"
+        yield printable(f"{_when(letter.died_at)}  {letter.redis_key or '(not ours)'}  {letter.reason}")
 
 
 def dead_as_json(letter: DeadLetter) -> str:

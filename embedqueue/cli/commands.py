@@ -21,11 +21,13 @@ from embedqueue.operate import (
     describe,
     explain,
     lift_pause,
+    lines,
     run_worker,
     set_pause,
     stats_as_json,
 )
 from embedqueue.operate import concurrency as concurrency_of
+from embedqueue.words import printable
 
 from .context import Context, Source, as_json, command, own_settings, settings_options
 
@@ -136,13 +138,13 @@ def stats(source: Source, as_json: bool) -> None:
 @click.option("--plain", is_flag=True, help="A line a look, as where the output is no terminal.")
 def top(source: Source, count: int | None, interval: float, plain: bool) -> None:
     """Watch the queue until Ctrl-C: rates, ages, what is in flight and with whom, errors."""
-    from .live import lines, screen
+    from . import live
 
     try:
         if plain or not sys.stdout.isatty():
-            lines(source.look(), source.settings(), count, interval)
+            live.lines(source.look(), source.settings(), count, interval)
         else:
-            screen(source.look(), source.settings(), count, interval)
+            live.screen(source.look(), source.settings(), count, interval)
     except KeyboardInterrupt:
         return
 
@@ -187,7 +189,7 @@ def resume(source: Source) -> None:
 def explain_(source: Source, redis_key: str, as_json: bool) -> None:
     """Tell where a key's vector is, and why."""
     found = explain(source.settings(), redis_key)
-    click.echo(json.dumps(found) if as_json else "\n".join(f"{name:<16} {value}" for name, value in found.items()))
+    click.echo(json.dumps(found) if as_json else "\n".join(lines(found)))
 
 
 @command(cli, "check", "embedqueue check --no-call")
@@ -203,7 +205,7 @@ def check(source: Source, call: bool, strict: bool, verbose: bool, as_json: bool
         if as_json:
             click.echo(json.dumps({"level": finding.level, "about": finding.about, "words": finding.words}))
         elif verbose or finding.level != "ok":
-            click.echo(f"{finding.level:<8} {finding.about}: {finding.words}", err=finding.level != "ok")
+            click.echo(f"{finding.level:<8} {finding.about}: {printable(finding.words)}", err=finding.level != "ok")
     if bad:
         raise click.exceptions.Exit(1)
     if not as_json:

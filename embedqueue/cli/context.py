@@ -14,6 +14,7 @@ from embedqueue.checkup import explain_redis
 from embedqueue.config import Settings, SettingsError, read_environment
 from embedqueue.errors import EmbedQueueError
 from embedqueue.queue import EmbeddingBatchQueue
+from embedqueue.words import printable
 
 #: Ended by Ctrl-C, as shells count it.
 INTERRUPTED = 130
@@ -109,11 +110,11 @@ def guarded(source: Source, function: Callable[[], None]) -> None:
     try:
         function()
     except RedisError as error:
-        raise click.ClickException(explain_redis(source.settings(), error)) from None
+        raise click.ClickException(printable(explain_redis(source.settings(), error))) from None
     except BrokenPipeError:
         raise  # of "| head"; click ends quietly
     except (SettingsError, EmbedQueueError, TimeoutError, OSError, ValueError) as error:
-        raise click.ClickException(str(error) or type(error).__name__) from None
+        raise click.ClickException(printable(str(error)) or type(error).__name__) from None
     except KeyboardInterrupt:
         raise click.exceptions.Exit(INTERRUPTED) from None
 

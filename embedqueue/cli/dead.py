@@ -9,8 +9,9 @@ from itertools import islice
 
 import click
 
-from embedqueue.operate import dead_as_json, dead_letter_of, dead_letters, describe_dead
+from embedqueue.operate import dead_as_json, dead_letter_of, dead_letters, describe_dead, lines
 from embedqueue.queue import EmbeddingBatchQueue
+from embedqueue.words import printable
 
 from .commands import cli
 from .context import Source, as_json, command
@@ -42,12 +43,11 @@ def dead_show(source: Source, redis_key: str, as_json: bool) -> None:
     """Tell everything of one dead letter, its text included."""
     letter = dead_letter_of(source.settings(), redis_key)
     if letter is None:
-        raise click.ClickException(f"{redis_key} is no dead letter")
+        raise click.ClickException(printable(f"{redis_key} is no dead letter"))
     if as_json:
         click.echo(dead_as_json(letter))
         return
-    for name, value in asdict(letter).items():
-        click.echo(f"{name:<12} {value}")
+    click.echo("\n".join(lines(asdict(letter))))
 
 
 def _chosen(

@@ -18,6 +18,7 @@ from embedqueue.config import Settings
 from embedqueue.pulse import Pulse, Watch
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.report import QueueStats
+from embedqueue.words import printable
 
 #: Looks that the small curve shows.
 CURVE_LOOKS = 60
@@ -76,12 +77,12 @@ def view(pulse: Pulse, rates: deque[float]) -> RenderableType:
     if pulse.workers:
         held = Table("worker", "items in flight", box=None, padding=(0, 2), header_style="dim")
         for name, items in sorted(pulse.workers.items()):
-            held.add_row(name, f"{items:,}")
+            held.add_row(Text(printable(name)), f"{items:,}")
         parts.append(held)
     if pulse.errors:
         errors = Table("times", "failed in the last minute", box=None, padding=(0, 2), header_style="dim")
         for words, times in sorted(pulse.errors.items(), key=lambda pair: -pair[1]):
-            errors.add_row(f"{times}", Text(words[:ERROR_COLUMNS], style="red"))
+            errors.add_row(f"{times}", Text(printable(words)[:ERROR_COLUMNS], style="red"))
         parts.append(errors)
     return Group(*parts)
 
@@ -116,7 +117,7 @@ def _age(stats: QueueStats) -> str:
 def _state(pulse: Pulse) -> str:
     stats = pulse.stats
     if stats.paused_until is not None:
-        return f"paused: {stats.pause_reason}"
+        return f"paused: {printable(stats.pause_reason or '')}"
     if stats.in_flight or pulse.embedded_per_second:
         return "working"
     return "waiting" if stats.waiting else "empty"

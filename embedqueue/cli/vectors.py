@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 
 from embedqueue.config import Settings
 from embedqueue.vectors import FLOAT32
+from embedqueue.words import printable
 
 from .commands import cli
 from .context import Source, as_json, command
@@ -53,7 +54,7 @@ def info(source: Source, name: str, as_json: bool) -> None:
         click.echo(json.dumps(found))
         return
     for fact, value in found.items():
-        click.echo(f"{fact:<24} {value}")
+        click.echo(printable(f"{fact:<24} {value}"))
 
 
 @command(cli, "search", "embedqueue search 'how to cancel an order' --count 3 --show text")
@@ -79,7 +80,7 @@ def search(source: Source, words: str, count: int, show: str | None, name: str, 
             more = {show: shown} if show else {}
             click.echo(json.dumps({"redis_key": key, "distance": distance, **more}))
         else:
-            click.echo(f"{distance:.4f}  {key}" + (f"  {shown}" if show else ""))
+            click.echo(printable(f"{distance:.4f}  {key}" + (f"  {shown}" if show else "")))
 
 
 def _run(settings: Settings, *command: Any) -> Any:

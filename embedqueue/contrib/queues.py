@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
 import threading
@@ -17,12 +16,11 @@ from redis.exceptions import RedisError
 from embedqueue.checkup import explain_redis, knock
 from embedqueue.config import Settings, SettingsError
 from embedqueue.embedders import Embedder
+from embedqueue.log import logger
 from embedqueue.queue import EmbeddingBatchQueue
 
 if TYPE_CHECKING:
     from .eager import Eager
-
-logger = logging.getLogger("embedqueue")
 
 #: What no queue is named.
 DEFAULT = "default"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from embedqueue.embedders import documents
+from embedqueue.words import READ_CHARS, without_secrets, without_texts
 
 #: Fields that name the kind of a fault in one word.
 _WORD_FIELDS = ("code", "type", "status", "reason", "error_type", "error_code", "provider_code")
@@ -33,8 +34,8 @@ _DEEPEST = 8
 _MOST_ENTRIES = 20
 #: Texts from this length on are recognised by their beginning, because providers echo them cut.
 _ECHO_CHARS = 16
-#: Shorter texts than this are only recognised between quotes: they may be the provider's own words.
-_WORDY_CHARS = 8
+#: What a code looks like; a text rarely does.
+_CODE = re.compile(r"[a-z0-9]+(?:[_.-][a-z0-9]+)*")
 
 _HTML_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.I | re.S)
 
@@ -51,7 +52,7 @@ class Fault:
         retry_delay: Google's ``RetryInfo.retryDelay`` as written.
         quota_ids: Google's names of the quotas that ran out.
         moderated: whether the provider says that it moderated an input.
-        shown: the message as people may see it: set by :meth:`hide`.
+        shown: the message as people may see it: set by :meth:`hide`. Cut what is shown after it, not before.
     """
 
     status: int
@@ -63,27 +64,26 @@ class Fault:
     moderated: bool = False
     shown: str = ""
 
-    def hide(self, key: str | None, texts: Sequence[str]) -> None:
-        """Take out our key and the user's texts, which some providers echo.
+    def hide(self, secrets: Iterable[str], texts: Sequence[str]) -> None:
+        """Take out what is secret and the user's texts, which some providers echo.
 
-        Long echoes also leave ``message``, so that no text is taken for the provider's words. Short ones
-        stay there: a text that reads "requests" must not blank that word in "at most 100 requests".
+        The beginnings of long texts also leave ``message``, so that no text is taken for the provider's words. Short
+        ones stay there: a text that reads "requests" must not blank that word in "at most 100 requests".
 
         Args:
-            key: the key of the call, or None.
+            secrets: see :func:`embedqueue.words.forms`.
             texts: the texts of the call.
         """
-        if key:
-            self.message = self.message.replace(key, "[key]")
-        starts = [" ".join(text[: 4 * _ECHO_CHARS].split())[:_ECHO_CHARS] for text in texts]
-        for start in starts:
+        secrets = tuple(secrets)
+        words = without_secrets(self.message[:READ_CHARS], secrets)
+        self.shown = without_texts(words, texts)
+        if self.shown != words and self.words:  # the provider's codes say what it was
+            codes = ", ".join(sorted(word for word in self.words if _CODE.fullmatch(word)))
+            self.shown += f" ({without_texts(without_secrets(codes, secrets), texts)})"
+        for text in texts:
+            start = " ".join(text[: 4 * _ECHO_CHARS].split())[:_ECHO_CHARS]
             if len(start) == _ECHO_CHARS and start in self.message:
                 self.message = self.message.partition(start)[0] + "[text]"
-        self.shown = self.message
-        for start in starts:
-            if start in self.shown:
-                quote = "" if len(start) >= _WORDY_CHARS else "['\"`]"
-                self.shown = re.sub(rf"{quote}\b{re.escape(start)}\b{quote}", "[text]", self.shown)
 
 
 def read_fault(status: int, body: bytes) -> Fault:

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from embedqueue.embedders import documents
 from embedqueue.embedders.answers import OptionRefused, classify
 from embedqueue.embedders.faults import read_fault
-from embedqueue.embedders.http import Answer, Http, Limits, origin, shown_url
+from embedqueue.embedders.http import Answer, Http, Limits, origin
 from embedqueue.embedders.rows import Malformed
 from embedqueue.embedders.waits import asked_wait
 from embedqueue.errors import ConfigurationError, EmbedQueueError, InputRejected, TransientError
+from embedqueue.words import READ_CHARS, SHOWN_CHARS, forms, shown_url, without_secrets
 
 #: Seconds to connect and seconds of silence that an embedder bears by default.
 DEFAULT_TIMEOUT = (5.0, 60.0)
@@ -113,6 +114,13 @@ class HostedEmbedder:
         texts = list(texts)
         if not texts:
             return np.empty((0, self.dimensions), dtype=np.float32)
+        try:
+            return self._embed(texts, model)
+        except EmbedQueueError as error:  # servers and proxies say in many places what they were sent
+            error.args = (without_secrets(str(error)[:READ_CHARS], self._secrets())[:SHOWN_CHARS],)
+            raise
+
+    def _embed(self, texts: list[str], model: str) -> NDArray[np.float32]:
         wanted = self._options(model)
         options = {name: self._learned.get(name, value) for name, value in wanted.items()}
         while True:
@@ -172,13 +180,19 @@ class HostedEmbedder:
             raise OptionRefused(malformed, "encoding_format")
         raise TransientError(malformed, status=answer.status, suspect_input=True)
 
+    def _secrets(self) -> Iterator[str]:
+        """All that we send and that nobody else may read, in the forms in which it may come back."""
+        for value in (self._key or "", *self._extra_headers.values()):
+            yield from forms(str(value))
+        yield from self._http.secrets(self._url)
+
     def _chose_encoding(self, options: Mapping[str, Any]) -> bool:
         """Whether we asked for an encoding on our own account, which a malformed answer may come from."""
         return False
 
     def _refusal(self, answer: Answer, url: str, texts: Sequence[str], options: Mapping[str, Any]) -> EmbedQueueError:
         fault = read_fault(answer.status, answer.body)
-        fault.hide(self._key, texts)
+        fault.hide(self._secrets(), texts)
         headers = answer.headers
         return classify(
             fault,

@@ -7,7 +7,7 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urljoin, urlsplit
 
@@ -16,6 +16,7 @@ import urllib3
 
 from embedqueue.embedders.wire import TimedAdapter, start_clock
 from embedqueue.errors import ConfigurationError, EmbedQueueError, TransientError
+from embedqueue.words import secrets_of, shown_url
 
 #: A connection unused for this many seconds is made anew: load balancers and NATs forget idle ones without a word
 #: (from 60 s on), and the next call would wait in vain for its read timeout.
@@ -32,8 +33,8 @@ class Answer:
     """What came back: the status, the headers (looked up in any case) and the decoded body."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)  # as the body, they may quote the key and texts
+    body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +95,12 @@ class Http:
         for line in lines:
             line.prepared.clear()
             line.session.close()
+
+    def secrets(self, url: str) -> Iterator[str]:
+        """What is secret in an address and in those of the proxies on the way to it, as this thread knows them."""
+        line: _Line | None = getattr(self._local, "line", None)
+        for address in (url, *(line.proxies.values() if line is not None else ())):
+            yield from secrets_of(address)
 
     def post(self, url: str, body: bytes) -> Answer:
         """Send one request and read its answer.
@@ -189,21 +196,6 @@ def _is_address(url: str) -> bool:
         return False
 
 
-def shown_url(url: str) -> str:
-    """An URL as people may see it: without credentials and query.
-
-    Args:
-        url: any URL, even a broken one.
-
-    Returns:
-        Scheme, host, port and path.
-    """
-    plain = url.partition("?")[0].partition("#")[0]
-    scheme, found, rest = plain.partition("://")
-    host, slash, path = (rest if found else plain).partition("/")
-    return f"{scheme + found if found else ''}{host.rpartition('@')[2]}{slash}{path}"
-
-
 def origin(url: str) -> str:
     """Host and port of an URL, for messages.
 
@@ -267,7 +259,7 @@ def failure_of(error: Exception, url: str, *, reached: bool) -> EmbedQueueError:
         reached: whether the headers of an answer had come.
 
     Returns:
-        The error, with neither the key nor the request attached.
+        The error, with neither the key nor the request attached; what others said is in it at its full length.
     """
     host, kinds = origin(url), requests.exceptions
     if isinstance(error, kinds.ConnectTimeout):
@@ -275,7 +267,7 @@ def failure_of(error: Exception, url: str, *, reached: bool) -> EmbedQueueError:
     if isinstance(error, kinds.Timeout | urllib3.exceptions.TimeoutError):
         return TransientError(f"{host} did not answer in time", suspect_input=True)
     reason = _root(error)
-    why = f"{type(reason).__name__}: {reason}"[:200]
+    why = f"{type(reason).__name__}: {reason}"
     if isinstance(error, kinds.ProxyError):
         return ConfigurationError(f"the proxy on the way to {host} refuses: {why}")
     if isinstance(error, kinds.SSLError):

@@ -174,6 +174,21 @@ def test_dead_letters(run, redis_client, provider):
     run("dead", "retry", "--all", "doc:1", code=2)
 
 
+def test_no_command_hands_a_terminal_what_it_would_obey(run, redis_client, provider):
+    """Keys, texts, reasons and names of workers are shown escaped; what is to be seen stays."""
+    bad, shown = "doc:é\n\x1b[2J\x9b31m\u202e", r"doc:é\n\x1b[2J\x9b31m\u202e"
+    provider.rule = poison(bad, 400, {"error": {"message": f"no \x1b]0;title\x07 for {bad}", "code": "bad_input"}})
+    run("enqueue", "-", text=lines((bad, bad)))
+    run("worker", "--burst")
+    run("pause", "--reason", bad)
+    run("enqueue", "-", text=lines(("doc:2", "waits")))
+    said = [run("dead", "list"), run("dead", "show", bad), run("explain", bad), run("explain", "doc:2"), run("stats")]
+    said += [run("top", "--count", "1"), run("dead", "show", bad + "2", code=1)]
+    assert all(shown in words for words in said), said
+    obeyed = {letter for words in said for letter in words if not letter.isprintable() and letter != "\n"}
+    assert not obeyed
+
+
 def test_flush(run, redis_client):
     """``--wait`` works in this process until nothing waits."""
     run("enqueue", "-", text=lines(("doc:1", "a"), ("doc:2", "b")))

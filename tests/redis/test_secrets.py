@@ -6,13 +6,16 @@ pytest show them), reprs of our objects, stats, dead letters, all of Redis, and 
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import logging
 import socket
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import redis
@@ -20,7 +23,14 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from tenacity import Retrying, stop_after_attempt
 
-from embedqueue import EmbeddingBatchQueue, EmbedQueueError
+from embedqueue import (
+    ConfigurationError,
+    EmbeddingBatchQueue,
+    EmbedQueueError,
+    InputRejected,
+    Observer,
+    TransientError,
+)
 from embedqueue.config import read_environment
 from embedqueue.embedders import GeminiEmbedder, OpenAIEmbedder, OpenRouterEmbedder
 from embedqueue.localredis import LocalRedis
@@ -32,6 +42,7 @@ KEY = "sk-0123456789-hunter2"
 PASSWORD = "correct-horse-battery"
 PROXY_PASSWORD = "staple-proxy"
 SECRETS = (KEY, PASSWORD, PROXY_PASSWORD)
+DIARY = 'My diary:\t"Ada" isn\'t well,\nAda is ill with'
 
 
 def locals_of_ours(trace: TracebackType | None) -> Iterator[str]:
@@ -55,11 +66,13 @@ class Ear(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self.heard: list[str] = []
+        self.levels: list[int] = []  # of what was heard
 
     def emit(self, record: logging.LogRecord) -> None:
         self.heard += [record.getMessage(), repr(vars(record))]
         if record.exc_info:
             self.heard += said_by(record.exc_info[1])
+        self.levels += [record.levelno] * (len(self.heard) - len(self.levels))
 
 
 @pytest.fixture
@@ -112,9 +125,9 @@ def all_in_redis(client: redis.Redis) -> Iterator[str]:
         yield repr((key, readers[client.type(key)](key)))
 
 
-def search(said: list[str]) -> None:
+def search(said: list[str], secrets: Sequence[str] = SECRETS) -> None:
     assert len(said) > 20, "nothing was heard"
-    leaks = [line[:300] for line in said for secret in SECRETS if secret in line]
+    leaks = [line[:300] for line in said for secret in secrets if secret in line]
     assert not leaks, leaks[:5]
 
 
@@ -146,6 +159,67 @@ def test_a_provider_that_fails(server, provider, ear, kind, answer):
         said += [*said_by(error), repr(queue.stats()), *our_reprs(queue, set()), *all_in_redis(client)]
     said += ear.heard
     search(said)
+
+
+AZURE, GATEWAY = "azure-secret-77", "Bearer gw-secret-88"
+
+
+@pytest.mark.parametrize("status", [401, 403, 400, 429, 500])
+@pytest.mark.parametrize(
+    "headers", [{"api-key": AZURE}, {"Authorization": GATEWAY}, {"X-Pass": AZURE, "X-Way": GATEWAY}]
+)
+def test_a_secret_in_a_header_of_the_users_own(server, provider, ear, headers, status):
+    """Azure's api-key and a gateway's token are as secret as the key, in whichever form they are echoed."""
+    provider.settings.require_key = False
+    sent = [base64.b64encode(value.encode()).decode() for value in headers.values()]
+    echo = f"{headers} {sent} {quote(str(list(headers.values())))} {json.dumps(headers)}"
+    provider.rule = lambda texts: fail(status, {"error": {"message": f"Access denied: {echo}", "code": AZURE}})
+    client = redis.Redis(port=server.port, username="app", password=PASSWORD)
+    client.flushall()
+    embedder = OpenAIEmbedder("", provider.openai_url, dimensions=16, headers=headers)
+    with EmbeddingBatchQueue(embedder, client, model="m", retry=ONCE) as queue:
+        error = queue.enqueue("doc:1", "a text of the user's").exception(PATIENCE_SECONDS)
+        said = [*said_by(error), repr(queue.stats()), *our_reprs(queue, set()), *all_in_redis(client), *ear.heard]
+    assert "Access denied" in str(error)
+    search(said, (AZURE, GATEWAY, "gw-secret-88", *sent, quote(GATEWAY)))
+
+
+@pytest.mark.parametrize("status", [500, 401, 429, 400])
+@pytest.mark.parametrize("own", [False, True])
+def test_a_text_that_is_echoed(server, provider, ear, status, own):
+    """At DEBUG and in dead letters only, however it is escaped, by a provider or an embedder of one's own."""
+    client = redis.Redis(port=server.port, username="app", password=PASSWORD)
+    client.flushall()
+    seen: list[Any] = []
+
+    class Own(OpenAIEmbedder):
+        def embed_batch(self, texts: Any, model: str) -> Any:
+            raise {500: ValueError, 401: ConfigurationError, 429: TransientError, 400: InputRejected}[status](
+                echo(texts)
+            )
+
+    class Watching(Observer):
+        call_ended = released = redis_failed = lambda self, report: seen.append(report)  # noqa: E731
+
+    def echo(texts: Any) -> str:
+        return f"bad input {texts[0]!r}, that is {json.dumps(texts[0])}, {texts[0][:20]}..."
+
+    provider.rule = lambda texts: fail(status, {"error": {"message": echo(texts), "code": "bad_input"}})
+    embedder = (Own if own else OpenAIEmbedder)(KEY, provider.openai_url, dimensions=16)
+    with EmbeddingBatchQueue(embedder, client, model="m", retry=ONCE, observers=[Watching()]) as queue:
+        error = queue.enqueue("doc:1", DIARY).exception(PATIENCE_SECONDS)
+        reason = client.get("embed_queue:pause") or b""
+        said = [
+            repr(queue.stats()),
+            repr(error),
+            repr(seen),
+            reason.decode(),
+            repr(client.xrange("embed_queue:events")),
+        ]
+    assert seen
+    said += [words for level, words in zip(ear.levels, ear.heard, strict=True) if level > logging.DEBUG]
+    search(said + [""] * 20, ("diary", "Ada", "ill with"))
+    assert status == 400 or "bad input" in reason.decode()
 
 
 def test_a_bad_text_and_a_good_one(server, provider, ear):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import sys
 import threading
 
 import pytest
@@ -165,10 +168,62 @@ def test_a_client_of_sentinel_stays_one():
     assert theirs.connection_pool.connection_kwargs["decode_responses"]
 
 
-def test_a_failure_that_cannot_be_told_of(make_queue, embedder, monkeypatch, caplog):
-    """A logging filter that raises: the items are given back by their lease, not kept for ever."""
-    queue = make_queue(lease_seconds=0.3, retry=ONE_TRY)
-    faults = [TransientError("down")]
+class NoContext(logging.Filter):
+    """As a filter that reads ``flask.g``: it raises in every thread but that of a request. Notes which it was."""
+
+    def __init__(self):
+        super().__init__()
+        self.threads = set()
+
+    def filter(self, record):
+        if record.name == "embedqueue":
+            self.threads.add(threading.current_thread().name)
+            raise RuntimeError("Working outside of application context.")
+        return True
+
+
+@pytest.fixture(params=["filter of the logger", "filter of a root handler", "root handler"])
+def no_context(request):
+    """A filter or handler that raises at every record of ours."""
+    no_context, handler = NoContext(), logging.NullHandler()
+    handler.handle = no_context.filter if request.param == "root handler" else handler.handle
+    at = {"filter of the logger": logging.getLogger("embedqueue"), "filter of a root handler": logging.StreamHandler()}
+    at = at.get(request.param, handler)
+    if at is not handler:
+        at.addFilter(no_context)
+    if isinstance(at, logging.Handler):
+        logging.getLogger().addHandler(at)
+    level = logging.getLogger("embedqueue").level
+    logging.getLogger("embedqueue").setLevel(logging.DEBUG)
+    yield no_context
+    logging.getLogger("embedqueue").setLevel(level)
+    at.removeFilter(no_context)
+    logging.getLogger().removeHandler(at)
+
+
+def test_records_that_raise_in_every_thread(make_queue, redis_client, embedder, monkeypatch, no_context):
+    """Everything fails once and would be told of: all items are embedded, and no call hangs."""
+    queue = make_queue(start=False, lease_seconds=1, retry=ONE_TRY, flush_interval=0.01)
+    producer = make_queue(worker=False)
+    faults = [TransientError("down"), ValueError("of its own")]
     embedder.fault = lambda texts: faults.pop() if faults else None
-    once(monkeypatch, queue._process.drain._log, "warning", TypeError("a filter"))
-    assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
+    store = queue._process.store
+    once(monkeypatch, store, "claim", redis.ConnectionError("gone"))
+    once(monkeypatch, store, "complete", redis.ConnectionError("gone"))
+    once(monkeypatch, producer._process.store, "listen", TypeError("unforeseen"))
+    once(monkeypatch, producer._process.demand, "_ask", TypeError("unforeseen"))
+    queue.enqueue("doc:0", "zero")  # told in the user's thread: nobody works it
+    queue.start()
+    futures = [producer.enqueue(f"doc:{i}", f"text {i}") for i in range(1, 4)]
+    futures[0].add_done_callback(lambda future: sys.exit("a callback"))
+    eventually(lambda: redis_client.delete("embed_queue:pause") or not queue.pending_count(), "all are embedded")
+    for i, future in enumerate(futures, 1):
+        with contextlib.suppress(BatchFailed):  # while the provider was down; the item is still queued
+            assert future.result(PATIENCE_SECONDS) == expected(f"text {i}")
+    eventually(lambda: all(redis_client.hexists(f"doc:{i}", "embedding") for i in range(4)), "all are written")
+    eventually(lambda: queue._process.drain.crew.unfinished == 0, "no call slot is kept")
+    assert queue.dead_letters() == [] and in_flight(redis_client) == 0
+    assert queue.enqueue("doc:9", "nine").result(PATIENCE_SECONDS) == expected("nine")
+    told = {name.partition("-")[2].partition("-")[0] for name in no_context.threads if name.startswith("embedqueue")}
+    assert {"worker", "call", "listener", "demand"} <= told, no_context.threads
+    assert threading.current_thread().name in no_context.threads

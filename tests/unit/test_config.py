@@ -101,7 +101,12 @@ def test_no_secret_is_in_a_refusal_or_a_repr():
     )
     assert "hunter2" not in repr(settings)
     assert "sk-secret" not in repr(settings)
-    for url in ("redis://:hunter2@h:no/0", "http://:hunter/2@h/0", "http://h/0?password=hunter2"):
+    for url in (
+        "redis://:hunter2@h:no/0",
+        "http://:hunter/2@h/0",
+        "http://h/0?password=hunter2",
+        "redis:/:hunter2@h/0",
+    ):
         with pytest.raises(SettingsError) as caught:
             read({"REDIS_URL": url})
         assert "hunter" not in str(caught.value)

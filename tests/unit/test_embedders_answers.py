@@ -15,7 +15,7 @@ from embedqueue.errors import CallTooLarge, ConfigurationError, EmbedQueueError,
 def error_for(status: int, body: Any, **facts: Any) -> EmbedQueueError:
     fault = read_fault(status, body if isinstance(body, bytes) else json.dumps(body).encode())
     texts = facts.pop("texts", ["some text"] * 50)
-    fault.hide(facts.pop("key", None), texts)
+    fault.hide(facts.pop("secrets", ()), texts)
     return classify(fault, origin="host", count=len(texts), **facts)
 
 
@@ -269,9 +269,9 @@ def test_an_option_that_the_server_does_not_know(message: str, param: str | None
 def test_words_are_cut_and_hold_neither_text_nor_key() -> None:
     long_text, short_text, key = "My diary of the year 1999, page one", "Hello", "sk-secret-1"
     body = openai(f"key {key} cannot embed 'Hello' and {long_text}" + "x" * 1000)
-    said = str(error_for(400, body, texts=[long_text, short_text], key=key))
+    said = str(error_for(400, body, texts=[long_text, short_text], secrets=[key]))
     assert len(said) < SHOWN_CHARS + 30
-    assert said == "host answered 400: key [key] cannot embed [text] and [text]"
+    assert said == "host answered 400: key [key] cannot embed '[text]' and [text] (invalid_request_error)"
     assert len(str(error_for(400, openai("word " * 1000)))) < SHOWN_CHARS + 30
 
 

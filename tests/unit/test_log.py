@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import signal
+import sys
 import threading
 
 import pytest
 
 from embedqueue import EmbeddingBatchQueue, InputRejected, ItemRejected
+from embedqueue.log import QueueLog, logger
 from embedqueue.testing import FakeEmbedder
 
 REQUEST: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="none")
@@ -75,3 +78,113 @@ def test_whose_context_variables_are_seen(fake_redis):
     assert ended.acquire(timeout=10) and ended.acquire(timeout=10)
     queue.stop()
     assert seen == {"one": "one", "two": "two", "call": "none"}
+
+
+class Broken(logging.Handler):
+    """Raises what it is given, as a filter that reads ``flask.g`` in a thread of ours does."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def handle(self, record):
+        if callable(self.error):
+            self.error()
+        raise self.error
+
+
+@pytest.fixture
+def broken(request):
+    """A handler of the logger ``embedqueue`` that raises."""
+    handler = Broken(getattr(request, "param", RuntimeError("working outside of application context")))
+    logging.getLogger("embedqueue").addHandler(handler)
+    yield handler
+    logging.getLogger("embedqueue").removeHandler(handler)
+
+
+def test_a_handler_that_raises_costs_its_record_only(broken, capsys):
+    """And is told of once, on standard error, as logging does itself."""
+    log = QueueLog("mine")
+    for _ in range(2):
+        log.warning("embedqueue: %s", "words")
+    log.exception("embedqueue: %s", "words")
+    said = capsys.readouterr().err
+    assert said.count("a filter or handler of logging raised") == 1
+    assert "working outside of application context" in said
+
+
+@pytest.mark.parametrize(("stderr", "wanted"), [(None, True), ("there", False)])
+def test_a_handler_that_raises_where_nobody_wants_to_know(broken, capsys, monkeypatch, stderr, wanted):
+    """Under pythonw there is no standard error; ``logging.raiseExceptions`` is off in production."""
+    monkeypatch.setattr(logging, "raiseExceptions", wanted)
+    if stderr is None:
+        monkeypatch.setattr(sys, "stderr", None)
+    QueueLog("mine").warning("embedqueue: words")
+    monkeypatch.undo()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_words_that_raise_cost_their_record_only(caplog):
+    """An error of a user's whose ``__str__`` is broken."""
+
+    class Mute(Exception):
+        def __str__(self):
+            raise ValueError
+
+    logger.error("embedqueue: %s", Mute())
+    assert not caplog.records
+
+
+def test_a_signal_that_comes_during_a_record_gets_through():
+    """Ctrl-C, gunicorn's SystemExit and the exception of a time limit are not the handler's."""
+
+    class TimeLimit(Exception):
+        pass
+
+    def end(number, frame):
+        raise TimeLimit
+
+    handler = Broken(lambda: signal.raise_signal(signal.SIGUSR1))
+    before = signal.signal(signal.SIGUSR1, end)
+    logging.getLogger("embedqueue").addHandler(handler)
+    try:
+        for action, error in ((end, TimeLimit), (lambda *_: sys.exit(3), SystemExit)):
+            signal.signal(signal.SIGUSR1, action)
+            with pytest.raises(error):
+                logger.error("embedqueue: words")
+        handler.error = KeyboardInterrupt()
+        with pytest.raises(KeyboardInterrupt):
+            logger.error("embedqueue: words")
+    finally:
+        logging.getLogger("embedqueue").removeHandler(handler)
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("broken", [SystemExit(1)], indirect=True)
+def test_a_handler_that_ends_the_process_ends_no_thread_of_ours(broken):
+    """Nobody would learn of it."""
+    ended = []
+    thread = threading.Thread(target=lambda: ended.append(logger.error("embedqueue: words")))
+    thread.start()
+    thread.join(10)
+    assert ended == [None]
+
+
+def test_a_record_stands_on_one_line_and_names_who_wrote_it(caplog):
+    """Whatever is in a key or in a provider's words: line breaks, colours of terminals, turned writing, surrogates."""
+    logger.error("embedqueue: %s failed %d times", "doc:1\r\n\x1b[31mCRITICAL \x9b\u2028\u202e\udce9", 3)
+    (record,) = caplog.records
+    assert record.getMessage() == (r"embedqueue: doc:1\r\n\x1b[31mCRITICAL \x9b\u2028\u202e\udce9 failed 3 times")
+    assert (record.filename, record.funcName) == (
+        "test_log.py",
+        "test_a_record_stands_on_one_line_and_names_who_wrote_it",
+    )
+
+
+def test_a_key_writes_no_lines_of_its_own(fake_redis, caplog):
+    """In the log of a whole queue."""
+    with EmbeddingBatchQueue(Choosy(), fake_redis) as queue:
+        with pytest.raises(ItemRejected):
+            queue.enqueue("doc:1\n00:00 CRITICAL admin logged in", SECRET_TEXT).result(10)
+    assert any("admin logged in" in record.getMessage() for record in caplog.records)
+    assert all("\n" not in record.getMessage() for record in caplog.records)

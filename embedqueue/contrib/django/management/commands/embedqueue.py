@@ -27,10 +27,12 @@ from embedqueue.operate import (
     describe_dead,
     explain,
     lift_pause,
+    lines,
     run_worker,
     set_pause,
     stats_as_json,
 )
+from embedqueue.words import printable
 
 
 class Command(BaseCommand):
@@ -92,14 +94,14 @@ class Command(BaseCommand):
         try:
             options["run"](options["queue"], options)
         except RedisError as error:
-            raise CommandError(explain_redis(queues.settings(options["queue"]), error)) from None
+            raise CommandError(printable(explain_redis(queues.settings(options["queue"]), error))) from None
         except (SettingsError, EmbedQueueError, TimeoutError) as error:
-            raise CommandError(str(error)) from None
+            raise CommandError(printable(str(error))) from None
 
     def _check(self, name: str, options: dict[str, Any]) -> None:
         problems = queues.settings(name).check(call=not options["no_call"])
         if problems:
-            raise CommandError("\n".join(problems))
+            raise CommandError("\n".join(map(printable, problems)))
         self.stdout.write("All is well.")
 
     def _worker(self, name: str, options: dict[str, Any]) -> None:
@@ -139,8 +141,7 @@ class Command(BaseCommand):
         self.stdout.write(f"{count} enqueued")
 
     def _explain(self, name: str, options: dict[str, Any]) -> None:
-        for fact, value in explain(queues.settings(name), options["key"]).items():
-            self.stdout.write(f"{fact:<16} {value}")
+        self.stdout.write("\n".join(lines(explain(queues.settings(name), options["key"]))))
 
     def _pause(self, name: str, options: dict[str, Any]) -> None:
         set_pause(queues.settings(name), options["seconds"], options["reason"])
@@ -152,13 +153,12 @@ class Command(BaseCommand):
     def _dead_show(self, name: str, options: dict[str, Any]) -> None:
         letter = dead_letter_of(queues.settings(name), options["key"])
         if letter is None:
-            raise CommandError(f"{options['key']} is no dead letter")
-        for fact, value in asdict(letter).items():
-            self.stdout.write(f"{fact:<12} {value}")
+            raise CommandError(printable(f"{options['key']} is no dead letter"))
+        self.stdout.write("\n".join(lines(asdict(letter))))
 
     def _dead_list(self, name: str, options: dict[str, Any]) -> None:
-        lines = list(describe_dead(islice(dead_letters(queues.look(name)), options["limit"])))
-        self.stdout.write("\n".join(lines) or "There are no dead letters.")
+        letters = islice(dead_letters(queues.look(name)), options["limit"])
+        self.stdout.write("\n".join(describe_dead(letters)) or "There are no dead letters.")
 
     def _dead_retry(self, name: str, options: dict[str, Any]) -> None:
         self.stdout.write(f"{queues.look(name).retry_dead(_chosen(name, options))} put back")
