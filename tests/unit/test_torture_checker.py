@@ -224,6 +224,14 @@ def test_an_error_that_nobody_handled_is_told():
     assert broken(history) == ["process"]
 
 
+def test_a_forked_child_that_never_came_to_its_journal_is_told():
+    history = sound()
+    history.lines.insert(3, line("forked", child="p1.1", pid=7))
+    assert broken(history) == ["process"]
+    history.lines.append(line("stopped", process="p1.1"))
+    assert broken(history) == []
+
+
 @pytest.mark.parametrize(
     ("name", "level", "error", "told"),
     [
