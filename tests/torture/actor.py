@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import faulthandler
 import hashlib
 import itertools
 import json
@@ -55,6 +56,20 @@ def size_mb() -> float:
     """The resident memory of this process."""
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1]) * PAGE_MB
+
+
+def calm(record: logging.LogRecord) -> bool:
+    """A filter of a log in which each traceback is a complaint: takes the others away, and leaves a line.
+
+    No complaint is what a library other than ours has handled and warns of, as urllib3 does of headers that it cannot
+    read, and what the rig has raised itself.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    ours = record.name in ("root", "embedqueue") or record.name.startswith("embedqueue.")
+    if error and (isinstance(error, failpoints.RigMemoryError) or not (ours or record.levelno >= logging.ERROR)):
+        record.msg, record.args = f"{record.getMessage()} (handled: {error!r})", ()
+        record.exc_info = record.exc_text = None
+    return True
 
 
 class Journal:
@@ -207,7 +222,6 @@ class Actor:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._rng = random.Random(options.seed)
-        self._journal = Journal(options.folder, options.name)
         self._stopping = False
         self._forking = False
         self._children = 0
@@ -215,6 +229,7 @@ class Actor:
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGUSR1, self._on_fork)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
+        self._journal = Journal(options.folder, options.name)  # only now: who has one may be sent signals
         if options.failpoints:
             failpoints.arm(self._rng, lambda name: self._journal.write("fault", name=name))
 
@@ -237,7 +252,7 @@ class Actor:
                 if producer is not None:
                     producer.act()
                 else:
-                    time.sleep(0.1)  # a signal ends it early
+                    time.sleep(0.1)
                 if self._forking:
                     self._forking = False
                     self._fork(queue)
@@ -292,9 +307,10 @@ def main() -> None:
     options = parser.parse_args()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no process of the rig outlives it
+    faulthandler.enable()
     logging.basicConfig(level=logging.WARNING)
-    for handler in logging.getLogger().handlers:  # what the rig has raised itself is no complaint
-        handler.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], MemoryError)))
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(calm)
     threading.current_thread().name = options.name
     Actor(options).run()
 

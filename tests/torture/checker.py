@@ -219,7 +219,8 @@ class _Check:
     def _processes(self) -> None:
         history = self._history
         ended = {line["process"] for line in history.lines if line["event"] == "stopped"}
-        for process in sorted({line["process"] for line in history.lines} - ended - history.killed):
+        begun = {line.get("child", line["process"]) for line in history.lines}  # a fork names its child
+        for process in sorted(begun - ended - history.killed):
             self._break("process", f"{process} ended by itself, with exit code {history.exits.get(process)}")
         for text in history.complaints:
             self._break("process", f"an error that nobody handled: {text}")

@@ -6,13 +6,14 @@ import bisect
 import contextlib
 import os
 import random
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,12 +27,23 @@ from tests.provider import Provider
 from tests.torture.actor import make_queue
 from tests.torture.failpoints import EXIT_CODE
 from tests.torture.faults import Faults
-from tests.torture.history import Fault, History, Versions, Watch, read_journals, read_redis, read_sends
+from tests.torture.history import (
+    Fault,
+    History,
+    Versions,
+    Watch,
+    read_complaints,
+    read_journals,
+    read_redis,
+    read_sends,
+)
 from tests.torture.network import Proxy
 from tests.torture.topology import ClockedRedis, Replicated, find_faketime
 
-#: Seconds that a process may take to end after SIGTERM: it may wait for a future.
+#: Seconds that processes may take to end after SIGTERM: they may wait for a future.
 END_SECONDS = 60.0
+#: Seconds between looks at Redis while they do.
+LOOK_SECONDS = 0.5
 #: Seconds that a healthy queue may take for what the faults have left.
 SETTLE_SECONDS = 60.0
 #: Seconds of the longest pause that the rig lets pass; longer ones it ends, for they would be all that it sees.
@@ -60,7 +72,11 @@ class Plan:
 
 
 class Crowd:
-    """The processes: a dead one is replaced by another with keys of its own. The first producer is never hit."""
+    """The processes: a dead one is replaced by another with keys of its own. The first producer is never hit.
+
+    Each has a process group of its own and holds the end of a pipe, its lifeline; its forked children inherit both. So
+    the other end of the pipe reads as ended when the last of them has ended, whatever became of their parent.
+    """
 
     def __init__(self, folder: Path, plan: Plan, urls: dict[str, str]) -> None:
         self._folder = folder
@@ -68,12 +84,14 @@ class Crowd:
         self._urls = urls
         self._born = 0
         self._actors: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}  # by name: role and process
+        self._lifelines: dict[int, tuple[str, int]] = {}  # by our end of each that still holds: role, process group
         self.victims: set[str] = set()
         self.exits: dict[str, int] = {}
         for role in ["producer"] * plan.producers + ["worker"] * plan.workers:
             self._start(role)
 
     def _start(self, role: str) -> None:
+        self._await_end(role, 0.0)  # close the lifelines that nobody holds any more
         self._born += 1
         name = f"p{self._born}"
         command = [sys.executable, "-m", "tests.torture.actor", "--role", role, "--name", name]
@@ -83,9 +101,16 @@ class Crowd:
         command += ["--seed", str(self._plan.seed * 1000 + self._born)]
         if "process" in self._plan.kinds and self._born > 1 and self._born % 2 == 0:
             command.append("--failpoints")
-        with (self._folder / f"{name}.log").open("wb") as log:
-            actor = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        ours, theirs = os.pipe()
+        try:
+            with (self._folder / f"{name}.log").open("wb") as log:
+                actor = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[theirs], process_group=0
+                )
+        finally:
+            os.close(theirs)
         self._actors[name] = role, actor
+        self._lifelines[ours] = role, actor.pid
 
     def pick(self, rng: random.Random) -> tuple[str, int] | None:
         """One that lives, is no elder, and has come so far that it handles signals."""
@@ -115,55 +140,47 @@ class Crowd:
         elif code != 0 and name not in self.victims:
             self.exits[name] = code
 
-    def end(self) -> None:
-        """SIGTERM: producers first, for what they wait for wants a worker."""
+    def end(self, meanwhile: Callable[[], None]) -> None:
+        """SIGTERM to the producers and, when all of them and of their children have ended, to the workers.
+
+        Producers may wait for futures until then; so somebody outside of the crowd has to drain, for its last workers
+        may die at a failpoint meanwhile.
+
+        Args:
+            meanwhile: called now and then.
+        """
         for ending in ("producer", "worker"):
-            actors = {name: actor for name, (role, actor) in self._actors.items() if role == ending}
-            for actor in actors.values():
-                actor.terminate()
+            self._signal(ending, signal.SIGTERM)
             deadline_mono = time.monotonic() + END_SECONDS
-            for name, actor in actors.items():
-                try:
-                    actor.wait(timeout=max(0.1, deadline_mono - time.monotonic()))
-                except subprocess.TimeoutExpired:
-                    actor.send_signal(signal.SIGABRT)  # with the stacks of its threads, in its log
-                    actor.wait(timeout=10)
-                self._bury(name)
+            while self._await_end(ending, LOOK_SECONDS) and time.monotonic() < deadline_mono:
+                meanwhile()
+            self._signal(ending, signal.SIGABRT)  # with the stacks of its threads, in its log
+        for name, (_, actor) in list(self._actors.items()):
+            actor.wait(timeout=10)
+            self._bury(name)
+
+    def _signal(self, role: str, number: int) -> None:
+        """Send a signal to all of a role that live, and to their children."""
+        self._await_end(role, 0.0)  # the number of a group that has ended may be another's by now
+        for group in [group for of, group in self._lifelines.values() if of == role]:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, number)
+
+    def _await_end(self, role: str, timeout: float) -> bool:
+        """Wait until a process of this role ends with its children; returns whether any are left."""
+        lifelines = [line for line, (of, _) in self._lifelines.items() if of == role]
+        for line in select.select(lifelines, [], [], timeout)[0] if lifelines else []:
+            os.close(line)
+            del self._lifelines[line]
+            lifelines.remove(line)
+        return bool(lifelines)
 
     def kill_all(self) -> None:
         """However the run ends, none of them stays."""
+        for role in ("producer", "worker"):
+            self._signal(role, signal.SIGKILL)
         for _, actor in self._actors.values():
-            actor.kill()
             actor.wait(timeout=10)
-
-    def complaints(self) -> list[str]:
-        """Logs that show an error that nobody handled."""
-        texts = [path.read_text("utf-8", "replace") for path in self._folder.glob("*.log")]
-        return [text[-3000:] for text in texts if "Traceback" in text or "Fatal Python error" in text]
-
-
-def _await_children(lines: list[dict]) -> dict[str, int]:
-    """Wait for forked children, whose parents may be dead; exit codes of those that had to be killed."""
-    stuck = {}
-    deadline_mono = time.monotonic() + END_SECONDS
-    for line in lines:
-        if line["event"] != "forked":
-            continue
-        while _runs(line["pid"], line["child"]) and time.monotonic() < deadline_mono:
-            time.sleep(0.05)
-        if _runs(line["pid"], line["child"]):
-            os.kill(line["pid"], signal.SIGKILL)
-            stuck[line["child"]] = -signal.SIGKILL
-    return stuck
-
-
-def _runs(pid: int, child: str) -> bool:
-    """Whether this is still our child and not a zombie or another process under its number."""
-    with contextlib.suppress(OSError):
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state != "Z" and child.partition(".")[0].encode() in command.split(b"\0")
-    return False
 
 
 def _reach(server: LocalRedis) -> socket.socket:
@@ -222,21 +239,20 @@ def run(plan: Plan, versions: Versions) -> History:
             faults = Faults(set(plan.kinds), rng, server, provider, crowd, proxies, plan.lease_seconds)
             _torture(plan, rng, crowd, faults, watch, server)
             faults.end()
-            crowd.end()
+            # who still waits is served by a worker that nothing hits, whatever became of those of the crowd
+            with make_queue(server.url, provider.openai_url, worker=True, lease_seconds=plan.lease_seconds) as queue:
+                crowd.end(meanwhile=partial(_look, server, watch))
+                drain_rest(queue, SETTLE_SECONDS)
         finally:
             crowd.kill_all()
         history = History(lines=list(read_journals(folder)))
-        stuck = _await_children(history.lines)
-        with make_queue(server.url, provider.openai_url, worker=True, lease_seconds=plan.lease_seconds) as queue:
-            drain_rest(queue, SETTLE_SECONDS)
-        history.lines = list(read_journals(folder))
         history.hashes = watch.look(server.client(), time.time())
         history.watched = watch.found
         history.sends = read_sends(provider.calls)
         history.faults = sorted(faults.injected + _own_faults(history.lines, faults.injected), key=_start)
         history.killed = crowd.victims | {fault.process for fault in history.faults if fault.name.startswith("exit")}
-        history.exits = crowd.exits | stuck
-        history.complaints = crowd.complaints()
+        history.exits = crowd.exits
+        history.complaints = read_complaints(folder)
         read_redis(history, server.client())
     return history
 
@@ -253,10 +269,15 @@ def _torture(
         crowd.replace_dead()
         began_mono = time.monotonic()
         if began_mono >= look_mono:
-            with contextlib.suppress(redis.RedisError):
-                watch.look(server.client(socket_timeout=2), time.time())
-                end_pause(server.client(socket_timeout=2), LONGEST_PAUSE_SECONDS)
+            _look(server, watch)
             look_mono = time.monotonic() + max(0.5, 5 * (time.monotonic() - began_mono))
+
+
+def _look(server: LocalRedis | Replicated, watch: Watch) -> None:
+    """Look at the hashes, if Redis answers, and end a pause that is too long for the rig."""
+    with contextlib.suppress(redis.RedisError):
+        watch.look(server.client(socket_timeout=2), time.time())
+        end_pause(server.client(socket_timeout=2), LONGEST_PAUSE_SECONDS)
 
 
 def _start(fault: Fault) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ OUR_PREFIXES = ("embed_queue:history:minute:", "embed_queue:history:day:")
 SLOW_SECONDS = 1.5
 #: The text by which a queue asks whether the provider is well.
 CANARY = "ok"
+#: What the log of a process holds where something went wrong that nobody handled.
+SCREAMS = re.compile(r"Traceback \(most recent call last\)|Fatal Python error")
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,17 @@ def read_journals(folder: Path) -> Iterator[dict]:
                 yield {**json.loads(line), "process": path.stem}
             except ValueError:
                 continue
+
+
+def read_complaints(folder: Path) -> list[str]:
+    """Of each log that shows an error that nobody handled, the part from shortly before the first one."""
+    texts = [(path.name, path.read_text("utf-8", "replace")) for path in sorted(folder.glob("*.log"))]
+    found = [(name, text, SCREAMS.search(text)) for name, text in texts]
+    return [
+        f"{name}: {text[max(0, scream.start() - 300) : scream.start() + 3000]}"
+        for name, text, scream in found
+        if scream
+    ]
 
 
 def read_sends(calls: list[Call]) -> list[Send]:

@@ -6,7 +6,6 @@ import random
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
@@ -34,6 +33,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._next: dict[bool, Spoil] = {}  # by direction, True towards the server; guarded by the lock
         self._held: tuple[threading.Event, threading.Event] | None = None  # guarded by the lock
+        self._healed = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -49,9 +49,10 @@ class Proxy:
             self._held = arrived, go_on
 
     def heal(self) -> None:
-        """Spoil nothing more."""
+        """Spoil nothing more, and let go what is held: a late message must not come to a queue that is at rest."""
         with self._lock:
             self._next.clear()
+        self._healed.set()
 
     def close(self) -> None:
         """Take no more connections."""
@@ -93,12 +94,12 @@ class Proxy:
     def _spoil(self, how: Spoil, message: bytes, near: socket.socket, far: socket.socket) -> bool:
         """Do it; returns whether the connection goes on."""
         if how == "delay":
-            time.sleep(DELAY_SECONDS)
+            self._healed.wait(DELAY_SECONDS)
         elif how == "stall":
-            time.sleep(STALL_SECONDS)
+            self._healed.wait(STALL_SECONDS)
         elif how == "half":
             far.sendall(message[: len(message) // 2])
-            time.sleep(STALL_SECONDS)
+            self._healed.wait(STALL_SECONDS)
             far.sendall(message[len(message) // 2 :])
         elif how == "cut":
             far.sendall(message[: self._rng.randrange(len(message))])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
+
 import pytest
 
 from tests.provider import vector_of
-from tests.torture.actor import DIMENSIONS, digest, text_of
+from tests.torture.actor import DIMENSIONS, calm, digest, text_of
 from tests.torture.checker import AFTERMATH_SECONDS, LEAST_SAMPLES, check, table
-from tests.torture.history import OUR_KEYS, Fault, History, Send
+from tests.torture.failpoints import RigMemoryError
+from tests.torture.history import OUR_KEYS, Fault, History, Send, read_complaints
 
 KEY = "doc:p1:0"
 
@@ -217,6 +222,67 @@ def test_an_error_that_nobody_handled_is_told():
     history = sound()
     history.complaints = ["Traceback ..."]
     assert broken(history) == ["process"]
+
+
+def test_a_forked_child_that_never_came_to_its_journal_is_told():
+    history = sound()
+    history.lines.insert(3, line("forked", child="p1.1", pid=7))
+    assert broken(history) == ["process"]
+    history.lines.append(line("stopped", process="p1.1"))
+    assert broken(history) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "error", "told"),
+    [
+        ("urllib3.connectionpool", logging.WARNING, ValueError("header"), False),
+        ("concurrent.futures", logging.ERROR, RigMemoryError("in a callback"), False),
+        ("embedqueue", logging.ERROR, RigMemoryError("in a call"), False),
+        ("concurrent.futures", logging.ERROR, MemoryError(), True),
+        ("urllib3.connectionpool", logging.ERROR, ValueError("header"), True),
+        ("embedqueue", logging.WARNING, ValueError("in a way that it should not"), True),
+        ("root", logging.ERROR, ValueError("a forked child failed"), True),
+    ],
+)
+def test_a_logged_traceback_is_told_unless_another_library_warns_of_it(tmp_path, name, level, error, told):
+    record = logging.LogRecord(name, level, __file__, 1, "told of %s", ("it",), None)
+    try:
+        raise error
+    except Exception:
+        record.exc_info = sys.exc_info()
+    handler = logging.FileHandler(tmp_path / "p1.log")
+    handler.addFilter(calm)
+    handler.handle(record)
+    handler.close()
+    assert "told of it" in (tmp_path / "p1.log").read_text()
+    assert bool(read_complaints(tmp_path)) == told
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "1 / 0",
+        "import threading; threading.Thread(target=lambda: 1 / 0).start()",
+        "type('C', (), {'__del__': lambda self: 1 / 0})()",
+        "raise ExceptionGroup('many', [ValueError()])",
+        "import faulthandler, os; faulthandler.enable(); os.abort()",
+    ],
+    ids=["the process", "a thread", "a destructor", "a group", "the interpreter"],
+)
+def test_what_nobody_handled_is_told_with_what_the_log_says_of_it(tmp_path, code):
+    with (tmp_path / "p1.log").open("w") as log:
+        log.write("before\n")
+        log.flush()
+        subprocess.run([sys.executable, "-c", code], stderr=log, timeout=30)
+        log.write("after\n" * 2000)
+    (complaint,) = read_complaints(tmp_path)
+    assert "before" in complaint
+    assert any(word in complaint for word in ("ZeroDivisionError", "ExceptionGroup: many", "Aborted"))
+
+
+def test_a_quiet_log_is_no_complaint(tmp_path):
+    (tmp_path / "p1.log").write_text("WARNING:embedqueue:Redis does not answer, trying again\n")
+    assert read_complaints(tmp_path) == []
 
 
 def test_books_that_do_not_agree_are_told():
