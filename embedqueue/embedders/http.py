@@ -25,6 +25,12 @@ _REFUSAL_BYTES = 1 << 20
 #: Bytes asked for at once. A compressed body comes in smaller steps, so that a bomb cannot unfold far past the limit.
 _STEP_BYTES = 1 << 20
 _COMPRESSED_STEP_BYTES = 1 << 16
+#: Bytes of a call beyond its body, as they come over the wire: the head, the sizes of chunks, a step too many.
+_WIRE_BYTES = 4 << 20
+#: Encodings that are asked for, and undone: 64 KB of them unfold to 64 MB at most. Brotli and zstandard know no such
+#: bound, and neither do several encodings one around the other.
+_ENCODINGS = "gzip, deflate"
+_UNBOUNDED_ENCODINGS = ("br", "zstd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +120,7 @@ class Http:
         request.body = body
         request.headers["Content-Length"] = str(len(body))
         limits = self.limits
-        start_clock(limits.read_seconds, limits.deadline_seconds)
+        start_clock(limits.read_seconds, limits.deadline_seconds, limits.response_bytes + _WIRE_BYTES)
         response = None
         try:
             response = line.adapter.send(
@@ -176,7 +182,8 @@ class Http:
 
 
 def _prepared(session: requests.Session, url: str, headers: Mapping[str, str]) -> requests.PreparedRequest:
-    request = session.prepare_request(requests.Request("POST", url, headers=dict(headers), data=b"{}"))
+    all_headers = {"Accept-Encoding": _ENCODINGS, **headers}
+    request = session.prepare_request(requests.Request("POST", url, headers=all_headers, data=b"{}"))
     request.headers.update(headers)  # credentials in the URL are for servers without a key
     return request
 
@@ -232,7 +239,12 @@ def _read(response: requests.Response, limit_bytes: int) -> Answer:
 
 def _read_body(raw: urllib3.HTTPResponse, headers: Mapping[str, str], limit_bytes: int) -> bytes:
     """The body; where it is too long, its beginning and a little more than the limit."""
-    compressed = headers.get("content-encoding", "identity") != "identity"
+    encoding = headers.get("content-encoding", "identity")
+    if "," in encoding or encoding.strip().lower() in _UNBOUNDED_ENCODINGS:
+        raise urllib3.exceptions.HTTPError(
+            f"the answer is encoded as {encoding[:60]!r}; only gzip or deflate is undone"
+        )
+    compressed = encoding != "identity"
     length_bytes = raw.length_remaining
     if not compressed and length_bytes is not None and length_bytes <= limit_bytes:
         return raw.read(decode_content=False)
@@ -252,6 +264,7 @@ def _redirect(url: str, answer: Answer) -> EmbedQueueError:
         target = origin(urljoin(url, answer.headers.get("location", "")))
     except ValueError:
         target = "an address that is none"
+    target = target[:200]
     return ConfigurationError(
         f"{origin(url)} answered {answer.status}: a redirect to {target}. "
         "Credentials never follow one; set base_url to the final address"
