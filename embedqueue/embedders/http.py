@@ -7,7 +7,8 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urljoin, urlsplit
 
@@ -22,15 +23,16 @@ from embedqueue.errors import ConfigurationError, EmbedQueueError, TransientErro
 IDLE_SECONDS = 50.0
 #: Bytes of a refusal that are read: its words come first.
 _REFUSAL_BYTES = 1 << 20
-#: Bytes asked for at once. A compressed body comes in smaller steps, so that a bomb cannot unfold far past the limit.
+#: Bytes asked for at once, and unfolded at once.
 _STEP_BYTES = 1 << 20
 _COMPRESSED_STEP_BYTES = 1 << 16
 #: Bytes of a call beyond its body, as they come over the wire: the head, the sizes of chunks, a step too many.
 _WIRE_BYTES = 4 << 20
-#: Encodings that are asked for, and undone: 64 KB of them unfold to 64 MB at most. Brotli and zstandard know no such
-#: bound, and neither do several encodings one around the other.
-_ENCODINGS = "gzip, deflate"
-_UNBOUNDED_ENCODINGS = ("br", "zstd")
+#: The one encoding that is asked for and undone, by either of its names, and those that were not asked for. A word that
+#: is neither changes nothing about a body.
+_GZIP = ("gzip", "x-gzip")
+_GZIP_WBITS, _GZIP_MAGIC = 16 + zlib.MAX_WBITS, b"\x1f"
+_NOT_ASKED_FOR = ("deflate", "br", "zstd", "compress")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,7 @@ class Http:
 
 
 def _prepared(session: requests.Session, url: str, headers: Mapping[str, str]) -> requests.PreparedRequest:
-    all_headers = {"Accept-Encoding": _ENCODINGS, **headers}
+    all_headers = {"Accept-Encoding": "gzip", **headers}
     request = session.prepare_request(requests.Request("POST", url, headers=all_headers, data=b"{}"))
     request.headers.update(headers)  # credentials in the URL are for servers without a key
     return request
@@ -239,24 +241,40 @@ def _read(response: requests.Response, limit_bytes: int) -> Answer:
 
 def _read_body(raw: urllib3.HTTPResponse, headers: Mapping[str, str], limit_bytes: int) -> bytes:
     """The body; where it is too long, its beginning and a little more than the limit."""
-    encoding = headers.get("content-encoding", "identity")
-    if "," in encoding or encoding.strip().lower() in _UNBOUNDED_ENCODINGS:
-        raise urllib3.exceptions.HTTPError(
-            f"the answer is encoded as {encoding[:60]!r}; only gzip or deflate is undone"
-        )
-    compressed = encoding != "identity"
+    encoding = headers.get("content-encoding", "").strip().lower()
+    if "," in encoding or encoding in _NOT_ASKED_FOR:
+        raise urllib3.exceptions.HTTPError(f"the answer is encoded as {encoding[:60]!r}; only gzip is undone")
+    compressed = encoding in _GZIP
     length_bytes = raw.length_remaining
     if not compressed and length_bytes is not None and length_bytes <= limit_bytes:
         return raw.read(decode_content=False)
+    received = raw.stream(_COMPRESSED_STEP_BYTES if compressed else _STEP_BYTES, decode_content=False)
     steps: list[bytes] = []
     size_bytes = 0
-    for step in raw.stream(_COMPRESSED_STEP_BYTES if compressed else _STEP_BYTES, decode_content=True):
+    for step in _unfolded(received) if compressed else received:
         steps.append(step)
         size_bytes += len(step)
         if size_bytes > limit_bytes:
             raw.close()  # the rest stays unread: this connection is of no more use
             break
     return b"".join(steps)
+
+
+def _unfolded(steps: Iterable[bytes]) -> Iterator[bytes]:
+    """What gzip has folded, in steps: urllib3 unfolds at once what it has read, in some versions and some cases."""
+    decoder = zlib.decompressobj(wbits=_GZIP_WBITS)
+    for step in steps:
+        while step:
+            if decoder.eof:
+                if not step.startswith(_GZIP_MAGIC):
+                    return  # padding, as everybody bears it
+                decoder = zlib.decompressobj(wbits=_GZIP_WBITS)
+            try:
+                yield decoder.decompress(step, _STEP_BYTES)
+            except zlib.error as error:
+                raise urllib3.exceptions.DecodeError(str(error)) from None
+            step = decoder.unconsumed_tail or decoder.unused_data
+    yield decoder.flush()  # all input is taken: what is left is a few bytes
 
 
 def _redirect(url: str, answer: Answer) -> EmbedQueueError:

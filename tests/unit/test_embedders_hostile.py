@@ -135,7 +135,7 @@ def folded(layers: int) -> bytes:
 
 
 @pytest.mark.parametrize("status", [200, 429])
-@pytest.mark.parametrize("encoding", ["gzip, gzip", "gzip,gzip, gzip", "gzip, identity, deflate", "br", "zstd"])
+@pytest.mark.parametrize("encoding", ["gzip, gzip", "gzip,gzip, gzip", "gzip, identity, deflate", "deflate", "br"])
 def test_what_unfolds_without_bounds_is_not_unfolded(status, encoding):
     """Neither several encodings around each other, nor one that was not asked for; a status still says what it says."""
     with Provider(keys=[KEY]) as provider:
@@ -148,7 +148,7 @@ def test_what_unfolds_without_bounds_is_not_unfolded(status, encoding):
         peak_bytes = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak_bytes < 4 << 20
-        assert provider.calls[0].headers["accept-encoding"] == "gzip, deflate"
+        assert provider.calls[0].headers["accept-encoding"] == "gzip"
         assert embedder.embed_batch(["x"], "m").shape == (1, 3072)
 
 
