@@ -71,7 +71,7 @@ def _document(line: str, number: int) -> tuple[str, str]:
     try:
         document = json.loads(line)
         text, key = document["text"], document.get("key", f"{number:04}")
-    except (ValueError, LookupError):
+    except (ValueError, LookupError, RecursionError):
         raise BadInput(f"line {number} is no JSON object with a text") from None
     if not isinstance(text, str) or not isinstance(key, str | int) or not text.strip() or not str(key):
         raise BadInput(f"line {number} needs a text that is not blank, and a key that is a string")

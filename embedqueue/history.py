@@ -28,6 +28,8 @@ LAST_WRITE_SECONDS = 1.0
 LATENCY_SECONDS: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)
 #: Outcomes of calls whose texts the provider has embedded, and so is paid for.
 ANSWERED: Final = ("ok", "partial")
+#: Largest figure that counts: up to it, a float holds every whole number.
+MOST = 1 << 53
 #: Longest name of a model that is kept.
 NAME_CHARS = 100
 
@@ -84,8 +86,8 @@ class Period:
         """From what stands in Redis; what is not understood counts as nothing."""
         try:
             found = json.loads(stored or b"{}")
-            figures = {str(name): int(value) for name, value in found.items()}
-        except (ValueError, TypeError, AttributeError, OverflowError):
+            figures = {str(name): int(value) for name, value in found.items() if 0 <= int(value) <= MOST}
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             figures = {}
         plain: dict[str, Any] = {name: figures[name] for name in PLAIN if name in figures}
         return cls(

@@ -20,13 +20,15 @@ from .exchange import LISTEN_SECONDS
 from .log import Log, logger
 from .observe import Observers
 from .schedule import backoff_seconds
-from .store import Notice, Store
+from .store import REASON_CHARS, Notice, Store
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 #: Seconds between sweeps for all futures.
 SWEEP_SECONDS = 60.0
 #: Seconds to let our own notices gather while nobody else speaks: a busy worker need not read each of its calls.
 OWN_NOTICES_SECONDS = 0.02
+#: Characters of a notice that is read: those of a hundred thousand keys. Of a longer one, the sweep finds the futures.
+LONGEST_BODY = 1 << 24
 #: Notices that ask for something. To heed one twice does no harm.
 REQUESTS = ("flush", "urgent")
 #: Seconds of them that are read again after a break: none must be missed.
@@ -37,7 +39,7 @@ RECONNECT_SECONDS = (0.05, 5.0)
 
 def _parsed(body: str) -> Any:
     try:
-        return json.loads(body)
+        return json.loads(body) if len(body) <= LONGEST_BODY else None
     except (ValueError, RecursionError):  # anybody may write into the stream
         return None
 
@@ -58,7 +60,8 @@ def named_keys(body: str) -> list[str]:
 def named_reason(body: str) -> str:
     """Why the items of a notice were not served."""
     found = _parsed(body)
-    return str(found.get("reason", "")) if isinstance(found, dict) else ""
+    reason = found.get("reason") if isinstance(found, dict) else None
+    return reason[:REASON_CHARS] if isinstance(reason, str) else ""
 
 
 class Listener:

@@ -20,6 +20,7 @@ from .errors import BatchFailed
 from .exchange import Keys
 from .health import STALL_SECONDS, Health, HealthServer
 from .item import decode_member
+from .notices import named_keys
 from .observe import CallReport, Observer
 from .queue import EmbeddingBatchQueue
 from .report import DeadLetter, QueueStats
@@ -37,6 +38,10 @@ BURST_PATIENCE_SECONDS = 60.0
 DEAD_PAGE = 20
 #: Notices that ``explain`` looks through for the time of a write, at most, and in one round trip.
 NOTICES, NOTICES_PAGE = 10_000, 1000
+#: Longest duration that an option of a command may give, in seconds: a year.
+LONGEST_SECONDS = 366 * 86_400
+#: Digits of the largest whole number that an option of a command may be.
+_MOST_DIGITS = 9
 
 #: Makes a queue that is not started and tells these observers beside its own.
 MakeQueue = Callable[[Sequence[Observer]], EmbeddingBatchQueue]
@@ -106,9 +111,30 @@ def concurrency(value: str) -> int | str:
     """
     if value == "auto":
         return value
-    if not value.isdigit() or int(value) < 1:
+    if not _is_whole(value) or int(value) < 1:
         raise ValueError('give a number, at least 1, or "auto"')
     return int(value)
+
+
+def _is_whole(value: str) -> bool:
+    return value.isdecimal() and len(value) <= _MOST_DIGITS
+
+
+def duration(value: str, least: float = 0.0) -> float:
+    """An option of a command: a number of seconds that a clock can count.
+
+    Args:
+        value: as it was typed.
+        least: what it must be at least.
+
+    Raises:
+        ValueError: with a sentence.
+    """
+    with contextlib.suppress(ValueError):
+        number = float(value)
+        if least <= number <= LONGEST_SECONDS:  # NaN is neither
+            return number
+    raise ValueError(f"give a number of seconds from {least:g} to {LONGEST_SECONDS}")
 
 
 def address(value: str) -> tuple[str, int]:
@@ -118,7 +144,7 @@ def address(value: str) -> tuple[str, int]:
         ValueError: with a sentence.
     """
     host, _, port = value.rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
+    if not _is_whole(port) or int(port) > 65535:
         raise ValueError("give HOST:PORT, such as 127.0.0.1:9100, or :9100 for all addresses")
     return host.strip("[]"), int(port)
 
@@ -326,7 +352,9 @@ def _written_at(client: Any, keys: Keys, redis_key: str) -> float | None:
     for _ in range(NOTICES // NOTICES_PAGE):
         entries = client.xrevrange(keys.events, max=end, count=NOTICES_PAGE)
         for name, fields in entries:
-            if fields.get(b"kind") == b"done" and redis_key in json.loads(fields.get(b"body", b"[]")):
+            if fields.get(b"kind") == b"done" and redis_key in named_keys(
+                fields.get(b"body", b"").decode("utf-8", "replace")
+            ):
                 return int(name.partition(b"-")[0]) / 1000
         if len(entries) < NOTICES_PAGE:
             break

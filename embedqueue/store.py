@@ -21,6 +21,9 @@ from .report import DeadLetter
 
 #: More than Redis can hold.
 _NO_BOUND_BYTES = 2**52
+#: Characters of a reason that are kept, in each of its notices, too: the words of an embedder of one's own may hold all
+#: the texts of its call.
+REASON_CHARS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +231,7 @@ class Store:
 
     def reject(self, owner: str, items: Sequence[tuple[bytes, str]]) -> list[str]:
         """Make dead letters of (member, reason) pairs; a word each: "dead" or "stale"."""
-        args = [part for item in items for part in item]
+        args = [part for member, reason in items for part in (member, reason[:REASON_CHARS])]
         return [word.decode() for word in self._call("reject", (), owner, *args)]
 
     def pause(
@@ -243,7 +246,7 @@ class Store:
     ) -> tuple[float, bool]:
         """Stop all claiming for a while; returns the seconds, and whether this was the probe that failed."""
         times = (int(seconds * 1000) for seconds in (first_seconds, most_seconds, least_seconds))
-        ms, probe = self._call("pause", (), owner, *times, reason, json.dumps(redis_keys))
+        ms, probe = self._call("pause", (), owner, *times, reason[:REASON_CHARS], json.dumps(redis_keys))
         return ms / 1000, probe == b"1"
 
     def hold(self, seconds: float | None, reason: str) -> None:
@@ -414,8 +417,12 @@ def _notices(entries: Iterable[tuple[bytes, dict[bytes, bytes] | None]]) -> list
 
 
 def _known(info: bytes | None) -> dict[str, Any]:
-    """What stands of a dead letter beside it."""
-    return dict(json.loads(info.decode("utf-8", "surrogateescape"))) if info else {}
+    """What stands of a dead letter beside it; nothing, where that is not our JSON: the others must still be seen."""
+    try:
+        known = json.loads(info.decode("utf-8", "surrogateescape")) if info else {}
+    except (ValueError, RecursionError):
+        known = {}
+    return known if isinstance(known, dict) else {}
 
 
 def _as_bytes(name: str | bytes) -> bytes:

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -19,6 +20,7 @@ from embedqueue.operate import (
     address,
     beside,
     describe,
+    duration,
     explain,
     lift_pause,
     lines,
@@ -69,15 +71,15 @@ def _read(function: Callable[[str], Any]) -> Callable[[click.Context, click.Para
 )
 @click.option("--burst", is_flag=True, help="End once the queue is empty; with 1 where the provider fails.")
 @click.option(
-    "--grace", type=click.FloatRange(0), default=DEFAULT_GRACE_SECONDS, show_default=True, metavar="SECONDS",
+    "--grace", callback=_read(duration), default=DEFAULT_GRACE_SECONDS, show_default=True, metavar="SECONDS",
     help="For calls under way at the end; what they do not finish goes back to the queue.",
 )  # fmt: skip
 @click.option(
     "--health", metavar="HOST:PORT", callback=_read(address), help="Answer at /health, /live and /metrics there."
 )
 @click.option(
-    "--stall", type=click.FloatRange(0, min_open=True), default=STALL_SECONDS, show_default=True, metavar="SECONDS",
-    help="Without progress, while something is due, until /health says 503.",
+    "--stall", callback=_read(partial(duration, least=0.001)), default=STALL_SECONDS, show_default=True,
+    metavar="SECONDS", help="Without progress, while something is due, until /health says 503.",
 )  # fmt: skip
 @click.option(
     "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False), default="WARNING",
@@ -134,7 +136,10 @@ def stats(source: Source, as_json: bool) -> None:
 
 @command(cli, "top", "embedqueue top --interval 2")
 @click.option("--count", type=click.IntRange(1), help="End after so many looks.")
-@click.option("--interval", type=click.FloatRange(0.1), default=TOP_SECONDS, show_default=True, metavar="SECONDS")
+@click.option(
+    "--interval", callback=_read(partial(duration, least=0.1)), default=TOP_SECONDS, show_default=True,
+    metavar="SECONDS",
+)  # fmt: skip
 @click.option("--plain", is_flag=True, help="A line a look, as where the output is no terminal.")
 def top(source: Source, count: int | None, interval: float, plain: bool) -> None:
     """Watch the queue until Ctrl-C: rates, ages, what is in flight and with whom, errors."""
@@ -153,7 +158,7 @@ def top(source: Source, count: int | None, interval: float, plain: bool) -> None
 @click.option(
     "--wait/--no-wait", help="Return when all that waits now is embedded; where there is a key, work as well."
 )
-@click.option("--timeout", type=click.FloatRange(0), default=60.0, show_default=True, metavar="SECONDS")
+@click.option("--timeout", callback=_read(duration), default=60.0, show_default=True, metavar="SECONDS")
 def flush(source: Source, wait: bool, timeout: float) -> None:
     """Have all that waits embedded now, by the workers that there are."""
     if not wait:
@@ -169,7 +174,10 @@ def flush(source: Source, wait: bool, timeout: float) -> None:
 
 
 @command(cli, "pause", "embedqueue pause --for 600 --reason 'the provider is being changed'")
-@click.option("--for", "seconds", type=click.FloatRange(0.001), metavar="SECONDS", help="Instead of until `resume`.")
+@click.option(
+    "--for", "seconds", callback=_read(partial(duration, least=0.001)), metavar="SECONDS",
+    help="Instead of until `resume`.",
+)  # fmt: skip
 @click.option("--reason", default="paused by hand", show_default=True, help="What `stats` and the others say of it.")
 def pause(source: Source, seconds: float | None, reason: str) -> None:
     """Have nobody claim anything; items are taken in as ever, and calls under way finish."""

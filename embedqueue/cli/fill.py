@@ -19,8 +19,8 @@ from .context import Source, command
 
 #: Seconds between two lines of progress where there is no terminal.
 LINE_SECONDS = 10.0
-#: Bytes that one field of a CSV file may have; Python's own limit is 128 KiB.
-FIELD_BYTES = 1 << 26
+#: Characters that a line, or a field of a CSV file, may have; Python's own limit of a field is 128 KiB.
+LINE_CHARS = 1 << 26
 
 Done = Callable[[], float]
 
@@ -131,17 +131,17 @@ class Meter:
 
 def _pairs(file: TextIO) -> Iterator[tuple[str, str]]:
     """Pairs of a file; what its first character is tells the format."""
-    lines = iter(file.readline, "")  # not the file's own iterator: with that, nobody can ask for the position
+    lines = _lines(file)
     first = next(lines, "")
     if not first:
         return
     if first.lstrip().startswith("{"):
         yield from _of_json(first, lines)
         return
+    csv.field_size_limit(LINE_CHARS)
     columns = next(csv.reader([first]), [])
     if not {"redis_key", "text"} <= set(columns):
         raise ValueError("the file is neither JSONL nor CSV with the columns redis_key and text")
-    csv.field_size_limit(FIELD_BYTES)
     reader = csv.DictReader(lines, columns)
     try:
         for row in reader:
@@ -150,12 +150,20 @@ def _pairs(file: TextIO) -> Iterator[tuple[str, str]]:
         raise ValueError(f"line {reader.line_num + 1} is no CSV: {error}") from None
 
 
+def _lines(file: TextIO) -> Iterator[str]:
+    # readline() and not the file's own iterator: with that, nobody can ask for the position
+    while line := file.readline(LINE_CHARS + 1):
+        if len(line) > LINE_CHARS:
+            raise ValueError(f"a line has more than {LINE_CHARS} characters")
+        yield line
+
+
 def _of_json(first: str, lines: Iterator[str]) -> Iterator[tuple[str, str]]:
     for number, line in enumerate((line for part in ([first], lines) for line in part), 1):
         if line.strip():
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise ValueError(f"line {number} is no JSON") from None
             yield _pair(row, number)
 

@@ -21,6 +21,8 @@ from .sources import Source, Sources
 
 #: Seconds between two looks of the page's script.
 LOOK_SECONDS = 2
+#: Digits of the largest count that an address may tell the page.
+_COUNT_DIGITS = 15
 
 
 def dashboard(
@@ -77,6 +79,12 @@ def dashboard_app(queues: Source, **options: Any) -> Flask:
     app = Flask("embedqueue_dashboard", static_folder=None)
     app.register_blueprint(dashboard(queues, **options))
     return app
+
+
+def _count(text: str) -> int:
+    if len(text) > _COUNT_DIGITS:
+        raise ValueError  # for the library, which then takes it for absent
+    return int(text)
 
 
 class _Views:
@@ -164,7 +172,7 @@ class _Views:
                 context |= dead(queue, page, self._show_texts)
         except RedisError as error:
             context = {"problem": f"Redis does not answer: {error}"}
-        done = (request.args.get("did"), request.args.get("count", type=int))
+        done = (request.args.get("did"), request.args.get("count", type=_count))
         options = queue._options
         answer = self._render(
             template,

@@ -17,6 +17,9 @@ from embedqueue.errors import (
 #: Characters of the provider's words that an error carries: enough to act on, too few to flood a log.
 SHOWN_CHARS = 300
 
+#: A limit of more digits limits nothing.
+_LIMIT_DIGITS = 15
+
 #: Somebody has to act: key, credit, model, country. 403 may also mean one input, see classify().
 _ACCOUNT_STATUSES = frozenset({401, 402, 403, 404, 405, 498})
 #: The call was fine and came at a bad moment. 499: an edge gave up on the upstream.
@@ -57,7 +60,9 @@ _TOO_LARGE_WORDS: dict[str, Measure] = {
 }
 
 _INDEX = re.compile(
-    r"\b(?:inputs?|requests|texts?|contents?)\[(\d+)\]|\b(?:at index|at position|input id|input\.)\s*(\d+)", re.I
+    r"\b(?:inputs?|requests|texts?|contents?)\[(\d{1,9})\]"
+    r"|\b(?:at index|at position|input id|input\.)\s*(\d{1,9})(?!\d)",
+    re.I,
 )
 _LONG_TEXT = re.compile(r"(?:context|input|sequence) length|string (?:is )?too long|at most [\d,]+ characters", re.I)
 _UNKNOWN_MODEL = re.compile(
@@ -204,7 +209,7 @@ def _too_large(fault: Fault, said: str) -> CallTooLarge | None:
         found = pattern.search(fault.message)
         if found:
             digits = re.sub(r"\D", "", next(filter(None, found.groups()), ""))
-            limit = int(digits) if digits else None
+            limit = int(digits) if 0 < len(digits) <= _LIMIT_DIGITS else None
             return CallTooLarge(said, measure=measure, limit=limit or None, status=fault.status)
     for word, measure in _TOO_LARGE_WORDS.items():
         if word in fault.words:

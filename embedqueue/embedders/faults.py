@@ -28,6 +28,9 @@ _INNER_FIELDS = (
     "fieldViolations",
     "raw",
 )
+#: Characters of the provider's words, and of the places it names, that are looked at: what matters stands in front,
+#: and whatever is asked of them (forty patterns, each of 2,048 texts) costs next to nothing.
+WORDS_CHARS = 4096
 #: Deeper than any provider nests, shallow enough for any stack.
 _DEEPEST = 8
 #: Entries of one list that are read: a validator may complain about each of 2,048 texts.
@@ -80,6 +83,7 @@ class Fault:
         if self.shown != words and self.words:  # the provider's codes say what it was
             codes = ", ".join(sorted(word for word in self.words if _CODE.fullmatch(word)))
             self.shown += f" ({without_texts(without_secrets(codes, secrets), texts)})"
+        self.message = self.message[:WORDS_CHARS]  # now, for a secret that is cut would not be found
         for text in texts:
             start = " ".join(text[: 4 * _ECHO_CHARS].split())[:_ECHO_CHARS]
             if len(start) == _ECHO_CHARS and start in self.message:
@@ -115,15 +119,16 @@ def _inner_status(document: Any) -> int | None:
         return None
     inner = document.get("error")
     holder = inner if isinstance(inner, dict) else document
-    code = str(holder.get("code", ""))
-    return int(code) if re.fullmatch("[45][0-9][0-9]", code) else None
+    code = holder.get("code")
+    digits = str(code) if isinstance(code, str | int) else ""  # nothing nested: its repr may be too deep for the stack
+    return int(digits) if re.fullmatch("[45][0-9][0-9]", digits) else None
 
 
 def _plain_words(body: bytes) -> str:
-    text = body[:4096].decode("utf-8", "replace").strip()
+    text = body.decode("utf-8", "replace").strip()
     if not text.startswith("<"):
         return text
-    title = _HTML_TITLE.search(text)
+    title = _HTML_TITLE.search(text[:WORDS_CHARS])
     return f"an HTML page: {title.group(1)}" if title else "an HTML page"
 
 
@@ -138,7 +143,7 @@ class _Reader:
     def finish(self) -> Fault:
         said = dict.fromkeys(" ".join(message.split()) for message in self.messages)
         self.fault.message = "; ".join(message for message in said if message)
-        self.fault.places = " ".join(self.places)
+        self.fault.places = " ".join(self.places)[:WORDS_CHARS]
         return self.fault
 
     def take(self, node: Any, depth: int) -> None:
@@ -172,6 +177,7 @@ class _Reader:
     def _take_complaint(self, message: str, location: Any) -> None:
         """FastAPI's way to name a field: ``["body", "input", 3]`` is our ``input[3]``."""
         steps = location if isinstance(location, list) else []
+        steps = [step for step in steps if isinstance(step, str | int)]
         path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
         # pydantic puts the name of a union's branch between the field and the index
         self.places.append(re.sub(r"\.(?:list|constrained|union)[^.]*?(?=\[\d+\]$)", "", path))

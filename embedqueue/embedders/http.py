@@ -7,7 +7,8 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urljoin, urlsplit
 
@@ -23,9 +24,16 @@ from embedqueue.words import secrets_of, shown_url
 IDLE_SECONDS = 50.0
 #: Bytes of a refusal that are read: its words come first.
 _REFUSAL_BYTES = 1 << 20
-#: Bytes asked for at once. A compressed body comes in smaller steps, so that a bomb cannot unfold far past the limit.
+#: Bytes asked for at once, and unfolded at once.
 _STEP_BYTES = 1 << 20
 _COMPRESSED_STEP_BYTES = 1 << 16
+#: Bytes of a call beyond its body, as they come over the wire: the head, the sizes of chunks, a step too many.
+_WIRE_BYTES = 4 << 20
+#: The one encoding that is asked for and undone, by either of its names, and those that were not asked for. A word that
+#: is neither changes nothing about a body.
+_GZIP = ("gzip", "x-gzip")
+_GZIP_WBITS, _GZIP_MAGIC = 16 + zlib.MAX_WBITS, b"\x1f"
+_NOT_ASKED_FOR = ("deflate", "br", "zstd", "compress")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +129,7 @@ class Http:
         request.body = body
         request.headers["Content-Length"] = str(len(body))
         limits = self.limits
-        start_clock(limits.read_seconds, limits.deadline_seconds)
+        start_clock(limits.read_seconds, limits.deadline_seconds, limits.response_bytes + _WIRE_BYTES)
         response = None
         try:
             response = line.adapter.send(
@@ -183,7 +191,8 @@ class Http:
 
 
 def _prepared(session: requests.Session, url: str, headers: Mapping[str, str]) -> requests.PreparedRequest:
-    request = session.prepare_request(requests.Request("POST", url, headers=dict(headers), data=b"{}"))
+    all_headers = {"Accept-Encoding": "gzip", **headers}
+    request = session.prepare_request(requests.Request("POST", url, headers=all_headers, data=b"{}"))
     request.headers.update(headers)  # credentials in the URL are for servers without a key
     return request
 
@@ -224,13 +233,17 @@ def _read(response: requests.Response, limit_bytes: int) -> Answer:
 
 def _read_body(raw: urllib3.HTTPResponse, headers: Mapping[str, str], limit_bytes: int) -> bytes:
     """The body; where it is too long, its beginning and a little more than the limit."""
-    compressed = headers.get("content-encoding", "identity") != "identity"
+    encoding = headers.get("content-encoding", "").strip().lower()
+    if "," in encoding or encoding in _NOT_ASKED_FOR:
+        raise urllib3.exceptions.HTTPError(f"the answer is encoded as {encoding[:60]!r}; only gzip is undone")
+    compressed = encoding in _GZIP
     length_bytes = raw.length_remaining
     if not compressed and length_bytes is not None and length_bytes <= limit_bytes:
         return raw.read(decode_content=False)
+    received = raw.stream(_COMPRESSED_STEP_BYTES if compressed else _STEP_BYTES, decode_content=False)
     steps: list[bytes] = []
     size_bytes = 0
-    for step in raw.stream(_COMPRESSED_STEP_BYTES if compressed else _STEP_BYTES, decode_content=True):
+    for step in _unfolded(received) if compressed else received:
         steps.append(step)
         size_bytes += len(step)
         if size_bytes > limit_bytes:
@@ -239,11 +252,29 @@ def _read_body(raw: urllib3.HTTPResponse, headers: Mapping[str, str], limit_byte
     return b"".join(steps)
 
 
+def _unfolded(steps: Iterable[bytes]) -> Iterator[bytes]:
+    """What gzip has folded, in steps: urllib3 unfolds at once what it has read, in some versions and some cases."""
+    decoder = zlib.decompressobj(wbits=_GZIP_WBITS)
+    for step in steps:
+        while step:
+            if decoder.eof:
+                if not step.startswith(_GZIP_MAGIC):
+                    return  # padding, as everybody bears it
+                decoder = zlib.decompressobj(wbits=_GZIP_WBITS)
+            try:
+                yield decoder.decompress(step, _STEP_BYTES)
+            except zlib.error as error:
+                raise urllib3.exceptions.DecodeError(str(error)) from None
+            step = decoder.unconsumed_tail or decoder.unused_data
+    yield decoder.flush()  # all input is taken: what is left is a few bytes
+
+
 def _redirect(url: str, answer: Answer) -> EmbedQueueError:
     try:
         target = origin(urljoin(url, answer.headers.get("location", "")))
     except ValueError:
         target = "an address that is none"
+    target = target[:200]
     return ConfigurationError(
         f"{origin(url)} answered {answer.status}: a redirect to {target}. "
         "Credentials never follow one; set base_url to the final address"

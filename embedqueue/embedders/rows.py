@@ -28,6 +28,9 @@ except ImportError:
 
 #: How OpenAI's format packs a vector into base64 (PROVIDERS.md, section 4).
 PACKED = np.dtype("<f4")
+#: Numbers of the rows that are made up for vectors that are null: 256 MiB. One long vector among many nulls costs
+#: its sender little, and would cost us their product.
+_MOST_NUMBERS = 1 << 26
 
 
 class Malformed(ValueError):
@@ -125,6 +128,8 @@ def _stack(vectors: Sequence[Any]) -> NDArray[np.float32]:
     rows = _unpacked(known) if isinstance(known[0], str) else _listed(known)
     if len(known) == len(vectors):
         return rows
+    if len(vectors) * rows.shape[1] > _MOST_NUMBERS:
+        raise Malformed(f"most vectors are null, and the others have {rows.shape[1]} numbers")
     complete = np.full((len(vectors), rows.shape[1]), np.nan, dtype=np.float32)
     complete[[place for place, vector in enumerate(vectors) if vector is not None]] = rows
     return complete

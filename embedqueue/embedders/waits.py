@@ -13,14 +13,18 @@ LONGEST_WAIT_SECONDS = 86_400.0
 _EPOCH_FLOOR_SECONDS = 1e9
 #: A reset stamp above this counts milliseconds since 1970 (OpenRouter); below, seconds (Cohere).
 _EPOCH_FLOOR_MS = 1e11
+#: Characters of a header that are read: a date has 29.
+_HINT_CHARS = 100
 
 _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+# Every digit is read once, however many there are: a run of them is entered at its beginning and never given back.
 _DURATION = re.compile(
-    r"(\d+(?:\.\d+)?)\s*(milliseconds?|ms|minutes?|mins?|m|seconds?|secs?|s|hours?|hrs?|h|days?|d)(?![a-z])", re.I
+    r"(?<!\d)(\d++(?:\.\d++)?+)\s*+(milliseconds?|ms|minutes?|mins?|m|seconds?|secs?|s|hours?|hrs?|h|days?|d)(?![a-z])",
+    re.I,
 )
 #: "Please try again in 1m2s", "Please retry in 37.41s", "Please retry after 30 seconds"
 _ASKED = re.compile(
-    rf"(?:try again|retry|retry your request|wait)(?: (?:in|after|for))? ((?:{_DURATION.pattern}[\s,]*)+)", re.I
+    rf"(?:try again|retry|retry your request|wait)(?: (?:in|after|for))? ((?:{_DURATION.pattern}[\s,]*+)++)", re.I
 )
 
 
@@ -57,13 +61,15 @@ def asked_wait(headers: Mapping[str, str], message: str, retry_delay: str | None
     Returns:
         Seconds from now, between 0 and a day, or None where nothing is said.
     """
-    now_server = _date_seconds(headers.get("date", ""))
+    names = ("date", "retry-after-ms", "retry-after", "x-ratelimit-reset")
+    date, after_ms, after, reset = (headers.get(name, "")[:_HINT_CHARS] for name in names)
+    now_server = _date_seconds(date)
     now = now_unix if now_server is None else now_server
     for seconds in (
-        _scaled(headers.get("retry-after-ms"), 0.001),
-        _retry_after(headers.get("retry-after"), now),
+        _scaled(after_ms, 0.001),
+        _retry_after(after, now),
         duration_seconds(retry_delay) if retry_delay else None,
-        _reset(headers.get("x-ratelimit-reset"), now),
+        _reset(reset, now),
         _said(message),
     ):
         if seconds is not None:
@@ -71,15 +77,15 @@ def asked_wait(headers: Mapping[str, str], message: str, retry_delay: str | None
     return None
 
 
-def _number(text: str | None) -> float | None:
+def _number(text: str) -> float | None:
     try:
-        value = float(text) if text is not None else math.nan
+        value = float(text)
     except ValueError:
         return None
     return value if math.isfinite(value) else None
 
 
-def _scaled(text: str | None, factor: float) -> float | None:
+def _scaled(text: str, factor: float) -> float | None:
     value = _number(text)
     return None if value is None else value * factor
 
@@ -91,9 +97,7 @@ def _date_seconds(text: str) -> float | None:
         return None
 
 
-def _retry_after(text: str | None, now: float) -> float | None:
-    if text is None:
-        return None
+def _retry_after(text: str, now: float) -> float | None:
     value = _number(text)
     if value is not None:
         return value
@@ -101,9 +105,7 @@ def _retry_after(text: str | None, now: float) -> float | None:
     return date - now if date is not None else duration_seconds(text)
 
 
-def _reset(text: str | None, now: float) -> float | None:
-    if text is None:
-        return None
+def _reset(text: str, now: float) -> float | None:
     value = _number(text)
     if value is None:
         return duration_seconds(text)

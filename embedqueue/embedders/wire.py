@@ -1,7 +1,8 @@
-"""Connections that keep a deadline.
+"""Connections that keep a deadline and a limit.
 
 A read timeout alone bounds one packet: a server that sends a byte a second keeps
-a caller for days, be it in the body or in the headers. Here every wait of a socket is cut to what remains of the call.
+a caller for days, be it in the body or in the headers. Here every wait of a socket is cut to what remains of the call,
+and every byte that comes counts, those of heads and of chunk sizes included: not all who read them have a limit.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ _BUFFER_BYTES = 1 << 16
 
 
 class _CallClock(threading.local):
-    """How long the call of the current thread may still wait. A connection serves one thread at a time: ours."""
+    """How long the current thread's call may still wait, and what it may take. A connection serves one thread: ours."""
 
     read_seconds = 60.0
     deadline_mono = math.inf
+    bytes_left: float = math.inf
 
     def wait_seconds(self) -> float:
         """What the next wait may take.
@@ -39,17 +41,29 @@ class _CallClock(threading.local):
             raise TimeoutError("the deadline of the call has passed")
         return min(self.read_seconds, remaining)
 
+    def count(self, received_bytes: int) -> None:
+        """Take note of bytes that came.
+
+        Raises:
+            OSError: they are too many.
+        """
+        self.bytes_left -= received_bytes
+        if self.bytes_left < 0:
+            raise OSError("the answer has no end")
+
 
 _clock = _CallClock()
 
 
-def start_clock(read_seconds: float, deadline_seconds: float) -> None:
-    """Start the time of a call for the current thread.
+def start_clock(read_seconds: float, deadline_seconds: float, most_bytes: int) -> None:
+    """Start a call of the current thread.
 
     Args:
         read_seconds: how long the server may keep silent.
         deadline_seconds: how long the whole call may take from now.
+        most_bytes: how much the server may send, head and body as they come over the wire.
     """
+    _clock.bytes_left = most_bytes
     _clock.read_seconds = read_seconds
     _clock.deadline_mono = time.monotonic() + deadline_seconds
 
@@ -67,7 +81,9 @@ class _TimedReader(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int | None:
         self._sock.settimeout(_clock.wait_seconds())
-        return self._received.readinto(buffer)  # type: ignore[attr-defined,no-any-return,unused-ignore]
+        received_bytes: int = self._received.readinto(buffer)  # type: ignore[attr-defined,unused-ignore]
+        _clock.count(received_bytes)
+        return received_bytes
 
     def close(self) -> None:
         self._received.close()

@@ -14,7 +14,8 @@ local offset, limit, left = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[
 
 local function known_of(name)
   local info = redis.call("HGET", INFO, name)
-  return info and cjson.decode(info)
+  local fine, known = pcall(cjson.decode, info or "")
+  return info and (fine and type(known) == "table" and known or {})
 end
 
 -- The text of one that is ours.

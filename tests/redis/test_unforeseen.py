@@ -11,7 +11,7 @@ import pytest
 import redis
 from redis.sentinel import Sentinel
 
-from embedqueue import BatchFailed, ConfigurationError, InputRejected, TransientError
+from embedqueue import BatchFailed, ConfigurationError, InputRejected, ItemRejected, TransientError
 from embedqueue.exchange import private_client
 from tests.redis.parts import ONE_TRY, PATIENCE_SECONDS, eventually, expected, in_flight, stored
 from tests.redis.test_invariants import LOOKS_LIKE_OURS
@@ -227,3 +227,27 @@ def test_records_that_raise_in_every_thread(make_queue, redis_client, embedder, 
     told = {name.partition("-")[2].partition("-")[0] for name in no_context.threads if name.startswith("embedqueue")}
     assert {"worker", "call", "listener", "demand"} <= told, no_context.threads
     assert threading.current_thread().name in no_context.threads
+
+
+@pytest.mark.parametrize("error", [ValueError, TransientError, InputRejected])
+def test_words_of_an_embedder_without_measure(make_queue, redis_client, embedder, error):
+    """An embedder of one's own says all it knows: Redis keeps the beginning, in pause, letter and notices."""
+    embedder.fault = lambda texts: error("x" * 1_000_000) if texts == ["bad"] else None
+    queue = make_queue(retry=ONE_TRY)
+    queue.enqueue("doc:0", "good").result(PATIENCE_SECONDS)
+    with pytest.raises((BatchFailed, ItemRejected)):
+        queue.enqueue("doc:1", "bad").result(PATIENCE_SECONDS)
+    kept = [redis_client.get("embed_queue:pause") or b"", *redis_client.hvals("embed_queue:dead:info")]
+    kept += [body for _, fields in redis_client.xrange("embed_queue:events") for body in fields.values()]
+    assert any(b"xxx" in words for words in kept)
+    assert max(map(len, kept)) < 5000
+
+
+def test_a_dead_letter_that_somebody_spoilt_hides_no_other(make_queue, redis_client, embedder):
+    """What is known beside it is lost; the letters are all there."""
+    embedder.fault = lambda texts: InputRejected("no") if "bad" in texts[0] else None
+    queue = make_queue()
+    for name in ("a", "b", "c"):
+        assert queue.enqueue(name, f"bad {name}").exception(PATIENCE_SECONDS)
+    redis_client.hset("embed_queue:dead:info", mapping={"a": "{oops", "b": "[" * 100_000})
+    assert {letter.redis_key: letter.reason for letter in queue.dead_letters()} == {"a": "", "b": "", "c": "no"}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import gzip
 import socket
 import ssl
 import threading
 import time
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -100,6 +104,74 @@ def test_a_server_that_reads_nothing():
         with pytest.raises(TransientError):
             subject(port).embed_batch(["x" * 30_000_000], "m")
         assert time.monotonic() - started_mono < 5
+
+
+@pytest.mark.parametrize(
+    ("head", "part"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n" * 1000),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1;" + b"x" * 60_000 + b"\r\n \r\n"),
+    ],
+)
+def test_bytes_around_the_body_count_as_well(head, part):
+    """Heads, trailers and the sizes of chunks: the call ends long before its deadline."""
+
+    def serve(sock: socket.socket) -> None:
+        sock.recv(1 << 16)
+        sock.sendall(head)
+        while True:
+            sock.sendall(part)
+
+    with server(serve) as port, pytest.raises(TransientError, match="the answer has no end"):
+        subject(port, deadline=50, max_response_bytes=1 << 20).embed_batch(["x"], "m")
+
+
+@functools.cache
+def folded(layers: int) -> bytes:
+    """256 MiB of blanks, compressed so many times; the last one is a few KB."""
+    body = b"".join(folder.compress(b" " * (1 << 20)) for folder in [zlib.compressobj(9, wbits=31)] for _ in range(256))
+    for _ in range(layers - 1):
+        body = gzip.compress(body, 9)
+    return body
+
+
+@pytest.mark.parametrize("status", [200, 429])
+@pytest.mark.parametrize("encoding", ["gzip, gzip", "gzip,gzip, gzip", "gzip, identity, deflate", "deflate", "br"])
+def test_what_unfolds_without_bounds_is_not_unfolded(status, encoding):
+    """Neither several encodings around each other, nor one that was not asked for; a status still says what it says."""
+    with Provider(keys=[KEY]) as provider:
+        body = folded(2)
+        provider.script(raw(body, status, content_encoding=encoding))
+        embedder = OpenAIEmbedder(KEY, provider.openai_url, timeout=5)
+        tracemalloc.start()
+        with pytest.raises(TransientError, match="429" if status == 429 else "encoded as"):
+            embedder.embed_batch(["x"], "m")
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak_bytes < 4 << 20
+        assert provider.calls[0].headers["accept-encoding"] == "gzip"
+        assert embedder.embed_batch(["x"], "m").shape == (1, 3072)
+
+
+@pytest.mark.parametrize("status", [200, 429])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_what_unfolds_a_thousand_times_is_counted_as_it_comes(status, chunked):
+    """256 MiB out of 256 KB: what may be read of it is held some times over, and no more."""
+    with Provider(keys=[KEY]) as provider:
+        body = folded(1)
+        if chunked:
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+            how = {"transfer_encoding": "chunked", "content_length": ""}
+        else:
+            how = {}
+        provider.script(raw(body, status, content_encoding="gzip", **how))
+        tracemalloc.start()
+        with pytest.raises(TransientError, match="429" if status == 429 else "larger than 1048576 bytes"):
+            OpenAIEmbedder(KEY, provider.openai_url, timeout=5, max_response_bytes=1 << 20).embed_batch(["x"], "m")
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak_bytes < 32 << 20
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import ssl
 import time
@@ -119,6 +120,22 @@ def test_compressed_answers(provider: Provider) -> None:
     assert subject.embed_batch(["x"], "m").tolist() == [[1, 2]]
     with pytest.raises(TransientError):
         subject.embed_batch(["x"], "m")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "GZIP"])
+def test_compressed_in_parts_and_padded(provider: Provider, encoding: str) -> None:
+    """As some servers flush, in members of their own, and as some pad; longer than a step of either kind."""
+    texts = [str(number) for number in range(1000)]
+    vectors = [[float(number)] * 1000 for number in range(1000)]
+    whole = json.dumps({"data": [{"embedding": vector} for vector in vectors]}).encode()
+    body = gzip.compress(whole[:1_500_000]) + gzip.compress(b"") + gzip.compress(whole[1_500_000:], 0) + bytes(9)
+    provider.script(raw(body, content_encoding=encoding))
+    assert embedder(provider, encoding_format="float").embed_batch(texts, "m").tolist() == vectors
+
+
+def test_an_encoding_that_is_none_changes_nothing(provider: Provider) -> None:
+    provider.script(raw(b'{"data": [{"embedding": [1, 2]}]}', content_encoding="utf-8"))
+    assert embedder(provider).embed_batch(["x"], "m").tolist() == [[1, 2]]
 
 
 def test_chunked_answers(provider: Provider) -> None:

@@ -157,3 +157,10 @@ def test_any_document_gives_rows_or_malformed(entries: Any) -> None:
         return
     assert rows.dtype == np.float32
     assert rows.shape[0] == 2
+
+
+def test_one_long_vector_does_not_make_room_for_a_thousand_that_are_null() -> None:
+    """64 MB of an answer would ask for 100 GB."""
+    entries = [{"values": [0.0] * (1 << 16)}, *[{"values": None}] * 2047]
+    with pytest.raises(Malformed, match="65536 numbers"):
+        gemini_rows({"embeddings": entries}, len(entries))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from requests.structures import CaseInsensitiveDict
 
@@ -68,3 +71,48 @@ def test_dates_are_compared_with_the_servers_own_clock() -> None:
     """A host whose clock is an hour off still waits 30 seconds."""
     headers = CaseInsensitiveDict({"Retry-After": IN_30_S, "Date": NOW_DATE})
     assert asked_wait(headers, "", None, NOW_UNIX + 3600) == pytest.approx(30)
+
+
+@pytest.mark.parametrize("text", ["1.5.5s", "15.s 2s", "1 2s", "1ms2"])
+def test_numbers_that_run_into_each_other(text: str) -> None:
+    """Of a run of digits all count, or none."""
+    expected = {"1.5.5s": 5.5, "15.s 2s": 2, "1 2s": 2, "1ms2": 0.001}
+    assert duration_seconds(text) == pytest.approx(expected[text])
+
+
+READING = """
+import json
+from embedqueue.embedders.answers import classify
+from embedqueue.embedders.faults import read_fault
+from embedqueue.embedders.waits import asked_wait
+
+MIB = 1 << 20
+for part in ("1", "1.", "1 ", "1s ", "1s1", "9,", "wait 1", "try again in 1", "retry "):
+    words = part * (MIB // len(part))
+    headers = dict.fromkeys(("date", "retry-after-ms", "retry-after", "x-ratelimit-reset"), words)
+    asked_wait(headers, words, words, 0.0)
+
+texts = [f"t {number}" for number in range(2048)]
+parts = ("1", "entity ", "batch size ", "input[1", "model ", "at most 1 ", "array too long ", "context length ",
+         "<title", "<title>", ".list[1", "limit 1", str(texts))
+for part in parts:
+    words = part * (MIB // len(part))
+    bodies = [words.encode()] + [
+        json.dumps(document).encode()
+        for document in (
+            {"error": {"message": words, "param": words, "code": words}},
+            {"detail": [{"msg": words, "loc": ["body", words, 1]}]},
+            {"error": {"details": [{"retryDelay": words, "violations": [{"quotaId": words}]}]}},
+        )
+    ]
+    for body in bodies:
+        fault = read_fault(400, body)
+        fault.hide("a key", texts)
+        classify(fault, origin="host", count=2048, options=frozenset(["dimensions"]),
+                 wait_seconds=asked_wait({}, fault.message, fault.retry_delay, 0.0))
+"""
+
+
+def test_megabytes_of_words_are_read_in_time() -> None:
+    """What is not linear in them takes minutes to years, and keeps all threads waiting: so in a process of its own."""
+    subprocess.run([sys.executable, "-c", READING], check=True, timeout=45)

@@ -84,6 +84,11 @@ def test_whatever_a_provider_answers(kind: Any) -> None:
     @example(status=200, headers={}, body=b"[" * 100_000)
     @example(status=400, headers={}, body=b'{"error":' * 5000 + b"1" + b"}" * 5000)
     @example(status=200, headers={}, body=b'{"data": [{"embedding": [1' + b"0" * 5000 + b"]}]}")
+    @example(status=422, headers={}, body=b'{"detail": [{"msg": "x", "loc": [' + b"[" * 999 + b"]" * 999 + b"]}]}")
+    @example(status=200, headers={}, body=b'{"error": {"code": ' + b"[" * 999 + b"]" * 999 + b"}}")
+    @example(status=413, headers={}, body=b'{"message": "at most ' + b"9" * 4090 + b' bytes"}')
+    @example(status=400, headers={}, body=b'{"message": "input[' + b"9" * 5000 + b']"}')
+    @example(status=400, headers={}, body=b'{"param": "input[' + b"9" * 5000 + b']"}')
     @example(status=429, headers={"retry-after": "9" * 400}, body=b"{}")
     @example(status=200, headers={}, body=b'{"error": {"code": 1' + b"0" * 5000 + b"}}")
     def run(status: int, headers: dict[str, str], body: bytes) -> None:

@@ -225,6 +225,12 @@ def test_an_unknown_queue_is_not_there(queue):
     assert client.get("/?queue=a").status_code == 200
 
 
+@pytest.mark.parametrize("number", ["1" * 400, "1" * 5000, "x", "-1", "1e999"])
+def test_numbers_of_an_address_that_are_none(queue, number):
+    """The page is there all the same."""
+    assert client_of(queue).get(f"/?page={number}&did=retry&count={number}").status_code == 200
+
+
 # -- what is shown ---------------------------------------------------------------------------------------------------
 
 

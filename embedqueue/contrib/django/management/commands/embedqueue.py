@@ -25,6 +25,7 @@ from embedqueue.operate import (
     dead_letters,
     describe,
     describe_dead,
+    duration,
     explain,
     lift_pause,
     lines,
@@ -57,11 +58,13 @@ class Command(BaseCommand):
         worker.add_argument("--burst", action="store_true", help="end once the queue is empty")
         worker.add_argument("--concurrency", type=concurrency, help='API calls in flight, a number or "auto"')
         worker.add_argument("--health", type=address, metavar="HOST:PORT", help="answer at /health and /metrics there")
-        worker.add_argument("--grace", type=float, default=DEFAULT_GRACE_SECONDS, help="seconds for calls at the end")
+        worker.add_argument(
+            "--grace", type=duration, default=DEFAULT_GRACE_SECONDS, help="seconds for calls at the end"
+        )
         stats = command("stats", self._stats, "Tell how the queue stands.")
         stats.add_argument("--json", action="store_true", help="for scripts")
         flush = command("flush", self._flush, "Embed all that waits now, and return when it is done.")
-        flush.add_argument("--timeout", type=float, default=60.0, help="seconds")
+        flush.add_argument("--timeout", type=duration, default=60.0, help="seconds")
         fill = command("backfill", self._backfill, "Enqueue what has no vector yet, of models with EmbeddedText.")
         fill.add_argument("models", nargs="*", metavar="app.Model", help="all such models if none is named")
         fill.add_argument("--max-waiting", type=int, default=DEFAULT_MAX_WAITING, help="items that may wait at a time")
@@ -71,7 +74,7 @@ class Command(BaseCommand):
         explaining = command("explain", self._explain, "Tell where a key's vector is, and why.")
         explaining.add_argument("key")
         pause = command("pause", self._pause, "Have nobody claim anything; items are taken in as ever.")
-        pause.add_argument("--for", type=float, dest="seconds", help="seconds, instead of until resume")
+        pause.add_argument("--for", type=duration, dest="seconds", help="seconds, instead of until resume")
         pause.add_argument("--reason", default="paused by hand", help="what stats and the others say of it")
         command("resume", self._resume, "End a pause at once, also that of a provider that failed.")
         dead = commands.add_parser("dead", help="Look at what was given up, put it back, or drop it.")
