@@ -26,7 +26,7 @@ except ImportError:
         return binascii.a2b_base64(vector, strict_mode=True)
 
 
-#: How OpenAI's format packs a vector into base64 (PROVIDERS.md, section 4).
+#: How OpenAI's format packs a vector into base64 (docs/providers.md, "OpenAI").
 PACKED = np.dtype("<f4")
 
 
