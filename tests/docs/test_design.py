@@ -37,6 +37,8 @@ def test_every_cited_page_and_heading_is_there(folder):
         for page, _, heading, _, section in re.findall(
             r'\b(docs/[\w/-]+\.md|[A-Z]{4,}\.md)\b(, "(([\w ]+))")?(?:,? \(?section (\d+))?', text
         ):
+            if "NNNN" in page:  # any record
+                continue
             cited = ROOT / page
             assert cited.exists(), f"{path}: {page}"
             for found in filter(None, (heading, f"{section}." if section else "")):
