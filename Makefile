@@ -1,4 +1,4 @@
-# One command each does all the set-up from a plain checkout: `make demo` and `make test`.
+# One command each does all the set-up from a plain checkout: `make demo` and `make test`; `make setup` does nothing else.
 # PYTHON=python3.12 make test  takes another interpreter.
 
 PYTHON ?= python3
@@ -6,7 +6,7 @@ VENV ?= .venv
 JOBS ?= 6
 BIN := $(VENV)/bin
 
-.PHONY: demo example-flask example-django test test-all check lint coverage clean
+.PHONY: demo example-flask example-django setup test test-all check lint coverage clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m embedqueue demo $(ARGS)
@@ -17,6 +17,9 @@ example-flask: $(VENV)/.examples
 
 example-django: $(VENV)/.examples
 	$(BIN)/python -m examples.django_notes $(ARGS)
+
+# What tests and checks need.
+setup: $(VENV)/.dev
 
 # The suite waits more than it computes: three processes a core, each with a Redis of its own. What measures time comes
 # last, alone. ARGS may leave nothing of either, which pytest answers with 5.

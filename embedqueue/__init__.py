@@ -25,6 +25,8 @@ from .queue import EmbeddingBatchQueue
 from .report import DeadLetter, QueueStats
 from .waiters import EmbeddingFuture
 
+__version__ = "0.1.0"
+
 __all__ = [
     # the queue
     "EmbeddingBatchQueue",
@@ -62,4 +64,6 @@ __all__ = [
     "API_BATCH_LIMIT",
     "API_BATCH_TOKENS",
     "PENDING_ZSET_KEY",
+    # the version, which the package's metadata takes from here
+    "__version__",
 ]

@@ -1,4 +1,4 @@
-"""The two formats that the test provider speaks, as strictly as the real APIs (PROVIDERS.md, sections 2 to 4)."""
+"""The two formats that the test provider speaks, as strictly as the real APIs (docs/providers.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The design that embedqueue grew from, written anew from its description (DESIGN.md, section 1).
+"""The design that embedqueue grew from, written anew from its description (docs/design.md, section 1).
 
 A ZSET of pending items, one asyncio task that drains it, futures of the own process. Items are popped before the
 API call, futures are resolved before the write. Here with aiohttp, and with vectors asked for in base64, which the

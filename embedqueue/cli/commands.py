@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from embedqueue import __version__
 from embedqueue.config import SettingsError
 from embedqueue.examine import examine
 from embedqueue.health import STALL_SECONDS
@@ -39,7 +40,7 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(package_name="embedqueue")
+@click.version_option(__version__)
 @click.pass_context
 def cli(context: click.Context, /, **arguments: Any) -> None:
     """The durable embedding queue.

@@ -1,4 +1,4 @@
-"""Which error a refusal becomes: the table of PROVIDERS.md, section 8. Pure."""
+"""Which error a refusal becomes: the table of docs/providers.md, "Classification". Pure."""
 
 from __future__ import annotations
 

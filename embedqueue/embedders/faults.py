@@ -1,4 +1,4 @@
-"""What a refusal says, whatever shape its body has: nine are known (PROVIDERS.md, section 9). Pure."""
+"""What a refusal says, whatever shape its body has: nine are known (docs/providers.md). Pure."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from embedqueue.options import EMBED_DIMENSIONS
 
 #: Texts in one call: a hard limit of the API.
 _MAX_TEXTS = 100
-#: Only its full 3,072 numbers come normalised; the shorter vectors are ours to normalise (PROVIDERS.md, 2.1).
+#: Only its full 3,072 numbers come normalised; the shorter vectors are ours to normalise (docs/providers.md).
 _UNNORMALISED_MODEL = "gemini-embedding-001"
 #: Takes no task type: there the task is a part of the text.
 _UNTYPED_MODEL = "gemini-embedding-2"

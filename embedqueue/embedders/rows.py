@@ -26,7 +26,7 @@ except ImportError:
         return binascii.a2b_base64(vector, strict_mode=True)
 
 
-#: How OpenAI's format packs a vector into base64 (PROVIDERS.md, section 4).
+#: How OpenAI's format packs a vector into base64 (docs/providers.md, "OpenAI").
 PACKED = np.dtype("<f4")
 #: Numbers of the rows that are made up for vectors that are null: 256 MiB. One long vector among many nulls costs
 #: its sender little, and would cost us their product.

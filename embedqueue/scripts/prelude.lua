@@ -11,7 +11,7 @@
 --   7 events STREAM    kind, by (the worker that tells), body (JSON list of redis_keys, or a word)
 --   8 pause STRING     exists: nobody claims; "probe OWNER" while one call tests the provider
 --   9 pause:level STRING   how often in a row the provider failed
--- All times are the server's, in seconds.
+-- All times are the server's, in seconds. What scripts keep, I1 to I4, stands in docs/design.md.
 
 local PENDING, INFLIGHT, LATEST, CLAIMS, DEAD, INFO, EVENTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local PAUSE, LEVEL = KEYS[8], KEYS[9]

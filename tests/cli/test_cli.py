@@ -13,7 +13,7 @@ pytest.importorskip("click", reason='the command line is in the extra "embedqueu
 
 from click.testing import CliRunner
 
-from embedqueue import ConfigurationError, InputRejected
+from embedqueue import ConfigurationError, InputRejected, __version__
 from embedqueue.cli import cli
 from embedqueue.localredis import LocalRedis, find_search_module
 from tests.provider import poison
@@ -23,6 +23,11 @@ PATIENCE_SECONDS = 20
 
 def lines(*pairs: tuple[str, str]) -> str:
     return "".join(json.dumps({"redis_key": key, "text": text}) + "\n" for key, text in pairs)
+
+
+def test_version(run):
+    """That of the package, wherever it runs from."""
+    assert __version__ in run("--version")
 
 
 def test_from_a_file_to_vectors(run, redis_client, provider, tmp_path):

@@ -77,11 +77,12 @@ def test_the_picture_is_for_everybody():
         assert re.search(rf"\.{name}\b", dark), name
 
 
-def test_the_pages_name_every_key():
+@pytest.mark.parametrize("page, heading", [("how-it-works.md", "## Keys in Redis"), ("design.md", "## 3. What stands")])
+def test_the_pages_name_every_key(page, heading):
     """None is a secret."""
     from embedqueue.exchange import Keys
 
-    table = _read("how-it-works.md").partition("## Keys in Redis")[2]
+    table = _read(page).partition(heading)[2].partition("\n## ")[0]
     named = {name.split(":DIGEST")[0] for name in re.findall(r"`(embed_queue:[a-z:]+)", table)}
     there = {value for value in vars(Keys("embed_queue")).values() if isinstance(value, str)}
     for name in there:

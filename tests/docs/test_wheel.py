@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import embedqueue
+
 ROOT = Path(__file__).parents[2]
 LOAD = """
 import sys; sys.path.insert(0, sys.argv[1])
@@ -39,6 +41,12 @@ def test_the_wheel_holds_every_file(installed):
     ours = {path for path in (ROOT / "embedqueue").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     there = {path.relative_to(installed) for path in (installed / "embedqueue").rglob("*") if path.is_file()}
     assert {path.relative_to(ROOT) for path in ours} - there == set()
+
+
+def test_the_version_is_that_of_the_package(installed):
+    """It is written down once; ``embedqueue.__version__`` needs no installed metadata."""
+    (metadata,) = installed.glob("embedqueue-*.dist-info/METADATA")
+    assert f"\nVersion: {embedqueue.__version__}\n" in metadata.read_text("utf-8")
 
 
 def test_the_wheel_works(installed):

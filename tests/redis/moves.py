@@ -141,14 +141,14 @@ class Queue:
         self.model.check(found)
         pending, inflight = dict(found["pending"]).keys(), dict(found["inflight"]).keys()
         latest = found["latest"]
-        # I1, I2: latest names exactly the live members, one a key, each in one place.
+        # I1, I2 of docs/design.md: latest names exactly the live members, one a key, each in one place.
         assert not pending & inflight
         unseen = {member for member in pending if member in self.legacy or key_of(member) is None}
         assert set(latest.values()) >= (pending | inflight) - unseen
         assert set(latest.values()) <= pending | inflight
         assert all(key_of(member) == key for key, member in latest.items())
         assert set(found["claims"]) <= set(latest), "claims outlived their items"
-        # I3, I4: the newest of each key is live, dead, or what its hash holds; nothing older is written over it.
+        # I3, I4 there: the newest of each key is live, dead, or what its hash holds; nothing older is written over it.
         for key, member in self.newest.items():
             live = latest.get(key.encode())
             if not member:

@@ -1,4 +1,4 @@
-"""The invariants of the design, checked after every step of histories that hypothesis makes up, on a real server.
+"""The invariants of docs/design.md, checked after every step of histories that hypothesis makes up, on a real server.
 
 Every script is in it, on two queues that share a server and the users' hashes. After each step all that stands in Redis
 of both must be what ``model`` says, and what was promised must be true by a book that knows nothing of the model.

@@ -122,7 +122,9 @@ def all_in_redis(client: redis.Redis) -> Iterator[str]:
         b"stream": client.xrange,
     }
     for key in client.keys("*"):
-        yield repr((key, readers[client.type(key)](key)))
+        kind = client.type(key)
+        if kind != b"none":  # a pause may end meanwhile
+            yield repr((key, readers[kind](key)))
 
 
 def search(said: list[str], secrets: Sequence[str] = SECRETS) -> None:

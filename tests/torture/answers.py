@@ -1,4 +1,4 @@
-"""Answers that no client should trust, about a hundred, and the statuses that DESIGN.md (section 5) speaks of.
+"""Answers that no client should trust, about a hundred, and the statuses that docs/design.md (section 6) speaks of.
 
 Each is made for a call of ``count`` texts, in OpenAI's format, with vectors of ``dimensions`` numbers.
 """
@@ -242,7 +242,7 @@ def _error(status: int, message: str, code: str | None = None, **headers: str) -
     return raw(body, status, **headers)
 
 
-#: Every status of DESIGN.md, section 5; the call has to be made again.
+#: Every status of docs/design.md, section 6; the call has to be made again.
 TRANSIENT: dict[str, Answer] = {
     **{str(status): _error(status, "try again") for status in (408, 409, 425, 429)},
     **{str(status): _error(status, "overloaded") for status in (500, 502, 503, 504, 520, 521, 522, 524, 529, 599)},

@@ -1,4 +1,4 @@
-"""PROVIDERS.md, section 8, row by row: which refusal becomes which error."""
+"""docs/providers.md, "Classification", row by row: which refusal becomes which error."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_words(error):
 
 
 def test_bases():
-    """The bases that the design promises."""
+    """The bases that docs/design.md promises."""
     assert issubclass(BatchFailed, RuntimeError)
     assert issubclass(QueueStopped, RuntimeError)
     assert issubclass(CallTooLarge, InputRejected)
@@ -61,7 +61,7 @@ def test_bases():
 
 
 def test_facts():
-    """What the design promises of each error's attributes."""
+    """What docs/design.md promises of each error's attributes."""
     assert TransientError(retry_after=3).retry_after == 3
     assert TransientError().retry_after is None
     assert ItemRejected("doc:1", "why").redis_key == "doc:1"

@@ -38,7 +38,7 @@ def test_other_styles(redis_key, text, ascii_only, separators, reverse):
 
 
 def test_literal():
-    """The format that the contract shows, to the byte."""
+    """The format that docs/design.md shows, to the byte."""
     assert encode_member("msg:1", 'say "hi"\n\0é😀') == (
         '{"redis_key":"msg:1","text":"say \\"hi\\"\\n\\u0000é😀"}'.encode()
     )

@@ -112,7 +112,7 @@ def test_keywords_are_those_of_the_options():
 
 
 def test_constants():
-    """The constants that the design promises."""
+    """The constants that docs/design.md promises."""
     assert embedqueue.EMBED_DIMENSIONS == 3072
     assert embedqueue.DEFAULT_FLUSH_INTERVAL == 3600.0
     assert embedqueue.DEFAULT_MAX_BATCH_SIZE == 50
@@ -121,7 +121,7 @@ def test_constants():
 
 
 def test_defaults():
-    """The defaults that the design promises."""
+    """The defaults that the README and docs/design.md promise."""
     options = Options()
     assert (options.model, options.flush_interval, options.max_batch_size) == ("google/gemini-embedding-001", 3600, 50)
     assert (options.embedding_field, options.namespace, options.api_batch_limit) == ("embedding", "embed_queue", 50)

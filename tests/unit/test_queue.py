@@ -73,7 +73,7 @@ def arrived(client, *redis_keys):
 
 
 def test_newcomer(fake_redis, embedder):
-    """The example of the design: the future has the floats, the hash the bytes, and the queue is empty."""
+    """The README's promise in one example: the future has the floats, the hash the bytes, and the queue is empty."""
     queue = EmbeddingBatchQueue(embedder, fake_redis, model="google/gemini-embedding-001")
     with queue:
         future = queue.enqueue("msg:abc-123", "Hello world")
@@ -85,7 +85,7 @@ def test_newcomer(fake_redis, embedder):
 
 
 def test_durable_when_it_returns(make_queue, fake_redis):
-    """The member stands in the ZSET as the contract shows it, scored with the time, before anything else happens."""
+    """The member stands in the ZSET as docs/design.md shows it, scored with the time, before anything else happens."""
     queue = make_queue(start=False)
     queue.enqueue("doc:1", 'say "hi"')
     seconds, micros = fake_redis.time()
@@ -434,7 +434,7 @@ def test_repr(embedder):
 
 
 def test_signature():
-    """The first five parameters have the names, order and defaults of the contract."""
+    """The first five parameters have the names, order and defaults of docs/design.md."""
     parameters = list(inspect.signature(EmbeddingBatchQueue).parameters.values())[:5]
     assert [parameter.name for parameter in parameters] == [
         "embedder",
