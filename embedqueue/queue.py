@@ -182,8 +182,8 @@ class EmbeddingBatchQueue:
                 self._drain_all(timeout)
         finally:
             with self._lock:
-                # A signal's handler that interrupts stop() must not wait for locks that what it interrupted holds. If it
-                # raises, the next stop(), at the latest that at the end of the process, does what was left.
+                # A signal's handler that interrupts stop() must not wait for locks that what it interrupted holds. If
+                # it raises, the next stop(), at the latest that at the end of the process, does what was left.
                 if not (self._closed and self._shut) and not self._shutting:
                     self._closed = self._shutting = True
                     self._started = self._shut = False

@@ -17,8 +17,8 @@ settings.register_profile("default", deadline=None, suppress_health_check=[Healt
 settings.register_profile("long", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("EMBEDQUEUE_HYPOTHESIS", "default"))
 
-# A shell without job control starts what it runs in the background (`make test &`, many a CI) with Ctrl-C ignored, and all
-# their children inherit that: then the programs that tests interrupt would never hear of it.
+# A shell without job control starts what it runs in the background with Ctrl-C ignored, and all children inherit that:
+# the programs that tests interrupt would never hear of it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
