@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 from redis.exceptions import RedisError
 
+from .locks import Condition
 from .log import Log, logger
 from .schedule import backoff_seconds
 
@@ -45,7 +46,7 @@ class Demand:
         self._sweep = sweep
         self._wanted = wanted
         self._name = name
-        self._condition = threading.Condition(threading.Lock())
+        self._condition = Condition(threading.Lock())
         self._keys: dict[str, None] = {}  # to ask for, in order; guarded by the condition, as is what follows
         self._running = False
         self._stopping = False

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from .exchange import Exchange
+from .locks import Event
 from .log import Log, logger
 from .observe import BatchReport, CallReport, Observer, RedisReport, ReleaseReport, SavingReport
 from .report import DeadLetter
@@ -201,7 +202,7 @@ class Recorder(Observer):
         self._tokens = f"tokens {model[:NAME_CHARS]}"
         self._name = name
         self._log = log
-        self._stop = threading.Event()
+        self._stop = Event()
         self._lock = threading.RLock()  # a signal's handler may stop() in the midst of an addition
         self._figures: Counter[str] = Counter()  # guarded by the lock
         self._thread: threading.Thread | None = None  # guarded by the lock

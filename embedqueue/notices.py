@@ -17,6 +17,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from .exchange import LISTEN_SECONDS
+from .locks import Event
 from .log import Log, logger
 from .observe import Observers
 from .schedule import backoff_seconds
@@ -100,7 +101,7 @@ class Listener:
         self._name = name
         self._lock = threading.Lock()
         self._running = False  # guarded by the lock
-        self._stopping = threading.Event()
+        self._stopping = Event()
         self._position: bytes | None = None  # of this thread alone, as is what follows
         self._swept_mono = 0.0
         self._heard_mono = 0.0  # until when everything was heard; set by ensure() before the thread starts

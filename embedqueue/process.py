@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import uuid
 from collections.abc import Callable
 
@@ -18,6 +17,7 @@ from .embedders.protocol import Embedder
 from .errors import BatchFailed
 from .history import Recorder
 from .intake import Intake
+from .locks import Condition, Event
 from .log import QueueLog
 from .notices import Listener, named_keys, named_reason
 from .observe import Observers
@@ -43,10 +43,10 @@ class Process:
         start: Callable[[], None],
     ) -> None:
         log = QueueLog(options.namespace)
-        self.stopping = threading.Event()
+        self.stopping = Event()
         self.enqueued = 0
         self.finished = 0  # counts what ended or was given back, for those who flush; guarded by the condition
-        self._progress = threading.Condition()
+        self._progress = Condition()
         self._embedder = embedder
         self._options = options
         self._start = start

@@ -15,6 +15,7 @@ from dataclasses import replace
 from redis.exceptions import RedisError
 
 from .drain import Drain
+from .locks import Condition
 from .log import Log, logger
 from .observe import Observers
 from .options import Options
@@ -60,7 +61,7 @@ class Worker:
         self._options = options
         self._name = name
         self._call_limit = call_limit
-        self._condition = threading.Condition(threading.Lock())
+        self._condition = Condition(threading.Lock())
         self._agenda = Agenda(  # guarded by the condition
             options.flush_interval,
             options.max_batch_size,
@@ -103,15 +104,21 @@ class Worker:
 
     def enqueued(self, waiting: int) -> None:
         """So many items wait now."""
-        with self._condition:
-            if self._agenda.enqueued(waiting, time.monotonic()):
-                self._condition.notify_all()
+        self._note(self._agenda.enqueued, waiting, time.monotonic())
 
     def demanded(self, redis_key: str) -> None:
         """Somebody waits for this key: it is drained after the linger, with what comes until then."""
-        with self._condition:
-            if self._agenda.demanded(redis_key, time.monotonic(), self._options.wait_linger):
-                self._condition.notify_all()
+        self._note(self._agenda.demanded, redis_key, time.monotonic(), self._options.wait_linger)
+
+    def _note(self, note: Callable[..., bool], *what: object) -> None:
+        """Note something on the agenda, and have the worker think again where ``note`` says so."""
+        try:
+            with self._condition:
+                if note(*what):
+                    self._condition.notify_all()
+        except BaseException:  # of a signal's handler: it must not keep the worker asleep over what was noted
+            self.progressed()
+            raise
 
     def flush(self) -> None:
         """Drain now."""
