@@ -19,18 +19,18 @@ import redis
 from redis.exceptions import RedisError
 
 from .embedders.protocol import Embedder
-from .errors import BatchFailed, QueueStopped
+from .engine import Process
 from .exits import stop_with_child
-from .history import History
-from .intake import Pair
-from .item import check_pair, encode_member, is_blank
-from .log import QueueLog
-from .observe import Functions, Observer, Observers
-from .options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Options, QueueOptions, spelled_out
-from .process import Process
-from .report import DeadLetter, QueueStats
-from .schedule import NEVER
-from .waiters import EmbeddingFuture
+from .futures.intake import Pair
+from .futures.waiters import EmbeddingFuture
+from .observers.history import History
+from .values.errors import BatchFailed, QueueStopped
+from .values.item import check_pair, encode_member, is_blank
+from .values.log import QueueLog
+from .values.observer import Functions, Observer, Observers
+from .values.options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Options, QueueOptions, spelled_out
+from .values.stats import DeadLetter, QueueStats
+from .work.agenda import NEVER
 
 #: Seconds that stop() grants to API calls under way, so that what is paid for is kept, unless told otherwise.
 STOP_GRACE_SECONDS = 1.0

@@ -20,13 +20,13 @@ import tenacity
 from numpy.typing import NDArray
 from redis import Redis
 
-from .crew import Crew
+from .calls.pool import Crew
 from .embedders.protocol import Embedder
-from .intake import Pair
-from .process import Process
+from .engine import Process
+from .futures.intake import Pair
+from .futures.waiters import EmbeddingFuture
 from .queue import EmbeddingBatchQueue
-from .vectors import FLOAT32
-from .waiters import EmbeddingFuture
+from .values.vectors import FLOAT32
 
 #: Seconds that a held call waits for ``release()`` at most: a forgotten one must not hang a test run.
 PATIENCE_SECONDS = 30.0

@@ -12,11 +12,9 @@ from typing import Any
 import click
 
 from embedqueue import __version__
-from embedqueue.config import SettingsError
-from embedqueue.examine import examine
-from embedqueue.health import STALL_SECONDS
-from embedqueue.observe import Observer
-from embedqueue.operate import (
+from embedqueue.operating.examine import examine
+from embedqueue.operating.health import STALL_SECONDS
+from embedqueue.operating.run import (
     DEFAULT_GRACE_SECONDS,
     address,
     beside,
@@ -29,8 +27,10 @@ from embedqueue.operate import (
     set_pause,
     stats_as_json,
 )
-from embedqueue.operate import concurrency as concurrency_of
-from embedqueue.words import printable
+from embedqueue.operating.run import concurrency as concurrency_of
+from embedqueue.settings.settings import SettingsError
+from embedqueue.values.observer import Observer
+from embedqueue.values.words import printable
 
 from .context import Context, Source, as_json, command, own_settings, settings_options
 
@@ -230,7 +230,7 @@ def check(source: Source, call: bool, strict: bool, verbose: bool, as_json: bool
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def demo(arguments: tuple[str, ...]) -> None:
     """See it work, on a private Redis and an offline model (extra "demo")."""
-    from embedqueue.demo import main
+    from embedqueue.demo.demo import main
 
     raise click.exceptions.Exit(main(arguments))
 

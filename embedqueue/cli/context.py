@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import click
 from redis.exceptions import RedisError
 
-from embedqueue.checkup import explain_redis
-from embedqueue.config import Settings, SettingsError, read_environment
-from embedqueue.errors import EmbedQueueError
 from embedqueue.queue import EmbeddingBatchQueue
-from embedqueue.words import printable
+from embedqueue.settings.checks import explain_redis
+from embedqueue.settings.settings import Settings, SettingsError, read_environment
+from embedqueue.values.errors import EmbedQueueError
+from embedqueue.values.words import printable
 
 #: Ended by Ctrl-C, as shells count it.
 INTERRUPTED = 130

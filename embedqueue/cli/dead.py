@@ -9,9 +9,9 @@ from itertools import islice
 
 import click
 
-from embedqueue.operate import dead_as_json, dead_letter_of, dead_letters, describe_dead, lines
+from embedqueue.operating.run import dead_as_json, dead_letter_of, dead_letters, describe_dead, lines
 from embedqueue.queue import EmbeddingBatchQueue
-from embedqueue.words import printable
+from embedqueue.values.words import printable
 
 from .commands import cli
 from .context import Source, as_json, command

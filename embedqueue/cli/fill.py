@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import click
 
-from embedqueue.backlog import DEFAULT_MAX_WAITING, Filler, Pairs, hashes_with_text
+from embedqueue.operating.backlog import DEFAULT_MAX_WAITING, Filler, Pairs, hashes_with_text
 
 from .commands import cli
 from .context import Source, command

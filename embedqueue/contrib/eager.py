@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from redis import Redis
 
-from embedqueue.config import Settings
 from embedqueue.embedders import Embedder
-from embedqueue.errors import EmbedQueueError
+from embedqueue.futures.waiters import EmbeddingFuture
 from embedqueue.queue import EmbeddingBatchQueue
-from embedqueue.waiters import EmbeddingFuture
+from embedqueue.settings.settings import Settings
+from embedqueue.values.errors import EmbedQueueError
 
 #: Seconds that an enqueue waits at most: a test that hangs helps nobody.
 PATIENCE_SECONDS = 30.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from embedqueue.contrib.flask import EmbedQueue
-from embedqueue.contrib.queues import DEFAULT, Queues
 from embedqueue.queue import EmbeddingBatchQueue
+from embedqueue.settings.application import DEFAULT, Queues
 
 Source = EmbeddingBatchQueue | Mapping[str, EmbeddingBatchQueue] | EmbedQueue
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from embedqueue.embedders import documents
-from embedqueue.words import READ_CHARS, without_secrets, without_texts
+from embedqueue.values.words import READ_CHARS, without_secrets, without_texts
 
 #: Fields that name the kind of a fault in one word.
 _WORD_FIELDS = ("code", "type", "status", "reason", "error_type", "error_code", "provider_code")

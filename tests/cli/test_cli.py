@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from embedqueue import ConfigurationError, InputRejected, __version__
 from embedqueue.cli import cli
-from embedqueue.localredis import LocalRedis, find_search_module
+from embedqueue.demo.localredis import LocalRedis, find_search_module
 from tests.provider import poison
 
 PATIENCE_SECONDS = 20
@@ -71,7 +71,7 @@ def test_no_more_wait_than_are_allowed(run, redis_client, make_room):
 @pytest.fixture
 def make_room(monkeypatch):
     """Embeds what waits in a thread's stead whenever the filler rests."""
-    from embedqueue.backlog import Filler
+    from embedqueue.operating.backlog import Filler
 
     def install(client):
         most = []
@@ -88,7 +88,7 @@ def make_room(monkeypatch):
 
 def test_whoever_waits_for_room_is_told(run, redis_client):
     """After some seconds a sentence says why nothing happens, and what to start."""
-    from embedqueue.backlog import Filler
+    from embedqueue.operating.backlog import Filler
 
     waits = []
 
@@ -106,7 +106,7 @@ def test_whoever_waits_for_room_is_told(run, redis_client):
 
 def test_a_queue_of_bounded_length_is_filled_as_room_comes(run, redis_client):
     """``max_pending`` of the queue itself is no error: what does not fit is put in later, and nothing twice."""
-    from embedqueue.backlog import Filler
+    from embedqueue.operating.backlog import Filler
 
     waiting = []
 
@@ -126,7 +126,7 @@ def test_a_queue_of_bounded_length_is_filled_as_room_comes(run, redis_client):
 
 
 def _settings():
-    from embedqueue.config import read_environment
+    from embedqueue.settings.settings import read_environment
 
     return read_environment()
 
@@ -263,8 +263,8 @@ def test_the_live_view(env, redis_client, provider):
     from rich.console import Console
 
     from embedqueue.cli.live import curve, view
-    from embedqueue.config import read_environment
-    from embedqueue.pulse import Watch
+    from embedqueue.operating.live import Watch
+    from embedqueue.settings.settings import read_environment
 
     settings = read_environment(env)
     with settings.queue(flush_interval=0.01, worker=True) as queue:
@@ -295,7 +295,7 @@ def test_the_live_view_forgets(env, redis_client, monkeypatch):
     """Rates are of the last ten seconds, also that of dead letters; errors of the last minute."""
     from types import SimpleNamespace
 
-    from embedqueue import pulse
+    from embedqueue.operating import live as pulse
     from embedqueue.testing import FakeEmbedder, eager_queue
 
     now = 1000.0
@@ -372,7 +372,7 @@ def test_explain_an_item_that_is_due(run):
 
 def test_explain_looks_for_the_write_as_far_back_as_notices_go(run, redis_client, monkeypatch):
     """Page by page, and not for ever: what was written longer ago has no time."""
-    from embedqueue import operate
+    from embedqueue.operating import run as operate
     from embedqueue.testing import FakeEmbedder, eager_queue
 
     monkeypatch.setattr(operate, "NOTICES_PAGE", 2)

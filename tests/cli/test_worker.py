@@ -11,9 +11,10 @@ from types import SimpleNamespace
 import pytest
 import redis
 
-from embedqueue import BatchFailed, operate
-from embedqueue.config import read_environment
-from embedqueue.report import QueueStats
+from embedqueue import BatchFailed
+from embedqueue.operating import run as operate
+from embedqueue.settings.settings import read_environment
+from embedqueue.values.stats import QueueStats
 from tests.unit.test_health import ask
 from tests.web.servers import eventually
 

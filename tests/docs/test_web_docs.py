@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from embedqueue.config import KNOWN
 from embedqueue.contrib.eager import WordsEmbedder
+from embedqueue.settings.settings import KNOWN
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("flask.md", "django.md", "servers.md", "dashboard.md")
@@ -78,7 +78,7 @@ def _named_commands(page: str, program: str) -> set[str]:
 def test_flasks_commands_are_all_named():
     """Those that there are, and no others."""
     pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[flask]")
-    from embedqueue.contrib.flask_commands import group
+    from embedqueue.contrib.flask.commands import group
 
     assert _named_commands("flask.md", "flask") == set(group.commands)
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import redis
 
-import embedqueue.waiters as waiters_module
-from embedqueue import InputRejected, Observer, TransientError, drain
-from embedqueue.checkup import check_call, check_key, check_redis, explain_redis
-from embedqueue.config import read
-from embedqueue.observe import Functions
+import embedqueue.futures.waiters as waiters_module
+from embedqueue import InputRejected, Observer, TransientError
+from embedqueue.settings.checks import check_call, check_key, check_redis, explain_redis
+from embedqueue.settings.settings import read
 from embedqueue.testing import FakeEmbedder
+from embedqueue.values.observer import Functions
+from embedqueue.work import dispatch as drain
 from tests.redis.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_thread, join
 
 

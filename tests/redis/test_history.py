@@ -11,11 +11,11 @@ import time
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from embedqueue import history
-from embedqueue.errors import InputRejected, TransientError
-from embedqueue.exchange import Exchange, Keys
-from embedqueue.history import LATENCY_SECONDS, Ledger, Period, Recorder
-from embedqueue.observe import CallReport
+from embedqueue.observers import history
+from embedqueue.observers.history import LATENCY_SECONDS, Ledger, Period, Recorder
+from embedqueue.store.scripts import Exchange, Keys
+from embedqueue.values.errors import InputRejected, TransientError
+from embedqueue.values.observer import CallReport
 from tests.redis.parts import PATIENCE_SECONDS, eventually
 
 HISTORY = "embed_queue:history:*"

@@ -23,17 +23,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from tenacity import Retrying, stop_after_attempt
 
-from embedqueue import (
-    ConfigurationError,
-    EmbeddingBatchQueue,
-    EmbedQueueError,
-    InputRejected,
-    Observer,
-    TransientError,
-)
-from embedqueue.config import read_environment
+from embedqueue import ConfigurationError, EmbeddingBatchQueue, EmbedQueueError, InputRejected, Observer, TransientError
+from embedqueue.demo.localredis import LocalRedis
 from embedqueue.embedders import GeminiEmbedder, OpenAIEmbedder, OpenRouterEmbedder
-from embedqueue.localredis import LocalRedis
+from embedqueue.settings.settings import read_environment
 from tests.conftest import _local_redis
 from tests.provider import Provider, drop, fail, hang, poison, raw
 from tests.redis.parts import PATIENCE_SECONDS

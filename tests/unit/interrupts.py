@@ -11,10 +11,10 @@ import sys
 import threading
 from _thread import interrupt_main
 
-from embedqueue.errors import EmbedQueueError
-from embedqueue.intake import Intake
-from embedqueue.item import encode_member
-from embedqueue.waiters import Waiters
+from embedqueue.futures.intake import Intake
+from embedqueue.futures.waiters import Waiters
+from embedqueue.values.errors import EmbedQueueError
+from embedqueue.values.item import encode_member
 
 PATIENCE_SECONDS = 10.0
 INTERRUPTS = 200

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import tenacity
 
-from embedqueue.batching import Limits
-from embedqueue.caller import CANARY, Caller, Stopping, Unserved
-from embedqueue.concurrency import Concurrency
-from embedqueue.errors import CallTooLarge, ConfigurationError, InputRejected, TransientError
-from embedqueue.retry import ATTEMPTS, default_retry
+from embedqueue.calls.batching import Limits
+from embedqueue.calls.caller import CANARY, Caller, Stopping, Unserved
+from embedqueue.calls.concurrency import Concurrency
+from embedqueue.calls.retry import ATTEMPTS, default_retry
 from embedqueue.testing import FakeEmbedder
+from embedqueue.values.errors import CallTooLarge, ConfigurationError, InputRejected, TransientError
 
 TEXTS = [f"text {i}" for i in range(50)]
 LOG2 = math.ceil(math.log2(len(TEXTS)))

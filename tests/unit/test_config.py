@@ -8,8 +8,8 @@ import pytest
 import tenacity
 
 from embedqueue import GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
-from embedqueue.config import KNOWN, PROVIDERS, Settings, SettingsError, read, read_environment, read_queues
-from embedqueue.options import Options
+from embedqueue.settings.settings import KNOWN, PROVIDERS, Settings, SettingsError, read, read_environment, read_queues
+from embedqueue.values.options import Options
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from embedqueue import notices
-from embedqueue.history import Period
-from embedqueue.notices import named_keys, named_reason
+from embedqueue.futures import notices
+from embedqueue.futures.notices import named_keys, named_reason
+from embedqueue.observers.history import Period
 
 DEEP = "[" * 900 + "]" * 900
 DEEPER = "[" * 100_000

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from embedqueue.schedule import NEVER, Agenda, backoff_seconds
+from embedqueue.work.agenda import NEVER, Agenda, backoff_seconds
 
 NOW = 1000.0
 

@@ -21,7 +21,7 @@ from werkzeug.serving import make_server
 
 from embedqueue import EmbeddingBatchQueue, OpenAIEmbedder
 from embedqueue.dashboard import dashboard_app
-from embedqueue.localredis import LocalRedis
+from embedqueue.demo.localredis import LocalRedis
 from tests.provider import Provider, fail
 
 MODEL = "google/gemini-embedding-001"

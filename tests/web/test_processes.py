@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from embedqueue import EmbeddingBatchQueue
-from embedqueue.config import read
+from embedqueue.settings.settings import read
 from tests.web.servers import Running
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from django.conf import settings
 from django.db import transaction
 
-from embedqueue.config import Settings, SettingsError, read_queues
-from embedqueue.contrib.front import Front
-from embedqueue.contrib.queues import DEFAULT, Queues
-from embedqueue.item import check_pair
 from embedqueue.queue import EmbeddingBatchQueue
+from embedqueue.settings.application import DEFAULT, Queues
+from embedqueue.settings.front import Front
+from embedqueue.settings.settings import Settings, SettingsError, read_queues
+from embedqueue.values.item import check_pair
 
 #: The name of the project's setting, and how a user writes what it holds.
 SETTING = "EMBEDQUEUE"

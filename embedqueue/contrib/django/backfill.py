@@ -8,9 +8,9 @@ from itertools import islice
 
 from django.apps import apps
 
-from embedqueue.config import SettingsError
 from embedqueue.queue import EmbeddingBatchQueue
-from embedqueue.vectors import FLOAT32
+from embedqueue.settings.settings import SettingsError
+from embedqueue.values.vectors import FLOAT32
 
 from .access import queues
 from .models import EmbeddedText

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from django.core import checks
 from django.core.checks import CheckMessage, Error
 
-from embedqueue.checkup import check_call, check_key, check_redis
-from embedqueue.config import SettingsError
+from embedqueue.settings.checks import check_call, check_key, check_redis
+from embedqueue.settings.settings import SettingsError
 
 from .access import load
 

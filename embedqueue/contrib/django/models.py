@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 from django.core.checks import CheckMessage
 from django.db import models, transaction
 
-from embedqueue.contrib.queues import DEFAULT
+from embedqueue.settings.application import DEFAULT
 
 from .access import queues
 from .checks import check_model

@@ -10,13 +10,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from redis.exceptions import RedisError
 
-from embedqueue.checkup import explain_redis
-from embedqueue.config import SettingsError
 from embedqueue.contrib.django.access import queues
 from embedqueue.contrib.django.backfill import DEFAULT_MAX_WAITING, backfill
-from embedqueue.contrib.queues import DEFAULT
-from embedqueue.errors import EmbedQueueError
-from embedqueue.operate import (
+from embedqueue.operating.run import (
     DEFAULT_GRACE_SECONDS,
     address,
     beside,
@@ -33,7 +29,11 @@ from embedqueue.operate import (
     set_pause,
     stats_as_json,
 )
-from embedqueue.words import printable
+from embedqueue.settings.application import DEFAULT
+from embedqueue.settings.checks import explain_redis
+from embedqueue.settings.settings import SettingsError
+from embedqueue.values.errors import EmbedQueueError
+from embedqueue.values.words import printable
 
 
 class Command(BaseCommand):
