@@ -1,7 +1,8 @@
 """embedqueue: the durable embedding queue for synchronous Python."""
 
+from embedqueue.futures.future import EmbeddingFuture
+
 from .embedders import Embedder, GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
-from .futures.waiters import EmbeddingFuture
 from .queue import EmbeddingBatchQueue
 from .values.errors import (
     BatchFailed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import uuid
 from collections.abc import Callable
@@ -19,10 +20,11 @@ from .futures.notices import Listener, named_keys, named_reason
 from .futures.outcomes import Outcomes
 from .futures.waiters import Waiters
 from .observers.history import Recorder
-from .store.store import Notice, Store
+from .observers.observers import Observers
+from .store.records import Notice
+from .store.store import Store
 from .values.errors import BatchFailed
 from .values.log import QueueLog
-from .values.observer import Observers
 from .values.options import Options
 from .values.vectors import zero_vector
 from .work.dispatch import Drain
@@ -191,3 +193,18 @@ class Process:
         elif notice.kind == "wake":
             self.worker.refresh()
         return True
+
+
+def stop_with_child(stop: Callable[[], object]) -> None:
+    """Have ``stop`` called at the end of this process if it is a child of multiprocessing.
+
+    Such children end by ``os._exit``: they run multiprocessing's own finalizers, but not what stands in ``atexit``.
+
+    Args:
+        stop: without arguments.
+    """
+    process = sys.modules.get("multiprocessing.process")  # where it was not imported, nobody is its child
+    if process is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, stop, exitpriority=10)

@@ -19,15 +19,15 @@ import redis
 from redis.exceptions import RedisError
 
 from .embedders.protocol import Embedder
-from .engine import Process
-from .exits import stop_with_child
+from .engine import Process, stop_with_child
+from .futures.future import EmbeddingFuture
 from .futures.intake import Pair
-from .futures.waiters import EmbeddingFuture
 from .observers.history import History
+from .observers.observers import Functions, Observers
 from .values.errors import BatchFailed, QueueStopped
 from .values.item import check_pair, encode_member, is_blank
 from .values.log import QueueLog
-from .values.observer import Functions, Observer, Observers
+from .values.observer import Observer
 from .values.options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Options, QueueOptions, spelled_out
 from .values.stats import DeadLetter, QueueStats
 from .work.agenda import NEVER

@@ -23,8 +23,8 @@ from redis import Redis
 from .calls.pool import Crew
 from .embedders.protocol import Embedder
 from .engine import Process
+from .futures.future import EmbeddingFuture
 from .futures.intake import Pair
-from .futures.waiters import EmbeddingFuture
 from .queue import EmbeddingBatchQueue
 from .values.vectors import FLOAT32
 

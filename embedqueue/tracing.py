@@ -19,7 +19,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from .store.scripts import private_client
+from .store.clients import private_client
 from .values.observer import BatchReport, CallReport, Observer, ReleaseReport
 from .values.stats import DeadLetter
 

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from embedqueue.store.store import Store
 
-from .caller import Stopping
+from .failures import Stopping
 
 #: Seconds between looks at a text that another worker is embedding.
 POLL_SECONDS = 0.02

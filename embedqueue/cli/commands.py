@@ -11,47 +11,23 @@ from typing import Any
 
 import click
 
-from embedqueue import __version__
+from embedqueue.operating.arguments import address, duration
+from embedqueue.operating.arguments import concurrency as concurrency_of
+from embedqueue.operating.control import lift_pause, set_pause
+from embedqueue.operating.describe import describe, lines, stats_as_json
 from embedqueue.operating.examine import examine
+from embedqueue.operating.explain import explain
 from embedqueue.operating.health import STALL_SECONDS
-from embedqueue.operating.run import (
-    DEFAULT_GRACE_SECONDS,
-    address,
-    beside,
-    describe,
-    duration,
-    explain,
-    lift_pause,
-    lines,
-    run_worker,
-    set_pause,
-    stats_as_json,
-)
-from embedqueue.operating.run import concurrency as concurrency_of
+from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, beside, run_worker
 from embedqueue.settings.settings import SettingsError
 from embedqueue.values.observer import Observer
 from embedqueue.values.words import printable
 
-from .context import Context, Source, as_json, command, own_settings, settings_options
+from .context import Source, as_json, cli, command
 
 #: Seconds between two looks of ``top``.
 TOP_SECONDS = 1.0
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(__version__)
-@click.pass_context
-def cli(context: click.Context, /, **arguments: Any) -> None:
-    """The durable embedding queue.
-
-    Settings come from variables EMBEDQUEUE_REDIS_URL, EMBEDQUEUE_PROVIDER and so on, and from the options below, which
-    win and may stand after the command as well.
-    """
-    context.obj = Context(own_settings(arguments))
-
-
-cli.params += settings_options(hidden=False)
 
 
 def _read(function: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
@@ -233,7 +209,3 @@ def demo(arguments: tuple[str, ...]) -> None:
     from embedqueue.demo.demo import main
 
     raise click.exceptions.Exit(main(arguments))
-
-
-# The other commands register themselves.
-from . import dashboard, dead, fill, vectors  # noqa: E402, F401

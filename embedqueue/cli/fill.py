@@ -14,8 +14,7 @@ import click
 
 from embedqueue.operating.backlog import DEFAULT_MAX_WAITING, Filler, Pairs, hashes_with_text
 
-from .commands import cli
-from .context import Source, command
+from .context import Source, cli, command
 
 #: Seconds between two lines of progress where there is no terminal.
 LINE_SECONDS = 10.0

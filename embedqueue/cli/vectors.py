@@ -13,8 +13,7 @@ from embedqueue.settings.settings import Settings
 from embedqueue.values.vectors import FLOAT32
 from embedqueue.values.words import printable
 
-from .commands import cli
-from .context import Source, as_json, command
+from .context import Source, as_json, cli, command
 
 DEFAULT_INDEX = "embeddings"
 index_name = click.option("--name", default=DEFAULT_INDEX, show_default=True, help="Of the index.")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from redis import Redis
 
 from embedqueue.embedders import Embedder
-from embedqueue.futures.waiters import EmbeddingFuture
+from embedqueue.futures.future import EmbeddingFuture
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.settings.settings import Settings
 from embedqueue.values.errors import EmbedQueueError

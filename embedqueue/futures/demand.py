@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 
 from redis.exceptions import RedisError
 
+from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.log import Log, logger
-from embedqueue.work.agenda import backoff_seconds
 
 #: Seconds between looks at what became of the items that somebody waits for: the first, and the longest; one script
 #: call each. It finds what a lost notice told, and whatever waits again after it was given back or superseded.

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from embedqueue.store.store import Store
 from embedqueue.values.errors import EmbedQueueError, QueueFull
 
-from .waiters import EmbeddingFuture, Waiters, Waiting
+from .future import EmbeddingFuture
+from .waiters import Waiters, Waiting
 
 #: Pairs that one round trip carries at most; a single caller's own are never cut.
 GROUP_LIMIT = 10_000

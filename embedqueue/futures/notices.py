@@ -16,11 +16,12 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from embedqueue.store.scripts import LISTEN_SECONDS
-from embedqueue.store.store import REASON_CHARS, Notice, Store
+from embedqueue.observers.observers import Observers
+from embedqueue.store.clients import LISTEN_SECONDS
+from embedqueue.store.records import Notice
+from embedqueue.store.store import REASON_CHARS, Store
+from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.log import Log, logger
-from embedqueue.values.observer import Observers
-from embedqueue.work.agenda import backoff_seconds
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 #: Seconds between sweeps for all futures.

@@ -9,7 +9,7 @@ from typing import Any
 
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.settings.settings import Settings
-from embedqueue.store.scripts import Keys
+from embedqueue.store.keys import Keys
 from embedqueue.values.errors import QueueFull
 from embedqueue.values.item import encode_member
 from embedqueue.values.vectors import FLOAT32

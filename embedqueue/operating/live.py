@@ -11,7 +11,7 @@ import redis
 
 from embedqueue.futures.notices import named_keys, named_reason
 from embedqueue.queue import EmbeddingBatchQueue
-from embedqueue.store.scripts import Keys
+from embedqueue.store.keys import Keys
 from embedqueue.values.stats import QueueStats
 
 #: Seconds over which rates are taken.

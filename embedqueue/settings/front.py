@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from types import TracebackType
 
-from embedqueue.futures.waiters import EmbeddingFuture
+from embedqueue.futures.future import EmbeddingFuture
 from embedqueue.observers.history import History
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.options import Options

@@ -17,7 +17,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
-from redis.sentinel import SentinelConnectionPool
+
+from .clients import BACKGROUND_TIMEOUT_SECONDS, LISTEN_SECONDS, private_client
+from .keys import Keys
 
 SCRIPTS: Final = (
     "enqueue", "claim", "complete", "release", "extend", "reject",
@@ -27,37 +29,12 @@ SCRIPTS: Final = (
 #: Those of them that share what stands in ``prelude_claims.lua``.
 OF_CLAIMS: Final = ("claim", "complete", "release", "extend", "reject", "status", "take_cached", "dead_letters")
 
-#: Seconds for one command of the worker where the user's client names no time limit: it must not hang for ever.
-BACKGROUND_TIMEOUT_SECONDS = 10.0
 #: Seconds that an enqueue may take to reach Redis where the user's client has no time limit of its own.
 ANSWER_SECONDS = 5.0
 #: How often an enqueue is sent again because it came late; the first time on a connection tells the server's clock.
 LATE_TRIES = 4
-#: Seconds that one blocking read of the events may last: few commands a minute, and a dead peer is noticed.
-LISTEN_SECONDS = 30.0
 #: What redis-py before 5.3 wants to hear when it is asked for a connection.
 _FOR_WHAT = ("EVALSHA",) if redis.VERSION < (5, 3) else ()
-
-
-class Keys:
-    """The names of a queue's keys, in the order in which every script declares them."""
-
-    def __init__(self, namespace: str) -> None:
-        self.pending = f"{namespace}:pending"
-        self.inflight = f"{namespace}:inflight"
-        self.latest = f"{namespace}:latest"
-        self.claims = f"{namespace}:claims"
-        self.dead = f"{namespace}:dead"
-        self.dead_info = f"{namespace}:dead:info"
-        self.events = f"{namespace}:events"
-        self.pause = f"{namespace}:pause"
-        self.pause_level = f"{namespace}:pause:level"
-        self.cache_prefix = f"{namespace}:cache:"
-        self.history_prefix = f"{namespace}:history:"
-        self.all = (
-            self.pending, self.inflight, self.latest, self.claims, self.dead,
-            self.dead_info, self.events, self.pause, self.pause_level,
-        )  # fmt: skip
 
 
 @cache
@@ -66,28 +43,6 @@ def script_text(name: str) -> str:
     folder = resources.files(__package__) / "lua"
     parts = ("prelude", "prelude_claims", name) if name in OF_CLAIMS else ("prelude", name)
     return "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
-
-
-def private_client(client: redis.Redis, **overrides: Any) -> redis.Redis:
-    """A client of our own that reaches the same server in the same way as the user's.
-
-    Args:
-        client: the user's client, of any shape; it is only read.
-        overrides: settings of the connections to set otherwise.
-    """
-    pool = client.connection_pool
-    ours = ("maint_", "orig_", "oss_cluster_", "himport_")  # state of the user's own pool in redis-py 6 to 8
-    kwargs = {name: value for name, value in pool.connection_kwargs.items() if not name.startswith(ours)}
-    kwargs.update(decode_responses=False, encoding="utf-8", encoding_errors="strict", protocol=2)
-    kwargs.update(overrides)
-    if isinstance(pool, SentinelConnectionPool):
-        kwargs.pop("connection_pool", None)
-        return redis.Redis(
-            connection_pool=SentinelConnectionPool(  # type: ignore[no-untyped-call]
-                pool.service_name, pool.sentinel_manager, is_master=pool.is_master, check_connection=True, **kwargs
-            )
-        )
-    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=pool.connection_class, **kwargs))
 
 
 class Exchange:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import redis
@@ -18,77 +18,15 @@ from embedqueue.observers.history import Ledger
 from embedqueue.values.item import dead_letter
 from embedqueue.values.stats import DeadLetter
 
-from .scripts import Exchange, Keys
+from .keys import Keys
+from .records import Claim, Notice, Status
+from .scripts import Exchange
 
 #: More than Redis can hold.
 _NO_BOUND_BYTES = 2**52
 #: Characters of a reason that are kept, in each of its notices, too: the words of an embedder of one's own may hold all
 #: the texts of its call.
 REASON_CHARS = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What a claim brought.
-
-    Attributes:
-        status: "ok", "probe" (these items test a provider that failed) or "paused".
-        owner: the name under which the members are held.
-        members: what was claimed, in order.
-        waiting: items that stay in pending.
-        oldest_age_seconds: how long the oldest of those waits, or None.
-        lease_end_seconds: seconds until the next lease of anybody ends, or None.
-        pause_seconds: what is left of a pause, or None.
-        company: "any"; "wait": items on their last delivery wait until nothing is in flight; "none": this is one.
-        waited_seconds: how long the oldest of the members has waited, 0 where there are none.
-        ran_out: claims whose lease had ended.
-        buried: members that became dead letters by this, why, and how often their lease had ended.
-        asked_mono: when Redis was asked, by our monotonic clock.
-    """
-
-    status: str
-    owner: str
-    members: list[bytes]
-    waiting: int
-    oldest_age_seconds: float | None
-    lease_end_seconds: float | None
-    pause_seconds: float | None
-    company: str
-    waited_seconds: float = 0.0
-    ran_out: int = 0
-    buried: Sequence[tuple[bytes, str, int]] = ()
-    asked_mono: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """How things stand in Redis; times as in :class:`Claim`, ``now`` and ``newest`` by the server's clock."""
-
-    now: float
-    waiting: int
-    in_flight: int
-    dead: int
-    oldest_age_seconds: float | None
-    lease_end_seconds: float | None
-    pause_seconds: float | None
-    pause_reason: str
-    failing: bool
-    unfinished: int
-    newest: float
-
-    @property
-    def probing(self) -> bool:
-        """Whether a call is testing the provider just now."""
-        return self.pause_reason.startswith("probe ")
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """One entry of the events stream."""
-
-    kind: str
-    by: str
-    body: str
 
 
 def _seconds_since(then: bytes, now: float) -> float | None:

@@ -194,8 +194,3 @@ class Agenda:
         """The keys that somebody waits for, once."""
         urgent, self.urgent = list(self.urgent), {}
         return urgent
-
-
-def backoff_seconds(failures: int, first: float, most: float) -> float:
-    """Seconds to rest after so many failures in a row (at least 1): doubled each time, up to ``most``."""
-    return min(most, first * 2.0 ** min(failures - 1, 30))

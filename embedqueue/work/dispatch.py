@@ -17,17 +17,19 @@ from redis.exceptions import RedisError
 
 from embedqueue.calls.batching import cut
 from embedqueue.calls.cache import Cache
-from embedqueue.calls.caller import Caller, Stopping, Unserved
+from embedqueue.calls.caller import Caller
+from embedqueue.calls.failures import Stopping, Unserved
 from embedqueue.calls.pool import Crew
 from embedqueue.futures.outcomes import Outcomes
 from embedqueue.futures.waiters import Waiters
-from embedqueue.store.store import Claim, Store
+from embedqueue.observers.observers import Observers
+from embedqueue.store.records import Claim
+from embedqueue.store.store import Store
+from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.item import Item, NotOurs, check_pair, dead_letter, decode_member, is_blank
 from embedqueue.values.log import Log, logger
-from embedqueue.values.observer import Observers
 from embedqueue.values.options import Options
 
-from .agenda import backoff_seconds
 from .reporter import Reporter, Times
 
 #: Seconds of the first pause after a failure, doubled each time in a row.

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from embedqueue.calls.batching import estimated_tokens
+from embedqueue.observers.observers import Observers
 from embedqueue.values.item import Item, dead_letter
-from embedqueue.values.observer import BatchReport, Observers, ReleaseReport, SavingReport
+from embedqueue.values.observer import BatchReport, ReleaseReport, SavingReport
 from embedqueue.values.stats import DeadLetter
 
 

@@ -14,12 +14,14 @@ from dataclasses import replace
 
 from redis.exceptions import RedisError
 
-from embedqueue.store.store import Claim, Store
+from embedqueue.observers.observers import Observers
+from embedqueue.store.records import Claim
+from embedqueue.store.store import Store
+from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.log import Log, logger
-from embedqueue.values.observer import Observers
 from embedqueue.values.options import Options
 
-from .agenda import LEAST_REFRESH_SECONDS, NEVER, REFRESH_SECONDS, Agenda, backoff_seconds
+from .agenda import LEAST_REFRESH_SECONDS, NEVER, REFRESH_SECONDS, Agenda
 from .dispatch import Drain
 
 #: Seconds to rest when Redis does not answer: the first time, and at most.

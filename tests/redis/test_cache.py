@@ -8,7 +8,7 @@ import pytest
 
 from embedqueue import InputRejected
 from embedqueue.calls.cache import BUSY, Cache
-from embedqueue.calls.caller import Stopping
+from embedqueue.calls.failures import Stopping
 from embedqueue.store.store import Store
 from tests.redis.parts import PATIENCE_SECONDS, GatedEmbedder, eventually, expected, in_flight
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from embedqueue import InputRejected
-from embedqueue.operating.run import dead_letters
+from embedqueue.operating.control import dead_letters
 from embedqueue.store.store import REASON_CHARS
 from embedqueue.testing import FakeEmbedder, eager_queue
 from embedqueue.values.item import encode_member

@@ -10,10 +10,10 @@ import redis
 
 import embedqueue.futures.waiters as waiters_module
 from embedqueue import InputRejected, Observer, TransientError
+from embedqueue.observers.observers import Functions
 from embedqueue.settings.checks import check_call, check_key, check_redis, explain_redis
 from embedqueue.settings.settings import read
 from embedqueue.testing import FakeEmbedder
-from embedqueue.values.observer import Functions
 from embedqueue.work import dispatch as drain
 from tests.redis.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_thread, join
 

@@ -13,7 +13,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from embedqueue.observers import history
 from embedqueue.observers.history import LATENCY_SECONDS, Ledger, Period, Recorder
-from embedqueue.store.scripts import Exchange, Keys
+from embedqueue.store.keys import Keys
+from embedqueue.store.scripts import Exchange
 from embedqueue.values.errors import InputRejected, TransientError
 from embedqueue.values.observer import CallReport
 from tests.redis.parts import PATIENCE_SECONDS, eventually

@@ -12,7 +12,7 @@ import redis
 from redis.sentinel import Sentinel
 
 from embedqueue import BatchFailed, ConfigurationError, InputRejected, ItemRejected, TransientError
-from embedqueue.store.scripts import private_client
+from embedqueue.store.clients import private_client
 from tests.redis.parts import ONE_TRY, PATIENCE_SECONDS, eventually, expected, in_flight, stored
 from tests.redis.test_invariants import LOOKS_LIKE_OURS
 

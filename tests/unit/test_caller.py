@@ -11,8 +11,9 @@ import pytest
 import tenacity
 
 from embedqueue.calls.batching import Limits
-from embedqueue.calls.caller import CANARY, Caller, Stopping, Unserved
+from embedqueue.calls.caller import CANARY, Caller
 from embedqueue.calls.concurrency import Concurrency
+from embedqueue.calls.failures import Stopping, Unserved
 from embedqueue.calls.retry import ATTEMPTS, default_retry
 from embedqueue.testing import FakeEmbedder
 from embedqueue.values.errors import CallTooLarge, ConfigurationError, InputRejected, TransientError

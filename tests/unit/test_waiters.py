@@ -9,7 +9,8 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from embedqueue.futures.waiters import EmbeddingFuture, Waiters
+from embedqueue.futures.future import EmbeddingFuture
+from embedqueue.futures.waiters import Waiters
 from embedqueue.values.errors import BatchFailed, ItemRejected, QueueStopped
 from embedqueue.values.item import encode_member
 

@@ -10,7 +10,7 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from embedqueue.cli.commands import cli
+from embedqueue.cli.context import cli
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.settings.application import DEFAULT, Queues
 from embedqueue.settings.settings import Settings

@@ -12,23 +12,11 @@ from redis.exceptions import RedisError
 
 from embedqueue.contrib.django.access import queues
 from embedqueue.contrib.django.backfill import DEFAULT_MAX_WAITING, backfill
-from embedqueue.operating.run import (
-    DEFAULT_GRACE_SECONDS,
-    address,
-    beside,
-    concurrency,
-    dead_letter_of,
-    dead_letters,
-    describe,
-    describe_dead,
-    duration,
-    explain,
-    lift_pause,
-    lines,
-    run_worker,
-    set_pause,
-    stats_as_json,
-)
+from embedqueue.operating.arguments import address, concurrency, duration
+from embedqueue.operating.control import dead_letter_of, dead_letters, lift_pause, set_pause
+from embedqueue.operating.describe import describe, describe_dead, lines, stats_as_json
+from embedqueue.operating.explain import explain
+from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, beside, run_worker
 from embedqueue.settings.application import DEFAULT
 from embedqueue.settings.checks import explain_redis
 from embedqueue.settings.settings import SettingsError
