@@ -55,8 +55,7 @@ class Process:
         self.name = f"{uuid.uuid4().hex[:12]}:"
         self.store = Store(client, options.namespace)
         self.waiters = Waiters(wanted)
-        self.ledger = self.store.ledger()
-        self.recorder = Recorder(self.ledger.add, options.model, f"embedqueue-history-{options.namespace}", log)
+        self.recorder = Recorder(self.store.figures.add, options.model, f"embedqueue-history-{options.namespace}", log)
         self.observers = observers.joined_by(self.recorder) if options.history else observers
         limits = Limits(
             min(options.api_batch_limit, getattr(embedder, "max_texts", None) or options.api_batch_limit),

@@ -22,7 +22,7 @@ from .embedders.protocol import Embedder
 from .engine import Process, stop_with_child
 from .futures.future import EmbeddingFuture
 from .futures.intake import Pair
-from .observers.history import History
+from .observers.history import History, read_history
 from .observers.observers import Functions, Observers
 from .values.errors import BatchFailed, QueueStopped
 from .values.item import check_pair, encode_member, is_blank
@@ -429,7 +429,7 @@ class EmbeddingBatchQueue:
         """
         if minutes < 1 or days < 1:
             raise ValueError("minutes and days must be at least 1")
-        return self._process.ledger.read(minutes, days)
+        return read_history(self._process.store.figures, minutes, days)
 
     # -- dead letters ------------------------------------------------------------------------------------------
 

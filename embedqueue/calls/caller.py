@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tenacity
@@ -24,7 +24,6 @@ from embedqueue.values.words import printable, said_by, words_of
 from .batching import Limits, estimated_tokens
 from .concurrency import Concurrency
 from .failures import Faulty, Partial, Stopping
-from .halving import _Errand
 from .retry import default_retry
 
 #: What a healthy provider can embed: sent when nothing else has proved its health.
@@ -85,28 +84,6 @@ class Caller:
     def _rest(self, seconds: float) -> None:
         if self._stopping.wait(seconds):
             raise Stopping
-
-    def serve(
-        self,
-        texts: Sequence[str],
-        *,
-        probe: bool,
-        deliver: Callable[[Sequence[str], Sequence[bytes]], None],
-        refuse: Callable[[str, str], None],
-    ) -> None:
-        """Embed texts, in one call if all goes well.
-
-        Args:
-            texts: distinct and not blank.
-            probe: this call tests a provider that failed: one try decides.
-            deliver: gets texts and their vectors (float32 bytes) as soon as they are there.
-            refuse: gets a text that will never work, and why.
-
-        Raises:
-            Unserved: the provider is at fault; texts neither delivered nor refused go back.
-            Stopping: the queue stops.
-        """
-        _Errand(self, probe, deliver, refuse).run(texts)
 
     def call(self, texts: Sequence[str], policy: tenacity.BaseRetrying) -> Any:
         """Rows of shape (len(texts), dimensions), each fit to be written.

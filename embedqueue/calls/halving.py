@@ -18,15 +18,22 @@ from .failures import Faulty, Partial, Unserved
 REFUSALS_BEFORE_CANARY = 3
 
 
-class _Errand:
-    """One call's texts on their way, with everything that its failure may entail.
+class Halving:
+    """Serves the texts of one call: in one request if all goes well, in parts where some are refused.
 
     Parts of a refused call are sent level by level: so both halves have spoken before either is cut again.
+
+    Args:
+        caller: makes the requests.
+        probe: this call tests a provider that failed: one try decides.
+        deliver: gets texts and their vectors (float32 bytes) as soon as they are there.
+        refuse: gets a text that will never work, and why.
     """
 
     def __init__(
         self,
         caller: Caller,
+        *,
         probe: bool,
         deliver: Callable[[Sequence[str], Sequence[bytes]], None],
         refuse: Callable[[str, str], None],
@@ -44,7 +51,16 @@ class _Errand:
         self._suspects: list[tuple[str, BaseException]] = []
         self._suspected_mono = 0.0
 
-    def run(self, texts: Sequence[str]) -> None:
+    def serve(self, texts: Sequence[str]) -> None:
+        """Embed texts.
+
+        Args:
+            texts: distinct and not blank.
+
+        Raises:
+            Unserved: the provider is at fault; texts neither delivered nor refused go back.
+            Stopping: the queue stops.
+        """
         self._parts.append((texts, self._caller.patient(self._probe)))
         while self._parts:
             part, policy = self._parts.popleft()

@@ -19,6 +19,7 @@ from embedqueue.operating.examine import examine
 from embedqueue.operating.explain import explain
 from embedqueue.operating.health import STALL_SECONDS
 from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, beside, run_worker
+from embedqueue.settings.checks import check_key
 from embedqueue.settings.settings import SettingsError
 from embedqueue.values.observer import Observer
 from embedqueue.values.words import printable
@@ -80,7 +81,7 @@ def worker(
     """
     options = {} if concurrency is None else {"max_concurrency": concurrency}
     settings = source.settings(**options)
-    missing = settings.check(redis=False)
+    missing = check_key(settings)
     if missing:
         raise SettingsError(missing[0])
     traces = [_tracing()] if trace else []
@@ -142,7 +143,7 @@ def flush(source: Source, wait: bool, timeout: float) -> None:
         source.look().flush_now()
         click.echo("The workers have been told.")
         return
-    if source.settings().check(redis=False):  # without a key, a worker of ours would only pause the queue for all
+    if check_key(source.settings()):  # without a key, a worker of ours would only pause the queue for all
         source.look().flush(timeout)
     else:
         with source.queue(worker=True) as queue:

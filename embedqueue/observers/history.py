@@ -1,21 +1,19 @@
 """What was done in the last hour and on the last days: added up in each process, kept in Redis in bounded keys.
 
 A process adds its figures to those of the minute and of the day a few seconds after something has happened, in one
-script; where nothing happens, nothing is written. Times are the server's.
+round trip; where nothing happens, nothing is written.
 """
 
 from __future__ import annotations
 
-import json
 import threading
-import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from embedqueue.store.scripts import Exchange
+from embedqueue.store.figures import DAY_SECONDS, MINUTE_SECONDS, Figures
 from embedqueue.values.log import Log, logger
 from embedqueue.values.observer import BatchReport, CallReport, Observer, RedisReport, ReleaseReport, SavingReport
 from embedqueue.values.stats import DeadLetter
@@ -28,17 +26,8 @@ LAST_WRITE_SECONDS = 1.0
 LATENCY_SECONDS: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)
 #: Outcomes of calls whose texts the provider has embedded, and so is paid for.
 ANSWERED: Final = ("ok", "partial")
-#: Largest figure that counts: up to it, a float holds every whole number.
-MOST = 1 << 53
 #: Longest name of a model that is kept.
 NAME_CHARS = 100
-
-#: Seconds for which the figures of a minute and of a day are kept.
-MINUTE_KEPT_SECONDS = 2 * 3600
-DAY_KEPT_SECONDS = 400 * 86_400
-
-MINUTE_SECONDS = 60
-DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,13 +71,8 @@ class Period:
     failures: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, start: float, seconds: int, stored: bytes | None) -> Self:
-        """From what stands in Redis; what is not understood counts as nothing."""
-        try:
-            found = json.loads(stored or b"{}")
-            figures = {str(name): int(value) for name, value in found.items() if 0 <= int(value) <= MOST}
-        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-            figures = {}
+    def of(cls, start: float, seconds: int, figures: Mapping[str, int]) -> Self:
+        """From the numbers that stand in Redis."""
         plain: dict[str, Any] = {name: figures[name] for name in PLAIN if name in figures}
         return cls(
             start=start,
@@ -127,58 +111,23 @@ def _under(prefix: str, figures: Mapping[str, int]) -> dict[str, int]:
     return {name[len(prefix) :]: value for name, value in figures.items() if name.startswith(prefix)}
 
 
-class Ledger:
-    """What stands in Redis: a JSON object of numbers for each minute and each day (UTC), which expire.
+def read_history(figures: Figures, minutes: int, days: int) -> History:
+    """The last minutes and days, this one included.
 
-    Args:
-        exchange: with Redis.
-        prefix: of the keys.
+    Raises:
+        redis.RedisError: Redis does not answer.
     """
-
-    def __init__(self, exchange: Exchange, prefix: str) -> None:
-        self._exchange = exchange
-        self._prefix = prefix
-
-    def add(self, figures: Mapping[str, int]) -> None:
-        """Add figures to those of this minute and of this day.
-
-        Raises:
-            redis.RedisError: nothing is known to have been added.
-        """
-        now = self._now()
-        keys = [self._minute(now), self._day(now)]
-        kept_ms = MINUTE_KEPT_SECONDS * 1000, DAY_KEPT_SECONDS * 1000
-        self._exchange.call("add_history", keys, json.dumps(figures), *kept_ms)
-
-    def read(self, minutes: int, days: int) -> History:
-        """The last minutes and days, this one included.
-
-        Raises:
-            redis.RedisError: Redis does not answer.
-        """
-        now = self._now()
-        kinds = ((MINUTE_SECONDS, minutes, self._minute), (DAY_SECONDS, days, self._day))
-        read = []
-        for seconds, count, name in kinds:
-            starts = [(int(now) // seconds - ago) * seconds for ago in reversed(range(count))]
-            stored: Any = self._exchange.back.mget([name(start) for start in starts])
-            read.append([Period.parse(at, seconds, value) for at, value in zip(starts, stored, strict=True)])
-        return History(now, *read)
-
-    def _now(self) -> float:
-        seconds, micros = self._exchange.back.time()
-        return float(seconds) + float(micros) / 1e6
-
-    def _minute(self, now: float) -> str:
-        return f"{self._prefix}minute:{int(now) // MINUTE_SECONDS}"
-
-    def _day(self, now: float) -> str:
-        return f"{self._prefix}day:{time.strftime('%Y-%m-%d', time.gmtime(now))}"
+    now = figures.now()
+    return History(
+        now,
+        [Period.of(start, MINUTE_SECONDS, found) for start, found in figures.minutes(now, minutes)],
+        [Period.of(start, DAY_SECONDS, found) for start, found in figures.days(now, days)],
+    )
 
 
 def _cause(report: CallReport) -> str:
     """In one word, so that there are few: the status, or what an embedder of ours says where there is none."""
-    if report.status is not None:
+    if isinstance(report.status, int) and 100 <= report.status <= 599:
         return str(report.status)
     words = report.error or ""
     return "timeout" if words.endswith("in time") else "connection" if words.startswith("no answer from ") else ""

@@ -8,7 +8,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -17,11 +17,9 @@ from embedqueue.embedders import Embedder
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.log import logger
 
-from .checks import explain_redis, knock
+from .checks import check_key, explain_redis, knock
+from .eager import Eager
 from .settings import Settings, SettingsError
-
-if TYPE_CHECKING:
-    from embedqueue.contrib.eager import Eager
 
 #: What no queue is named.
 DEFAULT = "default"
@@ -118,7 +116,7 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         """
         settings = self.settings(name)
         if self._eager is None and settings.options.get("worker", True):
-            missing = settings.check(redis=False)
+            missing = check_key(settings)
             if missing:
                 raise SettingsError(missing[0])
             _warn_of_uwsgi()
@@ -196,8 +194,6 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
             embedder: instead of one that needs no network and no model.
             redis: a client instead of a fake Redis of this block's own.
         """
-        from embedqueue.contrib.eager import Eager
-
         self.reset()
         self._eager = Eager(embedder, redis)
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import TYPE_CHECKING
 
 import redis
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
@@ -12,8 +11,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissi
 from embedqueue.values.errors import ConfigurationError, EmbedQueueError
 from embedqueue.values.words import shown_url
 
-if TYPE_CHECKING:
-    from .settings import Settings
+from .settings import Settings
 
 
 def explain_redis(settings: Settings, error: RedisError) -> str:
@@ -85,3 +83,18 @@ def check_call(settings: Settings) -> list[str]:
         name = spelled("DIMENSIONS")
         return [f"{model} gives {found} numbers a vector, not {settings.dimensions}: set {name} to {found}."]
     return []
+
+
+def problems(settings: Settings, *, redis: bool = True, call: bool = False) -> list[str]:
+    """Look for what a user can mend.
+
+    Args:
+        settings: to look at.
+        redis: speak to Redis.
+        call: make one real call to the provider; it may cost a fraction of a cent.
+
+    Returns:
+        One sentence a problem, each with the setting to change; empty where all is well.
+    """
+    missing = check_key(settings)
+    return (check_redis(settings) if redis else []) + (missing or (check_call(settings) if call else []))

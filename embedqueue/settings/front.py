@@ -2,49 +2,51 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from functools import wraps
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-from embedqueue.futures.future import EmbeddingFuture
-from embedqueue.observers.history import History
 from embedqueue.queue import EmbeddingBatchQueue
-from embedqueue.values.options import Options
-from embedqueue.values.stats import DeadLetter, QueueStats
 
 from .application import DEFAULT, Queues
 
+if TYPE_CHECKING:
+    _Queue = EmbeddingBatchQueue  # for type checkers: it has all public names of a queue
+else:
+    _Queue = object
 
-class Front(ABC):
-    """Every public method of :class:`embedqueue.EmbeddingBatchQueue`; each looks for the queue when it is called.
 
-    So ``enqueue`` may be handed to a signal at import, and what looks only or stops uses no queue that was not used.
+class Front(_Queue):
+    """Every public name of :class:`embedqueue.EmbeddingBatchQueue`; each looks for the queue when it is called.
+
+    So ``enqueue`` may be handed to a signal at import. Looking only, or stopping, uses no queue that was not used.
     """
 
-    @abstractmethod
-    def _get_queues(self) -> Queues:
-        """The queues of the application."""
+    def __init__(self) -> None:  # the queue's own is not called: this is none
+        pass
 
-    def _get_queue(self) -> EmbeddingBatchQueue:
-        return self._get_queues()[DEFAULT]
+    @property
+    def queues(self) -> Queues:
+        """All queues of the application, by name."""
+        raise NotImplementedError
 
-    def start(self) -> EmbeddingBatchQueue:
+    def start(self) -> EmbeddingBatchQueue:  # type: ignore[override]  # not this object, but the queue
         """Use the queue now, or again after ``stop()``. Elsewhere the first use starts it."""
-        return self._get_queue().start()
+        return self.queues[DEFAULT].start()
 
     def stop(self, timeout: float | None = None, drain: bool = False) -> None:
         """See :meth:`embedqueue.EmbeddingBatchQueue.stop`. A queue that was not used stays so."""
-        made = self._get_queues().made()
+        made = self.queues.made()
         if made is not None:
             made.stop(timeout, drain)
 
     @property
     def closed(self) -> bool:
         """Whether the queue was stopped."""
-        made = self._get_queues().made()
+        made = self.queues.made()
         return made is not None and made.closed
 
-    def __enter__(self) -> EmbeddingBatchQueue:
+    def __enter__(self) -> EmbeddingBatchQueue:  # type: ignore[override]  # as start()
         """Start."""
         return self.start()
 
@@ -54,47 +56,19 @@ class Front(ABC):
         """Stop; what was not embedded stays queued."""
         self.stop()
 
-    def enqueue(self, redis_key: str, text: str) -> EmbeddingFuture:
-        """See :meth:`embedqueue.EmbeddingBatchQueue.enqueue`."""
-        return self._get_queue().enqueue(redis_key, text)
 
-    def enqueue_many(self, items: Iterable[tuple[str, str]]) -> list[EmbeddingFuture]:
-        """See :meth:`embedqueue.EmbeddingBatchQueue.enqueue_many`."""
-        return self._get_queue().enqueue_many(items)
+def _forwarded(name: str) -> Any:
+    theirs = getattr(EmbeddingBatchQueue, name)
+    if isinstance(theirs, property):
+        return property(lambda front: getattr(front.queues[DEFAULT], name), doc=theirs.__doc__)
 
-    def flush_now(self) -> None:
-        """See :meth:`embedqueue.EmbeddingBatchQueue.flush_now`."""
-        self._get_queue().flush_now()
+    @wraps(theirs)
+    def method(front: Front, *args: Any, **kwargs: Any) -> Any:
+        return getattr(front.queues[DEFAULT], name)(*args, **kwargs)
 
-    def flush(self, timeout: float | None = None) -> None:
-        """See :meth:`embedqueue.EmbeddingBatchQueue.flush`."""
-        self._get_queue().flush(timeout)
+    return method
 
-    def pending_count(self) -> int:
-        """See :meth:`embedqueue.EmbeddingBatchQueue.pending_count`."""
-        return self._get_queue().pending_count()
 
-    def stats(self) -> QueueStats:
-        """See :meth:`embedqueue.EmbeddingBatchQueue.stats`."""
-        return self._get_queue().stats()
-
-    def history(self, minutes: int = 60, days: int = 30) -> History:
-        """See :meth:`embedqueue.EmbeddingBatchQueue.history`."""
-        return self._get_queue().history(minutes, days)
-
-    @property
-    def options(self) -> Options:
-        """See :attr:`embedqueue.EmbeddingBatchQueue.options`."""
-        return self._get_queue().options
-
-    def dead_letters(self, limit: int = 100, offset: int = 0, *, max_bytes: int | None = None) -> list[DeadLetter]:
-        """See :meth:`embedqueue.EmbeddingBatchQueue.dead_letters`."""
-        return self._get_queue().dead_letters(limit, offset, max_bytes=max_bytes)
-
-    def retry_dead(self, redis_keys: str | bytes | Iterable[str | bytes] | None = None) -> int:
-        """See :meth:`embedqueue.EmbeddingBatchQueue.retry_dead`."""
-        return self._get_queue().retry_dead(redis_keys)
-
-    def discard_dead(self, redis_keys: str | bytes | Iterable[str | bytes] | None = None) -> int:
-        """See :meth:`embedqueue.EmbeddingBatchQueue.discard_dead`."""
-        return self._get_queue().discard_dead(redis_keys)
+for _name in vars(EmbeddingBatchQueue):
+    if not _name.startswith("_") and _name not in vars(Front):
+        setattr(Front, _name, _forwarded(_name))

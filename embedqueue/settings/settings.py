@@ -23,8 +23,6 @@ from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.options import EMBED_DIMENSIONS, Options
 from embedqueue.values.words import shown_url
 
-from .checks import check_call, check_key, check_redis
-
 #: What stands before each name in the environment.
 ENVIRONMENT_PREFIX = "EMBEDQUEUE_"
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
@@ -143,20 +141,6 @@ class Settings:
             self.client() if redis is None else redis,
             **{"model": self.model, **self.options, **overrides},
         )
-
-    def check(self, *, redis: bool = True, call: bool = False) -> list[str]:
-        """Look for what a user can mend.
-
-        Args:
-            redis: speak to Redis.
-            call: make one real call to the provider; it may cost a fraction of a cent.
-
-        Returns:
-            One sentence a problem, each with the setting to change; empty where all is well.
-        """
-        problems = check_redis(self) if redis else []
-        missing = check_key(self)
-        return problems + (missing or (check_call(self) if call else []))
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------

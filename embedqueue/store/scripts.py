@@ -24,7 +24,6 @@ from .keys import Keys
 SCRIPTS: Final = (
     "enqueue", "claim", "complete", "release", "extend", "reject",
     "pause", "status", "look", "dead_letters", "retry_dead", "discard_dead", "take_cached", "hold_cached",
-    "add_history",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.
 OF_CLAIMS: Final = ("claim", "complete", "release", "extend", "reject", "status", "take_cached", "dead_letters")

@@ -14,10 +14,10 @@ from typing import Any
 import redis
 from redis.exceptions import NoPermissionError, RedisError
 
-from embedqueue.observers.history import Ledger
 from embedqueue.values.item import dead_letter
 from embedqueue.values.stats import DeadLetter
 
+from .figures import Figures
 from .keys import Keys
 from .records import Claim, Notice, Status
 from .scripts import Exchange
@@ -56,10 +56,7 @@ class Store:
         self._exchange = Exchange(client, self.keys)
         self._call = self._exchange.call
         self._back, self._ears = self._exchange.back, self._exchange.ears
-
-    def ledger(self) -> Ledger:
-        """Where the history stands."""
-        return Ledger(self._exchange, self.keys.history_prefix)
+        self.figures = Figures(self._back, self.keys)
 
     # -- enqueuing ---------------------------------------------------------------------------------------------
 

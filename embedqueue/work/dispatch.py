@@ -19,6 +19,7 @@ from embedqueue.calls.batching import cut
 from embedqueue.calls.cache import Cache
 from embedqueue.calls.caller import Caller
 from embedqueue.calls.failures import Stopping, Unserved
+from embedqueue.calls.halving import Halving
 from embedqueue.calls.pool import Crew
 from embedqueue.futures.outcomes import Outcomes
 from embedqueue.futures.waiters import Waiters
@@ -265,12 +266,12 @@ class Drain:
                 keep(served, vectors)
             self._deliver(call, call.owner, served, vectors)
 
-        self._caller.serve(
-            texts,
+        Halving(
+            self._caller,
             probe=call.probe,
             deliver=deliver,
             refuse=lambda text, reason: self._reject(call.owner, self._take(call, [text]), reason),
-        )
+        ).serve(texts)
 
     def _deliver(self, call: _Call, owner: str, texts: Sequence[str], vectors: Sequence[bytes]) -> None:
         by_text = dict(zip(texts, vectors, strict=True))

@@ -372,11 +372,11 @@ def test_explain_an_item_that_is_due(run):
 
 def test_explain_looks_for_the_write_as_far_back_as_notices_go(run, redis_client, monkeypatch):
     """Page by page, and not for ever: what was written longer ago has no time."""
-    from embedqueue.operating import run as operate
+    from embedqueue.operating import explain
     from embedqueue.testing import FakeEmbedder, eager_queue
 
-    monkeypatch.setattr(operate, "NOTICES_PAGE", 2)
-    monkeypatch.setattr(operate, "NOTICES", 4)
+    monkeypatch.setattr(explain, "NOTICES_PAGE", 2)
+    monkeypatch.setattr(explain, "NOTICES", 4)
     queue = eager_queue(FakeEmbedder(16), redis_client)
     queue.enqueue("doc:0", "text 0")
     redis_client.delete("embed_queue:events")  # trimmed

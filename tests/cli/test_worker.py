@@ -73,7 +73,7 @@ def test_a_second_signal_ends_the_first_process_of_a_container():
     """Which a signal without a handler does not end: it ends by itself, with the code that a shell tells of it."""
     code = """
 import os, signal, threading
-from embedqueue.operate import _signals
+from embedqueue.operating.run import _signals
 signal.raise_signal = lambda number: None  # as the kernel has it for process 1
 told = threading.Event()
 with _signals(told):

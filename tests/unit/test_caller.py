@@ -14,6 +14,7 @@ from embedqueue.calls.batching import Limits
 from embedqueue.calls.caller import CANARY, Caller
 from embedqueue.calls.concurrency import Concurrency
 from embedqueue.calls.failures import Stopping, Unserved
+from embedqueue.calls.halving import Halving
 from embedqueue.calls.retry import ATTEMPTS, default_retry
 from embedqueue.testing import FakeEmbedder
 from embedqueue.values.errors import CallTooLarge, ConfigurationError, InputRejected, TransientError
@@ -45,7 +46,7 @@ class Rig:
             assert text not in self.refused
             self.refused[text] = reason
 
-        self.caller.serve(list(texts), probe=probe, deliver=deliver, refuse=refuse)
+        Halving(self.caller, probe=probe, deliver=deliver, refuse=refuse).serve(list(texts))
         return self
 
     def unserved(self, texts=TEXTS, *, probe=False) -> Unserved:

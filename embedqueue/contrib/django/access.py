@@ -41,7 +41,9 @@ class _DefaultQueue(Front):
     # As Django's own lazy objects do: isinstance() and type checkers see what it stands for.
     __class__ = property(lambda self: EmbeddingBatchQueue)
 
-    def _get_queues(self) -> Queues:
+    @property
+    def queues(self) -> Queues:
+        """All queues of the project, by name."""
         return queues
 
     def __repr__(self) -> str:
@@ -51,7 +53,7 @@ class _DefaultQueue(Front):
 
 
 #: The default queue.
-queue: EmbeddingBatchQueue = _DefaultQueue()  # type: ignore[assignment]  # it has all of its public methods
+queue: EmbeddingBatchQueue = _DefaultQueue()
 
 
 def enqueue_on_commit(

@@ -38,7 +38,7 @@ from embedqueue.settings.settings import ENVIRONMENT_PREFIX, read_queues
 from .commands import group
 
 if TYPE_CHECKING:
-    from embedqueue.contrib.eager import Eager
+    from embedqueue.settings.eager import Eager
 
 #: The key of our state in ``app.extensions``.
 EXTENSION = "embedqueue"
@@ -95,9 +95,6 @@ class EmbedQueue(Front):
     def redis(self) -> Redis:
         """The client that the queue was made with, for reading hashes."""
         return self.queues.redis()
-
-    def _get_queues(self) -> Queues:
-        return self.queues
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from embedqueue.operating.describe import describe, describe_dead, lines, stats_
 from embedqueue.operating.explain import explain
 from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, beside, run_worker
 from embedqueue.settings.application import DEFAULT
-from embedqueue.settings.checks import explain_redis
+from embedqueue.settings.checks import check_key, explain_redis, problems
 from embedqueue.settings.settings import SettingsError
 from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.words import printable
@@ -90,13 +90,13 @@ class Command(BaseCommand):
             raise CommandError(printable(str(error))) from None
 
     def _check(self, name: str, options: dict[str, Any]) -> None:
-        problems = queues.settings(name).check(call=not options["no_call"])
-        if problems:
-            raise CommandError("\n".join(map(printable, problems)))
+        found = problems(queues.settings(name), call=not options["no_call"])
+        if found:
+            raise CommandError("\n".join(map(printable, found)))
         self.stdout.write("All is well.")
 
     def _worker(self, name: str, options: dict[str, Any]) -> None:
-        missing = queues.settings(name).check(redis=False)
+        missing = check_key(queues.settings(name))
         if missing:
             raise CommandError(missing[0])
         settings = queues.settings(name)
