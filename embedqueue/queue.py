@@ -24,6 +24,7 @@ from .futures.future import EmbeddingFuture
 from .futures.intake import Pair
 from .observers.history import History, read_history
 from .observers.observers import Functions, Observers
+from .store.durability import dangers
 from .values.errors import BatchFailed, QueueStopped
 from .values.item import check_pair, encode_member, is_blank
 from .values.log import QueueLog
@@ -476,14 +477,9 @@ class EmbeddingBatchQueue:
         """One look at how Redis is set up: what was durable a moment ago must not vanish in silence."""
         if not self._looked:
             self._looked = True
-            info = self._process.store.info()
-            dangers = []
-            if str(info.get("maxmemory_policy", "")).startswith("allkeys"):
-                dangers.append(f"maxmemory-policy {info['maxmemory_policy']} may evict the queue's keys")
-            if info and not info.get("aof_enabled", 1):
-                dangers.append("the append-only file is off, so a crash of Redis loses what came after its snapshot")
-            if dangers:
-                self._log.warning("embedqueue: Redis may lose items: %s", "; ".join(dangers))
+            found = [danger.words for danger in dangers(self._process.store.info())]
+            if found:
+                self._log.warning("embedqueue: Redis may lose items: %s", "; ".join(found))
 
 
 def _two(item: tuple[str, str]) -> tuple[str, str]:

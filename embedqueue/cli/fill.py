@@ -65,8 +65,14 @@ def _fill(
 ) -> None:
     count = seen = 0
     with Meter(total) as meter:
+        settings = source.settings()
         filler = Filler(
-            source.settings(), source.look(), everything=everything, max_waiting=max_waiting, full=meter.tell_full
+            settings,
+            source.look(),
+            settings.client(),
+            everything=everything,
+            max_waiting=max_waiting,
+            full=meter.tell_full,
         )
         for taken, looked_at in filler.fill(pairs):
             count, seen = count + taken, seen + looked_at

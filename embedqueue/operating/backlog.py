@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+import redis
+
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.settings.settings import Settings
 from embedqueue.store.keys import Keys
@@ -52,6 +54,7 @@ class Filler:
     Args:
         settings: of the queue.
         queue: the queue itself; it need not work.
+        client: of the queue's Redis.
         everything: also pairs whose hash has a vector of the model's length, or that wait already.
         max_waiting: go on only while fewer items wait; None for no such limit.
         full: called once with how many wait, when there was no room for some seconds.
@@ -61,6 +64,7 @@ class Filler:
         self,
         settings: Settings,
         queue: EmbeddingBatchQueue,
+        client: redis.Redis,
         *,
         everything: bool,
         max_waiting: int | None,
@@ -72,7 +76,7 @@ class Filler:
         self._max_waiting = max_waiting
         self._full = full
         self._nap = threading.Event()
-        self._client: Any = settings.client(decode_responses=False)
+        self._client: Any = client
         self._keys = Keys(settings.option("namespace"))
         self._full_seconds = 0.0
 
@@ -103,7 +107,7 @@ class Filler:
         return [
             pair
             for pair, size, live in zip(part, found[::2], found[1::2], strict=True)
-            if size != right and live != encode_member(*pair)
+            if size != right and live not in (encode_member(*pair), encode_member(*pair).decode())
         ]
 
     def _enqueue(self, pairs: list[tuple[str, str]]) -> None:
@@ -120,6 +124,7 @@ class Filler:
                 return
 
     def _rest(self) -> None:
+        self._queue.flush_now()
         self._nap.wait(FULL_POLL_SECONDS)
         self._full_seconds += FULL_POLL_SECONDS
         if self._full_seconds == FULL_TELL_SECONDS:

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from embedqueue.settings.checks import check_call, check_key, check_redis
 from embedqueue.settings.settings import Settings
+from embedqueue.store.durability import dangers
 from embedqueue.values.words import shown_url
 
 #: The oldest Redis that has every command of the scripts.
@@ -85,9 +86,8 @@ def _examine_server(settings: Settings, client: Any) -> Iterator[Finding]:
 def _examine_persistence(info: dict[str, Any]) -> Iterator[Finding]:
     if info.get("loading"):
         yield Finding("warning", "persistence", "Redis is still loading its data: wait for it")
-    if not info.get("aof_enabled", 1):
-        words = "the append-only file is off, so a crash of Redis loses what came after its last snapshot"
-        yield Finding("warning", "persistence", f"{words}: appendonly yes")
+    if found := next((danger for danger in dangers(info) if danger.about == "persistence"), None):
+        yield Finding("warning", found.about, f"{found.words}: {found.advice}")
     elif info.get("aof_last_write_status", "ok") != "ok":
         yield Finding("problem", "persistence", "the append-only file cannot be written: is the disk full?")
     else:
@@ -98,12 +98,11 @@ def _examine_persistence(info: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _examine_memory(info: dict[str, Any]) -> Iterator[Finding]:
-    policy, most, used = str(info.get("maxmemory_policy", "")), info.get("maxmemory", 0), info.get("used_memory", 0)
-    if policy.startswith("allkeys"):
-        words = f"maxmemory-policy {policy} may evict the queue's keys, and with them items: set noeviction"
-        yield Finding("warning", "eviction", words)
+    policy, most, used = info.get("maxmemory_policy", "unknown"), info.get("maxmemory", 0), info.get("used_memory", 0)
+    if found := next((danger for danger in dangers(info) if danger.about == "eviction"), None):
+        yield Finding("warning", found.about, f"{found.words}: {found.advice}")
     else:
-        yield Finding("ok", "eviction", f"maxmemory-policy {policy or 'unknown'} leaves the queue's keys alone")
+        yield Finding("ok", "eviction", f"maxmemory-policy {policy} leaves the queue's keys alone")
     if most and used > NEARLY_FULL * most:
         words = f"{used:,} of {most:,} bytes are used: beyond maxmemory, nothing can be enqueued"
         yield Finding("warning", "memory", words)

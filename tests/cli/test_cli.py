@@ -98,7 +98,9 @@ def test_whoever_waits_for_room_is_told(run, redis_client):
             if len(waits) == 12:
                 redis_client.delete("embed_queue:pending", "embed_queue:latest")
 
-    filler = Filler(_settings(), _settings().queue(worker=False), everything=True, max_waiting=1, full=waits.append)
+    filler = Filler(
+        _settings(), _settings().queue(worker=False), redis_client, everything=True, max_waiting=1, full=waits.append
+    )
     filler._nap = Nap()
     assert list(filler.fill([("a", "x"), ("b", "y")])) == [(1, 1), (1, 1)]
     assert waits == [0.5] * 10 + [1, 0.5]  # 1 item waits, it says after five seconds
@@ -116,7 +118,7 @@ def test_a_queue_of_bounded_length_is_filled_as_room_comes(run, redis_client):
             redis_client.zpopmin("embed_queue:pending", 1)
 
     queue = _settings().queue(worker=False, max_pending=2)
-    filler = Filler(_settings(), queue, everything=True, max_waiting=None)
+    filler = Filler(_settings(), queue, redis_client, everything=True, max_waiting=None)
     filler._nap = Nap()
     assert list(filler.fill([("a", "x"), ("b", "y")])) == [(2, 2)]
     assert list(filler.fill([("c", "z")])) == [(1, 1)]
@@ -424,7 +426,7 @@ def test_check_tells_of_redis(run, redis_client):
     assert "append-only" in run("check", "--verbose")
     redis_client.config_set("maxmemory-policy", "allkeys-lru")
     try:
-        assert "set noeviction" in run("check")
+        assert "maxmemory-policy noeviction" in run("check")
         run("check", "--strict", code=1)
     finally:
         redis_client.config_set("maxmemory-policy", "noeviction")

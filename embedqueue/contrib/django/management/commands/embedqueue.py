@@ -11,8 +11,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from redis.exceptions import RedisError
 
 from embedqueue.contrib.django.access import queues
-from embedqueue.contrib.django.backfill import DEFAULT_MAX_WAITING, backfill
+from embedqueue.contrib.django.backfill import backfill
 from embedqueue.operating.arguments import address, concurrency, duration
+from embedqueue.operating.backlog import DEFAULT_MAX_WAITING
 from embedqueue.operating.control import dead_letter_of, dead_letters, lift_pause, set_pause
 from embedqueue.operating.describe import describe, describe_dead, lines, stats_as_json
 from embedqueue.operating.explain import explain
