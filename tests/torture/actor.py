@@ -303,10 +303,13 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--lease", type=float, required=True)
+    parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--failpoints", action="store_true")
     options = parser.parse_args()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no process of the rig outlives it
+    if os.getppid() != options.parent:  # it ended before we had said so
+        return
     faulthandler.enable()
     logging.basicConfig(level=logging.WARNING)
     for handler in logging.getLogger().handlers:

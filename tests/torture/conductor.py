@@ -98,7 +98,7 @@ class Crowd:
         for option, url in self._urls.items():
             command += [f"--{option}", url]
         command += ["--folder", str(self._folder), "--lease", str(self._plan.lease_seconds)]
-        command += ["--seed", str(self._plan.seed * 1000 + self._born)]
+        command += ["--seed", str(self._plan.seed * 1000 + self._born), "--parent", str(os.getpid())]
         if "process" in self._plan.kinds and self._born > 1 and self._born % 2 == 0:
             command.append("--failpoints")
         ours, theirs = os.pipe()

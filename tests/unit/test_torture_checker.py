@@ -235,11 +235,11 @@ def test_a_forked_child_that_never_came_to_its_journal_is_told():
 @pytest.mark.parametrize(
     ("name", "level", "error", "told"),
     [
-        ("urllib3.connectionpool", logging.WARNING, ValueError("header"), False),
+        ("urllib3.connection", logging.WARNING, ValueError("header"), False),
         ("concurrent.futures", logging.ERROR, RigMemoryError("in a callback"), False),
         ("embedqueue", logging.ERROR, RigMemoryError("in a call"), False),
         ("concurrent.futures", logging.ERROR, MemoryError(), True),
-        ("urllib3.connectionpool", logging.ERROR, ValueError("header"), True),
+        ("urllib3.connection", logging.ERROR, ValueError("header"), True),
         ("embedqueue", logging.WARNING, ValueError("in a way that it should not"), True),
         ("root", logging.ERROR, ValueError("a forked child failed"), True),
     ],
