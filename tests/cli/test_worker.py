@@ -12,7 +12,8 @@ import pytest
 import redis
 
 from embedqueue import BatchFailed
-from embedqueue.operating import run as operate
+from embedqueue.operating import arguments
+from embedqueue.operating.run import run_worker
 from embedqueue.settings.settings import read_environment
 from embedqueue.values.stats import QueueStats
 from tests.unit.test_health import ask
@@ -129,7 +130,7 @@ def burst(monkeypatch):
 
     def burst(queue):
         said = []
-        operate.run_worker(lambda observers: queue, burst=True, grace=3.0, say=said.append)
+        run_worker(lambda observers: queue, burst=True, grace=3.0, say=said.append)
         return said
 
     return burst
@@ -172,7 +173,7 @@ def test_a_burst_can_be_ended(burst, number):
 @pytest.mark.parametrize(("words", "value"), [("auto", "auto"), ("1", 1), ("16", 16)])
 def test_concurrency(words, value):
     """A number, or what the queue finds out by itself."""
-    assert operate.concurrency(words) == value
+    assert arguments.concurrency(words) == value
 
 
 @pytest.mark.parametrize(
@@ -181,14 +182,14 @@ def test_concurrency(words, value):
 )
 def test_address(words, value):
     """Host and port; without a host, all addresses."""
-    assert operate.address(words) == value
+    assert arguments.address(words) == value
 
 
 @pytest.mark.parametrize("words", ["", "here", "here:", "here:65536", "here:-1", "9100 "])
 def test_no_address(words):
     """A sentence says what to give."""
     with pytest.raises(ValueError, match="HOST:PORT"):
-        operate.address(words)
+        arguments.address(words)
 
 
 def test_health(worker, redis_client, provider):

