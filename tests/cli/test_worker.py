@@ -13,7 +13,7 @@ import redis
 
 from embedqueue import BatchFailed
 from embedqueue.operating import arguments
-from embedqueue.operating.run import run_worker
+from embedqueue.operating import run as running
 from embedqueue.settings.settings import read_environment
 from embedqueue.values.stats import QueueStats
 from tests.unit.test_health import ask
@@ -126,11 +126,11 @@ PAUSED = {"waiting": 2, "in_flight": 1, "paused_until": 1.0, "pause_reason": "50
 @pytest.fixture
 def burst(monkeypatch):
     """Runs a burst over a queue with such figures; gives what it said."""
-    monkeypatch.setattr(operate, "BURST_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(running, "BURST_POLL_SECONDS", 0.0)
 
     def burst(queue):
         said = []
-        run_worker(lambda observers: queue, burst=True, grace=3.0, say=said.append)
+        running.run_worker(lambda observers: queue, burst=True, grace=3.0, say=said.append)
         return said
 
     return burst
@@ -153,7 +153,7 @@ def test_a_burst_goes_on_when_redis_is_back(burst):
 def test_a_burst_has_patience_with_a_provider(burst, monkeypatch):
     """Its pauses are counted from the first of a row; then it gives up and says why, and how much is left."""
     now = iter([100.0, 159.0, 1000.0, 1060.0, 1060.1])
-    monkeypatch.setattr(operate, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr(running, "time", SimpleNamespace(monotonic=lambda: next(now)))
     queue = Played(PAUSED, PAUSED, BUSY, PAUSED, PAUSED, PAUSED)
     with pytest.raises(BatchFailed, match="the provider failed: 503; 3 items are still queued"):
         burst(queue)
