@@ -71,7 +71,7 @@ class EmbeddingBatchQueue:
         if_missing: "create" the hash if it is gone when its vector arrives, or "skip" it.
         max_text_chars: longest text in characters, or None; ``enqueue`` raises ``ValueError`` beyond.
         history: whether this process writes down how much it does, for ``history()`` and the dashboard.
-        observers: whom to tell what happens; see :class:`embedqueue.observe.Observer`. What they raise is logged once.
+        observers: whom to tell what happens; see :class:`embedqueue.Observer`. What they raise is logged once.
         on_batch: called with a :class:`BatchReport` when vectors were written; it is an observer of one function, as
             are the next two.
         on_error: called with a :class:`CallReport` when an API call failed, with a :class:`RedisReport` when Redis did.

@@ -74,7 +74,7 @@ class Fault:
         ones stay there: a text that reads "requests" must not blank that word in "at most 100 requests".
 
         Args:
-            secrets: see :func:`embedqueue.words.forms`.
+            secrets: see :func:`embedqueue.values.words.forms`.
             texts: the texts of the call.
         """
         secrets = tuple(secrets)

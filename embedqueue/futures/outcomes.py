@@ -66,7 +66,7 @@ class Outcomes:
             self._demand(urgent)
 
     def _outcome(self, redis_key: str, word: str, value: bytes, blank: bool) -> bytes | ItemRejected | None:
-        """The end of a key's futures, by a word of ``scripts/look.lua``; None while the item lives."""
+        """The end of a key's futures, by a word of ``store/lua/look.lua``; None while the item lives."""
         if word == "dead":
             return ItemRejected(redis_key, value.decode("utf-8", "replace"))
         if word == "blank" or (blank and word != "live"):

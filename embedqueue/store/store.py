@@ -98,7 +98,7 @@ class Store:
         alone: bool,
         urgent: Iterable[str] = (),
     ) -> Claim:
-        """Take up to ``limit`` items under a lease. See ``scripts/claim.lua``."""
+        """Take up to ``limit`` items under a lease. See ``lua/claim.lua``."""
         asked_mono = time.monotonic()
         reply = self._call("claim", (), limit, probe_limit, owner, lease_seconds, max_deliveries, int(alone), *urgent)
         status, now_text, waiting, oldest, lease_end, pause_ms, company, least_score, ran_out, buried = reply[:10]
@@ -134,7 +134,7 @@ class Store:
             items: redis_key, member, float32 bytes of the vector; neighbours that share the object are sent it once.
 
         Returns:
-            A word an item: see ``scripts/complete.lua``.
+            A word an item: see ``lua/complete.lua``.
         """
         args: list[str | bytes] = [owner, field, if_missing]
         before = None
@@ -225,7 +225,7 @@ class Store:
         )
 
     def look(self, redis_keys: Sequence[str], field: str) -> list[tuple[str, bytes]]:
-        """What became of items: a word and a value each, see ``scripts/look.lua``."""
+        """What became of items: a word and a value each, see ``lua/look.lua``."""
         try:
             reply = self._call("look", redis_keys, field, *redis_keys)
         except NoPermissionError:  # to read one of the users' hashes
@@ -368,7 +368,7 @@ def _as_bytes(name: str | bytes) -> bytes:
 def _read_letter(
     died_at: bytes, size: int, reason: bytes, deliveries: int, member: bytes, key: bytes, text: bytes
 ) -> DeadLetter:
-    """A letter as ``scripts/dead_letters.lua`` gives it."""
+    """A letter as ``lua/dead_letters.lua`` gives it."""
     why = reason.decode("utf-8", "replace")
     if member:
         return dead_letter(member, float(died_at), why, deliveries)

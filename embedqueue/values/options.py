@@ -109,7 +109,7 @@ class Options:
             if getattr(self, name) is not None and not callable(getattr(self, name)):
                 raise TypeError(f"{name} must be a function or None, not {getattr(self, name)!r}")
         if not isinstance(self.observers, Iterable) or not all(isinstance(one, Observer) for one in self.observers):
-            raise TypeError(f"observers must be a list of embedqueue.observe.Observer, not {self.observers!r}")
+            raise TypeError(f"observers must be a list of embedqueue.Observer, not {self.observers!r}")
         object.__setattr__(self, "observers", tuple(self.observers))
 
     def _number(self, name: str, *, optional: bool) -> None:

@@ -15,9 +15,9 @@
         ...
         embeddings.enqueue(f"note:{note.id}", note.text)
 
-Settings stand in ``app.config`` as ``EMBEDQUEUE_REDIS_URL``, ``EMBEDQUEUE_PROVIDER`` and so on (``embedqueue.config``);
-what is not there, the environment's variables of the same names may say. More queues stand in ``EMBEDQUEUE_QUEUES``:
-``{"images": {"MODEL": ...}}`` and are used as ``embeddings["images"].enqueue(...)``.
+Settings stand in ``app.config`` as ``EMBEDQUEUE_REDIS_URL``, ``EMBEDQUEUE_PROVIDER`` and so on (see
+``embedqueue.settings.settings``). What is not there may stand in the environment, under the same names. More queues
+stand in ``EMBEDQUEUE_QUEUES``: ``{"images": {"MODEL": ...}}``, and are used as ``embeddings["images"].enqueue(...)``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
--- What every script begins with: exchange.py puts this text in front of each of them.
+-- What every script begins with: scripts.py puts this text in front of each of them.
 --
 -- KEYS, in every script alike (further KEYS are the users' hashes or cache entries):
 --   1 pending ZSET     member -> Unix time of the enqueue

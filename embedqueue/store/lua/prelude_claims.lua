@@ -35,7 +35,7 @@ local function outlasts(member, ends)
 end
 
 -- Milliseconds that are left of the pause, as PTTL tells them. One that people have set lasts as long as they wish.
-local LONGEST_PAUSE_MS = 300000 -- as in drain.py
+local LONGEST_PAUSE_MS = 300000 -- as in work/settle.py
 local function pause_left()
   local ms = redis.call("PTTL", PAUSE)
   local held = ms > SLACK * 1000 and redis.call("GET", PAUSE)
