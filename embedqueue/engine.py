@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import uuid
 from collections.abc import Callable
 
@@ -24,6 +23,7 @@ from .observers.observers import Observers
 from .store.records import Notice
 from .store.store import Store
 from .values.errors import BatchFailed
+from .values.locks import Condition, Event
 from .values.log import QueueLog
 from .values.options import Options
 from .values.vectors import zero_vector
@@ -45,10 +45,10 @@ class Process:
         start: Callable[[], None],
     ) -> None:
         log = QueueLog(options.namespace)
-        self.stopping = threading.Event()
+        self.stopping = Event()
         self.enqueued = 0
         self.finished = 0  # counts what ended or was given back, for those who flush; guarded by the condition
-        self._progress = threading.Condition()
+        self._progress = Condition()
         self._embedder = embedder
         self._options = options
         self._start = start

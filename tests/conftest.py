@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import fakeredis
@@ -15,6 +16,10 @@ from embedqueue.demo.localredis import LocalRedis, NoRedis
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("EMBEDQUEUE_HYPOTHESIS", "default"))
+
+# A shell without job control starts what it runs in the background with Ctrl-C ignored, and all children inherit that:
+# the programs that tests interrupt would never hear of it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _local_redis(**kwargs) -> Iterator[LocalRedis]:

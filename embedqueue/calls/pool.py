@@ -10,6 +10,7 @@ import queue
 import threading
 from collections.abc import Callable
 
+from embedqueue.values.locks import Condition
 from embedqueue.values.log import Log, logger
 
 #: Seconds after which an idle thread ends; the next burst starts it again.
@@ -41,7 +42,7 @@ class Crew:
         self._asking = 0  # those of them that wait for an answer; guarded by the lock
         self._answered = 0  # those of them that have it; guarded by the lock
         self._closed = False  # guarded by the lock
-        self._moved = threading.Condition(self._lock)
+        self._moved = Condition(self._lock)
         self._mine = threading.local()  # whether the call of this thread is asking
 
     @property

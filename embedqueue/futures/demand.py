@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from redis.exceptions import RedisError
 
 from embedqueue.values.backoff import backoff_seconds
+from embedqueue.values.locks import Condition
 from embedqueue.values.log import Log, logger
 
 #: Seconds between looks at what became of the items that somebody waits for: the first, and the longest; one script
@@ -45,7 +46,7 @@ class Demand:
         self._sweep = sweep
         self._wanted = wanted
         self._name = name
-        self._condition = threading.Condition(threading.Lock())
+        self._condition = Condition(threading.Lock())
         self._keys: dict[str, None] = {}  # to ask for, in order; guarded by the condition, as is what follows
         self._running = False
         self._stopping = False

@@ -14,6 +14,7 @@ from concurrent.futures._base import CANCELLED, PENDING, RUNNING
 from typing import Any
 
 from embedqueue.values.errors import QueueStopped
+from embedqueue.values.locks import Condition
 from embedqueue.values.vectors import to_floats
 
 
@@ -61,7 +62,7 @@ class EmbeddingFuture(Future[list[float]]):
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
-        return self._lazily("_made_condition", threading.Condition)  # type: ignore[no-any-return]
+        return self._lazily("_made_condition", Condition)  # type: ignore[no-any-return]
 
     @property
     def _done_callbacks(self) -> list[Any]:

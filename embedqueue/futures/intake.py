@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from embedqueue.store.store import Store
 from embedqueue.values.errors import EmbedQueueError, QueueFull
+from embedqueue.values.locks import locked
 
 from .future import EmbeddingFuture
 from .waiters import Waiters, Waiting
@@ -110,33 +111,33 @@ class Intake:
                 commit.gate.acquire()
                 self._line.append(commit)
 
+    @locked
     def _gather(self, leader: _Commit) -> None:
         """Let those who have arrived join the leader, as many as one round trip bears."""
-        with self._lock:
-            joined, size = 0, len(leader.pairs)
-            for other in self._line:
-                size += len(other.pairs)
-                if size > GROUP_LIMIT:
-                    break
-                joined += 1
-            leader.group, self._line = (leader, *self._line[:joined]), self._line[joined:]
+        joined, size = 0, len(leader.pairs)
+        for other in self._line:
+            size += len(other.pairs)
+            if size > GROUP_LIMIT:
+                break
+            joined += 1
+        leader.group, self._line = (leader, *self._line[:joined]), self._line[joined:]
 
+    @locked
     def _depart(self, commit: _Commit, error: BaseException | None = None) -> None:
         """Leave the line, whatever one did in it; a leader hands it to the next. Twice does no harm."""
-        with self._lock:
-            if self._leader is not commit:
-                self._line = [other for other in self._line if other is not commit]
-            else:
-                if error is not None and not commit.written:
-                    for other in commit.group:
-                        other.error = error if other is commit else _for_follower(error)
-                    self._waiters.forget(commit.entries)
-                self._leader, self._line = (self._line[0], self._line[1:]) if self._line else (None, [])
-            for other in commit.group:
-                if other is not commit:
-                    other.wake()
-            if self._leader is not None:
-                self._leader.wake()
+        if self._leader is not commit:
+            self._line = [other for other in self._line if other is not commit]
+        else:
+            if error is not None and not commit.written:
+                for other in commit.group:
+                    other.error = error if other is commit else _for_follower(error)
+                self._waiters.forget(commit.entries)
+            self._leader, self._line = (self._line[0], self._line[1:]) if self._line else (None, [])
+        for other in commit.group:
+            if other is not commit:
+                other.wake()
+        if self._leader is not None:
+            self._leader.wake()
 
     def _write(self, leader: _Commit) -> None:
         # What is taken whole or not at all: without a limit the whole group, else each caller's own.

@@ -21,6 +21,7 @@ from embedqueue.store.clients import LISTEN_SECONDS
 from embedqueue.store.records import Notice
 from embedqueue.store.store import REASON_CHARS, Store
 from embedqueue.values.backoff import backoff_seconds
+from embedqueue.values.locks import Event
 from embedqueue.values.log import Log, logger
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -101,7 +102,7 @@ class Listener:
         self._name = name
         self._lock = threading.Lock()
         self._running = False  # guarded by the lock
-        self._stopping = threading.Event()
+        self._stopping = Event()
         self._position: bytes | None = None  # of this thread alone, as is what follows
         self._swept_mono = 0.0
         self._heard_mono = 0.0  # until when everything was heard; set by ensure() before the thread starts

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from embedqueue.values.errors import QueueStopped
+from embedqueue.values.locks import locked
 from embedqueue.values.log import logger
 
 from .future import EmbeddingFuture
@@ -47,6 +48,7 @@ class Waiters:
 
     # -- coming in: only the intake's leader calls these, in the order in which Redis sees the items -----------
 
+    @locked
     def register(self, pairs: Iterable[tuple[str, bytes]]) -> tuple[list[EmbeddingFuture | None], list[Waiting]]:
         """A future for each pair; the one that exists where the same text of the key is unfinished.
 
@@ -61,29 +63,28 @@ class Waiters:
         """
         futures: list[EmbeddingFuture | None] = []
         entries: list[Waiting] = []
-        with self._lock:
-            if self._closed:
-                raise QueueStopped("the queue is stopped")
-            if self._dropped:
-                self._forget_dropped()
-            want, pin, drop = self._want(), self._pin, self._dropped.append  # once, for each method is an object
-            for redis_key, member in pairs:
-                if not member:
-                    futures.append(None)
+        if self._closed:
+            raise QueueStopped("the queue is stopped")
+        if self._dropped:
+            self._forget_dropped()
+        want, pin, drop = self._want(), self._pin, self._dropped.append  # once, for each method is an object
+        for redis_key, member in pairs:
+            if not member:
+                futures.append(None)
+                continue
+            newest = self._newest.get(redis_key)
+            if newest is not None and newest.member == member:
+                future = newest()
+                if future is not None and future._unfinished:
+                    futures.append(future)
                     continue
-                newest = self._newest.get(redis_key)
-                if newest is not None and newest.member == member:
-                    future = newest()
-                    if future is not None and future._unfinished:
-                        futures.append(future)
-                        continue
-                future = EmbeddingFuture(redis_key, want, pin)
-                entry = Waiting(future, drop)
-                entry.redis_key, entry.member, entry.older, entry.pinned = redis_key, member, newest, None
-                entry.committed = entry.wanted = False
-                self._newest[redis_key] = entry
-                futures.append(future)
-                entries.append(entry)
+            future = EmbeddingFuture(redis_key, want, pin)
+            entry = Waiting(future, drop)
+            entry.redis_key, entry.member, entry.older, entry.pinned = redis_key, member, newest, None
+            entry.committed = entry.wanted = False
+            self._newest[redis_key] = entry
+            futures.append(future)
+            entries.append(entry)
         return futures, entries
 
     def commit(self, entries: Iterable[Waiting]) -> None:
@@ -98,11 +99,11 @@ class Waiters:
             for entry in entries:
                 self._remove(entry)
 
+    @locked
     def _pin(self, future: EmbeddingFuture) -> None:
-        with self._lock:
-            for entry in self._of(future._redis_key):
-                if entry() is future:
-                    entry.pinned = future
+        for entry in self._of(future._redis_key):
+            if entry() is future:
+                entry.pinned = future
 
     def _forget_dropped(self) -> None:
         while self._dropped:
@@ -142,11 +143,11 @@ class Waiters:
             self._forget_dropped()
             return len(self._newest)
 
+    @locked
     def futures(self) -> list[EmbeddingFuture]:
         """The futures that are unfinished now and that somebody still holds."""
-        with self._lock:
-            found = (entry() for entry in self._all() if entry.committed)
-            return [future for future in found if future is not None]
+        found = (entry() for entry in self._all() if entry.committed)
+        return [future for future in found if future is not None]
 
     def any_wanted(self) -> bool:
         """Whether somebody waits in ``.result()`` for anything."""
@@ -162,6 +163,7 @@ class Waiters:
             newest = self._newest.get(redis_key)
             return None if newest is None else newest.member
 
+    @locked
     def snapshot(self, redis_keys: Iterable[str] | None = None, *, wanted: bool = False) -> dict[str, list[Waiting]]:
         """The committed entries of some keys, or of all: what a look at Redis that starts now may speak of.
 
@@ -169,14 +171,13 @@ class Waiters:
             redis_keys: which; None for all.
             wanted: only those that somebody waits for.
         """
-        with self._lock:
-            self._forget_dropped()
-            found = {}
-            for redis_key in list(self._newest) if redis_keys is None else redis_keys:
-                entries = [entry for entry in self._of(redis_key) if entry.committed and (entry.wanted or not wanted)]
-                if entries:
-                    found[redis_key] = entries[::-1]
-            return found
+        self._forget_dropped()
+        found = {}
+        for redis_key in list(self._newest) if redis_keys is None else redis_keys:
+            entries = [entry for entry in self._of(redis_key) if entry.committed and (entry.wanted or not wanted)]
+            if entries:
+                found[redis_key] = entries[::-1]
+        return found
 
     # -- ending: outside the lock, for a future's callbacks are the user's code --------------------------------
 
@@ -186,20 +187,22 @@ class Waiters:
         Returns:
             False where somebody waits for other texts of the key only: which came first, Redis knows.
         """
-        with self._lock:
-            if redis_key not in self._newest:
-                return True
-            newer = None
-            for entry in self._of(redis_key):
-                if entry.member == member:
-                    break
-                newer = entry
-            else:
-                return False
-            ended = _futures(_chain(entry))
-            self._cut(newer, entry, None)
+        known, ended = self._take_written(redis_key, member)
         _end_all(ended, vector)
-        return True
+        return known
+
+    @locked
+    def _take_written(self, redis_key: str, member: bytes) -> tuple[bool, list[EmbeddingFuture]]:
+        if redis_key not in self._newest:
+            return True, []
+        newer = None
+        for entry in self._of(redis_key):
+            if entry.member == member:
+                ended = _futures(_chain(entry))
+                self._cut(newer, entry, None)
+                return True, ended
+            newer = entry
+        return False, []
 
     def resolve(self, entries: Sequence[Waiting], outcome: bytes | BaseException) -> None:
         """End these entries, if they have not ended yet, with a vector or an error."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from embedqueue.store.figures import DAY_SECONDS, MINUTE_SECONDS, Figures
+from embedqueue.values.locks import Event
 from embedqueue.values.log import Log, logger
 from embedqueue.values.observer import BatchReport, CallReport, Observer, RedisReport, ReleaseReport, SavingReport
 from embedqueue.values.stats import DeadLetter
@@ -150,7 +151,7 @@ class Recorder(Observer):
         self._tokens = f"tokens {model[:NAME_CHARS]}"
         self._name = name
         self._log = log
-        self._stop = threading.Event()
+        self._stop = Event()
         self._lock = threading.RLock()  # a signal's handler may stop() in the midst of an addition
         self._figures: Counter[str] = Counter()  # guarded by the lock
         self._thread: threading.Thread | None = None  # guarded by the lock

@@ -18,6 +18,7 @@ from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Claim
 from embedqueue.store.store import Store
 from embedqueue.values.backoff import backoff_seconds
+from embedqueue.values.locks import Condition
 from embedqueue.values.log import Log, logger
 from embedqueue.values.options import Options
 
@@ -63,7 +64,7 @@ class Worker:
         self._options = options
         self._name = name
         self._call_limit = call_limit
-        self._condition = threading.Condition(threading.Lock())
+        self._condition = Condition(threading.Lock())
         self._agenda = Agenda(  # guarded by the condition
             options.flush_interval,
             options.max_batch_size,
@@ -106,15 +107,21 @@ class Worker:
 
     def enqueued(self, waiting: int) -> None:
         """So many items wait now."""
-        with self._condition:
-            if self._agenda.enqueued(waiting, time.monotonic()):
-                self._condition.notify_all()
+        self._note(self._agenda.enqueued, waiting, time.monotonic())
 
     def demanded(self, redis_key: str) -> None:
         """Somebody waits for this key: it is drained after the linger, with what comes until then."""
-        with self._condition:
-            if self._agenda.demanded(redis_key, time.monotonic(), self._options.wait_linger):
-                self._condition.notify_all()
+        self._note(self._agenda.demanded, redis_key, time.monotonic(), self._options.wait_linger)
+
+    def _note(self, note: Callable[..., bool], *what: object) -> None:
+        """Note something on the agenda, and have the worker think again where ``note`` says so."""
+        try:
+            with self._condition:
+                if note(*what):
+                    self._condition.notify_all()
+        except BaseException:  # of a signal's handler: it must not keep the worker asleep over what was noted
+            self.progressed()
+            raise
 
     def flush(self) -> None:
         """Drain now."""

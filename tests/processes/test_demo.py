@@ -85,14 +85,18 @@ def test_bad_input_gets_one_sentence(arguments, stdin, sentence):
     assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c_leaves_nothing_behind():
+def test_ctrl_c_leaves_nothing_behind(tmp_path):
     """Interrupted, the demo ends at once, and so do its server and its workers."""
-    demo = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=marked())
-    for line in demo.stdout:
-        if "embedded" in line:
-            break
-    os.kill(demo.pid, signal.SIGINT)
-    _, stderr = demo.communicate(timeout=30)
+    long = tmp_path / "long.txt"  # a minute and a half of work: it is not done before the signal comes, however late
+    long.write_text("".join(f"document {number}\n" for number in range(40_000)))
+    command = [*COMMAND, "--file", str(long)]
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=marked())
+    try:
+        assert any("embedded 0 of 40000" in line for line in demo.stdout)
+        demo.send_signal(signal.SIGINT)
+        _, stderr = demo.communicate(timeout=30)
+    finally:
+        demo.kill()
     assert demo.returncode == 130
     assert "Traceback" not in stderr
     assert survivors() == []

@@ -64,6 +64,46 @@ def test_stop_in_a_handler(make_peer, provider, redis_client):
     assert _given_back(redis_client)
 
 
+def test_signals_in_the_midst_of_everything(redis_server, redis_client, provider):
+    """A handler that raises may come wherever a program is in the queue's code: what goes on works, and it ends."""
+    code = f"""
+import os, random, signal, sys, threading, redis
+from embedqueue import EmbeddingBatchQueue, OpenAIEmbedder
+queue = EmbeddingBatchQueue(OpenAIEmbedder("test-key", {provider.openai_url!r}), redis.from_url({redis_server.url!r}))
+queue.start()
+handled = []
+signal.signal(signal.SIGTERM, lambda *_: (handled.append(1), sys.exit(0)))
+
+def send():
+    nap, chance = threading.Event(), random.Random(7)
+    for number in range(1, 301):
+        nap.wait(chance.random() * 0.004)
+        os.kill(os.getpid(), signal.SIGTERM)
+        while len(handled) < number:
+            nap.wait(0.0005)
+
+def work():
+    number = 0
+    while sender.is_alive():
+        number += 1
+        queue.enqueue(f"doc:{{number % 50}}", f"text {{number}}")
+        queue.flush_now()
+
+sender = threading.Thread(target=send, daemon=True)
+sender.start()
+while sender.is_alive():
+    try:
+        work()
+    except SystemExit:
+        pass
+assert len(handled) == 300
+queue.enqueue("doc:last", "last").result({PATIENCE_SECONDS})
+sys.exit(7)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=40)
+    assert (done.returncode, done.stderr) == (7, "")
+
+
 def test_sigterm_without_a_handler(make_peer, provider, redis_client):
     """Python ends at SIGTERM without any farewell unless a handler is set: then the lease has to end first."""
     peer = _hanging(make_peer, provider)

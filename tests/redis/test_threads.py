@@ -204,6 +204,25 @@ def test_no_more_threads(make_queue, monkeypatch, caplog):
     assert [future.result(PATIENCE_SECONDS) for future in futures] == [expected(f"text {i}") for i in range(120)]
 
 
+def test_the_worker_hears_what_was_noted_when_a_signal_came(make_queue, monkeypatch):
+    """Ctrl-C when a wish is noted and the worker is not told yet: who wishes the same next need not tell it."""
+    queue = make_queue()
+    future = queue.enqueue("doc:1", "hello")
+    condition = queue._process.worker._condition
+    notify_all = condition.notify_all
+
+    def interrupted():
+        if threading.current_thread() is threading.main_thread():
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+        notify_all()
+
+    monkeypatch.setattr(condition, "notify_all", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        future.result(0)
+    assert future.result(PATIENCE_SECONDS) == expected("hello")
+
+
 def fail(make_queue, redis_client):
     """Let the provider fail for a worker that is gone then; its pause is over at once, what is known of it is not."""
     down = GatedEmbedder()

@@ -1,0 +1,57 @@
+"""Locks that no exception from a signal's handler (Ctrl-C, ``sys.exit``) can leave locked.
+
+Python runs handlers in the main thread: when a function begins, when a call into C is back, where a loop jumps back.
+A plain ``threading.Lock`` in a ``with`` bears that, but for two traps. So where the main thread may come, conditions
+and events are those of this module, and a loop with a branch under a lock stands in a method that is ``locked``.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import threading
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+
+class Condition(threading.Condition):
+    """A condition that ``with`` enters and leaves as it does its lock, in C.
+
+    Python's own has methods in Python for that, which a handler may leave with the lock locked: before its ``with`` has
+    begun, or after it has ended.
+    """
+
+    __enter__: Any = property(operator.attrgetter("_lock.__enter__"))
+    __exit__: Any = property(operator.attrgetter("_lock.__exit__"))
+
+
+class Event(threading.Event):
+    """An event whose lock is such a condition's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cond = Condition(threading.Lock())
+
+
+class _Locked(Protocol):
+    _lock: threading.Lock
+
+
+Owner = TypeVar("Owner", bound=_Locked)
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
+
+
+def locked(method: Callable[Concatenate[Owner, Arguments], Answer]) -> Callable[Concatenate[Owner, Arguments], Answer]:
+    """The method runs under ``self._lock``.
+
+    So its loops do not stand in the function of the ``with``: in Python 3.12 and 3.13, what a handler raises where a
+    loop jumps back from a branch escapes any ``with`` and ``try`` of the same function.
+    """
+
+    @functools.wraps(method)
+    def under_lock(self: Owner, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return under_lock
