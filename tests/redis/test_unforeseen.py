@@ -212,6 +212,7 @@ def test_records_that_raise_in_every_thread(make_queue, redis_client, embedder, 
     once(monkeypatch, store, "complete", redis.ConnectionError("gone"))
     once(monkeypatch, producer._process.store, "listen", TypeError("unforeseen"))
     once(monkeypatch, producer._process.demand, "_ask", TypeError("unforeseen"))
+    producer._process.demand.note(["doc:0"])
     queue.enqueue("doc:0", "zero")  # told in the user's thread: nobody works it
     queue.start()
     futures = [producer.enqueue(f"doc:{i}", f"text {i}") for i in range(1, 4)]
