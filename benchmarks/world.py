@@ -15,7 +15,7 @@ import redis
 
 from benchmarks import contenders, corpus, server
 from benchmarks.settings import FIELD, Settings
-from embedqueue.localredis import LocalRedis
+from embedqueue.demo.localredis import LocalRedis
 
 #: Answers the number of the first item from ARGV[2] on that has no vector yet, or ARGV[3].
 _FIRST_MISSING = """

@@ -1,7 +1,10 @@
 """embedqueue: the durable embedding queue for synchronous Python."""
 
+from embedqueue.futures.future import EmbeddingFuture
+
 from .embedders import Embedder, GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
-from .errors import (
+from .queue import EmbeddingBatchQueue
+from .values.errors import (
     BatchFailed,
     CallTooLarge,
     ConfigurationError,
@@ -12,8 +15,8 @@ from .errors import (
     QueueStopped,
     TransientError,
 )
-from .observe import BatchReport, CallReport, Observer, RedisReport, ReleaseReport, SavingReport
-from .options import (
+from .values.observer import BatchReport, CallReport, Observer, RedisReport, ReleaseReport, SavingReport
+from .values.options import (
     API_BATCH_LIMIT,
     API_BATCH_TOKENS,
     DEFAULT_FLUSH_INTERVAL,
@@ -21,9 +24,7 @@ from .options import (
     EMBED_DIMENSIONS,
     PENDING_ZSET_KEY,
 )
-from .queue import EmbeddingBatchQueue
-from .report import DeadLetter, QueueStats
-from .waiters import EmbeddingFuture
+from .values.stats import DeadLetter, QueueStats
 
 __version__ = "0.1.0"
 

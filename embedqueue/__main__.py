@@ -10,7 +10,7 @@ def main() -> int:
     """Run a command; returns its exit code."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["demo"]:
-        from .demo import main as demo
+        from .demo.demo import main as demo
 
         return demo(arguments[1:])
     if importlib.util.find_spec("click") and importlib.util.find_spec("rich"):

@@ -24,9 +24,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from redis.exceptions import RedisError
 
-from .observe import BatchReport, CallReport, Observer, RedisReport, ReleaseReport, SavingReport
-from .report import DeadLetter
-from .store import Store
+from .store.store import Store
+from .values.observer import BatchReport, CallReport, Observer, RedisReport, ReleaseReport, SavingReport
+from .values.stats import DeadLetter
 
 #: The variable that puts prometheus_client into its multiprocess mode.
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"

@@ -19,18 +19,19 @@ import redis
 from redis.exceptions import RedisError
 
 from .embedders.protocol import Embedder
-from .errors import BatchFailed, QueueStopped
-from .exits import stop_with_child
-from .history import History
-from .intake import Pair
-from .item import check_pair, encode_member, is_blank
-from .log import QueueLog
-from .observe import Functions, Observer, Observers
-from .options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Options, QueueOptions, spelled_out
-from .process import Process
-from .report import DeadLetter, QueueStats
-from .schedule import NEVER
-from .waiters import EmbeddingFuture
+from .engine import Process, stop_with_child
+from .futures.future import EmbeddingFuture
+from .futures.intake import Pair
+from .observers.history import History, read_history
+from .observers.observers import Functions, Observers
+from .store.durability import dangers
+from .values.errors import BatchFailed, QueueStopped
+from .values.item import check_pair, encode_member, is_blank
+from .values.log import QueueLog
+from .values.observer import Observer
+from .values.options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Options, QueueOptions, spelled_out
+from .values.stats import DeadLetter, QueueStats
+from .work.agenda import NEVER
 
 #: Seconds that stop() grants to API calls under way, so that what is paid for is kept, unless told otherwise.
 STOP_GRACE_SECONDS = 1.0
@@ -70,7 +71,7 @@ class EmbeddingBatchQueue:
         if_missing: "create" the hash if it is gone when its vector arrives, or "skip" it.
         max_text_chars: longest text in characters, or None; ``enqueue`` raises ``ValueError`` beyond.
         history: whether this process writes down how much it does, for ``history()`` and the dashboard.
-        observers: whom to tell what happens; see :class:`embedqueue.observe.Observer`. What they raise is logged once.
+        observers: whom to tell what happens; see :class:`embedqueue.Observer`. What they raise is logged once.
         on_batch: called with a :class:`BatchReport` when vectors were written; it is an observer of one function, as
             are the next two.
         on_error: called with a :class:`CallReport` when an API call failed, with a :class:`RedisReport` when Redis did.
@@ -429,7 +430,7 @@ class EmbeddingBatchQueue:
         """
         if minutes < 1 or days < 1:
             raise ValueError("minutes and days must be at least 1")
-        return self._process.ledger.read(minutes, days)
+        return read_history(self._process.store.figures, minutes, days)
 
     # -- dead letters ------------------------------------------------------------------------------------------
 
@@ -476,14 +477,9 @@ class EmbeddingBatchQueue:
         """One look at how Redis is set up: what was durable a moment ago must not vanish in silence."""
         if not self._looked:
             self._looked = True
-            info = self._process.store.info()
-            dangers = []
-            if str(info.get("maxmemory_policy", "")).startswith("allkeys"):
-                dangers.append(f"maxmemory-policy {info['maxmemory_policy']} may evict the queue's keys")
-            if info and not info.get("aof_enabled", 1):
-                dangers.append("the append-only file is off, so a crash of Redis loses what came after its snapshot")
-            if dangers:
-                self._log.warning("embedqueue: Redis may lose items: %s", "; ".join(dangers))
+            found = [danger.words for danger in dangers(self._process.store.info())]
+            if found:
+                self._log.warning("embedqueue: Redis may lose items: %s", "; ".join(found))
 
 
 def _two(item: tuple[str, str]) -> tuple[str, str]:

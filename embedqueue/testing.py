@@ -10,6 +10,7 @@ In a test of a web view::
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,16 +21,18 @@ import tenacity
 from numpy.typing import NDArray
 from redis import Redis
 
-from .crew import Crew
+from .calls.pool import Crew
 from .embedders.protocol import Embedder
-from .intake import Pair
-from .process import Process
+from .engine import Process
+from .futures.future import EmbeddingFuture
+from .futures.intake import Pair
 from .queue import EmbeddingBatchQueue
-from .vectors import FLOAT32
-from .waiters import EmbeddingFuture
+from .values.vectors import FLOAT32
 
 #: Seconds that a held call waits for ``release()`` at most: a forgotten one must not hang a test run.
 PATIENCE_SECONDS = 30.0
+#: What a text's own direction weighs beside each of its words.
+OWN_SHARE = 0.05
 
 Rule = Callable[[Sequence[str]], BaseException | None]
 
@@ -37,12 +40,15 @@ Rule = Callable[[Sequence[str]], BaseException | None]
 class FakeEmbedder:
     """An embedder without a network: the vector of a text depends on the text alone. Thread-safe.
 
+    Texts that share words are near each other, so an application can test its search; no two texts have equal vectors.
+
     Args:
         dimensions: length of the vectors.
         rule: gets the texts of each call and answers with the error that it raises, or None.
 
     Attributes:
         calls: the texts of each call, in the order of their arrival.
+        texts: every text that was sent, in order.
         arrived: set when a call arrives; ``hold()`` clears it.
     """
 
@@ -50,16 +56,23 @@ class FakeEmbedder:
         self.dimensions = dimensions
         self.rule = rule
         self.calls: list[list[str]] = []
+        self.texts: list[str] = []
         self.arrived = threading.Event()
         self._changed = threading.Condition()  # guards calls and what follows
         self._errors: list[BaseException] = []
         self._held = False
 
     def vector_of(self, text: str) -> NDArray[np.float32]:
-        """The vector of a text, of length 1."""
+        """The vector of a text, of length 1: the sum of its words' directions, and a little of its own."""
+        total = OWN_SHARE * self._direction(text)
+        for word in re.findall(r"\w+", text.lower()):
+            total += self._direction(word)
+        return (total / np.linalg.norm(total)).astype(FLOAT32)
+
+    def _direction(self, text: str) -> NDArray[np.float64]:
         digest = hashlib.shake_256(text.encode("utf-8", "surrogatepass")).digest(4 * self.dimensions)
         numbers = np.frombuffer(digest, "<i4").astype(np.float64)
-        return (numbers / np.linalg.norm(numbers)).astype(FLOAT32)
+        return numbers / np.linalg.norm(numbers)
 
     def bytes_of(self, text: str) -> bytes:
         """The vector of a text as its hash holds it."""
@@ -69,12 +82,13 @@ class FakeEmbedder:
     def sent(self) -> Counter[str]:
         """How often each text was sent."""
         with self._changed:
-            return Counter(text for texts in self.calls for text in texts)
+            return Counter(self.texts)
 
     def embed_batch(self, texts: Sequence[str], model: str) -> NDArray[np.float32]:
         """Embed texts; see :class:`embedqueue.Embedder`."""
         with self._changed:
             self.calls.append(list(texts))
+            self.texts += texts
             error = self._errors.pop(0) if self._errors else None
             self.arrived.set()
             self._changed.notify_all()
@@ -180,8 +194,21 @@ def eager_queue(embedder: Embedder | None = None, redis: Redis | None = None, **
         redis: a client; by default a fake Redis of this queue's own, which needs ``fakeredis[lua]``.
         options: those of :class:`embedqueue.EmbeddingBatchQueue`.
     """
-    if redis is None:
-        import fakeredis
+    return EagerQueue(FakeEmbedder() if embedder is None else embedder, redis or fake_redis(), **options)
 
-        redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-    return EagerQueue(FakeEmbedder() if embedder is None else embedder, redis, **options)
+
+def fake_redis() -> Redis:
+    """A client of a fake Redis of its own.
+
+    Raises:
+        ImportError: fakeredis or the Lua that its scripts need is not installed.
+    """
+    try:
+        import fakeredis
+        import lupa  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: F401  # it runs scripts
+    except ImportError:
+        raise ImportError(
+            'embedqueue: eager queues need a fake Redis: pip install "fakeredis[lua]", or give a client of a real one'
+        ) from None
+    client: Redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+    return client

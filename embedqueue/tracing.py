@@ -19,9 +19,9 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from .exchange import private_client
-from .observe import BatchReport, CallReport, Observer, ReleaseReport
-from .report import DeadLetter
+from .store.clients import private_client
+from .values.observer import BatchReport, CallReport, Observer, ReleaseReport
+from .values.stats import DeadLetter
 
 #: Seconds for which the trace context of an item is kept at most.
 CONTEXT_SECONDS = 86_400

@@ -19,9 +19,9 @@ import atheris
 with atheris.instrument_imports(include=["embedqueue"]):
     from embedqueue.embedders import GeminiEmbedder, OpenAIEmbedder, OpenRouterEmbedder
     from embedqueue.embedders.http import Answer
-    from embedqueue.errors import ConfigurationError, InputRejected, TransientError
-    from embedqueue.item import NotOurs, decode_member, encode_member
-    from embedqueue.notices import named_keys, named_reason
+    from embedqueue.futures.notices import named_keys, named_reason
+    from embedqueue.values.errors import ConfigurationError, InputRejected, TransientError
+    from embedqueue.values.item import NotOurs, decode_member, encode_member
 
 EMBEDDERS = [
     (OpenAIEmbedder("key", dimensions=2), "m"),

@@ -7,7 +7,7 @@ from benchmarks.children import Worker
 from benchmarks.figures import Answer, Target, ratio_target, settled
 from benchmarks.questions.drain import timed, warm
 from benchmarks.settings import CALL_TEXTS
-from embedqueue.options import Options
+from embedqueue.values.options import Options
 
 TITLE = "Adaptive concurrency"
 DIMENSIONS = 768

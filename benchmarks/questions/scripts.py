@@ -15,8 +15,8 @@ from benchmarks import corpus
 from benchmarks.bench import Bench, Cell, Measured
 from benchmarks.figures import Answer
 from benchmarks.settings import CALL_TEXTS, FIELD
-from embedqueue.item import decode_member, encode_member
-from embedqueue.store import Store
+from embedqueue.store.store import Store
+from embedqueue.values.item import decode_member, encode_member
 
 TITLE = "What each step costs in Redis"
 ITEMS = 10_000

@@ -11,47 +11,24 @@ from typing import Any
 
 import click
 
-from embedqueue import __version__
-from embedqueue.config import SettingsError
-from embedqueue.examine import examine
-from embedqueue.health import STALL_SECONDS
-from embedqueue.observe import Observer
-from embedqueue.operate import (
-    DEFAULT_GRACE_SECONDS,
-    address,
-    beside,
-    describe,
-    duration,
-    explain,
-    lift_pause,
-    lines,
-    run_worker,
-    set_pause,
-    stats_as_json,
-)
-from embedqueue.operate import concurrency as concurrency_of
-from embedqueue.words import printable
+from embedqueue.operating.arguments import address, duration
+from embedqueue.operating.arguments import concurrency as concurrency_of
+from embedqueue.operating.control import lift_pause, set_pause
+from embedqueue.operating.describe import describe, lines, stats_as_json
+from embedqueue.operating.examine import examine
+from embedqueue.operating.explain import explain
+from embedqueue.operating.health import STALL_SECONDS
+from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, beside, run_worker
+from embedqueue.settings.checks import check_key
+from embedqueue.settings.settings import SettingsError
+from embedqueue.values.observer import Observer
+from embedqueue.values.words import printable
 
-from .context import Context, Source, as_json, command, own_settings, settings_options
+from .context import Source, as_json, cli, command
 
 #: Seconds between two looks of ``top``.
 TOP_SECONDS = 1.0
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(__version__)
-@click.pass_context
-def cli(context: click.Context, /, **arguments: Any) -> None:
-    """The durable embedding queue.
-
-    Settings come from variables EMBEDQUEUE_REDIS_URL, EMBEDQUEUE_PROVIDER and so on, and from the options below, which
-    win and may stand after the command as well.
-    """
-    context.obj = Context(own_settings(arguments))
-
-
-cli.params += settings_options(hidden=False)
 
 
 def _read(function: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
@@ -104,7 +81,7 @@ def worker(
     """
     options = {} if concurrency is None else {"max_concurrency": concurrency}
     settings = source.settings(**options)
-    missing = settings.check(redis=False)
+    missing = check_key(settings)
     if missing:
         raise SettingsError(missing[0])
     traces = [_tracing()] if trace else []
@@ -166,7 +143,7 @@ def flush(source: Source, wait: bool, timeout: float) -> None:
         source.look().flush_now()
         click.echo("The workers have been told.")
         return
-    if source.settings().check(redis=False):  # without a key, a worker of ours would only pause the queue for all
+    if check_key(source.settings()):  # without a key, a worker of ours would only pause the queue for all
         source.look().flush(timeout)
     else:
         with source.queue(worker=True) as queue:
@@ -230,10 +207,6 @@ def check(source: Source, call: bool, strict: bool, verbose: bool, as_json: bool
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def demo(arguments: tuple[str, ...]) -> None:
     """See it work, on a private Redis and an offline model (extra "demo")."""
-    from embedqueue.demo import main
+    from embedqueue.demo.demo import main
 
     raise click.exceptions.Exit(main(arguments))
-
-
-# The other commands register themselves.
-from . import dashboard, dead, fill, vectors  # noqa: E402, F401

@@ -10,11 +10,12 @@ from typing import Any, Protocol
 import click
 from redis.exceptions import RedisError
 
-from embedqueue.checkup import explain_redis
-from embedqueue.config import Settings, SettingsError, read_environment
-from embedqueue.errors import EmbedQueueError
+from embedqueue import __version__
 from embedqueue.queue import EmbeddingBatchQueue
-from embedqueue.words import printable
+from embedqueue.settings.checks import explain_redis
+from embedqueue.settings.settings import Settings, SettingsError, read_environment
+from embedqueue.values.errors import EmbedQueueError
+from embedqueue.values.words import printable
 
 #: Ended by Ctrl-C, as shells count it.
 INTERRUPTED = 130
@@ -144,3 +145,18 @@ def command(parent: click.Group, name: str, example: str) -> Callable[[Callable[
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="For scripts.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__)
+@click.pass_context
+def cli(context: click.Context, /, **arguments: Any) -> None:
+    """The durable embedding queue.
+
+    Settings come from variables EMBEDQUEUE_REDIS_URL, EMBEDQUEUE_PROVIDER and so on, and from the options below, which
+    win and may stand after the command as well.
+    """
+    context.obj = Context(own_settings(arguments))
+
+
+cli.params += settings_options(hidden=False)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .commands import cli
-from .context import Source, command
+from .context import Source, cli, command
 
 if TYPE_CHECKING:
     from embedqueue.dashboard.guard import Authenticate

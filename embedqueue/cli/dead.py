@@ -9,12 +9,12 @@ from itertools import islice
 
 import click
 
-from embedqueue.operate import dead_as_json, dead_letter_of, dead_letters, describe_dead, lines
+from embedqueue.operating.control import dead_letter_of, dead_letters
+from embedqueue.operating.describe import dead_as_json, describe_dead, lines
 from embedqueue.queue import EmbeddingBatchQueue
-from embedqueue.words import printable
+from embedqueue.values.words import printable
 
-from .commands import cli
-from .context import Source, as_json, command
+from .context import Source, as_json, cli, command
 
 
 @cli.group("dead")

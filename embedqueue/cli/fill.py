@@ -12,10 +12,9 @@ from typing import Any, TextIO
 
 import click
 
-from embedqueue.backlog import DEFAULT_MAX_WAITING, Filler, Pairs, hashes_with_text
+from embedqueue.operating.backlog import DEFAULT_MAX_WAITING, Filler, Pairs, hashes_with_text
 
-from .commands import cli
-from .context import Source, command
+from .context import Source, cli, command
 
 #: Seconds between two lines of progress where there is no terminal.
 LINE_SECONDS = 10.0
@@ -66,8 +65,14 @@ def _fill(
 ) -> None:
     count = seen = 0
     with Meter(total) as meter:
+        settings = source.settings()
         filler = Filler(
-            source.settings(), source.look(), everything=everything, max_waiting=max_waiting, full=meter.tell_full
+            settings,
+            source.look(),
+            settings.client(),
+            everything=everything,
+            max_waiting=max_waiting,
+            full=meter.tell_full,
         )
         for taken, looked_at in filler.fill(pairs):
             count, seen = count + taken, seen + looked_at

@@ -14,11 +14,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from embedqueue.config import Settings
-from embedqueue.pulse import Pulse, Watch
+from embedqueue.operating.live import Pulse, Watch
 from embedqueue.queue import EmbeddingBatchQueue
-from embedqueue.report import QueueStats
-from embedqueue.words import printable
+from embedqueue.settings.settings import Settings
+from embedqueue.values.stats import QueueStats
+from embedqueue.values.words import printable
 
 #: Looks that the small curve shows.
 CURVE_LOOKS = 60

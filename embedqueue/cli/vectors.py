@@ -9,12 +9,11 @@ import click
 import numpy as np
 from redis.exceptions import ResponseError
 
-from embedqueue.config import Settings
-from embedqueue.vectors import FLOAT32
-from embedqueue.words import printable
+from embedqueue.settings.settings import Settings
+from embedqueue.values.vectors import FLOAT32
+from embedqueue.values.words import printable
 
-from .commands import cli
-from .context import Source, as_json, command
+from .context import Source, as_json, cli, command
 
 DEFAULT_INDEX = "embeddings"
 index_name = click.option("--name", default=DEFAULT_INDEX, show_default=True, help="Of the index.")

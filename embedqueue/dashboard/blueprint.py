@@ -10,8 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from redis.exceptions import RedisError
 from werkzeug.exceptions import HTTPException
 
-from embedqueue.config import SettingsError
 from embedqueue.queue import EmbeddingBatchQueue
+from embedqueue.settings.settings import SettingsError
 
 from . import letters, words
 from .guard import TOKEN_FIELD, Authenticate, Guard

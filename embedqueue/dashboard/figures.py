@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from embedqueue.history import LATENCY_SECONDS, Period
+from embedqueue.observers.history import LATENCY_SECONDS, Period
 
 from . import words
 from .prices import price_of

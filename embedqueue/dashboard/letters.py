@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from embedqueue.queue import EmbeddingBatchQueue
-from embedqueue.report import DeadLetter
+from embedqueue.values.stats import DeadLetter
 
 #: Dead letters on a page.
 PAGE_LETTERS = 25

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from embedqueue.history import History
-from embedqueue.options import Options
+from embedqueue.observers.history import History
 from embedqueue.queue import EmbeddingBatchQueue
-from embedqueue.report import QueueStats
+from embedqueue.values.options import Options
+from embedqueue.values.stats import QueueStats
 
 from . import figures, letters, words
 

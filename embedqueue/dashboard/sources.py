@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from embedqueue.contrib.flask import EmbedQueue
-from embedqueue.contrib.queues import DEFAULT, Queues
 from embedqueue.queue import EmbeddingBatchQueue
+from embedqueue.settings.application import DEFAULT, Queues
+from embedqueue.settings.front import Front
 
-Source = EmbeddingBatchQueue | Mapping[str, EmbeddingBatchQueue] | EmbedQueue
+Source = EmbeddingBatchQueue | Mapping[str, EmbeddingBatchQueue] | Front
 
 
 class Sources:
@@ -22,14 +22,14 @@ class Sources:
     """
 
     def __init__(self, given: Source) -> None:
-        if not isinstance(given, EmbeddingBatchQueue | Mapping | EmbedQueue):
+        if not isinstance(given, EmbeddingBatchQueue | Mapping | Front):
             raise TypeError(f"queues must be a queue, queues by name, or an EmbedQueue, not {type(given).__name__}")
         self._given = given
 
     def _mapping(self) -> Mapping[str, EmbeddingBatchQueue]:
         if isinstance(self._given, EmbeddingBatchQueue):
             return {DEFAULT: self._given}
-        return self._given.queues if isinstance(self._given, EmbedQueue) else self._given
+        return self._given.queues if isinstance(self._given, Front) else self._given
 
     def names(self) -> list[str]:
         """In order.

@@ -1,9 +1,9 @@
 """Embedders: what turns texts into vectors. Three speak to providers, one works offline."""
 
-from embedqueue.embedders.gemini import GeminiEmbedder
-from embedqueue.embedders.local import LocalEmbedder
-from embedqueue.embedders.openai import OpenAIEmbedder, OpenRouterEmbedder
-from embedqueue.embedders.protocol import Embedder
+from .gemini import GeminiEmbedder
+from .local import LocalEmbedder
+from .openai import OpenAIEmbedder, OpenRouterEmbedder
+from .protocol import Embedder
 
 __all__ = [
     "Embedder",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from embedqueue.embedders.faults import Fault
-from embedqueue.errors import (
+from embedqueue.values.errors import (
     CallTooLarge,
     ConfigurationError,
     EmbedQueueError,
@@ -13,6 +12,8 @@ from embedqueue.errors import (
     Measure,
     TransientError,
 )
+
+from .faults import Fault
 
 #: Characters of the provider's words that an error carries: enough to act on, too few to flood a log.
 SHOWN_CHARS = 300

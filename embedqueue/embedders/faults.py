@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from embedqueue.embedders import documents
-from embedqueue.words import READ_CHARS, without_secrets, without_texts
+from embedqueue.values.words import READ_CHARS, without_secrets, without_texts
 
 #: Fields that name the kind of a fault in one word.
 _WORD_FIELDS = ("code", "type", "status", "reason", "error_type", "error_code", "provider_code")
@@ -74,7 +74,7 @@ class Fault:
         ones stay there: a text that reads "requests" must not blank that word in "at most 100 requests".
 
         Args:
-            secrets: see :func:`embedqueue.words.forms`.
+            secrets: see :func:`embedqueue.values.words.forms`.
             texts: the texts of the call.
         """
         secrets = tuple(secrets)

@@ -10,9 +10,10 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from embedqueue.embedders.hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, HostedEmbedder
-from embedqueue.embedders.rows import gemini_rows, normalised
-from embedqueue.options import EMBED_DIMENSIONS
+from embedqueue.values.options import EMBED_DIMENSIONS
+
+from .hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, HostedEmbedder
+from .rows import gemini_rows, normalised
 
 #: Texts in one call: a hard limit of the API.
 _MAX_TEXTS = 100

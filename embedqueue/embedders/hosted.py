@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedqueue.embedders import documents
-from embedqueue.embedders.answers import OptionRefused, classify
-from embedqueue.embedders.faults import read_fault
-from embedqueue.embedders.http import Answer, Http, Limits, origin
-from embedqueue.embedders.rows import Malformed
-from embedqueue.embedders.waits import asked_wait
-from embedqueue.errors import ConfigurationError, EmbedQueueError, InputRejected, TransientError
-from embedqueue.words import READ_CHARS, SHOWN_CHARS, forms, shown_url, without_secrets
+from embedqueue.values.errors import ConfigurationError, EmbedQueueError, InputRejected, TransientError
+from embedqueue.values.words import READ_CHARS, SHOWN_CHARS, forms, shown_url, without_secrets
+
+from .answers import OptionRefused, classify
+from .faults import read_fault
+from .http import Answer, Http, Limits, origin
+from .rows import Malformed
+from .waits import asked_wait
 
 #: Seconds to connect and seconds of silence that an embedder bears by default.
 DEFAULT_TIMEOUT = (5.0, 60.0)

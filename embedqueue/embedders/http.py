@@ -15,9 +15,10 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 
-from embedqueue.embedders.wire import TimedAdapter, start_clock
-from embedqueue.errors import ConfigurationError, EmbedQueueError, TransientError
-from embedqueue.words import secrets_of, shown_url
+from embedqueue.values.errors import ConfigurationError, EmbedQueueError, TransientError
+from embedqueue.values.words import secrets_of, shown_url
+
+from .wire import TimedAdapter, start_clock
 
 #: A connection unused for this many seconds is made anew: load balancers and NATs forget idle ones without a word
 #: (from 60 s on), and the next call would wait in vain for its read timeout.

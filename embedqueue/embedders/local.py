@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedqueue.embedders import documents
-from embedqueue.embedders.rows import normalised
-from embedqueue.errors import ConfigurationError, InputRejected
+from embedqueue.values.errors import ConfigurationError, InputRejected
+
+from .rows import normalised
 
 #: Numbers of a vector of the model that wordllama brings along.
 _FULL_DIMENSIONS = 256

@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from embedqueue.embedders.hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, HostedEmbedder
-from embedqueue.embedders.rows import openai_rows
-from embedqueue.options import EMBED_DIMENSIONS
+from embedqueue.values.options import EMBED_DIMENSIONS
+
+from .hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, HostedEmbedder
+from .rows import openai_rows
 
 EncodingFormat = Literal["base64", "float"]
 

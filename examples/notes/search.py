@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import redis
 
-from embedqueue.config import Settings
-from embedqueue.vectors import FLOAT32
+from embedqueue.settings.settings import Settings
+from embedqueue.values.vectors import FLOAT32
 
 
 class Hit(NamedTuple):

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from embedqueue.localredis import LocalRedis, NoRedis
+from embedqueue.demo.localredis import LocalRedis, NoRedis
 
 
 @contextlib.contextmanager

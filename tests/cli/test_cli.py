@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from embedqueue import ConfigurationError, InputRejected, __version__
 from embedqueue.cli import cli
-from embedqueue.localredis import LocalRedis, find_search_module
+from embedqueue.demo.localredis import LocalRedis, find_search_module
 from tests.provider import poison
 
 PATIENCE_SECONDS = 20
@@ -71,7 +71,7 @@ def test_no_more_wait_than_are_allowed(run, redis_client, make_room):
 @pytest.fixture
 def make_room(monkeypatch):
     """Embeds what waits in a thread's stead whenever the filler rests."""
-    from embedqueue.backlog import Filler
+    from embedqueue.operating.backlog import Filler
 
     def install(client):
         most = []
@@ -88,7 +88,7 @@ def make_room(monkeypatch):
 
 def test_whoever_waits_for_room_is_told(run, redis_client):
     """After some seconds a sentence says why nothing happens, and what to start."""
-    from embedqueue.backlog import Filler
+    from embedqueue.operating.backlog import Filler
 
     waits = []
 
@@ -98,7 +98,9 @@ def test_whoever_waits_for_room_is_told(run, redis_client):
             if len(waits) == 12:
                 redis_client.delete("embed_queue:pending", "embed_queue:latest")
 
-    filler = Filler(_settings(), _settings().queue(worker=False), everything=True, max_waiting=1, full=waits.append)
+    filler = Filler(
+        _settings(), _settings().queue(worker=False), redis_client, everything=True, max_waiting=1, full=waits.append
+    )
     filler._nap = Nap()
     assert list(filler.fill([("a", "x"), ("b", "y")])) == [(1, 1), (1, 1)]
     assert waits == [0.5] * 10 + [1, 0.5]  # 1 item waits, it says after five seconds
@@ -106,7 +108,7 @@ def test_whoever_waits_for_room_is_told(run, redis_client):
 
 def test_a_queue_of_bounded_length_is_filled_as_room_comes(run, redis_client):
     """``max_pending`` of the queue itself is no error: what does not fit is put in later, and nothing twice."""
-    from embedqueue.backlog import Filler
+    from embedqueue.operating.backlog import Filler
 
     waiting = []
 
@@ -116,7 +118,7 @@ def test_a_queue_of_bounded_length_is_filled_as_room_comes(run, redis_client):
             redis_client.zpopmin("embed_queue:pending", 1)
 
     queue = _settings().queue(worker=False, max_pending=2)
-    filler = Filler(_settings(), queue, everything=True, max_waiting=None)
+    filler = Filler(_settings(), queue, redis_client, everything=True, max_waiting=None)
     filler._nap = Nap()
     assert list(filler.fill([("a", "x"), ("b", "y")])) == [(2, 2)]
     assert list(filler.fill([("c", "z")])) == [(1, 1)]
@@ -126,7 +128,7 @@ def test_a_queue_of_bounded_length_is_filled_as_room_comes(run, redis_client):
 
 
 def _settings():
-    from embedqueue.config import read_environment
+    from embedqueue.settings.settings import read_environment
 
     return read_environment()
 
@@ -263,8 +265,8 @@ def test_the_live_view(env, redis_client, provider):
     from rich.console import Console
 
     from embedqueue.cli.live import curve, view
-    from embedqueue.config import read_environment
-    from embedqueue.pulse import Watch
+    from embedqueue.operating.live import Watch
+    from embedqueue.settings.settings import read_environment
 
     settings = read_environment(env)
     with settings.queue(flush_interval=0.01, worker=True) as queue:
@@ -295,7 +297,7 @@ def test_the_live_view_forgets(env, redis_client, monkeypatch):
     """Rates are of the last ten seconds, also that of dead letters; errors of the last minute."""
     from types import SimpleNamespace
 
-    from embedqueue import pulse
+    from embedqueue.operating import live as pulse
     from embedqueue.testing import FakeEmbedder, eager_queue
 
     now = 1000.0
@@ -372,11 +374,11 @@ def test_explain_an_item_that_is_due(run):
 
 def test_explain_looks_for_the_write_as_far_back_as_notices_go(run, redis_client, monkeypatch):
     """Page by page, and not for ever: what was written longer ago has no time."""
-    from embedqueue import operate
+    from embedqueue.operating import explain
     from embedqueue.testing import FakeEmbedder, eager_queue
 
-    monkeypatch.setattr(operate, "NOTICES_PAGE", 2)
-    monkeypatch.setattr(operate, "NOTICES", 4)
+    monkeypatch.setattr(explain, "NOTICES_PAGE", 2)
+    monkeypatch.setattr(explain, "NOTICES", 4)
     queue = eager_queue(FakeEmbedder(16), redis_client)
     queue.enqueue("doc:0", "text 0")
     redis_client.delete("embed_queue:events")  # trimmed
@@ -424,7 +426,7 @@ def test_check_tells_of_redis(run, redis_client):
     assert "append-only" in run("check", "--verbose")
     redis_client.config_set("maxmemory-policy", "allkeys-lru")
     try:
-        assert "set noeviction" in run("check")
+        assert "maxmemory-policy noeviction" in run("check")
         run("check", "--strict", code=1)
     finally:
         redis_client.config_set("maxmemory-policy", "noeviction")

@@ -11,9 +11,11 @@ from types import SimpleNamespace
 import pytest
 import redis
 
-from embedqueue import BatchFailed, operate
-from embedqueue.config import read_environment
-from embedqueue.report import QueueStats
+from embedqueue import BatchFailed
+from embedqueue.operating import arguments
+from embedqueue.operating import run as running
+from embedqueue.settings.settings import read_environment
+from embedqueue.values.stats import QueueStats
 from tests.unit.test_health import ask
 from tests.web.servers import eventually
 
@@ -72,7 +74,7 @@ def test_a_second_signal_ends_the_first_process_of_a_container():
     """Which a signal without a handler does not end: it ends by itself, with the code that a shell tells of it."""
     code = """
 import os, signal, threading
-from embedqueue.operate import _signals
+from embedqueue.operating.run import _signals
 signal.raise_signal = lambda number: None  # as the kernel has it for process 1
 told = threading.Event()
 with _signals(told):
@@ -124,11 +126,11 @@ PAUSED = {"waiting": 2, "in_flight": 1, "paused_until": 1.0, "pause_reason": "50
 @pytest.fixture
 def burst(monkeypatch):
     """Runs a burst over a queue with such figures; gives what it said."""
-    monkeypatch.setattr(operate, "BURST_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(running, "BURST_POLL_SECONDS", 0.0)
 
     def burst(queue):
         said = []
-        operate.run_worker(lambda observers: queue, burst=True, grace=3.0, say=said.append)
+        running.run_worker(lambda observers: queue, burst=True, grace=3.0, say=said.append)
         return said
 
     return burst
@@ -151,7 +153,7 @@ def test_a_burst_goes_on_when_redis_is_back(burst):
 def test_a_burst_has_patience_with_a_provider(burst, monkeypatch):
     """Its pauses are counted from the first of a row; then it gives up and says why, and how much is left."""
     now = iter([100.0, 159.0, 1000.0, 1060.0, 1060.1])
-    monkeypatch.setattr(operate, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr(running, "time", SimpleNamespace(monotonic=lambda: next(now)))
     queue = Played(PAUSED, PAUSED, BUSY, PAUSED, PAUSED, PAUSED)
     with pytest.raises(BatchFailed, match="the provider failed: 503; 3 items are still queued"):
         burst(queue)
@@ -171,7 +173,7 @@ def test_a_burst_can_be_ended(burst, number):
 @pytest.mark.parametrize(("words", "value"), [("auto", "auto"), ("1", 1), ("16", 16)])
 def test_concurrency(words, value):
     """A number, or what the queue finds out by itself."""
-    assert operate.concurrency(words) == value
+    assert arguments.concurrency(words) == value
 
 
 @pytest.mark.parametrize(
@@ -180,14 +182,14 @@ def test_concurrency(words, value):
 )
 def test_address(words, value):
     """Host and port; without a host, all addresses."""
-    assert operate.address(words) == value
+    assert arguments.address(words) == value
 
 
 @pytest.mark.parametrize("words", ["", "here", "here:", "here:65536", "here:-1", "9100 "])
 def test_no_address(words):
     """A sentence says what to give."""
     with pytest.raises(ValueError, match="HOST:PORT"):
-        operate.address(words)
+        arguments.address(words)
 
 
 def test_health(worker, redis_client, provider):

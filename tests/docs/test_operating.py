@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from embedqueue.operate import DEFAULT_GRACE_SECONDS
+from embedqueue.operating.run import DEFAULT_GRACE_SECONDS
 
 DOCS = Path(__file__).parents[2] / "docs"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -80,7 +80,7 @@ def test_the_picture_is_for_everybody():
 @pytest.mark.parametrize("page, heading", [("how-it-works.md", "## Keys in Redis"), ("design.md", "## 3. What stands")])
 def test_the_pages_name_every_key(page, heading):
     """None is a secret."""
-    from embedqueue.exchange import Keys
+    from embedqueue.store.keys import Keys
 
     table = _read(page).partition(heading)[2].partition("\n## ")[0]
     named = {name.split(":DIGEST")[0] for name in re.findall(r"`(embed_queue:[a-z:]+)", table)}

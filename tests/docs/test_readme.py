@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import embedqueue
-from embedqueue.options import Options
+from embedqueue.values.options import Options
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")

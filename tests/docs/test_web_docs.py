@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from embedqueue.config import KNOWN
-from embedqueue.contrib.eager import WordsEmbedder
+from embedqueue.settings.settings import KNOWN
+from embedqueue.testing import FakeEmbedder
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("flask.md", "django.md", "servers.md", "dashboard.md")
@@ -78,7 +78,7 @@ def _named_commands(page: str, program: str) -> set[str]:
 def test_flasks_commands_are_all_named():
     """Those that there are, and no others."""
     pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[flask]")
-    from embedqueue.contrib.flask_commands import group
+    from embedqueue.contrib.flask.commands import group
 
     assert _named_commands("flask.md", "flask") == set(group.commands)
 
@@ -99,7 +99,7 @@ def test_fastapis_handler_runs_as_it_is_written(monkeypatch, redis_client):
     """Ten handlers at a time: each gets its vector."""
     pytest.importorskip("fastapi", reason="FastAPI is not installed: pip install fastapi")
     block = next(found for found in _blocks("servers.md") if "FastAPI" in found)
-    monkeypatch.setattr("embedqueue.GeminiEmbedder", lambda: WordsEmbedder(16))
+    monkeypatch.setattr("embedqueue.GeminiEmbedder", lambda: FakeEmbedder(16))
     names: dict[str, object] = {"client": redis_client}
     exec(block.replace("redis.Redis()", "client"), names)
 

@@ -15,9 +15,9 @@ import embedqueue
 ROOT = Path(__file__).parents[2]
 LOAD = """
 import sys; sys.path.insert(0, sys.argv[1])
-import embedqueue.exchange
+import embedqueue.store.scripts
 assert embedqueue.__file__.startswith(sys.argv[1]), embedqueue.__file__
-for name in embedqueue.exchange.SCRIPTS: embedqueue.exchange.script_text(name)
+for name in embedqueue.store.scripts.SCRIPTS: embedqueue.store.scripts.script_text(name)
 """
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from embedqueue.localredis import find_server
+from embedqueue.demo.localredis import find_server
 
 pytest.importorskip("wordllama", reason="the demo's model is in the extra embedqueue[demo]")
 COMMAND = [sys.executable, "-m", "embedqueue", "demo"]

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from embedqueue.localredis import find_server
+from embedqueue.demo.localredis import find_server
 from tests.torture.conductor import Crowd, Plan
 from tests.torture.history import read_journals
 

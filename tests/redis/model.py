@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 
-from embedqueue.store import Keys
+from embedqueue.store.store import Keys
 
 MAX_DELIVERIES = 3
 #: Of a lease; no test lasts a tenth of it.

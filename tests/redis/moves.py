@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import redis
 
-from embedqueue.item import NotOurs, decode_member, encode_member
-from embedqueue.store import Store
+from embedqueue.store.store import Store
+from embedqueue.values.item import NotOurs, decode_member, encode_member
 from tests.redis.model import ENDED, LEASE_SECONDS, MAX_DELIVERIES, Model, key_of, read
 
 

@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from embedqueue import InputRejected
-from embedqueue.cache import BUSY, Cache
-from embedqueue.caller import Stopping
-from embedqueue.store import Store
+from embedqueue.calls.cache import BUSY, Cache
+from embedqueue.calls.failures import Stopping
+from embedqueue.store.store import Store
 from tests.redis.parts import PATIENCE_SECONDS, GatedEmbedder, eventually, expected, in_flight
 
 

@@ -17,7 +17,7 @@ from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
 
 from embedqueue import BatchFailed, ConfigurationError, ItemRejected
-from embedqueue.localredis import LocalRedis
+from embedqueue.demo.localredis import LocalRedis
 from tests.conftest import _local_redis
 from tests.redis.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_thread, join, stored
 

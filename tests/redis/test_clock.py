@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from embedqueue.store import Store
+from embedqueue.store.store import Store
 from tests.redis.parts import PATIENCE_SECONDS, eventually, expected, stored
 
 HOUR_SECONDS = 3600.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from embedqueue import InputRejected
-from embedqueue.item import encode_member
-from embedqueue.operate import dead_letters
-from embedqueue.store import REASON_CHARS
+from embedqueue.operating.control import dead_letters
+from embedqueue.store.store import REASON_CHARS
 from embedqueue.testing import FakeEmbedder, eager_queue
+from embedqueue.values.item import encode_member
 
 #: Characters, each of two bytes; with a quotation mark, which JSON escapes.
 LONG = '"' + "ä" * 200_000

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import redis
 
-import embedqueue.waiters as waiters_module
-from embedqueue import InputRejected, Observer, TransientError, drain
-from embedqueue.checkup import check_call, check_key, check_redis, explain_redis
-from embedqueue.config import read
-from embedqueue.observe import Functions
+import embedqueue.futures.waiters as waiters_module
+from embedqueue import InputRejected, Observer, TransientError
+from embedqueue.observers.observers import Functions
+from embedqueue.settings.checks import check_call, check_key, check_redis, explain_redis, problems
+from embedqueue.settings.settings import read
 from embedqueue.testing import FakeEmbedder
+from embedqueue.work import dispatch as drain
 from tests.redis.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_thread, join
 
 
@@ -188,7 +189,7 @@ def test_a_check_finds_nothing_where_all_is_well(redis_server, redis_client, pro
         {"REDIS_URL": redis_server.url, "PROVIDER": "openai", "BASE_URL": provider.openai_url, "API_KEY": "test-key",
          "DIMENSIONS": 16}
     )  # fmt: skip
-    assert settings.check(call=True) == []
+    assert problems(settings, call=True) == []
     assert check_redis(settings) == check_key(settings) == []
     wrong = read({"PROVIDER": "openai", "BASE_URL": provider.openai_url, "API_KEY": "k", "DIMENSIONS": 16})
     assert "refuses the model" in check_call(wrong)[0]

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from embedqueue.item import encode_member
-from embedqueue.pulse import Watch
+from embedqueue.operating.live import Watch
+from embedqueue.values.item import encode_member
 from tests.redis.parts import PATIENCE_SECONDS, expected, in_flight, stored
 
 KEYS = st.one_of(

@@ -15,7 +15,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from embedqueue.item import encode_member
+from embedqueue.values.item import encode_member
 from tests.redis.model import MAX_DELIVERIES
 from tests.redis.moves import Queue, vector_of
 

@@ -11,9 +11,9 @@ import pytest
 import redis
 
 from embedqueue import EmbeddingBatchQueue
-from embedqueue.item import encode_member
-from embedqueue.store import Store
+from embedqueue.store.store import Store
 from embedqueue.testing import FakeEmbedder
+from embedqueue.values.item import encode_member
 from tests.redis.parts import eventually
 from tests.torture.network import Proxy
 

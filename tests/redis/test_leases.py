@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from embedqueue.item import encode_member
+from embedqueue.values.item import encode_member
 from tests.redis.moves import Queue
 from tests.redis.parts import PATIENCE_SECONDS, expected
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from embedqueue.item import encode_member
+from embedqueue.values.item import encode_member
 from tests.redis.model import MAX_DELIVERIES
 from tests.redis.moves import Queue
 

@@ -15,7 +15,7 @@ import pytest
 import redis
 from hypothesis import settings
 
-from embedqueue.store import Store
+from embedqueue.store.store import Store
 from tests.redis.model import key_of
 from tests.redis.moves import Queue
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from embedqueue.item import encode_member
+from embedqueue.values.item import encode_member
 from tests.redis.model import LEASE_SECONDS, MAX_DELIVERIES, read
 from tests.redis.moves import Queue
 

@@ -23,17 +23,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from tenacity import Retrying, stop_after_attempt
 
-from embedqueue import (
-    ConfigurationError,
-    EmbeddingBatchQueue,
-    EmbedQueueError,
-    InputRejected,
-    Observer,
-    TransientError,
-)
-from embedqueue.config import read_environment
+from embedqueue import ConfigurationError, EmbeddingBatchQueue, EmbedQueueError, InputRejected, Observer, TransientError
+from embedqueue.demo.localredis import LocalRedis
 from embedqueue.embedders import GeminiEmbedder, OpenAIEmbedder, OpenRouterEmbedder
-from embedqueue.localredis import LocalRedis
+from embedqueue.settings.checks import problems
+from embedqueue.settings.settings import read_environment
 from tests.conftest import _local_redis
 from tests.provider import Provider, drop, fail, hang, poison, raw
 from tests.redis.parts import PATIENCE_SECONDS
@@ -295,7 +289,7 @@ def test_the_commands(server, provider, ear, monkeypatch):
         "DIMENSIONS": "16",
     }.items():
         monkeypatch.setenv(f"EMBEDQUEUE_{name}", value)
-    said = [repr(read_environment()), *read_environment().check(call=True)]
+    said = [repr(read_environment()), *problems(read_environment(), call=True)]
     provider.rule = poison("bad", 400, {"error": {"message": f"bad: {KEY}"}})
     client.zadd("embed_queue:pending", {'{"redis_key":"doc:1","text":"bad"}': 1, '{"redis_key":"doc:2","text":"x"}': 2})
 
@@ -310,9 +304,9 @@ def test_the_commands(server, provider, ear, monkeypatch):
         run(*arguments)
     assert "doc:1" in " ".join(said)
     provider.settings.keys = ["another"]
-    said += read_environment().check(call=True)
+    said += problems(read_environment(), call=True)
     monkeypatch.setenv("EMBEDQUEUE_REDIS_URL", f"redis://nobody:{PASSWORD}@127.0.0.1:{server.port}/0")
-    said += read_environment().check()
+    said += problems(read_environment())
     for arguments in (["worker", "--burst"], ["stats"], ["dead"]):
         run(*arguments)
     search(said + ear.heard + [*all_in_redis(client)])

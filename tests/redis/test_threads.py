@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from embedqueue import TransientError, drain
+from embedqueue import TransientError
+from embedqueue.work import dispatch as drain
 from tests.redis.parts import (
     ONE_TRY,
     PATIENCE_SECONDS,

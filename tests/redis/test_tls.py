@@ -18,10 +18,10 @@ import redis
 import trustme
 
 from embedqueue import BatchFailed, ConfigurationError, ItemRejected, TransientError
-from embedqueue.config import read
+from embedqueue.demo.localredis import LocalRedis
 from embedqueue.embedders import GeminiEmbedder, OpenAIEmbedder
-from embedqueue.localredis import LocalRedis
-from embedqueue.store import Keys
+from embedqueue.settings.settings import read
+from embedqueue.store.store import Keys
 from tests.conftest import _local_redis
 from tests.provider import Provider, hang
 from tests.redis.parts import PATIENCE_SECONDS, eventually, expected

@@ -12,7 +12,7 @@ import redis
 from redis.sentinel import Sentinel
 
 from embedqueue import BatchFailed, ConfigurationError, InputRejected, ItemRejected, TransientError
-from embedqueue.exchange import private_client
+from embedqueue.store.clients import private_client
 from tests.redis.parts import ONE_TRY, PATIENCE_SECONDS, eventually, expected, in_flight, stored
 from tests.redis.test_invariants import LOOKS_LIKE_OURS
 
@@ -41,7 +41,7 @@ def test_a_write_that_fails_in_an_unforeseen_way(make_queue, redis_client, monke
 def test_a_call_that_fails_in_an_unforeseen_way(make_queue, redis_client, monkeypatch, caplog):
     """The same: nothing that nobody works on has its lease renewed."""
     queue = make_queue(lease_seconds=0.3)
-    once(monkeypatch, queue._process.drain._caller, "serve", TypeError("unforeseen"))
+    once(monkeypatch, queue._process.drain._caller, "call", TypeError("unforeseen"))
     assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
     assert "its leases will run out" in caplog.text
 
@@ -63,7 +63,7 @@ def test_no_thread_for_the_listener(make_queue, monkeypatch, caplog):
         def start(self):
             raise RuntimeError("can't start new thread")
 
-        patched.setattr("embedqueue.notices.threading.Thread.start", start)
+        patched.setattr("embedqueue.futures.notices.threading.Thread.start", start)
         first = producer.enqueue("doc:1", "one")
     assert "nobody listens to other processes" in caplog.text
     second = producer.enqueue("doc:2", "two")

@@ -13,7 +13,7 @@ import weakref
 import pytest
 
 from embedqueue import BatchFailed, ConfigurationError, EmbeddingBatchQueue, QueueStopped
-from embedqueue.store import Store
+from embedqueue.store.store import Store
 from tests.redis.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
 
 

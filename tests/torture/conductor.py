@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import redis
 
 from embedqueue import EmbeddingBatchQueue
-from embedqueue.localredis import LocalRedis
+from embedqueue.demo.localredis import LocalRedis
 from tests.provider import Provider
 from tests.torture.actor import make_queue
 from tests.torture.failpoints import EXIT_CODE

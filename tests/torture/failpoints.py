@@ -14,7 +14,7 @@ from functools import wraps
 from typing import Any
 
 from embedqueue import OpenAIEmbedder
-from embedqueue.store import Store
+from embedqueue.store.store import Store
 
 #: Exit code of a process that ended at a failpoint.
 EXIT_CODE = 86

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import redis
 
-from embedqueue.localredis import LocalRedis
+from embedqueue.demo.localredis import LocalRedis
 from tests.provider import Answer, Provider, fail, hang, trickle
 from tests.torture.actor import DIMENSIONS
 from tests.torture.answers import ACCOUNT, REFUSALS, TRANSIENT, malformed, redirects

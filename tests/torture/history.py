@@ -21,7 +21,7 @@ OUR_KEYS = {
     for name in ("pending", "inflight", "latest", "claims", "dead", "dead:info", "events", "pause", "pause:level")
 }
 #: What the names of the queue's other keys begin with.
-OUR_PREFIXES = ("embed_queue:history:minute:", "embed_queue:history:day:")
+OUR_PREFIXES = ("embed_queue:history:m:", "embed_queue:history:d:")
 #: A provider that takes longer may have been given up by the client, whose time limit for silence is 2 s.
 SLOW_SECONDS = 1.5
 #: The text by which a queue asks whether the provider is well.

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import redis
 
-from embedqueue.localredis import LAUNCHER, LocalRedis
+from embedqueue.demo.localredis import LAUNCHER, LocalRedis
 
 #: The name of the master, as the Sentinel knows it.
 SERVICE = "rig"

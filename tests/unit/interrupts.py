@@ -14,15 +14,15 @@ import threading
 from _thread import interrupt_main
 from types import SimpleNamespace
 
-from embedqueue.demand import Demand
-from embedqueue.errors import EmbedQueueError
-from embedqueue.intake import Intake
-from embedqueue.item import encode_member
-from embedqueue.locks import Event
-from embedqueue.options import Options
-from embedqueue.store import Claim, Status
-from embedqueue.waiters import Waiters
-from embedqueue.worker import Worker
+from embedqueue.futures.demand import Demand
+from embedqueue.futures.intake import Intake
+from embedqueue.futures.waiters import Waiters
+from embedqueue.store.records import Claim, Status
+from embedqueue.values.errors import EmbedQueueError
+from embedqueue.values.item import encode_member
+from embedqueue.values.locks import Event
+from embedqueue.values.options import Options
+from embedqueue.work.worker import Worker
 
 PATIENCE_SECONDS = 10.0
 INTERRUPTS = 200

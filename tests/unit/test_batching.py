@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedqueue.batching import Limits, cut, estimated_tokens, split
-from embedqueue.errors import CallTooLarge
+from embedqueue.calls.batching import Limits, cut, estimated_tokens, split
+from embedqueue.values.errors import CallTooLarge
 
 TEXTS = st.lists(st.text(max_size=60), max_size=40)
 

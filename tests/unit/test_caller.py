@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import tenacity
 
-from embedqueue.batching import Limits
-from embedqueue.caller import CANARY, Caller, Stopping, Unserved
-from embedqueue.concurrency import Concurrency
-from embedqueue.errors import CallTooLarge, ConfigurationError, InputRejected, TransientError
-from embedqueue.retry import ATTEMPTS, default_retry
+from embedqueue.calls.batching import Limits
+from embedqueue.calls.caller import CANARY, Caller
+from embedqueue.calls.concurrency import Concurrency
+from embedqueue.calls.failures import Stopping, Unserved
+from embedqueue.calls.halving import Halving
+from embedqueue.calls.retry import ATTEMPTS, default_retry
 from embedqueue.testing import FakeEmbedder
+from embedqueue.values.errors import CallTooLarge, ConfigurationError, InputRejected, TransientError
 
 TEXTS = [f"text {i}" for i in range(50)]
 LOG2 = math.ceil(math.log2(len(TEXTS)))
@@ -44,7 +46,7 @@ class Rig:
             assert text not in self.refused
             self.refused[text] = reason
 
-        self.caller.serve(list(texts), probe=probe, deliver=deliver, refuse=refuse)
+        Halving(self.caller, probe=probe, deliver=deliver, refuse=refuse).serve(list(texts))
         return self
 
     def unserved(self, texts=TEXTS, *, probe=False) -> Unserved:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from embedqueue.concurrency import MOST, Concurrency
+from embedqueue.calls.concurrency import MOST, Concurrency
 
 
 def play(

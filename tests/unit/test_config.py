@@ -8,8 +8,9 @@ import pytest
 import tenacity
 
 from embedqueue import GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
-from embedqueue.config import KNOWN, PROVIDERS, Settings, SettingsError, read, read_environment, read_queues
-from embedqueue.options import Options
+from embedqueue.settings.checks import check_key, problems
+from embedqueue.settings.settings import KNOWN, PROVIDERS, Settings, SettingsError, read, read_environment, read_queues
+from embedqueue.values.options import Options
 
 
 @pytest.fixture(autouse=True)
@@ -204,17 +205,17 @@ def test_a_named_queue_is_refused_by_its_whole_name(given, words):
 def test_a_missing_key_is_a_sentence_that_names_both_ways(monkeypatch):
     """The provider's own variable serves where API_KEY is not set."""
     settings = read_environment({"EMBEDQUEUE_PROVIDER": "gemini"})
-    (problem,) = settings.check(redis=False, call=True)
+    (problem,) = problems(settings, redis=False, call=True)
     assert problem.startswith("There is no API key for gemini: set EMBEDQUEUE_API_KEY, or GEMINI_API_KEY or GOOGLE_API")
     monkeypatch.setenv("GOOGLE_API_KEY", "k")
-    assert settings.check(redis=False) == []
-    assert Settings(provider="openai", base_url="http://h").check(redis=False) == []
+    assert check_key(settings) == []
+    assert problems(Settings(provider="openai", base_url="http://h"), redis=False) == []
 
 
 def test_no_redis_is_a_sentence_that_names_the_setting(tmp_path):
     """Nobody listens there."""
     settings = read({"REDIS_URL": f"unix://{tmp_path}/none.sock", "PROVIDER": "local"}, spelling='EMBEDQUEUE["{}"]')
-    (problem,) = settings.check()
+    (problem,) = problems(settings)
     assert problem.startswith("Redis at unix://")
     assert problem.endswith('start it, or set EMBEDQUEUE["REDIS_URL"].')
 
@@ -222,11 +223,11 @@ def test_no_redis_is_a_sentence_that_names_the_setting(tmp_path):
 def test_a_real_call_tells_of_key_and_dimensions(provider):
     """A wrong key, and a model with other dimensions, are told before anything is enqueued."""
     base = {"PROVIDER": "openai", "BASE_URL": provider.openai_url, "API_KEY": "test-key", "DIMENSIONS": 16}
-    assert read(base).check(redis=False, call=True) == []
-    (problem,) = read({**base, "API_KEY": "hunter2"}).check(redis=False, call=True)
+    assert problems(read(base), redis=False, call=True) == []
+    (problem,) = problems(read({**base, "API_KEY": "hunter2"}), redis=False, call=True)
     assert "refuses" in problem
     assert "API_KEY" in problem
     assert "hunter2" not in problem
     provider.settings.refused_options = ["dimensions"]
-    (problem,) = read(base).check(redis=False, call=True)
+    (problem,) = problems(read(base), redis=False, call=True)
     assert problem.endswith("gives 3072 numbers a vector, not 16: set DIMENSIONS to 3072.")

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from embedqueue import crew as module
-from embedqueue.crew import Crew
+from embedqueue.calls import pool as module
+from embedqueue.calls.pool import Crew
 
 PATIENCE_SECONDS = 10.0
 

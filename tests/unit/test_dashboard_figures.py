@@ -11,9 +11,9 @@ pytest.importorskip("flask", reason='the dashboard is in the extra "embedqueue[d
 from embedqueue.dashboard import figures, letters, words
 from embedqueue.dashboard.page import state_of
 from embedqueue.dashboard.prices import check_prices, price_of
-from embedqueue.history import LATENCY_SECONDS, Period
-from embedqueue.options import Options
-from embedqueue.report import DeadLetter, QueueStats
+from embedqueue.observers.history import LATENCY_SECONDS, Period
+from embedqueue.values.options import Options
+from embedqueue.values.stats import DeadLetter, QueueStats
 
 CLASSES = len(LATENCY_SECONDS) + 1
 

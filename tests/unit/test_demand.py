@@ -6,8 +6,8 @@ import threading
 
 import redis
 
-from embedqueue import demand as module
-from embedqueue.demand import Demand
+from embedqueue.futures import demand as module
+from embedqueue.futures.demand import Demand
 
 PATIENCE_SECONDS = 10.0
 

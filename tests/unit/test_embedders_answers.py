@@ -9,7 +9,7 @@ import pytest
 
 from embedqueue.embedders.answers import SHOWN_CHARS, OptionRefused, classify
 from embedqueue.embedders.faults import read_fault
-from embedqueue.errors import CallTooLarge, ConfigurationError, EmbedQueueError, InputRejected, TransientError
+from embedqueue.values.errors import CallTooLarge, ConfigurationError, EmbedQueueError, InputRejected, TransientError
 
 
 def error_for(status: int, body: Any, **facts: Any) -> EmbedQueueError:

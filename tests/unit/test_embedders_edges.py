@@ -15,7 +15,7 @@ from requests.adapters import HTTPAdapter
 from embedqueue.embedders import GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, http, rows
 from embedqueue.embedders.faults import read_fault
 from embedqueue.embedders.wire import TimedAdapter
-from embedqueue.errors import ConfigurationError, TransientError
+from embedqueue.values.errors import ConfigurationError, TransientError
 from tests.provider import Provider
 
 

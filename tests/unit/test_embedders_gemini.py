@@ -9,7 +9,7 @@ import pytest
 
 from embedqueue.embedders import GeminiEmbedder
 from embedqueue.embedders.gemini import models_url
-from embedqueue.errors import CallTooLarge, ConfigurationError, InputRejected, TransientError
+from embedqueue.values.errors import CallTooLarge, ConfigurationError, InputRejected, TransientError
 from tests.provider import Provider, raw, vector_of
 
 TEXTS = ["one", "two", "three"]

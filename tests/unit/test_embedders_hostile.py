@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from embedqueue.embedders import OpenAIEmbedder
-from embedqueue.errors import ConfigurationError, EmbedQueueError, TransientError
+from embedqueue.values.errors import ConfigurationError, EmbedQueueError, TransientError
 from tests.provider import Provider, fail, raw
 
 KEY = "sk-0123456789-hunter2"

@@ -21,7 +21,7 @@ import requests
 import urllib3
 
 from embedqueue.embedders import GeminiEmbedder, OpenAIEmbedder, http
-from embedqueue.errors import ConfigurationError, TransientError
+from embedqueue.values.errors import ConfigurationError, TransientError
 from tests.provider import Answer, Provider, drop, fail, hang, raw, truncate, vector_of
 
 

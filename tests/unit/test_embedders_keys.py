@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from embedqueue.embedders import GeminiEmbedder, OpenAIEmbedder, OpenRouterEmbedder
-from embedqueue.errors import ConfigurationError, EmbedQueueError
+from embedqueue.values.errors import ConfigurationError, EmbedQueueError
 from tests.provider import Provider, drop, fail, hang, raw
 
 KEY = "sk-0123456789-hunter2"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from embedqueue.embedders import Embedder, LocalEmbedder, local
-from embedqueue.errors import ConfigurationError, InputRejected
+from embedqueue.values.errors import ConfigurationError, InputRejected
 
 pytest.importorskip("wordllama")
 

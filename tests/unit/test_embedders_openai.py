@@ -10,7 +10,7 @@ import pytest
 
 from embedqueue.embedders import Embedder, OpenAIEmbedder, OpenRouterEmbedder
 from embedqueue.embedders.openai import embeddings_url
-from embedqueue.errors import CallTooLarge, ConfigurationError, InputRejected, TransientError
+from embedqueue.values.errors import CallTooLarge, ConfigurationError, InputRejected, TransientError
 from tests.provider import Provider, fail, raw, vector_of
 
 TEXTS = ["one", "two", "Grüße 🙂\n"]

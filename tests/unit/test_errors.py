@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 import embedqueue
-from embedqueue.errors import (
+from embedqueue.values.errors import (
     BatchFailed,
     CallTooLarge,
     ConfigurationError,

@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from embedqueue import EmbeddingBatchQueue
-from embedqueue.contrib.front import Front
+from embedqueue.settings.front import Front
 
 PUBLIC = [name for name in vars(EmbeddingBatchQueue) if not name.startswith("_")]
 

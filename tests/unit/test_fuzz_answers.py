@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from embedqueue.embedders import GeminiEmbedder, OpenAIEmbedder, OpenRouterEmbedder
 from embedqueue.embedders.http import Answer
-from embedqueue.errors import ConfigurationError, InputRejected, TransientError
+from embedqueue.values.errors import ConfigurationError, InputRejected, TransientError
 
 TEXTS = ["first text", "second text"]
 NUMBERS = st.one_of(st.floats(), st.integers(), st.just(1e400), st.none(), st.text(max_size=3), st.booleans())

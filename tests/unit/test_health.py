@@ -11,10 +11,10 @@ import fakeredis
 import pytest
 
 from embedqueue import TransientError
-from embedqueue import health as health_module
-from embedqueue.health import Health, HealthServer, verdict
-from embedqueue.report import QueueStats
+from embedqueue.operating import health as health_module
+from embedqueue.operating.health import Health, HealthServer, verdict
 from embedqueue.testing import FakeEmbedder, eager_queue
+from embedqueue.values.stats import QueueStats
 
 RULES = {"flush_interval": 60.0, "max_batch_size": 50, "stall_seconds": 120.0}
 

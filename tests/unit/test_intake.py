@@ -11,10 +11,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from embedqueue.errors import EmbedQueueError, QueueFull, QueueStopped
-from embedqueue.intake import GROUP_LIMIT, Intake
-from embedqueue.item import encode_member
-from embedqueue.waiters import Waiters
+from embedqueue.futures.intake import GROUP_LIMIT, Intake
+from embedqueue.futures.waiters import Waiters
+from embedqueue.values.errors import EmbedQueueError, QueueFull, QueueStopped
+from embedqueue.values.item import encode_member
 
 PATIENCE_SECONDS = 10.0
 ZERO = bytes(8)

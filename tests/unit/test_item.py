@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedqueue.item import Item, NotOurs, check_pair, decode_member, encode_member
+from embedqueue.values.item import Item, NotOurs, check_pair, decode_member, encode_member
 
 #: Everything that UTF-8 can say: all of Unicode but the surrogates.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))

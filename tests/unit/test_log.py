@@ -11,8 +11,8 @@ import threading
 import pytest
 
 from embedqueue import EmbeddingBatchQueue, InputRejected, ItemRejected
-from embedqueue.log import QueueLog, logger
 from embedqueue.testing import FakeEmbedder
+from embedqueue.values.log import QueueLog, logger
 
 REQUEST: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="none")
 SECRET_TEXT = "the patient's name is Ada"

@@ -6,9 +6,8 @@ import json
 
 import pytest
 
-from embedqueue import notices
-from embedqueue.history import Period
-from embedqueue.notices import named_keys, named_reason
+from embedqueue.futures import notices
+from embedqueue.futures.notices import named_keys, named_reason
 
 DEEP = "[" * 900 + "]" * 900
 DEEPER = "[" * 100_000
@@ -33,15 +32,3 @@ def test_a_body_beyond_all_bounds_is_not_read(monkeypatch: pytest.MonkeyPatch) -
 def test_a_reason_is_words_and_not_too_many() -> None:
     assert named_reason(f'{{"reason": {DEEP}}}') == ""
     assert len(named_reason(json.dumps({"reason": "x" * 1_000_000}))) == 2000
-
-
-@pytest.mark.parametrize(
-    "stored",
-    ["[", "[]", DEEPER, f'{{"calls": {DEEP}}}']
-    + [f'{{"calls": {number}}}' for number in ("1e999", "NaN", "-1", "1" * 400, "1" * 5000)]
-    + ['{"calls": 0, "call_ms": 1' + "0" * 400 + "}"],
-)
-def test_figures_that_are_none(stored: str) -> None:
-    """They count as nothing, and whoever draws them need not know."""
-    period = Period.parse(0, 60, stored.encode())
-    assert (period.calls, period.call_seconds) == (0, 0)

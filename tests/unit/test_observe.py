@@ -21,10 +21,10 @@ from embedqueue import (
     RedisReport,
     TransientError,
 )
-from embedqueue.config import SettingsError, read, read_environment
-from embedqueue.item import encode_member
-from embedqueue.operate import beside
+from embedqueue.operating.run import beside
+from embedqueue.settings.settings import SettingsError, read, read_environment
 from embedqueue.testing import FakeEmbedder, eager_queue
+from embedqueue.values.item import encode_member
 
 EVENTS = [name for name in vars(Observer) if not name.startswith("_") and name != "bind"]
 

@@ -7,7 +7,7 @@ import tenacity
 
 import embedqueue
 import embedqueue.testing
-from embedqueue.options import Options, QueueOptions
+from embedqueue.values.options import Options, QueueOptions
 
 BAD = [
     ("model", None, TypeError),

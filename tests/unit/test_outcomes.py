@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from embedqueue.errors import ItemRejected
-from embedqueue.outcomes import Outcomes
-from embedqueue.waiters import Waiters
+from embedqueue.futures.outcomes import Outcomes
+from embedqueue.futures.waiters import Waiters
+from embedqueue.values.errors import ItemRejected
 
 VECTOR = np.arange(4, dtype="<f4").tobytes()
 

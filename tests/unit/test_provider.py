@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from embedqueue.embedders import OpenAIEmbedder
-from embedqueue.errors import InputRejected, TransientError
+from embedqueue.values.errors import InputRejected, TransientError
 from tests.provider import Provider, fail, poison, vector_of
 
 

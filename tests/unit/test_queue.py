@@ -22,10 +22,10 @@ from embedqueue import (
     QueueStopped,
     TransientError,
 )
-from embedqueue.item import encode_member
-from embedqueue.options import Options, QueueOptions
 from embedqueue.testing import FakeEmbedder
-from embedqueue.vectors import to_floats
+from embedqueue.values.item import encode_member
+from embedqueue.values.options import Options, QueueOptions
+from embedqueue.values.vectors import to_floats
 from tests.redis.parts import eventually
 
 PATIENCE_SECONDS = 10.0

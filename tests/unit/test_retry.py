@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from embedqueue.errors import ConfigurationError, InputRejected, TransientError
-from embedqueue.retry import ATTEMPTS, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, default_retry
+from embedqueue.calls.retry import ATTEMPTS, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, default_retry
+from embedqueue.values.errors import ConfigurationError, InputRejected, TransientError
 
 
 def run(*errors, then="done"):

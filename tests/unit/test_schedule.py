@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from embedqueue.schedule import NEVER, Agenda, backoff_seconds
+from embedqueue.values.backoff import backoff_seconds
+from embedqueue.work.agenda import NEVER, Agenda
 
 NOW = 1000.0
 

@@ -21,7 +21,7 @@ from embedqueue import (
     TransientError,
 )
 from embedqueue.testing import FakeEmbedder, eager_queue
-from embedqueue.vectors import to_floats
+from embedqueue.values.vectors import to_floats
 
 
 def test_vectors_depend_on_the_text_alone():

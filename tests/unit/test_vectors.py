@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedqueue.vectors import Malformed, as_rows, faulty_rows, to_floats
+from embedqueue.values.vectors import Malformed, as_rows, faulty_rows, to_floats
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 

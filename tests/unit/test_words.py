@@ -10,7 +10,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from embedqueue.words import forms, printable, said_by, secrets_of, shown_url, without_secrets, without_texts
+from embedqueue.values.words import forms, printable, said_by, secrets_of, shown_url, without_secrets, without_texts
 
 TEXTS = [
     'I\'ve "HIV"\nand nobody may know of it',

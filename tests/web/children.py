@@ -10,7 +10,7 @@ import sys
 import time
 
 from embedqueue import EmbeddingBatchQueue
-from embedqueue.config import read_environment
+from embedqueue.settings.settings import read_environment
 
 queue: EmbeddingBatchQueue | None = None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import random
 import sys
 import threading
@@ -21,7 +20,7 @@ from werkzeug.serving import make_server
 
 from embedqueue import EmbeddingBatchQueue, OpenAIEmbedder
 from embedqueue.dashboard import dashboard_app
-from embedqueue.localredis import LocalRedis
+from embedqueue.demo.localredis import LocalRedis
 from tests.provider import Provider, fail
 
 MODEL = "google/gemini-embedding-001"
@@ -94,7 +93,7 @@ def write_past(client: Redis, now: float) -> None:
         for _ in range(0 if down else figures["calls"]):
             latency = f"latency {min(9, max(0, round(random.gauss(3.4 if ago < 17 else 2.4, 0.9))))}"
             figures[latency] = figures.get(latency, 0) + 1
-        pipeline.set(f"embed_queue:history:minute:{int(now) // 60 - ago}", json.dumps(figures), ex=7200)
+        pipeline.hset(f"embed_queue:history:m:{int(now) // 60 - ago}", mapping=figures)
     for ago in range(14):
         then = time.gmtime(now - 86_400 * ago)
         texts = int(140_000 * (0.35 if then.tm_wday > 4 else 1) * (0.8 + 0.4 * random.random()) * (1 if ago else 0.7))
@@ -106,7 +105,7 @@ def write_past(client: Redis, now: float) -> None:
             "saved_texts": texts // 11,
         }
         figures |= {f"tokens {MODEL}": texts * 78, "saved_tokens": texts * 7, "dead": 3 if ago else 0}
-        pipeline.set(f"embed_queue:history:day:{time.strftime('%Y-%m-%d', then)}", json.dumps(figures), ex=86_400)
+        pipeline.hset(f"embed_queue:history:d:{time.strftime('%Y-%m-%d', then)}", mapping=figures)
     pipeline.execute()
 
 

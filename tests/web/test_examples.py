@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from embedqueue.localredis import find_search_module, find_server
+from embedqueue.demo.localredis import find_search_module, find_server
 
 pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[examples]")
 pytest.importorskip("django", reason="Django is not installed: pip install embedqueue[examples]")

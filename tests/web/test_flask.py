@@ -12,9 +12,9 @@ import redis
 flask = pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[flask]")
 
 from embedqueue import EmbeddingBatchQueue, ItemRejected  # noqa: E402
-from embedqueue.config import SettingsError  # noqa: E402
 from embedqueue.contrib.flask import EmbedQueue, eager  # noqa: E402
-from embedqueue.errors import InputRejected, QueueStopped  # noqa: E402
+from embedqueue.settings.settings import SettingsError  # noqa: E402
+from embedqueue.values.errors import InputRejected, QueueStopped  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 

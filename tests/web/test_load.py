@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from embedqueue.localredis import find_search_module, find_server
+from embedqueue.demo.localredis import find_search_module, find_server
 
 pytest.importorskip("gunicorn", reason="gunicorn is not installed: pip install gunicorn")
 pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[examples]")

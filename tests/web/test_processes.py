@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from embedqueue import EmbeddingBatchQueue
-from embedqueue.config import read
+from embedqueue.settings.settings import read
 from tests.web.servers import Running
 
 
@@ -51,7 +51,7 @@ def test_a_child_gives_back_what_it_had_claimed(env, redis_client, provider):
 
 ENDS = """
 import time
-from embedqueue.config import read_environment
+from embedqueue.settings.settings import read_environment
 
 queue = read_environment().queue().start()
 queue.enqueue("note:1", "x")

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from django.conf import settings
 from django.db import transaction
 
-from embedqueue.config import Settings, SettingsError, read_queues
-from embedqueue.contrib.front import Front
-from embedqueue.contrib.queues import DEFAULT, Queues
-from embedqueue.item import check_pair
 from embedqueue.queue import EmbeddingBatchQueue
+from embedqueue.settings.application import DEFAULT, Queues
+from embedqueue.settings.front import Front
+from embedqueue.settings.settings import Settings, SettingsError, read_queues
+from embedqueue.values.item import check_pair
 
 #: The name of the project's setting, and how a user writes what it holds.
 SETTING = "EMBEDQUEUE"
@@ -41,7 +41,9 @@ class _DefaultQueue(Front):
     # As Django's own lazy objects do: isinstance() and type checkers see what it stands for.
     __class__ = property(lambda self: EmbeddingBatchQueue)
 
-    def _get_queues(self) -> Queues:
+    @property
+    def queues(self) -> Queues:
+        """All queues of the project, by name."""
         return queues
 
     def __repr__(self) -> str:
@@ -51,7 +53,7 @@ class _DefaultQueue(Front):
 
 
 #: The default queue.
-queue: EmbeddingBatchQueue = _DefaultQueue()  # type: ignore[assignment]  # it has all of its public methods
+queue: EmbeddingBatchQueue = _DefaultQueue()
 
 
 def enqueue_on_commit(

@@ -14,9 +14,9 @@ from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from redis.exceptions import RedisError
 
-from embedqueue.checkup import explain_redis
-from embedqueue.config import SettingsError
-from embedqueue.report import DeadLetter, QueueStats
+from embedqueue.settings.checks import explain_redis
+from embedqueue.settings.settings import SettingsError
+from embedqueue.values.stats import DeadLetter, QueueStats
 
 from .access import queues
 from .models import Queue

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from itertools import islice
 
 from django.apps import apps
 
-from embedqueue.config import SettingsError
-from embedqueue.queue import EmbeddingBatchQueue
-from embedqueue.vectors import FLOAT32
+from embedqueue.operating.backlog import DEFAULT_MAX_WAITING, LOOK_ITEMS, Filler
+from embedqueue.settings.settings import SettingsError
 
 from .access import queues
 from .models import EmbeddedText
-
-#: Instances that are looked at in one round trip.
-BATCH = 500
-#: Items that may wait at a time, unless told otherwise.
-DEFAULT_MAX_WAITING = 5000
-#: Seconds between two looks at a queue that is full enough.
-POLL_SECONDS = 0.5
 
 
 def backfill(
@@ -73,29 +63,9 @@ def _models(labels: Sequence[str]) -> list[type[EmbeddedText]]:
 
 def _backfill_model(model: type[EmbeddedText], using: str | None, max_waiting: int, everything: bool) -> int:
     name = model.embed_queue
-    queue, settings, client = queues[name], queues.settings(name), queues.redis(name)
-    field, size = settings.option("embedding_field"), FLOAT32.itemsize * settings.dimensions
-    count = 0
-    instances = model._default_manager.using(using).order_by("pk").iterator(chunk_size=BATCH)
-    while part := list(islice(instances, BATCH)):
-        pipeline = client.pipeline(transaction=False)
-        for instance in part:
-            pipeline.hstrlen(instance.embed_key(), field)
-        sizes = pipeline.execute(raise_on_error=False)  # a key of another type becomes a dead letter that says so
-        pairs = [
-            (instance.embed_key(), instance.embed_text())
-            for instance, found in zip(part, sizes, strict=True)
-            if everything or found != size
-        ]
-        pairs = [(redis_key, text) for redis_key, text in pairs if text.strip()]
-        if pairs:
-            _wait_for_room(queue, max_waiting)
-            queue.enqueue_many(pairs)
-            count += len(pairs)
-    return count
-
-
-def _wait_for_room(queue: EmbeddingBatchQueue, max_waiting: int) -> None:
-    while queue.pending_count() >= max_waiting:
-        queue.flush_now()
-        time.sleep(POLL_SECONDS)
+    instances = model._default_manager.using(using).order_by("pk").iterator(chunk_size=LOOK_ITEMS)
+    pairs = ((instance.embed_key(), instance.embed_text()) for instance in instances)
+    filler = Filler(
+        queues.settings(name), queues[name], queues.redis(name), everything=everything, max_waiting=max_waiting
+    )
+    return sum(taken for taken, _ in filler.fill(pair for pair in pairs if pair[1].strip()))

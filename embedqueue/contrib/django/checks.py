@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from django.core import checks
 from django.core.checks import CheckMessage, Error
 
-from embedqueue.checkup import check_call, check_key, check_redis
-from embedqueue.config import SettingsError
+from embedqueue.settings.checks import check_call, check_key, check_redis
+from embedqueue.settings.settings import SettingsError
 
 from .access import load
 
 if TYPE_CHECKING:
-    from .models import EmbeddedText
+    pass
 
 
 def check_settings(app_configs: Any, **_: Any) -> list[CheckMessage]:
@@ -45,26 +45,3 @@ def check_services(app_configs: Any, **_: Any) -> list[CheckMessage]:
             if not missing:
                 problems |= dict.fromkeys(check_call(settings), "embedqueue.E004")
     return [Error(problem, id=name) for problem, name in problems.items()]
-
-
-def check_model(model: type[EmbeddedText]) -> list[CheckMessage]:
-    """Whether a model with :class:`EmbeddedText` names fields and a queue that exist."""
-    columns = {field.name for field in model._meta.concrete_fields if not getattr(field, "generated", False)}
-    problems: list[CheckMessage] = [
-        Error(
-            f"embed_fields names {name!r}, which is no column that is saved of {model._meta.label}",
-            hint=f"There are: {', '.join(sorted(columns))}. Override embed_text() to make a text of more than these.",
-            obj=model,
-            id="embedqueue.E005",
-        )
-        for name in model.embed_fields
-        if name not in columns
-    ]
-    try:
-        known = load()
-    except SettingsError:
-        return problems  # E001 says so
-    if model.embed_queue not in known:
-        hint = f"There are: {', '.join(sorted(known))}."
-        problems.append(Error(f"embed_queue is {model.embed_queue!r}", hint=hint, obj=model, id="embedqueue.E006"))
-    return problems

@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
-from django.core.checks import CheckMessage
+from django.core.checks import CheckMessage, Error
 from django.db import models, transaction
 
-from embedqueue.contrib.queues import DEFAULT
+from embedqueue.settings.application import DEFAULT
+from embedqueue.settings.settings import SettingsError
 
-from .access import queues
-from .checks import check_model
+from .access import load, queues
 
 
 class EmbeddedText(models.Model):
@@ -158,3 +158,26 @@ class Queue(models.Model):
         default_permissions = ("view", "change")
         verbose_name = "queue"
         verbose_name_plural = "queues"
+
+
+def check_model(model: type[EmbeddedText]) -> list[CheckMessage]:
+    """Whether a model with :class:`EmbeddedText` names fields and a queue that exist."""
+    columns = {field.name for field in model._meta.concrete_fields if not getattr(field, "generated", False)}
+    problems: list[CheckMessage] = [
+        Error(
+            f"embed_fields names {name!r}, which is no column that is saved of {model._meta.label}",
+            hint=f"There are: {', '.join(sorted(columns))}. Override embed_text() to make a text of more than these.",
+            obj=model,
+            id="embedqueue.E005",
+        )
+        for name in model.embed_fields
+        if name not in columns
+    ]
+    try:
+        known = load()
+    except SettingsError:
+        return problems  # E001 says so
+    if model.embed_queue not in known:
+        hint = f"There are: {', '.join(sorted(known))}."
+        problems.append(Error(f"embed_queue is {model.embed_queue!r}", hint=hint, obj=model, id="embedqueue.E006"))
+    return problems

@@ -13,7 +13,7 @@ from embedqueue.embedders import Embedder
 from .access import queues
 
 if TYPE_CHECKING:
-    from embedqueue.contrib.eager import Eager
+    from embedqueue.settings.eager import Eager
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from django.test import Client, override_settings
 
 from embedqueue.contrib.django import queue, queues
 from embedqueue.contrib.django.testing import eager
-from embedqueue.errors import InputRejected
+from embedqueue.values.errors import InputRejected
 
 PAGE = "/admin/embedqueue/queue/"
 

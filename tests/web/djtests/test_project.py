@@ -17,9 +17,9 @@ from django.db import transaction
 from django.test import override_settings
 
 from embedqueue import EmbeddingBatchQueue
-from embedqueue.config import SettingsError
 from embedqueue.contrib.django import enqueue_many_on_commit, enqueue_on_commit, queue, queues
-from embedqueue.errors import QueueStopped
+from embedqueue.settings.settings import SettingsError
+from embedqueue.values.errors import QueueStopped
 from tests.web.djsite.notes.models import Note
 
 # -- transactions ------------------------------------------------------------------------------------------------

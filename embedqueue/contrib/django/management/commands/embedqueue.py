@@ -10,30 +10,19 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from redis.exceptions import RedisError
 
-from embedqueue.checkup import explain_redis
-from embedqueue.config import SettingsError
 from embedqueue.contrib.django.access import queues
-from embedqueue.contrib.django.backfill import DEFAULT_MAX_WAITING, backfill
-from embedqueue.contrib.queues import DEFAULT
-from embedqueue.errors import EmbedQueueError
-from embedqueue.operate import (
-    DEFAULT_GRACE_SECONDS,
-    address,
-    beside,
-    concurrency,
-    dead_letter_of,
-    dead_letters,
-    describe,
-    describe_dead,
-    duration,
-    explain,
-    lift_pause,
-    lines,
-    run_worker,
-    set_pause,
-    stats_as_json,
-)
-from embedqueue.words import printable
+from embedqueue.contrib.django.backfill import backfill
+from embedqueue.operating.arguments import address, concurrency, duration
+from embedqueue.operating.backlog import DEFAULT_MAX_WAITING
+from embedqueue.operating.control import dead_letter_of, dead_letters, lift_pause, set_pause
+from embedqueue.operating.describe import describe, describe_dead, lines, stats_as_json
+from embedqueue.operating.explain import explain
+from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, beside, run_worker
+from embedqueue.settings.application import DEFAULT
+from embedqueue.settings.checks import check_key, explain_redis, problems
+from embedqueue.settings.settings import SettingsError
+from embedqueue.values.errors import EmbedQueueError
+from embedqueue.values.words import printable
 
 
 class Command(BaseCommand):
@@ -102,13 +91,13 @@ class Command(BaseCommand):
             raise CommandError(printable(str(error))) from None
 
     def _check(self, name: str, options: dict[str, Any]) -> None:
-        problems = queues.settings(name).check(call=not options["no_call"])
-        if problems:
-            raise CommandError("\n".join(map(printable, problems)))
+        found = problems(queues.settings(name), call=not options["no_call"])
+        if found:
+            raise CommandError("\n".join(map(printable, found)))
         self.stdout.write("All is well.")
 
     def _worker(self, name: str, options: dict[str, Any]) -> None:
-        missing = queues.settings(name).check(redis=False)
+        missing = check_key(queues.settings(name))
         if missing:
             raise CommandError(missing[0])
         settings = queues.settings(name)

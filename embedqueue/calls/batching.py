@@ -1,0 +1,97 @@
+"""Pure decisions about calls: which texts travel together, and how a call is cut when it is refused.
+
+Nothing here knows of threads, clocks or Redis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from embedqueue.values.errors import CallTooLarge
+
+#: Bytes of UTF-8 a token, on average over English, code and CJK; estimates only cut calls, they never reject.
+BYTES_PER_TOKEN = 4
+#: What a provider counts may be a tenth above any estimate (openai/tiktoken#366).
+RESERVE = 0.9
+
+
+def estimated_tokens(text: str) -> int:
+    """About how many tokens a text has."""
+    size = len(text) if text.isascii() else len(text.encode())
+    return size // BYTES_PER_TOKEN + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one call may hold.
+
+    Attributes:
+        texts: most texts.
+        tokens: most estimated tokens; a longer text travels alone and the provider decides.
+    """
+
+    texts: int
+    tokens: int
+
+    def learn(self, refusal: CallTooLarge, texts: Sequence[str]) -> Limits:
+        """The limits after a refusal of ``texts``, so that the next call is right at once.
+
+        Args:
+            refusal: what the provider said.
+            texts: the call that it refused; more than one.
+        """
+        if refusal.measure == "texts":
+            stated = refusal.limit if refusal.limit and refusal.limit < len(texts) else len(texts) // 2
+            return replace(self, texts=max(1, min(self.texts, stated)))
+        estimate = sum(map(estimated_tokens, texts))
+        if refusal.limit and refusal.measure == "tokens" and refusal.limit < estimate:
+            stated = int(refusal.limit * RESERVE)
+        elif refusal.limit and refusal.measure == "bytes" and refusal.limit // BYTES_PER_TOKEN < estimate:
+            stated = int(refusal.limit // BYTES_PER_TOKEN * RESERVE)
+        else:
+            stated = estimate // 2
+        return replace(self, tokens=max(1, min(self.tokens, stated)))
+
+    def narrowed_to(self, other: Limits) -> Limits:
+        """The limits that keep to both."""
+        return Limits(min(self.texts, other.texts), min(self.tokens, other.tokens))
+
+
+def cut(texts: Iterable[str], limits: Limits) -> list[list[str]]:
+    """Cut texts into calls, in order, none larger than the limits.
+
+    Args:
+        texts: distinct texts.
+        limits: of one call.
+
+    Returns:
+        At least one text a call; a text over the token limit is alone.
+    """
+    calls: list[list[str]] = []
+    tokens = 0
+    for text in texts:
+        estimate = estimated_tokens(text)
+        if not calls or len(calls[-1]) >= limits.texts or tokens + estimate > limits.tokens:
+            calls.append([])
+            tokens = 0
+        calls[-1].append(text)
+        tokens += estimate
+    return calls
+
+
+def split(texts: Sequence[str], culprit: int | None) -> list[list[str]]:
+    """Cut a refused call so that a bad text is found in O(log n) calls.
+
+    Args:
+        texts: the call, more than one text.
+        culprit: position of the text that the provider named, or None.
+
+    Returns:
+        The culprit and the others, or two halves.
+    """
+    if culprit is not None and 0 <= culprit < len(texts):
+        # The culprit first: if the others succeed after it, they have spoken for the provider, and no canary is needed.
+        return [[texts[culprit]], [*texts[:culprit], *texts[culprit + 1 :]]]
+    middle = len(texts) // 2
+    return [list(texts[:middle]), list(texts[middle:])]

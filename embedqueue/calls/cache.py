@@ -1,0 +1,112 @@
+"""Vectors kept by text, with ``cache_ttl``: equal texts are sent once, in whichever process they were enqueued."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from embedqueue.store.store import Store
+
+from .failures import Stopping
+
+#: Seconds between looks at a text that another worker is embedding.
+POLL_SECONDS = 0.02
+#: What stands in the cache for a text that somebody is embedding; every vector is longer.
+BUSY = b"busy"
+
+Deliver = Callable[[Sequence[str], Sequence[bytes]], None]
+
+
+class Cache:
+    """Takes what is known, embeds what nobody embeds, waits for what another worker is embedding. Thread-safe.
+
+    Args:
+        store: Redis.
+        ttl_seconds: for which vectors are kept.
+        hold_seconds: for which a reservation holds without a sign of life.
+        kind: tells what decides a vector beside its text.
+        stopping: set when the queue stops.
+        persist: runs a move in Redis until Redis has taken it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        ttl_seconds: float,
+        hold_seconds: float,
+        kind: Callable[[], str],
+        stopping: threading.Event,
+        persist: Callable[[Callable[[], Any]], Any],
+    ) -> None:
+        self._store = store
+        self._ttl_seconds = ttl_seconds
+        self._hold_seconds = hold_seconds
+        self._kind = kind
+        self._stopping = stopping
+        self._persist = persist
+        self._lock = threading.Lock()
+        self._reserved: set[str] = set()  # digests that we are about to fill; guarded by the lock
+
+    def serve(
+        self, texts: Sequence[str], owner: str, *, deliver: Deliver, embed: Callable[[Sequence[str], Deliver], None]
+    ) -> None:
+        """Find a vector for each text.
+
+        Args:
+            texts: distinct.
+            owner: of the claim.
+            deliver: gets texts and vectors that the cache has.
+            embed: embeds texts that are ours to fill in, and hands them with their vectors to its second argument
+                before it delivers them itself.
+
+        Raises:
+            Stopping: the queue stops; so does whatever ``embed`` raises.
+        """
+        digests = {text: self._digest(text) for text in texts}
+        waiting = list(digests)
+        while waiting:
+            asked = [digests[text] for text in waiting]
+            found: list[bytes] = self._persist(lambda: self._store.take_cached(asked, owner, self._hold_seconds))  # noqa: B023 - called at once
+            known = {text: vector for text, vector in zip(waiting, found, strict=True) if len(vector) > len(BUSY)}
+            mine = [text for text, vector in zip(waiting, found, strict=True) if not vector]
+            if known:
+                deliver(list(known), list(known.values()))
+            if mine:
+                self._fill({text: digests[text] for text in mine}, embed)
+            waiting = [text for text, vector in zip(waiting, found, strict=True) if vector == BUSY]
+            if waiting and self._stopping.wait(POLL_SECONDS):
+                raise Stopping
+
+    def renew(self) -> None:
+        """Keep our reservations for as long again."""
+        with self._lock:
+            reserved = list(self._reserved)
+        if reserved:
+            self._store.hold_cached(reserved, self._hold_seconds)
+
+    def _digest(self, text: str) -> str:
+        return hashlib.blake2b(f"{self._kind()}\0{text}".encode(), digest_size=20).hexdigest()
+
+    def _fill(self, digests: Mapping[str, str], embed: Callable[[Sequence[str], Deliver], None]) -> None:
+        open_ = dict(digests)
+        with self._lock:
+            self._reserved.update(open_.values())
+
+        def keep(texts: Sequence[str], vectors: Sequence[bytes]) -> None:
+            pairs = [(open_.pop(text), vector) for text, vector in zip(texts, vectors, strict=True)]
+            self._persist(lambda: self._store.put_cached(pairs, self._ttl_seconds))
+
+        try:
+            embed(list(digests), keep)
+        finally:
+            with self._lock:
+                self._reserved.difference_update(digests.values())
+            if open_:
+                with contextlib.suppress(RedisError):  # the reservations end by themselves
+                    self._store.release_cached(open_.values())

@@ -1,0 +1,225 @@
+"""One call to the embedder, and what becomes of its texts when the call fails: the failure table, without Redis.
+
+Transient failures are tried again in place; a refused call is halved until the bad text stands alone; and no text
+is given up while the provider has not shown, since then, that it can serve another one.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import tenacity
+
+from embedqueue.embedders.protocol import Embedder
+from embedqueue.observers.observers import Observers
+from embedqueue.values.errors import CallTooLarge, ConfigurationError, InputRejected, TransientError
+from embedqueue.values.log import Log, logger
+from embedqueue.values.observer import CallReport, Outcome
+from embedqueue.values.vectors import Malformed, as_rows, faulty_rows
+from embedqueue.values.words import printable, said_by, words_of
+
+from .batching import Limits, estimated_tokens
+from .concurrency import Concurrency
+from .failures import Faulty, Partial, Stopping
+from .retry import default_retry
+
+#: What a healthy provider can embed: sent when nothing else has proved its health.
+CANARY = "ok"
+TOO_MANY_REQUESTS = 429
+
+
+class Caller:
+    """Calls the embedder. Thread-safe: its calls run side by side.
+
+    Args:
+        embedder: whom to call.
+        model: handed to the embedder.
+        retry: tenacity policy for tries in place, or None for ours.
+        limits: what a call may hold; learned from refusals.
+        concurrency: how many calls may be in flight; learns from each call.
+        stopping: set when the queue stops; waits end then.
+        log: takes the records.
+        observers: told of each call.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        model: str,
+        retry: tenacity.BaseRetrying | None,
+        limits: Limits,
+        concurrency: Concurrency,
+        stopping: threading.Event,
+        log: Log = logger,
+        observers: Observers | None = None,
+    ) -> None:
+        self._log = log
+        self._observers = observers or Observers()
+        self.limits = limits
+        self.concurrency = concurrency
+        self._embedder = embedder
+        self._model = model
+        self._stopping = stopping
+        policy = retry or default_retry()
+        # Whatever the user's policy says: only what may work later is tried again, and its last error is what counts.
+        retry_if = tenacity.retry_all(tenacity.retry_if_exception_type(TransientError), policy.retry)
+        policy = policy.copy(retry=retry_if, reraise=True, retry_error_callback=None)
+        interruptible = policy.sleep in (tenacity.nap.sleep, time.sleep)
+        self._patient = policy.copy(sleep=self._rest) if interruptible else policy
+        self._once = policy.copy(stop=tenacity.stop_after_attempt(1))
+        self._lock = threading.Lock()
+        self._last_success_mono = 0.0
+        self.calls = 0  # guarded by the lock, as are the other counters
+        self.texts_sent = 0
+        self.failed_calls = 0
+
+    @property
+    def dimensions(self) -> int:
+        """Length of the embedder's vectors."""
+        return self._embedder.dimensions
+
+    def _rest(self, seconds: float) -> None:
+        if self._stopping.wait(seconds):
+            raise Stopping
+
+    def call(self, texts: Sequence[str], policy: tenacity.BaseRetrying) -> Any:
+        """Rows of shape (len(texts), dimensions), each fit to be written.
+
+        Raises:
+            TransientError, InputRejected, ConfigurationError: what came in the end.
+            Partial: some rows are fit, others are not.
+            Stopping: the queue stops.
+        """
+        try:
+            return self._try(texts)  # tenacity costs a quarter of a millisecond: only those pay it who need it
+        except TransientError as error:
+            failed: list[TransientError] = [error]
+
+        def attempt() -> Any:
+            if failed:
+                raise failed.pop()
+            return self._try(texts)
+
+        try:  # a copy: a policy counts the attempts of one call, and calls run side by side
+            return policy.copy()(attempt)
+        except (TransientError, InputRejected, ConfigurationError, Partial, Stopping):
+            raise
+        except Exception as error:  # of a hook of the user's
+            raise ConfigurationError(f"the retry policy raised {type(error).__name__}: {words_of(error)}") from error
+
+    def _try(self, texts: Sequence[str]) -> Any:
+        if self._stopping.is_set():
+            raise Stopping
+        with self._lock:
+            self.calls += 1
+            self.texts_sent += len(texts)
+        began_mono = time.monotonic()
+        try:
+            rows = self._ask(texts, began_mono)
+        except BaseException as error:
+            self._report(texts, began_mono, error)
+            raise
+        self._report(texts, began_mono, None)
+        return rows
+
+    def _ask(self, texts: Sequence[str], began_mono: float) -> Any:
+        try:
+            rows = as_rows(self._embedder.embed_batch(texts, self._model), len(texts), self._embedder.dimensions)
+            faulty = faulty_rows(rows)
+        except (TransientError, InputRejected, ConfigurationError) as error:
+            self._count_failure()
+            if getattr(error, "status", None) == TOO_MANY_REQUESTS:
+                self.concurrency.refused(began_mono, time.monotonic())
+            raise
+        except Malformed as error:
+            self._count_failure()
+            raise TransientError(str(error), suspect_input=True) from None
+        except BaseException as error:  # an embedder of the user's with a fault of its own; SystemExit is one, too
+            self._count_failure()
+            self._log.debug("embedqueue: the embedder raised %s", type(error).__name__, exc_info=True)
+            raise TransientError(f"{type(error).__name__}: {words_of(error)}", suspect_input=True) from error
+        if len(faulty) == len(texts):
+            self._count_failure()
+            raise Faulty
+        now_mono = self._last_success_mono = time.monotonic()
+        self.concurrency.answered(began_mono, now_mono)
+        self._log.info(
+            "embedqueue: a call of %d texts took %.3f s",
+            len(texts),
+            now_mono - began_mono,
+            extra={"batch_size": len(texts), "duration": now_mono - began_mono},
+        )
+        if len(faulty):
+            self._count_failure()
+            raise Partial(rows, faulty.tolist())
+        return rows
+
+    def _report(self, texts: Sequence[str], began_mono: float, error: BaseException | None) -> None:
+        if self._observers:
+            report = CallReport(
+                texts=len(texts),
+                tokens=sum(map(estimated_tokens, texts)),
+                seconds=time.monotonic() - began_mono,
+                outcome=_outcome(error),
+                status=getattr(error, "status", None),
+                error=_words(error, texts),
+            )
+            self._observers.tell("call_ended", report)
+
+    def _count_failure(self) -> None:
+        with self._lock:
+            self.failed_calls += 1
+
+    def healthy_since(self, then_mono: float) -> bool:
+        """Whether the provider has served another text since then, or serves the canary now."""
+        if self._last_success_mono > then_mono:
+            return True
+        try:
+            self.call([CANARY], self._once)
+        except (TransientError, InputRejected, ConfigurationError) as error:
+            self._log.debug("embedqueue: the canary failed too: %s", error)
+            return False
+        return True
+
+    def patient(self, probe: bool) -> tenacity.BaseRetrying:
+        """The policy for a whole call: a probe is tried once."""
+        return self._once if probe else self._patient
+
+    def once(self) -> tenacity.BaseRetrying:
+        """The policy while a bad text is being isolated."""
+        return self._once
+
+    def learn(self, limits: Limits) -> None:
+        """Remember limits under which a call was served."""
+        with self._lock:
+            narrower = self.limits.narrowed_to(limits)
+            if narrower == self.limits:
+                return
+            self.limits = narrower
+        self._log.info("embedqueue: calls hold %d texts and %d tokens from now on", narrower.texts, narrower.tokens)
+
+
+def _outcome(error: BaseException | None) -> Outcome:
+    """How a call ended that raised this, if anything."""
+    if isinstance(error, Partial):
+        return "partial"
+    if isinstance(error, CallTooLarge):
+        return "too_large"
+    if isinstance(error, InputRejected):
+        return "rejected"
+    return "ok" if error is None else "configuration" if isinstance(error, ConfigurationError) else "transient"
+
+
+def _words(error: BaseException | None, texts: Sequence[str]) -> str | None:
+    """What an observer may read of it: no text, not even what a refusal says of one."""
+    if isinstance(error, InputRejected):
+        return "the provider refused the call" if isinstance(error, CallTooLarge) else "the provider refused an input"
+    return None if error is None else said_by(error, texts)
+
+
+def _reason(error: BaseException) -> str:
+    """Why a text is given up: stored beside the text, which it may quote."""
+    return printable(words_of(error)) or type(error).__name__

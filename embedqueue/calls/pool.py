@@ -1,0 +1,139 @@
+"""A few daemon threads that make API calls.
+
+``concurrent.futures.ThreadPoolExecutor`` will not do: the interpreter waits for its threads at exit, and a call
+that hangs must never keep a web server from stopping.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+from embedqueue.values.locks import Condition
+from embedqueue.values.log import Log, logger
+
+#: Seconds after which an idle thread ends; the next burst starts it again.
+IDLE_SECONDS = 30.0
+
+
+class Crew:
+    """Runs calls side by side, on threads that start when needed and end when idle.
+
+    A call that has its answer makes room for the next one while its vectors are being written; so there may be twice as
+    many threads as calls in flight.
+
+    Args:
+        size: tells how many calls may be in flight at a time.
+        name: what the threads are called.
+        finished: called in the crew's thread when a call has its answer, and when it is back.
+        log: takes the records.
+    """
+
+    def __init__(self, size: Callable[[], int], name: str, finished: Callable[[], None], log: Log = logger) -> None:
+        self._log = log
+        self._size = size
+        self._name = name
+        self._finished = finished
+        self._lock = threading.Lock()
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._threads = 0  # guarded by the lock
+        self._unfinished = 0  # calls submitted and not back; guarded by the lock
+        self._asking = 0  # those of them that wait for an answer; guarded by the lock
+        self._answered = 0  # those of them that have it; guarded by the lock
+        self._closed = False  # guarded by the lock
+        self._moved = Condition(self._lock)
+        self._mine = threading.local()  # whether the call of this thread is asking
+
+    @property
+    def size(self) -> int:
+        """Calls that may be in flight at a time."""
+        return self._size()
+
+    @property
+    def unfinished(self) -> int:
+        """Calls that were submitted and are not back."""
+        return self._unfinished
+
+    def room(self, ahead: int = 0) -> int:
+        """Calls that may start at once, and ``ahead`` that may wait for the next to be answered."""
+        return max(0, self._size() + ahead - (self._unfinished - self._answered))
+
+    def submit(self, call: Callable[[], None]) -> None:
+        """Run ``call`` as soon as a thread is free. It handles its own errors."""
+        with self._lock:
+            self._unfinished += 1
+            hire = self._threads < min(2 * self._size() + 1, self._unfinished)
+            if hire:
+                self._threads += 1
+            self._calls.put(call)  # under the lock: a thread that is about to end must see it
+        if hire:
+            self._hire()
+
+    def close(self) -> None:
+        """Start no more calls: those that wait for their turn are dropped."""
+        with self._moved:
+            self._closed = True
+            self._moved.notify_all()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until every call is back; returns whether that is so."""
+        with self._moved:
+            return self._moved.wait_for(lambda: self._unfinished == 0, timeout)
+
+    def answered(self) -> None:
+        """The call of this thread has its answer: the next one may start while this one is written."""
+        if getattr(self._mine, "asking", False):
+            self._mine.asking = False
+            with self._moved:
+                self._asking -= 1
+                self._answered += 1
+                self._moved.notify_all()
+            self._finished()
+
+    def _hire(self) -> None:
+        try:
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        except RuntimeError as error:  # no more threads: those that we have will do it
+            with self._lock:
+                self._threads -= 1
+                alone = self._threads == 0
+            if alone:
+                self._log.warning("embedqueue: a call is made without a thread of its own: %s", error)
+                self._serve(self._calls.get())
+
+    def _work(self) -> None:
+        while True:
+            try:
+                call = self._calls.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                with self._lock:
+                    if self._calls.empty():
+                        self._threads -= 1
+                        return
+                continue
+            self._serve(call)
+            del call  # an idle thread holds no texts
+
+    def _serve(self, call: Callable[[], None]) -> None:
+        with self._moved:
+            self._moved.wait_for(lambda: self._closed or self._asking < self._size())
+            if self._closed:
+                self._unfinished -= 1
+                self._moved.notify_all()
+                return
+            self._asking += 1
+        self._mine.asking = True
+        try:
+            call()
+        except BaseException:
+            self._log.exception("embedqueue: a call ended in a way that it should not")
+        with self._moved:
+            if self._mine.asking:
+                self._asking -= 1
+            else:
+                self._answered -= 1
+            self._unfinished -= 1
+            self._moved.notify_all()
+        self._mine.asking = False
+        self._finished()

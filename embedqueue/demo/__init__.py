@@ -1,0 +1,1 @@
+"""``embedqueue demo``: a private Redis, a real model, a killed worker, and a search."""

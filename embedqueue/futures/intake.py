@@ -1,0 +1,196 @@
+"""Group commit: concurrent enqueues share round trips to Redis.
+
+Whoever finds the line free leads: it writes for all who have arrived, and hands the line to the first of those
+who arrived meanwhile. Each caller returns only when its own items are durable. No lock is held across I/O.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+from embedqueue.store.store import Store
+from embedqueue.values.errors import EmbedQueueError, QueueFull
+from embedqueue.values.locks import locked
+
+from .future import EmbeddingFuture
+from .waiters import Waiters, Waiting
+
+#: Pairs that one round trip carries at most; a single caller's own are never cut.
+GROUP_LIMIT = 10_000
+
+Pair = tuple[str, bytes]
+
+
+class _Commit:
+    """What one caller wants written, and what became of it."""
+
+    __slots__ = ("entries", "error", "futures", "gate", "group", "pairs", "written")
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self.pairs = pairs
+        self.futures: list[EmbeddingFuture] = []
+        self.error: BaseException | None = None
+        self.gate: threading.Lock | None = None  # a follower sleeps on it
+        self.group: Sequence[_Commit] = ()  # for whom this one writes, itself included
+        self.entries: list[Waiting] = []  # that it created for them
+        self.written = False  # whether it has written for them
+
+    def wake(self) -> None:
+        """Let its caller go on. Twice does no harm; under the intake's lock."""
+        if self.gate is not None and self.gate.locked():
+            self.gate.release()
+
+
+class Intake:
+    """The way into Redis.
+
+    Args:
+        store: where items go.
+        waiters: where their futures are kept.
+        max_pending: most items that may wait, or None.
+        tell_at: items that wait when workers are told.
+        tell_first: tell them of the first item as well.
+        zero: the vector of a blank text, as bytes.
+        enqueued: told how many items wait now, and how many were taken, after each write.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        waiters: Waiters,
+        *,
+        max_pending: int | None,
+        tell_at: int,
+        tell_first: bool,
+        zero: Callable[[], bytes],
+        enqueued: Callable[[int, int], None],
+    ) -> None:
+        self._store = store
+        self._waiters = waiters
+        self._max_pending = max_pending
+        self._tell_at = tell_at
+        self._tell_first = tell_first
+        self._zero = zero
+        self._enqueued = enqueued
+        self._lock = threading.Lock()
+        self._line: list[_Commit] = []  # those who arrived while somebody leads; guarded by the lock
+        self._leader: _Commit | None = None  # guarded by the lock
+
+    def submit(self, pairs: Sequence[Pair]) -> list[EmbeddingFuture]:
+        """Make pairs durable; returns their futures, in order. An empty member stands for a blank text.
+
+        Raises:
+            QueueFull: nothing of these pairs was written.
+            redis.RedisError: nothing of them is known to be accepted.
+        """
+        commit = _Commit(pairs)
+        try:
+            self._arrive(commit)
+            if commit.gate is not None:
+                commit.gate.acquire()
+            if self._leader is commit:
+                self._gather(commit)
+                self._write(commit)
+                commit.written = True
+                self._depart(commit)
+        except BaseException as error:  # Ctrl-C included, at whatever instruction: the line must not break
+            self._depart(commit, error)
+            raise
+        if commit.error is not None:
+            raise commit.error
+        return commit.futures
+
+    def _arrive(self, commit: _Commit) -> None:
+        with self._lock:
+            if self._leader is None:
+                self._leader = commit
+            else:
+                commit.gate = threading.Lock()
+                commit.gate.acquire()
+                self._line.append(commit)
+
+    @locked
+    def _gather(self, leader: _Commit) -> None:
+        """Let those who have arrived join the leader, as many as one round trip bears."""
+        joined, size = 0, len(leader.pairs)
+        for other in self._line:
+            size += len(other.pairs)
+            if size > GROUP_LIMIT:
+                break
+            joined += 1
+        leader.group, self._line = (leader, *self._line[:joined]), self._line[joined:]
+
+    @locked
+    def _depart(self, commit: _Commit, error: BaseException | None = None) -> None:
+        """Leave the line, whatever one did in it; a leader hands it to the next. Twice does no harm."""
+        if self._leader is not commit:
+            self._line = [other for other in self._line if other is not commit]
+        else:
+            if error is not None and not commit.written:
+                for other in commit.group:
+                    other.error = error if other is commit else _for_follower(error)
+                self._waiters.forget(commit.entries)
+            self._leader, self._line = (self._line[0], self._line[1:]) if self._line else (None, [])
+        for other in commit.group:
+            if other is not commit:
+                other.wake()
+        if self._leader is not None:
+            self._leader.wake()
+
+    def _write(self, leader: _Commit) -> None:
+        # What is taken whole or not at all: without a limit the whole group, else each caller's own.
+        shares = [leader.group] if self._max_pending is None else [(commit,) for commit in leader.group]
+        written, groups = [], []
+        for share in shares:
+            pairs = share[0].pairs if len(share) == 1 else [pair for commit in share for pair in commit.pairs]
+            entries = self._register(leader, share, pairs)
+            latest = dict(pairs)  # the last text of each key
+            parts: list[bytes] = []
+            for redis_key, member in latest.items():
+                parts += (redis_key.encode(), member)
+            groups.append(parts)
+            written.append((share, latest, entries, len(pairs)))
+        count = 0
+        waiting, taken = self._store.enqueue(
+            groups, max_pending=self._max_pending, tell_at=self._tell_at, tell_first=self._tell_first
+        )
+        for (share, latest, entries, size), fine in zip(written, taken, strict=True):
+            if fine:
+                self._waiters.commit(entries)
+                count += size
+                if b"" in latest.values():
+                    self._end_blank(redis_key for redis_key, member in latest.items() if not member)
+            else:
+                assert self._max_pending is not None
+                share[0].error = QueueFull(self._max_pending)
+                self._waiters.forget(entries)
+        self._enqueued(waiting, count)
+
+    def _register(self, leader: _Commit, share: Sequence[_Commit], pairs: Sequence[Pair]) -> list[Waiting]:
+        """Give futures to the commits of a share; returns the entries of those that are new."""
+        found, entries = self._waiters.register(pairs)
+        leader.entries += entries
+        at = 0
+        for commit in share:
+            commit.futures = [future or self._blank_future() for future in found[at : at + len(commit.pairs)]]
+            at += len(commit.pairs)
+        return entries
+
+    def _end_blank(self, redis_keys: Iterable[str]) -> None:
+        """Futures of older texts of keys that are blank now get the zero vector as well."""
+        for entries in self._waiters.snapshot(redis_keys).values():
+            self._waiters.resolve(entries, self._zero())
+
+    def _blank_future(self) -> EmbeddingFuture:
+        future = EmbeddingFuture()
+        future.set_result(self._zero())  # type: ignore[arg-type]  # see EmbeddingFuture._result
+        return future
+
+
+def _for_follower(error: BaseException) -> BaseException:
+    """The leader's error for another caller: its own object, and never the leader's Ctrl-C."""
+    if isinstance(error, Exception):
+        return copy.copy(error)
+    return EmbedQueueError("interrupted while writing: enqueue again")

@@ -1,0 +1,78 @@
+"""What became of items that somebody in this process waits for, where no call of its own tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from embedqueue.store.store import Store
+from embedqueue.values.errors import ItemRejected
+from embedqueue.values.vectors import zero_vector
+
+from .waiters import Waiters
+
+#: Keys that one look at Redis asks for.
+LOOK_KEYS = 500
+
+
+class Outcomes:
+    """Asks Redis, and ends futures accordingly. Thread-safe.
+
+    Args:
+        store: Redis.
+        waiters: futures of this process.
+        field: of the users' hashes.
+        dimensions: tells the length of a vector.
+        demand: called with redis_keys that somebody waits for and that nobody has claimed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        waiters: Waiters,
+        field: str,
+        *,
+        dimensions: Callable[[], int],
+        demand: Callable[[list[str]], None],
+    ) -> None:
+        self._store = store
+        self._waiters = waiters
+        self._field = field
+        self._dimensions = dimensions
+        self._demand = demand
+
+    def look(self, redis_keys: Iterable[str] | None, *, wanted: bool = False, blank: bool = False) -> None:
+        """Ask what became of keys, and end the futures that have an end.
+
+        Args:
+            redis_keys: which; None for all.
+            wanted: only those that somebody waits for in ``.result()``.
+            blank: whether the newest text of the keys is known to be blank.
+
+        Raises:
+            redis.RedisError: Redis does not answer.
+        """
+        urgent: list[str] = []  # given back, or superseded by a text that nobody has asked for yet
+        waiting = list(self._waiters.snapshot(redis_keys, wanted=wanted).items())
+        for at in range(0, len(waiting), LOOK_KEYS):
+            part = waiting[at : at + LOOK_KEYS]
+            found = self._store.look([redis_key for redis_key, _ in part], self._field)
+            for (redis_key, entries), (word, value) in zip(part, found, strict=True):
+                outcome = self._outcome(redis_key, word, value, blank)
+                if outcome is not None:
+                    self._waiters.resolve(entries, outcome)
+                elif value == b"pending" and any(entry.wanted for entry in entries):
+                    urgent.append(redis_key)
+        if urgent:
+            self._demand(urgent)
+
+    def _outcome(self, redis_key: str, word: str, value: bytes, blank: bool) -> bytes | ItemRejected | None:
+        """The end of a key's futures, by a word of ``store/lua/look.lua``; None while the item lives."""
+        if word == "dead":
+            return ItemRejected(redis_key, value.decode("utf-8", "replace"))
+        if word == "blank" or (blank and word != "live"):
+            return zero_vector(self._dimensions())
+        if word == "done":
+            return value
+        if word == "gone":
+            return ItemRejected(redis_key, "neither queued, nor dead, nor is there a vector in its hash")
+        return None

@@ -1,0 +1,98 @@
+"""Tells the observers of a queue what happens, and keeps what they raise from doing harm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import redis
+
+from embedqueue.values.log import Log, is_of_a_signal, logger
+from embedqueue.values.observer import BatchReport, CallReport, Observer, RedisReport
+from embedqueue.values.stats import DeadLetter
+
+
+class Functions(Observer):
+    """An observer made of the queue's options ``on_batch``, ``on_error`` and ``on_dead``."""
+
+    def __init__(
+        self,
+        on_batch: Callable[[BatchReport], object] | None,
+        on_error: Callable[[CallReport | RedisReport], object] | None,
+        on_dead: Callable[[DeadLetter], object] | None,
+    ) -> None:
+        self._on_batch = on_batch
+        self._on_error = on_error
+        self._on_dead = on_dead
+
+    def written(self, report: BatchReport) -> None:
+        """Tell ``on_batch``."""
+        if self._on_batch is not None:
+            self._on_batch(report)
+
+    def call_ended(self, report: CallReport) -> None:
+        """Tell ``on_error`` of a call that failed."""
+        if self._on_error is not None and report.outcome != "ok":
+            self._on_error(report)
+
+    def redis_failed(self, report: RedisReport) -> None:
+        """Tell ``on_error``."""
+        if self._on_error is not None:
+            self._on_error(report)
+
+    def died(self, letter: DeadLetter) -> None:
+        """Tell ``on_dead``."""
+        if self._on_dead is not None:
+            self._on_dead(letter)
+
+
+class Observers:
+    """Tells all observers of a queue. False where there is none: then nothing need be measured for them.
+
+    Args:
+        observers: whom to tell, in order.
+        log: takes the record of one that raises; each observer has one for each kind of event.
+    """
+
+    def __init__(self, observers: Iterable[Observer] = (), log: Log = logger) -> None:
+        self._observers = tuple(observers)
+        self._log = log
+        self._failed: set[tuple[int, str]] = set()  # observers by position, and events; adding to a set is atomic
+
+    def bind(self, namespace: str, client: redis.Redis) -> Observers:
+        """The same for one queue."""
+        bound = []
+        for at, observer in enumerate(self._observers):
+            found = self._call(at, observer, "bind", (namespace, client))
+            bound.append(found if isinstance(found, Observer) else observer)
+        return Observers(bound, self._log)
+
+    def joined_by(self, observer: Observer) -> Observers:
+        """The same, and one more, which is bound already."""
+        return Observers([*self._observers, observer], self._log)
+
+    def __bool__(self) -> bool:
+        """Whether there is anybody to tell."""
+        return bool(self._observers)
+
+    def tell(self, event: str, *facts: Any) -> None:
+        """Call the method of this name of each observer. Raises nothing but what a signal raises in the main thread."""
+        for at, observer in enumerate(self._observers):
+            self._call(at, observer, event, facts)
+
+    def redis_failed(self, error: BaseException) -> None:
+        """Tell of an error of redis-py."""
+        self.tell("redis_failed", RedisReport(error=str(error)))
+
+    def _call(self, at: int, observer: Observer, event: str, facts: tuple[Any, ...]) -> Any:
+        try:
+            return getattr(observer, event)(*facts)
+        except BaseException as error:
+            if is_of_a_signal(error):
+                raise
+            if (at, event) not in self._failed:
+                self._failed.add((at, event))
+                self._log.exception(
+                    "embedqueue: %s of an observer failed, and is not spoken of again: %s", event, observer
+                )
+            return None

@@ -1,0 +1,1 @@
+"""What runs a worker and looks at a queue, for every command line and dashboard. Prints nothing itself."""

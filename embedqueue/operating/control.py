@@ -1,0 +1,50 @@
+"""Pauses by hand, and dead letters."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from embedqueue.queue import EmbeddingBatchQueue
+from embedqueue.settings.settings import Settings
+from embedqueue.store.store import Store
+from embedqueue.values.stats import DeadLetter
+
+#: Dead letters that one look fetches, which are in memory together.
+DEAD_PAGE = 20
+
+
+def set_pause(settings: Settings, seconds: float | None, reason: str) -> None:
+    """Have nobody claim anything, for so many seconds or until it is lifted."""
+    with _store(settings) as store:
+        store.hold(seconds, reason)
+
+
+def lift_pause(settings: Settings) -> bool:
+    """End a pause at once, whoever made it: after a failure, one call tests the provider. Whether there was one."""
+    with _store(settings) as store:
+        return store.unhold()
+
+
+@contextlib.contextmanager
+def _store(settings: Settings) -> Iterator[Store]:
+    store = Store(settings.client(), settings.option("namespace"))
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def dead_letters(queue: EmbeddingBatchQueue, reason: str | None = None, *, whole: bool = False) -> Iterator[DeadLetter]:
+    """Dead letters, the latest first; with ``reason``, those whose reason contains it. Long texts are cut, or whole."""
+    offset = 0
+    while letters := queue.dead_letters(limit=DEAD_PAGE, offset=offset, max_bytes=None if whole else 0):
+        yield from (letter for letter in letters if reason is None or reason in letter.reason)
+        offset += len(letters)
+
+
+def dead_letter_of(settings: Settings, name: str) -> DeadLetter | None:
+    """The dead letter of a redis_key, or of a member that is not our JSON."""
+    with _store(settings) as store:
+        found = store.dead_letters_of([name])
+    return found[0] if found else None

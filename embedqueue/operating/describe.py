@@ -1,0 +1,51 @@
+"""How things stand, in lines for people and JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from embedqueue.values.stats import DeadLetter, QueueStats
+from embedqueue.values.words import printable
+
+
+def stats_as_json(stats: QueueStats) -> str:
+    """How the queue stands in Redis, for a script. What this very process has done is left out: nothing."""
+    names = ("waiting", "in_flight", "dead", "oldest_age", "paused_until", "pause_reason")
+    return json.dumps({name: getattr(stats, name) for name in names})
+
+
+def describe(stats: QueueStats) -> Iterator[str]:
+    """How the queue stands, as lines for a person."""
+    yield f"waiting    {stats.waiting}"
+    yield f"in flight  {stats.in_flight}"
+    yield f"dead       {stats.dead}"
+    if stats.oldest_age is not None:
+        yield f"oldest     {stats.oldest_age:.0f} s"
+    if stats.paused_until is not None:
+        seconds = max(0.0, stats.paused_until - time.time())
+        yield f"paused     for {seconds:.0f} s: {printable(stats.pause_reason or '')}"
+
+
+def lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Facts by name as lines for a person."""
+    for name, value in facts.items():
+        yield f"{name:<16} {printable(str(value))}"
+
+
+def describe_dead(letters: Iterator[DeadLetter]) -> Iterator[str]:
+    """Dead letters as lines for a person. No text of users."""
+    for letter in letters:
+        yield printable(f"{_when(letter.died_at)}  {letter.redis_key or '(not ours)'}  {letter.reason}")
+
+
+def dead_as_json(letter: DeadLetter) -> str:
+    """A dead letter for a script; what is no UTF-8 in it is replaced."""
+    return json.dumps(asdict(letter) | {"member": letter.member.decode("utf-8", "replace")})
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

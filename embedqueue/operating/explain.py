@@ -1,0 +1,96 @@
+"""Where the vector of one key is, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from embedqueue.futures.notices import named_keys
+from embedqueue.settings.settings import Settings
+from embedqueue.store.keys import Keys
+from embedqueue.values.item import decode_member
+from embedqueue.values.vectors import FLOAT32
+
+from .control import dead_letter_of
+
+#: Notices that ``explain`` looks through for the time of a write, at most, and in one round trip.
+NOTICES, NOTICES_PAGE = 10_000, 1000
+
+
+def explain(settings: Settings, redis_key: str) -> dict[str, Any]:
+    """Where the vector of a key is, and why: facts by name; ``state`` is one of them, ``because`` a sentence."""
+    client, keys = settings.client(decode_responses=False), Keys(settings.option("namespace"))
+    seconds, micros = client.time()
+    now = float(seconds) + float(micros) / 1e6
+    facts = {"redis_key": redis_key, **_hash_facts(client, settings, redis_key)}
+    member: Any = client.hget(keys.latest, redis_key)
+    letter = dead_letter_of(settings, redis_key)
+    if member is not None:
+        facts |= _live_facts(client, keys, settings, redis_key, member, now)
+    elif letter is not None:
+        facts |= {"state": "dead", "because": letter.reason, "died_at": round(letter.died_at, 3)}
+        facts |= {"deliveries": letter.deliveries, "text_chars": len(letter.text)}
+    elif facts["hash"] == "a vector":
+        written_at = _written_at(client, keys, redis_key)
+        because = "its vector is in the hash, and nothing newer waits"
+        facts |= {"state": "written", "written_at": written_at, "because": because}
+    else:
+        facts |= {
+            "state": "unknown",
+            "because": "it is neither queued nor dead, and its hash has no vector of this model",
+        }
+    return facts
+
+
+def _live_facts(
+    client: Any, keys: Keys, settings: Settings, redis_key: str, member: bytes, now: float
+) -> dict[str, Any]:
+    pending, lease = client.zscore(keys.pending, member), client.zscore(keys.inflight, member)
+    claim = (client.hget(keys.claims, redis_key) or b"").decode().split()
+    facts: dict[str, Any] = {"text_chars": len(decode_member(member).text)}
+    if len(claim) > 1:
+        facts["deliveries"] = int(claim[1])
+    if lease is not None:
+        facts |= {"state": "in flight", "in_flight_until": round(lease, 3), "lease_ends_in_s": round(lease - now, 1)}
+        facts["because"] = "a worker has claimed it; should that worker die, another takes it when the lease ends"
+        return facts | ({"worker": claim[2].partition(":")[0]} if len(claim) > 2 else {})
+    since = pending if pending is not None else now
+    facts |= {"state": "waiting", "pending_since": round(since, 3), "waiting_s": round(now - since, 1)}
+    pause_ms = client.pttl(keys.pause)
+    if pause_ms != -2:
+        reason = (client.get(keys.pause) or b"").decode("utf-8", "replace")
+        return facts | {"because": f"nobody claims for {max(0, pause_ms) / 1000:.0f} s: {reason}"}
+    due = max(0.0, since + settings.option("flush_interval") - now)
+    size, waiting = settings.option("max_batch_size"), client.zcard(keys.pending)
+    if waiting >= size or due == 0:
+        words = f"it is due, with {waiting - 1} others, as soon as a worker has room"
+    else:
+        words = f"a drain starts in {due:.0f} s at the latest (flush_interval), or when {size} items wait; {waiting} do"
+    facts["because"] = f"{words}. Where nobody works the queue, it stays."
+    return facts
+
+
+def _hash_facts(client: Any, settings: Settings, redis_key: str) -> dict[str, Any]:
+    try:
+        size = client.hstrlen(redis_key, settings.option("embedding_field"))
+    except ResponseError as error:
+        return {"hash": str(error)}
+    right = FLOAT32.itemsize * settings.dimensions
+    return {"hash": "a vector" if size == right else "no vector" if not size else f"{size} bytes instead of {right}"}
+
+
+def _written_at(client: Any, keys: Keys, redis_key: str) -> float | None:
+    """When it was written, as far back as the notices go, which are trimmed; else None."""
+    end = "+"
+    for _ in range(NOTICES // NOTICES_PAGE):
+        entries = client.xrevrange(keys.events, max=end, count=NOTICES_PAGE)
+        for name, fields in entries:
+            if fields.get(b"kind") == b"done" and redis_key in named_keys(
+                fields.get(b"body", b"").decode("utf-8", "replace")
+            ):
+                return int(name.partition(b"-")[0]) / 1000
+        if len(entries) < NOTICES_PAGE:
+            break
+        end = f"({entries[-1][0].decode()}"
+    return None

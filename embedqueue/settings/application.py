@@ -1,0 +1,231 @@
+"""The queues of one application, whatever its framework: made at first use, in each process, whatever forks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from embedqueue.embedders import Embedder
+from embedqueue.queue import EmbeddingBatchQueue
+from embedqueue.values.log import logger
+
+from .checks import check_key, explain_redis, knock
+from .eager import Eager
+from .settings import Settings, SettingsError
+
+#: What no queue is named.
+DEFAULT = "default"
+
+
+class Queues(Mapping[str, EmbeddingBatchQueue]):
+    """An application's queues by name. A queue is made and started when it is first asked for. Thread-safe.
+
+    Args:
+        load: reads the application's settings. Called at first use, so that errors come there and not at import.
+    """
+
+    def __init__(self, load: Callable[[], dict[str, Settings]]) -> None:
+        self._load = load
+        self._forget()
+        os.register_at_fork(after_in_child=_weakly(self))
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()  # guards what follows
+        self._settings: dict[str, Settings] | None = None
+        self._queues: dict[str, EmbeddingBatchQueue] = {}
+        self._onlookers: dict[str, EmbeddingBatchQueue] = {}
+        self._clients: dict[str, Redis] = {}
+        self._reached: set[str] = set()  # names of queues whose Redis has answered
+        self._eager: Eager | None = None
+
+    def _forked(self) -> None:
+        """Another thread may have held the lock when the process forked. The queues themselves survive forks."""
+        self._lock = threading.Lock()
+
+    # -- settings ----------------------------------------------------------------------------------------------
+
+    @property
+    def all_settings(self) -> dict[str, Settings]:
+        """The settings of each queue.
+
+        Raises:
+            SettingsError: they cannot work.
+        """
+        with self._lock:
+            return self._read()
+
+    def settings(self, name: str = DEFAULT) -> Settings:
+        """The settings of one queue.
+
+        Raises:
+            SettingsError: there is no such queue, or its settings cannot work.
+        """
+        with self._lock:
+            return self._of(name)
+
+    def _read(self) -> dict[str, Settings]:
+        if self._settings is None:
+            self._settings = self._load()
+        return self._settings
+
+    def _of(self, name: str) -> Settings:
+        found = self._read()
+        if name not in found:
+            raise SettingsError(f"there is no queue {name!r}; there are {', '.join(sorted(found))}")
+        return found[name]
+
+    # -- queues ------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> EmbeddingBatchQueue:
+        """The queue, started.
+
+        Raises:
+            SettingsError: its settings cannot work, or it has no API key.
+        """
+        queue = self._queues.get(name)
+        if queue is None:
+            self._greet(name)
+            with self._lock:
+                queue = self._queues.get(name)
+                if queue is None:
+                    queue = self._queues[name] = self._make(name)
+        return queue
+
+    def __iter__(self) -> Iterator[str]:
+        """Names."""
+        return iter(self.all_settings)
+
+    def __len__(self) -> int:
+        """How many queues there are."""
+        return len(self.all_settings)
+
+    def _greet(self, name: str) -> None:
+        """One look before the first use, outside of the lock: many threads may find Redis down, none waits for another.
+
+        Raises:
+            SettingsError: there is no API key.
+            RedisError: with a note that tells what to set.
+        """
+        settings = self.settings(name)
+        if self._eager is None and settings.options.get("worker", True):
+            missing = check_key(settings)
+            if missing:
+                raise SettingsError(missing[0])
+            _warn_of_uwsgi()
+        self.redis(name)
+
+    def _make(self, name: str) -> EmbeddingBatchQueue:
+        settings = self._of(name)
+        if self._eager is not None:
+            return self._eager.queue(settings).start()
+        return settings.queue(redis=self._client(name)).start()
+
+    def made(self, name: str = DEFAULT) -> EmbeddingBatchQueue | None:
+        """The queue if it was used already."""
+        return self._queues.get(name)
+
+    def idle(self, name: str = DEFAULT, **overrides: Any) -> EmbeddingBatchQueue:
+        """A queue of one's own that is not started: to look at, or to start with other options."""
+        with self._lock:
+            settings = self._of(name)
+            if self._eager is not None and not overrides:
+                return self._eager.queue(settings)
+            return settings.queue(redis=self._client(name), **overrides)
+
+    def look(self, name: str = DEFAULT) -> EmbeddingBatchQueue:
+        """The queue for looking at it and for its dead letters: nothing is started, no key is needed.
+
+        Raises:
+            SettingsError: there is no such queue, or its settings cannot work.
+        """
+        with self._lock:
+            found = self._queues.get(name) or self._onlookers.get(name)
+            if found is None:
+                settings = self._of(name)
+                found = self._onlookers[name] = settings.queue(redis=self._client(name), worker=False)
+            return found
+
+    def redis(self, name: str = DEFAULT) -> Redis:
+        """The client of a queue, for reading hashes.
+
+        Raises:
+            RedisError: at the first use, with a note that tells what to set.
+        """
+        with self._lock:
+            settings, client = self._of(name), self._client(name)
+        if name not in self._reached:
+            try:
+                knock(settings, client)
+            except RedisError as error:
+                error.add_note(f"embedqueue: {explain_redis(settings, error)}")
+                raise
+            self._reached.add(name)
+        return client
+
+    def _client(self, name: str) -> Redis:
+        if self._eager is not None:
+            return self._eager.redis
+        if name not in self._clients:
+            self._clients[name] = self._of(name).client()
+        return self._clients[name]
+
+    def reset(self) -> None:
+        """Stop every queue and forget all settings: the next use reads them anew."""
+        with self._lock:
+            queues, eager = [*self._queues.values(), *self._onlookers.values()], self._eager
+        for queue in queues:
+            queue.stop()
+        self._forget()
+        self._eager = eager
+
+    @contextlib.contextmanager
+    def eagerly(self, embedder: Embedder | None = None, redis: Redis | None = None) -> Iterator[Eager]:
+        """Within the ``with``, every enqueue is finished when it returns, offline. For an application's own tests.
+
+        Args:
+            embedder: instead of one that needs no network and no model.
+            redis: a client instead of a fake Redis of this block's own.
+        """
+        self.reset()
+        self._eager = Eager(embedder, redis)
+        try:
+            yield self._eager
+        finally:
+            self._eager = None
+            self.reset()
+
+
+def _weakly(queues: Queues) -> Callable[[], None]:
+    """A hook that does not keep an application alive: nothing unregisters hooks of forks."""
+    reference = weakref.ref(queues)
+
+    def forked() -> None:
+        found = reference()
+        if found is not None:
+            found._forked()
+
+    return forked
+
+
+def _warn_of_uwsgi() -> None:
+    """What must be set under uWSGI: without threads nothing is embedded, and it tells no Python that it has forked."""
+    uwsgi = sys.modules.get("uwsgi")
+    given = getattr(uwsgi, "opt", None)
+    if uwsgi is None or given is None:
+        return
+    options = {name.decode() if isinstance(name, bytes) else name for name in given}
+    if not {"enable-threads", "threads"} & options:
+        logger.warning("embedqueue: uWSGI runs without threads, so nothing is embedded here: set enable-threads = true")
+    if uwsgi.worker_id() == 0 and "py-call-uwsgi-fork-hooks" not in options:  # in the master: it will fork
+        logger.warning(
+            "embedqueue: a queue is used before uWSGI forks, and will hang after it: "
+            "set lazy-apps = true, or py-call-uwsgi-fork-hooks = true"
+        )

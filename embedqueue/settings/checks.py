@@ -1,0 +1,100 @@
+"""What may be wrong with a configuration, in sentences that say what to set."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import redis
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
+
+from embedqueue.values.errors import ConfigurationError, EmbedQueueError
+from embedqueue.values.words import shown_url
+
+from .settings import Settings
+
+
+def explain_redis(settings: Settings, error: RedisError) -> str:
+    """What an error of Redis means for a user: a sentence that tells what to set."""
+    url, name = shown_url(settings.redis_url), settings.spelled("REDIS_URL")
+    if isinstance(error, NoPermissionError):
+        return f"Redis at {url} does not let this user near the queue ({error}): grant it the keys and commands."
+    if any(words in str(error) for words in ("NOAUTH", "Authentication required", "HELLO must be called")):
+        return f"Redis at {url} wants a password: write {name} as redis://:PASSWORD@HOST:PORT/0."
+    if isinstance(error, AuthenticationError | AuthorizationError):
+        return f"Redis at {url} refuses the password ({error}): set user and password in {name}."
+    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+        return f"Redis at {url} does not answer ({error}): start it, or set {name}."
+    return f"Redis at {url} answers with an error ({error}): look at {name}."
+
+
+def knock(settings: Settings, client: redis.Redis) -> None:
+    """Ask Redis for what every queue needs; a PING may be more than the user may do.
+
+    Raises:
+        RedisError: it does not answer or does not let us in.
+    """
+    client.zcard(f"{settings.option('namespace')}:pending")
+
+
+def check_redis(settings: Settings) -> list[str]:
+    """Whether Redis answers and lets us in; a sentence for each problem."""
+    client = settings.client()
+    try:
+        knock(settings, client)
+    except RedisError as error:
+        return [explain_redis(settings, error)]
+    finally:
+        client.close()
+    return []
+
+
+def check_key(settings: Settings) -> list[str]:
+    """Whether there is an API key, or what the provider needs instead; a sentence for each problem."""
+    if settings.provider == "local":
+        if importlib.util.find_spec("wordllama") is not None:
+            return []
+        return [f'{settings.spelled("PROVIDER")} is "local", which needs wordllama: pip install "embedqueue[demo]".']
+    if settings.provider == "openai" and settings.base_url is not None:
+        return []  # a server of one's own needs none; OpenAI's will say so itself
+    variables = settings.key_variables
+    given = [settings.api_key] if settings.api_key is not None else [os.environ.get(name) for name in variables]
+    if any(value and value.strip() for value in given):
+        return []
+    return [
+        f"There is no API key for {settings.provider}: set {settings.spelled('API_KEY')}, "
+        f"or {' or '.join(variables)} in the environment."
+    ]
+
+
+def check_call(settings: Settings) -> list[str]:
+    """Whether one real call to the provider works; a sentence for each problem."""
+    model, spelled = settings.model, settings.spelled
+    try:
+        found = len(settings.embedder().embed_batch(["embedqueue"], model)[0])
+    except ConfigurationError as error:
+        return [
+            f"{settings.provider} refuses the model {model} or the key: {error}; "
+            f"these are {spelled('MODEL')}, {spelled('API_KEY')} and {spelled('BASE_URL')}."
+        ]
+    except (EmbedQueueError, ValueError, IndexError) as error:
+        return [f"A call to {settings.provider} failed ({error}): try again, or look at {spelled('BASE_URL')}."]
+    if found != settings.dimensions:
+        name = spelled("DIMENSIONS")
+        return [f"{model} gives {found} numbers a vector, not {settings.dimensions}: set {name} to {found}."]
+    return []
+
+
+def problems(settings: Settings, *, redis: bool = True, call: bool = False) -> list[str]:
+    """Look for what a user can mend.
+
+    Args:
+        settings: to look at.
+        redis: speak to Redis.
+        call: make one real call to the provider; it may cost a fraction of a cent.
+
+    Returns:
+        One sentence a problem, each with the setting to change; empty where all is well.
+    """
+    missing = check_key(settings)
+    return (check_redis(settings) if redis else []) + (missing or (check_call(settings) if call else []))

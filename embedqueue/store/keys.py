@@ -1,0 +1,24 @@
+"""The names of a queue's keys in Redis."""
+
+from __future__ import annotations
+
+
+class Keys:
+    """The names of a queue's keys, in the order in which every script declares them."""
+
+    def __init__(self, namespace: str) -> None:
+        self.pending = f"{namespace}:pending"
+        self.inflight = f"{namespace}:inflight"
+        self.latest = f"{namespace}:latest"
+        self.claims = f"{namespace}:claims"
+        self.dead = f"{namespace}:dead"
+        self.dead_info = f"{namespace}:dead:info"
+        self.events = f"{namespace}:events"
+        self.pause = f"{namespace}:pause"
+        self.pause_level = f"{namespace}:pause:level"
+        self.cache_prefix = f"{namespace}:cache:"
+        self.history_prefix = f"{namespace}:history:"
+        self.all = (
+            self.pending, self.inflight, self.latest, self.claims, self.dead,
+            self.dead_info, self.events, self.pause, self.pause_level,
+        )  # fmt: skip

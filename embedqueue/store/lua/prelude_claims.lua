@@ -1,0 +1,86 @@
+-- What those scripts begin with, after prelude.lua, that deal with claims and leases. An enqueue, which is called a
+-- thousand times as often, does without: to define all this takes Redis a microsecond.
+
+-- The redis_key of a member, or nil where it is not our JSON.
+local function strict_key_of(member)
+  local fine, pair = pcall(cjson.decode, member)
+  if fine and type(pair) == "table" and type(pair.redis_key) == "string" and type(pair.text) == "string" and pair.redis_key ~= "" then
+    return pair.redis_key
+  end
+  return nil
+end
+
+-- The same for a member that is most likely ours: where the key needs no unescaping, no parser is asked.
+local function key_of(member)
+  return string.match(member, '^{"redis_key":"([^"\\%c]+)","text":"') or strict_key_of(member)
+end
+
+-- score, deliveries and owner of a claim
+local function parse(claim)
+  local score, deliveries, owner = string.match(claim or "", "^(%S+) (%d+) ?(%S*)$")
+  return score, tonumber(deliveries or 0), owner or ""
+end
+
+-- The seconds of the lease of an owner, if its name tells them.
+local function lease_of(owner)
+  return tonumber(string.match(owner or "", "/([%d.]+):$"))
+end
+
+-- Whether the lease of a member ends later than it can; and the seconds that it was taken for.
+local function outlasts(member, ends)
+  local key = ends > now + SLACK and key_of(member)
+  local _, _, owner = parse(key and redis.call("HGET", CLAIMS, key))
+  local lease = lease_of(owner)
+  return lease and ends > now + lease + SLACK, lease
+end
+
+-- Milliseconds that are left of the pause, as PTTL tells them. One that people have set lasts as long as they wish.
+local LONGEST_PAUSE_MS = 300000 -- as in work/settle.py
+local function pause_left()
+  local ms = redis.call("PTTL", PAUSE)
+  local held = ms > SLACK * 1000 and redis.call("GET", PAUSE)
+  if held then
+    local probe = lease_of(string.match(held, "^probe (.*)"))
+    local most = probe and math.ceil(probe * 1000) or string.sub(held, 1, 19) == "the provider failed" and LONGEST_PAUSE_MS
+    if most and ms > most + SLACK * 1000 then
+      redis.call("PEXPIRE", PAUSE, most)
+      return most
+    end
+  end
+  return ms
+end
+
+-- Make a dead letter of a member; key is nil where it is not our JSON. `foreign`: it only looks like ours here.
+local function bury(member, key, score, deliveries, reason, foreign)
+  redis.call("ZREM", PENDING, member)
+  redis.call("ZREM", INFLIGHT, member)
+  local info = { reason = reason, deliveries = deliveries, score = score }
+  if key and not foreign then
+    if redis.call("HEXISTS", INFO, key) == 1 then
+      redis.call("ZREM", DEAD, key) -- a foreign member that reads like the key gives way
+    end
+    info.member = member
+    redis.call("ZADD", DEAD, stamp(now), member)
+    redis.call("HSET", INFO, key, cjson.encode(info))
+  elseif not cjson.decode(redis.call("HGET", INFO, member) or "{}").member then
+    redis.call("ZADD", DEAD, stamp(now), member)
+    redis.call("HSET", INFO, member, cjson.encode(info)) -- it may be no UTF-8, so that JSON could not hold it
+  end
+  if key and redis.call("HGET", LATEST, key) == member then
+    redis.call("HDEL", LATEST, key)
+    redis.call("HDEL", CLAIMS, key)
+  end
+end
+
+-- Whether the holder of a claim is of the same worker as `owner` (both begin with "WORKER:").
+local function same_worker(holder, owner)
+  return string.match(holder, "^[^:]*:") == string.match(owner, "^[^:]*:")
+end
+
+-- The provider has answered the claim that tested it: go on.
+local function end_probe(owner)
+  if redis.call("GET", PAUSE) == "probe " .. owner then
+    redis.call("DEL", PAUSE, LEVEL)
+    notice("wake", owner, "")
+  end
+end

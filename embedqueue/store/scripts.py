@@ -1,0 +1,209 @@
+"""How a script reaches Redis: the names of the keys, private connections, and one exchange on the wire.
+
+The user's client is never used, changed or closed. What it connects to is taken from it once, and private
+clients are made with the same settings: with bytes for replies, and without surprises of protocol or time-outs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.retry import Retry
+
+from .clients import BACKGROUND_TIMEOUT_SECONDS, LISTEN_SECONDS, private_client
+from .keys import Keys
+
+SCRIPTS: Final = (
+    "enqueue", "claim", "complete", "release", "extend", "reject",
+    "pause", "status", "look", "dead_letters", "retry_dead", "discard_dead", "take_cached", "hold_cached",
+)  # fmt: skip
+#: Those of them that share what stands in ``prelude_claims.lua``.
+OF_CLAIMS: Final = ("claim", "complete", "release", "extend", "reject", "status", "take_cached", "dead_letters")
+
+#: Seconds that an enqueue may take to reach Redis where the user's client has no time limit of its own.
+ANSWER_SECONDS = 5.0
+#: How often an enqueue is sent again because it came late; the first time on a connection tells the server's clock.
+LATE_TRIES = 4
+#: What redis-py before 5.3 wants to hear when it is asked for a connection.
+_FOR_WHAT = ("EVALSHA",) if redis.VERSION < (5, 3) else ()
+
+
+@cache
+def script_text(name: str) -> str:
+    """The Lua of one move, with what it shares with others."""
+    folder = resources.files(__package__) / "lua"
+    parts = ("prelude", "prelude_claims", name) if name in OF_CLAIMS else ("prelude", name)
+    return "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
+
+
+class Exchange:
+    """Runs the scripts, each in one round trip. Thread-safe, but for ``enqueue``.
+
+    ``enqueue`` keeps to the user's retry policy; everything else fails at the first error, for the worker has its own
+    way of trying again.
+
+    Attributes:
+        back: the client for everything that needs no script.
+        ears: the client that reads the events.
+    """
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        limit = client.connection_pool.connection_kwargs.get("socket_timeout")
+        limit = min(limit or BACKGROUND_TIMEOUT_SECONDS, BACKGROUND_TIMEOUT_SECONDS)
+        impatient: dict[str, Any] = {
+            "retry": Retry(NoBackoff(), 0),
+            "retry_on_error": [],
+            "retry_on_timeout": False,
+            "socket_connect_timeout": limit,
+        }
+        # The user's retry policy, which enqueue keeps to, around each exchange; if the connection tried again within
+        # that as well, as redis-py's do, a server that swallows packets would be tried the square of the times.
+        connection: Any = private_client(client).connection_pool.make_connection()
+        self._retry = connection.retry
+        self._front = private_client(client, retry=Retry(NoBackoff(), 0), retry_on_error=[], retry_on_timeout=False)
+        self.back = private_client(client, socket_timeout=limit, **impatient)
+        self.ears = private_client(client, socket_timeout=LISTEN_SECONDS + BACKGROUND_TIMEOUT_SECONDS, **impatient)
+        scripts = {name: self.back.register_script(script_text(name)) for name in SCRIPTS}
+        self._evalsha = {name: _packed(b"EVALSHA", script.sha.encode()) for name, script in scripts.items()}
+        self._keys = [key.encode() for key in keys.all]
+        self._enqueue_keys = (b"7", *self._keys[:7])  # of pauses it need not know
+        self._line: Any = None  # the connection of enqueue; only its one leader at a time touches it, and the next two
+        self._server_ahead = 0.0  # what has to be added to our monotonic clock for the server's
+        self._patience = self._front.connection_pool.connection_kwargs.get("socket_timeout") or ANSWER_SECONDS
+
+    def call(self, name: str, further_keys: Sequence[str], *args: str | bytes | float) -> Any:
+        """Run a script on a connection of the background pool. The users' keys come after our own."""
+        pool = self.back.connection_pool
+        connection = pool.get_connection(*_FOR_WHAT)
+        try:
+            declared = [b"%d" % (len(self._keys) + len(further_keys)), *self._keys]
+            declared += [key.encode() for key in further_keys]
+            parts = [_as_bytes(arg) for arg in args]
+            return self._run(connection, name, len(declared), _packed(*declared), parts)
+        finally:
+            pool.release(connection)
+
+    def enqueue(self, settings: tuple[int, ...], parts: list[bytes]) -> Any:
+        """Run the enqueue script on a connection that is kept: a third less time than through the client's pool.
+
+        Args:
+            settings: arguments that are the same every time.
+            parts: those that follow on them, and on the time from which nobody will wait for the answer.
+        """
+        line = self._line
+        if line is None:
+            line = self._line = self._front.connection_pool.get_connection(*_FOR_WHAT)
+        kept = line._sock is not None
+        try:
+            return self._enqueue_in_time(line, settings, parts, self._retry)
+        except redis.ConnectionError:
+            if not kept:
+                raise
+            # As a pool would, but without asking each time whether the server has closed what was kept. Enqueuing twice
+            # does no harm, so it matters not how far the first went.
+            return self._enqueue_in_time(line, settings, parts, None)
+        finally:
+            if line is not self._line:  # close() came meanwhile, and it was opened again
+                line.disconnect()
+
+    def _enqueue_in_time(self, line: Any, settings: tuple[int, ...], parts: list[bytes], retry: Retry | None) -> Any:
+        declared = _declared(self._enqueue_keys, settings)
+        for _ in range(LATE_TRIES):
+            try:
+                return self._run(line, "enqueue", *declared, parts, retry, first=self._too_late)
+            except ResponseError as error:
+                word, _, now = str(error).partition(" ")
+                if word != "LATE":
+                    raise
+                self._server_ahead = float(now) - time.monotonic()  # a clock was set, or Redis was busy for long
+        raise redis.TimeoutError("Redis takes longer for a command than it may take for the answer")
+
+    def _too_late(self, line: Any) -> bytes:
+        """The server's time from which we will not wait for the answer to what is sent now, packed."""
+        if line._sock is None:
+            self._server_ahead = 0.0  # whoever answers now, their clock may be another: they will say that it is late
+        text = b"%.6f" % (time.monotonic() + self._server_ahead + self._patience)
+        return b"\r\n$%d\r\n%b" % (len(text), text)
+
+    def _run(
+        self,
+        connection: Any,
+        name: str,
+        declared_count: int,
+        declared: bytes,
+        parts: list[bytes],
+        retry: Retry | None = None,
+        *,
+        first: Callable[[Any], bytes] | None = None,
+    ) -> Any:
+        """One exchange.
+
+        ``declared`` begins with the number of keys and the keys, packed: what never changes is packed once. ``first``
+        gives, for the connection, an argument, packed, that stands before ``parts`` and is made anew for each try.
+
+        redis-py packs a command three times as slowly (redis.io, "RESP protocol", says how).
+        """
+        count = b"*%d" % (2 + declared_count + (first is not None) + len(parts))
+        pieces = _pieces(parts)
+
+        def send(script: bytes) -> Any:
+            command = (count, script, declared, first(connection) if first else b"", *pieces, b"\r\n")
+            connection.send_packed_command([b"".join(command)])
+            return connection.read_response(disable_decoding=True)
+
+        def exchange() -> Any:
+            try:
+                return send(self._evalsha[name])
+            except NoScriptError:  # Redis was restarted, or its scripts were flushed
+                return send(_packed(b"EVAL", script_text(name).encode()))
+
+        try:
+            return (retry or connection.retry).call_with_retry(exchange, lambda error: connection.disconnect())
+        except BaseException as error:
+            if not isinstance(error, ResponseError) or isinstance(error, ReadOnlyError):
+                connection.disconnect()  # an answer may still be on its way, or the server is no longer the master
+            raise
+
+    def close(self) -> None:
+        """Close our own connections, those on which other threads still read included."""
+        for client in (self._front, self.back, self.ears):
+            with contextlib.suppress(RedisError, OSError, ValueError):  # ValueError: fakeredis, under a reader
+                client.connection_pool.disconnect()
+        self._line = None
+
+
+def _pieces(parts: Iterable[bytes]) -> list[bytes]:
+    """Arguments as they follow on others in a command, to be joined once: copies of vectors would cost the most.
+
+    What ends one argument in the protocol stands here before the next.
+    """
+    pieces: list[bytes] = []
+    for part in parts:
+        pieces += (b"\r\n$%d\r\n" % len(part), part)
+    return pieces
+
+
+def _packed(*parts: bytes) -> bytes:
+    """The same, joined already."""
+    return b"".join(_pieces(parts))
+
+
+@cache
+def _declared(keys: tuple[bytes, ...], settings: tuple[int, ...]) -> tuple[int, bytes]:
+    """How many arguments they are, and how these stand in a command."""
+    parts = [*keys, *(b"%d" % number for number in settings)]
+    return len(parts), _packed(*parts)
+
+
+def _as_bytes(value: str | bytes | float) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    return (value if isinstance(value, str) else repr(value)).encode()

@@ -1,0 +1,173 @@
+"""Defaults, in one place, and the options of a queue, validated once."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypedDict, TypeVar
+
+from tenacity import AsyncRetrying, BaseRetrying
+
+from .observer import BatchReport, CallReport, Observer, RedisReport
+from .stats import DeadLetter
+
+#: What google/gemini-embedding-001 gives unless told otherwise (ai.google.dev, models page).
+EMBED_DIMENSIONS = 3072
+#: Seconds that an item may wait for company before a drain starts: embeddings are rarely urgent.
+DEFAULT_FLUSH_INTERVAL = 3600.0
+#: Items that wait before a drain starts at once.
+DEFAULT_MAX_BATCH_SIZE = 50
+#: Texts in one API call: under every hosted provider's limit (Gemini takes 100).
+API_BATCH_LIMIT = 50
+#: Estimated tokens in one API call: OpenAI takes 300,000, and estimates err.
+API_BATCH_TOKENS = 200_000
+#: What Redis can let expire.
+SHORTEST_EXPIRY_SECONDS = 0.001
+#: The namespace that prefixes every key of a queue.
+DEFAULT_NAMESPACE = "embed_queue"
+#: Where items wait; the asyncio design used the same key.
+PENDING_ZSET_KEY = f"{DEFAULT_NAMESPACE}:pending"
+
+IfMissing = Literal["create", "skip"]
+OnBatch = Callable[[BatchReport], object]
+OnError = Callable[[CallReport | RedisReport], object]
+OnDead = Callable[[DeadLetter], object]
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Everything about a queue that is a plain value. Each field is documented at ``EmbeddingBatchQueue``."""
+
+    model: str = "google/gemini-embedding-001"
+    flush_interval: float = DEFAULT_FLUSH_INTERVAL
+    max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
+    embedding_field: str = "embedding"
+    namespace: str = DEFAULT_NAMESPACE
+    api_batch_limit: int = API_BATCH_LIMIT
+    api_batch_tokens: int = API_BATCH_TOKENS
+    max_concurrency: int | Literal["auto"] = 4
+    lease_seconds: float = 60.0
+    max_deliveries: int = 5
+    max_pending: int | None = None
+    flush_on_wait: bool = True
+    wait_linger: float = 0.005
+    worker: bool = True
+    retry: BaseRetrying | None = None
+    cache_ttl: float | None = None
+    if_missing: IfMissing = "create"
+    max_text_chars: int | None = None
+    history: bool = True
+    observers: Sequence[Observer] = ()
+    on_batch: OnBatch | None = None
+    on_error: OnError | None = None
+    on_dead: OnDead | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, before anything is written.
+
+        Raises:
+            TypeError: a value of the wrong type.
+            ValueError: a value out of range.
+        """
+        for name in ("model", "embedding_field", "namespace"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+            _check(bool(value), f"{name} must not be empty")
+            value.encode()  # a lone surrogate is a ValueError here rather than in the worker
+        for name in ("flush_interval", "lease_seconds", "wait_linger", "cache_ttl"):
+            self._number(name, optional=name == "cache_ttl")
+        for name in ("max_batch_size", "api_batch_limit", "api_batch_tokens", "max_deliveries"):
+            self._count(name, optional=False)
+        if self.max_concurrency != "auto":
+            self._count("max_concurrency", optional=False)
+        for name in ("max_pending", "max_text_chars"):
+            self._count(name, optional=True)
+        for name in ("flush_on_wait", "worker", "history"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        if not isinstance(self.retry, BaseRetrying | None) or isinstance(self.retry, AsyncRetrying):
+            raise TypeError("retry must be a tenacity policy such as tenacity.Retrying(...)")
+        _check(self.if_missing in ("create", "skip"), f'if_missing must be "create" or "skip", not {self.if_missing!r}')
+        _check(not set("{}") & set(self.namespace), "namespace must not hold braces: they are a cluster's hash tag")
+        for name in ("on_batch", "on_error", "on_dead"):
+            if getattr(self, name) is not None and not callable(getattr(self, name)):
+                raise TypeError(f"{name} must be a function or None, not {getattr(self, name)!r}")
+        if not isinstance(self.observers, Iterable) or not all(isinstance(one, Observer) for one in self.observers):
+            raise TypeError(f"observers must be a list of embedqueue.Observer, not {self.observers!r}")
+        object.__setattr__(self, "observers", tuple(self.observers))
+
+    def _number(self, name: str, *, optional: bool) -> None:
+        value = getattr(self, name)
+        if optional and value is None:
+            return
+        if not _is_number(value):
+            raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+        least = 0.0 if name in ("wait_linger", "flush_interval") else SHORTEST_EXPIRY_SECONDS
+        _check(math.isfinite(value), f"{name} must be finite")
+        _check(value >= least, f"{name} must be positive" + (f", at least {least} seconds" if least else ""))
+
+    def _count(self, name: str, *, optional: bool) -> None:
+        value = getattr(self, name)
+        if optional and value is None:
+            return
+        if not _is_count(value):
+            raise TypeError(f"{name} must be a whole number, not {value!r}")
+        _check(value >= 1, f"{name} must be at least 1")
+
+
+class QueueOptions(TypedDict, total=False):
+    """The keyword options of a queue, for type checkers; the defaults stand in :class:`Options`."""
+
+    embedding_field: str
+    namespace: str
+    api_batch_limit: int
+    api_batch_tokens: int
+    max_concurrency: int | Literal["auto"]
+    lease_seconds: float
+    max_deliveries: int
+    max_pending: int | None
+    flush_on_wait: bool
+    wait_linger: float
+    worker: bool
+    retry: BaseRetrying | None
+    cache_ttl: float | None
+    if_missing: IfMissing
+    max_text_chars: int | None
+    history: bool
+    observers: Sequence[Observer]
+    on_batch: OnBatch | None
+    on_error: OnError | None
+    on_dead: OnDead | None
+
+
+Init = TypeVar("Init", bound=Callable[..., None])
+
+
+def spelled_out(init: Init) -> Init:
+    """Let ``help()`` and ``inspect`` tell the options by name, with their defaults, instead of ``**options``.
+
+    Args:
+        init: takes :class:`QueueOptions`.
+    """
+    signature = inspect.signature(init)
+    own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+    options = inspect.signature(Options).parameters
+    others = [options[name] for name in QueueOptions.__annotations__]
+    init.__signature__ = signature.replace(parameters=[*own, *others])  # type: ignore[attr-defined]
+    return init

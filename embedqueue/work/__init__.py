@@ -1,0 +1,1 @@
+"""When items are claimed, and what becomes of a claim."""
