@@ -14,6 +14,17 @@ from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 
+class _OfTheLock(property):
+    """A method of a condition that is its lock's."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(operator.attrgetter(f"_lock.{name}"))
+
+    def __call__(self, condition: threading.Condition, *error: Any) -> Any:
+        """As a method of the class: so an ``ExitStack`` calls it."""
+        return self.__get__(condition)(*error)
+
+
 class Condition(threading.Condition):
     """A condition that ``with`` enters and leaves as it does its lock, in C.
 
@@ -21,8 +32,8 @@ class Condition(threading.Condition):
     begun, or after it has ended.
     """
 
-    __enter__: Any = property(operator.attrgetter("_lock.__enter__"))
-    __exit__: Any = property(operator.attrgetter("_lock.__exit__"))
+    __enter__: Any = _OfTheLock("__enter__")
+    __exit__: Any = _OfTheLock("__exit__")
 
 
 class Event(threading.Event):
