@@ -75,8 +75,8 @@ import contextlib
 def locked():
     p = queue._process
     with contextlib.ExitStack() as held:
-        for lock in (queue._lock, p._progress._lock, p.waiters._lock, p.intake._lock, p.drain._lock,
-                     p.worker._condition._lock, p.listener._lock, p.demand._condition._lock, p.drain.crew._lock, p.caller._lock):
+        for lock in (queue._lock, p._progress, p.waiters._lock, p.intake._lock, p.drain._lock, p.worker._condition,
+                     p.listener._lock, p.demand._condition, p.drain.crew._lock, p.caller._lock):
             held.enter_context(lock)
         yield
 join = fork(lambda: queue.enqueue('doc:child', 'of the child').result(15), locked())
