@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from embedqueue import ConfigurationError, InputRejected, __version__
 from embedqueue.cli import cli
 from embedqueue.demo.localredis import LocalRedis, find_search_module
+from tests.inside import inside
 from tests.provider import poison
 
 PATIENCE_SECONDS = 20
@@ -350,13 +351,13 @@ def test_explain(run, redis_client, provider):
     waiting = told("doc:1")
     assert waiting["state"] == "waiting" and waiting["pending_since"] > 1e9 and "3600 s" in waiting["because"]
     settings = _settings()
-    claimed = settings.queue(worker=False)._process.store.claim(
+    claimed = inside(settings.queue(worker=False)).store.claim(
         "w1:1:", 1, probe_limit=1, lease_seconds=50, max_deliveries=5, alone=True
     )
     assert len(claimed.members) == 1
     flying = told("doc:1")
     assert (flying["state"], flying["worker"]) == ("in flight", "w1") and 40 < flying["lease_ends_in_s"] <= 50
-    settings.queue(worker=False)._process.store.release("w1:")
+    inside(settings.queue(worker=False)).store.release("w1:")
     run("worker", "--burst")
     written = told("doc:1")
     assert written["state"] == "written" and written["written_at"] > 1e9 and written["hash"] == "a vector"

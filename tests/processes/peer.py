@@ -7,9 +7,9 @@ The child reads JSON lines from its standard input, runs the code that they hold
     answer = peer.ask("future.result(10)")          # does not; the child is busy with it in a thread of its own
     peer.kill()
 
-Names that the code finds: ``queue``, ``client``, ``embedder``, ``say`` (says a word to the test, see ``Peer.heard``),
-``die`` (SIGKILL to itself) and ``fork`` (does something in a forked child, see there). Code that begins with the words
-``# main thread`` runs there, everything else in a thread of its own.
+Names that the code finds: ``queue``, ``client``, ``embedder``, ``inside`` (see there), ``say`` (says a word to the
+test, see ``Peer.heard``), ``die`` (SIGKILL to itself) and ``fork`` (does something in a forked child, see there).
+Code that begins with the words ``# main thread`` runs there, everything else in a thread of its own.
 """
 
 from __future__ import annotations
@@ -221,6 +221,7 @@ def main() -> None:
     import redis
 
     from embedqueue import EmbeddingBatchQueue, OpenAIEmbedder
+    from tests.inside import inside
 
     setup = json.loads(sys.argv[1])
     options = setup["options"]
@@ -237,7 +238,8 @@ def main() -> None:
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    names = {"queue": queue, "client": client, "embedder": embedder, "say": say, "die": die, "fork": fork}
+    names = {"queue": queue, "client": client, "embedder": embedder, "inside": inside}
+    names |= {"say": say, "die": die, "fork": fork}
     for line in _lines():
         order = json.loads(line)
         if order["code"].startswith("# main thread"):

@@ -120,7 +120,7 @@ def test_exit_of_a_waiting_producer(make_peer):
     peer = make_peer(worker=False)
     peer.run("future = queue.enqueue('doc:1', 'hello')")
     peer.ask("future.result(60)")
-    peer.run("while not queue._process.waiters.any_wanted(): pass")
+    peer.run("while not inside(queue).waiters.any_wanted(): pass")
     assert peer.leave() == 0
     assert peer.errors == ""
 
@@ -148,13 +148,14 @@ def test_exit_of_a_multiprocessing_child(redis_server, redis_client, provider):
     code = f"""
 import multiprocessing, warnings, redis
 from embedqueue import EmbeddingBatchQueue, OpenAIEmbedder
+from tests.inside import inside
 warnings.simplefilter("ignore")  # 3.12 and later warn of every fork beside threads
 embedder = OpenAIEmbedder("test-key", {provider.openai_url!r}, dimensions=8)
 queue = EmbeddingBatchQueue(embedder, redis.from_url({redis_server.url!r})).start()
 def work():
     queue.enqueue("doc:1", "hello")
     queue.flush_now()
-    while not queue._process.drain.crew.unfinished: pass
+    while not inside(queue).calls: pass
 child = multiprocessing.get_context("fork").Process(target=work)
 child.start()
 child.join({PATIENCE_SECONDS})

@@ -38,7 +38,7 @@ def test_child_is_clean(busy):
     busy.run(
         "import threading\n"
         "join = fork(lambda: [[t.name for t in threading.enumerate() if 'embedqueue' in t.name],"
-        " len(queue._process.waiters), queue.stats().enqueued, queue.closed])"
+        " len(inside(queue).waiters), queue.stats().enqueued, queue.closed])"
     )
     assert busy.get("join()") == [[], 0, 0, False]
 
@@ -73,10 +73,8 @@ def test_fork_with_every_lock_held(busy, provider):
 import contextlib
 @contextlib.contextmanager
 def locked():
-    p = queue._process
     with contextlib.ExitStack() as held:
-        for lock in (queue._lock, p._progress, p.waiters._lock, p.intake._lock, p.drain._lock, p.worker._condition,
-                     p.listener._lock, p.demand._condition, p.drain.crew._lock, p.caller._lock):
+        for lock in inside(queue).locks():
             held.enter_context(lock)
         yield
 join = fork(lambda: queue.enqueue('doc:child', 'of the child').result(15), locked())

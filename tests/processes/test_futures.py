@@ -92,7 +92,7 @@ def test_both_directions(make_peer, provider):
 def test_other_process_takes_it(make_peer, provider):
     """A worker's future ends when another worker has embedded its item."""
     first, second = make_peer(), make_peer()
-    first.run("queue._process.worker.stop(1)  # it claims nothing more, as if it were busy")
+    first.run("inside(queue).claim_nothing_more()  # it claims nothing more, as if it were busy")
     first.run("future = queue.enqueue('doc:1', 'hello')")
     answer = first.ask("future.result(15)")
     second.run("queue.flush(15)")
@@ -110,12 +110,12 @@ def test_notices_lost(worker, producer, provider, redis_client, loss):
 # main thread: deaf from now on, so that the loss comes before the reading
 import threading
 deaf, go_on = threading.Event(), threading.Event()
-listen = queue._process.store.listen
+listen = inside(queue).store.listen
 def late(after, seconds):
     deaf.set()
     go_on.wait(15)
     return listen(after, seconds)
-queue._process.store.listen = late
+inside(queue).store.listen = late
 """)
     redis_client.xadd("embed_queue:events", {"kind": "nothing", "by": "", "body": ""})  # ends the read that runs
     producer.run("deaf.wait(15)")
@@ -156,7 +156,7 @@ def test_blank_elsewhere(make_peer):
     first, second = make_peer(worker=False), make_peer(worker=False)
     first.run("future = queue.enqueue('doc:1', 'old')")
     answer = first.ask("future.result(15)")
-    first.run("while not queue._process.waiters.any_wanted(): pass")
+    first.run("while not inside(queue).waiters.any_wanted(): pass")
     assert second.get("queue.enqueue('doc:1', ' ').result(0)") == [0.0] * DIMENSIONS
     assert answer.get() == [0.0] * DIMENSIONS
 
@@ -165,9 +165,9 @@ def test_blank_elsewhere_without_a_notice(make_peer):
     """The same where the notice is missed: a sweep, which finds the item gone, finds out why."""
     first, second = make_peer(worker=False), make_peer(worker=False)
     first.run("future = queue.enqueue('doc:1', 'old')")
-    first.run("queue._process.listener.stop()")
+    first.run("inside(queue).stop_listening()")
     answer = first.ask("future.result(15)")
-    first.run("while not queue._process.waiters.any_wanted(): pass")
+    first.run("while not inside(queue).waiters.any_wanted(): pass")
     second.run("queue.enqueue('doc:1', ' ')")
     assert answer.get() == [0.0] * DIMENSIONS
 
@@ -185,7 +185,7 @@ def test_failed_elsewhere(worker, producer, provider):
     provider.rule = lambda texts: fail(401)
     producer.run("future = queue.enqueue('doc:1', 'hello')")
     assert producer.get("type(future.exception(15)).__name__") == "BatchFailed"
-    assert worker.get("queue._process.drain.crew.wait(15)")  # it gives the item back right after it has told
+    assert worker.get("inside(queue).wait_for_calls(15)")  # it gives the item back right after it has told
     assert producer.get("queue.stats().waiting") == 1
     provider.rule = None
     producer.run("future = queue.enqueue('doc:1', 'hello')")
@@ -246,7 +246,7 @@ def test_worker_comes_later(make_peer, provider):
     """Whoever waits before any worker exists is served when one starts."""
     producer = make_peer(worker=False)
     answer = producer.ask("queue.enqueue('doc:1', 'hello').result(15)")
-    producer.run("while not queue._process.waiters.any_wanted(): pass")
+    producer.run("while not inside(queue).waiters.any_wanted(): pass")
     make_peer()
     assert answer.get() == expected("hello")
 

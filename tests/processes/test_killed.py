@@ -19,11 +19,11 @@ ENQUEUE = f"queue.enqueue_many([(f'doc:{{i}}', f'text {{i}}') for i in range({CO
 
 #: Where a worker is killed: code that it runs beforehand.
 STEPS = {
-    "after the claim": "queue._process.drain.begin = lambda claim: die()",
-    "after the answer": "queue._process.store.complete = lambda *args: die()",
-    "after the write": "write = queue._process.store.complete\n"
-    "queue._process.store.complete = lambda *args: (write(*args), die())",
-    "while it renews": "queue._process.store.extend = lambda *args: die()",
+    "after the claim": "setattr(*inside(queue).place('begin'), lambda claim: die())",
+    "after the answer": "inside(queue).store.complete = lambda *args: die()",
+    "after the write": "write = inside(queue).store.complete\n"
+    "inside(queue).store.complete = lambda *args: (write(*args), die())",
+    "while it renews": "inside(queue).store.extend = lambda *args: die()",
 }
 
 
@@ -99,7 +99,7 @@ def test_killed_while_it_gives_back(make_peer, provider, redis_client):
     """A worker dies between the pause that it called for and giving its items back: nothing is lost."""
     provider.script(fail(401))
     victim = make_peer(lease_seconds=LEASE)
-    victim.run("queue._process.store.release = lambda *args: die()")
+    victim.run("inside(queue).store.release = lambda *args: die()")
     victim.run("queue.enqueue('doc:1', 'hello'); queue.flush_now()")
     victim.wait()
     make_peer(lease_seconds=LEASE).run("queue.flush(15)")
@@ -151,7 +151,7 @@ def test_stopped_longer_than_the_lease(make_peer, provider, redis_client):
     redis_client.hset("doc:2", "embedding", "seen")
     sleeper.signal(signal.SIGCONT)
     assert sleeper.get("older.result(15)") == expected("new")
-    assert sleeper.get("queue._process.drain.crew.wait(15)")
+    assert sleeper.get("inside(queue).wait_for_calls(15)")
     assert redis_client.hget("doc:1", "embedding") == stored("new")
     assert redis_client.hget("doc:2", "embedding") == b"seen"  # nothing was written by the one who slept
     assert provider.sent["same"] == 2

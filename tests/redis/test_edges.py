@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import redis
 
-import embedqueue.futures.waiters as waiters_module
 from embedqueue import InputRejected, Observer, TransientError
 from embedqueue.observers.observers import Functions
 from embedqueue.settings.checks import check_call, check_key, check_redis, explain_redis, problems
 from embedqueue.settings.settings import read
 from embedqueue.testing import FakeEmbedder
-from embedqueue.work import dispatch as drain
+from tests.inside import END_FUTURES, RECENT_VECTORS, inside
 from tests.redis.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_thread, join
 
 
@@ -30,20 +29,20 @@ def test_at_the_end_of_a_process_a_second_signal_shortens_the_grace(make_queue, 
         stop(timeout)
 
     monkeypatch.setattr(queue, "stop", interrupted)
-    queue._stop_at_exit()
+    inside(queue).stop_at_exit()
     assert asked == [None, 0.0, 0.0]
     assert queue.closed
     errors[:] = [SystemExit()] * 9
-    queue._stop_at_exit()  # whoever signals without end is not fought for ever
+    inside(queue).stop_at_exit()  # whoever signals without end is not fought for ever
     assert len(asked) == 6
 
 
 def test_who_waits_does_not_start_a_stopped_queue(make_queue):
     queue = make_queue()
     queue.stop()
-    queue._start_open()
+    inside(queue).start_unless_stopped()
     assert queue.closed
-    assert not queue._process.worker.running or queue._process.stopping.is_set()
+    assert not inside(queue).works
 
 
 def test_flush_now_starts_a_queue_that_was_not(make_queue, embedder):
@@ -72,15 +71,15 @@ def test_a_flush_asks_again_where_nobody_has_claimed(make_queue, redis_client):
 def test_a_flush_waits_for_ends_under_way(make_queue, monkeypatch, in_time):
     """What Redis calls finished is in the futures when flush returns, unless somebody's callback takes too long."""
     queue = make_queue()
-    go, reached, end = threading.Event(), threading.Event(), waiters_module._end
+    go, reached, end = threading.Event(), threading.Event(), getattr(*END_FUTURES)
 
     def slow(entry, outcome):
         reached.set()
         assert go.wait(PATIENCE_SECONDS)
         end(entry, outcome)
 
-    monkeypatch.setattr(waiters_module, "_end", slow)
-    outcomes = queue._process.outcomes
+    monkeypatch.setattr(*END_FUTURES, slow)
+    outcomes = inside(queue).outcomes
     look = outcomes.look
 
     def look_later(*arguments, **options):  # else flush might be the one to end the future
@@ -214,7 +213,7 @@ def test_who_is_told_of_deaths_is_told_without_redis_too(make_queue, embedder, m
     def gone(names):
         raise redis.ConnectionError("gone")
 
-    monkeypatch.setattr(queue._process.store, "dead_letters_of", gone)
+    monkeypatch.setattr(inside(queue).store, "dead_letters_of", gone)
     queue.enqueue("doc:1", "bad").exception(PATIENCE_SECONDS)
     eventually(lambda: [(letter.redis_key, letter.text) for letter in told] == [("doc:1", "bad")], "told")
     assert "no" in told[0].reason
@@ -237,7 +236,7 @@ def test_a_fake_that_is_held_for_ever_fails_its_test(monkeypatch):
 @pytest.mark.parametrize(("kept", "times"), [(512, 1), (2, 2)])
 def test_vectors_for_equal_texts_further_behind_are_kept_up_to_a_number(make_queue, embedder, monkeypatch, kept, times):
     """While more waits, an equal text that comes soon is not sent again; what is kept for it is bounded."""
-    monkeypatch.setattr(drain, "RECENT_VECTORS", kept)
+    monkeypatch.setattr(*RECENT_VECTORS, kept)
     queue = make_queue(start=False, max_concurrency=1, api_batch_limit=4)
     texts = ["same", *(f"text {i}" for i in range(30)), "same"]
     queue.enqueue_many((f"doc:{i}", text) for i, text in enumerate(texts))

@@ -16,6 +16,7 @@ from embedqueue.store.figures import Figures
 from embedqueue.store.keys import Keys
 from embedqueue.values.errors import InputRejected, TransientError
 from embedqueue.values.observer import CallReport
+from tests.inside import HISTORY_WRITE_SECONDS, inside
 from tests.redis.parts import PATIENCE_SECONDS, eventually
 
 HISTORY = "embed_queue:history:*"
@@ -24,7 +25,7 @@ HISTORY = "embed_queue:history:*"
 @pytest.fixture
 def soon(monkeypatch):
     """Figures are written at once."""
-    monkeypatch.setattr(history, "WRITE_SECONDS", 0.01)
+    monkeypatch.setattr(*HISTORY_WRITE_SECONDS, 0.01)
 
 
 def _figures(client) -> Figures:
@@ -83,7 +84,7 @@ def test_figures_are_written_while_the_queue_runs_and_nothing_when_it_is_idle(ma
     queue = make_queue()
     queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
     eventually(lambda: queue.history().days[-1].embedded == 1, "written")
-    eventually(lambda: queue._process.recorder._thread is None, "the thread ended")
+    eventually(lambda: not inside(queue).writes_history, "the thread ended")
     queue.enqueue("doc:2", "two").result(PATIENCE_SECONDS)
     eventually(lambda: queue.history().days[-1].embedded == 2, "written again")
 

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from embedqueue.values.item import encode_member
+from tests.inside import inside
 from tests.redis.moves import Queue
 from tests.redis.parts import PATIENCE_SECONDS, expected
 
@@ -37,7 +38,7 @@ def test_thousands_of_leases_are_renewed(make_queue, redis_client, embedder):
     members = redis_client.zrange("embed_queue:inflight", 0, -1)
     assert len(members) == 2001
     redis_client.zadd("embed_queue:inflight", dict.fromkeys(members, 1), xx=True)
-    assert queue._process.drain.renew()
+    assert inside(queue).renew()
     assert redis_client.zcount("embed_queue:inflight", 2, "+inf") == 2001
 
 

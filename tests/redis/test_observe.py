@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue as stdlib_queue
 
 from embedqueue import Observer
+from tests.inside import inside
 from tests.redis.parts import PATIENCE_SECONDS, eventually
 
 
@@ -32,7 +33,7 @@ class Inbox(Observer):
 
 def _abandon(queue, *, times: int) -> None:
     """Claim what waits as a worker that dies would, so often."""
-    store = queue._process.store
+    store = inside(queue).store
     limits = {"probe_limit": 10, "lease_seconds": 0.001, "max_deliveries": 9, "alone": True}
     for turn in range(times):
         eventually(lambda: store.claim(f"dead:{turn}:", 10, **limits).members, "the lease ends")  # noqa: B023

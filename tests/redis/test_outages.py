@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from embedqueue import InputRejected, ItemRejected
+from tests.inside import inside
 from tests.redis.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
 
 COUNT = 60
@@ -140,7 +141,7 @@ def test_stalled(fresh_redis_server, make_queue, embedder):
 def test_answer_of_a_claim_lost(make_queue, embedder, redis_client):
     """A claim whose answer got lost is taken back at once, at no charge, instead of waiting for its lease."""
     queue = make_queue()
-    store = queue._process.store
+    store = inside(queue).store
     real, times = store.claim, iter([redis.ConnectionError("cut"), redis.TimeoutError("late")])
 
     def claim(*args, **kwargs):
@@ -160,7 +161,7 @@ def test_answer_of_a_claim_lost(make_queue, embedder, redis_client):
 def test_answer_of_a_write_lost(make_queue, embedder, redis_client, caplog):
     """A write whose answer got lost is not done twice, and its futures end with what it wrote."""
     queue = make_queue()
-    store = queue._process.store
+    store = inside(queue).store
     real, faults = store.complete, [redis.ConnectionError("cut")]
 
     def complete(*args, **kwargs):
@@ -180,7 +181,7 @@ def test_look_fails(make_queue, embedder, redis_client, caplog):
     """Redis is cut off just after a bad item was buried: its neighbours are embedded in the same call all the same."""
     queue = make_queue(lease_seconds=600)
     embedder.fault = lambda texts: InputRejected("bad") if any("bad" in text for text in texts) else None
-    store = queue._process.store
+    store = inside(queue).store
     real, faults = store.look, [redis.ConnectionError("cut")]
 
     def look(*args, **kwargs):
@@ -199,7 +200,7 @@ def test_look_fails(make_queue, embedder, redis_client, caplog):
 def test_cut_while_foreign_members_are_buried(make_queue, embedder, redis_client):
     """A cut connection while a member that is not ours is buried does not strand the items claimed with it."""
     queue = make_queue(lease_seconds=600)
-    store = queue._process.store
+    store = inside(queue).store
     real, faults = store.reject, [redis.ConnectionError("cut")]
 
     def reject(*args, **kwargs):
@@ -289,7 +290,7 @@ def test_out_of_memory_when_leases_end(fresh_redis_server, impatient, make_queue
     """A claim on a full Redis that finds leases at their end, items to adopt and items to bury loses none of them."""
     dead, queue = make_queue(impatient, lease_seconds=0.05, start=False), make_queue(impatient, start=False)
     futures = queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(COUNT))
-    store = dead._process.store
+    store = inside(dead).store
     store.claim("gone:1:", 20, probe_limit=50, lease_seconds=0.05, max_deliveries=5, alone=True)
     impatient.zadd("embed_queue:pending", {'{"redis_key":"doc:old","text":"old"}': 1, "not ours": 2})
     threading.Event().wait(0.1)  # the lease passes
@@ -336,10 +337,9 @@ def test_stop_while_an_answer_waits_for_redis(fresh_redis_server, impatient, mak
     fresh_redis_server.stop()
     embedder.release()
     eventually(lambda: _waits_for_redis(caplog), "the answer waits")
-    crew = queue._process.drain.crew
-    assert crew.unfinished
+    assert inside(queue).calls
     join(in_thread(lambda: queue.stop(timeout=0)))
-    assert crew.wait(PATIENCE_SECONDS)
+    assert inside(queue).wait_for_calls(PATIENCE_SECONDS)
     assert all(future.cancelled() for future in futures)
 
 

@@ -7,6 +7,7 @@ import threading
 import redis
 
 from embedqueue import Observer
+from tests.inside import inside
 from tests.redis.parts import PATIENCE_SECONDS, expected
 
 
@@ -16,14 +17,14 @@ def test_a_write_that_redis_does_not_answer_is_told_of_once(make_queue, monkeypa
     observer = type("Counting", (Observer,), {"redis_failed": lambda self, report: told.append(str(report.error))})
     queue = make_queue(observers=[observer()])
     errors = [redis.ConnectionError(f"gone {count}") for count in range(3)]
-    complete = queue._process.store.complete
+    complete = inside(queue).store.complete
 
     def fail(*args):
         if errors:
             raise errors.pop(0)
         return complete(*args)
 
-    monkeypatch.setattr(queue._process.store, "complete", fail)
+    monkeypatch.setattr(inside(queue).store, "complete", fail)
     assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
     assert caplog.text.count("Redis did not take a result, trying again: gone 0") == 1
     assert caplog.text.count("Redis did not take a result") == 1
@@ -37,12 +38,12 @@ def test_a_write_is_not_tried_for_ever_once_the_queue_stops(make_queue, monkeypa
     def complete(*args):
         raise redis.ConnectionError("gone")
 
-    monkeypatch.setattr(queue._process.store, "complete", complete)
+    monkeypatch.setattr(inside(queue).store, "complete", complete)
     queue.enqueue("doc:1", "one")
     queue.flush_now()
     embedder.wait_for_returns(1)
     queue.stop(timeout=0.1)
-    assert queue._process.drain.crew.wait(PATIENCE_SECONDS)
+    assert inside(queue).wait_for_calls(PATIENCE_SECONDS)
 
 
 def test_a_worker_that_looks_while_its_probe_is_under_way_goes_on_after_it(
@@ -55,7 +56,7 @@ def test_a_worker_that_looks_while_its_probe_is_under_way_goes_on_after_it(
     embedder.hold()
     queue.start().flush_now()
     embedder.wait_for_calls(1)
-    store, looked = queue._process.store, threading.Event()
+    store, looked = inside(queue).store, threading.Event()
     status = store.status
 
     def look(*args):
@@ -64,7 +65,7 @@ def test_a_worker_that_looks_while_its_probe_is_under_way_goes_on_after_it(
         return found
 
     monkeypatch.setattr(store, "status", look)
-    queue._process.worker.refresh()
+    inside(queue).refresh()
     assert looked.wait(PATIENCE_SECONDS)
     embedder.release()
     assert [future.result(PATIENCE_SECONDS) for future in futures] == [expected("one"), expected("two")]

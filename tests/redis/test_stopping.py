@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from embedqueue import BatchFailed, QueueStopped, TransientError
+from tests.inside import inside
 from tests.redis.parts import (
     ONE_TRY,
     PATIENCE_SECONDS,
@@ -65,14 +66,14 @@ def test_a_result_during_a_stop_asks_nobody(make_queue, embedder):
 def test_items_that_are_claimed_during_a_stop_go_back(make_queue, embedder, redis_client):
     """The answer to a claim may come when ``stop()`` has begun: nothing of it is embedded, and no lease has to end."""
     queue = make_queue()
-    worker, store = queue._process.worker, queue._process.store
-    claim, stops = store.claim, []
+    store, stops = inside(queue).store, []
+    claim = store.claim
 
     def claim_late(*args, **kwargs):
         answer = claim(*args, **kwargs)
         if answer.members:
             stops.append(in_thread(lambda: queue.stop(timeout=PATIENCE_SECONDS)))
-            eventually(lambda: worker._quit, "the stop has begun")
+            eventually(lambda: inside(queue).claims_no_more, "the stop has begun")
         return answer
 
     store.claim = claim_late
@@ -89,8 +90,8 @@ def test_items_that_are_claimed_during_a_stop_go_back(make_queue, embedder, redi
 def test_an_enqueue_that_loses_its_connection_to_a_stop(make_queue, redis_client, monkeypatch):
     """Its item is durable when it returns, as ever, and its future cancelled like all others; no connection is left."""
     queue = make_queue()
-    exchange, stops = queue._process.store._exchange, [queue.stop]
-    run, used = exchange._run, []
+    exchange, stops = inside(queue).place("exchange"), [queue.stop]
+    run, used = getattr(*exchange), []
 
     def closed_under_it(connection, *args, **kwargs):
         used.append(connection)
@@ -100,7 +101,7 @@ def test_an_enqueue_that_loses_its_connection_to_a_stop(make_queue, redis_client
         return run(connection, *args, **kwargs)
 
     queue.enqueue("doc:1", "one")  # from now on its connection is kept
-    monkeypatch.setattr(exchange, "_run", closed_under_it)
+    monkeypatch.setattr(*exchange, closed_under_it)
     future = queue.enqueue("doc:2", "two")
     assert future.cancelled()
     assert b'{"redis_key":"doc:2","text":"two"}' in redis_client.zrange("embed_queue:pending", 0, -1)
@@ -119,7 +120,7 @@ def test_late_answer(make_queue, embedder, redis_client):
     embedder.release()
     embedder.wait_for_returns(1)
     assert newer.result(PATIENCE_SECONDS) == expected("new")
-    eventually(lambda: queue._process.drain.crew.unfinished == 0)
+    eventually(lambda: inside(queue).calls == 0)
     assert redis_client.hget("doc:1", "embedding") == stored("new")
 
 
@@ -141,9 +142,9 @@ def test_stop_keeps_what_is_paid_for(make_queue, embedder, redis_client):
 def test_stop_starts_no_call(make_queue, embedder, redis_client):
     """What was claimed for a call that waits for its turn goes back at once: it is for others to send."""
     queue = start_held(make_queue, embedder, [f"text {i}" for i in range(5)])
-    eventually(lambda: queue._process.drain.crew.unfinished == 2, "the next one waits for its turn")
+    eventually(lambda: inside(queue).calls == 2, "the next one waits for its turn")
     stopping = in_thread(lambda: queue.stop(timeout=PATIENCE_SECONDS))
-    eventually(lambda: queue._process.drain.crew.unfinished == 1)
+    eventually(lambda: inside(queue).calls == 1)
     embedder.release()
     join(stopping)
     assert len(embedder.calls) == 1
@@ -179,7 +180,7 @@ def test_stop_inside_stop_wherever_it_is(make_queue):
     """The same while what it interrupts holds a lock."""
     queue = make_queue()
     future = queue.enqueue("doc:1", "hello")
-    waiters = queue._process.waiters
+    waiters = inside(queue).waiters
     cancel_all, interrupted = waiters.cancel_all, []
 
     def interrupt():
@@ -332,7 +333,7 @@ def test_drain_on_stop_while_the_provider_fails(make_queue, embedder, redis_clie
 def test_claim_under_way(make_queue, redis_client):
     """What a worker claims just while it is stopped goes back as well, instead of waiting for its lease to end."""
     queue = make_queue()
-    store = queue._process.store
+    store = inside(queue).store
     real, claimed, go_on = store.claim, threading.Event(), threading.Event()
 
     def claim(*args, **kwargs):
@@ -365,7 +366,7 @@ def test_embedder_that_exits(make_queue, embedder, redis_client, caplog):
 def test_enqueue_meets_stop(make_queue, redis_client):
     """An ``enqueue`` that meets ``stop()`` raises ``QueueStopped``, rather than hand out a future that nobody ends."""
     queue = make_queue()
-    intake = queue._process.intake
+    intake = inside(queue).intake
     real = intake.submit
     intake.submit = lambda pairs: (queue.stop(), real(pairs))[1]
     with pytest.raises(QueueStopped):

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from embedqueue import TransientError
-from embedqueue.work import dispatch as drain
+from tests.inside import WRITE_ITEMS, inside, waits_looked_after
 from tests.redis.parts import (
     ONE_TRY,
     PATIENCE_SECONDS,
@@ -128,7 +128,7 @@ def test_idle(make_queue, redis_client):
     worker, producer = make_queue(), make_queue(worker=False)
     kept = [worker.enqueue("doc:1", "one"), producer.enqueue("doc:2", "two")]
     assert [future.result(PATIENCE_SECONDS) for future in kept] == [expected("one"), expected("two")]
-    eventually(lambda: not any("demand" in thread.name for thread in threading.enumerate()), "demand is over")
+    eventually(lambda: not waits_looked_after(), "nobody waits")
     waiting = producer.enqueue("doc:3", "three")  # unfinished, but nobody waits for it
     commands, cpu, began = _calls(redis_client), time.process_time(), time.monotonic()
     threading.Event().wait(3)
@@ -143,7 +143,7 @@ def test_next_call_is_at_hand(make_queue, embedder, redis_client):
     queue = start_held(make_queue, embedder, [f"text {i}" for i in range(10)], calls=2)
     eventually(lambda: in_flight(redis_client) == 3)
     assert len(embedder.calls) == 2
-    store, redis_answers = queue._process.store, threading.Event()
+    store, redis_answers = inside(queue).store, threading.Event()
     claim, complete = store.claim, store.complete
     store.claim = lambda *args, **kwargs: redis_answers.wait(PATIENCE_SECONDS) and claim(*args, **kwargs)
     store.complete = lambda *args: redis_answers.wait(PATIENCE_SECONDS) and complete(*args)
@@ -208,7 +208,7 @@ def test_the_worker_hears_what_was_noted_when_a_signal_came(make_queue, monkeypa
     """Ctrl-C when a wish is noted and the worker is not told yet: who wishes the same next need not tell it."""
     queue = make_queue()
     future = queue.enqueue("doc:1", "hello")
-    condition = queue._process.worker._condition
+    condition = inside(queue).worker_condition
     notify_all = condition.notify_all
 
     def interrupted():
@@ -239,15 +239,13 @@ def fail(make_queue, redis_client):
 def test_who_has_no_place_free_tests_no_provider(make_queue, embedder, redis_client):
     """One call tests a provider that has failed, and all wait for it: it must not stand behind a call that hangs."""
     busy = make_queue(max_concurrency=1, api_batch_limit=1)
-    worker = busy._process.worker
     embedder.hold()
     busy.enqueue("doc:hangs", "hangs")
     busy.flush_now()
     embedder.wait_for_calls(1)
     busy.enqueue_many((f"doc:{i}", f"text {i}") for i in range(5))
     fail(make_queue, redis_client)
-    worker._claim()  # ahead, and not knowing of the failure yet; as the worker's own thread does it
-    worker.progressed()
+    inside(busy).claim_now()  # ahead, and not knowing of the failure yet
     idle = make_queue(embedder=GatedEmbedder())
     assert idle.enqueue("doc:new", "new").result(PATIENCE_SECONDS) == expected("new")
     embedder.release()
@@ -256,13 +254,12 @@ def test_who_has_no_place_free_tests_no_provider(make_queue, embedder, redis_cli
 def test_nothing_is_claimed_ahead_while_the_provider_fails(make_queue):
     """The next claim is a test of it, and for that a place must be free."""
     queue = make_queue(start=False, max_concurrency=1, api_batch_limit=1)
-    worker = queue._process.worker
-    worker._agenda.waiting = 10
-    assert worker._room() == 1
-    queue._process.drain.crew._unfinished = 1
-    assert worker._room() == 1
-    worker._agenda.failing = True
-    assert worker._room() == 0
+    inside(queue).pretend(waiting=10)
+    assert inside(queue).room() == 1
+    inside(queue).pretend(calls=1)
+    assert inside(queue).room() == 1
+    inside(queue).pretend(failing=True)
+    assert inside(queue).room() == 0
 
 
 def test_a_test_of_the_provider_by_a_text_under_way(make_queue, embedder, redis_client):
@@ -284,13 +281,13 @@ def test_a_test_of_the_provider_by_a_text_under_way(make_queue, embedder, redis_
 
 def test_equal_texts_are_claimed_within_bounds(make_queue, embedder, redis_client, monkeypatch):
     """They join a call under way and are no call; yet not all of a long backlog is taken, or written, at once."""
-    monkeypatch.setattr(drain, "WRITE_ITEMS", 2)
+    monkeypatch.setattr(*WRITE_ITEMS, 2)
     queue = start_held(make_queue, embedder, ["same"] * 20)
-    store, written = queue._process.store, []
+    store, written = inside(queue).store, []
     complete = store.complete
     store.complete = lambda *args: [written.append(len(args[3])), *complete(*args)][1:]
-    eventually(lambda: queue._process.drain.held == 3)
-    assert queue._process.worker._room() == 0
+    eventually(lambda: inside(queue).held == 3)
+    assert inside(queue).room() == 0
     embedder.release()
     queue.flush(PATIENCE_SECONDS)
     assert max(written) == 2

@@ -23,6 +23,7 @@ from embedqueue.embedders import GeminiEmbedder, OpenAIEmbedder
 from embedqueue.settings.settings import read
 from embedqueue.store.store import Keys
 from tests.conftest import _local_redis
+from tests.inside import inside
 from tests.provider import Provider, hang
 from tests.redis.parts import PATIENCE_SECONDS, eventually, expected
 from tests.redis.test_clients import _rules
@@ -227,6 +228,6 @@ def test_hashes_that_may_not_be_read_do_not_hide_the_others(url, admin, make_que
     """Whoever waits for several learns of each what there is to learn."""
     admin.hset("doc:1", "embedding", b"vector")
     admin.hset("private:1", "embedding", b"secret")
-    store = make_queue(redis.Redis.from_url(url), start=False)._process.store
+    store = inside(make_queue(redis.Redis.from_url(url), start=False)).store
     found = store.look(["private:1", "doc:1", "private:2"], "embedding")
     assert found == [("gone", b""), ("done", b"vector"), ("gone", b"")]

@@ -13,6 +13,7 @@ from redis.sentinel import Sentinel
 
 from embedqueue import BatchFailed, ConfigurationError, InputRejected, ItemRejected, TransientError
 from embedqueue.store.clients import private_client
+from tests.inside import THREADS, inside
 from tests.redis.parts import ONE_TRY, PATIENCE_SECONDS, eventually, expected, in_flight, stored
 from tests.redis.test_invariants import LOOKS_LIKE_OURS
 
@@ -32,7 +33,7 @@ def once(monkeypatch, owner, name, error):
 def test_a_write_that_fails_in_an_unforeseen_way(make_queue, redis_client, monkeypatch, caplog):
     """The lease runs out, and the item is embedded again."""
     queue = make_queue(lease_seconds=0.3)
-    once(monkeypatch, queue._process.store, "complete", TypeError("unforeseen"))
+    once(monkeypatch, inside(queue).store, "complete", TypeError("unforeseen"))
     assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
     assert "its leases will run out" in caplog.text
     assert redis_client.hget("doc:1", "embedding") == stored("one")
@@ -41,7 +42,7 @@ def test_a_write_that_fails_in_an_unforeseen_way(make_queue, redis_client, monke
 def test_a_call_that_fails_in_an_unforeseen_way(make_queue, redis_client, monkeypatch, caplog):
     """The same: nothing that nobody works on has its lease renewed."""
     queue = make_queue(lease_seconds=0.3)
-    once(monkeypatch, queue._process.drain._caller, "call", TypeError("unforeseen"))
+    once(monkeypatch, *inside(queue).place("call"), TypeError("unforeseen"))
     assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
     assert "its leases will run out" in caplog.text
 
@@ -49,7 +50,7 @@ def test_a_call_that_fails_in_an_unforeseen_way(make_queue, redis_client, monkey
 def test_a_claim_that_fails_in_an_unforeseen_way(make_queue, monkeypatch, caplog):
     """The worker says so and goes on."""
     queue = make_queue()
-    once(monkeypatch, queue._process.store, "claim", TypeError("unforeseen"))
+    once(monkeypatch, inside(queue).store, "claim", TypeError("unforeseen"))
     assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
     assert "the worker failed in a way that it should not, going on" in caplog.text
 
@@ -63,7 +64,7 @@ def test_no_thread_for_the_listener(make_queue, monkeypatch, caplog):
         def start(self):
             raise RuntimeError("can't start new thread")
 
-        patched.setattr("embedqueue.futures.notices.threading.Thread.start", start)
+        patched.setattr(threading.Thread, "start", start)
         first = producer.enqueue("doc:1", "one")
     assert "nobody listens to other processes" in caplog.text
     second = producer.enqueue("doc:2", "two")
@@ -75,11 +76,11 @@ def test_a_listener_that_fails_in_an_unforeseen_way(make_queue, monkeypatch, cap
     """It says so and listens on."""
     make_queue()
     producer = make_queue(worker=False)
-    once(monkeypatch, producer._process.store, "listen", TypeError("unforeseen"))
+    once(monkeypatch, inside(producer).store, "listen", TypeError("unforeseen"))
     assert producer.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
     eventually(lambda: "a notice could not be handled" in caplog.text, "it says so")
-    listen, heard = producer._process.store.listen, []
-    monkeypatch.setattr(producer._process.store, "listen", lambda *args: (heard.append(1), listen(*args))[1])
+    listen, heard = inside(producer).store.listen, []
+    monkeypatch.setattr(inside(producer).store, "listen", lambda *args: (heard.append(1), listen(*args))[1])
     producer.enqueue("doc:2", "two").result(PATIENCE_SECONDS)
     eventually(lambda: heard, "it listens")
 
@@ -87,18 +88,18 @@ def test_a_listener_that_fails_in_an_unforeseen_way(make_queue, monkeypatch, cap
 def test_a_stop_that_cuts_the_listener_short_is_no_fault(make_queue, monkeypatch, caplog):
     """redis-py raises a TypeError where the connection is closed while it asks whether there is something to read."""
     producer = make_queue(worker=False)
-    process, reached = producer._process, threading.Event()
+    reached = threading.Event()
 
     def listen(*args):
         reached.set()
-        assert process.listener._stopping.wait(PATIENCE_SECONDS)
+        assert inside(producer).wait_for_stopped_listening(PATIENCE_SECONDS)
         raise TypeError("argument must be an int, or have a fileno() method.")
 
-    monkeypatch.setattr(process.store, "listen", listen)
+    monkeypatch.setattr(inside(producer).store, "listen", listen)
     producer.enqueue("doc:1", "one")
     assert reached.wait(PATIENCE_SECONDS)
     producer.stop()
-    eventually(lambda: not process.listener._running, "its thread ends")
+    eventually(lambda: not inside(producer).listens, "its thread ends")
     assert "could not be handled" not in caplog.text
 
 
@@ -140,18 +141,18 @@ def test_the_same_fault_of_the_account_is_told_once(make_queue, redis_client, em
                 queue.enqueue(f"doc:{place}", "x").result(PATIENCE_SECONDS)
             eventually(lambda: in_flight(redis_client) == 0, "given back")
             redis_client.delete("embed_queue:pause")
-            queue._process.worker.refresh()
+            inside(queue).refresh()
         assert caplog.text.count("until somebody acts") == times_told
         embedder.fault = None
         queue.flush(PATIENCE_SECONDS)
-        eventually(lambda: queue._process.drain.crew.unfinished == 0, "the call is over")
+        eventually(lambda: inside(queue).calls == 0, "the call is over")
     assert "will be made again" not in caplog.text
 
 
 def test_a_redis_that_is_always_late(make_queue, monkeypatch):
     """Nothing is accepted of which nobody could wait for the answer; the error says so."""
     queue = make_queue(start=False)
-    monkeypatch.setattr(queue._process.store._exchange, "_patience", -1000.0)  # seconds: it is always too late
+    monkeypatch.setattr(*inside(queue).place("patience"), -1000.0)  # seconds: it is always too late
     with pytest.raises(redis.TimeoutError, match="longer for a command"):
         queue.enqueue("doc:1", "one")
     assert queue.pending_count() == 0
@@ -207,12 +208,12 @@ def test_records_that_raise_in_every_thread(make_queue, redis_client, embedder, 
     producer = make_queue(worker=False)
     faults = [TransientError("down"), ValueError("of its own")]
     embedder.fault = lambda texts: faults.pop() if faults else None
-    store = queue._process.store
+    store = inside(queue).store
     once(monkeypatch, store, "claim", redis.ConnectionError("gone"))
     once(monkeypatch, store, "complete", redis.ConnectionError("gone"))
-    once(monkeypatch, producer._process.store, "listen", TypeError("unforeseen"))
-    once(monkeypatch, producer._process.demand, "_ask", TypeError("unforeseen"))
-    producer._process.demand.note(["doc:0"])
+    once(monkeypatch, inside(producer).store, "listen", TypeError("unforeseen"))
+    once(monkeypatch, *inside(producer).place("ask"), TypeError("unforeseen"))
+    inside(producer).look_after(["doc:0"])
     queue.enqueue("doc:0", "zero")  # told in the user's thread: nobody works it
     queue.start()
     futures = [producer.enqueue(f"doc:{i}", f"text {i}") for i in range(1, 4)]
@@ -222,11 +223,11 @@ def test_records_that_raise_in_every_thread(make_queue, redis_client, embedder, 
         with contextlib.suppress(BatchFailed):  # while the provider was down; the item is still queued
             assert future.result(PATIENCE_SECONDS) == expected(f"text {i}")
     eventually(lambda: all(redis_client.hexists(f"doc:{i}", "embedding") for i in range(4)), "all are written")
-    eventually(lambda: queue._process.drain.crew.unfinished == 0, "no call slot is kept")
+    eventually(lambda: inside(queue).calls == 0, "no call slot is kept")
     assert queue.dead_letters() == [] and in_flight(redis_client) == 0
     assert queue.enqueue("doc:9", "nine").result(PATIENCE_SECONDS) == expected("nine")
     told = {name.partition("-")[2].partition("-")[0] for name in no_context.threads if name.startswith("embedqueue")}
-    assert {"worker", "call", "listener", "demand"} <= told, no_context.threads
+    assert told >= THREADS, no_context.threads
     assert threading.current_thread().name in no_context.threads
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from embedqueue import BatchFailed, ConfigurationError, EmbeddingBatchQueue, QueueStopped
 from embedqueue.store.store import Store
+from tests.inside import inside
 from tests.redis.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
 
 
@@ -196,7 +197,7 @@ def test_dropped_futures_are_free(queue):
     finally:
         tracemalloc.stop()
     assert grown < 300_000  # 10,000 futures would be some megabytes
-    assert len(queue._process.waiters) < 50
+    assert len(inside(queue).waiters) < 50
     assert kept.result(PATIENCE_SECONDS) == expected("kept")
 
 
@@ -208,7 +209,7 @@ def test_who_waits_for_an_item_on_its_way_asks_for_nothing(make_queue, embedder,
     queue.flush_now()
     embedder.wait_for_calls(1)
     asked: list[list[str]] = []
-    monkeypatch.setattr(queue._process, "want", asked.append)
+    monkeypatch.setattr(*inside(queue).place("want"), asked.append)
     with pytest.raises(TimeoutError):
         older.result(0)
     with pytest.raises(TimeoutError):
@@ -228,7 +229,7 @@ def test_who_is_told_that_a_call_failed(make_queue, redis_client, embedder, prob
     with pytest.raises(BatchFailed):
         first.result(PATIENCE_SECONDS)
     eventually(lambda: queue.stats().released == 1, "given back")
-    eventually(lambda: queue._process.drain.crew.unfinished == 0, "the calls are over")
+    eventually(lambda: inside(queue).calls == 0, "the calls are over")
     if probe:
         with pytest.raises(BatchFailed):
             second.result(PATIENCE_SECONDS)
@@ -319,7 +320,7 @@ def test_wait_and_enqueue_at_once(make_queue):
     """One thread waits for a future with ``wait`` while another enqueues the same text: neither blocks the other."""
     queue = make_queue()
     future = queue.enqueue("doc:1", "hello")
-    registry = queue._process.waiters
+    registry = inside(queue).waiters
     arrived, go_on = threading.Event(), threading.Event()
     real = registry.mark_wanted
 
@@ -341,7 +342,7 @@ def test_wait_and_slow_redis(make_queue, embedder):
     """``wait`` in a process that only enqueues holds no future's lock while it speaks to Redis."""
     make_queue()
     queue = make_queue(worker=False)
-    store = queue._process.store
+    store = inside(queue).store
     real, telling, go_on = store.tell, threading.Event(), threading.Event()
 
     def tell(*args):
@@ -365,7 +366,7 @@ def test_result_while_stopping(make_queue):
     """A ``.result()`` that meets ``stop()`` never starts the queue again."""
     queue = make_queue(start=False)
     future = queue.enqueue("doc:1", "hello")
-    registry = queue._process.waiters
+    registry = inside(queue).waiters
     real = registry.mark_wanted
     registry.mark_wanted = lambda *args: (queue.stop(), real(*args))[1]
     with pytest.raises((concurrent.futures.CancelledError, QueueStopped)):

@@ -23,6 +23,7 @@ import redis
 
 from embedqueue import EmbeddingBatchQueue
 from embedqueue.demo.localredis import LocalRedis
+from tests.inside import inside
 from tests.provider import Provider
 from tests.torture.actor import make_queue
 from tests.torture.failpoints import EXIT_CODE
@@ -304,7 +305,7 @@ def drain_rest(queue: EmbeddingBatchQueue, seconds: float) -> None:
             queue.flush(timeout=2.0)
             return
         with contextlib.suppress(redis.RedisError):
-            end_pause(queue._redis, 0.0)
+            end_pause(inside(queue).client, 0.0)
 
 
 def end_pause(client: redis.Redis, longest_seconds: float) -> None:

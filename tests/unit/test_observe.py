@@ -25,6 +25,7 @@ from embedqueue.operating.run import beside
 from embedqueue.settings.settings import SettingsError, read, read_environment
 from embedqueue.testing import FakeEmbedder, eager_queue
 from embedqueue.values.item import encode_member
+from tests.inside import inside
 
 EVENTS = [name for name in vars(Observer) if not name.startswith("_") and name != "bind"]
 
@@ -156,7 +157,7 @@ def test_redis_that_does_not_answer(fake_redis):
     """The enqueue raises redis-py's error, and the observer gets its words."""
     errors = []
     queue = eager_queue(redis=fake_redis, on_error=errors.append)
-    queue._process.intake._write = _raise(redis.ConnectionError("gone"))
+    setattr(*inside(queue).place("write items"), _raise(redis.ConnectionError("gone")))
     with pytest.raises(redis.ConnectionError):
         queue.enqueue("a", "words")
     assert [(type(report), report.error, report.outcome) for report in errors] == [(RedisReport, "gone", "redis")]

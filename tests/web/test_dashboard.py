@@ -14,6 +14,7 @@ pytest.importorskip("click", reason='the command line is in the extra "embedqueu
 from embedqueue import InputRejected  # noqa: E402
 from embedqueue.dashboard import dashboard_app, password  # noqa: E402
 from embedqueue.testing import FakeEmbedder, eager_queue  # noqa: E402
+from tests.inside import inside  # noqa: E402
 
 REFUSED = "it has 9000 tokens"
 
@@ -275,7 +276,9 @@ def test_dead_letters_have_pages(queue, dead):
 def test_long_dead_letters_are_a_short_page(queue, redis_client):
     """Redis sends little of them; all of the page are there, with reasons, and may be retried by one and by reason."""
     queue.enqueue("good", "a good text")
-    queue._embedder.rule = lambda texts: InputRejected(f"it has {len(texts[0])} tokens") if "bad" in texts[0] else None
+    inside(queue).embedder.rule = lambda texts: (
+        InputRejected(f"it has {len(texts[0])} tokens") if "bad" in texts[0] else None
+    )
     for at in range(30):
         queue.enqueue(f"doc:{at}", f"{at} bad " + "word " * 100_000)
     client = client_of(queue, allow_changes=True)
@@ -294,7 +297,7 @@ def test_long_dead_letters_are_a_short_page(queue, redis_client):
 def test_a_long_text_is_not_quoted_either(queue):
     """Where it is too long to be compared with its reason, the reason is not shown; where texts are shown, it is."""
     queue.enqueue("good", "a good text")
-    queue._embedder.rule = lambda texts: InputRejected(f"no {texts[0][-20:]}") if "bad" in texts[0] else None
+    inside(queue).embedder.rule = lambda texts: InputRejected(f"no {texts[0][-20:]}") if "bad" in texts[0] else None
     queue.enqueue("doc:1", "bad " + "word " * 500_000 + "SECRET at the end")
     page = client_of(queue).get("/").text
     assert "doc:1" in page

@@ -12,6 +12,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 
 from embedqueue import InputRejected  # noqa: E402
 from embedqueue.testing import FakeEmbedder, eager_queue  # noqa: E402
+from tests.inside import inside  # noqa: E402
 from tests.web.dashboard_site import Dashboard, write_past  # noqa: E402
 from tests.web.servers import PATIENCE_SECONDS  # noqa: E402
 
@@ -153,7 +154,7 @@ def test_dead_letters_are_retried_and_discarded_by_pressing_buttons(look, queue,
     playwright.expect(page.get_by_text("1 discarded.")).to_be_visible()
     playwright.expect(page.get_by_label("Select doc:28")).to_have_count(0)
 
-    queue._embedder.rule = None  # the provider takes them now
+    inside(queue).embedder.rule = None  # the provider takes them now
     page.get_by_role("button", name=f"Retry {EVIL_KEY}", exact=True).click()
     playwright.expect(page.get_by_text("1 put back into the queue.")).to_be_visible()
     page.get_by_role("button", name=re.compile("Retry all with this reason")).click()

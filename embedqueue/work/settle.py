@@ -1,0 +1,286 @@
+"""What becomes of claimed items: vectors are written and acknowledged, texts rejected, items released. Redis first.
+
+Futures are resolved after the write, never before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+from embedqueue.calls.failures import Stopping, Unserved
+from embedqueue.futures.outcomes import Outcomes
+from embedqueue.futures.progress import Progress
+from embedqueue.futures.waiters import Waiters
+from embedqueue.store.store import Store
+from embedqueue.values.backoff import backoff_seconds
+from embedqueue.values.item import Item, dead_letter
+from embedqueue.values.log import Log
+from embedqueue.values.options import Options
+
+from .agenda import Agenda
+from .reporter import Reporter, Times
+
+#: Seconds of the first pause after a failure, doubled each time in a row.
+FIRST_PAUSE_SECONDS = 1.0
+#: Seconds of the longest pause.
+LONGEST_PAUSE_SECONDS = 300.0
+#: Seconds between tries of a write that Redis did not answer: the first, and the longest.
+REWRITE_SECONDS = (0.05, 2.0)
+#: Items that one script writes at most: while it runs, Redis serves nobody else.
+WRITE_ITEMS = 500
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Counters:
+    """What this process has done since the queue was made. Guarded by the lock of :class:`Settle`."""
+
+    embedded: int = 0
+    rejected: int = 0
+    released: int = 0
+    last_progress: float | None = None
+
+
+class Settle:
+    """Brings claimed items to their end, and knows which are in our hands until then. Thread-safe.
+
+    Args:
+        store: Redis.
+        waiters: futures of this process.
+        outcomes: finds out what became of items that somebody waits for.
+        agenda: told that there may be room for the next call, and when the provider has failed.
+        progress: counts what ended or was released.
+        options: of the queue.
+        worker: the name under which this process claims, with its colon at the end.
+        stopping: set when the queue stops.
+        reporter: tells the observers.
+        log: takes the records.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        waiters: Waiters,
+        outcomes: Outcomes,
+        agenda: Agenda,
+        progress: Progress,
+        options: Options,
+        *,
+        worker: str,
+        stopping: threading.Event,
+        reporter: Reporter,
+        log: Log,
+    ) -> None:
+        self.counters = Counters()
+        self._store = store
+        self._waiters = waiters
+        self._outcomes = outcomes
+        self._agenda = agenda
+        self._progress = progress
+        self._options = options
+        self._worker = worker
+        self._stopping = stopping
+        self._reporter = reporter
+        self._log = log
+        self._lock = threading.Lock()
+        self._held: dict[str, bytes] = {}  # members in our hands by redis_key; guarded by the lock
+        self._told: str | None = None  # the fault that the log has spoken of
+        self.paused_mono = 0.0  # when a pause of our making began: items claimed before that have not seen it
+
+    # -- what is in our hands ----------------------------------------------------------------------------------
+
+    def hold(self, items: Iterable[Item]) -> None:
+        """These are in our hands from now on; their leases are to be renewed."""
+        with self._lock:
+            self._held.update((item.redis_key, item.member) for item in items)
+
+    @property
+    def held(self) -> int:
+        """How many items are in our hands."""
+        return len(self._held)
+
+    def holds(self, redis_key: str, member: bytes | None) -> bool:
+        """Whether this item is in our hands already."""
+        return self._held.get(redis_key, b"") == member
+
+    def renew(self) -> bool:
+        """Renew the leases of everything in our hands; returns whether there is anything."""
+        with self._lock:
+            members = list(self._held.values())
+        for at in range(0, len(members), 1000):
+            self._store.extend(self._worker, self._options.lease_seconds, members[at : at + 1000])
+        return bool(members)
+
+    def let_go(self, items: Iterable[Item]) -> None:
+        """These are in our hands no longer. What stayed there would have its lease renewed for ever."""
+        with self._lock:
+            for item in items:
+                if self._held.get(item.redis_key) == item.member:
+                    del self._held[item.redis_key]
+            self.counters.last_progress = time.time()
+
+    @contextlib.contextmanager
+    def _letting_go(self, items: Iterable[Item]) -> Iterator[None]:
+        """Whatever happens meanwhile."""
+        try:
+            yield
+        finally:
+            self.let_go(items)
+
+    # -- how they end ------------------------------------------------------------------------------------------
+
+    def write(self, owner: str, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
+        """Write vectors and acknowledge their items; then resolve their futures.
+
+        Args:
+            owner: of the claim.
+            pairs: items and their vectors, float32 bytes.
+            times: of the claim.
+
+        Raises:
+            Stopping: the queue stops before Redis has taken them.
+        """
+        with self._letting_go([item for item, _ in pairs]):  # those of later parts as well, should one fail
+            for at in range(0, len(pairs), WRITE_ITEMS):
+                self._write_part(owner, pairs[at : at + WRITE_ITEMS], times)
+
+    def _write_part(self, owner: str, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
+        lines = [(item.redis_key, item.member, vector) for item, vector in pairs]
+        refused, unclear, written = [], [], []
+        with self._letting_go([item for item, _ in pairs]):
+            words = self.persist(
+                lambda: self._store.complete(owner, self._options.embedding_field, self._options.if_missing, lines)
+            )
+            for (item, vector), word in zip(pairs, words, strict=True):
+                if word in ("done", "skipped"):
+                    written.append(item)
+                    if not self._waiters.written(item.redis_key, item.member, vector):
+                        unclear.append(item.redis_key)
+                elif word == "stale":  # superseded, or an answer of Redis was lost
+                    unclear.append(item.redis_key)
+                else:
+                    refused.append((item, word))
+            with self._lock:
+                self.counters.embedded += len(written)
+            for item, word in refused:
+                self.reject(owner, [item], word.removeprefix("refused "))
+        if unclear:
+            self.persist(lambda: self._outcomes.look(unclear))
+        self._progressed()
+        self._reporter.written(written, times)
+
+    def reject(self, owner: str, items: Sequence[Item], reason: str) -> None:
+        """Make dead letters of items: their text will never work. ``owner`` is that of the claim."""
+        with self._letting_go(items):
+            words = self.persist(lambda: self._store.reject(owner, [(item.member, reason) for item in items]))
+            for item, word in zip(items, words, strict=True):
+                if word == "dead":
+                    self._log.error("embedqueue: %s is a dead letter now; dead_letters() tells why", item.redis_key)
+                    self._log.debug("embedqueue: %s was refused: %s", item.redis_key, reason)  # it may quote the text
+                    with self._lock:
+                        self.counters.rejected += 1
+        self.persist(lambda: self._outcomes.look([item.redis_key for item in items]))
+        self._progressed()
+        if self._reporter.observers:
+            self._report_dead([item for item, word in zip(items, words, strict=True) if word == "dead"], reason)
+
+    def _report_dead(self, items: Sequence[Item], reason: str) -> None:
+        try:
+            letters = self._store.dead_letters_of([item.redis_key for item in items])
+        except RedisError:  # what is told need not be worth a wait
+            letters = [dead_letter(item.member, time.time(), reason) for item in items]
+        self._reporter.dead(letters)
+
+    def reject_foreign(self, members: Sequence[tuple[bytes, str]]) -> None:
+        """Make dead letters of members that cannot be ours; each with the reason."""
+        self._log.error("embedqueue: %d members of the queue cannot be ours and are dead letters now", len(members))
+        self._store.reject(self._worker, members)
+        self._reporter.dead(dead_letter(member, time.time(), reason) for member, reason in members)
+
+    def release(self, items: Sequence[Item]) -> None:
+        """Items wait again; nothing has become of them."""
+        with self._letting_go(items):
+            self._release(items)
+        self._progressed()
+
+    def _release(self, items: Sequence[Item]) -> None:
+        self.persist(lambda: self._store.release(self._worker, [item.member for item in items]))
+
+    def release_probe(self, owner: str) -> None:
+        """This claim was to test the provider, and has not: let the next one do that."""
+        self.persist(lambda: self._store.release_probe(owner))
+
+    def release_failed(self, owner: str, items: Sequence[Item], failure: Unserved, *, probe: bool) -> None:
+        """The provider is at fault: nobody claims for a while, the items wait again, their waiters get to know.
+
+        Args:
+            owner: of the claim.
+            items: that were not served.
+            failure: why.
+            probe: whether the call tested the provider: then it has failed for everybody who waits.
+        """
+        redis_keys = [item.redis_key for item in items]
+        with self._letting_go(items):
+            self._tell_of(failure, len(items))
+            # now, for who comes later has seen nothing fail
+            waiting = self._waiters.snapshot(None if probe else redis_keys)
+            seconds = self.persist(
+                lambda: self._store.pause(
+                    owner,
+                    first_seconds=FIRST_PAUSE_SECONDS,
+                    most_seconds=LONGEST_PAUSE_SECONDS,
+                    least_seconds=failure.retry_after,
+                    reason=f"the provider failed: {failure}",
+                    redis_keys=redis_keys,
+                )
+            )
+            self.paused_mono = time.monotonic()
+            self._release(items)
+            with self._lock:
+                self.counters.released += len(items)
+        self._agenda.paused(seconds)
+        self._waiters.fail(waiting, failure.for_waiter())
+        self._progressed()
+        self._reporter.released(redis_keys, str(failure), seconds)
+
+    def _tell_of(self, failure: Unserved, count: int) -> None:
+        if failure.account and self._told != str(failure):
+            self._log.error("embedqueue: nothing can be embedded until somebody acts: %s", failure)
+        elif not failure.account:
+            self._log.warning(
+                "embedqueue: a call of %d texts failed and will be made again: %s",
+                count,
+                failure,
+                extra={"batch_size": count},
+            )
+        self._told = str(failure)
+
+    def served(self) -> None:
+        """A call was served: the next fault is news again."""
+        self._told = None
+
+    def _progressed(self) -> None:
+        self._agenda.progressed()
+        self._progress.count()
+
+    def persist(self, write: Callable[[], T]) -> T:
+        """A write that waits for Redis to come back. Should a lease end meanwhile, Redis will say so."""
+        failures = 0
+        while True:
+            try:
+                return write()
+            except RedisError as error:
+                failures += 1
+                if failures == 1:
+                    self._log.warning("embedqueue: Redis did not take a result, trying again: %s", error)
+                self._reporter.observers.redis_failed(error)
+                if self._stopping.wait(backoff_seconds(failures, *REWRITE_SECONDS)):
+                    raise Stopping from None

@@ -1,0 +1,217 @@
+"""The only place where tests reach into private parts of a queue: a part that is renamed or moves is renamed here.
+
+    inside(queue).store.claim(...)
+    monkeypatch.setattr(*inside(queue).place("ask"), fail)
+    monkeypatch.setattr(*RECENT_VECTORS, 2)
+
+Also for code that runs in child processes: ``from tests.inside import inside`` works in the root of the repository, and
+a ``Peer`` has the name ``inside``. A unit test of one part, which makes that part itself, looks at it directly.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import AbstractContextManager
+from typing import Any
+
+import embedqueue.futures.waiters
+import embedqueue.observers.history
+import embedqueue.work.dispatch
+from embedqueue import EmbeddingBatchQueue
+
+#: Limits that a test may shrink, as module and name: for ``monkeypatch.setattr(*RECENT_VECTORS, 2)``.
+RECENT_VECTORS = embedqueue.work.dispatch, "RECENT_VECTORS"
+WRITE_ITEMS = embedqueue.work.dispatch, "WRITE_ITEMS"
+HISTORY_WRITE_SECONDS = embedqueue.observers.history, "WRITE_SECONDS"
+#: The function that ends the futures of an entry: (entry, outcome).
+END_FUTURES = embedqueue.futures.waiters, "_end"
+#: Kinds of threads that one queue may have, as they stand in their names: embedqueue-KIND-NAMESPACE.
+THREADS = {"worker", "call", "listener", "demand"}
+
+
+class Inside:
+    """What is inside of a queue, of this process and since its last start: a restart and a fork make new parts."""
+
+    def __init__(self, queue: EmbeddingBatchQueue) -> None:
+        self._queue = queue
+
+    @property
+    def _engine(self) -> Any:
+        return self._queue._process
+
+    # -- whole parts: what they are asked here is public within the package -------------------------------------
+
+    @property
+    def store(self) -> Any:
+        """Redis: ``claim``, ``complete``, ``reject``, ``release``, ``look``, ``status``, ``tell``, ``listen`` ..."""
+        return self._engine.store
+
+    @property
+    def waiters(self) -> Any:
+        """The futures of this process: ``any_wanted``, ``mark_wanted``, ``cancel_all``, ``len``."""
+        return self._engine.waiters
+
+    @property
+    def outcomes(self) -> Any:
+        """Who finds out what became of items: ``look``."""
+        return self._engine.outcomes
+
+    @property
+    def intake(self) -> Any:
+        """Who takes items in: ``submit``."""
+        return self._engine.intake
+
+    @property
+    def embedder(self) -> Any:
+        """What the queue was given."""
+        return self._queue._embedder
+
+    @property
+    def client(self) -> Any:
+        """What the queue was given."""
+        return self._queue._redis
+
+    # -- what may be replaced -----------------------------------------------------------------------------------
+
+    def place(self, what: str) -> tuple[Any, str]:
+        """Owner and name of something, for ``setattr`` and ``monkeypatch.setattr``.
+
+        Args:
+            what: "begin": serves a claim. "call": calls the embedder, with tries, or raises. "want": makes redis_keys
+                urgent. "ask": makes them urgent in a thread of ours, where it may speak to Redis. "write items": the
+                intake's write to Redis. "exchange": sends one command of a user's thread over a connection.
+                "patience": the longest wait for an answer to it, in seconds.
+        """
+        engine = self._engine
+        return {
+            "begin": lambda: (engine.drain, "begin"),
+            "call": lambda: (engine.drain._caller, "call"),
+            "want": lambda: (engine, "want"),
+            "ask": lambda: (engine.demand, "_ask"),
+            "write items": lambda: (engine.intake, "_write"),
+            "exchange": lambda: (engine.store._exchange, "_run"),
+            "patience": lambda: (engine.store._exchange, "_patience"),
+        }[what]()
+
+    # -- calls and items under way ------------------------------------------------------------------------------
+
+    @property
+    def calls(self) -> int:
+        """Calls that are under way or wait for their turn."""
+        return self._engine.drain.crew.unfinished
+
+    def wait_for_calls(self, timeout: float) -> bool:
+        """Wait until every call is back, for ``timeout`` seconds at most; tells whether that is so."""
+        return self._engine.drain.crew.wait(timeout)
+
+    @property
+    def held(self) -> int:
+        """Items that were claimed and are not finished."""
+        return self._engine.drain.held
+
+    def renew(self) -> bool:
+        """Renew the leases of what is held; tells whether there is any."""
+        return self._engine.drain.renew()
+
+    # -- the worker ---------------------------------------------------------------------------------------------
+
+    @property
+    def works(self) -> bool:
+        """Whether the worker was started and is not told to stop."""
+        return self._engine.worker.running and not self._engine.stopping.is_set()
+
+    @property
+    def claims_no_more(self) -> bool:
+        """Whether a stop has begun."""
+        return self._engine.worker._quit
+
+    @property
+    def worker_condition(self) -> Any:
+        """What the worker waits on, and is notified by who wants something."""
+        return self._engine.worker._condition
+
+    def claim_nothing_more(self) -> None:
+        """As if it were busy from now on."""
+        self._engine.worker.stop(1)
+
+    def refresh(self) -> None:
+        """Have the worker look at Redis."""
+        self._engine.worker.refresh()
+
+    def claim_now(self) -> None:
+        """Claim as the worker's own thread does, whatever it knows."""
+        self._engine.worker._claim()
+        self._engine.worker.progressed()
+
+    def room(self) -> int:
+        """For how many calls the worker would claim now."""
+        return self._engine.worker._room()
+
+    def pretend(self, *, waiting: int | None = None, calls: int | None = None, failing: bool | None = None) -> None:
+        """Have the worker believe that so many items wait, or calls are under way, or that the provider fails."""
+        if waiting is not None:
+            self._engine.worker._agenda.waiting = waiting
+        if calls is not None:
+            self._engine.drain.crew._unfinished = calls
+        if failing is not None:
+            self._engine.worker._agenda.failing = failing
+
+    # -- other threads ------------------------------------------------------------------------------------------
+
+    @property
+    def listens(self) -> bool:
+        """Whether the thread that listens to other processes runs."""
+        return self._engine.listener._running
+
+    def stop_listening(self) -> None:
+        """Hear nothing more of other processes."""
+        self._engine.listener.stop()
+
+    def wait_for_stopped_listening(self, timeout: float) -> bool:
+        """Wait until the listener is told to stop, for ``timeout`` seconds at most; tells whether it is."""
+        return self._engine.listener._stopping.wait(timeout)
+
+    @property
+    def writes_history(self) -> bool:
+        """Whether the thread that writes figures down runs."""
+        return self._engine.recorder._thread is not None
+
+    def look_after(self, redis_keys: list[str]) -> None:
+        """Have the thread that looks after those who wait make these urgent."""
+        self._engine.demand.note(redis_keys)
+
+    # -- the life of the queue ----------------------------------------------------------------------------------
+
+    def start_unless_stopped(self) -> None:
+        """What somebody in ``.result()`` does."""
+        self._queue._start_open()
+
+    def stop_at_exit(self) -> None:
+        """What the end of the process does."""
+        self._queue._stop_at_exit()
+
+    def locks(self) -> list[AbstractContextManager[Any]]:
+        """All locks that threads of this process may hold when another one forks, in the order to take them."""
+        queue, engine = self._queue, self._engine
+        return [
+            queue._lock,
+            engine._progress._lock,
+            engine.waiters._lock,
+            engine.intake._lock,
+            engine.drain._lock,
+            engine.worker._condition._lock,
+            engine.listener._lock,
+            engine.demand._condition._lock,
+            engine.drain.crew._lock,
+            engine.caller._lock,
+        ]
+
+
+def inside(queue: EmbeddingBatchQueue) -> Inside:
+    """Reach into a queue."""
+    return Inside(queue)
+
+
+def waits_looked_after() -> bool:
+    """Whether a thread of this process looks after those who wait for futures."""
+    return any("demand" in thread.name for thread in threading.enumerate())
