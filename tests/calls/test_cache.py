@@ -114,7 +114,7 @@ def test_a_claim_is_kept_while_its_text_is_another_workers(make_queue, redis_cli
 def test_a_text_that_is_refused_leaves_no_reservation(make_queue, redis_client, embedder):
     """The next one with that text need not wait for the reservation to end."""
     queue = make_queue(cache_ttl=60)
-    embedder.fault = lambda texts: InputRejected("no") if "bad" in texts else None
+    embedder.rule = lambda texts: InputRejected("no") if "bad" in texts else None
     queue.enqueue("doc:0", "good").result(PATIENCE_SECONDS)
     assert queue.enqueue("doc:1", "bad").exception(PATIENCE_SECONDS)
     eventually(lambda: len(reservations(redis_client)) == 1, "the bad text's is let go")

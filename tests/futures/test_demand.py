@@ -8,8 +8,7 @@ import redis
 
 from embedqueue.futures import demand as module
 from embedqueue.futures.demand import Demand
-
-PATIENCE_SECONDS = 10.0
+from tests.parts import PATIENCE_SECONDS
 
 
 def test_an_error_ends_neither_the_thread_nor_the_asking(monkeypatch, caplog):

@@ -223,7 +223,7 @@ def test_who_is_told_that_a_call_failed(make_queue, redis_client, embedder, prob
     queue = make_queue(start=False, api_batch_limit=1, max_concurrency=1, flush_on_wait=False)
     if probe:
         redis_client.set("embed_queue:pause:level", 1)
-    embedder.fault = lambda texts: ConfigurationError("no credit") if "one" in texts else None
+    embedder.rule = lambda texts: ConfigurationError("no credit") if "one" in texts else None
     first, second = queue.enqueue_many([("doc:1", "one"), ("doc:2", "two")])
     queue.start().flush_now()
     with pytest.raises(BatchFailed):

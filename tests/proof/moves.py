@@ -10,7 +10,7 @@ from embedqueue.values.item import NotOurs, decode_member, encode_member
 from tests.proof.model import ENDED, LEASE_SECONDS, MAX_DELIVERIES, Model, key_of, read
 
 
-def vector_of(member: bytes) -> bytes:
+def member_vector(member: bytes) -> bytes:
     """A vector that tells which member it is of."""
     return np.frombuffer(member.ljust(64), dtype="<f4").tobytes()
 
@@ -95,7 +95,7 @@ class Queue:
 
     def complete(self, owner: str, members: list[bytes], *, skip: bool = False, times: int = 1) -> None:
         for _ in range(times):
-            items = [(key_of(member), member, vector_of(member)) for member in members]
+            items = [(key_of(member), member, member_vector(member)) for member in members]
             types = {key: self.client.type(key) for key, _, _ in items}
             missing = {key for key, kind in types.items() if skip and kind == b"none"}
             bad = {key for key, kind in types.items() if kind not in (b"none", b"hash")}

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from embedqueue.values.item import encode_member
 from tests.proof.model import MAX_DELIVERIES
-from tests.proof.moves import Queue, vector_of
+from tests.proof.moves import Queue, member_vector
 
 KEYS = [f"doc:{i}" for i in range(4)]
 DIGESTS = ["d1", "d2", "d3"]
@@ -205,7 +205,7 @@ class History(RuleBasedStateMachine):
     @rule(queue=queues, digest=st.sampled_from(DIGESTS), what=st.sampled_from(["put", "hold", "let go"]))
     def fill_cache(self, queue, digest, what):
         one = self.queues[queue]
-        vector = vector_of(f"{queue}{digest}".encode())
+        vector = member_vector(f"{queue}{digest}".encode())
         if what == "put":
             one.store.put_cached([(digest, vector)], 1000)
             one.model.cache[digest] = vector

@@ -118,7 +118,7 @@ def test_late_answer(make_queue, embedder, redis_client):
     queue.stop(timeout=0)
     newer = other.enqueue("doc:1", "new")
     embedder.release()
-    embedder.wait_for_returns(1)
+    embedder.wait_for_return()
     assert newer.result(PATIENCE_SECONDS) == expected("new")
     eventually(lambda: inside(queue).calls == 0)
     assert redis_client.hget("doc:1", "embedding") == stored("new")
@@ -323,7 +323,7 @@ def test_drain_on_stop_in_time(make_queue, embedder, redis_client, caplog):
 def test_drain_on_stop_while_the_provider_fails(make_queue, embedder, redis_client, caplog):
     """``stop(drain=True)`` without a time limit ends when the provider has failed; nothing is lost."""
     queue = make_queue(retry=ONE_TRY)
-    embedder.fault = lambda texts: TransientError("down")
+    embedder.rule = lambda texts: TransientError("down")
     future = queue.enqueue("doc:1", "one")
     join(in_thread(lambda: queue.stop(drain=True)))
     assert isinstance(future.exception(0), BatchFailed)
@@ -355,11 +355,11 @@ def test_claim_under_way(make_queue, redis_client):
 def test_embedder_that_exits(make_queue, embedder, redis_client, caplog):
     """An embedder that raises SystemExit, or another exotic error, loses nothing: its items are tried again."""
     queue = make_queue(retry=ONE_TRY)
-    embedder.fault = lambda texts: SystemExit(1)
+    embedder.rule = lambda texts: SystemExit(1)
     future = queue.enqueue("doc:1", "one")
     with pytest.raises(BatchFailed):
         future.result(PATIENCE_SECONDS)
-    embedder.fault = None
+    embedder.rule = None
     assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
 
 

@@ -18,8 +18,7 @@ from redis.retry import Retry
 
 from embedqueue import BatchFailed, ConfigurationError, ItemRejected
 from embedqueue.demo.localredis import LocalRedis
-from tests.conftest import _local_redis
-from tests.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_thread, join, stored
+from tests.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_thread, join, local_redis, stored
 
 ACL = Path(__file__).parents[2] / "docs" / "redis-acl.md"
 
@@ -33,7 +32,7 @@ def _free_port() -> int:
 @pytest.fixture(scope="module")
 def server() -> Iterator[LocalRedis]:
     """A Redis with a TCP port as well, and with users of its own."""
-    yield from _local_redis(port=_free_port(), appendonly=False)
+    yield from local_redis(port=_free_port(), appendonly=False)
 
 
 def _tcp(server, **kwargs):
@@ -182,9 +181,9 @@ def test_minimal_acl(server, limited, make_queue, embedder, caplog):
         admin.script_flush()
         blank = producer.enqueue_many([("doc:3", "three"), ("doc:3", " ")])
         assert blank[1].result() == [0.0] * DIMENSIONS
-        embedder.fault = lambda texts: ConfigurationError("no credit")
+        embedder.rule = lambda texts: ConfigurationError("no credit")
         assert isinstance(producer.enqueue("doc:4", "four").exception(PATIENCE_SECONDS), BatchFailed)
-        embedder.fault = None
+        embedder.rule = None
         calls = len(embedder.calls)
         embedder.hold()
         embedder.wait_for_calls(calls + 1)  # the probe

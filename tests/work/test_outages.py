@@ -180,7 +180,7 @@ def test_answer_of_a_write_lost(make_queue, embedder, redis_client, caplog):
 def test_look_fails(make_queue, embedder, redis_client, caplog):
     """Redis is cut off just after a bad item was buried: its neighbours are embedded in the same call all the same."""
     queue = make_queue(lease_seconds=600)
-    embedder.fault = lambda texts: InputRejected("bad") if any("bad" in text for text in texts) else None
+    embedder.rule = lambda texts: InputRejected("bad") if any("bad" in text for text in texts) else None
     store = inside(queue).store
     real, faults = store.look, [redis.ConnectionError("cut")]
 
