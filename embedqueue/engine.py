@@ -1,38 +1,53 @@
-"""Wires the parts of a queue together, once a process."""
+"""Builds the parts of a queue in one process, wires them together, and takes them down again."""
 
 from __future__ import annotations
 
-import json
 import sys
+import time
 import uuid
 from collections.abc import Callable
 
 import redis
+from redis.exceptions import RedisError
 
 from .calls.batching import Limits
+from .calls.cache import Cache
 from .calls.caller import Caller
 from .calls.concurrency import Concurrency
+from .calls.pool import Pool
 from .embedders.protocol import Embedder
-from .futures.demand import Demand
 from .futures.intake import Intake
-from .futures.notices import Listener, named_keys, named_reason
+from .futures.notices import Listener
 from .futures.outcomes import Outcomes
+from .futures.progress import Progress
 from .futures.waiters import Waiters
 from .observers.history import Recorder
 from .observers.observers import Observers
-from .store.records import Notice
 from .store.store import Store
-from .values.errors import BatchFailed
-from .values.locks import Condition, Event
+from .values.locks import Event
 from .values.log import QueueLog
 from .values.options import Options
-from .values.vectors import zero_vector
-from .work.dispatch import Drain
+from .work.agenda import Agenda
+from .work.dispatch import Dispatch
+from .work.reporter import Reporter
+from .work.settle import Settle
 from .work.worker import Worker
 
 
-class Process:
-    """Everything that belongs to one process: a forked child gets a new one instead of a repaired one."""
+class Engine:
+    """The parts of one queue in one process. A forked child gets a new one instead of a repaired one.
+
+    From left to right, an item goes through: intake, store; worker, dispatch, caller, settle, store; and its future
+    through: waiters, listener, outcomes.
+
+    Args:
+        embedder: turns texts into vectors.
+        client: the user's; it is only read.
+        options: of the queue.
+        observers: told what happens.
+        wanted: gives what a future calls with its key when somebody waits for it; see :class:`Waiters`.
+        start_queue: starts a queue that was not started, once somebody waits.
+    """
 
     def __init__(
         self,
@@ -42,156 +57,124 @@ class Process:
         observers: Observers,
         *,
         wanted: Callable[[], Callable[[str], None] | None],
-        start: Callable[[], None],
+        start_queue: Callable[[], None],
     ) -> None:
-        log = QueueLog(options.namespace)
-        self.stopping = Event()
-        self.enqueued = 0
-        self.finished = 0  # counts what ended or was given back, for those who flush; guarded by the condition
-        self._progress = Condition()
-        self._embedder = embedder
-        self._options = options
-        self._start = start
+        self._log = log = QueueLog(options.namespace)
         self.name = f"{uuid.uuid4().hex[:12]}:"
+        self.stopping = Event()
         self.store = Store(client, options.namespace)
-        self.waiters = Waiters(wanted)
         self.recorder = Recorder(self.store.figures.add, options.model, f"embedqueue-history-{options.namespace}", log)
         self.observers = observers.joined_by(self.recorder) if options.history else observers
-        limits = Limits(
-            min(options.api_batch_limit, getattr(embedder, "max_texts", None) or options.api_batch_limit),
-            min(options.api_batch_tokens, getattr(embedder, "max_tokens", None) or options.api_batch_tokens),
-        )
-        concurrency = Concurrency(options.max_concurrency)
-        self.caller = Caller(
-            embedder, options.model, options.retry, limits, concurrency, self.stopping, log, self.observers
-        )
-        self.outcomes = Outcomes(
+        reporter = Reporter(self.observers)
+        self.agenda = Agenda(options)
+        self.progress = Progress()
+
+        self.waiters = Waiters(wanted)
+        self.outcomes = Outcomes(self.store, self.waiters, options.embedding_field, embedder, self.agenda)
+        self.intake = Intake(self.store, self.waiters, embedder, self.agenda, self.observers, options)
+        self.listener = Listener(
             self.store,
             self.waiters,
-            options.embedding_field,
-            dimensions=lambda: self.caller.dimensions,
-            demand=self.want,
-        )
-        self.drain = Drain(
-            self.store,
-            self.caller,
-            options,
-            self.waiters,
-            stopping=self.stopping,
-            worker=self.name,
-            task=str(getattr(embedder, "task_type", None) or ""),
-            outcomes=self.outcomes,
-            progressed=self._progressed,
-            paused=lambda seconds: self.worker.paused(seconds),
+            self.outcomes,
+            self.agenda,
+            self.progress,
+            name=self.name,
+            namespace=options.namespace,
             log=log,
             observers=self.observers,
+        )
+
+        concurrency = Concurrency(options.max_concurrency)
+        self.caller = Caller(
+            embedder,
+            options.model,
+            options.retry,
+            _limits(options, embedder),
+            concurrency,
+            self.stopping,
+            log,
+            self.observers,
+        )
+        self.pool = Pool(lambda: concurrency.limit, f"embedqueue-call-{options.namespace}", self.agenda.progressed, log)
+        self.settle = Settle(
+            self.store,
+            self.waiters,
+            self.outcomes,
+            self.agenda,
+            self.progress,
+            options,
+            worker=self.name,
+            stopping=self.stopping,
+            reporter=reporter,
+            log=log,
+        )
+        self.dispatch = Dispatch(
+            self.caller,
+            self.pool,
+            self.settle,
+            _cache(self.store, self.settle, options, embedder, self.stopping),
+            options,
+            worker=self.name,
+            reporter=reporter,
+            log=log,
         )
         self.worker = Worker(
             self.store,
-            self.drain,
+            self.agenda,
+            self.dispatch,
+            self.waiters,
+            self.outcomes,
             options,
             name=self.name,
-            call_limit=lambda: self.caller.limits.texts,
+            start_queue=start_queue,
             log=log,
             observers=self.observers,
         )
-        self.listener = Listener(
-            self.store,
-            heed=self._heed,
-            sweep=self._sweep,
-            needed=lambda: self.worker.running or len(self.waiters) > 0,
-            wanted=self.waiters.any_wanted,
-            name=f"embedqueue-listener-{options.namespace}",
-            log=log,
-            observers=self.observers,
-        )
-        self.demand = Demand(
-            ask=self._ask,
-            sweep=lambda: self.outcomes.look(None, wanted=True),
-            wanted=self.waiters.any_wanted,
-            name=f"embedqueue-demand-{options.namespace}",
-            log=log,
-        )
-        self.intake = Intake(
-            self.store,
-            self.waiters,
-            max_pending=options.max_pending,
-            tell_at=options.max_batch_size,
-            tell_first=not options.worker,
-            zero=self._zero,
-            enqueued=self._enqueued,
-        )
 
-    def _enqueued(self, waiting: int, count: int) -> None:
-        """So many items wait now, and so many more were taken. One thread at a time is told: the leader of a group."""
-        self.enqueued += count
-        self.worker.enqueued(waiting)
-        if self._options.history:
-            self.recorder.count_enqueued(count)
+    def stop(self, grace_seconds: float) -> None:
+        """Take everything down. What this process has claimed waits again; its futures are cancelled.
 
-    def _zero(self) -> bytes:
-        """The vector of a blank text."""
-        return zero_vector(self._embedder.dimensions)
+        Args:
+            grace_seconds: for calls under way. One that hangs is left behind.
+        """
+        end_mono = time.monotonic() + grace_seconds
+        self.worker.stop(grace_seconds)
+        self.dispatch.pool.close()
+        self.dispatch.pool.wait(max(0.0, end_mono - time.monotonic()))
+        self.stopping.set()
+        self.listener.stop()
+        if self.agenda.works:
+            try:
+                self.store.release(self.name)
+            except RedisError as error:
+                self._log.warning("embedqueue: stopped without giving items back, their leases will run out: %s", error)
+        try:
+            self.waiters.cancel_all()
+        finally:
+            self.recorder.stop()
+            self.store.close()
 
-    def _sweep(self) -> None:
-        """Ask for what no notice may have told."""
-        self.worker.refresh()
-        self.outcomes.look(None)
 
-    def want(self, redis_keys: list[str]) -> None:
-        """Make items urgent. Does no I/O."""
-        urgent = redis_keys if self._options.flush_on_wait else []
-        if not self._options.worker:
-            self.demand.note(urgent)
-            return
-        for redis_key in urgent:
-            self.worker.demanded(redis_key)
-        self.demand.note(() if self.worker.running else redis_keys)
+def _limits(options: Options, embedder: Embedder) -> Limits:
+    """What one call may hold: the least of what the user and the embedder say."""
+    return Limits(
+        min(options.api_batch_limit, getattr(embedder, "max_texts", None) or options.api_batch_limit),
+        min(options.api_batch_tokens, getattr(embedder, "max_tokens", None) or options.api_batch_tokens),
+    )
 
-    def _ask(self, redis_keys: list[str]) -> None:
-        """Ask the workers elsewhere; one of our own has heard already, but may have to be started."""
-        if self._options.worker:
-            self._start()
-        else:
-            self.store.tell("urgent", self.name, json.dumps(redis_keys))
 
-    def _progressed(self) -> None:
-        self.worker.progressed()
-        self._count()
-
-    def _count(self) -> None:
-        with self._progress:
-            self.finished += 1
-            self._progress.notify_all()
-
-    def wait_beyond(self, seen: int, timeout: float) -> None:
-        """Wait until something ends after ``finished`` was ``seen``, for ``timeout`` seconds at most."""
-        with self._progress:
-            self._progress.wait_for(lambda: self.finished != seen, timeout)
-
-    def _heed(self, notice: Notice) -> bool:
-        """Act on what another process says; what this one said, it knows. Returns whether it was another."""
-        if notice.by.startswith(self.name):
-            return False
-        if notice.kind in ("done", "stale", "failed"):
-            self.outcomes.look(named_keys(notice.body))
-            self._count()
-        elif notice.kind == "blank":
-            self.outcomes.look(named_keys(notice.body), blank=True)
-        elif notice.kind in ("unserved", "paused"):
-            # Read late, it may be old news: of who has enqueued since the provider is well again, nothing has failed.
-            status = self.store.status()
-            if status.failing or status.pause_seconds is not None:
-                waiting = self.waiters.snapshot(named_keys(notice.body) if notice.kind == "unserved" else None)
-                self.waiters.fail(waiting, BatchFailed(f"{named_reason(notice.body)}; the item is still queued"))
-        elif notice.kind == "urgent":
-            for redis_key in named_keys(notice.body):
-                self.worker.demanded(redis_key)
-        elif notice.kind == "flush":
-            self.worker.flush()
-        elif notice.kind == "wake":
-            self.worker.refresh()
-        return True
+def _cache(store: Store, settle: Settle, options: Options, embedder: Embedder, stopping: Event) -> Cache | None:
+    if options.cache_ttl is None:
+        return None
+    task = str(getattr(embedder, "task_type", None) or "")
+    return Cache(
+        store,
+        ttl_seconds=options.cache_ttl,
+        hold_seconds=options.lease_seconds,
+        kind=lambda: f"{options.model}\0{embedder.dimensions}\0{task}",
+        stopping=stopping,
+        persist=settle.persist,
+    )
 
 
 def stop_with_child(stop: Callable[[], object]) -> None:

@@ -19,7 +19,7 @@ import redis
 from redis.exceptions import RedisError
 
 from .embedders.protocol import Embedder
-from .engine import Process, stop_with_child
+from .engine import Engine, stop_with_child
 from .futures.future import EmbeddingFuture
 from .futures.intake import Pair
 from .observers.history import History, read_history
@@ -30,8 +30,8 @@ from .values.item import check_pair, encode_member, is_blank
 from .values.log import QueueLog
 from .values.observer import Observer
 from .values.options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Options, QueueOptions, spelled_out
-from .values.stats import DeadLetter, QueueStats
-from .work.agenda import NEVER
+from .values.stats import PROBING, DeadLetter, QueueStats
+from .work.plan import NEVER
 
 #: Seconds that stop() grants to API calls under way, so that what is paid for is kept, unless told otherwise.
 STOP_GRACE_SECONDS = 1.0
@@ -108,7 +108,7 @@ class EmbeddingBatchQueue:
         self._warned = False
         self._looked = False
         self._observers = _observers(self._options, self._log).bind(self._options.namespace, redis)
-        self._process = self._new_process()
+        self._engine = self._new_engine()
         os.register_at_fork(after_in_child=_weakly(self, EmbeddingBatchQueue._forked))
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ class EmbeddingBatchQueue:
         """
         with self._lock:
             if self._closed:
-                self._process = self._new_process()
+                self._engine = self._new_engine()
                 self._closed = False
             self._start_open()
         return self
@@ -141,33 +141,33 @@ class EmbeddingBatchQueue:
 
     def _start_worker(self) -> None:
         if self._options.worker:
-            if not self._process.worker.running:
+            if not self._engine.agenda.works:
                 stop_with_child(_weakly(self, EmbeddingBatchQueue._stop_at_exit))
-            self._process.worker.start()
-            self._process.listener.ensure()
+            self._engine.worker.start()
+            self._engine.listener.ensure()
 
-    def _ready(self) -> Process:
+    def _ready(self) -> Engine:
         """The parts of this process, at the use of a queue that must be open."""
         if self._closed:
             raise QueueStopped("the queue is stopped")
-        process = self._process
-        if self._started and self._options.worker and not process.worker.running:
+        engine = self._engine
+        if self._started and self._options.worker and not engine.agenda.works:
             self._start_worker()  # the first use after a fork
-        return process
+        return engine
 
-    def _new_process(self) -> Process:
-        return Process(
+    def _new_engine(self) -> Engine:
+        return Engine(
             self._embedder,
             self._redis,
             self._options,
             self._observers,
             wanted=weakref.WeakMethod(self._wanted),
-            start=_weakly(self, EmbeddingBatchQueue._start_open),
+            start_queue=_weakly(self, EmbeddingBatchQueue._start_open),
         )
 
     def _forked(self) -> None:
         self._lock = threading.RLock()
-        self._process = self._new_process()
+        self._engine = self._new_engine()
 
     def stop(self, timeout: float | None = None, drain: bool = False) -> None:
         """Stop. Items stay in Redis; what this process has claimed goes back to pending; its futures are cancelled.
@@ -177,7 +177,7 @@ class EmbeddingBatchQueue:
                 no timeout is given. A call that hangs is left behind.
             drain: empty the queue first. What is not done in time stays queued, and the log says so.
         """
-        deadline_mono = None if timeout is None else time.monotonic() + timeout
+        deadline_mono = time.monotonic() + (timeout or 0.0)
         try:
             if drain and not self._closed:
                 self._drain_all(timeout)
@@ -189,7 +189,9 @@ class EmbeddingBatchQueue:
                     self._closed = self._shutting = True
                     self._started = self._shut = False
                     try:
-                        self._shut_down(deadline_mono)
+                        self._engine.stop(
+                            STOP_GRACE_SECONDS if timeout is None else max(0.0, deadline_mono - time.monotonic())
+                        )
                         self._shut = True
                     finally:
                         self._shutting = False
@@ -208,27 +210,6 @@ class EmbeddingBatchQueue:
             self.flush(timeout)
         except (TimeoutError, BatchFailed, QueueStopped, RedisError) as error:
             self._log.warning("embedqueue: stopping before everything was embedded: %s", error)
-
-    def _shut_down(self, deadline_mono: float | None) -> None:
-        process = self._process
-        grace = STOP_GRACE_SECONDS if deadline_mono is None else max(0.0, deadline_mono - time.monotonic())
-        end_mono = time.monotonic() + grace
-        process.worker.stop(grace)
-        process.drain.crew.close()
-        process.drain.crew.wait(max(0.0, end_mono - time.monotonic()))
-        process.stopping.set()
-        process.listener.stop()
-        process.demand.stop()
-        if process.worker.running:
-            try:
-                process.store.release(process.name)
-            except RedisError as error:
-                self._log.warning("embedqueue: stopped without giving items back, their leases will run out: %s", error)
-        try:
-            process.waiters.cancel_all()
-        finally:
-            process.recorder.stop()
-            process.store.close()
 
     def __enter__(self) -> Self:
         """Start."""
@@ -294,24 +275,24 @@ class EmbeddingBatchQueue:
         return redis_key, b"" if is_blank(text) else member
 
     def _submit(self, pairs: list[Pair]) -> list[EmbeddingFuture]:
-        process = self._ready()
+        engine = self._ready()
         try:
-            futures = self._watched_submit(process, pairs) if self._observers else process.intake.submit(pairs)
+            futures = self._watched_submit(engine, pairs) if self._observers else engine.intake.submit(pairs)
         except RedisError as error:
-            process.observers.redis_failed(error)
+            engine.observers.redis_failed(error)
             raise
         if not self._options.worker:
-            process.listener.ensure()
+            engine.listener.ensure()
         elif not self._started and not self._warned:
             self._warned = True
             self._log.warning("embedqueue: enqueuing on a queue that was not started; its items wait in Redis")
         return futures
 
-    def _watched_submit(self, process: Process, pairs: list[Pair]) -> list[EmbeddingFuture]:
+    def _watched_submit(self, engine: Engine, pairs: list[Pair]) -> list[EmbeddingFuture]:
         observers, redis_keys = self._observers, [redis_key for redis_key, _ in pairs]
         observers.tell("enqueuing", redis_keys)
         try:
-            futures = process.intake.submit(pairs)
+            futures = engine.intake.submit(pairs)
         except BaseException as error:
             observers.tell("not_enqueued", redis_keys, error)
             raise
@@ -322,9 +303,9 @@ class EmbeddingBatchQueue:
         """Somebody waits in ``.result()``: that makes the item urgent. No I/O, for a lock of a future may be held."""
         if self._closed:
             return
-        process = self._process
-        member = process.waiters.mark_wanted(redis_key)
-        process.want([] if process.drain.holds(redis_key, member) else [redis_key])
+        engine = self._engine
+        member = engine.waiters.mark_wanted(redis_key)
+        engine.worker.demanded([] if engine.settle.holds(redis_key, member) else [redis_key])
 
     # -- draining ----------------------------------------------------------------------------------------------
 
@@ -335,13 +316,13 @@ class EmbeddingBatchQueue:
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached (only without a worker of our own).
         """
-        process = self._ready()
+        engine = self._ready()
         if self._options.worker:
             if not self._started:
                 self._start_open()
-            process.worker.flush()
+            engine.agenda.flush()
         else:
-            process.store.tell("flush", process.name)
+            engine.store.tell("flush", engine.name)
 
     def flush(self, timeout: float | None = None) -> None:
         """Drain now, and return when everything that was enqueued until the call is finished, by whomever.
@@ -356,14 +337,14 @@ class EmbeddingBatchQueue:
             redis.RedisError: Redis cannot be reached.
         """
         deadline_mono = NEVER if timeout is None else time.monotonic() + timeout
-        process = self._ready()
-        futures = process.waiters.futures()
-        until = process.store.status(ALL_TIMES).newest
+        engine = self._ready()
+        futures = engine.waiters.futures()
+        until = engine.store.status(ALL_TIMES).newest
         self.flush_now()
         asked_mono = time.monotonic()
         while True:
-            seen = process.finished
-            status = process.store.status(until)
+            seen = engine.progress.finished
+            status = engine.store.status(until)
             if status.unfinished == 0:
                 break
             now = time.monotonic()
@@ -374,46 +355,46 @@ class EmbeddingBatchQueue:
             if now - asked_mono >= FLUSH_ASK_SECONDS and status.in_flight == 0:
                 asked_mono = now
                 self.flush_now()
-            process.wait_beyond(seen, min(deadline_mono - now, FLUSH_POLL_SECONDS))
-            if process.stopping.is_set():
+            engine.progress.wait_beyond(seen, min(deadline_mono - now, FLUSH_POLL_SECONDS))
+            if engine.stopping.is_set():
                 raise QueueStopped("the queue was stopped during a flush")
-        self._settle(process, futures)
+        self._settle(engine, futures)
 
-    def _settle(self, process: Process, futures: list[EmbeddingFuture]) -> None:
+    def _settle(self, engine: Engine, futures: list[EmbeddingFuture]) -> None:
         """What Redis calls finished, the futures of this process must know before a flush returns."""
-        process.outcomes.look(None)
+        engine.outcomes.look(None)
         deadline_mono = time.monotonic() + FLUSH_ASK_SECONDS
         while time.monotonic() < deadline_mono:
-            seen = process.finished
+            seen = engine.progress.finished
             if all(future.done() for future in futures):
                 return
-            process.wait_beyond(seen, 0.01)  # a thread of ours has them in hand
+            engine.progress.wait_beyond(seen, 0.01)  # a thread of ours has them in hand
 
     # -- looking -----------------------------------------------------------------------------------------------
 
     def pending_count(self) -> int:
         """How many items wait in Redis, by whichever process they were enqueued."""
-        return self._process.store.pending_count()
+        return self._engine.store.pending_count()
 
     def stats(self) -> QueueStats:
         """How the queue stands, in one round trip."""
-        process = self._process
-        status, counters, caller = process.store.status(), process.drain.counters, process.caller
+        engine = self._engine
+        status, counters, caller = engine.store.status(), engine.settle.counters, engine.caller
         return QueueStats(
             waiting=status.waiting,
             in_flight=status.in_flight,
             dead=status.dead,
             oldest_age=status.oldest_age_seconds,
             paused_until=None if status.pause_seconds is None else time.time() + status.pause_seconds,
-            pause_reason="one call tests the provider" if status.probing else status.pause_reason or None,
-            enqueued=process.enqueued,
+            pause_reason=PROBING if status.probing else status.pause_reason or None,
+            enqueued=engine.intake.accepted,
             embedded=counters.embedded,
             rejected=counters.rejected,
             released=counters.released,
             calls=caller.calls,
             failed_calls=caller.failed_calls,
             texts_sent=caller.texts_sent,
-            calls_under_way=process.drain.crew.unfinished,
+            calls_under_way=engine.pool.unfinished,
             last_progress=counters.last_progress,
         )
 
@@ -430,7 +411,7 @@ class EmbeddingBatchQueue:
         """
         if minutes < 1 or days < 1:
             raise ValueError("minutes and days must be at least 1")
-        return read_history(self._process.store.figures, minutes, days)
+        return read_history(self._engine.store.figures, minutes, days)
 
     # -- dead letters ------------------------------------------------------------------------------------------
 
@@ -451,7 +432,7 @@ class EmbeddingBatchQueue:
         """
         if limit < 0 or offset < 0 or (max_bytes or 0) < 0:
             raise ValueError("limit, offset and max_bytes must not be negative")
-        return self._process.store.dead_letters(limit, offset, max_bytes)
+        return self._engine.store.dead_letters(limit, offset, max_bytes)
 
     def retry_dead(self, redis_keys: str | bytes | Iterable[str | bytes] | None = None) -> int:
         """Put dead letters back to the end of the queue.
@@ -462,22 +443,22 @@ class EmbeddingBatchQueue:
         Returns:
             How many were put back.
         """
-        return self._process.store.retry_dead(self._dead_names(redis_keys))
+        return self._engine.store.retry_dead(self._dead_names(redis_keys))
 
     def discard_dead(self, redis_keys: str | bytes | Iterable[str | bytes] | None = None) -> int:
         """Drop dead letters for good. Arguments and answer as with :meth:`retry_dead`."""
-        return self._process.store.discard_dead(self._dead_names(redis_keys))
+        return self._engine.store.discard_dead(self._dead_names(redis_keys))
 
     def _dead_names(self, redis_keys: str | bytes | Iterable[str | bytes] | None) -> list[str | bytes]:
         if redis_keys is None:
-            return list(self._process.store.dead_names())
+            return list(self._engine.store.dead_names())
         return [redis_keys] if isinstance(redis_keys, str | bytes) else list(redis_keys)
 
     def _warn_of_data_loss(self) -> None:
         """One look at how Redis is set up: what was durable a moment ago must not vanish in silence."""
         if not self._looked:
             self._looked = True
-            found = [danger.words for danger in dangers(self._process.store.info())]
+            found = [danger.words for danger in dangers(self._engine.store.info())]
             if found:
                 self._log.warning("embedqueue: Redis may lose items: %s", "; ".join(found))
 

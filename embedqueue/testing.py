@@ -21,9 +21,9 @@ import tenacity
 from numpy.typing import NDArray
 from redis import Redis
 
-from .calls.pool import Crew
+from .calls.pool import Pool
 from .embedders.protocol import Embedder
-from .engine import Process
+from .engine import Engine
 from .futures.future import EmbeddingFuture
 from .futures.intake import Pair
 from .queue import EmbeddingBatchQueue
@@ -123,7 +123,7 @@ class FakeEmbedder:
             return self._changed.wait_for(lambda: len(self.calls) >= count, timeout)
 
 
-class _NoCrew(Crew):
+class _NoPool(Pool):
     """Makes calls in the thread that asks for them."""
 
     def submit(self, call: Callable[[], None]) -> None:
@@ -154,20 +154,20 @@ class EagerQueue(EmbeddingBatchQueue):
 
     def flush_now(self) -> None:
         """Drain in this thread."""
-        process, limits, options = self._ready(), self._process.caller.limits, self._options
+        engine, limits, options = self._ready(), self._engine.caller.limits, self._options
         with self._turn:
-            self.redis.delete(process.store.keys.pause, process.store.keys.pause_level)  # a test has no time to rest
+            self.redis.delete(*engine.store.keys.pauses)  # a test has no time to rest
             while True:
                 self._claims += 1
-                claim = process.store.claim(
-                    f"{process.name}{self._claims}:",
+                claim = engine.store.claim(
+                    f"{engine.name}{self._claims}:",
                     limits.texts,
                     probe_limit=limits.texts,
                     lease_seconds=options.lease_seconds,
                     max_deliveries=options.max_deliveries,
                     alone=True,
                 )
-                process.drain.begin(claim)  # also of no members: it may have buried some
+                engine.dispatch.begin(claim)  # also of no members: it may have buried some
                 if not claim.members:
                     return
 
@@ -180,10 +180,10 @@ class EagerQueue(EmbeddingBatchQueue):
     def _start_worker(self) -> None:
         pass
 
-    def _new_process(self) -> Process:
-        process = super()._new_process()
-        process.drain.crew = _NoCrew(lambda: 1, "", lambda: None)
-        return process
+    def _new_engine(self) -> Engine:
+        engine = super()._new_engine()
+        engine.pool = engine.dispatch.pool = _NoPool(lambda: 1, "", lambda: None)
+        return engine
 
 
 def eager_queue(embedder: Embedder | None = None, redis: Redis | None = None, **options: Any) -> EagerQueue:

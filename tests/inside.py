@@ -17,16 +17,17 @@ from typing import Any
 import embedqueue.futures.waiters
 import embedqueue.observers.history
 import embedqueue.work.dispatch
+import embedqueue.work.settle
 from embedqueue import EmbeddingBatchQueue
 
 #: Limits that a test may shrink, as module and name: for ``monkeypatch.setattr(*RECENT_VECTORS, 2)``.
 RECENT_VECTORS = embedqueue.work.dispatch, "RECENT_VECTORS"
-WRITE_ITEMS = embedqueue.work.dispatch, "WRITE_ITEMS"
+WRITE_ITEMS = embedqueue.work.settle, "WRITE_ITEMS"
 HISTORY_WRITE_SECONDS = embedqueue.observers.history, "WRITE_SECONDS"
 #: The function that ends the futures of an entry: (entry, outcome).
 END_FUTURES = embedqueue.futures.waiters, "_end"
 #: Kinds of threads that one queue may have, as they stand in their names: embedqueue-KIND-NAMESPACE.
-THREADS = {"worker", "call", "listener", "demand"}
+THREADS = {"worker", "call", "listener"}
 
 
 class Inside:
@@ -37,7 +38,7 @@ class Inside:
 
     @property
     def _engine(self) -> Any:
-        return self._queue._process
+        return self._queue._engine
 
     # -- whole parts: what they are asked here is public within the package -------------------------------------
 
@@ -84,10 +85,10 @@ class Inside:
         """
         engine = self._engine
         return {
-            "begin": lambda: (engine.drain, "begin"),
-            "call": lambda: (engine.drain._caller, "call"),
-            "want": lambda: (engine, "want"),
-            "ask": lambda: (engine.demand, "_ask"),
+            "begin": lambda: (engine.dispatch, "begin"),
+            "call": lambda: (engine.caller, "call"),
+            "want": lambda: (engine.worker, "demanded"),
+            "ask": lambda: (engine.store, "tell"),
             "write items": lambda: (engine.intake, "_write"),
             "exchange": lambda: (engine.store._exchange, "_run"),
             "patience": lambda: (engine.store._exchange, "_patience"),
@@ -98,37 +99,37 @@ class Inside:
     @property
     def calls(self) -> int:
         """Calls that are under way or wait for their turn."""
-        return self._engine.drain.crew.unfinished
+        return self._engine.pool.unfinished
 
     def wait_for_calls(self, timeout: float) -> bool:
         """Wait until every call is back, for ``timeout`` seconds at most; tells whether that is so."""
-        return self._engine.drain.crew.wait(timeout)
+        return self._engine.pool.wait(timeout)
 
     @property
     def held(self) -> int:
         """Items that were claimed and are not finished."""
-        return self._engine.drain.held
+        return self._engine.dispatch.held
 
     def renew(self) -> bool:
         """Renew the leases of what is held; tells whether there is any."""
-        return self._engine.drain.renew()
+        return self._engine.dispatch.renew()
 
     # -- the worker ---------------------------------------------------------------------------------------------
 
     @property
     def works(self) -> bool:
         """Whether the worker was started and is not told to stop."""
-        return self._engine.worker.running and not self._engine.stopping.is_set()
+        return self._engine.agenda.works and not self._engine.stopping.is_set()
 
     @property
     def claims_no_more(self) -> bool:
         """Whether a stop has begun."""
-        return self._engine.worker._quit
+        return self._engine.agenda._quit
 
     @property
     def worker_condition(self) -> Any:
         """What the worker waits on, and is notified by who wants something."""
-        return self._engine.worker._condition
+        return self._engine.agenda._condition
 
     def claim_nothing_more(self) -> None:
         """As if it were busy from now on."""
@@ -136,25 +137,26 @@ class Inside:
 
     def refresh(self) -> None:
         """Have the worker look at Redis."""
-        self._engine.worker.refresh()
+        self._engine.agenda.refresh()
 
     def claim_now(self) -> None:
         """Claim as the worker's own thread does, whatever it knows."""
         self._engine.worker._claim()
-        self._engine.worker.progressed()
+        self._engine.agenda.progressed()
 
     def room(self) -> int:
         """For how many calls the worker would claim now."""
-        return self._engine.worker._room()
+        engine = self._engine
+        return engine.agenda._plan.room(engine.pool, engine.dispatch.held, engine.dispatch.call_limit)
 
     def pretend(self, *, waiting: int | None = None, calls: int | None = None, failing: bool | None = None) -> None:
         """Have the worker believe that so many items wait, or calls are under way, or that the provider fails."""
         if waiting is not None:
-            self._engine.worker._agenda.waiting = waiting
+            self._engine.agenda._plan.waiting = waiting
         if calls is not None:
-            self._engine.drain.crew._unfinished = calls
+            self._engine.pool._unfinished = calls
         if failing is not None:
-            self._engine.worker._agenda.failing = failing
+            self._engine.agenda._plan.failing = failing
 
     # -- other threads ------------------------------------------------------------------------------------------
 
@@ -178,7 +180,7 @@ class Inside:
 
     def look_after(self, redis_keys: list[str]) -> None:
         """Have the thread that looks after those who wait make these urgent."""
-        self._engine.demand.note(redis_keys)
+        self._engine.worker.demanded(redis_keys)
 
     # -- the life of the queue ----------------------------------------------------------------------------------
 
@@ -195,14 +197,14 @@ class Inside:
         queue, engine = self._queue, self._engine
         return [
             queue._lock,
-            engine._progress._lock,
+            engine.progress._changed._lock,
             engine.waiters._lock,
             engine.intake._lock,
-            engine.drain._lock,
-            engine.worker._condition._lock,
+            engine.dispatch._lock,
+            engine.settle._lock,
+            engine.agenda._condition._lock,
             engine.listener._lock,
-            engine.demand._condition._lock,
-            engine.drain.crew._lock,
+            engine.pool._lock,
             engine.caller._lock,
         ]
 
@@ -214,4 +216,4 @@ def inside(queue: EmbeddingBatchQueue) -> Inside:
 
 def waits_looked_after() -> bool:
     """Whether a thread of this process looks after those who wait for futures."""
-    return any("demand" in thread.name for thread in threading.enumerate())
+    return any("worker" in thread.name for thread in threading.enumerate())

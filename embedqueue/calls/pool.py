@@ -17,7 +17,7 @@ from embedqueue.values.log import Log, logger
 IDLE_SECONDS = 30.0
 
 
-class Crew:
+class Pool:
     """Runs calls side by side, on threads that start when needed and end when idle.
 
     A call that has its answer makes room for the next one while its vectors are being written; so there may be twice as
@@ -26,7 +26,7 @@ class Crew:
     Args:
         size: tells how many calls may be in flight at a time.
         name: what the threads are called.
-        finished: called in the crew's thread when a call has its answer, and when it is back.
+        finished: called in the call's thread when a call has its answer, and when it is back.
         log: takes the records.
     """
 

@@ -10,7 +10,7 @@ from typing import Any
 from embedqueue.observers.history import History
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.options import Options
-from embedqueue.values.stats import QueueStats
+from embedqueue.values.stats import PROBING, QueueStats
 
 from . import figures, letters, words
 
@@ -33,7 +33,7 @@ def state_of(stats: QueueStats, options: Options, now: float) -> State:
     """The first of the things that are wrong, or what is being done."""
     if stats.paused_until is not None:
         reason = stats.pause_reason or ""
-        if reason.startswith("probe "):
+        if reason == PROBING:
             return State("Probing", "The provider failed. One call is testing it; nothing else is sent.", "warn")
         left = words.duration(max(0.0, stats.paused_until - now))
         return State("Paused", f"Nothing is sent for another {left}: {reason}", "bad")

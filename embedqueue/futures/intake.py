@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
+from embedqueue.embedders.protocol import Embedder
+from embedqueue.observers.observers import Observers
 from embedqueue.store.store import Store
 from embedqueue.values.errors import EmbedQueueError, QueueFull
 from embedqueue.values.locks import locked
+from embedqueue.values.options import Options
+from embedqueue.values.vectors import zero_vector
 
+from .demand import Worker
 from .future import EmbeddingFuture
 from .waiters import Waiters, Waiting
 
@@ -49,31 +54,33 @@ class Intake:
     Args:
         store: where items go.
         waiters: where their futures are kept.
-        max_pending: most items that may wait, or None.
-        tell_at: items that wait when workers are told.
-        tell_first: tell them of the first item as well.
-        zero: the vector of a blank text, as bytes.
-        enqueued: told how many items wait now, and how many were taken, after each write.
+        embedder: knows the length of the vector of a blank text.
+        worker: told how many items wait now, after each write.
+        observers: told how many were accepted.
+        options: of the queue.
+
+    Attributes:
+        accepted: items that this process has enqueued.
     """
 
     def __init__(
         self,
         store: Store,
         waiters: Waiters,
-        *,
-        max_pending: int | None,
-        tell_at: int,
-        tell_first: bool,
-        zero: Callable[[], bytes],
-        enqueued: Callable[[int, int], None],
+        embedder: Embedder,
+        worker: Worker,
+        observers: Observers,
+        options: Options,
     ) -> None:
+        self.accepted = 0  # the leader of a group counts, and there is one at a time
         self._store = store
         self._waiters = waiters
-        self._max_pending = max_pending
-        self._tell_at = tell_at
-        self._tell_first = tell_first
-        self._zero = zero
-        self._enqueued = enqueued
+        self._embedder = embedder
+        self._worker = worker
+        self._observers = observers
+        self._max_pending = options.max_pending
+        self._tell_at = options.max_batch_size
+        self._tell_first = not options.worker
         self._lock = threading.Lock()
         self._line: list[_Commit] = []  # those who arrived while somebody leads; guarded by the lock
         self._leader: _Commit | None = None  # guarded by the lock
@@ -166,7 +173,9 @@ class Intake:
                 assert self._max_pending is not None
                 share[0].error = QueueFull(self._max_pending)
                 self._waiters.forget(entries)
-        self._enqueued(waiting, count)
+        self.accepted += count
+        self._worker.enqueued(waiting)
+        self._observers.tell("accepted", count)
 
     def _register(self, leader: _Commit, share: Sequence[_Commit], pairs: Sequence[Pair]) -> list[Waiting]:
         """Give futures to the commits of a share; returns the entries of those that are new."""
@@ -182,6 +191,10 @@ class Intake:
         """Futures of older texts of keys that are blank now get the zero vector as well."""
         for entries in self._waiters.snapshot(redis_keys).values():
             self._waiters.resolve(entries, self._zero())
+
+    def _zero(self) -> bytes:
+        """The vector of a blank text."""
+        return zero_vector(self._embedder.dimensions)
 
     def _blank_future(self) -> EmbeddingFuture:
         future = EmbeddingFuture()

@@ -2,7 +2,7 @@
 
 One thread. In a process that works it listens always (others may ask for a drain); in one that only enqueues it
 runs while somebody holds an unfinished future. Whoever misses a notice is found by a sweep: here by one of all
-futures, and long before by those of ``demand`` where somebody waits.
+futures, and long before by the worker's looks where somebody waits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -21,8 +20,14 @@ from embedqueue.store.clients import LISTEN_SECONDS
 from embedqueue.store.records import Notice
 from embedqueue.store.store import REASON_CHARS, Store
 from embedqueue.values.backoff import backoff_seconds
+from embedqueue.values.errors import BatchFailed
 from embedqueue.values.locks import Event
-from embedqueue.values.log import Log, logger
+from embedqueue.values.log import Log
+
+from .demand import Worker
+from .outcomes import Outcomes
+from .progress import Progress
+from .waiters import Waiters
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 #: Seconds between sweeps for all futures.
@@ -71,11 +76,12 @@ class Listener:
 
     Args:
         store: Redis.
-        heed: gets every notice, in order; returns whether another process gave it.
-        sweep: asks Redis what became of all futures.
-        needed: whether there is anybody to listen for.
-        wanted: whether somebody waits in ``.result()``.
-        name: of the thread.
+        waiters: futures of this process.
+        outcomes: finds out what became of items.
+        worker: told what other processes ask for.
+        progress: counts what ended elsewhere.
+        name: under which this process claims; what it said itself, it knows.
+        namespace: of the queue; names the thread.
         log: takes the records.
         observers: told when Redis does not answer.
     """
@@ -83,23 +89,25 @@ class Listener:
     def __init__(
         self,
         store: Store,
+        waiters: Waiters,
+        outcomes: Outcomes,
+        worker: Worker,
+        progress: Progress,
         *,
-        heed: Callable[[Notice], bool],
-        sweep: Callable[[], None],
-        needed: Callable[[], bool],
-        wanted: Callable[[], bool],
         name: str,
-        log: Log = logger,
-        observers: Observers | None = None,
+        namespace: str,
+        log: Log,
+        observers: Observers,
     ) -> None:
         self._log = log
-        self._observers = observers or Observers()
+        self._observers = observers
         self._store = store
-        self._heed = heed
-        self._sweep = sweep
-        self._needed = needed
-        self._wanted = wanted
+        self._waiters = waiters
+        self._outcomes = outcomes
+        self._worker = worker
+        self._progress = progress
         self._name = name
+        self._thread_name = f"embedqueue-listener-{namespace}"
         self._lock = threading.Lock()
         self._running = False  # guarded by the lock
         self._stopping = Event()
@@ -113,7 +121,7 @@ class Listener:
             if self._running or self._stopping.is_set():
                 return
             self._heard_mono = time.monotonic()
-            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            thread = threading.Thread(target=self._run, name=self._thread_name, daemon=True)
             try:
                 thread.start()
             except RuntimeError as error:  # no more threads: the next enqueue tries again
@@ -145,7 +153,7 @@ class Listener:
                 self._log.exception("embedqueue: a notice could not be handled")
                 self._stopping.wait(backoff_seconds(failures, *RECONNECT_SECONDS))
             with self._lock:
-                if not self._needed():
+                if not (self._worker.works or len(self._waiters)):  # nobody to listen for
                     self._running = False
                     self._position = None
                     return
@@ -158,7 +166,7 @@ class Listener:
         self._position, notices = self._store.listen(position, LISTEN_SECONDS)
         self._heard_mono = time.monotonic()
         heeded = [self._heed(notice) for notice in notices if not self._stopping.is_set()]
-        if heeded and not any(heeded) and not self._wanted():
+        if heeded and not any(heeded) and not self._waiters.any_wanted():
             self._stopping.wait(OWN_NOTICES_SECONDS)
 
     def _catch_up(self) -> bytes:
@@ -175,4 +183,28 @@ class Listener:
         now = time.monotonic()
         if now - self._swept_mono >= SWEEP_SECONDS:
             self._swept_mono = now
-            self._sweep()
+            self._worker.refresh()
+            self._outcomes.look(None)
+
+    def _heed(self, notice: Notice) -> bool:
+        """Act on what another process says; what this one said, it knows. Returns whether it was another."""
+        if notice.by.startswith(self._name):
+            return False
+        if notice.kind in ("done", "stale", "failed"):
+            self._outcomes.look(named_keys(notice.body))
+            self._progress.count()
+        elif notice.kind == "blank":
+            self._outcomes.look(named_keys(notice.body), blank=True)
+        elif notice.kind in ("unserved", "paused"):
+            # Read late, it may be old news: of who has enqueued since the provider is well again, nothing has failed.
+            status = self._store.status()
+            if status.failing or status.pause_seconds is not None:
+                waiting = self._waiters.snapshot(named_keys(notice.body) if notice.kind == "unserved" else None)
+                self._waiters.fail(waiting, BatchFailed(f"{named_reason(notice.body)}; the item is still queued"))
+        elif notice.kind == "urgent" and self._worker.works:
+            self._worker.demanded(named_keys(notice.body))
+        elif notice.kind == "flush":
+            self._worker.flush()
+        elif notice.kind == "wake":
+            self._worker.refresh()
+        return True

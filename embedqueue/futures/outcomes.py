@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
+from embedqueue.embedders.protocol import Embedder
 from embedqueue.store.store import Store
 from embedqueue.values.errors import ItemRejected
 from embedqueue.values.vectors import zero_vector
 
+from .demand import Worker
 from .waiters import Waiters
 
 #: Keys that one look at Redis asks for.
@@ -21,8 +23,8 @@ class Outcomes:
         store: Redis.
         waiters: futures of this process.
         field: of the users' hashes.
-        dimensions: tells the length of a vector.
-        demand: called with redis_keys that somebody waits for and that nobody has claimed.
+        embedder: knows the length of a vector.
+        worker: told of items that somebody waits for and that nobody has claimed.
     """
 
     def __init__(
@@ -30,15 +32,14 @@ class Outcomes:
         store: Store,
         waiters: Waiters,
         field: str,
-        *,
-        dimensions: Callable[[], int],
-        demand: Callable[[list[str]], None],
+        embedder: Embedder,
+        worker: Worker,
     ) -> None:
         self._store = store
         self._waiters = waiters
         self._field = field
-        self._dimensions = dimensions
-        self._demand = demand
+        self._embedder = embedder
+        self._worker = worker
 
     def look(self, redis_keys: Iterable[str] | None, *, wanted: bool = False, blank: bool = False) -> None:
         """Ask what became of keys, and end the futures that have an end.
@@ -63,14 +64,14 @@ class Outcomes:
                 elif value == b"pending" and any(entry.wanted for entry in entries):
                     urgent.append(redis_key)
         if urgent:
-            self._demand(urgent)
+            self._worker.demanded(urgent)
 
     def _outcome(self, redis_key: str, word: str, value: bytes, blank: bool) -> bytes | ItemRejected | None:
         """The end of a key's futures, by a word of ``store/lua/look.lua``; None while the item lives."""
         if word == "dead":
             return ItemRejected(redis_key, value.decode("utf-8", "replace"))
         if word == "blank" or (blank and word != "live"):
-            return zero_vector(self._dimensions())
+            return zero_vector(self._embedder.dimensions)
         if word == "done":
             return value
         if word == "gone":

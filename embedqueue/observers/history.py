@@ -155,7 +155,7 @@ class Recorder(Observer):
         self._lock = threading.RLock()  # a signal's handler may stop() in the midst of an addition
         self._figures: Counter[str] = Counter()  # guarded by the lock
         self._thread: threading.Thread | None = None  # guarded by the lock
-        self._enqueued = 0  # only count_enqueued() changes it
+        self._enqueued = 0  # only accepted() changes it
         self._written = 0  # of those; of the thread alone
 
     def stop(self) -> None:
@@ -202,8 +202,8 @@ class Recorder(Observer):
                         self._thread = None
                         return
 
-    def count_enqueued(self, count: int) -> None:
-        """So many items are durable. One thread at a time tells it, of a group at once: an enqueue must cost little."""
+    def accepted(self, count: int) -> None:
+        """So many items are durable. One thread at a time tells it, so it needs no lock: enqueuing must be cheap."""
         self._enqueued += count
         if self._thread is None:
             with self._lock:

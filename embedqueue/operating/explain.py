@@ -10,6 +10,7 @@ from embedqueue.futures.notices import named_keys
 from embedqueue.settings.settings import Settings
 from embedqueue.store.keys import Keys
 from embedqueue.values.item import decode_member
+from embedqueue.values.stats import PROBING
 from embedqueue.values.vectors import FLOAT32
 
 from .control import dead_letter_of
@@ -61,6 +62,8 @@ def _live_facts(
     if pause_ms != -2:
         reason = (client.get(keys.pause) or b"").decode("utf-8", "replace")
         return facts | {"because": f"nobody claims for {max(0, pause_ms) / 1000:.0f} s: {reason}"}
+    if client.exists(keys.pause_probe):
+        return facts | {"because": f"nobody else claims while {PROBING}"}
     due = max(0.0, since + settings.option("flush_interval") - now)
     size, waiting = settings.option("max_batch_size"), client.zcard(keys.pending)
     if waiting >= size or due == 0:

@@ -16,9 +16,12 @@ class Keys:
         self.events = f"{namespace}:events"
         self.pause = f"{namespace}:pause"
         self.pause_level = f"{namespace}:pause:level"
+        self.pause_probe = f"{namespace}:pause:probe"
+        self.pause_ours = f"{namespace}:pause:ours"
         self.cache_prefix = f"{namespace}:cache:"
         self.history_prefix = f"{namespace}:history:"
+        self.pauses = (self.pause, self.pause_level, self.pause_probe, self.pause_ours)
         self.all = (
             self.pending, self.inflight, self.latest, self.claims, self.dead,
-            self.dead_info, self.events, self.pause, self.pause_level,
+            self.dead_info, self.events, *self.pauses,
         )  # fmt: skip

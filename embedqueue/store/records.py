@@ -18,7 +18,8 @@ class Claim:
         oldest_age_seconds: how long the oldest of those waits, or None.
         lease_end_seconds: seconds until the next lease of anybody ends, or None.
         pause_seconds: what is left of a pause, or None.
-        company: "any"; "wait": items on their last delivery wait until nothing is in flight; "none": this is one.
+        alone: whether an item on its last delivery has to travel alone: "no"; "waits": until nothing is in flight;
+            "taken": this is one.
         waited_seconds: how long the oldest of the members has waited, 0 where there are none.
         ran_out: claims whose lease had ended.
         buried: members that became dead letters by this, why, and how often their lease had ended.
@@ -32,7 +33,7 @@ class Claim:
     oldest_age_seconds: float | None
     lease_end_seconds: float | None
     pause_seconds: float | None
-    company: str
+    alone: str
     waited_seconds: float = 0.0
     ran_out: int = 0
     buried: Sequence[tuple[bytes, str, int]] = ()
@@ -41,7 +42,13 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How things stand in Redis; times as in :class:`Claim`, ``now`` and ``newest`` by the server's clock."""
+    """How things stand in Redis; times as in :class:`Claim`, ``now`` and ``newest`` by the server's clock.
+
+    Attributes:
+        failing: the provider has not answered well since it failed.
+        unfinished: see :meth:`Store.status`, as for ``newest``.
+        probe: the owner of the claim that tests the provider, or "".
+    """
 
     now: float
     waiting: int
@@ -54,11 +61,12 @@ class Status:
     failing: bool
     unfinished: int
     newest: float
+    probe: str
 
     @property
     def probing(self) -> bool:
-        """Whether a call is testing the provider just now."""
-        return self.pause_reason.startswith("probe ")
+        """Whether nobody claims because a call tests the provider just now."""
+        return bool(self.probe) and not self.pause_reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from .clients import BACKGROUND_TIMEOUT_SECONDS, LISTEN_SECONDS, private_client
 from .keys import Keys
 
 SCRIPTS: Final = (
-    "enqueue", "claim", "complete", "release", "extend", "reject",
+    "enqueue", "claim", "complete", "release", "release_probe", "extend", "reject",
     "pause", "status", "look", "dead_letters", "retry_dead", "discard_dead", "take_cached", "hold_cached",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.

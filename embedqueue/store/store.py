@@ -101,7 +101,7 @@ class Store:
         """Take up to ``limit`` items under a lease. See ``lua/claim.lua``."""
         asked_mono = time.monotonic()
         reply = self._call("claim", (), limit, probe_limit, owner, lease_seconds, max_deliveries, int(alone), *urgent)
-        status, now_text, waiting, oldest, lease_end, pause_ms, company, least_score, ran_out, buried = reply[:10]
+        status, now_text, waiting, oldest, lease_end, pause_ms, alone_word, least_score, ran_out, buried = reply[:10]
         now = float(now_text)
         return Claim(
             status=status.decode(),
@@ -111,7 +111,7 @@ class Store:
             oldest_age_seconds=_seconds_since(oldest, now),
             lease_end_seconds=_seconds_until(lease_end, now),
             pause_seconds=_pause_seconds(pause_ms),
-            company=company.decode(),
+            alone=alone_word.decode(),
             waited_seconds=_seconds_since(least_score, now) or 0.0,
             ran_out=ran_out,
             buried=[(buried[i], buried[i + 1].decode(), int(buried[i + 2])) for i in range(0, len(buried), 3)],
@@ -159,7 +159,7 @@ class Store:
 
     def release_probe(self, owner: str) -> None:
         """Let the next one probe: this claim could not put the provider to the test."""
-        self._call("release", (), owner, b"")  # no member at all is called that
+        self._call("release_probe", (), owner)
 
     def extend(self, owner: str, lease_seconds: float, members: Iterable[bytes]) -> int:
         """Renew leases; returns how many were still held."""
@@ -179,25 +179,21 @@ class Store:
         least_seconds: float,
         reason: str,
         redis_keys: list[str],
-    ) -> tuple[float, bool]:
-        """Stop all claiming for a while; returns the seconds, and whether this was the probe that failed."""
+    ) -> float:
+        """Stop all claiming for a while; returns the seconds."""
         times = (int(seconds * 1000) for seconds in (first_seconds, most_seconds, least_seconds))
-        ms, probe = self._call("pause", (), owner, *times, reason[:REASON_CHARS], json.dumps(redis_keys))
-        return ms / 1000, probe == b"1"
+        return float(self._call("pause", (), owner, *times, reason[:REASON_CHARS], json.dumps(redis_keys))) / 1000
 
     def hold(self, seconds: float | None, reason: str) -> None:
         """Somebody wants nothing claimed, for so many seconds or without an end."""
-        reason = reason.removeprefix("probe ") or "paused"  # a probe's pause begins with that word
         self._back.set(self.keys.pause, reason, px=None if seconds is None else max(1, int(seconds * 1000)))
 
     def unhold(self) -> bool:
-        """End a pause, unless a call tests the provider just now; returns whether there was one to end."""
-        held: Any = self._back.get(self.keys.pause)
-        if held is None or held.startswith(b"probe "):
-            return False
-        self._back.delete(self.keys.pause)
-        self.tell("wake", "")
-        return True
+        """End a pause; a call that tests the provider just now goes on. Returns whether there was one to end."""
+        ended = bool(self._back.delete(self.keys.pause))
+        if ended:
+            self.tell("wake", "")
+        return ended
 
     # -- looking -----------------------------------------------------------------------------------------------
 
@@ -222,6 +218,7 @@ class Store:
             failing=reply[8] == b"1",
             unfinished=reply[9],
             newest=float(reply[10]),
+            probe=reply[11].decode("utf-8", "replace"),
         )
 
     def look(self, redis_keys: Sequence[str], field: str) -> list[tuple[str, bytes]]:

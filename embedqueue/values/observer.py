@@ -142,6 +142,12 @@ class Observer:
     def not_enqueued(self, redis_keys: Sequence[str], error: BaseException) -> None:
         """Nothing of it is known to be accepted: the queue is full, Redis failed, or Ctrl-C came."""
 
+    def accepted(self, count: int) -> None:
+        """So many items are durable: told once for each write, which concurrent callers share, by one thread at a time.
+
+        Who only counts needs neither ``enqueuing`` nor ``enqueued``, which every caller has to tell.
+        """
+
     def call_ended(self, report: CallReport) -> None:
         """An API call came back."""
 

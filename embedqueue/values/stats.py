@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: What ``pause_reason`` says while one call tests a provider that has failed.
+PROBING = "one call tests the provider"
+
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:

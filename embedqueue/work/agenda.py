@@ -1,196 +1,206 @@
-"""Pure decisions about time: what the worker has to do next, and when.
+"""What anybody wants of the worker: the plan, behind one lock. Noting something costs no I/O and wakes the worker.
 
-All instants are of this process' monotonic clock; the server's clock never meets them.
+Users' threads, calls that are back and the listener note; the worker's thread waits in ``next`` and acts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+import threading
+import time
+from collections.abc import Callable, Iterable
 
-Action = Literal["renew", "refresh", "drain"]
-NEVER = float("inf")
+from embedqueue.store.records import Claim, Status
+from embedqueue.values.locks import Condition
+from embedqueue.values.options import Options
 
-#: Seconds between two looks at Redis by an idle worker, at most.
-REFRESH_SECONDS = 30.0
-#: The same where leases are shorter than that: who holds one may die at any time, and nobody tells.
-LEAST_REFRESH_SECONDS = 5.0
-#: The same where something was said while the last look was under way, and so may be missing in it.
-LOOK_AGAIN_SECONDS = 0.05
+from .plan import LEAST_REFRESH_SECONDS, NEVER, REFRESH_SECONDS, Action, Places, Plan
 
-
-class Report(Protocol):
-    """What a claim or a look at Redis says; see ``store.Claim`` and ``store.Status``."""
-
-    @property
-    def waiting(self) -> int:
-        """Items that wait."""
-
-    @property
-    def oldest_age_seconds(self) -> float | None:
-        """How long the oldest of them has waited."""
-
-    @property
-    def lease_end_seconds(self) -> float | None:
-        """Seconds until the next lease of anybody ends."""
-
-    @property
-    def pause_seconds(self) -> float | None:
-        """What is left of a pause."""
+#: Our leases are renewed when this part of them is over.
+RENEW_AFTER = 1 / 3
 
 
-@dataclass(slots=True)
 class Agenda:
-    """What the worker knows and wants. Guarded by the worker's condition.
+    """The plan of one process. Thread-safe.
 
-    Attributes:
-        flush_interval: seconds that an item may wait.
-        max_batch_size: items that make a drain start at once.
-        refresh_seconds: seconds between two looks at Redis.
-        began_mono: when the worker started; the first look drains at once what was left before that, and resets it.
-        waiting: items that wait in Redis, as far as we know.
-        oldest_mono: when the oldest of them was enqueued.
-        paused_until_mono: nobody claims before.
-        refresh_mono: when to look at Redis again; no later than the next end of anybody's lease.
-        renew_mono: when our own leases want renewing.
-        linger_end_mono: when the linger for those who wait in ``.result()`` is over at the latest.
-        demand_mono: when it is over if nobody else comes.
-        redis_retry_mono: Redis did not answer: nothing is tried before.
-        overtaken: something was said since we last asked Redis; what it answers may be older than that.
-        flush: a drain was asked for, or a lease has run out.
-        failing: the provider failed last time; what waits is due as soon as the pause is over.
-        remaining: items that the drain under way may still claim.
-        whole: the drain under way takes all that waits, not only full calls.
-        exclusive: what is in flight, or waits for its turn, bears no company: a probe, or an item on its last delivery.
-        urgent: redis_keys that somebody waits for, in order.
+    Args:
+        options: of the queue.
     """
 
-    flush_interval: float
-    max_batch_size: int
-    refresh_seconds: float
-    began_mono: float = 0.0
-    waiting: int = 0
-    oldest_mono: float = NEVER
-    paused_until_mono: float = 0.0
-    refresh_mono: float = 0.0
-    renew_mono: float = NEVER
-    linger_end_mono: float = NEVER
-    demand_mono: float = NEVER
-    redis_retry_mono: float = 0.0
-    overtaken: bool = False
-    flush: bool = False
-    failing: bool = False
-    remaining: int = 0
-    whole: bool = False
-    exclusive: bool = False
-    urgent: dict[str, None] = field(default_factory=dict)
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._condition = Condition(threading.Lock())
+        self._plan = Plan(  # guarded by the condition, as is what follows
+            options.flush_interval,
+            options.max_batch_size,
+            min(REFRESH_SECONDS, max(LEAST_REFRESH_SECONDS, options.lease_seconds)),
+            worker=options.worker,
+        )
+        self._quit = False
+        self._thread: threading.Thread | None = None  # that waits in next(), or acts
 
-    def next(self, now: float, calls_in_flight: int, free_calls: int) -> tuple[Action | None, float]:
-        """What to do now, or when to ask again.
+    @property
+    def works(self) -> bool:
+        """Whether this process claims."""
+        return self._plan.works
+
+    # -- what any thread notes ---------------------------------------------------------------------------------
+
+    def enqueued(self, waiting: int) -> None:
+        """So many items wait now."""
+        self._note(self._plan.enqueued, waiting, time.monotonic())
+
+    def demanded(self, redis_keys: Iterable[str]) -> None:
+        """Somebody waits.
 
         Args:
-            now: monotonic seconds.
-            calls_in_flight: API calls under way in this process.
-            free_calls: how many more may start.
+            redis_keys: of items that nobody has claimed: they are drained after the linger, with what comes until then.
+        """
+        urgent = redis_keys if self._options.flush_on_wait else ()
+        self._note(self._plan.demanded, urgent, time.monotonic(), self._options.wait_linger)
+
+    def flush(self) -> None:
+        """Drain now."""
+        self._note(self._plan.flush_now)
+
+    def refresh(self) -> None:
+        """Look at Redis: something has changed there."""
+        self._note(self._plan.look)
+
+    def paused(self, seconds: float) -> None:
+        """The provider failed: claim nothing before, and look what waits by now."""
+        self._note(self._plan.paused, time.monotonic() + seconds)
+
+    def progressed(self) -> None:
+        """A call is back: there may be room for the next."""
+        with self._condition:
+            self._condition.notify_all()
+
+    def _note(self, note: Callable[..., bool], *what: object) -> None:
+        """Note something in the plan, and have the worker think again where ``note`` says so."""
+        try:
+            with self._condition:
+                if note(*what):
+                    self._condition.notify_all()
+        except BaseException:  # of a signal's handler: it must not keep the worker asleep over what was noted
+            self.progressed()
+            raise
+
+    # -- the worker's life -------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Claim from now on. Idempotent."""
+        with self._condition:
+            if not self._plan.works and not self._quit:
+                self._plan.begin(time.monotonic())
+                self._condition.notify_all()
+
+    def quit(self) -> threading.Thread | None:
+        """Nothing more is to be done; returns the thread that acts until now, if there is one."""
+        with self._condition:
+            self._quit = True
+            self._condition.notify_all()
+            return self._thread
+
+    def ensure(self, act: Callable[[], None]) -> None:
+        """Have a thread that runs ``act``, unless there is one or nothing to do.
+
+        Raises:
+            RuntimeError: there are no more threads.
+        """
+        with self._condition:
+            if self._quit or self._plan.idle or (self._thread is not None and self._thread.is_alive()):
+                return
+            name = f"embedqueue-worker-{self._options.namespace}"
+            self._thread = threading.Thread(target=act, name=name, daemon=True)
+            self._thread.start()
+
+    # -- what the worker's thread asks and notes ---------------------------------------------------------------
+
+    def next(self, pool: Places, held: Callable[[], int], call_limit: Callable[[], int]) -> Action | None:
+        """Wait until something is due.
+
+        Args:
+            pool: of call threads.
+            held: tells how many items are in our hands.
+            call_limit: tells how many texts one call holds.
 
         Returns:
-            An action and 0, or None and the seconds to wait (infinity: until somebody notifies).
+            What to do; None: end the thread.
         """
-        drain_mono = NEVER
-        if free_calls > 0 and not (self.exclusive and calls_in_flight):
-            drain_mono = max(self._drain_mono(), self.paused_until_mono)
-        wanted: list[tuple[float, Action]] = [
-            (self.renew_mono, "renew"),
-            (drain_mono, "drain"),
-            (self.refresh_mono, "refresh"),
-        ]
-        due, action = min(wanted, key=lambda pair: pair[0])
-        due = max(due, self.redis_retry_mono)
-        return (action, 0.0) if due <= now else (None, due - now)
+        with self._condition:
+            while not self._quit and not self._plan.idle:
+                room = self._plan.room(pool, held(), call_limit())
+                action, wait_seconds = self._plan.next(time.monotonic(), pool.unfinished, room)
+                if action is not None:
+                    return action
+                self._condition.wait(None if wait_seconds == NEVER else wait_seconds)
+            self._thread = None
+            return None
 
-    def _drain_mono(self) -> float:
-        if self.flush or self.remaining > 0 or self.waiting >= self.max_batch_size:
-            return 0.0
-        return min(self.demand_mono, self._time_mono())
+    def asking(self) -> None:
+        """Redis is asked now: what is noted from here on, its answer may lack."""
+        with self._condition:
+            self._plan.asking()
 
-    def _time_mono(self) -> float:
-        if self.waiting == 0:
-            return NEVER
-        return 0.0 if self.failing else self.oldest_mono + self.flush_interval
+    def seen(self, status: Status) -> None:
+        """How things stand in Redis."""
+        with self._condition:
+            self._plan.seen(status, time.monotonic(), failing=status.failing)
 
-    def claim_limit(self, now: float, call_limit: int, free_calls: int) -> int:
-        """How many items the claim that starts now may take.
+    def begin_claim(self, pool: Places, held: int, call_limit: int) -> tuple[int, list[str]]:
+        """How many items to claim, and the redis_keys that come first."""
+        with self._condition:
+            room = max(1, self._plan.room(pool, held, call_limit))
+            limit = self._plan.claim_limit(time.monotonic(), call_limit, room)
+            self._plan.asking()
+            return limit, self._plan.take_urgent()
 
-        Where size alone is the reason: full calls only, but at least what made the drain due.
+    def claim_failed(self, urgent: Iterable[str]) -> None:
+        """Nothing is known to have been claimed: what was due still is."""
+        with self._condition:
+            self._plan.claim_failed(urgent)
 
-        Args:
-            now: monotonic seconds.
-            call_limit: texts of one call.
-            free_calls: calls that may start.
-        """
-        room = call_limit * free_calls
-        if self.remaining == 0:
-            self.whole = self.flush or self.demand_mono <= now or self._time_mono() <= now
-            full_calls = self.waiting - self.waiting % call_limit  # the rest waits for company
-            enough = -(-self.max_batch_size // call_limit) * call_limit  # calls that carry what made the drain due
-            self.remaining = room if self.whole else max(full_calls, min(self.waiting, enough))
-            self.flush = False
-        self.demand_mono = self.linger_end_mono = NEVER
-        return min(room, self.remaining)
+    def claimed(self, claim: Claim) -> bool:
+        """What a claim brought; returns False where stop() came meanwhile: it does not know of this claim."""
+        with self._condition:
+            if self._quit:
+                return False
+            self._plan.claimed(
+                len(claim.members),
+                claim,
+                time.monotonic(),
+                failing=claim.status != "ok",
+                alone=claim.status == "probe" or claim.alone != "no",
+                renew_mono=self._renewal() if claim.members else NEVER,
+            )
+            if claim.alone != "no":
+                self._plan.flush_now()
+            return True
 
-    def claimed(self, taken: int, report: Report, now: float) -> None:
-        """Note what a claim brought: a drain goes on until what waited at its start is claimed."""
-        if self.whole:
-            self.remaining, self.whole = report.waiting, False
-        else:
-            self.remaining = min(self.remaining - taken, report.waiting)
-        if taken == 0:
-            self.remaining = 0
-        self.seen(report, now)
+    def probe_too_early(self) -> None:
+        """A claim has become the probe, for which there is no place: look again who may be the next."""
+        with self._condition:
+            self._plan.paused(0.0)
 
-    def seen(self, report: Report, now: float) -> None:
-        """Note how things stand in Redis."""
-        self.waiting = report.waiting
-        self.oldest_mono = NEVER if report.oldest_age_seconds is None else now - report.oldest_age_seconds
-        # An item of the future: a clock was set back, or the asyncio design's was ahead. Nobody knows how old it is.
-        self.flush |= self.oldest_mono < self.began_mono or now < self.oldest_mono < NEVER
-        self.began_mono = 0.0
-        self.paused_until_mono = 0.0 if report.pause_seconds is None else now + report.pause_seconds
-        self.refresh_mono = now + (LOOK_AGAIN_SECONDS if self.overtaken else self.refresh_seconds)
-        if report.lease_end_seconds is not None:
-            if report.lease_end_seconds <= 0:
-                self.flush = True
-            else:
-                self.refresh_mono = min(self.refresh_mono, now + report.lease_end_seconds)
+    def renewed(self, held: bool) -> None:
+        """Our leases were renewed; whether we hold any."""
+        with self._condition:
+            self._plan.renewed(self._renewal() if held else NEVER)
 
-    def enqueued(self, waiting: int, now: float) -> bool:
-        """Note an enqueue of this process; returns whether the worker has to think again."""
-        self.overtaken = True
-        first = self.waiting == 0 and waiting > 0
-        self.waiting = waiting
-        if first:
-            self.oldest_mono = min(self.oldest_mono, now)
-        return first or waiting >= self.max_batch_size
+    def rest(self, seconds: float) -> None:
+        """Redis did not answer: try nothing before."""
+        with self._condition:
+            self._plan.rest(time.monotonic() + seconds)
 
-    def look(self) -> None:
-        """Look at Redis as soon as possible: something has changed there."""
-        self.overtaken = True
-        self.refresh_mono = 0.0
+    def take_asked(self) -> list[str]:
+        """The redis_keys to ask the workers of other processes for."""
+        with self._condition:
+            return self._plan.take_asked()
 
-    def demanded(self, redis_key: str, now: float, linger: float) -> bool:
-        """Note that somebody waits for an item; returns whether the worker has to think again.
+    def looked(self, waits: Callable[[], bool]) -> None:
+        """We have looked what became of what somebody waits for; ``waits`` tells whether somebody still does."""
+        with self._condition:  # around the question as well: who begins to wait now must not be overlooked
+            self._plan.looked(time.monotonic(), waits())
 
-        The linger is for company: it ends after ``linger`` seconds, or once nobody has come for a quarter of that. So
-        who joins only puts it off, and need not wake the worker.
-        """
-        self.urgent[redis_key] = None
-        first = self.linger_end_mono == NEVER
-        if first:
-            self.linger_end_mono = now + linger
-        self.demand_mono = min(self.linger_end_mono, now + linger / 4)
-        return first
-
-    def take_urgent(self) -> list[str]:
-        """The keys that somebody waits for, once."""
-        urgent, self.urgent = list(self.urgent), {}
-        return urgent
+    def _renewal(self) -> float:
+        return time.monotonic() + self._options.lease_seconds * RENEW_AFTER

@@ -1,47 +1,51 @@
-"""The thread that decides when: one condition, one deadline, no polling.
+"""The thread that acts on the agenda: one condition, one deadline, no polling.
 
-Whoever wants something (an enqueue, a flush, somebody in ``.result()``) notes it on the agenda and notifies; only
-this thread acts. It never holds the lock while it speaks to Redis, and API calls run elsewhere.
+In a process that works it claims what is due and hands it to the dispatch. In any process, while somebody waits in
+``.result()``, it asks the workers of other processes for what is waited for, and looks what became of it. It never
+holds a lock while it speaks to Redis, and API calls run elsewhere.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from redis.exceptions import RedisError
 
+from embedqueue.futures.outcomes import Outcomes
+from embedqueue.futures.waiters import Waiters
 from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Claim
 from embedqueue.store.store import Store
 from embedqueue.values.backoff import backoff_seconds
-from embedqueue.values.locks import Condition
-from embedqueue.values.log import Log, logger
+from embedqueue.values.log import Log
 from embedqueue.values.options import Options
 
-from .agenda import LEAST_REFRESH_SECONDS, NEVER, REFRESH_SECONDS, Agenda
-from .dispatch import Drain
+from .agenda import Agenda
+from .dispatch import Dispatch
+from .plan import Action
 
 #: Seconds to rest when Redis does not answer: the first time, and at most.
 REDIS_RETRY_SECONDS = (0.05, 2.0)
-#: Our leases are renewed when this part of them is over.
-RENEW_AFTER = 1 / 3
 #: Items that one claim takes at most, however many calls are free.
 CLAIM_LIMIT = 4000
 
 
 class Worker:
-    """Claims items when they are due and hands them to the drain.
+    """Claims items when they are due, and looks after those who wait. Its thread runs while there is something to do.
 
     Args:
         store: Redis.
-        drain: serves what is claimed.
+        agenda: what is due.
+        dispatch: serves what is claimed.
+        waiters: futures of this process.
+        outcomes: finds out what became of items.
         options: of the queue.
         name: under which this process claims, with its colon at the end.
-        call_limit: tells how many texts one call holds at the moment.
+        start_queue: starts the queue that was not started, once somebody waits.
         log: takes the records.
         observers: told when Redis does not answer.
     """
@@ -49,116 +53,77 @@ class Worker:
     def __init__(
         self,
         store: Store,
-        drain: Drain,
+        agenda: Agenda,
+        dispatch: Dispatch,
+        waiters: Waiters,
+        outcomes: Outcomes,
         options: Options,
         *,
         name: str,
-        call_limit: Callable[[], int],
-        log: Log = logger,
-        observers: Observers | None = None,
+        start_queue: Callable[[], None],
+        log: Log,
+        observers: Observers,
     ) -> None:
-        self._log = log
-        self._observers = observers or Observers()
         self._store = store
-        self._drain = drain
+        self._agenda = agenda
+        self._dispatch = dispatch
+        self._waiters = waiters
+        self._outcomes = outcomes
         self._options = options
         self._name = name
-        self._call_limit = call_limit
-        self._condition = Condition(threading.Lock())
-        self._agenda = Agenda(  # guarded by the condition
-            options.flush_interval,
-            options.max_batch_size,
-            min(REFRESH_SECONDS, max(LEAST_REFRESH_SECONDS, options.lease_seconds)),
-        )
-        self._thread: threading.Thread | None = None  # guarded by the condition
-        self._quit = False  # guarded by the condition
+        self._start_queue = start_queue
+        self._log = log
+        self._observers = observers
         self._claims = 0  # of the worker's thread alone, as is what follows
         self._lost: list[str] = []  # owners of claims whose answer never came
         self._failures = 0
 
+    # -- life --------------------------------------------------------------------------------------------------
+
     def start(self) -> None:
-        """Start the thread, and drain what an earlier run left. Idempotent."""
-        with self._condition:
-            if self._thread is not None or self._quit:
-                return
-            self._agenda.began_mono = time.monotonic()
-            self._agenda.flush |= self._agenda.waiting > 0  # enqueued here before the start
-            thread = threading.Thread(
-                target=self._run, name=f"embedqueue-worker-{self._options.namespace}", daemon=True
-            )
-            thread.start()
-            self._thread = thread
+        """Claim from now on, and drain what an earlier run left. Idempotent.
+
+        Raises:
+            RuntimeError: there are no more threads.
+        """
+        self._agenda.begin()
+        self._agenda.ensure(self._run)
+
+    def demanded(self, redis_keys: Iterable[str]) -> None:
+        """Somebody waits. Does no I/O, for who says so may hold the lock of a future.
+
+        Args:
+            redis_keys: of what nobody here has claimed.
+        """
+        self._agenda.demanded(redis_keys)
+        try:
+            self._agenda.ensure(self._run)
+        except RuntimeError as error:  # no more threads: the next who waits tries again
+            self._log.warning("embedqueue: nobody looks after those who wait: %s", error)
 
     def stop(self, timeout: float) -> None:
         """Claim nothing more; wait for the thread up to ``timeout`` seconds."""
-        with self._condition:
-            self._quit = True
-            thread = self._thread
-            self._condition.notify_all()
+        thread = self._agenda.quit()
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
-    @property
-    def running(self) -> bool:
-        """Whether the thread was started."""
-        return self._thread is not None
-
-    # -- what others note on the agenda ------------------------------------------------------------------------
-
-    def enqueued(self, waiting: int) -> None:
-        """So many items wait now."""
-        self._note(self._agenda.enqueued, waiting, time.monotonic())
-
-    def demanded(self, redis_key: str) -> None:
-        """Somebody waits for this key: it is drained after the linger, with what comes until then."""
-        self._note(self._agenda.demanded, redis_key, time.monotonic(), self._options.wait_linger)
-
-    def _note(self, note: Callable[..., bool], *what: object) -> None:
-        """Note something on the agenda, and have the worker think again where ``note`` says so."""
-        try:
-            with self._condition:
-                if note(*what):
-                    self._condition.notify_all()
-        except BaseException:  # of a signal's handler: it must not keep the worker asleep over what was noted
-            self.progressed()
-            raise
-
-    def flush(self) -> None:
-        """Drain now."""
-        with self._condition:
-            self._agenda.flush = True
-            self._condition.notify_all()
-
-    def refresh(self) -> None:
-        """Look at Redis: something has changed there."""
-        with self._condition:
-            self._agenda.look()
-            self._condition.notify_all()
-
-    def paused(self, seconds: float) -> None:
-        """The provider failed: claim nothing before, and look what waits by now."""
-        with self._condition:
-            self._agenda.failing = True
-            self._agenda.look()
-            self._agenda.paused_until_mono = time.monotonic() + seconds
-            self._condition.notify_all()
-
-    def progressed(self) -> None:
-        """A call is back: there may be room for the next."""
-        with self._condition:
-            self._condition.notify_all()
-
-    # -- the thread --------------------------------------------------------------------------------------------
-
     def _run(self) -> None:
+        actions: dict[Action, Callable[[], None]] = {
+            "renew": self._renew,
+            "refresh": self._refresh,
+            "drain": self._claim,
+            "ask": self._ask,
+            "look": self._look,
+        }
+        dispatch = self._dispatch
         while True:
-            action = self._next_action()
+            action = self._agenda.next(dispatch.pool, lambda: dispatch.held, lambda: dispatch.call_limit)
             if action is None:
                 with contextlib.suppress(RedisError):
-                    self._give_back_lost()
+                    self._release_lost()
                 return
             try:
-                action()
+                actions[action]()
                 self._failures = 0
             except RedisError as error:
                 self._rest(f"Redis does not answer, trying again: {error}", exc_info=False)
@@ -166,68 +131,31 @@ class Worker:
             except Exception:
                 self._rest("the worker failed in a way that it should not, going on", exc_info=True)
 
-    def _next_action(self) -> Callable[[], None] | None:
-        with self._condition:
-            while not self._quit:
-                calls = self._drain.crew.unfinished
-                action, wait_seconds = self._agenda.next(time.monotonic(), calls, self._room())
-                if action is not None:
-                    actions = {"renew": self._renew, "refresh": self._refresh, "drain": self._claim}
-                    return actions[action]
-                self._condition.wait(None if wait_seconds == NEVER else wait_seconds)
-        return None
-
-    def _room(self) -> int:
-        """Calls to claim for: as many as may start, and of a long backlog one more, so that none idles meanwhile."""
-        crew, texts = self._drain.crew, self._call_limit()
-        if self._drain.held >= (2 * crew.size + 1) * texts:  # equal texts join a call under way, and are no call
-            return 0
-        long = self._agenda.waiting >= (crew.room() + crew.size) * texts and not self._agenda.failing
-        return min(crew.size, crew.room(ahead=int(long)))
-
     def _rest(self, message: str, *, exc_info: bool) -> None:
         self._failures += 1
         if self._failures == 1 or exc_info:
             self._log.warning("embedqueue: %s", message, exc_info=exc_info)
-        with self._condition:
-            seconds = backoff_seconds(self._failures, *REDIS_RETRY_SECONDS)
-            self._agenda.redis_retry_mono = time.monotonic() + seconds
+        self._agenda.rest(backoff_seconds(self._failures, *REDIS_RETRY_SECONDS))
+
+    # -- claiming ----------------------------------------------------------------------------------------------
 
     def _renew(self) -> None:
-        held = self._drain.renew()
-        with self._condition:
-            self._agenda.renew_mono = self._renewal() if held else NEVER
-
-    def _renewal(self) -> float:
-        return time.monotonic() + self._options.lease_seconds * RENEW_AFTER
+        self._agenda.renewed(self._dispatch.renew())
 
     def _refresh(self) -> None:
-        self._give_back_lost()
-        with self._condition:
-            self._agenda.overtaken = False
+        self._release_lost()
+        self._agenda.asking()
         status = self._store.status()
-        if status.pause_reason.startswith(f"probe {self._name}"):  # our own call ends that, and nobody tells us when
+        if status.probe.startswith(self._name):  # our own call ends that, and nobody tells us when
             status = replace(status, pause_seconds=None)
-        with self._condition:
-            self._agenda.failing = status.failing
-            self._agenda.seen(status, time.monotonic())
-
-    def _give_back_lost(self) -> None:
-        """A claim whose answer was lost may have taken items: they must not wait for their lease to end."""
-        while self._lost:
-            self._store.release(self._lost[-1])
-            self._lost.pop()
+        self._agenda.seen(status)
 
     def _claim(self) -> None:
-        self._give_back_lost()
+        self._release_lost()
         self._claims += 1
         owner = f"{self._name}{self._claims}/{self._options.lease_seconds:.3f}:"
-        call_limit = self._call_limit()
-        with self._condition:
-            calls = self._drain.crew.unfinished
-            limit = self._agenda.claim_limit(time.monotonic(), call_limit, max(1, self._room()))
-            urgent = self._agenda.take_urgent()
-            self._agenda.overtaken = False
+        call_limit = self._dispatch.call_limit
+        limit, urgent = self._agenda.begin_claim(self._dispatch.pool, self._dispatch.held, call_limit)
         try:
             claim = self._store.claim(
                 owner,
@@ -235,33 +163,46 @@ class Worker:
                 probe_limit=call_limit,
                 lease_seconds=self._options.lease_seconds,
                 max_deliveries=self._options.max_deliveries,
-                alone=calls == 0,
+                alone=self._dispatch.pool.unfinished == 0,
                 urgent=urgent,
             )
             self._begin(claim)
         except BaseException:  # nothing of it was sent on its way
             self._lost.append(owner)
-            with self._condition:
-                self._agenda.flush = True
-                self._agenda.urgent.update(dict.fromkeys(urgent))
+            self._agenda.claim_failed(urgent)
             raise
 
     def _begin(self, claim: Claim) -> None:
-        with self._condition:
-            if self._quit:  # stop() may have given back already what we held, and does not know of this
-                self._lost.append(claim.owner)
-                return
-            if claim.status == "probe" and self._drain.crew.room() == 0:
-                # Claimed ahead, before we knew that the provider fails: everybody would wait until a place is free.
-                self._lost.append(claim.owner)
-                self._agenda.failing = True
-                self._agenda.look()
-                return
-            now = time.monotonic()
-            self._agenda.claimed(len(claim.members), claim, now)
-            self._agenda.failing = claim.status != "ok"
-            self._agenda.exclusive = claim.status == "probe" or claim.company != "any"
-            self._agenda.flush |= claim.company != "any"  # what must travel alone is due as soon as it can
-            if claim.members:
-                self._agenda.renew_mono = min(self._agenda.renew_mono, self._renewal())
-        self._drain.begin(claim)
+        if claim.status == "probe" and self._dispatch.pool.room() == 0:
+            # Claimed ahead, before we knew that the provider fails: everybody would wait until a place is free.
+            self._lost.append(claim.owner)
+            self._agenda.probe_too_early()
+        elif self._agenda.claimed(claim):
+            self._dispatch.begin(claim)
+        else:  # stop() may have released already what we held, and does not know of this
+            self._lost.append(claim.owner)
+
+    def _release_lost(self) -> None:
+        """A claim whose answer was lost may have taken items: they must not wait for their lease to end."""
+        while self._lost:
+            self._store.release(self._lost[-1])
+            self._lost.pop()
+
+    # -- those who wait ----------------------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        """Have somebody claim what is waited for: a worker elsewhere, or ours, which was not started."""
+        redis_keys = self._agenda.take_asked()
+        if self._options.worker:
+            self._start_queue()
+        else:
+            with contextlib.suppress(RedisError):  # the items are safe, and the next look asks again
+                self._store.tell("urgent", self._name, json.dumps(redis_keys))
+
+    def _look(self) -> None:
+        """Find what no notice told of items that somebody waits for, and ask again for those that wait again."""
+        try:
+            with contextlib.suppress(RedisError):
+                self._outcomes.look(None, wanted=True)
+        finally:
+            self._agenda.looked(self._waiters.any_wanted)

@@ -8,17 +8,17 @@ import threading
 import pytest
 
 from embedqueue.calls import pool as module
-from embedqueue.calls.pool import Crew
+from embedqueue.calls.pool import Pool
 from tests.parts import PATIENCE_SECONDS
 
 
 @pytest.fixture
-def crew():
-    return Crew(lambda: 2, "crew-under-test", lambda: None)
+def pool():
+    return Pool(lambda: 2, "pool-under-test", lambda: None)
 
 
-def done(crew: Crew) -> bool:
-    return crew.wait(PATIENCE_SECONDS)
+def done(pool: Pool) -> bool:
+    return pool.wait(PATIENCE_SECONDS)
 
 
 def no_more_threads(monkeypatch):
@@ -28,27 +28,27 @@ def no_more_threads(monkeypatch):
     monkeypatch.setattr(module.threading.Thread, "start", start)
 
 
-def test_a_call_waits_for_a_thread_where_no_other_can_be_had(crew, monkeypatch):
+def test_a_call_waits_for_a_thread_where_no_other_can_be_had(pool, monkeypatch):
     """Those that there are do it."""
     go, ran = threading.Event(), []
-    crew.submit(lambda: ran.append(go.wait(PATIENCE_SECONDS)))
+    pool.submit(lambda: ran.append(go.wait(PATIENCE_SECONDS)))
     with monkeypatch.context() as patched:
         no_more_threads(patched)
-        crew.submit(lambda: ran.append("second"))
+        pool.submit(lambda: ran.append("second"))
     go.set()
-    assert done(crew)
+    assert done(pool)
     assert ran == [True, "second"]
 
 
-def test_without_any_thread_the_caller_makes_the_call(crew, monkeypatch, caplog):
+def test_without_any_thread_the_caller_makes_the_call(pool, monkeypatch, caplog):
     ran = []
     no_more_threads(monkeypatch)
-    crew.submit(lambda: ran.append(threading.current_thread()))
+    pool.submit(lambda: ran.append(threading.current_thread()))
     assert ran == [threading.current_thread()]
     assert "without a thread of its own" in caplog.text
 
 
-def test_a_call_that_comes_as_a_thread_gives_up_is_made(crew):
+def test_a_call_that_comes_as_a_thread_gives_up_is_made(pool):
     """The thread looks once more before it ends."""
 
     class Late(queue.SimpleQueue):
@@ -60,58 +60,58 @@ def test_a_call_that_comes_as_a_thread_gives_up_is_made(crew):
                 raise queue.Empty  # though a call has just come in
             return super().get(block, timeout)
 
-    crew._calls = Late()
+    pool._calls = Late()
     ran = []
-    crew.submit(lambda: ran.append(1))
-    assert done(crew)
+    pool.submit(lambda: ran.append(1))
+    assert done(pool)
     assert ran == [1]
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
-def test_whatever_a_call_raises_the_next_one_is_made(crew, caplog, error):
+def test_whatever_a_call_raises_the_next_one_is_made(pool, caplog, error):
     def call():
         raise error
 
-    crew.submit(call)
-    assert done(crew)
+    pool.submit(call)
+    assert done(pool)
     assert "in a way that it should not" in caplog.text
-    crew.submit(lambda: None)
-    assert done(crew)
-    assert crew.room() == 2
+    pool.submit(lambda: None)
+    assert done(pool)
+    assert pool.room() == 2
 
 
-def test_an_answer_in_no_call_makes_no_room(crew):
+def test_an_answer_in_no_call_makes_no_room(pool):
     """It is told of once a call, in the call's own thread."""
-    crew.answered()
-    crew.submit(lambda: [crew.answered(), crew.answered()])
-    assert done(crew)
-    assert crew.room() == 2
+    pool.answered()
+    pool.submit(lambda: [pool.answered(), pool.answered()])
+    assert done(pool)
+    assert pool.room() == 2
 
 
-def test_room(crew):
+def test_room(pool):
     """There is room for two at a time, and for the next when the first has its answer."""
     begun, go = threading.Semaphore(0), threading.Event()
 
     def call(answered):
         if answered:
-            crew.answered()
+            pool.answered()
         begun.release()
         go.wait(PATIENCE_SECONDS)
 
-    crew.submit(lambda: call(False))
+    pool.submit(lambda: call(False))
     assert begun.acquire(timeout=PATIENCE_SECONDS)
-    assert (crew.room(), crew.room(ahead=1)) == (1, 2)
-    crew.submit(lambda: call(True))
+    assert (pool.room(), pool.room(ahead=1)) == (1, 2)
+    pool.submit(lambda: call(True))
     assert begun.acquire(timeout=PATIENCE_SECONDS)
-    assert (crew.room(), crew.room(ahead=1)) == (1, 2)
+    assert (pool.room(), pool.room(ahead=1)) == (1, 2)
     for _ in range(3):
-        crew.submit(lambda: call(False))
-    assert (crew.room(), crew.room(ahead=1)) == (0, 0)
+        pool.submit(lambda: call(False))
+    assert (pool.room(), pool.room(ahead=1)) == (0, 0)
     go.set()
-    assert done(crew)
+    assert done(pool)
 
 
-def test_close(crew):
+def test_close(pool):
     """What is under way ends, what waits for its turn is not made."""
     begun, go, made = threading.Semaphore(0), threading.Event(), []
 
@@ -121,24 +121,24 @@ def test_close(crew):
         go.wait(PATIENCE_SECONDS)
 
     for name in ("first", "second"):
-        crew.submit(lambda name=name: call(name))
+        pool.submit(lambda name=name: call(name))
         assert begun.acquire(timeout=PATIENCE_SECONDS)
-    crew.submit(lambda: call("third"))
-    crew.close()
+    pool.submit(lambda: call("third"))
+    pool.close()
     go.set()
-    assert done(crew)
+    assert done(pool)
     assert made == ["first", "second"]
 
 
-def test_a_call_that_comes_while_the_last_thread_ends_is_made(crew, monkeypatch):
+def test_a_call_that_comes_while_the_last_thread_ends_is_made(pool, monkeypatch):
     """However long the one who brings it is held up in between."""
     monkeypatch.setattr(module, "IDLE_SECONDS", 0.05)
     threads, made = [], []
-    crew.submit(lambda: threads.append(threading.current_thread()))
-    assert done(crew)
+    pool.submit(lambda: threads.append(threading.current_thread()))
+    assert done(pool)
 
     class Slow:
-        calls = crew._calls
+        calls = pool._calls
 
         def put(self, call):
             threads[0].join(0.5)  # which is idle, and ends if it can
@@ -147,7 +147,7 @@ def test_a_call_that_comes_while_the_last_thread_ends_is_made(crew, monkeypatch)
         def __getattr__(self, name):
             return getattr(self.calls, name)
 
-    crew._calls = Slow()
-    crew.submit(lambda: made.append(1))
-    assert done(crew)
+    pool._calls = Slow()
+    pool.submit(lambda: made.append(1))
+    assert done(pool)
     assert made == [1]

@@ -13,7 +13,7 @@ from embedqueue.dashboard.page import state_of
 from embedqueue.dashboard.prices import check_prices, price_of
 from embedqueue.observers.history import LATENCY_SECONDS, Period
 from embedqueue.values.options import Options
-from embedqueue.values.stats import DeadLetter, QueueStats
+from embedqueue.values.stats import PROBING, DeadLetter, QueueStats
 
 CLASSES = len(LATENCY_SECONDS) + 1
 
@@ -205,7 +205,7 @@ def stats(**found) -> QueueStats:
         ({"waiting": 5, "oldest_age": 10.0}, "Waiting", "one for 1 h"),
         ({"waiting": 5, "oldest_age": 3700.0}, "Stalled", "Is any worker running?"),
         ({"paused_until": 1012.0, "pause_reason": "the provider failed: 503"}, "Paused", "another 12 s: the provider"),
-        ({"paused_until": 1012.0, "pause_reason": "probe ab:1:"}, "Probing", "One call is testing it"),
+        ({"paused_until": 1012.0, "pause_reason": PROBING}, "Probing", "One call is testing it"),
     ],
 )  # fmt: skip
 def test_the_state_in_a_word_and_a_sentence(found, word, part):

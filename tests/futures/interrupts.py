@@ -14,14 +14,18 @@ import threading
 from _thread import interrupt_main
 from types import SimpleNamespace
 
-from embedqueue.futures.demand import Demand
 from embedqueue.futures.intake import Intake
+from embedqueue.futures.progress import Progress
 from embedqueue.futures.waiters import Waiters
+from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Claim, Status
+from embedqueue.testing import FakeEmbedder
 from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.item import encode_member
 from embedqueue.values.locks import Event
+from embedqueue.values.log import QueueLog
 from embedqueue.values.options import Options
+from embedqueue.work.agenda import Agenda
 from embedqueue.work.worker import Worker
 
 PATIENCE_SECONDS = 10.0
@@ -79,11 +83,10 @@ def interrupt_intake(others):
     intake = Intake(
         BusyStore(),
         Waiters(lambda: None),
-        max_pending=None,
-        tell_at=50,
-        tell_first=False,
-        zero=lambda: bytes(8),
-        enqueued=lambda waiting, count: None,
+        FakeEmbedder(2),
+        SimpleNamespace(enqueued=lambda waiting: None),
+        Observers(),
+        Options(),
     )
     ended, errors = threading.Event(), []
 
@@ -109,12 +112,13 @@ def interrupt_intake(others):
     assert len(intake.submit([pair("free")])) == 1
 
 
-class IdleDrain:
+class IdleDispatch:
     """Nothing is in flight, and there is always room; what begins, ``begun`` is told."""
 
     def __init__(self):
-        self.crew = SimpleNamespace(unfinished=0, size=1, room=lambda ahead=0: 1)
+        self.pool = SimpleNamespace(unfinished=0, size=1, room=lambda ahead=0: 1)
         self.held = 0
+        self.call_limit = 1
         self.begun = queue.SimpleQueue()
 
     def begin(self, claim):
@@ -123,22 +127,33 @@ class IdleDrain:
 
 def interrupt_users():
     """Do to the worker and to futures what users' threads do: all locks are free again, and the worker works on."""
-    drain, waiters, futures = IdleDrain(), Waiters(lambda: None), []
-    claim = Claim("ok", "me:", [], 0, None, None, None, "any", 0.0, 0, [], 0.0)
-    status = Status(0.0, 0, 0, 0, None, None, None, "", False, 0, 0.0)
+    dispatch, waiters, progress, futures = IdleDispatch(), Waiters(lambda: None), Progress(), []
+    claim = Claim("ok", "me:", [], 0, None, None, None, "no", 0.0, 0, [], 0.0)
+    status = Status(0.0, 0, 0, 0, None, None, None, "", False, 0, 0.0, "")
     store = SimpleNamespace(claim=lambda *_, **__: claim, status=lambda: status)
-    worker = Worker(store, drain, Options(), name="me:", call_limit=lambda: 1)
-    demand = Demand(ask=lambda keys: None, sweep=lambda: None, wanted=lambda: True, name="demand")
+    outcomes = SimpleNamespace(look=lambda *_, **__: None)
+    agenda, options = Agenda(Options()), Options()
+    worker = Worker(
+        store,
+        agenda,
+        dispatch,
+        waiters,
+        outcomes,
+        options,
+        name="me:",
+        start_queue=lambda: None,
+        log=QueueLog(),
+        observers=Observers(),
+    )
     stopping = Event()
     worker.start()
-    demand.note()
 
     def step():
-        worker.enqueued(1)
-        worker.demanded("main")
-        worker.flush()
-        worker.refresh()
-        demand.note(["main"])
+        agenda.enqueued(1)
+        worker.demanded(["main"])
+        agenda.flush()
+        agenda.refresh()
+        progress.count()
         stopping.set()
         waiters.commit(waiters.register([pair("dropped")])[1])
         futures[:], entries = waiters.register([pair("main", "older"), pair("main")])
@@ -151,7 +166,7 @@ def interrupt_users():
         futures[0].result(0)
 
     def check():
-        conditions = (worker._condition, demand._condition, stopping._cond, *(future._condition for future in futures))
+        conditions = (agenda._condition, progress._changed, stopping._cond, *(future._condition for future in futures))
         locks = [waiters._lock, *(condition._lock for condition in conditions)]
         free = []
 
@@ -167,10 +182,10 @@ def interrupt_users():
         assert free == locks, f"left locked: {[at for at, lock in enumerate(locks) if lock not in free]}"
 
     interrupt_often(step, check)
-    while not drain.begun.empty():
-        drain.begun.get()
-    worker.flush()
-    assert drain.begun.get(timeout=PATIENCE_SECONDS) is claim
+    while not dispatch.begun.empty():
+        dispatch.begun.get()
+    agenda.flush()
+    assert dispatch.begun.get(timeout=PATIENCE_SECONDS) is claim
 
 
 if __name__ == "__main__":

@@ -7,14 +7,18 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from embedqueue.futures.intake import GROUP_LIMIT, Intake
 from embedqueue.futures.waiters import Waiters
+from embedqueue.observers.observers import Observers
+from embedqueue.testing import FakeEmbedder
 from embedqueue.values.errors import EmbedQueueError, QueueFull, QueueStopped
 from embedqueue.values.item import encode_member
+from embedqueue.values.options import Options
 from tests.parts import PATIENCE_SECONDS, eventually
 
 ZERO = bytes(8)
@@ -56,11 +60,10 @@ class Rig:
         self.intake = Intake(
             self.store,
             self.waiters,
-            max_pending=max_pending,
-            tell_at=50,
-            tell_first=False,
-            zero=lambda: ZERO,
-            enqueued=lambda waiting, count: self.told.append(waiting),
+            FakeEmbedder(len(ZERO) // 4),
+            SimpleNamespace(enqueued=self.told.append),
+            Observers(),
+            Options(max_pending=max_pending),
         )
         self.pool = ThreadPoolExecutor(32)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from embedqueue.futures.outcomes import Outcomes
 from embedqueue.futures.waiters import Waiters
+from embedqueue.testing import FakeEmbedder
 from embedqueue.values.errors import ItemRejected
 
 VECTOR = np.arange(4, dtype="<f4").tobytes()
@@ -29,7 +32,8 @@ def look(word, value, *, blank=False, wanted=False):
     waiters.commit(entries)
     if wanted:
         waiters.mark_wanted("doc:1")
-    outcomes = Outcomes(Told(word, value), waiters, "embedding", dimensions=lambda: 4, demand=demanded.extend)
+    worker = SimpleNamespace(demanded=demanded.extend)
+    outcomes = Outcomes(Told(word, value), waiters, "embedding", FakeEmbedder(4), worker)
     outcomes.look(["doc:1"], blank=blank)
     return future, demanded
 
@@ -75,7 +79,7 @@ def test_all_futures_of_a_key_end():
     waiters = Waiters(lambda: None)
     futures, entries = waiters.register([("doc:1", b"old"), ("doc:1", b"newer"), ("doc:1", b"newest")])
     waiters.commit(entries)
-    Outcomes(Told("done", VECTOR), waiters, "embedding", dimensions=lambda: 4, demand=list).look(["doc:1"])
+    Outcomes(Told("done", VECTOR), waiters, "embedding", FakeEmbedder(4), SimpleNamespace()).look(["doc:1"])
     assert [future.result(0) for future in futures] == [[0, 1, 2, 3]] * 3
 
 

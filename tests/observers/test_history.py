@@ -142,7 +142,7 @@ def test_a_redis_that_does_not_take_figures_costs_none_and_stops_nothing(soon):
         done.set()
 
     recorder = Recorder(write, "model", "embedqueue-history-test")
-    recorder.count_enqueued(2)
+    recorder.accepted(2)
     assert done.wait(PATIENCE_SECONDS)
     recorder.stop()
     assert written == [{"enqueued": 2}]
@@ -153,7 +153,7 @@ def test_stopping_does_not_wait_long_for_a_redis_that_hangs():
     """Figures are not worth more than a second."""
     release = threading.Event()
     recorder = Recorder(lambda figures: release.wait(PATIENCE_SECONDS), "model", "embedqueue-history-test")
-    recorder.count_enqueued(1)
+    recorder.accepted(1)
     began_mono = time.monotonic()
     recorder.stop()
     assert time.monotonic() - began_mono < 5

@@ -51,8 +51,9 @@ def test_an_item_on_its_way():
     seen = Recorder()
     queue = eager_queue(observers=[seen])
     queue.enqueue_many([("a", "same"), ("b", "same"), ("c", "other words")]).pop().result(timeout=5)
-    assert seen.order == ["enqueuing", "enqueued", "saved", "call_ended", "written"]
+    assert seen.order == ["enqueuing", "accepted", "enqueued", "saved", "call_ended", "written"]
     assert seen.of("enqueued") == [["a", "b", "c"]]
+    assert seen.of("accepted") == [3]
     (call,) = seen.of("call_ended")
     assert (call.texts, call.tokens, call.outcome, call.error) == (2, 5, "ok", None)
     (batch,) = seen.of("written")

@@ -56,13 +56,14 @@ class Model:
     hashes: dict[bytes, bytes] = field(default_factory=dict)  # the vectors that were written
     cache: dict[str, bytes] = field(default_factory=dict)
     pause: str = ""
+    probe: str = ""  # the owner of the claim that tests the provider
     level: int = 0
 
     def in_order(self) -> list[bytes]:
         return [member for member, _ in sorted(self.pending.items(), key=lambda pair: (pair[1], pair[0]))]
 
     def leftovers(self) -> bool:
-        """Whether members of the asyncio design wait that no claim has seen."""
+        """Whether members written by another program wait that no claim has seen."""
         return len(self.pending) + len(self.inflight) > len(self.latest)
 
     def _drop(self, member: bytes, key: bytes) -> None:
@@ -115,21 +116,21 @@ class Model:
         self, owner: str, limit: int, probe_limit: int, alone: bool, urgent: Iterable[bytes]
     ) -> tuple[str, list[bytes], str]:
         self._reclaim()
-        status, company = "ok", "any"
-        if self.pause:
+        status, alone_word = "ok", "no"
+        if self.pause or self.probe:
             status, limit = "paused", 0
         elif self.level:
             status, limit = "probe", min(limit, probe_limit)
         taken: list[bytes] = []
-        suspects = [member for member in self.in_order() if self._is_suspect(member)]
-        if limit and alone and suspects:
-            taken, company = suspects[:1], "none"
+        last = [member for member in self.in_order() if self._must_travel_alone(member)]
+        if limit and alone and last:
+            taken, alone_word = last[:1], "taken"
         else:
             wanted = [] if self.leftovers() else [self.latest.get(key) for key in urgent]
             first = [member for member in wanted if member in self.pending]
             for member in dict.fromkeys([*first, *self.in_order()]):
                 if len(taken) < limit and member in self.pending and self._take(member, taken):
-                    company = "wait"
+                    alone_word = "waits"
         for member in taken:
             key = key_of(member)
             score = self.pending.pop(member)
@@ -137,10 +138,10 @@ class Model:
             self.inflight[member] = True
         if status == "probe":
             if taken:
-                self.pause = f"probe {owner}"
+                self.probe = owner
             else:
                 status = "ok"
-        return status, taken, company
+        return status, taken, alone_word
 
     def _reclaim(self) -> None:
         for member in sorted(member for member, holds in self.inflight.items() if not holds):
@@ -153,7 +154,7 @@ class Model:
                 self.pending[member] = held.score
                 self.claims[key] = Held(held.score, held.deliveries + 1)
 
-    def _is_suspect(self, member: bytes) -> bool:
+    def _must_travel_alone(self, member: bytes) -> bool:
         key = key_of(member)
         deliveries = self.claims[key].deliveries if key in self.claims else 0
         return self.latest.get(key) == member and deliveries >= MAX_DELIVERIES - 1
@@ -164,7 +165,7 @@ class Model:
         if key is None:
             self._bury(member, None)
         elif self.latest.get(key) == member:
-            if self._is_suspect(member):
+            if self._must_travel_alone(member):
                 return True
             taken.append(member)
         else:
@@ -214,8 +215,8 @@ class Model:
                 if held.deliveries:
                     self.claims[key] = Held(held.score, held.deliveries)
                 back += 1
-        if self.pause.startswith(f"probe {owner}"):
-            self.pause = ""
+        if self.probe.startswith(owner):
+            self.probe = ""
         return back
 
     def _holds(self, owner: str, member: bytes) -> bool:
@@ -240,20 +241,23 @@ class Model:
         self._end_probe(owner)
         return words
 
-    def fail(self, owner: str, reason: str, first: float, most: float, least: float, left: float) -> tuple[float, bool]:
-        """A pause; ``left`` are the seconds of the one that may be under way."""
-        probe = self.pause == f"probe {owner}"
-        if probe or not self.pause:
+    def fail(self, owner: str, reason: str, first: float, most: float, least: float, left: float) -> float:
+        """A pause; ``left`` are the seconds of the one, or of the probe, that may be under way."""
+        probe = self.probe == owner
+        if probe:
+            self.probe = ""
+        if probe or not (self.pause or self.probe):
             self.level += 1
-            self.pause = reason
-            return min(most, max(least, first * 2 ** (self.level - 1))), probe
-        if left < least and not self.pause.startswith("probe "):
-            return min(most, least), probe
-        return left, probe
+            if not self.pause:
+                self.pause = reason
+                return min(most, max(least, first * 2 ** (self.level - 1)))
+        elif self.pause and left < least:
+            return min(most, least)
+        return left
 
     def _end_probe(self, owner: str) -> None:
-        if self.pause == f"probe {owner}":
-            self.pause, self.level = "", 0
+        if self.probe == owner:
+            self.probe, self.level = "", 0
 
     def retry_dead(self, names: Iterable[bytes]) -> int:
         back = 0
@@ -312,6 +316,7 @@ class Model:
         assert letters == self.dead
         assert set(found["dead"]) == {member for member, _ in self.dead.values()}
         assert (found["pause"] or b"").decode() == self.pause
+        assert (found["probe"] or b"").decode() == self.probe
         assert int(found["level"] or 0) == self.level
 
 
@@ -326,6 +331,7 @@ def read(client: redis.Redis, keys: Keys) -> dict[str, Any]:
     pipeline.hgetall(keys.dead_info)
     pipeline.get(keys.pause)
     pipeline.get(keys.pause_level)
+    pipeline.get(keys.pause_probe)
     pipeline.time()
-    names = ("pending", "inflight", "latest", "claims", "dead", "info", "pause", "level", "now")
+    names = ("pending", "inflight", "latest", "claims", "dead", "info", "pause", "level", "probe", "now")
     return dict(zip(names, pipeline.execute(), strict=True))

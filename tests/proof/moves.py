@@ -79,7 +79,7 @@ class Queue:
         assert len(set(claim.members)) == len(claim.members) <= limit
         assert not holders & set(claim.members), "an item that another worker holds was handed out"
         wanted = [key.encode() for key in urgent or []]
-        assert (claim.status, claim.members, claim.company) == self.model.claim(owner, limit, 2, alone, wanted)
+        assert (claim.status, claim.members, claim.alone) == self.model.claim(owner, limit, 2, alone, wanted)
         assert claim.waiting == len(self.model.pending)
         for member in claim.members:
             try:

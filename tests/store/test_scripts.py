@@ -126,12 +126,12 @@ def test_workers_are_told_of_enough_at_once(queue, tell_at, tell_first, told):
 def test_a_probe_is_one_call(queue):
     """After a pause one claim of one call's size tries; its end lets all go on, its failure makes the pause longer."""
     queue.enqueue([(f"doc:{place}", "x") for place in range(5)])
-    for round_, seconds in enumerate((1.0, 2.0, 4.0)):
-        owner = queue.model.pause[6:] or "w1:0:"
+    for seconds in (1.0, 2.0, 4.0):
+        owner = queue.model.probe or "w1:0:"
         answer = queue.store.pause(
             owner, first_seconds=1, most_seconds=300, least_seconds=0, reason="down", redis_keys=[]
         )
-        assert answer == (seconds, round_ > 0)
+        assert answer == seconds
         queue.model.fail(owner, "down", 1, 300, 0, 0)
         queue.release("w")
         queue.client.delete(queue.names.pause)
@@ -141,7 +141,7 @@ def test_a_probe_is_one_call(queue):
         before = len(queue.model.inflight)
         queue.claim("w2:", 10)
         assert len(queue.model.inflight) == before, "two probed at once"
-    owner = queue.model.pause[6:]
+    owner = queue.model.probe
     queue.complete(owner, list(queue.model.inflight))
     queue.claim("w2:", 10)
     queue.check()
@@ -190,22 +190,37 @@ def test_what_changes_nothing_is_told_to_nobody(queue):
     assert kinds(queue) == told
 
 
-@pytest.mark.parametrize(
-    ("held", "renewed"), [("probe w1:1/9:", True), ("probe w2:1/9:", False), ("maintenance until four", False)]
-)
-def test_a_renewal_keeps_up_the_probe_of_its_worker_and_no_other_pause(queue, held, renewed):
+@pytest.mark.parametrize(("prober", "ours"), [("w1:1/9:", True), ("w2:1/9:", False)])
+def test_a_renewal_keeps_up_the_probe_of_its_worker_and_no_pause(queue, prober, ours):
     """A call that tests the provider may take longer than its lease; what others set lasts as long as they said."""
-    queue.client.set(queue.names.pause, held, px=50_000)
+    queue.client.set(queue.names.pause_probe, prober, px=50_000)
+    queue.store.hold(50, "probe w1:1/9:")  # a reason of somebody's is only words
     queue.store.extend("w1:", 1000, [])
-    assert (queue.client.pttl(queue.names.pause) > 900_000) == renewed
-    assert queue.client.pttl(queue.names.pause) > 40_000
+    assert (queue.client.pttl(queue.names.pause_probe) > 900_000) == ours
+    assert 40_000 < queue.client.pttl(queue.names.pause) <= 50_000
 
 
-@pytest.mark.parametrize(("held", "left"), [("probe w1:1/9:", 0), ("probe w2:1/9:", 1), ("maintenance until four", 1)])
-def test_who_gives_back_lets_go_of_its_probe_and_of_no_other_pause(queue, held, left):
-    queue.client.set(queue.names.pause, held, px=50_000)
+@pytest.mark.parametrize(("prober", "ours"), [("w1:1/9:", True), ("w2:1/9:", False)])
+def test_a_release_lets_go_of_its_probe_and_of_no_pause(queue, prober, ours):
+    queue.client.set(queue.names.pause_probe, prober, px=50_000)
+    queue.store.hold(50, "probe w1:1/9:")
     queue.store.release("w1:")
-    assert queue.client.exists(queue.names.pause) == left
+    assert queue.client.exists(queue.names.pause_probe) == (not ours)
+    assert queue.client.get(queue.names.pause) == b"probe w1:1/9:"
+
+
+def test_a_pause_that_people_set_during_a_probe_outlasts_it(queue):
+    """Whatever the probe's answer is."""
+    queue.client.set(queue.names.pause_level, 1)
+    queue.model.level = 1
+    queue.enqueue([("doc:0", "x")])
+    owner = queue.claim("w1:")
+    queue.store.hold(None, "maintenance")
+    queue.model.pause = "maintenance"
+    queue.complete(owner, [encode_member("doc:0", "x")])
+    queue.check()
+    status = queue.store.status()
+    assert (status.pause_reason, status.probing, status.failing) == ("maintenance", False, False)
 
 
 def test_who_gives_nothing_back_keeps_what_it_holds(queue):
@@ -215,7 +230,7 @@ def test_who_gives_nothing_back_keeps_what_it_holds(queue):
     queue.check()
 
 
-def fail(queue: Queue, least_seconds: float = 0.0) -> tuple[float, bool]:
+def fail(queue: Queue, least_seconds: float = 0.0) -> float:
     return queue.store.pause(
         "w1:1:", first_seconds=1, most_seconds=300, least_seconds=least_seconds, reason="down", redis_keys=["doc:0"]
     )
@@ -230,8 +245,8 @@ def test_that_the_provider_failed_is_known_for_a_while_after_the_pause(queue):
 
 def test_a_wish_of_the_provider_makes_a_pause_longer(queue):
     """Of calls that fail side by side, the one that was told to wait for longest decides."""
-    assert fail(queue, least_seconds=20) == (20, False)
-    assert fail(queue, least_seconds=100) == (100, False)
+    assert fail(queue, least_seconds=20) == 20
+    assert fail(queue, least_seconds=100) == 100
     assert 95_000 < queue.client.pttl(queue.names.pause) <= 100_000
     fail(queue, least_seconds=20)
     assert 95_000 < queue.client.pttl(queue.names.pause)
@@ -246,16 +261,17 @@ def test_a_pause_without_an_end_stays_one_when_a_call_fails(queue):
 
 
 def test_a_probe_is_not_held_up_by_another_call_that_fails(queue):
-    """The pause of a probe ends with its lease, whatever the provider wishes."""
-    queue.client.set(queue.names.pause, "probe w2:1/9:", px=9000)
-    assert fail(queue, least_seconds=250)[1] is False
-    assert queue.client.pttl(queue.names.pause) <= 9000
+    """A probe ends with its lease, whatever the provider wishes."""
+    queue.client.set(queue.names.pause_probe, "w2:1/9:", px=9000)
+    assert fail(queue, least_seconds=250) <= 9
+    assert 0 < queue.client.pttl(queue.names.pause_probe) <= 9000
+    assert not queue.client.exists(queue.names.pause)
 
 
 def test_waiters_elsewhere_are_told_which_keys_a_call_failed_with(queue):
     """All of them where the probe failed: nothing can be served."""
     fail(queue)
-    queue.client.set(queue.names.pause, "probe w1:1:")
+    queue.client.set(queue.names.pause_probe, "w1:1:")
     fail(queue)
     found = [fields for _, fields in queue.client.xrange(queue.names.events)]
     assert [(f[b"kind"], f[b"by"], json.loads(f[b"body"])) for f in found] == [
@@ -328,10 +344,10 @@ def test_a_claim_tells_how_long_its_oldest_item_has_waited(queue):
 
 
 @pytest.mark.parametrize(
-    ("max_deliveries", "company", "taken"),
-    [(1, "any", ["doc:0", "doc:1"]), (2, "wait", ["doc:1"]), (3, "any", ["doc:0", "doc:1"])],
+    ("max_deliveries", "alone", "taken"),
+    [(1, "no", ["doc:0", "doc:1"]), (2, "waits", ["doc:1"]), (3, "no", ["doc:0", "doc:1"])],
 )
-def test_the_last_delivery_is_made_alone_unless_it_is_the_first(queue, max_deliveries, company, taken):
+def test_the_last_delivery_is_made_alone_unless_it_is_the_first(queue, max_deliveries, alone, taken):
     """With max_deliveries=1 nothing is ever delivered again, and nobody has killed a worker yet."""
 
     def enqueue(key):
@@ -348,7 +364,7 @@ def test_the_last_delivery_is_made_alone_unless_it_is_the_first(queue, max_deliv
         queue.lease_ends(claim().members[0])
     enqueue("doc:1")
     second = claim()
-    assert (second.company, second.members) == (company, [encode_member(key, "x") for key in taken])
+    assert (second.alone, second.members) == (alone, [encode_member(key, "x") for key in taken])
 
 
 def test_a_last_delivery_waits_for_the_end_of_a_pause(queue):
@@ -373,10 +389,10 @@ def test_a_probe_of_nothing_holds_nobody_up(queue):
     queue.client.set(queue.names.pause_level, 1)
     queue.model.level = 1
     queue.claim("w1:")
-    assert not queue.client.exists(queue.names.pause)
+    assert not queue.client.exists(queue.names.pause_probe)
     queue.enqueue([("doc:0", "x")])
     owner = queue.claim("w2:")
-    assert queue.client.get(queue.names.pause) == f"probe {owner}".encode()
+    assert queue.client.get(queue.names.pause_probe) == owner.encode()
 
 
 @pytest.mark.parametrize("refused", [False, True])
@@ -392,4 +408,4 @@ def test_all_go_on_once_a_probe_has_its_answer(queue, refused):
     else:
         queue.complete(owner, [encode_member("doc:0", "x")])
     assert kinds(queue) == [*told, "failed" if refused else "done", "wake"]
-    assert not queue.client.exists(queue.names.pause, queue.names.pause_level)
+    assert not queue.client.exists(*queue.names.pauses)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from embedqueue.values.backoff import backoff_seconds
-from embedqueue.work.agenda import NEVER, Agenda
+from embedqueue.work.plan import NEVER, Plan
 
 NOW = 1000.0
 
@@ -22,9 +22,9 @@ class Seen:
     pause_seconds: float | None = None
 
 
-def agenda(**state) -> Agenda:
+def agenda(**state) -> Plan:
     """An agenda that has just looked at Redis and found nothing, but for ``state``."""
-    made = Agenda(flush_interval=3600.0, max_batch_size=50, refresh_seconds=30.0)
+    made = Plan(flush_interval=3600.0, max_batch_size=50, refresh_seconds=30.0, works=True)
     made.seen(Seen(), NOW)
     for name, value in state.items():
         assert hasattr(made, name), name
@@ -35,7 +35,7 @@ def agenda(**state) -> Agenda:
 @pytest.mark.parametrize(("age", "action"), [(4.9, None), (5.1, "drain")])
 def test_leftovers(age, action):
     """What was enqueued before the worker began is drained at once; what came since waits for company."""
-    plan = Agenda(flush_interval=3600.0, max_batch_size=50, refresh_seconds=30.0, began_mono=NOW - 5)
+    plan = Plan(flush_interval=3600.0, max_batch_size=50, refresh_seconds=30.0, works=True, began_mono=NOW - 5)
     assert plan.next(NOW, 0, 4) == ("refresh", 0.0)
     plan.seen(Seen(waiting=1, oldest_age_seconds=age), NOW)
     assert plan.next(NOW, 0, 4)[0] == action
@@ -92,8 +92,8 @@ def test_next(state, action, wait):
     [
         ({"flush": True}, 4, 0, None),
         ({"flush": True}, 3, 1, "drain"),
-        ({"flush": True, "exclusive": True}, 1, 3, None),
-        ({"flush": True, "exclusive": True}, 0, 4, "drain"),
+        ({"flush": True, "alone": True}, 1, 3, None),
+        ({"flush": True, "alone": True}, 0, 4, "drain"),
         ({"flush": True, "renew_mono": NOW}, 4, 0, "renew"),
     ],
     ids=str,
@@ -182,11 +182,11 @@ def test_an_answer_that_was_overtaken(said):
 def test_linger():
     """Who waits waits for company: until nobody has come for a quarter of the linger, and never beyond the whole."""
     plan = agenda()
-    plan.demanded("a", NOW, 0.008)
+    plan.demanded(["a"], NOW, 0.008)
     assert plan.demand_mono == pytest.approx(NOW + 0.002)
-    plan.demanded("b", NOW + 0.003, 0.008)
+    plan.demanded(["b"], NOW + 0.003, 0.008)
     assert plan.demand_mono == pytest.approx(NOW + 0.005)
-    plan.demanded("c", NOW + 0.007, 0.008)
+    plan.demanded(["c"], NOW + 0.007, 0.008)
     assert plan.demand_mono == pytest.approx(NOW + 0.008)
     assert plan.next(NOW + 0.007, 0, 4)[0] is None
     assert plan.next(NOW + 0.009, 0, 4)[0] == "drain"
@@ -199,7 +199,7 @@ def test_linger():
 def test_no_linger():
     """With no linger, demand is due at once."""
     plan = agenda()
-    plan.demanded("a", NOW, 0.0)
+    plan.demanded(["a"], NOW, 0.0)
     assert plan.next(NOW, 0, 4)[0] == "drain"
 
 

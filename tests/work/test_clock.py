@@ -26,7 +26,7 @@ def _claim(client, *, lease_seconds, owner="dead:1"):
 def _set_back(client):
     for member, end in client.zrange("embed_queue:inflight", 0, -1, withscores=True):
         client.zadd("embed_queue:inflight", {member: end + HOUR_SECONDS}, xx=True)
-    for key in ("embed_queue:pause", *client.keys("embed_queue:cache:*")):
+    for key in (*client.keys("embed_queue:pause*"), *client.keys("embed_queue:cache:*")):
         client.pexpire(key, client.pttl(key) + int(HOUR_SECONDS * 1000))
 
 
@@ -73,11 +73,14 @@ def test_a_probe_whose_worker_died_stands_in_the_way_for_its_lease_only(redis_cl
     assert future.result(PATIENCE_SECONDS) == expected("text")
 
 
-@pytest.mark.parametrize(
-    ("reason", "most_seconds"), [("the provider failed: 503", 300), ("maintenance until four", HOUR_SECONDS + 20)]
-)
-def test_a_pause_ends_after_the_longest_pause_unless_people_set_it(redis_client, reason, most_seconds):
-    redis_client.set("embed_queue:pause", reason, px=20_000)
+@pytest.mark.parametrize(("by_people", "most_seconds"), [(False, 20), (True, HOUR_SECONDS + 20)])
+def test_a_pause_lasts_no_longer_than_it_was_made_to_last_unless_people_set_it(redis_client, by_people, most_seconds):
+    store = Store(redis_client, "embed_queue")
+    if by_people:
+        store.hold(20, "the provider failed over")
+    else:
+        times = {"first_seconds": 20, "most_seconds": 300, "least_seconds": 0}
+        store.pause("other:1:", **times, reason="the provider failed: 503", redis_keys=[])
     _set_back(redis_client)
     claim = _claim(redis_client, lease_seconds=10.0)
     assert claim.status == "paused"

@@ -1,18 +1,18 @@
--- Take items to work on, under a lease: those that somebody waits for first, then the oldest. While members of the
--- asyncio design wait that no claim has seen, the oldest only: an older text of theirs must meet the newer one of its key.
+-- Take items to work on, under a lease: those that somebody waits for first, then the oldest. While members written by
+-- another program wait that no claim has seen, the oldest only: an older text of theirs must meet the newer one of its key.
 --
 -- ARGV[1] most items to take; ARGV[2] most items of a probe (one call's worth)
 -- ARGV[3] owner: names this claim, without spaces
 -- ARGV[4] seconds of the lease; ARGV[5] max_deliveries
 -- ARGV[6] "1": the caller has nothing in flight, so an item on its last delivery may travel, alone
 -- ARGV[7..] redis_keys that somebody waits for
--- Answer: {status, now, waiting, oldest score or "", next lease end or "", pause in ms or -2, company, least score taken
+-- Answer: {status, now, waiting, oldest score or "", next lease end or "", pause in ms or -2, alone, least score taken
 --   or "", leases that had run out, {member, reason, deliveries, ... of those that became dead letters}, member, ...}
 --   status "ok"; "probe": the provider failed last time, this one call tests it, and its caller holds the pause;
 --   "paused": nobody claims.
---   company "any"; "wait": items on their last delivery stay, until the caller has nothing in flight;
---   "none": this is one of those, and nothing may be in flight beside it.
--- Keeps I1: members of the asyncio design are adopted into latest; of several for one key the newest stays.
+--   alone "no"; "waits": items on their last delivery stay, until the caller has nothing in flight;
+--   "taken": this is one of those, and nothing may be in flight beside it.
+-- Keeps I1: members written by another program are adopted into latest; of several for one key the newest stays.
 -- Keeps I4: what leaves here is superseded or a dead letter.
 
 local limit, probe_limit, owner = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
@@ -55,7 +55,7 @@ for _, member in ipairs(ran_out) do
 end
 
 local members, place, claims = {}, {}, {} -- in order; member -> its index; key, claim, key, claim, ...
-local company, least_score = "any", ""
+local alone, least_score = "no", ""
 
 local function put(index, member, key, score, deliveries)
   members[index] = member
@@ -67,7 +67,7 @@ local function put(index, member, key, score, deliveries)
   end
 end
 
--- A member that latest does not name, of the asyncio design: adopt it, unless a newer one of its key lives.
+-- A member that latest does not name, written by another program: adopt it, unless a newer one of its key lives.
 -- Answers how many that stayed in pending it has superseded.
 local function adopt(member, key, score)
   if strict_key_of(member) ~= key then -- cut short, or with two keys, so that readers of JSON do not agree on it
@@ -102,7 +102,7 @@ local function lookup(list)
   return keys, redis.call("HMGET", LATEST, unpack(fields)), redis.call("HMGET", CLAIMS, unpack(fields))
 end
 
-local function is_suspect(deliveries)
+local function must_travel_alone(deliveries)
   return deliveries > 0 and deliveries >= max_deliveries - 1
 end
 
@@ -119,8 +119,8 @@ local function take(list)
       give_up(member, nil, score, 0, "not our JSON")
     elseif latest[i] ~= member then
       stay = stay - adopt(member, key, score)
-    elseif is_suspect(deliveries) then
-      company = "wait" -- it may be what killed its workers: it must not take neighbours along
+    elseif must_travel_alone(deliveries) then
+      alone = "waits" -- it may be what killed its workers: it must not take neighbours along
       stay = stay + 1
     else
       put(#members + 1, member, key, score, deliveries)
@@ -130,13 +130,13 @@ local function take(list)
 end
 
 -- The first of list that is on its last delivery.
-local function take_suspect(list)
+local function take_alone(list)
   local keys, latest, claimed = lookup(list)
   for i = 1, #keys do
     local _, deliveries = parse(claimed[i])
-    if keys[i] and latest[i] == list[2 * i - 1] and is_suspect(deliveries) then
+    if keys[i] and latest[i] == list[2 * i - 1] and must_travel_alone(deliveries) then
       put(1, list[2 * i - 1], keys[i], list[2 * i], deliveries)
-      company = "none"
+      alone = "taken"
       return
     end
   end
@@ -152,7 +152,7 @@ end
 if limit > 0 and alone_allowed and redis.call("EXISTS", CLAIMS) == 1 then
   local list = redis.call("ZRANGE", PENDING, 0, CHUNK - 1, "WITHSCORES")
   if #list > 0 then
-    take_suspect(list)
+    take_alone(list)
   end
 end
 if #members == 0 then
@@ -188,7 +188,7 @@ for at = 1, #members, CHUNK do
 end
 if status == "probe" then
   if #members > 0 then
-    redis.call("SET", PAUSE, "probe " .. owner, "PX", math.ceil(lease * 1000))
+    redis.call("SET", PROBE, owner, "PX", math.ceil(lease * 1000))
   else
     status = "ok" -- nothing to try it with
   end
@@ -197,6 +197,6 @@ end
 local oldest = redis.call("ZRANGE", PENDING, 0, 0, "WITHSCORES")
 local ends = redis.call("ZRANGE", INFLIGHT, 0, 0, "WITHSCORES")
 return {
-  status, stamp(now), redis.call("ZCARD", PENDING), oldest[2] or "", ends[2] or "", pause_ms, company,
+  status, stamp(now), redis.call("ZCARD", PENDING), oldest[2] or "", ends[2] or "", pause_ms, alone,
   least_score, #ran_out, buried, unpack(members)
 }

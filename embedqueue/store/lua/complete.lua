@@ -1,6 +1,6 @@
 -- Write vectors and acknowledge their items, in one step.
 --
--- KEYS[10..] the redis_keys, the users' hashes, one an item
+-- KEYS[12..] the redis_keys, the users' hashes, one an item
 -- ARGV[1] owner of the claim; ARGV[2] field that receives the vector; ARGV[3] "skip": leave a hash that is gone alone
 -- ARGV[4..] two an item: member; vector, float32 bytes, or "" where it is that of the item before
 -- Answer: a word an item: "done"; "skipped" (no hash); "stale": no longer in flight, nothing written;

@@ -74,7 +74,7 @@ local function admit(first, count)
     end
   end
   if n > 0 then
-    redis.call("ZADD", PENDING, "NX", unpack(scored)) -- NX: what the asyncio design left keeps its time
+    redis.call("ZADD", PENDING, "NX", unpack(scored)) -- NX: what another program has written keeps its time
     redis.call("HSET", LATEST, unpack(named))
   end
 end

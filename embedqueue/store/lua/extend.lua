@@ -15,8 +15,7 @@ for i = 3, #ARGV do
     end
   end
 end
-local probe = "probe " .. owner
-if string.sub(redis.call("GET", PAUSE) or "", 1, #probe) == probe then
-  redis.call("PEXPIRE", PAUSE, math.ceil(lease * 1000))
+if string.sub(redis.call("GET", PROBE) or "", 1, #owner) == owner then
+  redis.call("PEXPIRE", PROBE, math.ceil(lease * 1000))
 end
 return renewed

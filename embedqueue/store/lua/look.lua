@@ -1,6 +1,6 @@
 -- What became of items that somebody waits for.
 --
--- KEYS[10..] the users' hashes; ARGV[1] field of the vector; ARGV[2..] their redis_keys
+-- KEYS[12..] the users' hashes; ARGV[1] field of the vector; ARGV[2..] their redis_keys
 -- Answer: two values an item: "live", "pending" or "in flight" | "dead", its reason | "done", its vector
 --   | "blank", "" (its newest text was, as one of the latest notices tells) | "gone", "" (nothing tells what became of it)
 

@@ -9,13 +9,15 @@
 --   5 dead ZSET        member -> when it was given up
 --   6 dead:info HASH   redis_key -> JSON: member, reason, deliveries, score; member -> the same, where it is not ours
 --   7 events STREAM    kind, by (the worker that tells), body (JSON list of redis_keys, or a word)
---   8 pause STRING     exists: nobody claims; "probe OWNER" while one call tests the provider
+--   8 pause STRING     exists: nobody claims; why, in words for people
 --   9 pause:level STRING   how often in a row the provider failed
+--  10 pause:probe STRING   exists: one call tests the provider, and nobody else claims; the owner of its claim
+--  11 pause:ours STRING    "MS WORDS" of a pause that a failure has made: it lasts no longer than so many ms
 -- All times are the server's, in seconds. What scripts keep, I1 to I4, stands in docs/design.md.
 
 local PENDING, INFLIGHT, LATEST, CLAIMS, DEAD, INFO, EVENTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local PAUSE, LEVEL = KEYS[8], KEYS[9]
-local FIRST_FURTHER_KEY = 10
+local PAUSE, LEVEL, PROBE, OURS = KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local FIRST_FURTHER_KEY = 12
 local CHUNK = 1000 -- values handed to one command by unpack(): Lua's stack holds about 8,000
 local EVENTS_LENGTH = 10000 -- approximate; a notice is short, and whoever misses one sweeps
 

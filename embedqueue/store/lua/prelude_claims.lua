@@ -34,20 +34,25 @@ local function outlasts(member, ends)
   return lease and ends > now + lease + SLACK, lease
 end
 
--- Milliseconds that are left of the pause, as PTTL tells them. One that people have set lasts as long as they wish.
-local LONGEST_PAUSE_MS = 300000 -- as in work/settle.py
+-- Milliseconds for which nobody claims, as PTTL tells them: -2 for none, -1 without an end.
+-- What a probe or a failure has begun lasts no longer than it was made to last; people's pauses last as long as they wish.
 local function pause_left()
   local ms = redis.call("PTTL", PAUSE)
-  local held = ms > SLACK * 1000 and redis.call("GET", PAUSE)
-  if held then
-    local probe = lease_of(string.match(held, "^probe (.*)"))
-    local most = probe and math.ceil(probe * 1000) or string.sub(held, 1, 19) == "the provider failed" and LONGEST_PAUSE_MS
-    if most and ms > most + SLACK * 1000 then
-      redis.call("PEXPIRE", PAUSE, most)
-      return most
-    end
+  local most, words = string.match(ms > SLACK * 1000 and redis.call("GET", OURS) or "", "^(%d+) (.*)$")
+  if most and ms > tonumber(most) + SLACK * 1000 and redis.call("GET", PAUSE) == words then
+    redis.call("PEXPIRE", PAUSE, most)
+    ms = tonumber(most)
   end
-  return ms
+  local probe_ms = redis.call("PTTL", PROBE)
+  if probe_ms == -2 or ms == -1 then
+    return ms
+  end
+  local lease = lease_of(redis.call("GET", PROBE))
+  if lease and probe_ms > (lease + SLACK) * 1000 then
+    probe_ms = math.ceil(lease * 1000)
+    redis.call("PEXPIRE", PROBE, probe_ms)
+  end
+  return math.max(ms, probe_ms)
 end
 
 -- Make a dead letter of a member; key is nil where it is not our JSON. `foreign`: it only looks like ours here.
@@ -79,8 +84,8 @@ end
 
 -- The provider has answered the claim that tested it: go on.
 local function end_probe(owner)
-  if redis.call("GET", PAUSE) == "probe " .. owner then
-    redis.call("DEL", PAUSE, LEVEL)
+  if redis.call("GET", PROBE) == owner then
+    redis.call("DEL", PROBE, LEVEL)
     notice("wake", owner, "")
   end
 end

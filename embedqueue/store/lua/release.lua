@@ -32,9 +32,8 @@ for _, member in ipairs(members) do
   end
 end
 
-local probe = "probe " .. owner
-if string.sub(redis.call("GET", PAUSE) or "", 1, #probe) == probe then
-  redis.call("DEL", PAUSE)
+if string.sub(redis.call("GET", PROBE) or "", 1, #owner) == owner then
+  redis.call("DEL", PROBE)
 end
 if given_back > 0 then
   notice("wake", owner, "")

@@ -2,7 +2,8 @@
 --
 -- ARGV[1] a time, or "": also count what was enqueued until then and is not finished
 -- Answer: {now, waiting, in flight, dead, oldest score or "", next lease end or "", pause in ms or -2, its reason,
---   "1" while the provider has not yet answered again, unfinished, a time until which all of those were enqueued}
+--   "1" while the provider has not yet answered again, unfinished, a time until which all of those were enqueued,
+--   the owner of the claim that tests the provider or ""}
 -- The last is not now where the clock was set back: then some come from the future.
 
 local unfinished, newest = 0, now
@@ -27,7 +28,8 @@ if first[2] and outlasts(first[1], tonumber(first[2])) then
   lease_end = stamp(now) -- the clock was set back: the next claim puts it right
 end
 local reason = pause_ms ~= -2 and redis.call("GET", PAUSE) or ""
+local probe = pause_ms ~= -2 and redis.call("GET", PROBE) or ""
 return {
   stamp(now), waiting, in_flight, redis.call("ZCARD", DEAD), oldest, lease_end, pause_ms, reason,
-  tostring(redis.call("EXISTS", LEVEL)), unfinished, stamp(newest + 0.000001),
+  tostring(redis.call("EXISTS", LEVEL)), unfinished, stamp(newest + 0.000001), probe,
 }

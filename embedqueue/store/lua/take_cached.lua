@@ -1,6 +1,6 @@
 -- Look vectors up in the cache, and reserve those that are missing, so that equal texts are sent once.
 --
--- KEYS[10..] cache entries; ARGV[1] owner; ARGV[2] ms for which a reservation lasts, should its holder die
+-- KEYS[12..] cache entries; ARGV[1] owner; ARGV[2] ms for which a reservation lasts, should its holder die
 -- Answer: a value an entry: its vector; "" (reserved for the caller now); "busy" (somebody else is at it)
 
 local answer = {}

@@ -17,6 +17,8 @@ SPOILS: tuple[Spoil, ...] = ("delay", "stall", "cut", "half", "reset", "swallow"
 #: Seconds that a message is held: within any timeout of the rig, and beyond every one.
 DELAY_SECONDS = 0.3
 STALL_SECONDS = 3.5
+#: Seconds after which a message that a test holds is let go: a forgotten one must not hang anything.
+HOLD_SECONDS = 60.0
 
 
 class Proxy:
@@ -82,7 +84,7 @@ class Proxy:
                 if held:
                     _, arrived, go_on = held
                     arrived.set()
-                    go_on.wait(STALL_SECONDS)
+                    go_on.wait(HOLD_SECONDS)
                 if how is not None and not self._spoil(how, message, near, far):
                     break
                 if how != "half":
