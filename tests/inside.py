@@ -10,7 +10,6 @@ a ``Peer`` has the name ``inside``. A unit test of one part, which makes that pa
 
 from __future__ import annotations
 
-import threading
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -19,6 +18,7 @@ import embedqueue.observers.history
 import embedqueue.work.dispatch
 import embedqueue.work.settle
 from embedqueue import EmbeddingBatchQueue
+from embedqueue.work.plan import NEVER
 
 #: Limits that a test may shrink, as module and name: for ``monkeypatch.setattr(*RECENT_VECTORS, 2)``.
 RECENT_VECTORS = embedqueue.work.dispatch, "RECENT_VECTORS"
@@ -178,6 +178,11 @@ class Inside:
         """Whether the thread that writes figures down runs."""
         return self._engine.recorder._thread is not None
 
+    @property
+    def looks_after(self) -> bool:
+        """Whether the worker looks after somebody who waits."""
+        return not (self._engine.agenda._plan.look_mono == NEVER and not self._engine.agenda._plan.asked)
+
     def look_after(self, redis_keys: list[str]) -> None:
         """Have the thread that looks after those who wait make these urgent."""
         self._engine.worker.demanded(redis_keys)
@@ -212,8 +217,3 @@ class Inside:
 def inside(queue: EmbeddingBatchQueue) -> Inside:
     """Reach into a queue."""
     return Inside(queue)
-
-
-def waits_looked_after() -> bool:
-    """Whether a thread of this process looks after those who wait for futures."""
-    return any("worker" in thread.name for thread in threading.enumerate())
