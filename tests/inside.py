@@ -90,8 +90,8 @@ class Inside:
             "want": lambda: (engine.worker, "demanded"),
             "ask": lambda: (engine.store, "tell"),
             "write items": lambda: (engine.intake, "_write"),
-            "exchange": lambda: (engine.store._exchange, "_run"),
-            "patience": lambda: (engine.store._exchange, "_patience"),
+            "exchange": lambda: (engine.store._scripts, "_run"),
+            "patience": lambda: (engine.store._scripts, "_patience"),
         }[what]()
 
     # -- calls and items under way ------------------------------------------------------------------------------

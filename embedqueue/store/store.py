@@ -1,7 +1,4 @@
-"""A queue's state in Redis: one method a move, each one script, each atomic.
-
-With ``exchange``, which carries the scripts over, the only module that speaks to Redis.
-"""
+"""A queue's state in Redis: one method for each move, which is one script and atomic."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from embedqueue.values.stats import DeadLetter
 from .figures import Figures
 from .keys import Keys
 from .records import Claim, Notice, Status
-from .scripts import Exchange
+from .scripts import Scripts
 
 #: More than Redis can hold.
 _NO_BOUND_BYTES = 2**52
@@ -53,10 +50,10 @@ class Store:
 
     def __init__(self, client: redis.Redis, namespace: str) -> None:
         self.keys = Keys(namespace)
-        self._exchange = Exchange(client, self.keys)
-        self._call = self._exchange.call
-        self._back, self._ears = self._exchange.back, self._exchange.ears
-        self.figures = Figures(self._back, self.keys)
+        self._scripts = Scripts(client, self.keys)
+        self._call = self._scripts.call
+        self._background, self._listening = self._scripts.background, self._scripts.listening
+        self.figures = Figures(self._background, self.keys)
 
     # -- enqueuing ---------------------------------------------------------------------------------------------
 
@@ -80,7 +77,7 @@ class Store:
         parts = [b"%d" % len(groups), *(b"%d" % (len(group) // 2) for group in groups)]
         for group in groups:
             parts += group
-        reply = self._exchange.enqueue((max_pending or 0, tell_at, int(tell_first)), parts)
+        reply = self._scripts.enqueue((max_pending or 0, tell_at, int(tell_first)), parts)
         if max_pending is None:
             return reply, [True] * len(groups)
         return reply[0], [word == b"ok" for word in reply[1:]]
@@ -186,11 +183,11 @@ class Store:
 
     def hold(self, seconds: float | None, reason: str) -> None:
         """Somebody wants nothing claimed, for so many seconds or without an end."""
-        self._back.set(self.keys.pause, reason, px=None if seconds is None else max(1, int(seconds * 1000)))
+        self._background.set(self.keys.pause, reason, px=None if seconds is None else max(1, int(seconds * 1000)))
 
     def unhold(self) -> bool:
         """End a pause; a call that tests the provider just now goes on. Returns whether there was one to end."""
-        ended = bool(self._back.delete(self.keys.pause))
+        ended = bool(self._background.delete(self.keys.pause))
         if ended:
             self.tell("wake", "")
         return ended
@@ -234,12 +231,12 @@ class Store:
 
     def pending_count(self) -> int:
         """Items that wait."""
-        return int(self._back.zcard(self.keys.pending))
+        return int(self._background.zcard(self.keys.pending))
 
     def info(self) -> dict[str, Any]:
         """Redis' own INFO; empty where it is not allowed or not known."""
         try:
-            return dict(self._back.info())
+            return dict(self._background.info())
         except (RedisError, NotImplementedError):
             return {}
 
@@ -266,10 +263,12 @@ class Store:
 
     def dead_letters_of(self, names: Sequence[str | bytes]) -> list[DeadLetter]:
         """Those of these names, where there are any: redis_keys, or members that are not our JSON."""
-        infos: Any = self._back.hmget(self.keys.dead_info, list(names)) if names else []
+        infos: Any = self._background.hmget(self.keys.dead_info, list(names)) if names else []
         found = [(name, info) for name, info in zip(names, infos, strict=True) if info]
         members: list[Any] = [_as_bytes(_known(info).get("member") or name) for name, info in found]
-        pipeline = self._back.pipeline(transaction=False)  # not ZMSCORE, which users of docs/redis-acl.md may lack
+        pipeline = self._background.pipeline(
+            transaction=False
+        )  # not ZMSCORE, which users of docs/redis-acl.md may lack
         for member in members:
             pipeline.zscore(self.keys.dead, member)
         times = pipeline.execute()
@@ -281,7 +280,7 @@ class Store:
 
     def dead_names(self) -> list[bytes]:
         """The names of all dead letters."""
-        reply: Any = self._back.hkeys(self.keys.dead_info)
+        reply: Any = self._background.hkeys(self.keys.dead_info)
         return list(reply)
 
     def retry_dead(self, names: Sequence[str | bytes]) -> int:
@@ -296,21 +295,23 @@ class Store:
 
     def tell(self, kind: str, by: str, body: str = "") -> None:
         """Add a notice to the stream."""
-        self._back.xadd(self.keys.events, {"kind": kind, "by": by, "body": body}, maxlen=10000, approximate=True)
+        self._background.xadd(self.keys.events, {"kind": kind, "by": by, "body": body}, maxlen=10000, approximate=True)
 
     def notices_since(self, seconds: float) -> tuple[bytes, list[Notice]]:
         """The id of the last notice of all, and those of the last ``seconds``, 1000 at most."""
-        end: Any = self._ears.xrevrange(self.keys.events, count=1)
+        end: Any = self._listening.xrevrange(self.keys.events, count=1)
         if not end:
             return b"0-0", []
-        now: Any = self._ears.time()
+        now: Any = self._listening.time()
         since_ms = int((now[0] - seconds) * 1000 + now[1] / 1000)
-        entries: Any = self._ears.xrevrange(self.keys.events, max=end[0][0], min=since_ms, count=1000)
+        entries: Any = self._listening.xrevrange(self.keys.events, max=end[0][0], min=since_ms, count=1000)
         return bytes(end[0][0]), _notices(reversed(entries))
 
     def listen(self, after: bytes, block_seconds: float) -> tuple[bytes, list[Notice]]:
         """Wait for notices after the given id; returns the id of the last one and what came."""
-        reply: Any = self._ears.xread({self.keys.events: after}, count=500, block=max(1, int(block_seconds * 1000)))
+        reply: Any = self._listening.xread(
+            {self.keys.events: after}, count=500, block=max(1, int(block_seconds * 1000))
+        )
         entries = reply[0][1] if reply else []
         return (entries[-1][0] if entries else after), _notices(entries)
 
@@ -323,7 +324,7 @@ class Store:
 
     def put_cached(self, vectors: Iterable[tuple[str, bytes]], ttl_seconds: float) -> None:
         """Keep vectors by digest."""
-        pipeline = self._back.pipeline(transaction=False)
+        pipeline = self._background.pipeline(transaction=False)
         for digest, vector in vectors:
             pipeline.set(self.keys.cache_prefix + digest, vector, px=int(ttl_seconds * 1000))
         pipeline.execute()
@@ -338,7 +339,7 @@ class Store:
 
     def close(self) -> None:
         """Close our own connections, those on which other threads still read included."""
-        self._exchange.close()
+        self._scripts.close()
 
 
 def _notices(entries: Iterable[tuple[bytes, dict[bytes, bytes] | None]]) -> list[Notice]:
