@@ -17,7 +17,7 @@ class Keys:
         latest: HASH, redis_key to the member of its one live item.
         claims: HASH, redis_key to ``SCORE DELIVERIES OWNER``; without owner while the item waits again.
         dead: ZSET of the items that were given up: member to the time of that.
-        dead_info: HASH, redis_key (or the member where it is not our JSON) to JSON of member, reason, deliveries, score.
+        dead_info: HASH, redis_key (or the member, if not our JSON) to JSON: member, reason, deliveries, score.
         events: STREAM of notices: kind, by, body.
         pause: STRING that says why nobody claims; while it exists nobody does.
         pause_level: STRING, how often in a row the provider has failed.

@@ -21,8 +21,8 @@ class Claim:
         alone: whether an item on its last delivery has to travel alone. "no": there is none. "waits": it stays in
             pending until the caller has nothing in flight. "taken": it is the one member.
         waited_seconds: how long the oldest of the members has waited; 0 where there are none.
-        ran_out: how many claims had a lease that ran out; their items wait again, or are buried.
-        buried: members that became dead letters by this claim, the reason, and how often their lease had run out.
+        ran_out: how many claims had a lease that ran out; their items wait again, or are rejected.
+        rejected: members that became dead letters by this claim, the reason, and how often their lease had run out.
         asked_mono: when Redis was asked, by our monotonic clock.
     """
 
@@ -36,7 +36,7 @@ class Claim:
     alone: str
     waited_seconds: float = 0.0
     ran_out: int = 0
-    buried: Sequence[tuple[bytes, str, int]] = ()
+    rejected: Sequence[tuple[bytes, str, int]] = ()
     asked_mono: float = 0.0
 
 

@@ -106,23 +106,23 @@ class Store:
         alone: bool,
         urgent: Iterable[str] = (),
     ) -> Claim:
-        """Take items to work on, under a lease; items whose lease ran out are put back to pending first, or given up.
+        """Claim items, under a lease; items whose lease ran out wait again first, or are rejected.
 
         Args:
             owner: the name of this claim, ``WORKER:NUMBER/SECONDS:`` with the seconds of its lease.
-            limit: most items to take; with 0, only leases that ran out are dealt with.
-            probe_limit: most items to take where the claim tests a provider that failed.
+            limit: most items to claim; with 0, only leases that ran out are dealt with.
+            probe_limit: most items to claim where the claim tests a provider that failed.
             lease_seconds: how long the items are the owner's without a sign of life.
             max_deliveries: an item whose lease has run out so often becomes a dead letter.
-            alone: whether the caller has nothing in flight, so that an item on its last delivery may be taken, alone.
-            urgent: redis_keys that are taken before the oldest items.
+            alone: whether the caller has nothing in flight, so that an item on its last delivery may be claimed, alone.
+            urgent: redis_keys that are claimed before the oldest items.
 
         Returns:
-            What was taken, and how the queue stands; empty while a pause lasts.
+            What was claimed, and how the queue stands; empty while a pause lasts.
         """
         asked_mono = time.monotonic()
         reply = self._call("claim", (), limit, probe_limit, owner, lease_seconds, max_deliveries, int(alone), *urgent)
-        status, now_text, waiting, oldest, lease_end, pause_ms, alone_word, least_score, ran_out, buried = reply[:10]
+        status, now_text, waiting, oldest, lease_end, pause_ms, alone_word, least_score, ran_out, rejected = reply[:10]
         now = float(now_text)
         return Claim(
             status=status.decode(),
@@ -135,7 +135,9 @@ class Store:
             alone=alone_word.decode(),
             waited_seconds=_seconds_since(least_score, now) or 0.0,
             ran_out=ran_out,
-            buried=[(buried[i], buried[i + 1].decode(), int(buried[i + 2])) for i in range(0, len(buried), 3)],
+            rejected=[
+                (rejected[i], rejected[i + 1].decode(), int(rejected[i + 2])) for i in range(0, len(rejected), 3)
+            ],
             asked_mono=asked_mono,
         )
 

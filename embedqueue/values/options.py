@@ -27,7 +27,7 @@ API_BATCH_TOKENS = 200_000
 SHORTEST_EXPIRY_SECONDS = 0.001
 #: The namespace that prefixes every key of a queue.
 DEFAULT_NAMESPACE = "embed_queue"
-#: Where items wait; the asyncio design used the same key.
+#: Where items wait; another program may write members to it.
 PENDING_ZSET_KEY = f"{DEFAULT_NAMESPACE}:pending"
 
 IfMissing = Literal["create", "skip"]
