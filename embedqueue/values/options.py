@@ -131,6 +131,8 @@ class Options:
         _check(value >= 1, f"{name} must be at least 1")
 
 
+# Type checkers derive no TypedDict from a dataclass, so the keywords are spelled a second time. A test of the options
+# holds both to the same names and types.
 class QueueOptions(TypedDict, total=False):
     """The keyword options of a queue, for type checkers; the defaults stand in :class:`Options`."""
 
