@@ -167,7 +167,7 @@ class EagerQueue(EmbeddingBatchQueue):
                     max_deliveries=options.max_deliveries,
                     alone=True,
                 )
-                engine.dispatch.begin(claim)  # also of no members: it may have buried some
+                engine.dispatch.begin(claim)  # also of no members: it may have rejected some
                 if not claim.members:
                     return
 

@@ -92,7 +92,7 @@ class Dispatch:
         """Send the items of a claim on their way; returns at once."""
         times = Times(time.monotonic(), claim.waited_seconds)
         items = self._decode(claim)
-        self._reporter.claimed(claim.ran_out, claim.buried)
+        self._reporter.claimed(claim.ran_out, claim.rejected)
         self._settle.hold(items)
         with self._lock:
             calls, ready = self._arrange(claim, items, times)

@@ -250,7 +250,7 @@ class Plan:
         self.failing = self.failing if failing is None else failing
         self.waiting = report.waiting
         self.oldest_mono = NEVER if report.oldest_age_seconds is None else now - report.oldest_age_seconds
-        # An item of the future: a clock was set back, or the asyncio design's was ahead. Nobody knows how old it is.
+        # An item of the future: a clock was set back, or that of another program is ahead. Nobody knows how old it is.
         self.flush |= self.oldest_mono < self.began_mono or now < self.oldest_mono < NEVER
         self.began_mono = 0.0
         self.paused_until_mono = 0.0 if report.pause_seconds is None else now + report.pause_seconds

@@ -32,11 +32,11 @@ class Reporter:
     def __init__(self, observers: Observers) -> None:
         self.observers = observers
 
-    def claimed(self, ran_out: int, buried: Iterable[tuple[bytes, str, int]]) -> None:
-        """A claim found leases that had ended, and buried members: why, and how often their lease had ended."""
+    def claimed(self, ran_out: int, rejected: Iterable[tuple[bytes, str, int]]) -> None:
+        """A claim found leases that had ended, and rejected members: why, and how often their lease had ended."""
         if self.observers and ran_out:
             self.observers.tell("leases_ended", ran_out)
-        self.dead(dead_letter(member, time.time(), reason, deliveries) for member, reason, deliveries in buried)
+        self.dead(dead_letter(member, time.time(), reason, deliveries) for member, reason, deliveries in rejected)
 
     def duplicates(self, items: Sequence[Item], sent: Iterable[str]) -> None:
         """Of the items of a claim these texts are sent; all other items need no call."""

@@ -194,7 +194,7 @@ class Settle:
 
     def _report_dead(self, items: Sequence[Item], reason: str) -> None:
         try:
-            letters = self._store.dead_letters_of([item.redis_key for item in items])
+            letters = self._store.dead.find([item.redis_key for item in items])
         except RedisError:  # what is told need not be worth a wait
             letters = [dead_letter(item.member, time.time(), reason) for item in items]
         self._reporter.dead(letters)

@@ -197,7 +197,7 @@ class Worker:
             self._start_queue()
         else:
             with contextlib.suppress(RedisError):  # the items are safe, and the next look asks again
-                self._store.tell("urgent", self._name, json.dumps(redis_keys))
+                self._store.events.tell("urgent", self._name, json.dumps(redis_keys))
 
     def _look(self) -> None:
         """Find what no notice told of items that somebody waits for, and ask again for those that wait again."""

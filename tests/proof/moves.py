@@ -121,7 +121,7 @@ class Queue:
 
     def retry_dead(self, names: list[bytes]) -> None:
         self.legacy |= {name for name in names if not self.model.dead.get(name, (b"", True))[1]}
-        assert self.store.retry_dead(names) == self.model.retry_dead(names)
+        assert self.store.dead.retry(names) == self.model.retry_dead(names)
 
     def discard_dead(self, names: list[bytes]) -> None:
         for name in names:
@@ -132,7 +132,7 @@ class Queue:
             ):
                 if self.model.dead[name][1]:
                     self.newest[name.decode()] = b""  # given up for good, by a human
-        assert self.store.discard_dead(names) == self.model.discard_dead(names)
+        assert self.store.dead.discard(names) == self.model.discard_dead(names)
 
     # -- what must hold after every step -----------------------------------------------------------------------
 

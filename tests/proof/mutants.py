@@ -106,7 +106,7 @@ LUA_SWAPS = (
 )  # fmt: skip
 #: Statements of one line that can be left out without breaking the syntax.
 LUA_STATEMENT = re.compile(
-    r"\s*(redis\.call|notice\(|bury\(|give_up\(|exhume\(|end_probe\(|put\(|tell\(|take\(|[\w, .\[\]+*-]+ = )"
+    r"\s*((redis\.call|notice|reject(_and_tell)?|drop_dead_letter|end_probe|put|tell|take)\(|[\w, .\[\]+*-]+ = )"
 )
 
 

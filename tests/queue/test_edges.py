@@ -213,7 +213,7 @@ def test_who_is_told_of_deaths_is_told_without_redis_too(make_queue, embedder, m
     def gone(names):
         raise redis.ConnectionError("gone")
 
-    monkeypatch.setattr(inside(queue).store, "dead_letters_of", gone)
+    monkeypatch.setattr(inside(queue).store.dead, "find", gone)
     queue.enqueue("doc:1", "bad").exception(PATIENCE_SECONDS)
     eventually(lambda: [(letter.redis_key, letter.text) for letter in told] == [("doc:1", "bad")], "told")
     assert "no" in told[0].reason

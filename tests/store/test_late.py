@@ -60,7 +60,7 @@ def test_a_clock_that_was_set_does_not_stop_enqueuing(redis_client):
     """Whatever the client believes of the server's clock, one refusal teaches it."""
     store = Store(redis_client, "embed_queue")
     for believed in (-1e9, 0.0):
-        store._exchange._server_ahead = believed
+        store._scripts._server_ahead = believed
         assert store.enqueue(
             [[b"doc:1", encode_member("doc:1", str(believed))]], max_pending=None, tell_at=9, tell_first=False
         )

@@ -300,7 +300,7 @@ def test_several_are_given_up_at_once(queue):
     owner = queue.claim("w1:")
     items = [(encode_member(f"doc:{place}", "x"), f"reason {place}") for place in range(3)]
     assert queue.store.reject(owner, items) == ["dead"] * 3
-    letters = queue.store.dead_letters(10, 0)
+    letters = queue.store.dead.page(10, 0)
     assert {letter.redis_key: letter.reason for letter in letters} == {f"doc:{n}": f"reason {n}" for n in range(3)}
     infos = [json.loads(info) for info in queue.client.hvals(queue.names.dead_info)]
     assert {info["member"].encode(): float(info["score"]) for info in infos} == scores

@@ -248,6 +248,16 @@ def test_connections_killed(fresh_redis_server, make_queue, embedder):
         _all_well(queue, futures, client, embedder)
 
 
+def test_an_idle_connection_that_the_server_closes(fresh_redis_server, impatient, make_queue):
+    """Each time, the next ``enqueue`` connects anew, also for a client that never tries again."""
+    queue = make_queue(impatient, worker=False)
+    with contextlib.closing(fresh_redis_server.client()) as admin:
+        for place in range(4):
+            queue.enqueue(f"doc:{place}", "text")
+            admin.client_kill_filter(_type="normal", skipme=True)
+        assert queue.pending_count() == admin.zcard("embed_queue:pending") == 4
+
+
 def test_paused(fresh_redis_server, make_queue, embedder):
     """CLIENT PAUSE delays everything and loses nothing."""
     client = fresh_redis_server.client()

@@ -76,11 +76,11 @@ def test_a_listener_that_fails_in_an_unforeseen_way(make_queue, monkeypatch, cap
     """It says so and listens on."""
     make_queue()
     producer = make_queue(worker=False)
-    once(monkeypatch, inside(producer).store, "listen", TypeError("unforeseen"))
+    once(monkeypatch, inside(producer).store.events, "listen", TypeError("unforeseen"))
     assert producer.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
     eventually(lambda: "a notice could not be handled" in caplog.text, "it says so")
-    listen, heard = inside(producer).store.listen, []
-    monkeypatch.setattr(inside(producer).store, "listen", lambda *args: (heard.append(1), listen(*args))[1])
+    listen, heard = inside(producer).store.events.listen, []
+    monkeypatch.setattr(inside(producer).store.events, "listen", lambda *args: (heard.append(1), listen(*args))[1])
     producer.enqueue("doc:2", "two").result(PATIENCE_SECONDS)
     eventually(lambda: heard, "it listens")
 
@@ -95,7 +95,7 @@ def test_a_stop_that_cuts_the_listener_short_is_no_fault(make_queue, monkeypatch
         assert inside(producer).wait_for_stopped_listening(PATIENCE_SECONDS)
         raise TypeError("argument must be an int, or have a fileno() method.")
 
-    monkeypatch.setattr(inside(producer).store, "listen", listen)
+    monkeypatch.setattr(inside(producer).store.events, "listen", listen)
     producer.enqueue("doc:1", "one")
     assert reached.wait(PATIENCE_SECONDS)
     producer.stop()
@@ -211,7 +211,7 @@ def test_records_that_raise_in_every_thread(make_queue, redis_client, embedder, 
     store = inside(queue).store
     once(monkeypatch, store, "claim", redis.ConnectionError("gone"))
     once(monkeypatch, store, "complete", redis.ConnectionError("gone"))
-    once(monkeypatch, inside(producer).store, "listen", TypeError("unforeseen"))
+    once(monkeypatch, inside(producer).store.events, "listen", TypeError("unforeseen"))
     once(monkeypatch, *inside(producer).place("ask"), TypeError("unforeseen"))
     inside(producer).look_after(["doc:0"])
     queue.enqueue("doc:0", "zero")  # told in the user's thread: nobody works it
