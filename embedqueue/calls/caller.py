@@ -166,6 +166,7 @@ class Caller:
                 outcome=_outcome(error),
                 status=getattr(error, "status", None),
                 error=_words(error, texts),
+                cause=getattr(error, "cause", None),
             )
             self._observers.tell("call_ended", report)
 
