@@ -128,5 +128,31 @@ class CallTooLarge(InputRejected):
         self.limit = limit
 
 
+class OptionError(Exception):
+    """An option of a queue or an embedder cannot work; raised as a TypeError or a ValueError.
+
+    Args:
+        name: of the option.
+        why: what is wrong with it, to be read after the name.
+    """
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(name, why)
+        self.name = name
+        self.why = why
+
+    def __str__(self) -> str:
+        """The name, and what is wrong."""
+        return f"{self.name} {self.why}"
+
+
+class OptionTypeError(OptionError, TypeError):
+    """An option of the wrong type."""
+
+
+class OptionValueError(OptionError, ValueError):
+    """An option out of range."""
+
+
 class ConfigurationError(EmbedQueueError):
     """Raised by an embedder: key, credit, model, country or option. Nothing works until somebody acts."""
