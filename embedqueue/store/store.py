@@ -165,9 +165,19 @@ class Store:
         """Renew leases; returns how many were still held."""
         return int(self._call("extend", (), owner, lease_seconds, *members))
 
-    def reject(self, owner: str, items: Sequence[tuple[bytes, str]]) -> list[str]:
-        """Make dead letters of (member, reason) pairs; a word each: "dead" or "stale"."""
-        args = [part for member, reason in items for part in (member, reason[:REASON_CHARS])]
+    def reject(self, owner: str, items: Sequence[tuple[bytes, str, bool]]) -> list[str]:
+        """Make dead letters.
+
+        Args:
+            owner: of the claim.
+            items: members; of each the reason, and whether it is not our JSON.
+
+        Returns:
+            A word an item: "dead" or "stale".
+        """
+        args: list[str | bytes] = []
+        for member, reason, foreign in items:
+            args += (member, reason[:REASON_CHARS], "foreign" if foreign else "")
         return [word.decode() for word in self._call("reject", (), owner, *args)]
 
     def pause(

@@ -112,18 +112,18 @@ class Dispatch:
         return held
 
     def _decode(self, claim: Claim) -> list[Item]:
-        items, foreign = [], []
+        items, unfit = [], []
         for member in claim.members:
             try:
                 item = decode_member(member)
                 check_pair(item.redis_key, item.text, self._options.namespace, None)
                 if is_blank(item.text):
-                    raise NotOurs("the text is blank")
+                    raise ValueError("the text is blank")
                 items.append(item)
             except ValueError as error:
-                foreign.append((member, str(error)))
-        if foreign:
-            self._settle.reject_foreign(foreign)
+                unfit.append((member, str(error), isinstance(error, NotOurs)))
+        if unfit:
+            self._settle.reject_unfit(unfit)
         return items
 
     def _arrange(

@@ -180,7 +180,7 @@ class Settle:
     def reject(self, owner: str, items: Sequence[Item], reason: str) -> None:
         """Make dead letters of items: their text will never work. ``owner`` is that of the claim."""
         with self._letting_go(items):
-            words = self.persist(lambda: self._store.reject(owner, [(item.member, reason) for item in items]))
+            words = self.persist(lambda: self._store.reject(owner, [(item.member, reason, False) for item in items]))
             for item, word in zip(items, words, strict=True):
                 if word == "dead":
                     self._log.error("embedqueue: %s is a dead letter now; dead_letters() tells why", item.redis_key)
@@ -199,11 +199,15 @@ class Settle:
             letters = [dead_letter(item.member, time.time(), reason) for item in items]
         self._reporter.dead(letters)
 
-    def reject_foreign(self, members: Sequence[tuple[bytes, str]]) -> None:
-        """Make dead letters of members that cannot be ours; each with the reason."""
+    def reject_unfit(self, members: Sequence[tuple[bytes, str, bool]]) -> None:
+        """Make dead letters of members that no enqueue of ours can have written.
+
+        Args:
+            members: each with the reason, and whether it is not our JSON at all.
+        """
         self._log.error("embedqueue: %d members of the queue cannot be ours and are dead letters now", len(members))
         self._store.reject(self._worker, members)
-        self._reporter.dead(dead_letter(member, time.time(), reason) for member, reason in members)
+        self._reporter.dead(dead_letter(member, time.time(), reason) for member, reason, _ in members)
 
     def release(self, items: Sequence[Item]) -> None:
         """Items wait again; nothing has become of them."""
