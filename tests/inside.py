@@ -24,8 +24,8 @@ from embedqueue import EmbeddingBatchQueue
 RECENT_VECTORS = embedqueue.work.dispatch, "RECENT_VECTORS"
 WRITE_ITEMS = embedqueue.work.settle, "WRITE_ITEMS"
 HISTORY_WRITE_SECONDS = embedqueue.observers.history, "WRITE_SECONDS"
-#: The function that ends the futures of an entry: (entry, outcome).
-END_FUTURES = embedqueue.futures.waiters, "_end"
+#: The function that ends a future: (future, outcome).
+END_FUTURES = embedqueue.futures.waiters, "end_future"
 #: Kinds of threads that one queue may have, as they stand in their names: embedqueue-KIND-NAMESPACE.
 THREADS = {"worker", "call", "listener"}
 

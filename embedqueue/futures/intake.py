@@ -19,7 +19,7 @@ from embedqueue.values.options import Options
 from embedqueue.values.vectors import zero_vector
 
 from .demand import Worker
-from .future import EmbeddingFuture
+from .future import EmbeddingFuture, finished_future
 from .waiters import Waiters, Waiting
 
 #: Pairs that one round trip carries at most; a single caller's own are never cut.
@@ -183,7 +183,7 @@ class Intake:
         leader.entries += entries
         at = 0
         for commit in share:
-            commit.futures = [future or self._blank_future() for future in found[at : at + len(commit.pairs)]]
+            commit.futures = [future or finished_future(self._zero()) for future in found[at : at + len(commit.pairs)]]
             at += len(commit.pairs)
         return entries
 
@@ -195,11 +195,6 @@ class Intake:
     def _zero(self) -> bytes:
         """The vector of a blank text."""
         return zero_vector(self._embedder.dimensions)
-
-    def _blank_future(self) -> EmbeddingFuture:
-        future = EmbeddingFuture()
-        future.set_result(self._zero())  # type: ignore[arg-type]  # see EmbeddingFuture._result
-        return future
 
 
 def _for_follower(error: BaseException) -> BaseException:
