@@ -147,7 +147,9 @@ class Inside:
     def room(self) -> int:
         """For how many calls the worker would claim now."""
         engine = self._engine
-        return engine.agenda._plan.room(engine.pool, engine.dispatch.held, engine.dispatch.call_limit)
+        return engine.agenda._plan.room(
+            engine.pool.size, engine.pool.in_flight, engine.dispatch.held, engine.dispatch.call_limit
+        )
 
     def pretend(self, *, waiting: int | None = None, calls: int | None = None, failing: bool | None = None) -> None:
         """Have the worker believe that so many items wait, or calls are under way, or that the provider fails."""
@@ -214,6 +216,6 @@ def inside(queue: EmbeddingBatchQueue) -> Inside:
     return Inside(queue)
 
 
-def waits_looked_after() -> bool:
-    """Whether a thread of this process looks after those who wait for futures."""
-    return any("worker" in thread.name for thread in threading.enumerate())
+def worker_threads() -> int:
+    """Threads of workers in this process: one for each queue that works, and for each other while somebody waits."""
+    return sum("embedqueue-worker" in thread.name for thread in threading.enumerate())

@@ -9,11 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from embedqueue.calls.pool import Pool
 from embedqueue.store.records import Claim, Status
 from embedqueue.values.locks import Condition
 from embedqueue.values.options import Options
 
-from .plan import LEAST_REFRESH_SECONDS, NEVER, REFRESH_SECONDS, Action, Places, Plan
+from .plan import LEAST_REFRESH_SECONDS, NEVER, REFRESH_SECONDS, Action, Plan
 
 #: Our leases are renewed when this part of them is over.
 RENEW_AFTER = 1 / 3
@@ -64,7 +65,7 @@ class Agenda:
 
     def refresh(self) -> None:
         """Look at Redis: something has changed there."""
-        self._note(self._plan.look)
+        self._note(self._plan.refresh_now)
 
     def paused(self, seconds: float) -> None:
         """The provider failed: claim nothing before, and look what waits by now."""
@@ -116,7 +117,7 @@ class Agenda:
 
     # -- what the worker's thread asks and notes ---------------------------------------------------------------
 
-    def next(self, pool: Places, held: Callable[[], int], call_limit: Callable[[], int]) -> Action | None:
+    def next(self, pool: Pool, held: Callable[[], int], call_limit: Callable[[], int]) -> Action | None:
         """Wait until something is due.
 
         Args:
@@ -129,7 +130,7 @@ class Agenda:
         """
         with self._condition:
             while not self._quit and not self._plan.idle:
-                room = self._plan.room(pool, held(), call_limit())
+                room = self._plan.room(pool.size, pool.in_flight, held(), call_limit())
                 action, wait_seconds = self._plan.next(time.monotonic(), pool.unfinished, room)
                 if action is not None:
                     return action
@@ -147,10 +148,10 @@ class Agenda:
         with self._condition:
             self._plan.seen(status, time.monotonic(), failing=status.failing)
 
-    def begin_claim(self, pool: Places, held: int, call_limit: int) -> tuple[int, list[str]]:
+    def begin_claim(self, pool: Pool, held: int, call_limit: int) -> tuple[int, list[str]]:
         """How many items to claim, and the redis_keys that come first."""
         with self._condition:
-            room = max(1, self._plan.room(pool, held, call_limit))
+            room = max(1, self._plan.room(pool.size, pool.in_flight, held, call_limit))
             limit = self._plan.claim_limit(time.monotonic(), call_limit, room)
             self._plan.asking()
             return limit, self._plan.take_urgent()
@@ -197,10 +198,10 @@ class Agenda:
         with self._condition:
             return self._plan.take_asked()
 
-    def looked(self, waits: Callable[[], bool]) -> None:
+    def checked_on_waiters(self, waits: Callable[[], bool]) -> None:
         """We have looked what became of what somebody waits for; ``waits`` tells whether somebody still does."""
         with self._condition:  # around the question as well: who begins to wait now must not be overlooked
-            self._plan.looked(time.monotonic(), waits())
+            self._plan.checked(time.monotonic(), waits())
 
     def _renewal(self) -> float:
         return time.monotonic() + self._options.lease_seconds * RENEW_AFTER

@@ -13,7 +13,7 @@ from embedqueue.values.backoff import backoff_seconds
 
 #: Renew our leases; look at how things stand in Redis; claim; ask the workers of other processes for what somebody here
 #: waits for; look what became of it.
-Action = Literal["renew", "refresh", "drain", "ask", "look"]
+Action = Literal["renew", "refresh", "claim", "ask", "check"]
 NEVER = float("inf")
 
 #: Seconds between two looks at Redis by an idle worker, at most.
@@ -21,28 +21,13 @@ REFRESH_SECONDS = 30.0
 #: The same where leases are shorter than that: who holds one may die at any time, and nobody tells.
 LEAST_REFRESH_SECONDS = 5.0
 #: The same where something was said while the last look was under way, and so may be missing in it.
-LOOK_AGAIN_SECONDS = 0.05
+REFRESH_AGAIN_SECONDS = 0.05
 #: Seconds between looks at what became of the items that somebody waits for: the first, and the longest; one script
 #: call each. They find what a lost notice told, and whatever waits again after it was released or superseded.
-WAIT_LOOK_SECONDS = (2.0, 5.0)
+CHECK_SECONDS = (2.0, 5.0)
 
 
-class Places(Protocol):
-    """Where calls run; see ``calls.pool.Pool``."""
-
-    @property
-    def size(self) -> int:
-        """Calls that may be in flight at a time."""
-
-    @property
-    def unfinished(self) -> int:
-        """Calls that are not back."""
-
-    def room(self, ahead: int = 0) -> int:
-        """Calls that may start at once, and ``ahead`` more."""
-
-
-class Report(Protocol):
+class Standing(Protocol):
     """What a claim or a look at Redis says; see ``store.Claim`` and ``store.Status``."""
 
     @property
@@ -89,7 +74,7 @@ class Plan:
         alone: what is in flight, or comes next, must travel alone: a probe, or an item on its last delivery.
         urgent: redis_keys that somebody waits for, in order.
         asked: those of them that the workers of other processes have to be asked for; or ours, which has to be started.
-        look_mono: when to look what became of what somebody waits for; NEVER where nobody does.
+        check_mono: when to look what became of what somebody waits for; NEVER where nobody does.
         looks: such looks in a row.
     """
 
@@ -115,33 +100,33 @@ class Plan:
     alone: bool = False
     urgent: dict[str, None] = field(default_factory=dict)
     asked: dict[str, None] = field(default_factory=dict)
-    look_mono: float = NEVER
-    looks: int = 0
+    check_mono: float = NEVER
+    checks: int = 0
 
     @property
     def idle(self) -> bool:
         """Whether a process that does not work has nothing to do: nobody waits in it."""
-        return not self.works and not self.asked and self.look_mono == NEVER
+        return not self.works and not self.asked and self.check_mono == NEVER
 
-    def next(self, now: float, calls_in_flight: int, free_calls: int) -> tuple[Action | None, float]:
+    def next(self, now: float, unfinished: int, free_calls: int) -> tuple[Action | None, float]:
         """What to do now, or when to ask again.
 
         Args:
             now: monotonic seconds.
-            calls_in_flight: API calls under way in this process.
+            unfinished: calls of this process that are not back.
             free_calls: how many more may start.
 
         Returns:
             An action and 0, or None and the seconds to wait (infinity: until somebody notifies).
         """
         drain_mono = NEVER
-        if free_calls > 0 and not (self.alone and calls_in_flight):
+        if free_calls > 0 and not (self.alone and unfinished):
             drain_mono = max(self._drain_mono(), self.paused_until_mono)
-        wanted: list[tuple[float, Action]] = [(0.0 if self.asked else NEVER, "ask"), (self.look_mono, "look")]
+        wanted: list[tuple[float, Action]] = [(0.0 if self.asked else NEVER, "ask"), (self.check_mono, "check")]
         if self.works:
             wanted = [
                 (self.renew_mono, "renew"),
-                (drain_mono, "drain"),
+                (drain_mono, "claim"),
                 (self.refresh_mono, "refresh"),
                 *wanted,
             ]
@@ -185,23 +170,25 @@ class Plan:
         self.began_mono = now
         self.flush |= self.waiting > 0
 
-    def room(self, pool: Places, held: int, call_limit: int) -> int:
-        """Calls to claim for: as many as may start, and of a long backlog one more, so that none idles meanwhile.
+    def room(self, size: int, in_flight: int, held: int, call_limit: int) -> int:
+        """For how many calls to claim: as many as may start; of a long backlog one more, so that none idles meanwhile.
 
         Args:
-            pool: of call threads.
+            size: calls that may be in flight at a time.
+            in_flight: calls that have no answer yet.
             held: items in our hands.
             call_limit: texts of one call.
         """
-        if held >= (2 * pool.size + 1) * call_limit:  # equal texts join a call under way, and are no call
+        if held >= (2 * size + 1) * call_limit:  # many items may share few calls: those of equal texts join one
             return 0
-        long = self.waiting >= (pool.room() + pool.size) * call_limit and not self.failing
-        return min(pool.size, pool.room(ahead=int(long)))
+        free = max(0, size - in_flight)
+        long = self.waiting >= (free + size) * call_limit and not self.failing
+        return min(size, max(0, size + int(long) - in_flight))
 
     def claimed(
         self,
         taken: int,
-        report: Report,
+        standing: Standing,
         now: float,
         *,
         failing: bool = False,
@@ -212,19 +199,19 @@ class Plan:
 
         Args:
             taken: items that were claimed.
-            report: how things stand after it.
+            standing: how things stand after it.
             now: monotonic seconds.
             failing: the provider has not answered well since it failed.
             alone: what was claimed, or has to be claimed next, must travel alone.
             renew_mono: when the leases of what was claimed want renewing.
         """
         if self.whole:
-            self.remaining, self.whole = report.waiting, False
+            self.remaining, self.whole = standing.waiting, False
         else:
-            self.remaining = min(self.remaining - taken, report.waiting)
+            self.remaining = min(self.remaining - taken, standing.waiting)
         if taken == 0:
             self.remaining = 0
-        self.seen(report, now)
+        self.seen(standing, now)
         self.failing, self.alone = failing, alone
         self.renew_mono = min(self.renew_mono, renew_mono)
 
@@ -245,21 +232,21 @@ class Plan:
         """Redis did not answer: try nothing before."""
         self.redis_retry_mono = until_mono
 
-    def seen(self, report: Report, now: float, *, failing: bool | None = None) -> None:
+    def seen(self, standing: Standing, now: float, *, failing: bool | None = None) -> None:
         """Note how things stand in Redis, and whether the provider fails where that is known."""
         self.failing = self.failing if failing is None else failing
-        self.waiting = report.waiting
-        self.oldest_mono = NEVER if report.oldest_age_seconds is None else now - report.oldest_age_seconds
+        self.waiting = standing.waiting
+        self.oldest_mono = NEVER if standing.oldest_age_seconds is None else now - standing.oldest_age_seconds
         # An item of the future: a clock was set back, or the asyncio design's was ahead. Nobody knows how old it is.
         self.flush |= self.oldest_mono < self.began_mono or now < self.oldest_mono < NEVER
         self.began_mono = 0.0
-        self.paused_until_mono = 0.0 if report.pause_seconds is None else now + report.pause_seconds
-        self.refresh_mono = now + (LOOK_AGAIN_SECONDS if self.overtaken else self.refresh_seconds)
-        if report.lease_end_seconds is not None:
-            if report.lease_end_seconds <= 0:
+        self.paused_until_mono = 0.0 if standing.pause_seconds is None else now + standing.pause_seconds
+        self.refresh_mono = now + (REFRESH_AGAIN_SECONDS if self.overtaken else self.refresh_seconds)
+        if standing.lease_end_seconds is not None:
+            if standing.lease_end_seconds <= 0:
                 self.flush = True
             else:
-                self.refresh_mono = min(self.refresh_mono, now + report.lease_end_seconds)
+                self.refresh_mono = min(self.refresh_mono, now + standing.lease_end_seconds)
 
     def enqueued(self, waiting: int, now: float) -> bool:
         """Note an enqueue of this process; returns whether the worker has to think again."""
@@ -270,7 +257,7 @@ class Plan:
             self.oldest_mono = min(self.oldest_mono, now)
         return first or waiting >= self.max_batch_size
 
-    def look(self) -> bool:
+    def refresh_now(self) -> bool:
         """Look at Redis as soon as possible: something has changed there. The worker has to think again."""
         self.overtaken = True
         self.refresh_mono = 0.0
@@ -285,7 +272,7 @@ class Plan:
         """The provider failed: claim nothing before, and look what waits by now. The worker has to think again."""
         self.failing = True
         self.paused_until_mono = until_mono
-        return self.look()
+        return self.refresh_now()
 
     def demanded(self, redis_keys: Iterable[str], now: float, linger: float) -> bool:
         """Note that somebody waits, and for which items that nobody has claimed; whether the worker has to think again.
@@ -293,9 +280,9 @@ class Plan:
         The linger is for company: it ends after ``linger`` seconds, or once nobody has come for a quarter of that. So
         who joins only puts it off, and need not wake the worker.
         """
-        waits = self.look_mono == NEVER
+        waits = self.check_mono == NEVER
         if waits:
-            self.look_mono = now + WAIT_LOOK_SECONDS[0]
+            self.check_mono = now + CHECK_SECONDS[0]
         keys = dict.fromkeys(redis_keys)
         if keys and not self.works:
             self.asked |= keys
@@ -308,10 +295,10 @@ class Plan:
         self.demand_mono = min(self.linger_end_mono, now + linger / 4)
         return waits or first or not self.works
 
-    def looked(self, now: float, waits: bool) -> None:
+    def checked(self, now: float, waits: bool) -> None:
         """Note that we have looked what became of what somebody waits for, and whether somebody still does."""
-        self.looks = self.looks + 1 if waits else 0
-        self.look_mono = now + backoff_seconds(self.looks + 1, *WAIT_LOOK_SECONDS) if waits else NEVER
+        self.checks = self.checks + 1 if waits else 0
+        self.check_mono = now + backoff_seconds(self.checks + 1, *CHECK_SECONDS) if waits else NEVER
 
     def take_asked(self) -> list[str]:
         """The keys to ask others for, once."""

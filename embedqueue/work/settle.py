@@ -92,7 +92,7 @@ class Settle:
         self._log = log
         self._lock = threading.Lock()
         self._held: dict[str, bytes] = {}  # members in our hands by redis_key; guarded by the lock
-        self._told: str | None = None  # the fault that the log has spoken of
+        self._logged: str | None = None  # the fault that the log has spoken of
         self.paused_mono = 0.0  # when a pause of our making began: items claimed before that have not seen it
 
     # -- what is in our hands ----------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ class Settle:
             for item, word in refused:
                 self.reject(owner, [item], word.removeprefix("refused "))
         if unclear:
-            self.persist(lambda: self._outcomes.look(unclear))
+            self.persist(lambda: self._outcomes.find_out(unclear))
         self._progressed()
         self._reporter.written(written, times)
 
@@ -187,12 +187,12 @@ class Settle:
                     self._log.debug("embedqueue: %s was refused: %s", item.redis_key, reason)  # it may quote the text
                     with self._lock:
                         self.counters.rejected += 1
-        self.persist(lambda: self._outcomes.look([item.redis_key for item in items]))
+        self.persist(lambda: self._outcomes.find_out([item.redis_key for item in items]))
         self._progressed()
         if self._reporter.observers:
-            self._report_dead([item for item, word in zip(items, words, strict=True) if word == "dead"], reason)
+            self._tell_of_dead([item for item, word in zip(items, words, strict=True) if word == "dead"], reason)
 
-    def _report_dead(self, items: Sequence[Item], reason: str) -> None:
+    def _tell_of_dead(self, items: Sequence[Item], reason: str) -> None:
         try:
             letters = self._store.dead_letters_of([item.redis_key for item in items])
         except RedisError:  # what is told need not be worth a wait
@@ -233,7 +233,7 @@ class Settle:
         """
         redis_keys = [item.redis_key for item in items]
         with self._letting_go(items):
-            self._tell_of(failure, len(items))
+            self._log_failure(failure, len(items))
             # now, for who comes later has seen nothing fail
             waiting = self._waiters.snapshot(None if probe else redis_keys)
             seconds = self.persist(
@@ -255,8 +255,8 @@ class Settle:
         self._progressed()
         self._reporter.released(redis_keys, str(failure), seconds)
 
-    def _tell_of(self, failure: Unserved, count: int) -> None:
-        if failure.account and self._told != str(failure):
+    def _log_failure(self, failure: Unserved, count: int) -> None:
+        if failure.account and self._logged != str(failure):
             self._log.error("embedqueue: nothing can be embedded until somebody acts: %s", failure)
         elif not failure.account:
             self._log.warning(
@@ -265,11 +265,11 @@ class Settle:
                 failure,
                 extra={"batch_size": count},
             )
-        self._told = str(failure)
+        self._logged = str(failure)
 
     def served(self) -> None:
         """A call was served: the next fault is news again."""
-        self._told = None
+        self._logged = None
 
     def _progressed(self) -> None:
         self._agenda.progressed()

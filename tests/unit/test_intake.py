@@ -78,11 +78,11 @@ class Rig:
 
     def follow(self, *pairs) -> Future:
         """Submit behind a leader, and wait until it stands in line."""
-        before = len(self.intake._line)
+        before = len(self.intake._followers)
         future = self.submit(*pairs)
         in_line = threading.Event()
         for _ in range(int(PATIENCE_SECONDS * 1000)):
-            if len(self.intake._line) > before:
+            if len(self.intake._followers) > before:
                 break
             in_line.wait(0.001)
         else:
@@ -94,7 +94,7 @@ class Rig:
         free = self.lead(pair("free"))
         self.store.go_on()
         assert len(free.result(PATIENCE_SECONDS)) == 1
-        assert self.intake._line == []
+        assert self.intake._followers == []
 
 
 @pytest.fixture
@@ -290,12 +290,12 @@ def interrupt_main():
 
 def interrupted_follower(rig, when_in_line):
     """Let the main thread follow, and be interrupted once ``when_in_line`` has run."""
-    before = len(rig.intake._line)
+    before = len(rig.intake._followers)
 
     def interrupt():
         nap = threading.Event()
         for _ in range(int(PATIENCE_SECONDS * 1000)):
-            if len(rig.intake._line) > before:
+            if len(rig.intake._followers) > before:
                 break
             nap.wait(0.001)
         when_in_line()
@@ -373,5 +373,5 @@ def test_crowd(rig):
     assert len({id(future) for future in futures}) == 800
     written = [key for write in rig.store.writes for group in keys(write) for key in group]
     assert sorted(written) == sorted(name for i in range(400) for name in (f"k{i}", f"k{i}:b"))
-    assert rig.intake._line == []
+    assert rig.intake._followers == []
     assert rig.intake._leader is None
