@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 6
 BIN := $(VENV)/bin
+ROOMS := values store observers futures calls work settings operating embedders queue metrics cli dashboard proof
 
 .PHONY: demo example-flask example-django setup test test-all check lint coverage clean
 
@@ -38,11 +39,12 @@ lint: $(VENV)/.dev
 
 # Every branch of the core, or it fails. test_interrupts_at_any_instruction traces instructions itself, which a tracer
 # of lines would keep it from; of tests/processes, only what ends and what forks reaches something that nothing else does.
+# test_torture.py takes long and reaches nothing more.
 coverage: $(VENV)/.dev
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest tests/unit tests/redis tests/cli tests/metrics \
-		tests/processes/test_exit.py tests/processes/test_fork.py \
-		--deselect tests/unit/test_intake.py::test_interrupts_at_any_instruction $(ARGS)
+	$(BIN)/python -m coverage run -m pytest $(addprefix tests/,$(ROOMS)) \
+		tests/processes/test_exit.py tests/processes/test_fork.py --ignore tests/proof/test_torture.py \
+		--deselect tests/futures/test_intake.py::test_interrupts_at_any_instruction $(ARGS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import fakeredis
 import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
+from embedqueue import EmbeddingBatchQueue
 from embedqueue.demo.localredis import LocalRedis, NoRedis
+
+pytest.register_assert_rewrite("tests.calls.rig", "tests.parts", "tests.proof.model", "tests.proof.moves")
+
+from tests.parts import GatedEmbedder  # noqa: E402
+from tests.provider import Provider  # noqa: E402
+
+MakeQueue = Callable[..., EmbeddingBatchQueue]
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow])
@@ -63,10 +73,8 @@ def fake_redis() -> fakeredis.FakeRedis:
 
 
 @pytest.fixture
-def provider() -> Iterator[object]:
+def provider() -> Iterator[Provider]:
     """The strict embedding server on loopback."""
-    from tests.provider import Provider
-
     with Provider() as running:
         yield running
 
@@ -81,3 +89,44 @@ def env(redis_client, redis_server, provider) -> dict[str, str]:
         "EMBEDQUEUE_API_KEY": "test-key",
         "EMBEDQUEUE_DIMENSIONS": "16",
     }
+
+
+@pytest.fixture
+def embedder() -> Iterator[GatedEmbedder]:
+    gated = GatedEmbedder()
+    yield gated
+    gated.release()
+
+
+@pytest.fixture
+def make_queue(embedder: GatedEmbedder, request: pytest.FixtureRequest) -> Iterator[MakeQueue]:
+    """Makes queues that are stopped in the end; on the session's Redis unless told otherwise."""
+    made: list[EmbeddingBatchQueue] = []
+
+    def make(client: redis.Redis | None = None, *, start: bool = True, **options: Any) -> EmbeddingBatchQueue:
+        if client is None:
+            client = request.getfixturevalue("redis_client")
+        queue = EmbeddingBatchQueue(options.pop("embedder", embedder), client, **options)
+        made.append(queue)
+        return queue.start() if start else queue
+
+    yield make
+    embedder.release()
+    for queue in made:
+        queue.stop(timeout=0.2)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium, the machine's own."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+    )
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no Chromium is installed: apt-get install chromium")
+    sandbox = [] if os.getuid() else ["--no-sandbox"]  # Chromium's sandbox refuses root
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=program, args=sandbox)
+        yield running
+        running.close()

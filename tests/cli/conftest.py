@@ -24,7 +24,7 @@ def run(env, monkeypatch):
         monkeypatch.setenv(name, value)
 
     def run(*arguments: str, code: int = 0, text: str | None = None) -> str:
-        result = CliRunner().invoke(cli, arguments, input=text)
+        result = CliRunner().invoke(cli, arguments, input=text, prog_name="embedqueue")
         assert result.exit_code == code, result.output
         assert "Traceback" not in result.output
         return result.output

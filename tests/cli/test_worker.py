@@ -16,7 +16,7 @@ from embedqueue.operating import arguments
 from embedqueue.operating import run as running
 from embedqueue.settings.settings import read_environment
 from embedqueue.values.stats import QueueStats
-from tests.unit.test_health import ask
+from tests.operating.test_health import ask
 from tests.web.servers import eventually
 
 PATIENCE_SECONDS = 20

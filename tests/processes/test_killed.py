@@ -6,10 +6,10 @@ import signal
 
 import pytest
 
+from tests.parts import eventually, in_flight
 from tests.processes.peer import DIMENSIONS, PATIENCE_SECONDS
 from tests.processes.test_futures import expected, stored
 from tests.provider import fail
-from tests.redis.parts import eventually, in_flight
 
 #: Seconds. A killed worker's items wait for it; a live one renews it thrice in this time.
 LEASE = 0.9

@@ -1,9 +1,8 @@
-"""A Flask application for the tests of the extension, and a browser."""
+"""A Flask application for the tests of the extension."""
 
 from __future__ import annotations
 
 import os
-import shutil
 
 import pytest
 
@@ -49,19 +48,3 @@ def password_redis(fresh_redis_server):
     client.config_set("requirepass", "secret")
     client.close()
     return fresh_redis_server.url
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium, the machine's own."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
-    )
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("no Chromium is installed: apt-get install chromium")
-    sandbox = [] if os.getuid() else ["--no-sandbox"]  # Chromium's sandbox refuses root
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=program, args=sandbox)
-        yield running
-        running.close()

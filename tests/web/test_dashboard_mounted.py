@@ -14,8 +14,8 @@ pytest.importorskip("click", reason='the command line is in the extra "embedqueu
 
 from embedqueue.contrib.flask import EmbedQueue  # noqa: E402
 from embedqueue.dashboard import dashboard  # noqa: E402
+from tests.dashboard.test_dashboard import dead, queue, token_of  # noqa: E402, F401 - two of them are fixtures
 from tests.web.servers import PATIENCE_SECONDS, Running  # noqa: E402
-from tests.web.test_dashboard import dead, queue, token_of  # noqa: E402, F401 - two of them are fixtures
 
 
 def test_in_an_application_under_a_prefix(queue, dead):  # noqa: F811

@@ -1,0 +1,290 @@
+"""What becomes of a call's texts when the provider refuses some: none dies for another's fault, in few calls."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from embedqueue.calls.batching import Limits
+from embedqueue.calls.caller import CANARY
+from embedqueue.calls.retry import ATTEMPTS
+from embedqueue.testing import FakeEmbedder
+from embedqueue.values.errors import CallTooLarge, InputRejected, TransientError
+from tests.calls.rig import LOG2, TEXTS, Rig, limited, poison
+
+# -- one bad text ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [0, 1, 24, 25, 26, 48, 49])
+def test_halving(at):
+    """One text that the provider refuses is found in O(log n) calls; all others are served, and sleep is not needed."""
+    rig = Rig(rule=poison(TEXTS[at])).serve()
+    rig.check(TEXTS[at])
+    assert "the provider's words" in rig.refused[TEXTS[at]]
+    assert len(rig.calls) <= 2 * LOG2 + 2  # each halving two calls, and at most one canary
+    assert rig.slept == []
+
+
+def test_good_texts_are_answered_once():
+    """Halving pays for no good text twice: only refused calls hold it again."""
+    rig = Rig(rule=poison(TEXTS[30])).serve()
+    good = [call for call in rig.calls if TEXTS[30] not in call]
+    sent = [text for call in good for text in call if text != CANARY]
+    assert sorted(sent) == sorted(set(TEXTS) - {TEXTS[30]})
+
+
+@pytest.mark.parametrize("at", [0, 3, 49])
+def test_named_culprit(at):
+    """Where the provider names the text, three calls do: all, the culprit, the others."""
+
+    def rule(texts):
+        return InputRejected("input[..]", index=texts.index(TEXTS[at])) if TEXTS[at] in texts else None
+
+    rig = Rig(rule=rule).serve()
+    rig.check(TEXTS[at])
+    assert len(rig.calls) == 3
+
+
+def test_wrongly_named_culprit():
+    """A provider that counts from one misleads only for a moment: still O(log n), and no good text dies."""
+    bad = TEXTS[20]
+
+    def rule(texts):
+        return InputRejected("input ..", index=texts.index(bad) + 1) if bad in texts else None
+
+    rig = Rig(rule=rule).serve()
+    rig.check(bad)
+    assert len(rig.calls) <= 2 * LOG2 + 6
+
+
+@pytest.mark.parametrize("index", [-1, 50, 10**9])
+def test_index_out_of_range(index):
+    """A position that does not exist is no position."""
+    rig = Rig(rule=poison(TEXTS[7], index=index)).serve()
+    rig.check(TEXTS[7])
+
+
+@pytest.mark.parametrize("bad", [(0, 1), (0, 49), (24, 25), (3, 17, 40)])
+def test_some_bad_texts(bad):
+    """Several bad texts of one call all stand alone in the end."""
+    bad = [TEXTS[i] for i in bad]
+    rig = Rig(rule=poison(*bad)).serve()
+    rig.check(*bad)
+    assert len(rig.calls) <= len(bad) * 2 * LOG2 + 2
+
+
+def test_all_bad():
+    """If every text of a call is bad and a canary succeeds, each is refused."""
+    rig = Rig(rule=poison(*TEXTS)).serve()
+    rig.check(*TEXTS)
+    assert rig.canaries >= 1
+
+
+def test_alone_and_bad():
+    """A bad text that travels alone is refused once the canary has succeeded after it."""
+    rig = Rig(rule=poison("text 0")).serve(["text 0"])
+    assert set(rig.refused) == {"text 0"}
+    assert rig.calls == [["text 0"], [CANARY]]
+
+
+def test_old_success_is_no_proof():
+    """A provider that breaks for good right after a success buries nothing: health must be shown afterwards."""
+    rig = Rig().serve(["fine"])
+    rig.embedder.rule = lambda texts: InputRejected("400 for everything")
+    rig.unserved()
+
+
+def test_refused_while_busy():
+    """A 429 between the halves of a refused call is waited out like any other; the work goes on."""
+    rig = Rig(rule=poison(TEXTS[10]))
+    busy = iter([False, True, False, True, True] + [False] * 100)
+    inner = rig.embedder.rule
+    rig.embedder.rule = lambda texts: TransientError("429", status=429) if next(busy) else inner(texts)
+    rig.serve().check(TEXTS[10])
+    assert len(rig.slept) == 3
+
+
+# -- a text that looks like a broken provider --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TransientError("500: NaN", status=500, suspect_input=True), TransientError("424", status=424, suspect_input=True)],
+    ids=str,
+)
+@pytest.mark.parametrize("at", [0, 20, 49])
+def test_poison(error, at):
+    """One text that crashes the server is isolated while a canary lives: two times the tries, and O(log n) calls."""
+    rig = Rig(rule=lambda texts: error if TEXTS[at] in texts else None).serve()
+    rig.check(TEXTS[at])
+    assert len(rig.calls) <= 2 * ATTEMPTS + 3 * LOG2 + 3
+
+
+def test_poison_bug():
+    """A text for which the embedder itself has a bug is isolated in the same way, and the error is named."""
+    rig = Rig(rule=lambda texts: KeyError("no such token") if TEXTS[5] in texts else None).serve()
+    rig.check(TEXTS[5])
+    assert "KeyError" in rig.refused[TEXTS[5]]
+
+
+def test_unsuspicious_failure_is_not_halved():
+    """A 429 or a refused connection is nobody's fault: no canary, no halving, whatever else succeeds."""
+    rig = Rig(rule=poison(TEXTS[5], error=TransientError, status=429))
+    rig.unserved()
+    assert rig.calls == [TEXTS] * ATTEMPTS
+
+
+def test_probe_meets_poison():
+    """A poison text under a pause must not keep the queue closed: the probe isolates it, though no status was given."""
+    rig = Rig(rule=lambda texts: TransientError("cut off") if TEXTS[5] in texts else None).serve(probe=True)
+    rig.check(TEXTS[5])
+
+
+# -- too large ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("most", "facts", "refusals"),
+    [(32, {"limit": 32}, 1), (10, {"limit": 10}, 1), (32, {}, 1), (8, {}, 4), (1, {}, 6), (8, {"limit": 9999}, 4)],
+)
+def test_too_large(most, facts, refusals):
+    """A call that is too large is cut, nothing dies, and the next call is right at once."""
+    rig = Rig(rule=limited(most, **facts)).serve()
+    rig.check()
+    assert sum(len(call) > most for call in rig.calls) <= refusals
+    assert rig.caller.limits.texts <= most
+    before = len(rig.calls)
+    again = [f"again {i}" for i in range(50)]
+    rig.serve(again)
+    assert not rig.refused
+    assert all(len(call) <= most for call in rig.calls[before:])
+    assert set(again) <= set(rig.delivered)
+
+
+def test_too_many_tokens():
+    """A stated limit of tokens is learned with a reserve."""
+
+    def rule(texts):
+        if sum(map(len, texts)) > 200:
+            return CallTooLarge("max 50 tokens", measure="tokens", limit=50, status=400)
+        return None
+
+    rig = Rig(rule=rule).serve()
+    rig.check()
+    assert sum(sum(map(len, call)) > 200 for call in rig.calls) == 1
+    assert rig.caller.limits == Limits(50, 45)
+
+
+def test_one_text_too_large():
+    """A single text that is too large for any call is refused, once another has succeeded."""
+    huge = "x" * 1000
+    rig = Rig(rule=lambda texts: CallTooLarge("413") if huge in texts else None).serve([*TEXTS, huge])
+    assert set(rig.refused) == {huge}
+    assert set(rig.delivered) == set(TEXTS)
+
+
+@pytest.mark.parametrize("at", [0, 7, 25, 33, 49])
+def test_one_text_that_no_call_may_hold(at):
+    """A 413 that is one text's own does not cut its neighbours' calls small, neither now nor later."""
+    rig = Rig(rule=poison(TEXTS[at], error=CallTooLarge)).serve()
+    rig.check(TEXTS[at])
+    assert len(rig.calls) <= 14
+    assert rig.caller.limits.texts == 50
+    rig.serve([f"again {i}" for i in range(50)])
+    assert len(rig.calls[-1]) == 50
+
+
+def test_too_large_and_bad():
+    """Limits are learned and a bad text is found in the same errand."""
+    rig = Rig(rule=lambda texts: limited(8, limit=8)(texts) or poison(TEXTS[33])(texts)).serve()
+    rig.check(TEXTS[33])
+    assert rig.caller.limits.texts == 8
+
+
+def test_too_large_while_busy():
+    """So is one between the parts of a call that was too large."""
+    rig = Rig(rule=limited(10, limit=10))
+    busy = iter([False, False, True, False, True] + [False] * 100)
+    inner = rig.embedder.rule
+    rig.embedder.rule = lambda texts: TransientError("429", status=429) if next(busy) else inner(texts)
+    rig.serve().check()
+
+
+# -- vectors that must not be written ----------------------------------------------------------------------------------
+
+
+def spoiling(*bad, row):
+    """An embedder that answers with this row for these texts."""
+    fake = FakeEmbedder()
+    real = fake.embed_batch
+
+    def embed_batch(texts, model):
+        rows = real(texts, model).tolist()
+        return [list(row) if text in bad else given for text, given in zip(texts, rows, strict=True)]
+
+    fake.embed_batch = embed_batch
+    return fake
+
+
+NAN, INF = float("nan"), float("inf")
+FAULTS = {"nan": [NAN] + [1.0] * 7, "inf": [INF] + [1.0] * 7, "-inf": [1.0] * 7 + [-INF], "zeros": [0.0] * 8}
+
+
+@pytest.mark.parametrize("row", FAULTS.values(), ids=FAULTS)
+def test_faulty_row(row):
+    """A row that must not be written is its text's fault when other rows are good: these are paid for once."""
+    rig = Rig(spoiling(TEXTS[9], row=row)).serve()
+    rig.check(TEXTS[9])
+    assert rig.embedder.sent[TEXTS[0]] == 1
+    assert rig.embedder.sent[TEXTS[9]] > 1  # as a transient failure, first
+    assert "NaN" in rig.refused[TEXTS[9]]
+
+
+def test_faulty_row_for_a_moment():
+    """A row that is good at the second try is written."""
+    rig = Rig(spoiling(TEXTS[9], row=FAULTS["nan"]))
+    spoilt, tries = rig.embedder.embed_batch, []
+
+    def embed_batch(texts, model):
+        tries.append(texts)
+        return spoilt(texts, model) if len(tries) == 1 else FakeEmbedder.embed_batch(rig.embedder, texts, model)
+
+    rig.embedder.embed_batch = embed_batch
+    rig.serve().check()
+    assert rig.embedder.sent[TEXTS[9]] == 2
+
+
+def test_all_rows_faulty():
+    """If no row of a call is good, a canary decides: here the texts are at fault."""
+    rig = Rig(spoiling(*TEXTS, row=FAULTS["zeros"])).serve()
+    rig.check(*TEXTS)
+    assert len(rig.calls) <= ATTEMPTS + 1
+
+
+def test_all_rows_faulty_for_everything():
+    """And here the provider is: it spoils the canary, too."""
+    rig = Rig(spoiling(*TEXTS, CANARY, row=FAULTS["nan"]))
+    rig.unserved()
+
+
+@pytest.mark.parametrize("row", [[1.0] * 7, [1.0] * 9, []], ids=["short", "long", "empty"])
+def test_one_row_of_another_width(row):
+    """A text for which the model gives another width is isolated; the others are served."""
+    Rig(spoiling(TEXTS[9], row=row)).serve().check(TEXTS[9])
+
+
+def test_a_probe_whose_vector_is_unfit_is_tried_again_before_anybody_is_blamed():
+    """A probe is tried once, but one spoilt row may be a moment's."""
+
+    class SpoilsOnce(FakeEmbedder):
+        spoilt = 1
+
+        def embed_batch(self, texts, model):
+            rows = super().embed_batch(texts, model)
+            self.spoilt, spoilt = 0, self.spoilt
+            return rows * math.nan if spoilt else rows
+
+    rig = Rig(SpoilsOnce()).serve(["x"], probe=True)
+    assert set(rig.delivered) == {"x"}
+    assert rig.embedder.sent["x"] == 2

@@ -1,0 +1,195 @@
+"""A program that Ctrl-C hits at random instructions: a process of its own, for others' sake.
+
+``python -m tests.futures.interrupts OTHERS`` while it enqueues, with so many other threads that do so; ``users``
+instead of a number: while it tells the worker, waits for futures and ends them. Exits with 0 if nothing broke.
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+import signal
+import sys
+import threading
+from _thread import interrupt_main
+from types import SimpleNamespace
+
+from embedqueue.futures.intake import Intake
+from embedqueue.futures.progress import Progress
+from embedqueue.futures.waiters import Waiters
+from embedqueue.observers.observers import Observers
+from embedqueue.store.records import Claim, Status
+from embedqueue.testing import FakeEmbedder
+from embedqueue.values.errors import EmbedQueueError
+from embedqueue.values.item import encode_member
+from embedqueue.values.locks import Event
+from embedqueue.values.log import QueueLog
+from embedqueue.values.options import Options
+from embedqueue.work.agenda import Agenda
+from embedqueue.work.worker import Worker
+
+PATIENCE_SECONDS = 10.0
+INTERRUPTS = 200
+
+
+class BusyStore:
+    """A store that takes no time."""
+
+    def enqueue(self, groups, **options):
+        return 1, [True] * len(groups)
+
+
+def pair(name, text="text"):
+    return name, encode_member(name, text)
+
+
+def interrupt_often(step, check):
+    """Let Ctrl-C hit ``step``, which is done over and over, again and again; ``check`` is called after each hit."""
+    ended = threading.Event()
+    ready = [0]  # counts; no Event, for Ctrl-C inside of one leaves its lock locked
+
+    def steps():  # a function, for in 3.13 what a loop's jump raises escapes the try around it
+        ready[0] += 1
+        while not ended.is_set():
+            step()
+
+    def interrupt():
+        nap, chance = threading.Event(), random.Random(7)
+        while not ready[0]:
+            nap.wait(0.0005)
+        for _ in range(INTERRUPTS):
+            nap.wait(chance.random() * 0.001)
+            seen = ready[0]
+            while ready[0] == seen:
+                interrupt_main()
+                for _ in range(1000):  # Python drops what is raised inside of a weak reference's callback: then again
+                    if ready[0] != seen or nap.wait(0.0005):
+                        break
+        ended.set()
+
+    interrupter = threading.Thread(target=interrupt, daemon=True)
+    interrupter.start()
+    while not ended.is_set():
+        try:
+            steps()
+        except KeyboardInterrupt:
+            check()
+    interrupter.join(PATIENCE_SECONDS)
+    assert not interrupter.is_alive()
+
+
+def interrupt_intake(others):
+    """Enqueue beside so many other threads: nobody else is harmed, and the line stays whole."""
+    intake = Intake(
+        BusyStore(),
+        Waiters(lambda: None),
+        FakeEmbedder(2),
+        SimpleNamespace(enqueued=lambda waiting: None),
+        Observers(),
+        Options(),
+    )
+    ended, errors = threading.Event(), []
+
+    def crowd(name):
+        while not ended.is_set():
+            try:
+                intake.submit([pair(name)])
+            except EmbedQueueError:  # it followed whom Ctrl-C had hit
+                pass
+            except BaseException as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=crowd, args=(f"k{i}",), daemon=True) for i in range(others)]
+    for thread in threads:
+        thread.start()
+    interrupt_often(lambda: intake.submit([pair("main")]), lambda: None)
+    ended.set()
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+        assert not thread.is_alive()
+    assert errors == [], errors
+    assert (intake._followers, intake._leader) == ([], None)
+    assert len(intake.submit([pair("free")])) == 1
+
+
+class IdleDispatch:
+    """Nothing is in flight, and there is always room; what begins, ``begun`` is told."""
+
+    def __init__(self):
+        self.pool = SimpleNamespace(unfinished=0, size=1, in_flight=0, room=lambda: 1)
+        self.held = 0
+        self.call_limit = 1
+        self.begun = queue.SimpleQueue()
+
+    def begin(self, claim):
+        self.begun.put(claim)
+
+
+def interrupt_users():
+    """Do to the worker and to futures what users' threads do: all locks are free again, and the worker works on."""
+    dispatch, waiters, progress, futures = IdleDispatch(), Waiters(lambda: None), Progress(), []
+    claim = Claim("ok", "me:", [], 0, None, None, None, "no", 0.0, 0, [], 0.0)
+    status = Status(0.0, 0, 0, 0, None, None, None, "", False, 0, 0.0, "")
+    store = SimpleNamespace(claim=lambda *_, **__: claim, status=lambda: status)
+    outcomes = SimpleNamespace(find_out=lambda *_, **__: None)
+    agenda, options = Agenda(Options()), Options()
+    worker = Worker(
+        store,
+        agenda,
+        dispatch,
+        waiters,
+        outcomes,
+        options,
+        name="me:",
+        start_queue=lambda: None,
+        log=QueueLog(),
+        observers=Observers(),
+    )
+    stopping = Event()
+    worker.start()
+
+    def step():
+        agenda.enqueued(1)
+        worker.demanded(["main"])
+        agenda.flush()
+        agenda.refresh()
+        progress.count()
+        stopping.set()
+        waiters.commit(waiters.register([pair("dropped")])[1])
+        futures[:], entries = waiters.register([pair("main", "older"), pair("main")])
+        waiters.commit(entries)
+        waiters.mark_wanted("main")
+        futures[0].add_done_callback(lambda future: None)
+        waiters.futures()
+        waiters.snapshot()
+        waiters.written(*pair("main"), bytes(8))
+        futures[0].result(0)
+
+    def check():
+        conditions = (agenda._condition, progress._changed, stopping._cond, *(future._condition for future in futures))
+        locks = [waiters._lock, *(condition._lock for condition in conditions)]
+        free = []
+
+        def look():  # in another thread, for who holds an RLock can always take it again
+            for lock in locks:
+                if lock.acquire(timeout=0.2):
+                    lock.release()
+                    free.append(lock)
+
+        other = threading.Thread(target=look)
+        other.start()
+        other.join()
+        assert free == locks, f"left locked: {[at for at, lock in enumerate(locks) if lock not in free]}"
+
+    interrupt_often(step, check)
+    while not dispatch.begun.empty():
+        dispatch.begun.get()
+    agenda.flush()
+    assert dispatch.begun.get(timeout=PATIENCE_SECONDS) is claim
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
+    sys.setswitchinterval(1e-4)  # threads take turns often
+    sys.unraisablehook = lambda what: None  # what is raised in a weak reference's callback
+    interrupt_users() if sys.argv[1] == "users" else interrupt_intake(int(sys.argv[1]))

@@ -1,0 +1,377 @@
+"""Group commit: who leads, who follows, and that nobody's error or Ctrl-C harms another."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from embedqueue.futures.intake import GROUP_LIMIT, Intake
+from embedqueue.futures.waiters import Waiters
+from embedqueue.observers.observers import Observers
+from embedqueue.testing import FakeEmbedder
+from embedqueue.values.errors import EmbedQueueError, QueueFull, QueueStopped
+from embedqueue.values.item import encode_member
+from embedqueue.values.options import Options
+
+PATIENCE_SECONDS = 10.0
+ZERO = bytes(8)
+
+
+class BlockingStore:
+    """A store whose writes arrive and wait until they are told what to do."""
+
+    def __init__(self):
+        self.writes: list[list[list[bytes]]] = []
+        self.answer: BaseException | list[bool] | None = None
+        self._arrived = threading.Semaphore(0)
+        self._go_on = threading.Semaphore(0)
+
+    def enqueue(self, groups, *, max_pending, tell_at, tell_first):
+        self.writes.append([list(group) for group in groups])
+        self._arrived.release()
+        assert self._go_on.acquire(timeout=PATIENCE_SECONDS), "the test forgot a write"
+        answer, self.answer = self.answer, None
+        if isinstance(answer, BaseException):
+            raise answer
+        return sum(map(len, groups)) // 2, answer or [True] * len(groups)
+
+    def await_write(self):
+        assert self._arrived.acquire(timeout=PATIENCE_SECONDS), "no write came"
+
+    def go_on(self, answer=None):
+        self.answer = answer
+        self._go_on.release()
+
+
+class Rig:
+    """An intake over a blocking store, and threads that submit."""
+
+    def __init__(self, max_pending=None):
+        self.store = BlockingStore()
+        self.told: list[int] = []
+        self.waiters = Waiters(lambda: None)
+        self.intake = Intake(
+            self.store,
+            self.waiters,
+            FakeEmbedder(len(ZERO) // 4),
+            SimpleNamespace(enqueued=self.told.append),
+            Observers(),
+            Options(max_pending=max_pending),
+        )
+        self.pool = ThreadPoolExecutor(32)
+
+    def submit(self, *pairs) -> Future:
+        return self.pool.submit(self.intake.submit, list(pairs))
+
+    def lead(self, *pairs) -> Future:
+        """Submit, and wait until its write is under way."""
+        future = self.submit(*pairs)
+        self.store.await_write()
+        return future
+
+    def follow(self, *pairs) -> Future:
+        """Submit behind a leader, and wait until it stands in line."""
+        before = len(self.intake._followers)
+        future = self.submit(*pairs)
+        in_line = threading.Event()
+        for _ in range(int(PATIENCE_SECONDS * 1000)):
+            if len(self.intake._followers) > before:
+                break
+            in_line.wait(0.001)
+        else:
+            raise AssertionError("nobody stands in line")
+        return future
+
+    def check_free(self):
+        """The line is whole: the next caller leads at once."""
+        free = self.lead(pair("free"))
+        self.store.go_on()
+        assert len(free.result(PATIENCE_SECONDS)) == 1
+        assert self.intake._followers == []
+
+
+@pytest.fixture
+def rig():
+    made = Rig()
+    yield made
+    made.pool.shutdown(wait=True)
+
+
+@pytest.fixture
+def limited_rig():
+    made = Rig(max_pending=10)
+    yield made
+    made.pool.shutdown(wait=True)
+
+
+def pair(redis_key, text="text"):
+    return redis_key, encode_member(redis_key, text) if text else b""
+
+
+def keys(write):
+    return [[key.decode() for key in group[::2]] for group in write]
+
+
+def test_alone(rig):
+    """One caller, one round trip, and it returns only after it."""
+    one = rig.lead(pair("a"))
+    assert not one.done()
+    rig.store.go_on()
+    [future] = one.result(PATIENCE_SECONDS)
+    assert not future.done()
+    assert rig.store.writes == [[[b"a", encode_member("a", "text")]]]
+    assert rig.told == [1]
+
+
+def test_followers_share_a_round_trip(rig):
+    """Whoever arrives while a write is under way waits for the next one, and all of them share it."""
+    leader = rig.lead(pair("a"))
+    followers = [rig.follow(pair(f"b{i}")) for i in range(10)]
+    rig.store.go_on()
+    leader.result(PATIENCE_SECONDS)
+    rig.store.await_write()
+    assert not any(follower.done() for follower in followers)
+    rig.store.go_on()
+    futures = [follower.result(PATIENCE_SECONDS) for follower in followers]
+    assert keys(rig.store.writes[1]) == [[f"b{i}" for i in range(10)]]
+    assert len(rig.store.writes) == 2
+    assert len({id(future) for [future] in futures}) == 10
+    rig.check_free()
+
+
+def test_three_generations(rig):
+    """The line is handed on as long as somebody comes."""
+    first = rig.lead(pair("a"))
+    second = rig.follow(pair("b"))
+    rig.store.go_on()
+    rig.store.await_write()
+    third = rig.follow(pair("c"))
+    rig.store.go_on()
+    rig.store.await_write()
+    rig.store.go_on()
+    for future in (first, second, third):
+        assert len(future.result(PATIENCE_SECONDS)) == 1
+    assert [keys(write) for write in rig.store.writes] == [[["a"]], [["b"]], [["c"]]]
+    rig.check_free()
+
+
+def test_last_text_of_a_key_wins(rig):
+    """Two texts for one key in one group: Redis gets the later one only, and both futures live."""
+    leader = rig.lead(pair("x"))
+    older, newer = rig.follow(pair("a", "old")), rig.follow(pair("a", "new"))
+    rig.store.go_on()
+    rig.store.await_write()
+    rig.store.go_on()
+    [[old]], [[new]] = [older.result(PATIENCE_SECONDS)], [newer.result(PATIENCE_SECONDS)]
+    assert rig.store.writes[1] == [[b"a", encode_member("a", "new")]]
+    assert old is not new
+    rig.waiters.written("a", encode_member("a", "new"), b"\0\0\x80?")
+    assert old.result(0) == new.result(0) == [1.0]
+    leader.result(PATIENCE_SECONDS)
+
+
+def test_same_text_same_future(rig):
+    """The same key and text, twice in a call and once more in the group, is one future."""
+    leader = rig.lead(pair("x"))
+    twice, once = rig.follow(pair("a"), pair("a")), rig.follow(pair("a"))
+    rig.store.go_on()
+    rig.store.await_write()
+    rig.store.go_on()
+    first, second = twice.result(PATIENCE_SECONDS)
+    assert first is second is once.result(PATIENCE_SECONDS)[0]
+    leader.result(PATIENCE_SECONDS)
+
+
+def test_blank_ends_older_texts(rig):
+    """A blank text is done at once after the write, and so are the futures of the key's older texts."""
+    one = rig.lead(pair("a", "old"))
+    rig.store.go_on()
+    [old] = one.result(PATIENCE_SECONDS)
+    two = rig.lead(pair("a", ""))
+    assert not old.done()
+    rig.store.go_on()
+    [blank] = two.result(PATIENCE_SECONDS)
+    assert blank.result(0) == old.result(0) == [0.0, 0.0]
+    assert rig.store.writes[1] == [[b"a", b""]]
+
+
+def test_blank_and_text_in_one_call(rig):
+    """In one call the last text of a key counts: blank and then text is text."""
+    one = rig.lead(pair("a", ""), pair("a", "new"))
+    rig.store.go_on()
+    blank, new = one.result(PATIENCE_SECONDS)
+    assert blank.result(0) == [0.0, 0.0]
+    assert not new.done()
+    assert rig.store.writes == [[[b"a", encode_member("a", "new")]]]
+
+
+def test_error_reaches_each(rig):
+    """Redis' error reaches everybody of the group, each as an object of its own, and no future stays behind."""
+    leader = rig.lead(pair("a"))
+    followers = [rig.follow(pair(f"b{i}")) for i in range(3)]
+    rig.store.go_on()
+    leader.result(PATIENCE_SECONDS)
+    rig.store.await_write()
+    rig.store.go_on(RedisConnectionError("gone"))
+    errors = [follower.exception(PATIENCE_SECONDS) for follower in followers]
+    assert [str(error) for error in errors] == ["gone"] * 3
+    assert all(isinstance(error, RedisConnectionError) for error in errors)
+    assert len({id(error) for error in errors}) == 3
+    assert len(rig.waiters) == 1  # that of "a"
+    rig.check_free()
+
+
+def test_error_spares_the_next(rig):
+    """Who arrived while a write failed is written by the next one."""
+    leader = rig.lead(pair("a"))
+    follower = rig.follow(pair("b"))
+    rig.store.go_on(RedisConnectionError("gone"))
+    assert isinstance(leader.exception(PATIENCE_SECONDS), RedisConnectionError)
+    rig.store.await_write()
+    rig.store.go_on()
+    assert len(follower.result(PATIENCE_SECONDS)) == 1
+
+
+def test_failed_write_keeps_older_futures(rig):
+    """A failed enqueue of a text that waits already does not end the future of the first one."""
+    one = rig.lead(pair("a"))
+    rig.store.go_on()
+    [future] = one.result(PATIENCE_SECONDS)
+    two = rig.lead(pair("a"))
+    rig.store.go_on(RedisConnectionError("gone"))
+    two.exception(PATIENCE_SECONDS)
+    rig.waiters.written("a", encode_member("a", "text"), b"\0\0\x80?")
+    assert future.result(0) == [1.0]
+
+
+def test_queue_full_for_one(limited_rig):
+    """With max_pending each caller is taken or refused by itself; the refused one's futures are forgotten."""
+    rig = limited_rig
+    leader = rig.lead(pair("a"))
+    small, large, other = rig.follow(pair("b")), rig.follow(*(pair(f"c{i}") for i in range(20))), rig.follow(pair("d"))
+    rig.store.go_on()
+    leader.result(PATIENCE_SECONDS)
+    rig.store.await_write()
+    assert [len(group) for group in keys(rig.store.writes[1])] == [1, 20, 1]
+    rig.store.go_on([True, False, True])
+    assert len(small.result(PATIENCE_SECONDS)) == len(other.result(PATIENCE_SECONDS)) == 1
+    error = large.exception(PATIENCE_SECONDS)
+    assert isinstance(error, QueueFull)
+    assert error.max_pending == 10
+    assert len(rig.waiters) == 3
+    rig.check_free()
+
+
+def test_interrupt_in_the_leader(rig):
+    """Ctrl-C in the leader's write reaches the leader only; followers in its group get an error and can go on."""
+    first = rig.lead(pair("x"))
+    leader, follower = rig.follow(pair("a")), rig.follow(pair("b"))
+    rig.store.go_on()
+    first.result(PATIENCE_SECONDS)
+    rig.store.await_write()
+    rig.store.go_on(KeyboardInterrupt())
+    assert isinstance(leader.exception(PATIENCE_SECONDS), KeyboardInterrupt)
+    error = follower.exception(PATIENCE_SECONDS)
+    assert isinstance(error, EmbedQueueError)
+    assert "enqueue again" in str(error)
+    rig.check_free()
+
+
+def interrupt_main():
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+
+def interrupted_follower(rig, when_in_line):
+    """Let the main thread follow, and be interrupted once ``when_in_line`` has run."""
+    before = len(rig.intake._followers)
+
+    def interrupt():
+        nap = threading.Event()
+        for _ in range(int(PATIENCE_SECONDS * 1000)):
+            if len(rig.intake._followers) > before:
+                break
+            nap.wait(0.001)
+        when_in_line()
+        interrupt_main()
+
+    helper = rig.pool.submit(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        rig.intake.submit([pair("main")])
+    helper.result(PATIENCE_SECONDS)
+
+
+def test_interrupt_in_a_follower(rig):
+    """Ctrl-C in line leaves the line: the others are written, the one who left is not."""
+    leader, other = rig.lead(pair("a")), rig.follow(pair("b"))
+    interrupted_follower(rig, lambda: None)
+    rig.store.go_on()
+    rig.store.await_write()
+    rig.store.go_on()
+    assert len(leader.result(PATIENCE_SECONDS)) == len(other.result(PATIENCE_SECONDS)) == 1
+    assert [keys(write) for write in rig.store.writes] == [[["a"]], [["b"]]]
+    rig.check_free()
+
+
+def test_interrupt_in_a_follower_being_written(rig):
+    """Ctrl-C in somebody whose items are under way: they stay in, and nobody waits for the one who left."""
+    first, leader = rig.lead(pair("x")), rig.follow(pair("a"))
+    interrupted_follower(rig, lambda: (rig.store.go_on(), rig.store.await_write()))
+    assert keys(rig.store.writes[1]) == [["a", "main"]]
+    rig.store.go_on()
+    assert len(first.result(PATIENCE_SECONDS)) == len(leader.result(PATIENCE_SECONDS)) == 1
+    rig.check_free()
+
+
+@pytest.mark.parametrize("what", ["0", "4", "users"])
+def test_interrupts_at_any_instruction(what):
+    """Ctrl-C may come between any two steps of leading or following: nobody else hangs, and the line stays whole.
+
+    So with the other locks that a user's thread takes: none is left locked, and the worker works on.
+    """
+    command = [sys.executable, "-m", "tests.futures.interrupts", what]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+
+
+def test_group_limit(rig):
+    """A round trip carries so much; who does not fit stays in line, in order; one caller's own items are never cut."""
+    half = GROUP_LIMIT // 2 + 1
+    leader = rig.lead(pair("x"))
+    one = rig.follow(*(pair(f"a{i}") for i in range(half)))
+    two = rig.follow(*(pair(f"b{i}") for i in range(half)))
+    three = rig.follow(*(pair(f"c{i}") for i in range(2 * GROUP_LIMIT)))
+    rig.store.go_on()
+    for expected in (half, half, 2 * GROUP_LIMIT):
+        rig.store.await_write()
+        assert sum(map(len, keys(rig.store.writes[-1]))) == expected
+        rig.store.go_on()
+    for future in (leader, one, two, three):
+        future.result(PATIENCE_SECONDS)
+    rig.check_free()
+
+
+def test_stopped(rig):
+    """After the futures' registry has closed, nothing is written that nobody would end."""
+    rig.waiters.cancel_all()
+    with pytest.raises(QueueStopped):
+        rig.intake.submit([pair("a")])
+    assert rig.store.writes == []
+
+
+def test_crowd(rig):
+    """A crowd over an impatient store: everybody returns with what it asked for, in few round trips."""
+    rig.store._go_on = threading.Semaphore(10**6)
+    results = [rig.submit(pair(f"k{i}"), pair(f"k{i}:b")) for i in range(400)]
+    futures = [future for result in results for future in result.result(PATIENCE_SECONDS)]
+    assert len({id(future) for future in futures}) == 800
+    written = [key for write in rig.store.writes for group in keys(write) for key in group]
+    assert sorted(written) == sorted(name for i in range(400) for name in (f"k{i}", f"k{i}:b"))
+    assert rig.intake._followers == []
+    assert rig.intake._leader is None

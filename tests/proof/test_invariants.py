@@ -1,0 +1,260 @@
+"""The invariants of docs/design.md, checked after every step of histories that hypothesis makes up, on a real server.
+
+Every script is in it, on two queues that share a server and the users' hashes. After each step all that stands in Redis
+of both must be what ``model`` says, and what was promised must be true by a book that knows nothing of the model.
+"""
+
+from __future__ import annotations
+
+import json
+
+import fakeredis
+import pytest
+import redis
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from embedqueue.values.item import encode_member
+from tests.proof.model import MAX_DELIVERIES
+from tests.proof.moves import Queue, vector_of
+
+KEYS = [f"doc:{i}" for i in range(4)]
+DIGESTS = ["d1", "d2", "d3"]
+WORKERS = ["w1:", "w2:", "w3:"]
+#: No UTF-8, though Redis' parser takes it for JSON. Fakeredis' does not: there it is foreign to all.
+LOOKS_LIKE_OURS = b'{"redis_key":"doc:\xff","text":"x"}'
+#: Members that are not ours. One has the name of a key, one is cut short.
+FOREIGN = [
+    b"not JSON",
+    b"doc:0",
+    b"\xff\x00",
+    b'{"redis_key":"doc:1","text":7}',
+    LOOKS_LIKE_OURS,
+    b'{"redis_key":"doc:2","text":"cut',
+]
+#: Shrinking a history of fifty steps takes minutes, and the steps are printed as they are.
+PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
+keys = st.sampled_from(KEYS)
+workers = st.sampled_from(WORKERS)
+queues = st.sampled_from([0, 1])
+texts = st.sampled_from(["a", "b", "", 'q"\\\n', "é😀"])
+
+
+class History(RuleBasedStateMachine):
+    """Producers, workers that stall and die, an asyncio writer of old, operators, and hashes that come and go."""
+
+    client: redis.Redis  # set by the test
+
+    @initialize()
+    def begin(self):
+        self.client.flushall()
+        self.queues = [Queue(self.client, "embed_queue", "embedding"), Queue(self.client, "embed_queue:2", "other")]
+
+    # -- producers ---------------------------------------------------------------------------------------------
+
+    @rule(queue=queues, key=keys, text=texts)
+    def enqueue(self, queue, key, text):
+        self.queues[queue].enqueue([(key, text)])
+
+    @rule(queue=queues, some=st.lists(keys, unique=True, min_size=2), text=st.sampled_from(["many", "more"]))
+    def enqueue_many(self, queue, some, text):
+        self.queues[queue].enqueue([(key, text) for key in some])
+
+    @rule(
+        queue=queues,
+        limit=st.integers(1, 4),
+        groups=st.lists(
+            st.lists(st.tuples(keys, texts), unique_by=lambda p: p[0], min_size=1, max_size=3), min_size=1, max_size=3
+        ),
+    )
+    def enqueue_bounded(self, queue, limit, groups):
+        before = len(self.queues[queue].model.pending)
+        self.queues[queue].enqueue(*groups, limit=limit)
+        assert len(self.queues[queue].model.pending) <= max(before, limit)
+
+    @rule(queue=queues, key=keys, text=st.sampled_from(["a", "old"]), age=st.sampled_from([0.0, 1e6]))
+    def legacy_enqueue(self, queue, key, text, age):
+        """In another JSON style, or in ours; just now, or long before all else."""
+        member = json.dumps({"redis_key": key, "text": text}).encode() if age else encode_member(key, text)
+        self.queues[queue].leave(member, age)
+
+    @rule(queue=queues, member=st.sampled_from(FOREIGN))
+    def foreign_member(self, queue, member):
+        if member != LOOKS_LIKE_OURS or not isinstance(self.client, fakeredis.FakeRedis):
+            self.queues[queue].leave(member)
+
+    # -- workers -----------------------------------------------------------------------------------------------
+
+    @rule(queue=queues, worker=workers, limit=st.integers(1, 5), urgent=st.lists(keys, max_size=2), alone=st.booleans())
+    def claim(self, queue, worker, limit, urgent, alone):
+        self.queues[queue].claim(worker, limit, alone=alone, urgent=urgent)
+
+    @rule(queue=queues, data=st.data(), times=st.integers(1, 2), skip=st.booleans(), more=st.booleans())
+    def complete(self, queue, data, times, skip, more):
+        """A worker writes what it holds, be it still its own or not; the answer may be lost, and it tries again."""
+        one = self.queues[queue]
+        if one.hands:
+            owner, member = data.draw(st.sampled_from(one.hands))
+            members = [m for o, m in one.hands if o == owner] if more else [member]
+            one.complete(owner, members, skip=skip, times=times)
+            one.hands = [hand for hand in one.hands if hand[0] != owner or hand[1] not in members]
+
+    @rule(queue=queues, data=st.data(), give_back=st.booleans())
+    def release_or_reject(self, queue, data, give_back):
+        one = self.queues[queue]
+        if one.hands:
+            owner, member = data.draw(st.sampled_from(one.hands))
+            one.release(owner, [member]) if give_back else one.reject(owner, member)
+            one.hands.remove((owner, member))
+
+    @rule(queue=queues, worker=workers)
+    def stop(self, queue, worker):
+        """A worker stops: everything that it holds goes back."""
+        self.queues[queue].release(worker)
+        assert not [held for held in self.queues[queue].model.claims.values() if held.owner.startswith(worker)]
+
+    @rule(queue=queues, worker=workers)
+    def extend(self, queue, worker):
+        one = self.queues[queue]
+        members = [member for owner, member in one.hands if owner.startswith(worker)]
+        members = list(dict.fromkeys(members))
+        assert one.store.extend(worker, 1000, members) == one.model.extend(worker, members)
+
+    @rule(queue=queues, data=st.data())
+    def lease_ends(self, queue, data):
+        """A worker stalls or dies; it may believe for long that it holds its items."""
+        if self.queues[queue].model.inflight:
+            self.queues[queue].lease_ends(data.draw(st.sampled_from(sorted(self.queues[queue].model.inflight))))
+
+    @rule(queue=queues, worker=workers, times=st.integers(1, MAX_DELIVERIES))
+    def workers_die(self, queue, worker, times):
+        """One after another, with all that they hold; whoever is to blame dies of it in the end."""
+        for _ in range(times):
+            self.queues[queue].claim(worker, alone=True)
+            for member in list(self.queues[queue].model.inflight):
+                self.queues[queue].lease_ends(member)
+
+    # -- operators, the provider, and the application ----------------------------------------------------------
+
+    @rule(queue=queues, data=st.data(), retry=st.booleans(), all_=st.booleans())
+    def dead_letters(self, queue, data, retry, all_):
+        one = self.queues[queue]
+        names = one.store.dead_names()
+        assert set(names) == set(one.model.dead)
+        if names:
+            names = sorted(names) if all_ else [data.draw(st.sampled_from(sorted(names))), b"nobody"]
+            (one.retry_dead if retry else one.discard_dead)(names)
+
+    @rule(queue=queues, worker=workers, data=st.data(), least=st.sampled_from([0.0, 250.0]))
+    def provider_fails(self, queue, worker, data, least):
+        one = self.queues[queue]
+        owner = one.model.probe if one.model.probe and data.draw(st.booleans()) else worker
+        left = max(self.client.pttl(one.names.pause), self.client.pttl(one.names.pause_probe)) / 1000
+        seconds = one.store.pause(
+            owner, first_seconds=100, most_seconds=300, least_seconds=least, reason="down", redis_keys=[]
+        )
+        expected = one.model.fail(owner, "down", 100, 300, least, left)
+        assert round(seconds, -1) == round(expected, -1)
+
+    @rule(queue=queues)
+    def pause_ends(self, queue):
+        self.client.delete(self.queues[queue].names.pause, self.queues[queue].names.pause_probe)
+        self.queues[queue].model.pause = self.queues[queue].model.probe = ""
+
+    @rule(queue=queues)
+    def status(self, queue):
+        one = self.queues[queue]
+        now = self.client.time()
+        status, model = one.store.status(now[0] + now[1] / 1e6), one.model
+        assert (status.waiting, status.in_flight, status.dead, status.pause_reason, status.failing) == (
+            len(model.pending), len(model.inflight), len(model.dead), model.pause, bool(model.level)
+        )  # fmt: skip
+        assert status.unfinished == len(model.pending) + len(model.inflight)
+        assert one.store.status(1.0).unfinished == 0
+
+    @rule(queue=queues)
+    def look(self, queue):
+        one = self.queues[queue]
+        bad = {key for key in KEYS if self.client.type(key) == b"string"}
+        for key, found in zip(KEYS, one.store.look(KEYS, one.field), strict=True):
+            vector = None if key in bad else self.client.hget(key, one.field)
+            word, value = one.model.look(key.encode(), vector)
+            if word == "gone" and one.newest.get(key, b"") == b"":
+                assert found[0] in ("gone", "blank")
+            else:
+                assert found[0] == word
+                assert value is None or found[1] == value
+
+    @rule(key=keys, what=st.sampled_from(["delete", "string"]))
+    def the_application_writes(self, key, what):
+        """It deletes a hash, or puts something else there."""
+        self.client.delete(key)
+        for one in self.queues:
+            one.model.hashes.pop(key.encode(), None)
+        if what == "string":
+            self.client.set(key, "no hash")
+
+    # -- the cache ---------------------------------------------------------------------------------------------
+
+    @rule(queue=queues, worker=workers, digests=st.lists(st.sampled_from(DIGESTS), min_size=1, unique=True))
+    def take_cached(self, queue, worker, digests):
+        one = self.queues[queue]
+        assert one.store.take_cached(digests, worker, 1000) == one.model.take_cached(digests, worker)
+
+    @rule(queue=queues, digest=st.sampled_from(DIGESTS), what=st.sampled_from(["put", "hold", "let go"]))
+    def fill_cache(self, queue, digest, what):
+        one = self.queues[queue]
+        vector = vector_of(f"{queue}{digest}".encode())
+        if what == "put":
+            one.store.put_cached([(digest, vector)], 1000)
+            one.model.cache[digest] = vector
+        elif what == "hold":
+            one.store.hold_cached([digest], 1000)
+        else:
+            one.store.release_cached([digest])
+            if one.model.cache.get(digest, b"").startswith(b"busy "):
+                del one.model.cache[digest]
+
+    # -- what must hold after every step -----------------------------------------------------------------------
+
+    @invariant()
+    def all_is_as_the_model_says(self):
+        """Of both queues, whichever of them has just moved."""
+        if not hasattr(self, "queues"):
+            return
+        for one in self.queues:
+            one.check()
+
+    @invariant()
+    def nothing_else_was_written(self):
+        """The cache and the hashes hold what was put there, and there is no other key."""
+        if not hasattr(self, "queues"):
+            return
+        known = set(KEYS)
+        for one in self.queues:
+            known |= {*one.names.all, *(one.names.cache_prefix + digest for digest in one.model.cache)}
+            for digest, value in one.model.cache.items():
+                assert self.client.get(one.names.cache_prefix + digest) == value
+            for key, vector in one.model.hashes.items():
+                assert self.client.hget(key, one.field) == vector
+        assert {key.decode() for key in self.client.keys("*")} <= known
+
+
+def _histories(factor: float, steps: int) -> settings:
+    examples = max(1, int(factor * settings().max_examples))
+    return settings(max_examples=examples, stateful_step_count=steps, deadline=None, phases=PHASES)
+
+
+@pytest.mark.timeout(600)
+def test_the_invariants_hold_in_every_history(redis_client):
+    """No order of enqueues, claims, writes, deaths and pauses loses an item or lets an old text win."""
+    machine = type("HistoryOnRedis", (History,), {"client": redis_client})
+    run_state_machine_as_test(machine, settings=_histories(2, 50))
+
+
+@pytest.mark.timeout(600)
+def test_the_invariants_hold_on_fakeredis(fake_redis):
+    """The same on fakeredis, so that the unit tests of users prove something."""
+    machine = type("HistoryOnFake", (History,), {"client": fake_redis})
+    run_state_machine_as_test(machine, settings=_histories(0.15, 30))

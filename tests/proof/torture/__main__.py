@@ -1,0 +1,83 @@
+"""Real processes, a real Redis, faults at random, and a checker that knows what was promised.
+
+Prints a table, and fails if a promise broke: an item lost, a vector of an older text, a future that was wrong or did
+not end, a text sent for nothing, a process that grew, a key that is not ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from tests.proof.torture.checker import Verdict, check, table
+from tests.proof.torture.conductor import Plan, run
+from tests.proof.torture.faults import KINDS
+from tests.proof.torture.history import Versions
+from tests.proof.torture.topology import find_faketime
+
+
+def parse() -> Plan:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.proof.torture", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long faults are injected (default 60)")
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"), help="of every choice")
+    parser.add_argument(
+        "--faults",
+        default="process,redis,clock,network,provider",
+        help=f"of {', '.join(KINDS)}; or none (default: all but failover, which goes with process and provider)",
+    )
+    parser.add_argument("--producers", type=int, default=3, help="processes that enqueue and wait (default 3)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that drain (default 2)")
+    parser.add_argument("--pace", type=float, default=0.5, help="seconds between faults, on average (default 0.5)")
+    parser.add_argument("--keep", type=Path, help="a new folder for the processes' journals and logs")
+    options = parser.parse_args()
+    kinds = set(options.faults.split(",")) - {"none", ""}
+    if kinds - set(KINDS):
+        parser.error(f"unknown faults: {', '.join(sorted(kinds - set(KINDS)))}")
+    if "failover" in kinds and kinds - {"failover", "process", "provider"}:
+        parser.error("failover has servers of its own: it goes with process and provider only")
+    if "clock" in kinds and find_faketime() is None:
+        print("the clock is not stepped: no libfaketime here (apt-get install faketime)")
+        kinds -= {"clock"}
+    return Plan(
+        options.seconds, options.seed, frozenset(kinds), options.producers, options.workers, options.pace, options.keep
+    )
+
+
+def report(verdict: Verdict) -> None:
+    """Say what the run came to."""
+    print(
+        f"accepted {verdict.items} texts of {verdict.keys} keys; dead letters {verdict.dead}; "
+        f"futures ended {verdict.futures}, with a vector {verdict.vectors}; texts sent {verdict.sent}, without a good "
+        f"answer {verdict.failed_sends}, again {len(verdict.again)}, most {verdict.most_sent} times; "
+        f"a process grew by {verdict.largest_growth_mb:.1f} MB at most"
+    )
+    for broken in verdict.broken[:20]:
+        print(f"BROKEN {broken.promise}: {broken.what}")
+    print("broken promises:", len(verdict.broken))
+
+
+def main() -> int:
+    """Run, judge, tell."""
+    plan = parse()
+    faults = ", ".join(sorted(plan.kinds)) or "none"
+    print(f"seed {plan.seed}, {plan.seconds:.0f} s, {plan.producers} producers, {plan.workers} workers", flush=True)
+    print(f"faults: {faults}; {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
+    versions = Versions()
+    history = run(plan, versions)
+    verdict = check(history, versions)
+    if plan.folder is not None:
+        for name in ("faults", "sends"):
+            lines = "\n".join(map(str, getattr(history, name)))
+            (plan.folder / name).write_text(lines)
+    if history.faults:
+        print(table(history, verdict))
+    report(verdict)
+    return 1 if verdict.broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,322 @@
+"""One process of the rig: a producer that enqueues and waits, or a worker that drains. Started by the conductor."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import faulthandler
+import hashlib
+import itertools
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from concurrent.futures import CancelledError, Future
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import redis
+import redis.sentinel
+import tenacity
+
+from embedqueue import EmbeddingBatchQueue, EmbedQueueError, OpenAIEmbedder
+from tests.proof.torture import failpoints
+
+DIMENSIONS = 16
+#: Seconds that a producer waits for a future: a call may fail thrice, its worker die, and the next probe fail, too.
+RESULT_SECONDS = 40.0
+#: Seconds that a forked child works.
+CHILD_SECONDS = 2.0
+#: Futures that a producer keeps without waiting for them; all of them have to end with the queue.
+KEPT_FUTURES = 300
+#: Names the sender of a call.
+PROCESS_HEADER = "X-Rig-Process"
+#: A larger answer is refused: the rig sends some that would fill the memory.
+MAX_RESPONSE_BYTES = 1 << 20
+PAGE_MB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+def text_of(redis_key: str, version: int) -> str:
+    """The text of a key's version: unlike any other."""
+    return f"{redis_key} in version {version} " + "word " * (version % 7)
+
+
+def digest(vector: Any) -> str:
+    """A short name of a vector, exact to the bit."""
+    return hashlib.sha1(np.asarray(vector, dtype="<f4").tobytes()).hexdigest()[:16]
+
+
+def size_mb() -> float:
+    """The resident memory of this process."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * PAGE_MB
+
+
+def calm(record: logging.LogRecord) -> bool:
+    """A filter of a log in which each traceback is a complaint: takes the others away, and leaves a line.
+
+    No complaint is what a library other than ours has handled and warns of, as urllib3 does of headers that it cannot
+    read, and what the rig has raised itself.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    ours = record.name in ("root", "embedqueue") or record.name.startswith("embedqueue.")
+    if error and (isinstance(error, failpoints.RigMemoryError) or not (ours or record.levelno >= logging.ERROR)):
+        record.msg, record.args = f"{record.getMessage()} (handled: {error!r})", ()
+        record.exc_info = record.exc_text = None
+    return True
+
+
+class Journal:
+    """What this process knows, line by line: os.write survives a SIGKILL of the writer."""
+
+    def __init__(self, folder: str, name: str) -> None:
+        self.folder, self.name = folder, name
+        self._file = os.open(f"{folder}/{name}.journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def write(self, event: str, **facts: Any) -> None:
+        os.write(self._file, json.dumps({"event": event, "at": time.time(), **facts}).encode() + b"\n")
+
+
+def make_client(redis_url: str, timeout: float = 2.0) -> redis.Redis:
+    """A client; ``sentinel://host:port/name`` asks a Sentinel for the master."""
+    parts = urlsplit(redis_url)
+    if parts.scheme != "sentinel":
+        return redis.from_url(redis_url, socket_timeout=timeout)
+    asked = redis.sentinel.Sentinel([(parts.hostname, parts.port)], socket_timeout=timeout)
+    return asked.master_for(parts.path.strip("/"), socket_timeout=timeout)
+
+
+def make_queue(
+    redis_url: str, provider_url: str, *, worker: bool, lease_seconds: float, name: str = ""
+) -> EmbeddingBatchQueue:
+    """The queue as every process of the rig has it."""
+    embedder = OpenAIEmbedder(
+        "test-key",
+        provider_url,
+        dimensions=DIMENSIONS,
+        timeout=(1, 2),
+        deadline=3,
+        max_response_bytes=MAX_RESPONSE_BYTES,
+        headers={PROCESS_HEADER: name},
+    )
+    return EmbeddingBatchQueue(
+        embedder,
+        make_client(redis_url),
+        model="torture",
+        flush_interval=0.2,
+        max_batch_size=20,
+        api_batch_limit=20,
+        lease_seconds=lease_seconds,
+        max_deliveries=50,
+        worker=worker,
+        retry=tenacity.Retrying(stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_random_exponential(0.05, 0.5)),
+    )
+
+
+class Producer:
+    """Owns its keys, so that the order of their texts is known; enqueues in every way, and waits for some."""
+
+    def __init__(
+        self, queue: EmbeddingBatchQueue, journal: Journal, rng: random.Random, direct: redis.Redis, *, startle: bool
+    ) -> None:
+        self._queue = queue
+        self._journal = journal
+        self._rng = rng
+        self._direct = direct  # past all proxies, to see what a hash holds when its future ends
+        self._startle = startle  # whether callbacks run out of memory
+        self._versions = {f"doc:{journal.name}:{i}": 0 for i in range(30)}
+        self._numbers = itertools.count(1)
+        self._kept: deque[Future[list[float]]] = deque(maxlen=KEPT_FUTURES)
+
+    def act(self) -> None:
+        """Enqueue something, and perhaps wait for it."""
+        try:
+            self._enqueue()
+        except (redis.RedisError, EmbedQueueError) as error:
+            self._journal.write("refused", error=type(error).__name__)
+            time.sleep(0.05)  # as a client would
+        time.sleep(self._rng.uniform(0.0, 0.02))
+
+    def _enqueue(self) -> None:
+        keys = self._rng.sample(sorted(self._versions), self._rng.choice([1, 1, 1, 5]))
+        for key in keys:
+            if self._versions[key] == 0 or self._rng.random() < 0.8:
+                self._versions[key] += 1
+        named = {key: self._versions[key] for key in keys}
+        items = [(key, text_of(key, version)) for key, version in named.items()]
+        self._journal.write("try", versions=named)
+        futures = [self._queue.enqueue(*items[0])] if len(items) == 1 else self._queue.enqueue_many(items)
+        self._journal.write("accepted", versions=named)
+        manner = self._rng.random()
+        if manner < 0.3:
+            self._wait(futures[0], keys[0], named[keys[0]])
+        elif manner < 0.5:
+            self._call_back(futures[0], keys[0], named[keys[0]])
+        elif manner < 0.7:
+            self._kept.extend(futures)
+
+    def _wait(self, future: Future[list[float]], key: str, version: int) -> None:
+        number = next(self._numbers)
+        self._journal.write("waits", future=number, key=key)
+        outcome = _outcome(future, RESULT_SECONDS)
+        if "vector" in outcome:
+            try:
+                self._direct.connection_pool.disconnect()  # a master that was replaced would tell of the past
+                stored = self._direct.hget(key, "embedding")
+                outcome["hash"] = digest(np.frombuffer(stored or b"", dtype="<f4"))
+            except redis.RedisError:
+                pass  # it is down at the moment: nobody can say what the hash holds
+        elif outcome["error"] == "TimeoutError":
+            outcome["state"] = self._state(key)
+        self._journal.write("ended", future=number, key=key, version=version, **outcome)
+
+    def _state(self, key: str) -> str:
+        """How an item stands in Redis, for people."""
+        client, queue = self._direct, "embed_queue"
+        try:
+            live = client.hget(f"{queue}:latest", key) or b""
+            scores = {name: client.zscore(f"{queue}:{name}", live) for name in ("pending", "inflight")}
+            pause, level = client.get(f"{queue}:pause"), client.get(f"{queue}:pause:level")
+            claim, now = client.hget(f"{queue}:claims", key), client.time()[0]
+            left = client.pttl(f"{queue}:pause")
+            return f"live {live!r} {scores} claim {claim!r} pause {pause!r} {left} ms, level {level!r}, now {now}"
+        except redis.RedisError as error:
+            return f"Redis does not answer: {error}"
+
+    def _call_back(self, future: Future[list[float]], key: str, version: int) -> None:
+        number = next(self._numbers)
+        startle = self._startle and self._rng.random() < 0.1
+        self._journal.write("waits", future=number, key=key)
+
+        def done(future: Future[list[float]]) -> None:
+            self._journal.write("ended", future=number, key=key, version=version, **_outcome(future, 0.0))
+            if startle:
+                self._journal.write("fault", name="memory error in a callback")
+                raise failpoints.RigMemoryError("in a callback")
+
+        future.add_done_callback(done)
+
+    def finish(self) -> None:
+        """The queue has stopped: every future must have ended."""
+        unfinished = sum(not future.done() for future in self._kept)
+        if unfinished:
+            self._journal.write("unfinished", count=unfinished)
+
+
+def _outcome(future: Future[list[float]], timeout: float) -> dict[str, Any]:
+    try:
+        return {"vector": digest(future.result(timeout=timeout))}
+    except (TimeoutError, CancelledError, EmbedQueueError) as error:
+        return {"error": type(error).__name__}
+
+
+class Actor:
+    """The process."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._rng = random.Random(options.seed)
+        self._stopping = False
+        self._forking = False
+        self._children = 0
+        self._sampled_mono = 0.0
+        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGUSR1, self._on_fork)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
+        self._journal = Journal(options.folder, options.name)  # only now: who has one may be sent signals
+        if options.failpoints:
+            failpoints.arm(self._rng, lambda name: self._journal.write("fault", name=name))
+
+    def _on_term(self, *_: object) -> None:
+        self._stopping = True
+
+    def _on_fork(self, *_: object) -> None:
+        self._forking = True
+
+    def run(self) -> None:
+        self._journal.write("started", pid=os.getpid())
+        options = self._options
+        # Half of the producers drain as well, as a gunicorn worker does.
+        worker = options.role == "worker" or self._rng.random() < 0.5
+        lease = options.lease
+        queue = make_queue(options.redis, options.provider, worker=worker, lease_seconds=lease, name=options.name)
+        with queue:
+            producer = self._producer(queue) if options.role == "producer" else None
+            while not self._stopping:
+                if producer is not None:
+                    producer.act()
+                else:
+                    time.sleep(0.1)
+                if self._forking:
+                    self._forking = False
+                    self._fork(queue)
+                self._sample()
+        if producer is not None:
+            producer.finish()
+        self._journal.write("stopped")
+
+    def _producer(self, queue: EmbeddingBatchQueue) -> Producer:
+        direct = make_client(self._options.direct, timeout=1.0)
+        return Producer(queue, self._journal, self._rng, direct, startle=self._options.failpoints)
+
+    def _sample(self) -> None:
+        if time.monotonic() - self._sampled_mono >= 1.0:
+            self._sampled_mono = time.monotonic()
+            self._journal.write("size", mb=round(size_mb(), 2))
+
+    def _fork(self, queue: EmbeddingBatchQueue) -> None:
+        """A child in the midst of the work of our threads; it goes on with the same queue and keys of its own."""
+        self._children += 1
+        name = f"{self._journal.name}.{self._children}"
+        pid = os.fork()
+        if pid:
+            self._journal.write("forked", child=name, pid=pid)
+            return
+        code = 1
+        try:
+            self._journal = Journal(self._options.folder, name)
+            self._journal.write("started", pid=os.getpid())
+            self._rng = random.Random(f"{self._options.seed} {name}")
+            producer = self._producer(queue)
+            end_mono = time.monotonic() + CHILD_SECONDS
+            while time.monotonic() < end_mono and not self._stopping:
+                producer.act()
+            queue.stop()
+            producer.finish()
+            self._journal.write("stopped")
+            code = 0
+        except BaseException:
+            logging.exception("a forked child failed")
+        finally:
+            os._exit(code)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name in ("role", "name", "redis", "direct", "provider", "folder"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--lease", type=float, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--failpoints", action="store_true")
+    options = parser.parse_args()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no process of the rig outlives it
+    if os.getppid() != options.parent:  # it ended before we had said so
+        return
+    faulthandler.enable()
+    logging.basicConfig(level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(calm)
+    threading.current_thread().name = options.name
+    Actor(options).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,316 @@
+"""The conductor: starts everything, injects faults, puts all to rest, and writes down what happened."""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import os
+import random
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import redis
+
+from embedqueue import EmbeddingBatchQueue
+from embedqueue.demo.localredis import LocalRedis
+from tests.inside import inside
+from tests.proof.torture.actor import make_queue
+from tests.proof.torture.failpoints import EXIT_CODE
+from tests.proof.torture.faults import Faults
+from tests.proof.torture.history import (
+    Fault,
+    History,
+    Versions,
+    Watch,
+    read_complaints,
+    read_journals,
+    read_redis,
+    read_sends,
+)
+from tests.proof.torture.network import Proxy
+from tests.proof.torture.topology import ClockedRedis, Replicated, find_faketime
+from tests.provider import Provider
+
+#: Seconds that processes may take to end after SIGTERM: they may wait for a future.
+END_SECONDS = 60.0
+#: Seconds between looks at Redis while they do.
+LOOK_SECONDS = 0.5
+#: Seconds that a healthy queue may take for what the faults have left.
+SETTLE_SECONDS = 60.0
+#: Seconds of the longest pause that the rig lets pass; longer ones it ends, for they would be all that it sees.
+LONGEST_PAUSE_SECONDS = 4.0
+#: Seconds of a lease: short where processes die or stand still, so that others take over while the rig watches; long
+#: where none does, for there nothing may be sent twice, however slow the machine.
+LEASE_SECONDS = {True: 1.5, False: 20.0}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run."""
+
+    seconds: float
+    seed: int
+    kinds: frozenset[str]
+    producers: int = 3
+    workers: int = 2
+    pace: float = 0.5
+    folder: Path | None = None
+
+    @property
+    def lease_seconds(self) -> float:
+        """Of every queue of the run."""
+        return LEASE_SECONDS[bool(self.kinds & {"process", "redis", "clock", "network", "failover"})]
+
+
+class Crowd:
+    """The processes: a dead one is replaced by another with keys of its own. The first producer is never hit.
+
+    Each has a process group of its own and holds the end of a pipe, its lifeline; its forked children inherit both. So
+    the other end of the pipe reads as ended when the last of them has ended, whatever became of their parent.
+    """
+
+    def __init__(self, folder: Path, plan: Plan, urls: dict[str, str]) -> None:
+        self._folder = folder
+        self._plan = plan
+        self._urls = urls
+        self._born = 0
+        self._actors: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}  # by name: role and process
+        self._lifelines: dict[int, tuple[str, int]] = {}  # by our end of each that still holds: role, process group
+        self.victims: set[str] = set()
+        self.exits: dict[str, int] = {}
+        for role in ["producer"] * plan.producers + ["worker"] * plan.workers:
+            self._start(role)
+
+    def _start(self, role: str) -> None:
+        self._await_end(role, 0.0)  # close the lifelines that nobody holds any more
+        self._born += 1
+        name = f"p{self._born}"
+        command = [sys.executable, "-m", "tests.proof.torture.actor", "--role", role, "--name", name]
+        for option, url in self._urls.items():
+            command += [f"--{option}", url]
+        command += ["--folder", str(self._folder), "--lease", str(self._plan.lease_seconds)]
+        command += ["--seed", str(self._plan.seed * 1000 + self._born), "--parent", str(os.getpid())]
+        if "process" in self._plan.kinds and self._born > 1 and self._born % 2 == 0:
+            command.append("--failpoints")
+        ours, theirs = os.pipe()
+        try:
+            with (self._folder / f"{name}.log").open("wb") as log:
+                actor = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[theirs], process_group=0
+                )
+        finally:
+            os.close(theirs)
+        self._actors[name] = role, actor
+        self._lifelines[ours] = role, actor.pid
+
+    def pick(self, rng: random.Random) -> tuple[str, int] | None:
+        """One that lives, is no elder, and has come so far that it handles signals."""
+        fit = [
+            (name, actor.pid)
+            for name, (_, actor) in self._actors.items()
+            if name != "p1" and actor.poll() is None and (self._folder / f"{name}.journal").exists()
+        ]
+        return rng.choice(fit) if fit else None
+
+    def killed(self, name: str) -> None:
+        """It was killed without warning."""
+        self.victims.add(name)
+
+    def replace_dead(self) -> None:
+        """Start another process for each that has ended."""
+        for name, (role, actor) in list(self._actors.items()):
+            if actor.poll() is not None:
+                self._bury(name)
+                self._start(role)
+
+    def _bury(self, name: str) -> None:
+        _, actor = self._actors.pop(name)
+        code = actor.returncode
+        if code == EXIT_CODE:
+            self.victims.add(name)
+        elif code != 0 and name not in self.victims:
+            self.exits[name] = code
+
+    def end(self, meanwhile: Callable[[], None]) -> None:
+        """SIGTERM to the producers and, when all of them and of their children have ended, to the workers.
+
+        Producers may wait for futures until then; so somebody outside of the crowd has to drain, for its last workers
+        may die at a failpoint meanwhile.
+
+        Args:
+            meanwhile: called now and then.
+        """
+        for ending in ("producer", "worker"):
+            self._signal(ending, signal.SIGTERM)
+            deadline_mono = time.monotonic() + END_SECONDS
+            while self._await_end(ending, LOOK_SECONDS) and time.monotonic() < deadline_mono:
+                meanwhile()
+            self._signal(ending, signal.SIGABRT)  # with the stacks of its threads, in its log
+        for name, (_, actor) in list(self._actors.items()):
+            actor.wait(timeout=10)
+            self._bury(name)
+
+    def _signal(self, role: str, number: int) -> None:
+        """Send a signal to all of a role that live, and to their children."""
+        self._await_end(role, 0.0)  # the number of a group that has ended may be another's by now
+        for group in [group for of, group in self._lifelines.values() if of == role]:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, number)
+
+    def _await_end(self, role: str, timeout: float) -> bool:
+        """Wait until a process of this role ends with its children; returns whether any are left."""
+        lifelines = [line for line, (of, _) in self._lifelines.items() if of == role]
+        for line in select.select(lifelines, [], [], timeout)[0] if lifelines else []:
+            os.close(line)
+            del self._lifelines[line]
+            lifelines.remove(line)
+        return bool(lifelines)
+
+    def kill_all(self) -> None:
+        """However the run ends, none of them stays."""
+        for role in ("producer", "worker"):
+            self._signal(role, signal.SIGKILL)
+        for _, actor in self._actors.values():
+            actor.wait(timeout=10)
+
+
+def _reach(server: LocalRedis) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(server.url.removeprefix("unix://"))
+    return connection
+
+
+def _call(provider: Provider) -> socket.socket:
+    address = urlsplit(provider.openai_url)
+    return socket.create_connection((address.hostname, address.port))
+
+
+def _server(plan: Plan, folder: Path) -> LocalRedis | Replicated:
+    if "failover" in plan.kinds:
+        return Replicated()
+    settings = {"appendfsync": "always", "args": ("--enable-debug-command", "yes", "--busy-reply-threshold", "100")}
+    faketime = find_faketime()
+    if "clock" in plan.kinds and faketime is not None:
+        return ClockedRedis(folder, faketime, **settings)
+    return LocalRedis(**settings)
+
+
+@contextlib.contextmanager
+def _stage(plan: Plan, folder: Path, rng: random.Random) -> Iterator[tuple[LocalRedis | Replicated, Provider, dict]]:
+    """Redis, provider, and proxies in front of them."""
+    with _server(plan, folder) as server, Provider() as provider:
+        provider.latency = 0.02
+        proxies = {"api": Proxy(partial(_call, provider), rng)}
+        if isinstance(server, LocalRedis):
+            proxies["redis"] = Proxy(partial(_reach, server), rng)
+        try:
+            yield server, provider, proxies
+        finally:
+            for proxy in proxies.values():
+                proxy.close()
+
+
+def _folder(plan: Plan) -> contextlib.AbstractContextManager[str]:
+    if plan.folder is None:
+        return tempfile.TemporaryDirectory()
+    plan.folder.mkdir(parents=True)
+    return contextlib.nullcontext(str(plan.folder))
+
+
+def run(plan: Plan, versions: Versions) -> History:
+    """One run; returns what happened."""
+    rng = random.Random(plan.seed)
+    with _folder(plan) as name, _stage(plan, Path(name), rng) as (server, provider, proxies):
+        folder = Path(name)
+        redis_url = f"redis://127.0.0.1:{proxies['redis'].port}" if "redis" in proxies else server.url
+        provider_url = f"http://127.0.0.1:{proxies['api'].port}/v1"
+        crowd = Crowd(folder, plan, {"redis": redis_url, "direct": server.url, "provider": provider_url})
+        watch = Watch(versions)
+        try:
+            faults = Faults(set(plan.kinds), rng, server, provider, crowd, proxies, plan.lease_seconds)
+            _torture(plan, rng, crowd, faults, watch, server)
+            faults.end()
+            # who still waits is served by a worker that nothing hits, whatever became of those of the crowd
+            with make_queue(server.url, provider.openai_url, worker=True, lease_seconds=plan.lease_seconds) as queue:
+                crowd.end(meanwhile=partial(_look, server, watch))
+                drain_rest(queue, SETTLE_SECONDS)
+        finally:
+            crowd.kill_all()
+        history = History(lines=list(read_journals(folder)))
+        history.hashes = watch.look(server.client(), time.time())
+        history.watched = watch.found
+        history.sends = read_sends(provider.calls)
+        history.faults = sorted(faults.injected + _own_faults(history.lines, faults.injected), key=_start)
+        history.killed = crowd.victims | {fault.process for fault in history.faults if fault.name.startswith("exit")}
+        history.exits = crowd.exits
+        history.complaints = read_complaints(folder)
+        read_redis(history, server.client())
+    return history
+
+
+def _torture(
+    plan: Plan, rng: random.Random, crowd: Crowd, faults: Faults, watch: Watch, server: LocalRedis | Replicated
+) -> None:
+    """Faults, until the time is over; and a look at the hashes, as often as costs little."""
+    end_mono = time.monotonic() + plan.seconds
+    look_mono = 0.0
+    while time.monotonic() < end_mono:
+        time.sleep(plan.pace * rng.uniform(0.3, 1.7))  # the pace of the faults is what this waits for
+        faults.one()
+        crowd.replace_dead()
+        began_mono = time.monotonic()
+        if began_mono >= look_mono:
+            _look(server, watch)
+            look_mono = time.monotonic() + max(0.5, 5 * (time.monotonic() - began_mono))
+
+
+def _look(server: LocalRedis | Replicated, watch: Watch) -> None:
+    """Look at the hashes, if Redis answers, and end a pause that is too long for the rig."""
+    with contextlib.suppress(redis.RedisError):
+        watch.look(server.client(socket_timeout=2), time.time())
+        end_pause(server.client(socket_timeout=2), LONGEST_PAUSE_SECONDS)
+
+
+def _start(fault: Fault) -> float:
+    return fault.start
+
+
+def _own_faults(lines: list[dict], injected: list[Fault]) -> list[Fault]:
+    """What happened to processes from within; at stake is what was at stake at the injected fault before it."""
+    starts = sorted(injected, key=_start)
+    found = []
+    for line in lines:
+        if line["event"] == "fault":
+            earlier = bisect.bisect(starts, line["at"], key=_start)
+            at_stake = starts[earlier - 1].at_stake if earlier else 0
+            found.append(Fault(line["name"], "process", line["at"], line["at"], line["process"], at_stake))
+    return found
+
+
+def drain_rest(queue: EmbeddingBatchQueue, seconds: float) -> None:
+    """Let a healthy worker finish what is left. A pause from the last fault is ended, as an operator could."""
+    deadline_mono = time.monotonic() + seconds
+    while time.monotonic() < deadline_mono:
+        with contextlib.suppress(redis.RedisError, TimeoutError):
+            queue.flush(timeout=2.0)
+            return
+        with contextlib.suppress(redis.RedisError):
+            end_pause(inside(queue).client, 0.0)
+
+
+def end_pause(client: redis.Redis, longest_seconds: float) -> None:
+    """End a pause that would last longer, as time would, or an operator: the next call probes."""
+    value = client.get("embed_queue:pause") or b"probe "
+    if not value.startswith(b"probe ") and client.pttl("embed_queue:pause") > 1000 * longest_seconds:
+        client.delete("embed_queue:pause")
+        client.xadd("embed_queue:events", {"kind": "wake", "by": "", "body": ""})

@@ -1,0 +1,203 @@
+"""What happened in a run, as plain data: the checker judges nothing else, so it can judge a made-up history, too."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import redis
+
+from tests.proof.torture.actor import DIMENSIONS, PROCESS_HEADER, digest, text_of
+from tests.provider import Call, vector_of
+
+#: What a queue keeps in Redis; a run has no cache.
+OUR_KEYS = {
+    f"embed_queue:{name}"
+    for name in ("pending", "inflight", "latest", "claims", "dead", "dead:info", "events", "pause", "pause:level")
+}
+#: What the names of the queue's other keys begin with.
+OUR_PREFIXES = ("embed_queue:history:m:", "embed_queue:history:d:")
+#: A provider that takes longer may have been given up by the client, whose time limit for silence is 2 s.
+SLOW_SECONDS = 1.5
+#: The text by which a queue asks whether the provider is well.
+CANARY = "ok"
+#: What the log of a process holds where something went wrong that nobody handled.
+SCREAMS = re.compile(r"Traceback \(most recent call last\)|Fatal Python error")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault that was injected. Times are Unix seconds.
+
+    Attributes:
+        name: what was done.
+        kind: of which group.
+        start: when it began.
+        end: when it was over, as far as the rig's own doing goes.
+        process: whom it hit; None: everybody.
+        at_stake: items that waited or were in flight at that moment.
+    """
+
+    name: str
+    kind: str
+    start: float
+    end: float
+    process: str | None = None
+    at_stake: int = 0
+
+
+@dataclass(frozen=True)
+class Send:
+    """A text that arrived at the provider: when, from which process, and whether it got no good answer."""
+
+    text: str
+    at: float
+    process: str
+    failed: bool = False
+
+
+@dataclass
+class History:
+    """All that the checker knows.
+
+    Attributes:
+        lines: of the processes' journals; each has "process", "event" and "at".
+        faults: in the order of their starts.
+        sends: in the order of their arrivals.
+        hashes: redis_key to the digest of its vector, in the end.
+        dead: redis_key to the reason of its dead letter.
+        live: redis_keys with a place in pending or in flight.
+        names: all keys in Redis.
+        leftovers: what the queue's own books name although it is neither waiting nor in flight.
+        watched: (time, what was seen): hashes that went back to an older text.
+        killed: processes that the rig ended without warning.
+        exits: exit codes of processes, where they are not 0.
+        complaints: what the processes' logs hold and should not.
+    """
+
+    lines: list[dict] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    sends: list[Send] = field(default_factory=list)
+    hashes: dict[str, str] = field(default_factory=dict)
+    dead: dict[str, str] = field(default_factory=dict)
+    live: set[str] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
+    leftovers: list[str] = field(default_factory=list)
+    watched: list[tuple[float, str]] = field(default_factory=list)
+    killed: set[str] = field(default_factory=set)
+    exits: dict[str, int] = field(default_factory=dict)
+    complaints: list[str] = field(default_factory=list)
+
+
+class Versions:
+    """Which version of its key's text a vector belongs to."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, int]] = defaultdict(dict)
+
+    def find(self, redis_key: str, vector: str, newest: int) -> int | None:
+        """The version, up to ``newest``, whose vector has this digest; None: none of them."""
+        known = self._known[redis_key]
+        while vector not in known and len(known) < newest:
+            version = len(known) + 1
+            known[digest(vector_of(text_of(redis_key, version), DIMENSIONS))] = version
+        return known.get(vector)
+
+
+class Watch:
+    """Looks at the hashes while the rig runs: a stale write may be overwritten before the end."""
+
+    #: A key is at most so many versions further than when it was last seen.
+    AHEAD = 2000
+
+    def __init__(self, versions: Versions) -> None:
+        self._versions = versions
+        self._seen: dict[str, int] = {}
+        self._spoken: set[str] = set()
+        self.found: list[tuple[float, str]] = []
+
+    def look(self, client: redis.Redis, at: float) -> dict[str, str]:
+        """Look at all hashes once; returns the digests of their vectors."""
+        vectors = read_hashes(client)
+        for redis_key, vector in vectors.items():
+            seen = self._seen.get(redis_key, 0)
+            version = self._versions.find(redis_key, vector, seen + self.AHEAD)
+            if version is None:
+                self._speak(at, f"{redis_key} holds a vector of none of its texts")
+            elif version < seen:
+                self._speak(at, f"{redis_key} went back from version {seen} to {version}")
+            else:
+                self._seen[redis_key] = version
+        return vectors
+
+    def _speak(self, at: float, what: str) -> None:
+        if what not in self._spoken:
+            self._spoken.add(what)
+            self.found.append((at, what))
+
+
+def read_hashes(client: redis.Redis) -> dict[str, str]:
+    """The digest of the vector in each hash of the producers."""
+    found = {}
+    names = list(client.scan_iter("doc:*", count=1000))
+    for at in range(0, len(names), 1000):
+        part = names[at : at + 1000]
+        pipeline = client.pipeline(transaction=False)
+        for name in part:
+            pipeline.hget(name, "embedding")
+        for name, stored in zip(part, pipeline.execute(), strict=True):
+            if stored is not None:
+                found[name.decode()] = digest(np.frombuffer(stored, dtype="<f4"))
+    return found
+
+
+def read_journals(folder: Path) -> Iterator[dict]:
+    """All lines that the processes wrote; a line that a kill cut off is left out."""
+    for path in sorted(folder.glob("*.journal")):
+        for line in path.read_text("utf-8", "replace").splitlines():
+            try:
+                yield {**json.loads(line), "process": path.stem}
+            except ValueError:
+                continue
+
+
+def read_complaints(folder: Path) -> list[str]:
+    """Of each log that shows an error that nobody handled, the part from shortly before the first one."""
+    texts = [(path.name, path.read_text("utf-8", "replace")) for path in sorted(folder.glob("*.log"))]
+    found = [(name, text, SCREAMS.search(text)) for name, text in texts]
+    return [
+        f"{name}: {text[max(0, scream.start() - 300) : scream.start() + 3000]}"
+        for name, text, scream in found
+        if scream
+    ]
+
+
+def read_sends(calls: list[Call]) -> list[Send]:
+    """What the provider was sent, text by text, without the canary."""
+    sends = []
+    for call in calls:
+        slow = call.ended is None or call.ended - call.started > SLOW_SECONDS
+        failed = slow or call.status != 200 or call.answer is not None
+        process = call.headers.get(PROCESS_HEADER.lower(), "")
+        sends += [Send(text, call.started, process, failed) for text in call.texts if text != CANARY]
+    return sends
+
+
+def read_redis(history: History, client: redis.Redis) -> None:
+    """How the queue stands at rest."""
+    history.names = {name.decode("utf-8", "replace") for name in client.scan_iter(count=1000)}
+    for name, info in client.hgetall("embed_queue:dead:info").items():
+        history.dead[name.decode()] = str(json.loads(info).get("reason", ""))
+    living = {*client.zrange("embed_queue:pending", 0, -1), *client.zrange("embed_queue:inflight", 0, -1)}
+    latest = client.hgetall("embed_queue:latest")
+    history.live = {key.decode() for key, member in latest.items() if member in living}
+    history.leftovers = [f"latest names {key!r}" for key in sorted(set(latest) - {k.encode() for k in history.live})]
+    claims = {key.decode() for key in client.hkeys("embed_queue:claims")}
+    history.leftovers += [f"claims name {key!r}" for key in sorted(claims - history.live)]
+    named = set(latest.values())
+    history.leftovers += [f"nothing names {member!r}" for member in sorted(living - named)]

@@ -1,0 +1,114 @@
+"""A TCP proxy between the queue and what it speaks to, which spoils one message at a time."""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Literal
+
+Spoil = Literal["delay", "stall", "cut", "half", "reset", "swallow"]
+#: Hold a message for a while; hold it beyond any time-out; send a part and hang up; send half and stall; reset the
+#: connection; take this message and all that follow, and say nothing.
+SPOILS: tuple[Spoil, ...] = ("delay", "stall", "cut", "half", "reset", "swallow")
+#: Seconds that a message is held: within any timeout of the rig, and beyond every one.
+DELAY_SECONDS = 0.3
+STALL_SECONDS = 3.5
+#: Seconds after which a message that a test holds is let go: a forgotten one must not hang anything.
+HOLD_SECONDS = 60.0
+
+
+class Proxy:
+    """Forwards connections to loopback ports.
+
+    Args:
+        connect: opens a connection to the real server.
+        rng: decides where a message is cut.
+    """
+
+    def __init__(self, connect: Callable[[], socket.socket], rng: random.Random) -> None:
+        self._connect = connect
+        self._rng = rng
+        self._lock = threading.Lock()
+        self._next: dict[bool, Spoil] = {}  # by direction, True towards the server; guarded by the lock
+        self._held: tuple[threading.Event, threading.Event] | None = None  # guarded by the lock
+        self._healed = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def spoil(self, how: Spoil, *, upwards: bool) -> None:
+        """Do this to the next message in one direction, whoever sends it."""
+        with self._lock:
+            self._next[upwards] = how
+
+    def hold(self, arrived: threading.Event, go_on: threading.Event) -> None:
+        """Hold back the next message towards the server until told."""
+        with self._lock:
+            self._held = arrived, go_on
+
+    def heal(self) -> None:
+        """Spoil nothing more, and let go what is held: a late message must not come to a queue that is at rest."""
+        with self._lock:
+            self._next.clear()
+        self._healed.set()
+
+    def close(self) -> None:
+        """Take no more connections."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                try:
+                    server = self._connect()
+                except OSError:  # the real one is down: so it looks from outside
+                    client.close()
+                    continue
+                for near, far, upwards in ((client, server, True), (server, client, False)):
+                    threading.Thread(target=self._pump, args=(near, far, upwards), daemon=True).start()
+
+    def _pump(self, near: socket.socket, far: socket.socket, upwards: bool) -> None:
+        with suppress(OSError):
+            while message := near.recv(1 << 16):
+                with self._lock:
+                    how = self._next.pop(upwards, None)
+                    held, self._held = (self._held, None) if upwards else (None, self._held)
+                if held:
+                    arrived, go_on = held
+                    arrived.set()
+                    go_on.wait(HOLD_SECONDS)
+                if how is not None and not self._spoil(how, message, near, far):
+                    break
+                if how != "half":
+                    far.sendall(message)
+        for end in (near, far):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _spoil(self, how: Spoil, message: bytes, near: socket.socket, far: socket.socket) -> bool:
+        """Do it; returns whether the connection goes on."""
+        if how == "delay":
+            self._healed.wait(DELAY_SECONDS)
+        elif how == "stall":
+            self._healed.wait(STALL_SECONDS)
+        elif how == "half":
+            far.sendall(message[: len(message) // 2])
+            self._healed.wait(STALL_SECONDS)
+            far.sendall(message[len(message) // 2 :])
+        elif how == "cut":
+            far.sendall(message[: self._rng.randrange(len(message))])
+        elif how == "reset":
+            for end in (near, far):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            while near.recv(1 << 16):  # and all that follows: TCP leaves no gaps
+                pass
+        return how in ("delay", "stall", "half")

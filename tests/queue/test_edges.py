@@ -1,0 +1,245 @@
+"""Corners of a queue's life: the end of a process, flushes that overlap with an end, options, warnings, observers."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import redis
+
+from embedqueue import InputRejected, Observer, TransientError
+from embedqueue.observers.observers import Functions
+from embedqueue.settings.checks import check_call, check_key, check_redis, explain_redis, problems
+from embedqueue.settings.settings import read
+from embedqueue.testing import FakeEmbedder
+from tests.inside import END_FUTURES, RECENT_VECTORS, inside
+from tests.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_thread, join
+
+
+def test_at_the_end_of_a_process_a_second_signal_shortens_the_grace(make_queue, monkeypatch):
+    """The handler's exit comes out of stop(); the items are given back all the same."""
+    queue = make_queue(start=False)
+    stop, asked, errors = queue.stop, [], [SystemExit(), KeyboardInterrupt()]
+
+    def interrupted(timeout=None):
+        asked.append(timeout)
+        if errors:
+            raise errors.pop(0)
+        stop(timeout)
+
+    monkeypatch.setattr(queue, "stop", interrupted)
+    inside(queue).stop_at_exit()
+    assert asked == [None, 0.0, 0.0]
+    assert queue.closed
+    errors[:] = [SystemExit()] * 9
+    inside(queue).stop_at_exit()  # whoever signals without end is not fought for ever
+    assert len(asked) == 6
+
+
+def test_who_waits_does_not_start_a_stopped_queue(make_queue):
+    queue = make_queue()
+    queue.stop()
+    inside(queue).start_unless_stopped()
+    assert queue.closed
+    assert not inside(queue).works
+
+
+def test_flush_now_starts_a_queue_that_was_not(make_queue, embedder):
+    queue = make_queue(start=False)
+    future = queue.enqueue("doc:1", "one")
+    queue.flush_now()
+    embedder.wait_for_calls(1)
+    assert future.result(PATIENCE_SECONDS) == expected("one")
+
+
+def test_options_can_be_read(make_queue):
+    assert make_queue(start=False, max_batch_size=7).options.max_batch_size == 7
+
+
+def test_a_flush_asks_again_where_nobody_has_claimed(make_queue, redis_client):
+    """The worker that heard of it may have died."""
+    queue = make_queue(worker=False)
+    queue.enqueue("doc:1", "one")
+    with pytest.raises(TimeoutError, match="1 items"):
+        queue.flush(1.6)
+    kinds = [fields[b"kind"] for _, fields in redis_client.xrange("embed_queue:events")]
+    assert kinds.count(b"flush") >= 2
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_a_flush_waits_for_ends_under_way(make_queue, monkeypatch, in_time):
+    """What Redis calls finished is in the futures when flush returns, unless somebody's callback takes too long."""
+    queue = make_queue()
+    go, reached, end = threading.Event(), threading.Event(), getattr(*END_FUTURES)
+
+    def slow(entry, outcome):
+        reached.set()
+        assert go.wait(PATIENCE_SECONDS)
+        end(entry, outcome)
+
+    monkeypatch.setattr(*END_FUTURES, slow)
+    outcomes = inside(queue).outcomes
+    look = outcomes.look
+
+    def look_later(*arguments, **options):  # else flush might be the one to end the future
+        assert reached.wait(PATIENCE_SECONDS)
+        look(*arguments, **options)
+
+    monkeypatch.setattr(outcomes, "look", look_later)
+    future = queue.enqueue("doc:1", "one")
+    flushed = in_thread(lambda: queue.flush(PATIENCE_SECONDS))
+    assert reached.wait(PATIENCE_SECONDS)
+    if in_time:
+        go.set()
+    join(flushed)
+    assert future.done() == in_time
+    go.set()
+    assert future.result(PATIENCE_SECONDS) == expected("one")
+
+
+@pytest.mark.parametrize("arguments", [{"minutes": 0}, {"days": 0}])
+def test_no_history_of_nothing(make_queue, arguments):
+    with pytest.raises(ValueError, match="at least 1"):
+        make_queue(start=False).history(**arguments)
+
+
+def test_a_policy_that_may_evict_the_queue_is_warned_of(make_queue, redis_client, caplog):
+    redis_client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        make_queue()
+    finally:
+        redis_client.config_set("maxmemory-policy", "noeviction")
+    assert "allkeys-lru may evict" in caplog.text
+
+
+def test_a_blank_text_from_another_process_ends_the_futures_here(make_queue):
+    """With the zero vector: that is what the key's newest text has."""
+    here, there = make_queue(worker=False), make_queue(worker=False)
+    future = here.enqueue("doc:1", "text")
+    there.enqueue("doc:1", " ")
+    assert future.result(PATIENCE_SECONDS) == [0.0] * DIMENSIONS
+
+
+class Ear(Observer):
+    def __init__(self):
+        self.outcomes = []
+
+    def call_ended(self, report):
+        self.outcomes.append(report.outcome)
+
+
+def test_rows_that_are_not_fit_to_be_written_make_a_partial_call(make_queue, embedder):
+    """The good ones are written at once; the others travel again."""
+    ear, spoilt = Ear(), ["bad"]
+
+    class Spoils:
+        dimensions = DIMENSIONS
+
+        def embed_batch(self, texts, model):
+            rows = embedder.embed_batch(texts, model)
+            return np.stack(
+                [
+                    row * np.nan if text in spoilt and spoilt.pop() else row
+                    for text, row in zip(texts, rows, strict=True)
+                ]
+            )
+
+    queue = make_queue(embedder=Spoils(), observers=[ear])
+    futures = queue.enqueue_many([("doc:1", "good"), ("doc:2", "bad")])
+    assert [future.result(PATIENCE_SECONDS) for future in futures] == [expected("good"), expected("bad")]
+    eventually(lambda: ear.outcomes == ["partial", "ok"], f"{ear.outcomes}")
+    assert embedder.sent == {"good": 1, "bad": 2}
+
+
+def test_functions_that_were_not_given_are_not_called(make_queue, embedder):
+    """Each of the three options stands alone."""
+    told = []
+    queue = make_queue(on_dead=told.append)
+    embedder.fault = lambda texts: InputRejected("no") if "bad" in texts else None
+    queue.enqueue("doc:0", "good").result(PATIENCE_SECONDS)
+    assert queue.enqueue("doc:1", "bad").exception(PATIENCE_SECONDS)
+    eventually(lambda: [letter.redis_key for letter in told] == ["doc:1"], "told")
+    nothing = Functions(None, None, None)
+    for tell in (nothing.written, nothing.call_ended, nothing.redis_failed, nothing.died):
+        tell(None)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (redis.exceptions.NoPermissionError("NOPERM"), "grant it"),
+        (redis.AuthenticationError("Authentication required."), "wants a password"),
+        (redis.AuthenticationError("WRONGPASS"), "refuses the password"),
+        (redis.ConnectionError("refused"), "start it"),
+        (redis.TimeoutError("slow"), "start it"),
+        (redis.ResponseError("MISCONF"), "answers with an error"),
+    ],
+)
+def test_what_an_error_of_redis_means(error, words):
+    """With the setting to change, and without the password."""
+    said = explain_redis(read({"REDIS_URL": "redis://user:hunter2@host/0"}), error)
+    assert words in said
+    assert "hunter2" not in said
+
+
+def test_a_check_finds_nothing_where_all_is_well(redis_server, redis_client, provider, monkeypatch):
+    settings = read(
+        {"REDIS_URL": redis_server.url, "PROVIDER": "openai", "BASE_URL": provider.openai_url, "API_KEY": "test-key",
+         "DIMENSIONS": 16}
+    )  # fmt: skip
+    assert problems(settings, call=True) == []
+    assert check_redis(settings) == check_key(settings) == []
+    wrong = read({"PROVIDER": "openai", "BASE_URL": provider.openai_url, "API_KEY": "k", "DIMENSIONS": 16})
+    assert "refuses the model" in check_call(wrong)[0]
+    provider.settings.require_key = False
+    monkeypatch.setattr(type(settings), "embedder", lambda self: Broken())
+    assert "failed" in check_call(settings)[0]
+    assert check_key(read({"PROVIDER": "local"})) == []
+
+
+class Broken:
+    def embed_batch(self, texts, model):
+        raise TransientError("down")
+
+
+def test_who_is_told_of_deaths_is_told_without_redis_too(make_queue, embedder, monkeypatch):
+    """What Redis would add is not worth a wait."""
+    told = []
+    queue = make_queue(on_dead=told.append)
+    embedder.fault = lambda texts: InputRejected("no") if "bad" in texts else None
+    queue.enqueue("doc:0", "good").result(PATIENCE_SECONDS)
+
+    def gone(names):
+        raise redis.ConnectionError("gone")
+
+    monkeypatch.setattr(inside(queue).store, "dead_letters_of", gone)
+    queue.enqueue("doc:1", "bad").exception(PATIENCE_SECONDS)
+    eventually(lambda: [(letter.redis_key, letter.text) for letter in told] == [("doc:1", "bad")], "told")
+    assert "no" in told[0].reason
+
+
+def test_a_local_model_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install" in check_key(read({"PROVIDER": "local"}))[0]
+
+
+def test_a_fake_that_is_held_for_ever_fails_its_test(monkeypatch):
+    """Instead of hanging it."""
+    monkeypatch.setattr("embedqueue.testing.PATIENCE_SECONDS", 0.01)
+    fake = FakeEmbedder()
+    fake.hold()
+    with pytest.raises(AssertionError, match="not released"):
+        fake.embed_batch(["x"], "m")
+
+
+@pytest.mark.parametrize(("kept", "times"), [(512, 1), (2, 2)])
+def test_vectors_for_equal_texts_further_behind_are_kept_up_to_a_number(make_queue, embedder, monkeypatch, kept, times):
+    """While more waits, an equal text that comes soon is not sent again; what is kept for it is bounded."""
+    monkeypatch.setattr(*RECENT_VECTORS, kept)
+    queue = make_queue(start=False, max_concurrency=1, api_batch_limit=4)
+    texts = ["same", *(f"text {i}" for i in range(30)), "same"]
+    queue.enqueue_many((f"doc:{i}", text) for i, text in enumerate(texts))
+    queue.start()
+    queue.flush(PATIENCE_SECONDS)
+    assert embedder.sent == dict.fromkeys(texts, 1) | {"same": times}

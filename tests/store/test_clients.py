@@ -1,0 +1,266 @@
+"""The Redis clients that users really have. Ours are private: theirs is never changed, used up or closed."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import fakeredis
+import pytest
+import redis
+from redis.backoff import ConstantBackoff, NoBackoff
+from redis.retry import Retry
+
+from embedqueue import BatchFailed, ConfigurationError, ItemRejected
+from embedqueue.demo.localredis import LocalRedis
+from tests.conftest import _local_redis
+from tests.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_thread, join, stored
+
+ACL = Path(__file__).parents[2] / "docs" / "redis-acl.md"
+
+
+def _free_port() -> int:
+    with contextlib.closing(socket.socket()) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalRedis]:
+    """A Redis with a TCP port as well, and with users of its own."""
+    yield from _local_redis(port=_free_port(), appendonly=False)
+
+
+def _tcp(server, **kwargs):
+    return redis.Redis(host="127.0.0.1", port=server.port, **kwargs)
+
+
+SHAPES = {
+    "plain": _tcp,
+    "decode_responses": lambda server: _tcp(server, decode_responses=True),
+    "latin-1": lambda server: _tcp(server, decode_responses=True, encoding="latin-1"),
+    "RESP3": lambda server: _tcp(server, protocol=3),
+    "RESP3 decoded": lambda server: _tcp(server, protocol=3, decode_responses=True),
+    "RESP2": lambda server: _tcp(server, protocol=2),
+    "from_url": lambda server: redis.from_url(f"redis://127.0.0.1:{server.port}/3?decode_responses=true"),
+    "unix url": lambda server: redis.from_url(server.url),
+    "unix socket": lambda server: server.client(),
+    "db 5": lambda server: _tcp(server, db=5),
+    "short timeout": lambda server: _tcp(server, socket_timeout=0.5),
+    "no timeout": lambda server: _tcp(server, socket_timeout=None, socket_connect_timeout=None),
+    "two connections": lambda server: _tcp(server, max_connections=2),
+    "one connection": lambda server: _tcp(server, single_connection_client=True),
+    "blocking pool": lambda server: redis.Redis(
+        connection_pool=redis.BlockingConnectionPool(host="127.0.0.1", port=server.port, max_connections=2, timeout=1)
+    ),
+    "retries": lambda server: _tcp(
+        server, retry=Retry(ConstantBackoff(0.01), 3), retry_on_error=[redis.BusyLoadingError]
+    ),
+    "no retries": lambda server: _tcp(server, retry=Retry(NoBackoff(), 0)),
+    "health checks": lambda server: _tcp(server, health_check_interval=1),
+    "named": lambda server: _tcp(server, client_name="theirs"),
+    "subclass": lambda server: type("Theirs", (redis.Redis,), {})(host="127.0.0.1", port=server.port),
+    "fakeredis": lambda server: fakeredis.FakeRedis(server=fakeredis.FakeServer()),
+    "fakeredis decoded": lambda server: fakeredis.FakeRedis(server=fakeredis.FakeServer(), decode_responses=True),
+}
+
+
+def _everything(client, make_queue, embedder) -> None:
+    """What a queue does in a day."""
+    theirs = client.connection_pool
+    settings = theirs.connection_kwargs | {"decode_responses": False, "encoding": "utf-8"}
+    raw = redis.Redis(connection_pool=redis.ConnectionPool(connection_class=theirs.connection_class, **settings))
+    with contextlib.closing(raw):
+        queue, producer = make_queue(client, cache_ttl=60), make_queue(client, worker=False)
+        assert queue.enqueue("doc:ä", "größe").result(PATIENCE_SECONDS) == expected("größe")
+        assert raw.hget("doc:ä".encode(), "embedding") == stored("größe")
+        assert producer.enqueue("doc:2", "two").result(PATIENCE_SECONDS) == expected("two")
+        client.set("doc:string", "not a hash")
+        bad = producer.enqueue("doc:string", "three")
+        with pytest.raises(ItemRejected):
+            bad.result(PATIENCE_SECONDS)
+        assert [letter.redis_key for letter in queue.dead_letters()] == ["doc:string"]
+        client.delete("doc:string")
+        assert queue.retry_dead("doc:string") == 1
+        queue.flush(PATIENCE_SECONDS)
+        assert raw.hget("doc:string", "embedding") == stored("three")
+        client.zadd("embed_queue:pending", {"not ours": 1})
+        queue.flush(PATIENCE_SECONDS)
+        assert queue.discard_dead() == 1
+        assert queue.stats().dead == queue.pending_count() == 0
+        queue.stop()
+        producer.stop()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes(server, make_queue, embedder, shape):
+    """A queue works with whatever client an application has, and leaves it as it was."""
+    client = SHAPES[shape](server)
+    client.flushall()
+    settings = copy.copy(client.connection_pool.connection_kwargs)
+    classes = type(client.connection_pool), client.connection_pool.max_connections
+    _everything(client, make_queue, embedder)
+    assert client.connection_pool.connection_kwargs == settings
+    assert (type(client.connection_pool), client.connection_pool.max_connections) == classes
+    assert client.ping()
+    client.close()
+
+
+def test_used_up_pool(server, make_queue, embedder):
+    """The queue works while the application has every connection of its own pool in use."""
+    pool = redis.BlockingConnectionPool(host="127.0.0.1", port=server.port, max_connections=1, timeout=0.1)
+    client = redis.Redis(connection_pool=pool)
+    client.flushall()
+    taken = pool.get_connection()
+    try:
+        assert make_queue(client).enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
+    finally:
+        pool.release(taken)
+
+
+def test_closed_client(server, make_queue):
+    """The queue goes on when the application closes its client."""
+    client = _tcp(server)
+    client.flushall()
+    queue = make_queue(client)
+    client.close()
+    assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
+
+
+def test_blocking_read_outlives_short_timeouts(server, make_queue, embedder, caplog):
+    """A client's short time limit does not make the queue reconnect for each quiet moment."""
+    client = _tcp(server, socket_timeout=0.2)
+    client.flushall()
+    queue = make_queue(client, worker=False)
+    kept = queue.enqueue("doc:1", "one")
+    with contextlib.closing(_tcp(server)) as other:
+        eventually(lambda: any(c["cmd"] == "xread" for c in other.client_list()), "it listens")
+        before = {c["id"] for c in other.client_list() if c["cmd"] == "xread"}
+        threading.Event().wait(0.6)
+        assert {c["id"] for c in other.client_list() if c["cmd"] == "xread"} == before
+    assert kept.cancel()
+
+
+def _rules() -> list[str]:
+    """The ACL rules as the documentation gives them."""
+    block = ACL.read_text("utf-8").split("```")[1]
+    return block.replace("\\\n", " ").split()[4:]  # without: ACL SETUSER name >password
+
+
+@pytest.fixture
+def limited(server) -> Iterator[redis.Redis]:
+    """The client of a user who may do what docs/redis-acl.md lists, and nothing else."""
+    with contextlib.closing(_tcp(server)) as admin:
+        admin.flushall()
+        admin.execute_command("ACL", "SETUSER", "embedqueue", "reset", "on", ">secret", *_rules())
+        admin.execute_command("ACL", "LOG", "RESET")
+        yield _tcp(server, username="embedqueue", password="secret")
+        admin.acl_deluser("embedqueue")
+
+
+def test_minimal_acl(server, limited, make_queue, embedder, caplog):
+    """A user with the documented ACL can do everything, and Redis logs no refusal but of what is optional."""
+    with contextlib.closing(_tcp(server)) as admin, caplog.at_level(logging.WARNING):
+        queue, producer = make_queue(limited, cache_ttl=60), make_queue(limited, worker=False)
+        assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
+        assert producer.enqueue("doc:2", "two").result(PATIENCE_SECONDS) == expected("two")
+        admin.set("doc:string", "not a hash")
+        with pytest.raises(ItemRejected):
+            producer.enqueue("doc:string", "three").result(PATIENCE_SECONDS)
+        assert queue.dead_letters()[0].redis_key == "doc:string"
+        admin.delete("doc:string")
+        assert queue.retry_dead() == 1
+        queue.flush(PATIENCE_SECONDS)
+        admin.zadd("embed_queue:pending", {"not ours": 1})
+        queue.flush(PATIENCE_SECONDS)
+        assert queue.discard_dead() == 1
+        admin.script_flush()
+        blank = producer.enqueue_many([("doc:3", "three"), ("doc:3", " ")])
+        assert blank[1].result() == [0.0] * DIMENSIONS
+        embedder.fault = lambda texts: ConfigurationError("no credit")
+        assert isinstance(producer.enqueue("doc:4", "four").exception(PATIENCE_SECONDS), BatchFailed)
+        embedder.fault = None
+        calls = len(embedder.calls)
+        embedder.hold()
+        embedder.wait_for_calls(calls + 1)  # the probe
+        queue.stop(timeout=0)
+        assert producer.history(1, 1).days[-1].embedded >= 3
+        assert admin.zcard("embed_queue:pending") == 1
+        producer.stop()
+        assert {entry["object"] for entry in admin.acl_log()} <= {"info", "client|setinfo"}
+        assert "secret" not in caplog.text + repr(queue)
+
+
+def test_forbidden_hash(limited, make_queue, embedder, server):
+    """A hash that the ACL does not let us write makes one dead letter; its neighbours are embedded."""
+    queue, producer = make_queue(limited), make_queue(limited, worker=False)
+    items = [(f"doc:{i}", f"text {i}") for i in range(20)]
+    items.insert(7, ("private:1", "secret"))
+    futures = queue.enqueue_many(items)
+    others = producer.enqueue("private:1", "secret")
+    queue.flush(PATIENCE_SECONDS)
+    with pytest.raises(ItemRejected, match="private:1"):
+        futures[7].result(0)
+    with pytest.raises(ItemRejected, match="private:1"):
+        others.result(PATIENCE_SECONDS)
+    assert [f.result(0) for f in futures[:7] + futures[8:]] == [expected(f"text {i}") for i in range(20)]
+    assert embedder.sent == {f"text {i}": 1 for i in range(20)} | {"secret": 1}
+
+
+def test_info_forbidden(limited, make_queue, caplog):
+    """Where INFO is not allowed, start() goes on without a word."""
+    with caplog.at_level(logging.WARNING):
+        make_queue(limited)
+    assert not caplog.records
+
+
+def test_warns_once(server, make_queue, caplog):
+    """start() says once when Redis may lose items: here its append-only file is off."""
+    client = _tcp(server)
+    with caplog.at_level(logging.WARNING):
+        queue = make_queue(client)
+        queue.stop()
+        queue.start()
+    assert [record.message for record in caplog.records if "append-only" in record.message] == [
+        record.message for record in caplog.records
+    ]
+    assert len(caplog.records) == 1
+
+
+def test_swallowed_packets(make_queue):
+    """Where connecting times out, enqueue raises after the tries of the client's policy, not after their square."""
+    with contextlib.closing(socket.socket()) as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        fillers = []
+        try:
+            for _ in range(3):  # until nobody is let in any more
+                filler = socket.socket()
+                filler.setblocking(False)
+                filler.connect_ex(full.getsockname())
+                fillers.append(filler)
+            policy = Retry(NoBackoff(), 4)
+            port = full.getsockname()[1]
+            client = redis.Redis(port=port, socket_timeout=0.1, socket_connect_timeout=0.1, retry=policy)
+            queue = make_queue(client, start=False, worker=False)
+            errors = []
+
+            def enqueue():
+                try:
+                    queue.enqueue("doc:1", "one")
+                except redis.RedisError as error:
+                    errors.append(error)
+
+            thread = in_thread(enqueue)
+            thread.join(1.5)  # five tries of 0.1 s; their square would be 2.5 s
+            assert errors
+            assert isinstance(errors[0], redis.TimeoutError)
+            join(thread)
+        finally:
+            for filler in fillers:
+                filler.close()

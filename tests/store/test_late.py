@@ -1,0 +1,70 @@
+"""What the network holds back and delivers when nobody waits for it any more."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+
+import pytest
+import redis
+
+from embedqueue import EmbeddingBatchQueue
+from embedqueue.store.store import Store
+from embedqueue.testing import FakeEmbedder
+from embedqueue.values.item import encode_member
+from tests.parts import eventually
+from tests.proof.torture.network import Proxy
+
+PENDING = "embed_queue:pending"
+
+
+def _refused(client: redis.Redis) -> int:
+    return client.info("errorstats").get("errorstat_LATE", {"count": 0})["count"]
+
+
+@pytest.fixture
+def slow_way(redis_server):
+    """A way to Redis that can hold a message back."""
+
+    def connect() -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(redis_server.url.removeprefix("unix://"))
+        return connection
+
+    proxy = Proxy(connect, random.Random(1))
+    yield proxy
+    proxy.close()
+
+
+def test_a_text_that_comes_late_does_not_supersede_a_newer_one(slow_way, redis_client):
+    """An enqueue that timed out, was sent again and taken, arrives a second time, after a newer text: it is refused."""
+    near = redis.Redis(port=slow_way.port, socket_timeout=0.2)
+    queue = EmbeddingBatchQueue(FakeEmbedder(), near, worker=False)
+    queue.enqueue("other", "makes the connection")
+    eventually(
+        lambda: any(peer["cmd"] == "xread" for peer in redis_client.client_list())
+    )  # and the listener has its own
+    arrived, go_on = threading.Event(), threading.Event()
+    slow_way.hold(arrived, go_on)
+    queue.enqueue("doc:1", "old")  # its first copy is held back
+    assert arrived.is_set()
+    queue.enqueue("doc:1", "new")
+    refused = _refused(redis_client)
+    go_on.set()
+    eventually(lambda: _refused(redis_client) > refused, "the held copy reached Redis, and was refused")
+    assert redis_client.zrange(PENDING, 0, -1)[-1] == encode_member("doc:1", "new")
+    assert redis_client.zcard(PENDING) == 2
+    queue.stop()
+
+
+def test_a_clock_that_was_set_does_not_stop_enqueuing(redis_client):
+    """Whatever the client believes of the server's clock, one refusal teaches it."""
+    store = Store(redis_client, "embed_queue")
+    for believed in (-1e9, 0.0):
+        store._exchange._server_ahead = believed
+        assert store.enqueue(
+            [[b"doc:1", encode_member("doc:1", str(believed))]], max_pending=None, tell_at=9, tell_first=False
+        )
+        assert redis_client.zrange(PENDING, 0, -1) == [encode_member("doc:1", str(believed))]
+    store.close()

@@ -1,0 +1,67 @@
+"""About a hundred answers that no client should trust: none of them writes, loses or buries anything."""
+
+from __future__ import annotations
+
+import pytest
+import tenacity
+
+from embedqueue import BatchFailed, OpenAIEmbedder
+from tests.parts import PATIENCE_SECONDS, expected, stored
+from tests.proof.torture.answers import ACCOUNT, REFUSALS, TRANSIENT, malformed, redirects
+from tests.provider import Provider
+
+DIMENSIONS = 16
+TEXTS = {f"doc:{i}": f"text {i}" for i in range(3)}
+MALFORMED = malformed(len(TEXTS), DIMENSIONS)
+
+
+@pytest.fixture
+def queue(redis_client, provider, make_queue):
+    """A queue that tries twice at once; an answer may have a megabyte."""
+    embedder = OpenAIEmbedder(
+        "test-key", provider.openai_url, dimensions=DIMENSIONS, timeout=(1, 1), max_response_bytes=1 << 20
+    )
+    retry = tenacity.Retrying(stop=tenacity.stop_after_attempt(2), wait=tenacity.wait_none())
+    return make_queue(redis_client, embedder=embedder, retry=retry, model="any")
+
+
+def _serve_all(queue, client):
+    """All texts, with one call to start with; returns what the futures said before anything was tried again."""
+    futures = queue.enqueue_many(TEXTS.items())
+    errors = [future.exception(PATIENCE_SECONDS) for future in futures]
+    if any(errors):  # the provider paused the queue, which an operator may end
+        client.delete("embed_queue:pause")
+        client.xadd("embed_queue:events", {"kind": "wake", "by": "", "body": ""})
+        queue.flush(PATIENCE_SECONDS)
+    for redis_key, text in TEXTS.items():
+        assert client.hget(redis_key, "embedding") == stored(text, DIMENSIONS)
+    for error, future, text in zip(errors, futures, TEXTS.values(), strict=True):
+        assert isinstance(error, BatchFailed) or future.result() == expected(text, DIMENSIONS)
+    assert queue.dead_letters() == []
+    return errors
+
+
+@pytest.mark.parametrize("answer", MALFORMED.values(), ids=MALFORMED.keys())
+def test_a_malformed_answer_is_made_up_for_by_the_next(queue, redis_client, provider, answer):
+    """Nobody waits longer than for another try; no vector of it is written; no text is a dead letter for it."""
+    provider.script(answer)
+    assert _serve_all(queue, redis_client) == [None] * len(TEXTS)
+    assert set(provider.sent.values()) <= {2, 3}
+
+
+@pytest.mark.parametrize("name", redirects("http://127.0.0.1:9"))
+def test_a_redirect_is_followed_by_nobody(queue, redis_client, provider, name):
+    """The key never goes to another host: waiters learn of it, the items stay."""
+    with Provider() as elsewhere:
+        provider.script(redirects(elsewhere.openai_url + "/embeddings")[name])
+        errors = _serve_all(queue, redis_client)
+        assert all(isinstance(error, BatchFailed) for error in errors)
+        assert elsewhere.calls == []
+
+
+@pytest.mark.parametrize("name", [*TRANSIENT, *REFUSALS, *ACCOUNT])
+def test_no_status_loses_or_buries_what_works_a_moment_later(queue, redis_client, provider, name):
+    """Each status of the failure table, once: tried again, halved or paused, and everything is embedded in the end."""
+    provider.script((TRANSIENT | REFUSALS | ACCOUNT)[name])
+    errors = _serve_all(queue, redis_client)
+    assert all(errors) if name in ACCOUNT else not any(errors)
