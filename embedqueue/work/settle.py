@@ -18,14 +18,16 @@ from embedqueue.calls.failures import Stopping, Unserved
 from embedqueue.futures.outcomes import Outcomes
 from embedqueue.futures.progress import Progress
 from embedqueue.futures.waiters import Waiters
+from embedqueue.observers.observers import Observers
 from embedqueue.store.store import Store
 from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.item import Item, dead_letter
 from embedqueue.values.log import Log
+from embedqueue.values.observer import ReleaseReport
 from embedqueue.values.options import Options
 
 from .agenda import Agenda
-from .reporter import Reporter, Times
+from .reporter import Times, tell_dead, tell_written
 
 #: Seconds of the first pause after a failure, doubled each time in a row.
 FIRST_PAUSE_SECONDS = 1.0
@@ -61,7 +63,7 @@ class Settle:
         options: of the queue.
         worker: the name under which this process claims, with its colon at the end.
         stopping: set when the queue stops.
-        reporter: tells the observers.
+        observers: told how items end, and when Redis does not answer.
         log: takes the records.
     """
 
@@ -76,7 +78,7 @@ class Settle:
         *,
         worker: str,
         stopping: threading.Event,
-        reporter: Reporter,
+        observers: Observers,
         log: Log,
     ) -> None:
         self.counters = Counters()
@@ -88,7 +90,7 @@ class Settle:
         self._options = options
         self._worker = worker
         self._stopping = stopping
-        self._reporter = reporter
+        self._observers = observers
         self._log = log
         self._lock = threading.Lock()
         self._held: dict[str, bytes] = {}  # members in our hands by redis_key; guarded by the lock
@@ -175,7 +177,7 @@ class Settle:
         if unclear:
             self.persist(lambda: self._outcomes.find_out(unclear))
         self._progressed()
-        self._reporter.written(written, times)
+        tell_written(self._observers, written, times)
 
     def reject(self, owner: str, items: Sequence[Item], reason: str) -> None:
         """Make dead letters of items: their text will never work. ``owner`` is that of the claim."""
@@ -189,7 +191,7 @@ class Settle:
                         self.counters.rejected += 1
         self.persist(lambda: self._outcomes.find_out([item.redis_key for item in items]))
         self._progressed()
-        if self._reporter.observers:
+        if self._observers:
             self._tell_of_dead([item for item, word in zip(items, words, strict=True) if word == "dead"], reason)
 
     def _tell_of_dead(self, items: Sequence[Item], reason: str) -> None:
@@ -197,7 +199,7 @@ class Settle:
             letters = self._store.dead_letters_of([item.redis_key for item in items])
         except RedisError:  # what is told need not be worth a wait
             letters = [dead_letter(item.member, time.time(), reason) for item in items]
-        self._reporter.dead(letters)
+        tell_dead(self._observers, letters)
 
     def reject_unfit(self, members: Sequence[tuple[bytes, str, bool]]) -> None:
         """Make dead letters of members that no enqueue of ours can have written.
@@ -207,7 +209,7 @@ class Settle:
         """
         self._log.error("embedqueue: %d members of the queue cannot be ours and are dead letters now", len(members))
         self._store.reject(self._worker, members)
-        self._reporter.dead(dead_letter(member, time.time(), reason) for member, reason, _ in members)
+        tell_dead(self._observers, (dead_letter(member, time.time(), reason) for member, reason, _ in members))
 
     def release(self, items: Sequence[Item]) -> None:
         """Items wait again; nothing has become of them."""
@@ -253,7 +255,9 @@ class Settle:
         self._agenda.paused(seconds)
         self._waiters.fail(waiting, failure.for_waiter())
         self._progressed()
-        self._reporter.released(redis_keys, str(failure), seconds)
+        if self._observers and redis_keys:
+            report = ReleaseReport(redis_keys=tuple(redis_keys), reason=str(failure), pause_seconds=seconds)
+            self._observers.tell("released", report)
 
     def _log_failure(self, failure: Unserved, count: int) -> None:
         if failure.account and self._logged != str(failure):
@@ -285,6 +289,6 @@ class Settle:
                 failures += 1
                 if failures == 1:
                     self._log.warning("embedqueue: Redis did not take a result, trying again: %s", error)
-                self._reporter.observers.redis_failed(error)
+                self._observers.redis_failed(error)
                 if self._stopping.wait(backoff_seconds(failures, *REWRITE_SECONDS)):
                     raise Stopping from None
