@@ -29,7 +29,6 @@ from .values.log import QueueLog
 from .values.options import Options
 from .work.agenda import Agenda
 from .work.dispatch import Dispatch
-from .work.reporter import Reporter
 from .work.settle import Settle
 from .work.worker import Worker
 
@@ -65,7 +64,6 @@ class Engine:
         self.store = Store(client, options.namespace)
         self.recorder = Recorder(self.store.figures.add, options.model, f"embedqueue-history-{options.namespace}", log)
         self.observers = observers.joined_by(self.recorder) if options.history else observers
-        reporter = Reporter(self.observers)
         self.agenda = Agenda(options)
         self.progress = Progress()
 
@@ -105,7 +103,7 @@ class Engine:
             options,
             worker=self.name,
             stopping=self.stopping,
-            reporter=reporter,
+            observers=self.observers,
             log=log,
         )
         self.dispatch = Dispatch(
@@ -115,7 +113,7 @@ class Engine:
             _cache(self.store, self.settle, options, embedder, self.stopping),
             options,
             worker=self.name,
-            reporter=reporter,
+            observers=self.observers,
             log=log,
         )
         self.worker = Worker(

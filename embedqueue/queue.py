@@ -105,8 +105,8 @@ class EmbeddingBatchQueue:
         self._shut = False  # whether stop() has come to its end
         self._shutting = False  # whether it is at it now; both are guarded by the lock
         self._started = False
-        self._warned = False
-        self._looked = False
+        self._warned_not_started = False
+        self._checked_durability = False
         self._observers = _observers(self._options, self._log).bind(self._options.namespace, redis)
         self._engine = self._new_engine()
         os.register_at_fork(after_in_child=_weakly(self, EmbeddingBatchQueue._forked))
@@ -283,8 +283,8 @@ class EmbeddingBatchQueue:
             raise
         if not self._options.worker:
             engine.listener.ensure()
-        elif not self._started and not self._warned:
-            self._warned = True
+        elif not self._started and not self._warned_not_started:
+            self._warned_not_started = True
             self._log.warning("embedqueue: enqueuing on a queue that was not started; its items wait in Redis")
         return futures
 
@@ -358,11 +358,11 @@ class EmbeddingBatchQueue:
             engine.progress.wait_beyond(seen, min(deadline_mono - now, FLUSH_POLL_SECONDS))
             if engine.stopping.is_set():
                 raise QueueStopped("the queue was stopped during a flush")
-        self._settle(engine, futures)
+        self._await_futures(engine, futures)
 
-    def _settle(self, engine: Engine, futures: list[EmbeddingFuture]) -> None:
+    def _await_futures(self, engine: Engine, futures: list[EmbeddingFuture]) -> None:
         """What Redis calls finished, the futures of this process must know before a flush returns."""
-        engine.outcomes.look(None)
+        engine.outcomes.find_out(None)
         deadline_mono = time.monotonic() + FLUSH_ASK_SECONDS
         while time.monotonic() < deadline_mono:
             seen = engine.progress.finished
@@ -456,8 +456,8 @@ class EmbeddingBatchQueue:
 
     def _warn_of_data_loss(self) -> None:
         """One look at how Redis is set up: what was durable a moment ago must not vanish in silence."""
-        if not self._looked:
-            self._looked = True
+        if not self._checked_durability:
+            self._checked_durability = True
             found = [danger.words for danger in dangers(self._engine.store.info())]
             if found:
                 self._log.warning("embedqueue: Redis may lose items: %s", "; ".join(found))

@@ -148,7 +148,7 @@ class EagerQueue(EmbeddingBatchQueue):
         one_try = tenacity.Retrying(stop=tenacity.stop_after_attempt(1))
         super().__init__(embedder, redis, *args, **{"retry": one_try, "history": False, **options, "worker": True})
         self.redis = redis
-        self._warned = True  # of a worker that is not started: there is none
+        self._warned_not_started = True  # of a worker that is not started: there is none
         self._turn = threading.RLock()  # one thread at a time; a callback may enqueue again
         self._claims = 0  # guarded by the turn
 

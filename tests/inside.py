@@ -18,14 +18,13 @@ import embedqueue.observers.history
 import embedqueue.work.dispatch
 import embedqueue.work.settle
 from embedqueue import EmbeddingBatchQueue
-from embedqueue.work.plan import NEVER
 
 #: Limits that a test may shrink, as module and name: for ``monkeypatch.setattr(*RECENT_VECTORS, 2)``.
 RECENT_VECTORS = embedqueue.work.dispatch, "RECENT_VECTORS"
 WRITE_ITEMS = embedqueue.work.settle, "WRITE_ITEMS"
 HISTORY_WRITE_SECONDS = embedqueue.observers.history, "WRITE_SECONDS"
-#: The function that ends the futures of an entry: (entry, outcome).
-END_FUTURES = embedqueue.futures.waiters, "_end"
+#: The function that ends a future: (future, outcome).
+END_FUTURES = embedqueue.futures.waiters, "end_future"
 #: Kinds of threads that one queue may have, as they stand in their names: embedqueue-KIND-NAMESPACE.
 THREADS = {"worker", "call", "listener"}
 
@@ -147,7 +146,9 @@ class Inside:
     def room(self) -> int:
         """For how many calls the worker would claim now."""
         engine = self._engine
-        return engine.agenda._plan.room(engine.pool, engine.dispatch.held, engine.dispatch.call_limit)
+        return engine.agenda._plan.room(
+            engine.pool.size, engine.pool.in_flight, engine.dispatch.held, engine.dispatch.call_limit
+        )
 
     def pretend(self, *, waiting: int | None = None, calls: int | None = None, failing: bool | None = None) -> None:
         """Have the worker believe that so many items wait, or calls are under way, or that the provider fails."""
@@ -177,11 +178,6 @@ class Inside:
     def writes_history(self) -> bool:
         """Whether the thread that writes figures down runs."""
         return self._engine.recorder._thread is not None
-
-    @property
-    def looks_after(self) -> bool:
-        """Whether the worker looks after somebody who waits."""
-        return not (self._engine.agenda._plan.look_mono == NEVER and not self._engine.agenda._plan.asked)
 
     def look_after(self, redis_keys: list[str]) -> None:
         """Have the thread that looks after those who wait make these urgent."""
@@ -217,3 +213,8 @@ class Inside:
 def inside(queue: EmbeddingBatchQueue) -> Inside:
     """Reach into a queue."""
     return Inside(queue)
+
+
+def worker_threads() -> int:
+    """Threads of workers in this process: one for each queue that works, and for each other while somebody waits."""
+    return sum("embedqueue-worker" in thread.name for thread in threading.enumerate())

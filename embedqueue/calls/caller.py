@@ -19,7 +19,7 @@ from embedqueue.values.errors import CallTooLarge, ConfigurationError, InputReje
 from embedqueue.values.log import Log, logger
 from embedqueue.values.observer import CallReport, Outcome
 from embedqueue.values.vectors import Malformed, as_rows, faulty_rows
-from embedqueue.values.words import printable, said_by, words_of
+from embedqueue.values.words import said_by, words_of
 
 from .batching import Limits, estimated_tokens
 from .concurrency import Concurrency
@@ -120,9 +120,9 @@ class Caller:
         try:
             rows = self._ask(texts, began_mono)
         except BaseException as error:
-            self._report(texts, began_mono, error)
+            self._tell(texts, began_mono, error)
             raise
-        self._report(texts, began_mono, None)
+        self._tell(texts, began_mono, None)
         return rows
 
     def _ask(self, texts: Sequence[str], began_mono: float) -> Any:
@@ -157,7 +157,7 @@ class Caller:
             raise Partial(rows, faulty.tolist())
         return rows
 
-    def _report(self, texts: Sequence[str], began_mono: float, error: BaseException | None) -> None:
+    def _tell(self, texts: Sequence[str], began_mono: float, error: BaseException | None) -> None:
         if self._observers:
             report = CallReport(
                 texts=len(texts),
@@ -166,6 +166,7 @@ class Caller:
                 outcome=_outcome(error),
                 status=getattr(error, "status", None),
                 error=_words(error, texts),
+                cause=getattr(error, "cause", None),
             )
             self._observers.tell("call_ended", report)
 
@@ -218,8 +219,3 @@ def _words(error: BaseException | None, texts: Sequence[str]) -> str | None:
     if isinstance(error, InputRejected):
         return "the provider refused the call" if isinstance(error, CallTooLarge) else "the provider refused an input"
     return None if error is None else said_by(error, texts)
-
-
-def _reason(error: BaseException) -> str:
-    """Why a text is given up: stored beside the text, which it may quote."""
-    return printable(words_of(error)) or type(error).__name__

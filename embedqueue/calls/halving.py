@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 import tenacity
 
 from embedqueue.values.errors import CallTooLarge, ConfigurationError, InputRejected, TransientError
+from embedqueue.values.words import printable, words_of
 
 from .batching import cut, split
-from .caller import Caller, _reason
+from .caller import Caller
 from .failures import Faulty, Partial, Unserved
 
 #: Refusals of one errand after which the provider has to prove its health: a call, and both of its halves.
@@ -141,3 +142,8 @@ class Halving:
     def _suspect(self, text: str, error: BaseException) -> None:
         self._suspects.append((text, error))
         self._suspected_mono = time.monotonic()
+
+
+def _reason(error: BaseException) -> str:
+    """Why a text is given up: stored beside the text, which it may quote."""
+    return printable(words_of(error)) or type(error).__name__

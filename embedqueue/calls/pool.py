@@ -55,9 +55,14 @@ class Pool:
         """Calls that were submitted and are not back."""
         return self._unfinished
 
-    def room(self, ahead: int = 0) -> int:
-        """Calls that may start at once, and ``ahead`` that may wait for the next to be answered."""
-        return max(0, self._size() + ahead - (self._unfinished - self._answered))
+    @property
+    def in_flight(self) -> int:
+        """Calls that have no answer yet, those included that wait for their turn."""
+        return self._unfinished - self._answered
+
+    def room(self) -> int:
+        """How many calls may start at once."""
+        return max(0, self._size() - self.in_flight)
 
     def submit(self, call: Callable[[], None]) -> None:
         """Run ``call`` as soon as a thread is free. It handles its own errors."""

@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedqueue.embedders import documents
-from embedqueue.values.errors import ConfigurationError, EmbedQueueError, InputRejected, TransientError
+from embedqueue.values.errors import (
+    ConfigurationError,
+    EmbedQueueError,
+    InputRejected,
+    OptionTypeError,
+    OptionValueError,
+    TransientError,
+)
 from embedqueue.values.words import READ_CHARS, SHOWN_CHARS, forms, shown_url, without_secrets
 
 from .answers import OptionRefused, classify
@@ -235,15 +242,15 @@ class HostedEmbedder:
 
 def _positive(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+        raise OptionTypeError(name, f"must be a number of seconds, not {value!r}")
     if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
+        raise OptionValueError(name, f"must be a positive number of seconds, not {value!r}")
     return float(value)
 
 
 def _count(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
+        raise OptionTypeError(name, f"must be a whole number, not {value!r}")
     if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value!r}")
+        raise OptionValueError(name, f"must be at least 1, not {value!r}")
     return value

@@ -295,23 +295,23 @@ def failure_of(error: Exception, url: str, *, reached: bool) -> EmbedQueueError:
     """
     host, kinds = origin(url), requests.exceptions
     if isinstance(error, kinds.ConnectTimeout):
-        return TransientError(f"{host} could not be reached in time")
+        return TransientError(f"{host} could not be reached in time", cause="timeout")
     if isinstance(error, kinds.Timeout | urllib3.exceptions.TimeoutError):
-        return TransientError(f"{host} did not answer in time", suspect_input=True)
+        return TransientError(f"{host} did not answer in time", suspect_input=True, cause="timeout")
     reason = _root(error)
     why = f"{type(reason).__name__}: {reason}"
     if isinstance(error, kinds.ProxyError):
         return ConfigurationError(f"the proxy on the way to {host} refuses: {why}")
     if isinstance(error, kinds.SSLError):
         if isinstance(reason, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            return TransientError(f"{host} hung up during the handshake: {why}")
+            return TransientError(f"{host} hung up during the handshake: {why}", cause="connection")
         return ConfigurationError(f"no secure connection to {host}: {why}")
     if isinstance(error, ValueError):  # InvalidURL, InvalidHeader, InvalidSchema and their like
         return ConfigurationError(f"no request can be made to {shown_url(url)}: {type(error).__name__}")
     if isinstance(error, kinds.RequestException | urllib3.exceptions.HTTPError):
         # cut off after the call was sent: one text may have brought the server down
         cut = reached or isinstance(next(iter(error.args), None), urllib3.exceptions.ProtocolError)
-        return TransientError(f"no answer from {host}: {why}", suspect_input=cut)
+        return TransientError(f"no answer from {host}: {why}", suspect_input=cut, cause="connection")
     return ConfigurationError(f"no connection to {host} can be made: {why}")  # the CA bundle is missing
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedqueue.embedders import documents
-from embedqueue.values.errors import ConfigurationError, InputRejected
+from embedqueue.values.errors import ConfigurationError, InputRejected, OptionValueError
 
 from .rows import normalised
 
@@ -38,7 +38,7 @@ class LocalEmbedder:
 
     def __init__(self, dimensions: int = _FULL_DIMENSIONS) -> None:
         if dimensions not in _DIMENSIONS:
-            raise ValueError(f"dimensions must be one of {_DIMENSIONS}, not {dimensions!r}")
+            raise OptionValueError("dimensions", f"must be one of {_DIMENSIONS}, not {dimensions!r}")
         self.dimensions = dimensions
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from embedqueue.values.errors import OptionValueError
 from embedqueue.values.options import EMBED_DIMENSIONS
 
 from .hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, HostedEmbedder
@@ -69,7 +70,7 @@ class OpenAIEmbedder(HostedEmbedder):
         body: Mapping[str, Any] | None = None,
     ) -> None:
         if encoding_format not in ("base64", "float", None):
-            raise ValueError(f'encoding_format must be "base64", "float" or None, not {encoding_format!r}')
+            raise OptionValueError("encoding_format", f'must be "base64", "float" or None, not {encoding_format!r}')
         url = embeddings_url(base_url, self.default_path)
         self._is_openai = _is_openai(url)
         default_texts, default_tokens = self._default_limits()

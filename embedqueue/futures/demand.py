@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 
-class Worker(Protocol):
+class Waker(Protocol):
     """Whoever claims in this process, or asks others to. Nothing here does I/O or raises."""
 
     @property

@@ -1,6 +1,7 @@
 """The future of one enqueued item. Waiting for it makes the item urgent.
 
-The one file that knows private names of ``concurrent.futures``: tests/futures/test_future.py has the contract.
+This is the only file that knows private names of ``concurrent.futures``. Which ones, and what we take for granted about
+them, stands in test_future.py: when a new Python changes them, that test fails and says what has changed.
 """
 
 from __future__ import annotations
@@ -15,17 +16,27 @@ from typing import Any
 
 from embedqueue.values.errors import QueueStopped
 from embedqueue.values.locks import Condition
+from embedqueue.values.log import logger
 from embedqueue.values.vectors import to_floats
 
 
 class EmbeddingFuture(Future[list[float]]):
     """The future of one enqueued item: resolves with the vector that ended up in its hash.
 
-    Waiting for it (``.result()``, ``.exception()``, ``concurrent.futures.wait`` and ``as_completed``,
-    ``asyncio.wrap_future``) makes the item urgent.
+    Waiting for it makes the item urgent: with ``.result()`` or ``.exception()``, with ``concurrent.futures.wait`` or
+    ``as_completed``, or with ``asyncio.wrap_future``.
+
+    Args:
+        redis_key: of the item.
+        want: called with the redis_key, in the thread of whoever begins to wait. It may be called while locks of other
+            futures are held, so it must not do I/O. None: waiting tells nobody.
+        pin: called with the future when it gets a callback, so that it is kept until it ends. None: nobody keeps it.
     """
 
-    def __init__(  # super().__init__() is left out: see _lazily
+    # super().__init__() is not called. It makes a condition and two lists, which most futures never need, because they
+    # are dropped before anybody waits. One enqueue_many() may make ten thousand futures, and these objects would keep
+    # the garbage collector busier than Redis. So each is made when somebody first asks for it: see _lazily.
+    def __init__(
         self,
         redis_key: str = "",
         want: Callable[[str], None] | None = None,
@@ -38,27 +49,13 @@ class EmbeddingFuture(Future[list[float]]):
         self._pin = pin
         self._pid = os.getpid()
 
+    # -- fields of concurrent.futures.Future, made late --------------------------------------------------------
+
     def _lazily(self, name: str, make: Callable[[], Any]) -> Any:
-        # What a future waits with is made when somebody first asks for it. Most are dropped before, and of ten thousand
-        # that one call makes, all these objects would keep the garbage collector busier than Redis.
         try:
             return self.__dict__[name]
         except KeyError:  # setdefault is atomic: two threads get the same one
             return self.__dict__.setdefault(name, make())
-
-    _outcome: Any = None
-
-    @property
-    def _result(self) -> Any:
-        # Floats only for those who ask; the drain hands over bytes. Here and not in result(): from Python 3.14 on,
-        # asyncio looks at the result without calling that (python/cpython#134173).
-        if isinstance(self._outcome, bytes):
-            self._outcome = to_floats(self._outcome)
-        return self._outcome
-
-    @_result.setter
-    def _result(self, outcome: Any) -> None:
-        self._outcome = outcome
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
@@ -69,11 +66,31 @@ class EmbeddingFuture(Future[list[float]]):
         return self._lazily("_made_callbacks", list)  # type: ignore[no-any-return]
 
     @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]  # concurrent.futures never assigns it
+        # concurrent.futures.wait() and as_completed() add themselves to this list: so reading it means to wait.
+        self._demand()
+        return self._lazily("_made_waiters", list)  # type: ignore[no-any-return]
+
+    _outcome: Any = None
+
+    @property
+    def _result(self) -> Any:
+        # The worker hands over bytes; floats are made for those who ask. They are made here and not in result(), since
+        # asyncio reads this field without calling result() from Python 3.14 on (python/cpython#134173).
+        if isinstance(self._outcome, bytes):
+            self._outcome = to_floats(self._outcome)
+        return self._outcome
+
+    @_result.setter
+    def _result(self, outcome: Any) -> None:
+        self._outcome = outcome
+
+    # -- waiting -----------------------------------------------------------------------------------------------
+
+    @property
     def _unfinished(self) -> bool:
-        return self._state in (
-            PENDING,
-            RUNNING,
-        )  # done() would take the lock, which somebody may hold who waits for ours
+        # done() would take the future's lock, and whoever holds that may wait for a lock of ours.
+        return self._state in (PENDING, RUNNING)
 
     def _demand(self) -> None:
         if self._unfinished and self._want is not None:
@@ -85,7 +102,13 @@ class EmbeddingFuture(Future[list[float]]):
             raise QueueStopped("this future was made before a fork and belongs to the parent process")
 
     def result(self, timeout: float | None = None) -> list[float]:
-        """The vector, waiting for it up to ``timeout`` seconds.
+        """The vector; waits for it if need be.
+
+        Args:
+            timeout: seconds to wait at most; None waits without end.
+
+        Returns:
+            ``dimensions`` floats.
 
         Raises:
             TimeoutError: not ready in time; the item stays queued.
@@ -97,7 +120,15 @@ class EmbeddingFuture(Future[list[float]]):
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """The error that ended the item, or None; waits up to ``timeout`` seconds like :meth:`result`."""
+        """The error with which the item ended, or None if it has a vector; waits if need be.
+
+        Args:
+            timeout: seconds to wait at most; None waits without end.
+
+        Raises:
+            TimeoutError: not ready in time; the item stays queued.
+            concurrent.futures.CancelledError: cancelled, or the queue was stopped.
+        """
         self._demand()
         return super().exception(timeout)
 
@@ -105,26 +136,63 @@ class EmbeddingFuture(Future[list[float]]):
         """Wait no longer; the item is embedded all the same. Returns whether the future had not ended yet."""
         cancelled = super().cancel()
         with self._condition:
-            if self._state == CANCELLED:  # nobody else would tell those who wait for it
+            if self._state == CANCELLED:  # tell those who wait for it: an executor would, but there is none
                 self.set_running_or_notify_cancel()
         return cancelled
 
     def add_done_callback(self, fn: Callable[[Future[list[float]]], object]) -> None:
         """Call ``fn(future)`` when this future ends. The queue holds the future until then.
 
-        It runs in the thread that ends the future, with the context variables that are set now, as in asyncio: a
-        request's id stands in what it logs.
+        Args:
+            fn: runs in the thread that ends the future, or here and now if it has ended. It sees the context variables
+                as they are set now, as in asyncio: so a request's id stands in what it logs.
         """
         if self._pin is not None and self._unfinished:
             self._check_process()
             self._pin(self)
         context = contextvars.copy_context()
         super().add_done_callback(lambda future: context.run(fn, future))
-        if getattr(fn, "__module__", None) == "asyncio.futures":  # asyncio.wrap_future: somebody awaits
+        if getattr(fn, "__module__", None) == "asyncio.futures":  # of asyncio.wrap_future(): somebody awaits it
             self._demand()
 
-    @property
-    def _waiters(self) -> list[Any]:  # type: ignore[override]  # concurrent.futures never assigns it
-        # concurrent.futures.wait() and as_completed() announce themselves by adding to this list.
-        self._demand()
-        return self._lazily("_watchers", list)  # type: ignore[no-any-return]
+
+def end_future(future: EmbeddingFuture, outcome: bytes | BaseException | None) -> None:
+    """Give a future its end, unless it was cancelled. Its callbacks run now, in this thread.
+
+    Call it once for each future: whoever has removed its entry from :class:`Waiters` does.
+
+    Args:
+        future: not ended, or cancelled by its user.
+        outcome: the vector, (dimensions,) float32 as bytes; or the error to raise; None cancels.
+
+    Raises:
+        BaseException: what a callback raised (but no Exception, which ``concurrent.futures`` logs), in the main thread
+            only: there it is Ctrl-C or another signal's. In other threads it is logged.
+    """
+    try:
+        if outcome is None:
+            future.cancel()
+            return
+        with future._condition:
+            if future.cancelled():
+                return
+            future.set_running_or_notify_cancel()
+        if isinstance(outcome, BaseException):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)  # type: ignore[arg-type]  # see _result
+    except BaseException:  # of a callback; the future itself has ended
+        if threading.current_thread() is threading.main_thread():
+            raise
+        logger.exception("embedqueue: a callback of %s ended in a way that it should not", future._redis_key)
+
+
+def finished_future(vector: bytes) -> EmbeddingFuture:
+    """A future that has ended already.
+
+    Args:
+        vector: its outcome, (dimensions,) float32 as bytes.
+    """
+    future = EmbeddingFuture()
+    future.set_result(vector)  # type: ignore[arg-type]  # see _result
+    return future

@@ -18,8 +18,8 @@ from embedqueue.values.locks import locked
 from embedqueue.values.options import Options
 from embedqueue.values.vectors import zero_vector
 
-from .demand import Worker
-from .future import EmbeddingFuture
+from .demand import Waker
+from .future import EmbeddingFuture, finished_future
 from .waiters import Waiters, Waiting
 
 #: Pairs that one round trip carries at most; a single caller's own are never cut.
@@ -55,7 +55,7 @@ class Intake:
         store: where items go.
         waiters: where their futures are kept.
         embedder: knows the length of the vector of a blank text.
-        worker: told how many items wait now, after each write.
+        waker: told how many items wait now, after each write.
         observers: told how many were accepted.
         options: of the queue.
 
@@ -68,7 +68,7 @@ class Intake:
         store: Store,
         waiters: Waiters,
         embedder: Embedder,
-        worker: Worker,
+        waker: Waker,
         observers: Observers,
         options: Options,
     ) -> None:
@@ -76,13 +76,13 @@ class Intake:
         self._store = store
         self._waiters = waiters
         self._embedder = embedder
-        self._worker = worker
+        self._waker = waker
         self._observers = observers
         self._max_pending = options.max_pending
         self._tell_at = options.max_batch_size
         self._tell_first = not options.worker
         self._lock = threading.Lock()
-        self._line: list[_Commit] = []  # those who arrived while somebody leads; guarded by the lock
+        self._followers: list[_Commit] = []  # those who arrived while somebody leads; guarded by the lock
         self._leader: _Commit | None = None  # guarded by the lock
 
     def submit(self, pairs: Sequence[Pair]) -> list[EmbeddingFuture]:
@@ -116,30 +116,30 @@ class Intake:
             else:
                 commit.gate = threading.Lock()
                 commit.gate.acquire()
-                self._line.append(commit)
+                self._followers.append(commit)
 
     @locked
     def _gather(self, leader: _Commit) -> None:
         """Let those who have arrived join the leader, as many as one round trip bears."""
         joined, size = 0, len(leader.pairs)
-        for other in self._line:
+        for other in self._followers:
             size += len(other.pairs)
             if size > GROUP_LIMIT:
                 break
             joined += 1
-        leader.group, self._line = (leader, *self._line[:joined]), self._line[joined:]
+        leader.group, self._followers = (leader, *self._followers[:joined]), self._followers[joined:]
 
     @locked
     def _depart(self, commit: _Commit, error: BaseException | None = None) -> None:
         """Leave the line, whatever one did in it; a leader hands it to the next. Twice does no harm."""
         if self._leader is not commit:
-            self._line = [other for other in self._line if other is not commit]
+            self._followers = [other for other in self._followers if other is not commit]
         else:
             if error is not None and not commit.written:
                 for other in commit.group:
                     other.error = error if other is commit else _for_follower(error)
                 self._waiters.forget(commit.entries)
-            self._leader, self._line = (self._line[0], self._line[1:]) if self._line else (None, [])
+            self._leader, self._followers = (self._followers[0], self._followers[1:]) if self._followers else (None, [])
         for other in commit.group:
             if other is not commit:
                 other.wake()
@@ -174,7 +174,7 @@ class Intake:
                 share[0].error = QueueFull(self._max_pending)
                 self._waiters.forget(entries)
         self.accepted += count
-        self._worker.enqueued(waiting)
+        self._waker.enqueued(waiting)
         self._observers.tell("accepted", count)
 
     def _register(self, leader: _Commit, share: Sequence[_Commit], pairs: Sequence[Pair]) -> list[Waiting]:
@@ -183,7 +183,7 @@ class Intake:
         leader.entries += entries
         at = 0
         for commit in share:
-            commit.futures = [future or self._blank_future() for future in found[at : at + len(commit.pairs)]]
+            commit.futures = [future or finished_future(self._zero()) for future in found[at : at + len(commit.pairs)]]
             at += len(commit.pairs)
         return entries
 
@@ -195,11 +195,6 @@ class Intake:
     def _zero(self) -> bytes:
         """The vector of a blank text."""
         return zero_vector(self._embedder.dimensions)
-
-    def _blank_future(self) -> EmbeddingFuture:
-        future = EmbeddingFuture()
-        future.set_result(self._zero())  # type: ignore[arg-type]  # see EmbeddingFuture._result
-        return future
 
 
 def _for_follower(error: BaseException) -> BaseException:

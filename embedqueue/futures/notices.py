@@ -24,7 +24,7 @@ from embedqueue.values.errors import BatchFailed
 from embedqueue.values.locks import Event
 from embedqueue.values.log import Log
 
-from .demand import Worker
+from .demand import Waker
 from .outcomes import Outcomes
 from .progress import Progress
 from .waiters import Waiters
@@ -78,7 +78,7 @@ class Listener:
         store: Redis.
         waiters: futures of this process.
         outcomes: finds out what became of items.
-        worker: told what other processes ask for.
+        waker: told what other processes ask for.
         progress: counts what ended elsewhere.
         name: under which this process claims; what it said itself, it knows.
         namespace: of the queue; names the thread.
@@ -91,7 +91,7 @@ class Listener:
         store: Store,
         waiters: Waiters,
         outcomes: Outcomes,
-        worker: Worker,
+        waker: Waker,
         progress: Progress,
         *,
         name: str,
@@ -104,7 +104,7 @@ class Listener:
         self._store = store
         self._waiters = waiters
         self._outcomes = outcomes
-        self._worker = worker
+        self._waker = waker
         self._progress = progress
         self._name = name
         self._thread_name = f"embedqueue-listener-{namespace}"
@@ -153,7 +153,7 @@ class Listener:
                 self._log.exception("embedqueue: a notice could not be handled")
                 self._stopping.wait(backoff_seconds(failures, *RECONNECT_SECONDS))
             with self._lock:
-                if not (self._worker.works or len(self._waiters)):  # nobody to listen for
+                if not (self._waker.works or len(self._waiters)):  # nobody to listen for
                     self._running = False
                     self._position = None
                     return
@@ -183,28 +183,28 @@ class Listener:
         now = time.monotonic()
         if now - self._swept_mono >= SWEEP_SECONDS:
             self._swept_mono = now
-            self._worker.refresh()
-            self._outcomes.look(None)
+            self._waker.refresh()
+            self._outcomes.find_out(None)
 
     def _heed(self, notice: Notice) -> bool:
         """Act on what another process says; what this one said, it knows. Returns whether it was another."""
         if notice.by.startswith(self._name):
             return False
         if notice.kind in ("done", "stale", "failed"):
-            self._outcomes.look(named_keys(notice.body))
+            self._outcomes.find_out(named_keys(notice.body))
             self._progress.count()
         elif notice.kind == "blank":
-            self._outcomes.look(named_keys(notice.body), blank=True)
+            self._outcomes.find_out(named_keys(notice.body), blank=True)
         elif notice.kind in ("unserved", "paused"):
             # Read late, it may be old news: of who has enqueued since the provider is well again, nothing has failed.
             status = self._store.status()
             if status.failing or status.pause_seconds is not None:
                 waiting = self._waiters.snapshot(named_keys(notice.body) if notice.kind == "unserved" else None)
                 self._waiters.fail(waiting, BatchFailed(f"{named_reason(notice.body)}; the item is still queued"))
-        elif notice.kind == "urgent" and self._worker.works:
-            self._worker.demanded(named_keys(notice.body))
+        elif notice.kind == "urgent" and self._waker.works:
+            self._waker.demanded(named_keys(notice.body))
         elif notice.kind == "flush":
-            self._worker.flush()
+            self._waker.flush()
         elif notice.kind == "wake":
-            self._worker.refresh()
+            self._waker.refresh()
         return True

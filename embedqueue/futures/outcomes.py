@@ -9,11 +9,11 @@ from embedqueue.store.store import Store
 from embedqueue.values.errors import ItemRejected
 from embedqueue.values.vectors import zero_vector
 
-from .demand import Worker
+from .demand import Waker
 from .waiters import Waiters
 
 #: Keys that one look at Redis asks for.
-LOOK_KEYS = 500
+KEYS_AT_ONCE = 500
 
 
 class Outcomes:
@@ -24,7 +24,7 @@ class Outcomes:
         waiters: futures of this process.
         field: of the users' hashes.
         embedder: knows the length of a vector.
-        worker: told of items that somebody waits for and that nobody has claimed.
+        waker: told of items that somebody waits for and that nobody has claimed.
     """
 
     def __init__(
@@ -33,15 +33,15 @@ class Outcomes:
         waiters: Waiters,
         field: str,
         embedder: Embedder,
-        worker: Worker,
+        waker: Waker,
     ) -> None:
         self._store = store
         self._waiters = waiters
         self._field = field
         self._embedder = embedder
-        self._worker = worker
+        self._waker = waker
 
-    def look(self, redis_keys: Iterable[str] | None, *, wanted: bool = False, blank: bool = False) -> None:
+    def find_out(self, redis_keys: Iterable[str] | None, *, wanted: bool = False, blank: bool = False) -> None:
         """Ask what became of keys, and end the futures that have an end.
 
         Args:
@@ -54,8 +54,8 @@ class Outcomes:
         """
         urgent: list[str] = []  # given back, or superseded by a text that nobody has asked for yet
         waiting = list(self._waiters.snapshot(redis_keys, wanted=wanted).items())
-        for at in range(0, len(waiting), LOOK_KEYS):
-            part = waiting[at : at + LOOK_KEYS]
+        for at in range(0, len(waiting), KEYS_AT_ONCE):
+            part = waiting[at : at + KEYS_AT_ONCE]
             found = self._store.look([redis_key for redis_key, _ in part], self._field)
             for (redis_key, entries), (word, value) in zip(part, found, strict=True):
                 outcome = self._outcome(redis_key, word, value, blank)
@@ -64,7 +64,7 @@ class Outcomes:
                 elif value == b"pending" and any(entry.wanted for entry in entries):
                     urgent.append(redis_key)
         if urgent:
-            self._worker.demanded(urgent)
+            self._waker.demanded(urgent)
 
     def _outcome(self, redis_key: str, word: str, value: bytes, blank: bool) -> bytes | ItemRejected | None:
         """The end of a key's futures, by a word of ``store/lua/look.lua``; None while the item lives."""

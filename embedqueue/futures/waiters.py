@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from embedqueue.values.errors import QueueStopped
 from embedqueue.values.locks import locked
-from embedqueue.values.log import logger
 
-from .future import EmbeddingFuture
+from .future import EmbeddingFuture, end_future
 
 
 class Waiting(weakref.ref[EmbeddingFuture]):
@@ -239,24 +238,4 @@ def _end_all(futures: Sequence[EmbeddingFuture], outcome: bytes | BaseException 
     """Give an end to each of them, the last one first, whatever a callback raises."""
     with contextlib.ExitStack() as ends:
         for future in futures:
-            ends.callback(_end, future, outcome)
-
-
-def _end(future: EmbeddingFuture, outcome: bytes | BaseException | None) -> None:
-    """Give a future its end; None cancels. Called once an entry: whoever removed it from the registry."""
-    try:
-        if outcome is None:
-            future.cancel()
-            return
-        with future._condition:
-            if future.cancelled():
-                return
-            future.set_running_or_notify_cancel()
-        if isinstance(outcome, BaseException):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)  # type: ignore[arg-type]  # see _result
-    except BaseException:  # of a callback; the future itself has ended
-        if threading.current_thread() is threading.main_thread():
-            raise
-        logger.exception("embedqueue: a callback of %s ended in a way that it should not", future._redis_key)
+            ends.callback(end_future, future, outcome)

@@ -11,9 +11,10 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final, Self, get_args
 
 from embedqueue.store.figures import DAY_SECONDS, MINUTE_SECONDS, Figures
+from embedqueue.values.errors import Cause
 from embedqueue.values.locks import Event
 from embedqueue.values.log import Log, logger
 from embedqueue.values.observer import BatchReport, CallReport, Observer, RedisReport, ReleaseReport, SavingReport
@@ -27,6 +28,8 @@ LAST_WRITE_SECONDS = 1.0
 LATENCY_SECONDS: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)
 #: Outcomes of calls whose texts the provider has embedded, and so is paid for.
 ANSWERED: Final = ("ok", "partial")
+#: Causes of failures without a status that are counted by name: an embedder of one's own may say anything.
+CAUSES: Final = get_args(Cause)
 #: Longest name of a model that is kept.
 NAME_CHARS = 100
 
@@ -127,11 +130,11 @@ def read_history(figures: Figures, minutes: int, days: int) -> History:
 
 
 def _cause(report: CallReport) -> str:
-    """In one word, so that there are few: the status, or what an embedder of ours says where there is none."""
+    """One word, so that there are few: the status, or what the embedder says where there is none."""
     if isinstance(report.status, int) and 100 <= report.status <= 599:
         return str(report.status)
-    words = report.error or ""
-    return "timeout" if words.endswith("in time") else "connection" if words.startswith("no answer from ") else ""
+    cause = report.cause or ""
+    return cause if cause in CAUSES else ""
 
 
 class Recorder(Observer):

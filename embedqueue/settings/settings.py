@@ -20,6 +20,7 @@ import redis.connection
 
 from embedqueue.embedders import Embedder, GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
 from embedqueue.queue import EmbeddingBatchQueue
+from embedqueue.values.errors import OptionError
 from embedqueue.values.options import EMBED_DIMENSIONS, Options
 from embedqueue.values.words import shown_url
 
@@ -339,7 +340,5 @@ def _refuse_what_cannot_work(settings: Settings) -> None:
     try:
         settings.embedder()
         Options(model=settings.model, **settings.options)
-    except (TypeError, ValueError) as error:
-        name, _, rest = str(error).partition(" ")
-        known = name.upper() in KNOWN
-        raise SettingsError(f"{settings.spelled(name.upper())} {rest}" if known else str(error)) from None
+    except OptionError as error:
+        raise SettingsError(f"{settings.spelled(error.name.upper())} {error.why}") from None

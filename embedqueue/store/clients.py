@@ -1,7 +1,7 @@
 """Redis clients of our own that reach what the user's client reaches, and all that depends on redis-py's own ways.
 
 The user's client is never used, changed or closed. What of redis-py is used here beyond its documented commands is
-pinned by ``test_what_we_use_of_redis_py`` in ``tests/redis/test_clients.py``.
+pinned by ``test_what_we_use_of_redis_py`` in ``tests/store/test_clients.py``.
 """
 
 from __future__ import annotations

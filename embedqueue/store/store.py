@@ -206,17 +206,19 @@ class Store:
         """
         return int(self._call("extend", (), owner, lease_seconds, *members))
 
-    def reject(self, owner: str, items: Sequence[tuple[bytes, str]]) -> list[str]:
+    def reject(self, owner: str, items: Sequence[tuple[bytes, str, bool]]) -> list[str]:
         """Reject items: they become dead letters.
 
         Args:
             owner: the name of the claim.
-            items: member and reason; of a reason, ``REASON_CHARS`` are kept.
+            items: member, reason, and whether the member is not our JSON; of a reason, ``REASON_CHARS`` are kept.
 
         Returns:
             A word for each item: "dead", or "stale": the owner's worker no longer holds it, and nothing changed.
         """
-        args = [part for member, reason in items for part in (member, reason[:REASON_CHARS])]
+        args: list[str | bytes] = []
+        for member, reason, foreign in items:
+            args += (member, reason[:REASON_CHARS], "foreign" if foreign else "")
         return [word.decode() for word in self._call("reject", (), owner, *args)]
 
     def pause(

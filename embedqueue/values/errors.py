@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 Measure = Literal["texts", "tokens", "bytes"]
+#: Why a call that failed has no HTTP status: no answer in time, or no connection that held.
+Cause = Literal["timeout", "connection"]
 
 
 def _rebuild(cls: type[Exception], args: tuple[Any, ...], state: dict[str, Any]) -> Exception:
@@ -74,6 +76,7 @@ class TransientError(EmbedQueueError):
         status: the HTTP status behind it, or None.
         suspect_input: whether one text of the call may be to blame (a 5xx, a 424, a malformed
             answer, a read timeout). The call is then halved once the provider proves healthy.
+        cause: "timeout" or "connection", or None where the status says it or neither is known.
     """
 
     def __init__(
@@ -83,11 +86,13 @@ class TransientError(EmbedQueueError):
         retry_after: float | None = None,
         status: int | None = None,
         suspect_input: bool = False,
+        cause: Cause | None = None,
     ) -> None:
         super().__init__(message or "the provider failed for now")
         self.retry_after = retry_after
         self.status = status
         self.suspect_input = suspect_input
+        self.cause = cause
 
 
 class InputRejected(EmbedQueueError):
@@ -121,6 +126,32 @@ class CallTooLarge(InputRejected):
         super().__init__(message or "the call is too large", status=status)
         self.measure = measure
         self.limit = limit
+
+
+class OptionError(Exception):
+    """An option of a queue or an embedder cannot work; raised as a TypeError or a ValueError.
+
+    Args:
+        name: of the option.
+        why: what is wrong with it, to be read after the name.
+    """
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(name, why)
+        self.name = name
+        self.why = why
+
+    def __str__(self) -> str:
+        """The name, and what is wrong."""
+        return f"{self.name} {self.why}"
+
+
+class OptionTypeError(OptionError, TypeError):
+    """An option of the wrong type."""
+
+
+class OptionValueError(OptionError, ValueError):
+    """An option out of range."""
 
 
 class ConfigurationError(EmbedQueueError):

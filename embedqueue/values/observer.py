@@ -14,6 +14,7 @@ from typing import Literal
 
 import redis
 
+from .errors import Cause
 from .stats import DeadLetter
 
 #: How a call ended: all of its vectors came; some of them cannot be used; it may work later; a text will never work;
@@ -31,6 +32,7 @@ class CallReport:
         seconds: from its start to its answer.
         outcome: how it ended.
         status: the HTTP status of a failure, where there is one.
+        cause: "timeout" or "connection" of a failure without a status, where the embedder says so.
         error: what failed, or None. What a provider says of a text it refuses stays out: it may quote it.
         time: Unix time of its end.
     """
@@ -41,6 +43,7 @@ class CallReport:
     outcome: Outcome
     status: int | None = None
     error: str | None = None
+    cause: Cause | None = None
     time: float = field(default_factory=time.time)
 
 

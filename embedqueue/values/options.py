@@ -10,6 +10,7 @@ from typing import Literal, TypedDict, TypeVar
 
 from tenacity import AsyncRetrying, BaseRetrying
 
+from .errors import OptionTypeError, OptionValueError
 from .observer import BatchReport, CallReport, Observer, RedisReport
 from .stats import DeadLetter
 
@@ -36,9 +37,9 @@ OnError = Callable[[CallReport | RedisReport], object]
 OnDead = Callable[[DeadLetter], object]
 
 
-def _check(condition: bool, message: str) -> None:
+def _check(condition: bool, name: str, why: str) -> None:
     if not condition:
-        raise ValueError(message)
+        raise OptionValueError(name, why)
 
 
 def _is_number(value: object) -> bool:
@@ -87,9 +88,12 @@ class Options:
         for name in ("model", "embedding_field", "namespace"):
             value = getattr(self, name)
             if not isinstance(value, str):
-                raise TypeError(f"{name} must be a str, not {type(value).__name__}")
-            _check(bool(value), f"{name} must not be empty")
-            value.encode()  # a lone surrogate is a ValueError here rather than in the worker
+                raise OptionTypeError(name, f"must be a str, not {type(value).__name__}")
+            _check(bool(value), name, "must not be empty")
+            try:
+                value.encode()  # here rather than in the worker
+            except UnicodeEncodeError:
+                raise OptionValueError(name, "holds a lone surrogate and has no form in UTF-8") from None
         for name in ("flush_interval", "lease_seconds", "wait_linger", "cache_ttl"):
             self._number(name, optional=name == "cache_ttl")
         for name in ("max_batch_size", "api_batch_limit", "api_batch_tokens", "max_deliveries"):
@@ -100,16 +104,18 @@ class Options:
             self._count(name, optional=True)
         for name in ("flush_on_wait", "worker", "history"):
             if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False, not {getattr(self, name)!r}")
+                raise OptionTypeError(name, f"must be True or False, not {getattr(self, name)!r}")
         if not isinstance(self.retry, BaseRetrying | None) or isinstance(self.retry, AsyncRetrying):
-            raise TypeError("retry must be a tenacity policy such as tenacity.Retrying(...)")
-        _check(self.if_missing in ("create", "skip"), f'if_missing must be "create" or "skip", not {self.if_missing!r}')
-        _check(not set("{}") & set(self.namespace), "namespace must not hold braces: they are a cluster's hash tag")
+            raise OptionTypeError("retry", "must be a tenacity policy such as tenacity.Retrying(...)")
+        _check(
+            self.if_missing in ("create", "skip"), "if_missing", f'must be "create" or "skip", not {self.if_missing!r}'
+        )
+        _check(not set("{}") & set(self.namespace), "namespace", "must not hold braces: they are a cluster's hash tag")
         for name in ("on_batch", "on_error", "on_dead"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):
-                raise TypeError(f"{name} must be a function or None, not {getattr(self, name)!r}")
+                raise OptionTypeError(name, f"must be a function or None, not {getattr(self, name)!r}")
         if not isinstance(self.observers, Iterable) or not all(isinstance(one, Observer) for one in self.observers):
-            raise TypeError(f"observers must be a list of embedqueue.Observer, not {self.observers!r}")
+            raise OptionTypeError("observers", f"must be a list of embedqueue.Observer, not {self.observers!r}")
         object.__setattr__(self, "observers", tuple(self.observers))
 
     def _number(self, name: str, *, optional: bool) -> None:
@@ -117,18 +123,18 @@ class Options:
         if optional and value is None:
             return
         if not _is_number(value):
-            raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+            raise OptionTypeError(name, f"must be a number of seconds, not {value!r}")
         least = 0.0 if name in ("wait_linger", "flush_interval") else SHORTEST_EXPIRY_SECONDS
-        _check(math.isfinite(value), f"{name} must be finite")
-        _check(value >= least, f"{name} must be positive" + (f", at least {least} seconds" if least else ""))
+        _check(math.isfinite(value), name, "must be finite")
+        _check(value >= least, name, "must be positive" + (f", at least {least} seconds" if least else ""))
 
     def _count(self, name: str, *, optional: bool) -> None:
         value = getattr(self, name)
         if optional and value is None:
             return
         if not _is_count(value):
-            raise TypeError(f"{name} must be a whole number, not {value!r}")
-        _check(value >= 1, f"{name} must be at least 1")
+            raise OptionTypeError(name, f"must be a whole number, not {value!r}")
+        _check(value >= 1, name, "must be at least 1")
 
 
 # Type checkers derive no TypedDict from a dataclass, so the keywords are spelled a second time. A test of the options

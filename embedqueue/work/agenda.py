@@ -1,6 +1,7 @@
-"""What anybody wants of the worker: the plan, behind one lock. Noting something costs no I/O and wakes the worker.
+"""What the worker is to do: the plan, behind one lock. To note something does no I/O, and wakes the worker if need be.
 
-Users' threads, calls that are back and the listener note; the worker's thread waits in ``next`` and acts.
+Users' threads, the threads of calls and the listener note what they want. The worker's thread waits in ``next()``, and
+does what that returns.
 """
 
 from __future__ import annotations
@@ -9,18 +10,21 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from embedqueue.calls.pool import Pool
 from embedqueue.store.records import Claim, Status
 from embedqueue.values.locks import Condition
 from embedqueue.values.options import Options
 
-from .plan import LEAST_REFRESH_SECONDS, NEVER, REFRESH_SECONDS, Action, Places, Plan
+from .plan import LEAST_REFRESH_SECONDS, NEVER, REFRESH_SECONDS, Action, Plan
 
-#: Our leases are renewed when this part of them is over.
+#: Our leases are renewed when this part of their time is over.
 RENEW_AFTER = 1 / 3
 
 
 class Agenda:
-    """The plan of one process. Thread-safe.
+    """The plan of one process, and the thread that acts on it. Thread-safe.
+
+    It is what ``futures.demand.Waker`` describes. How things are decided stands in :class:`Plan`.
 
     Args:
         options: of the queue.
@@ -36,7 +40,7 @@ class Agenda:
             worker=options.worker,
         )
         self._quit = False
-        self._thread: threading.Thread | None = None  # that waits in next(), or acts
+        self._thread: threading.Thread | None = None  # the worker's: it waits in next(), or acts
 
     @property
     def works(self) -> bool:
@@ -46,63 +50,70 @@ class Agenda:
     # -- what any thread notes ---------------------------------------------------------------------------------
 
     def enqueued(self, waiting: int) -> None:
-        """So many items wait now."""
+        """This process has enqueued; ``waiting`` items wait in Redis now."""
         self._note(self._plan.enqueued, waiting, time.monotonic())
 
     def demanded(self, redis_keys: Iterable[str]) -> None:
-        """Somebody waits.
+        """Somebody waits in ``.result()``.
 
         Args:
-            redis_keys: of items that nobody has claimed: they are drained after the linger, with what comes until then.
+            redis_keys: of those items that nobody has claimed. They are claimed first, after the linger.
         """
         urgent = redis_keys if self._options.flush_on_wait else ()
         self._note(self._plan.demanded, urgent, time.monotonic(), self._options.wait_linger)
 
     def flush(self) -> None:
-        """Drain now."""
+        """Somebody asks for a drain."""
         self._note(self._plan.flush_now)
 
     def refresh(self) -> None:
-        """Look at Redis: something has changed there."""
-        self._note(self._plan.look)
+        """Something has changed in Redis: read how things stand."""
+        self._note(self._plan.refresh_now)
 
     def paused(self, seconds: float) -> None:
-        """The provider failed: claim nothing before, and look what waits by now."""
+        """The provider failed: claim nothing for so many seconds. Then its items are due."""
         self._note(self._plan.paused, time.monotonic() + seconds)
 
     def progressed(self) -> None:
-        """A call is back: there may be room for the next."""
+        """A call has its answer or is back: there may be room for the next."""
         with self._condition:
             self._condition.notify_all()
 
     def _note(self, note: Callable[..., bool], *what: object) -> None:
-        """Note something in the plan, and have the worker think again where ``note`` says so."""
+        """Note something in the plan, and wake the worker if ``note`` returns that it has to think again."""
         try:
             with self._condition:
                 if note(*what):
                     self._condition.notify_all()
-        except BaseException:  # of a signal's handler: it must not keep the worker asleep over what was noted
+        except BaseException:  # a signal's handler raised: what was noted before must still wake the worker
             self.progressed()
             raise
 
     # -- the worker's life -------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Claim from now on. Idempotent."""
+        """The worker is started: claim from now on. Idempotent; does nothing after ``quit()``."""
         with self._condition:
             if not self._plan.works and not self._quit:
                 self._plan.begin(time.monotonic())
                 self._condition.notify_all()
 
     def quit(self) -> threading.Thread | None:
-        """Nothing more is to be done; returns the thread that acts until now, if there is one."""
+        """Do nothing more.
+
+        Returns:
+            The worker's thread, which ends when it has done what it is at; None if there is none.
+        """
         with self._condition:
             self._quit = True
             self._condition.notify_all()
             return self._thread
 
     def ensure(self, act: Callable[[], None]) -> None:
-        """Have a thread that runs ``act``, unless there is one or nothing to do.
+        """Start the worker's thread, unless there is one or nothing to do.
+
+        Args:
+            act: what the thread runs. It asks ``next()`` what to do, and returns when that returns None.
 
         Raises:
             RuntimeError: there are no more threads.
@@ -116,20 +127,20 @@ class Agenda:
 
     # -- what the worker's thread asks and notes ---------------------------------------------------------------
 
-    def next(self, pool: Places, held: Callable[[], int], call_limit: Callable[[], int]) -> Action | None:
+    def next(self, pool: Pool, held: Callable[[], int], call_limit: Callable[[], int]) -> Action | None:
         """Wait until something is due.
 
         Args:
             pool: of call threads.
-            held: tells how many items are in our hands.
-            call_limit: tells how many texts one call holds.
+            held: returns how many items are in our hands.
+            call_limit: returns how many texts one call holds.
 
         Returns:
-            What to do; None: end the thread.
+            What to do; None to end the thread.
         """
         with self._condition:
             while not self._quit and not self._plan.idle:
-                room = self._plan.room(pool, held(), call_limit())
+                room = self._plan.room(pool.size, pool.in_flight, held(), call_limit())
                 action, wait_seconds = self._plan.next(time.monotonic(), pool.unfinished, room)
                 if action is not None:
                     return action
@@ -138,30 +149,48 @@ class Agenda:
             return None
 
     def asking(self) -> None:
-        """Redis is asked now: what is noted from here on, its answer may lack."""
+        """Redis is being asked from now on: its answer may lack what is noted later."""
         with self._condition:
             self._plan.asking()
 
     def seen(self, status: Status) -> None:
-        """How things stand in Redis."""
+        """A refresh is done; ``status`` is what Redis has answered."""
         with self._condition:
             self._plan.seen(status, time.monotonic(), failing=status.failing)
 
-    def begin_claim(self, pool: Places, held: int, call_limit: int) -> tuple[int, list[str]]:
-        """How many items to claim, and the redis_keys that come first."""
+    def begin_claim(self, pool: Pool, held: int, call_limit: int) -> tuple[int, list[str]]:
+        """A claim starts.
+
+        Args:
+            pool: of call threads.
+            held: items in our hands.
+            call_limit: texts that one call holds.
+
+        Returns:
+            How many items to claim, and the redis_keys to claim first.
+        """
         with self._condition:
-            room = max(1, self._plan.room(pool, held, call_limit))
+            room = max(1, self._plan.room(pool.size, pool.in_flight, held, call_limit))
             limit = self._plan.claim_limit(time.monotonic(), call_limit, room)
             self._plan.asking()
             return limit, self._plan.take_urgent()
 
     def claim_failed(self, urgent: Iterable[str]) -> None:
-        """Nothing is known to have been claimed: what was due still is."""
+        """Redis did not answer the claim: what was due still is.
+
+        Args:
+            urgent: the redis_keys that the claim was to take first.
+        """
         with self._condition:
             self._plan.claim_failed(urgent)
 
     def claimed(self, claim: Claim) -> bool:
-        """What a claim brought; returns False where stop() came meanwhile: it does not know of this claim."""
+        """Note what a claim brought.
+
+        Returns:
+            Whether to go on with it; False after ``quit()``, for a stop may have released already what we held, and
+            knew nothing of this claim.
+        """
         with self._condition:
             if self._quit:
                 return False
@@ -178,29 +207,29 @@ class Agenda:
             return True
 
     def probe_too_early(self) -> None:
-        """A claim has become the probe, for which there is no place: look again who may be the next."""
+        """A claim has become the probe, and no call may start to make it: refresh, and let the next claim probe."""
         with self._condition:
             self._plan.paused(0.0)
 
     def renewed(self, held: bool) -> None:
-        """Our leases were renewed; whether we hold any."""
+        """Our leases were renewed; ``held`` tells whether we hold any."""
         with self._condition:
             self._plan.renewed(self._renewal() if held else NEVER)
 
     def rest(self, seconds: float) -> None:
-        """Redis did not answer: try nothing before."""
+        """Redis did not answer: try nothing for so many seconds."""
         with self._condition:
             self._plan.rest(time.monotonic() + seconds)
 
     def take_asked(self) -> list[str]:
-        """The redis_keys to ask the workers of other processes for."""
+        """The redis_keys to ask the workers of other processes for, each once."""
         with self._condition:
             return self._plan.take_asked()
 
-    def looked(self, waits: Callable[[], bool]) -> None:
-        """We have looked what became of what somebody waits for; ``waits`` tells whether somebody still does."""
-        with self._condition:  # around the question as well: who begins to wait now must not be overlooked
-            self._plan.looked(time.monotonic(), waits())
+    def checked_on_waiters(self, waits: Callable[[], bool]) -> None:
+        """We have checked on the items that somebody waits for; ``waits()`` tells whether somebody still does."""
+        with self._condition:  # waits() is asked under it as well: else somebody who begins to wait now is overlooked
+            self._plan.checked(time.monotonic(), waits())
 
     def _renewal(self) -> float:
         return time.monotonic() + self._options.lease_seconds * RENEW_AFTER

@@ -14,12 +14,13 @@ from embedqueue.calls.caller import Caller
 from embedqueue.calls.failures import Stopping, Unserved
 from embedqueue.calls.halving import Halving
 from embedqueue.calls.pool import Pool
+from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Claim
 from embedqueue.values.item import Item, NotOurs, check_pair, decode_member, is_blank
 from embedqueue.values.log import Log
 from embedqueue.values.options import Options
 
-from .reporter import Reporter, Times
+from .reporter import Times, tell_claimed, tell_duplicates, tell_saved
 from .settle import Settle
 
 #: Vectors of the drain under way that are kept for equal texts behind in the queue.
@@ -47,7 +48,7 @@ class Dispatch:
         cache: of vectors by text, or None.
         options: of the queue.
         worker: the name under which this process claims, with its colon at the end.
-        reporter: tells the observers.
+        observers: told which leases had ended, and which texts need not be sent.
         log: takes the records.
     """
 
@@ -60,7 +61,7 @@ class Dispatch:
         options: Options,
         *,
         worker: str,
-        reporter: Reporter,
+        observers: Observers,
         log: Log,
     ) -> None:
         self.pool = pool
@@ -69,7 +70,7 @@ class Dispatch:
         self._cache = cache
         self._options = options
         self._worker = worker
-        self._reporter = reporter
+        self._observers = observers
         self._log = log
         self._lock = threading.Lock()
         self._calls: dict[str, _Call] = {}  # texts on their way; guarded by the lock
@@ -92,11 +93,11 @@ class Dispatch:
         """Send the items of a claim on their way; returns at once."""
         times = Times(time.monotonic(), claim.waited_seconds)
         items = self._decode(claim)
-        self._reporter.claimed(claim.ran_out, claim.rejected)
+        tell_claimed(self._observers, claim)
         self._settle.hold(items)
         with self._lock:
             calls, ready = self._arrange(claim, items, times)
-        self._reporter.duplicates(items, (text for call in calls for text in call.items))
+        tell_duplicates(self._observers, items, (text for call in calls for text in call.items))
         for call in calls:
             self._submit(lambda call=call: self._run(call))  # type: ignore[misc]
         if ready:
@@ -112,18 +113,18 @@ class Dispatch:
         return held
 
     def _decode(self, claim: Claim) -> list[Item]:
-        items, foreign = [], []
+        items, unfit = [], []
         for member in claim.members:
             try:
                 item = decode_member(member)
                 check_pair(item.redis_key, item.text, self._options.namespace, None)
                 if is_blank(item.text):
-                    raise NotOurs("the text is blank")
+                    raise ValueError("the text is blank")
                 items.append(item)
             except ValueError as error:
-                foreign.append((member, str(error)))
-        if foreign:
-            self._settle.reject_foreign(foreign)
+                unfit.append((member, str(error), isinstance(error, NotOurs)))
+        if unfit:
+            self._settle.reject_unfit(unfit)
         return items
 
     def _arrange(
@@ -222,7 +223,7 @@ class Dispatch:
         self._settle.write(owner, [(item, by_text[item.text]) for item in self._take(call, texts)], call.times)
 
     def _deliver_cached(self, call: _Call, texts: Sequence[str], vectors: Sequence[bytes]) -> None:
-        self._reporter.saved(texts, "cache")
+        tell_saved(self._observers, texts, "cache")
         self._deliver(call, self._worker, texts, vectors)
 
     def _take(self, call: _Call, texts: Sequence[str]) -> list[Item]:

@@ -1,6 +1,6 @@
 """Pure decisions: what the worker does next, and when. Tested by table, without a thread and without a clock.
 
-All instants are of this process' monotonic clock; the server's clock never meets them.
+Every instant is a time of this process's monotonic clock, in seconds. It is never compared with the server's clock.
 """
 
 from __future__ import annotations
@@ -11,39 +11,24 @@ from typing import Literal, Protocol
 
 from embedqueue.values.backoff import backoff_seconds
 
-#: Renew our leases; look at how things stand in Redis; claim; ask the workers of other processes for what somebody here
-#: waits for; look what became of it.
-Action = Literal["renew", "refresh", "drain", "ask", "look"]
+#: "renew": extend our leases. "refresh": read how things stand in Redis. "claim": take items. "ask": tell other
+#: processes what somebody here waits for. "check": find out what became of that.
+Action = Literal["renew", "refresh", "claim", "ask", "check"]
 NEVER = float("inf")
 
-#: Seconds between two looks at Redis by an idle worker, at most.
+#: Seconds between two refreshes of an idle worker, at most.
 REFRESH_SECONDS = 30.0
-#: The same where leases are shorter than that: who holds one may die at any time, and nobody tells.
+#: The same where leases are shorter than that. A worker that holds a lease may die at any time, and no notice tells so.
 LEAST_REFRESH_SECONDS = 5.0
-#: The same where something was said while the last look was under way, and so may be missing in it.
-LOOK_AGAIN_SECONDS = 0.05
-#: Seconds between looks at what became of the items that somebody waits for: the first, and the longest; one script
-#: call each. They find what a lost notice told, and whatever waits again after it was released or superseded.
-WAIT_LOOK_SECONDS = (2.0, 5.0)
+#: The same if something was noted during the last refresh: its answer may be older than that.
+REFRESH_AGAIN_SECONDS = 0.05
+#: Seconds between two checks on the items that somebody waits for: at first, and at most. A check is one call of a
+#: script. It finds what a lost notice told, and items that wait again because they were released or superseded.
+CHECK_SECONDS = (2.0, 5.0)
 
 
-class Places(Protocol):
-    """Where calls run; see ``calls.pool.Pool``."""
-
-    @property
-    def size(self) -> int:
-        """Calls that may be in flight at a time."""
-
-    @property
-    def unfinished(self) -> int:
-        """Calls that are not back."""
-
-    def room(self, ahead: int = 0) -> int:
-        """Calls that may start at once, and ``ahead`` more."""
-
-
-class Report(Protocol):
-    """What a claim or a look at Redis says; see ``store.Claim`` and ``store.Status``."""
+class Standing(Protocol):
+    """How things stand in Redis, as a claim or a refresh tells it: see ``records.Claim`` and ``records.Status``."""
 
     @property
     def waiting(self) -> int:
@@ -51,46 +36,48 @@ class Report(Protocol):
 
     @property
     def oldest_age_seconds(self) -> float | None:
-        """How long the oldest of them has waited."""
+        """Seconds for which the oldest of them has waited; None if none waits."""
 
     @property
     def lease_end_seconds(self) -> float | None:
-        """Seconds until the next lease of anybody ends."""
+        """Seconds until the next lease of any process ends; None if there is no lease."""
 
     @property
     def pause_seconds(self) -> float | None:
-        """What is left of a pause."""
+        """Seconds that are left of a pause; None if there is none."""
 
 
 @dataclass(slots=True)
 class Plan:
-    """What the worker knows and wants. Only its own methods change it; see ``agenda`` for the lock around it.
+    """What the worker knows and wants. Only its own methods change it, and :class:`Agenda` holds the lock around them.
+
+    A drain is a round of claims: it goes on until what waited at its start is claimed.
 
     Attributes:
-        flush_interval: seconds that an item may wait.
-        max_batch_size: items that make a drain start at once.
-        refresh_seconds: seconds between two looks at Redis.
-        worker: whether this process may claim at all.
-        works: whether it does: the worker was started.
-        began_mono: when the worker started; the first look drains at once what was left before that, and resets it.
+        flush_interval: seconds that an item may wait before a drain starts.
+        max_batch_size: a drain starts at once when so many items wait.
+        refresh_seconds: seconds between two refreshes, at most.
+        worker: whether this process may claim at all: the option of that name.
+        works: whether it does, because the worker was started.
+        began_mono: when the worker was started. The first refresh makes items from before that due, and resets it.
         waiting: items that wait in Redis, as far as we know.
-        oldest_mono: when the oldest of them was enqueued.
+        oldest_mono: when the oldest of them was enqueued; NEVER if none waits.
         paused_until_mono: nobody claims before.
-        refresh_mono: when to look at Redis again; no later than the next end of anybody's lease.
-        renew_mono: when our own leases want renewing.
+        refresh_mono: when to refresh; no later than the next lease of any process ends.
+        renew_mono: when our own leases want renewing; NEVER if we hold none.
         linger_end_mono: when the linger for those who wait in ``.result()`` is over at the latest.
-        demand_mono: when it is over if nobody else comes.
-        redis_retry_mono: Redis did not answer: nothing is tried before.
-        overtaken: something was said since we last asked Redis; what it answers may be older than that.
-        flush: a drain was asked for, or a lease has run out.
-        failing: the provider failed last time; what waits is due as soon as the pause is over.
+        demand_mono: when the linger is over if nobody else comes.
+        redis_retry_mono: Redis did not answer, so nothing is tried before.
+        overtaken: something was noted since we last asked Redis, so its answer may be older than that.
+        flush: somebody asked for a drain, or a lease has run out.
+        failing: the provider failed last time, so what waits is due as soon as the pause is over.
         remaining: items that the drain under way may still claim.
-        whole: the drain under way takes all that waits, not only full calls.
+        whole: whether the drain under way takes everything that waits, or full calls only.
         alone: what is in flight, or comes next, must travel alone: a probe, or an item on its last delivery.
         urgent: redis_keys that somebody waits for, in order.
-        asked: those of them that the workers of other processes have to be asked for; or ours, which has to be started.
-        look_mono: when to look what became of what somebody waits for; NEVER where nobody does.
-        looks: such looks in a row.
+        asked: redis_keys for which to ask the workers of other processes, or to start ours.
+        check_mono: when to check on the items that somebody waits for; NEVER if nobody waits.
+        checks: such checks in a row.
     """
 
     flush_interval: float
@@ -115,33 +102,33 @@ class Plan:
     alone: bool = False
     urgent: dict[str, None] = field(default_factory=dict)
     asked: dict[str, None] = field(default_factory=dict)
-    look_mono: float = NEVER
-    looks: int = 0
+    check_mono: float = NEVER
+    checks: int = 0
 
     @property
     def idle(self) -> bool:
-        """Whether a process that does not work has nothing to do: nobody waits in it."""
-        return not self.works and not self.asked and self.look_mono == NEVER
+        """Whether there is nothing to do: this process does not claim, and nobody waits in it."""
+        return not self.works and not self.asked and self.check_mono == NEVER
 
-    def next(self, now: float, calls_in_flight: int, free_calls: int) -> tuple[Action | None, float]:
+    def next(self, now: float, unfinished: int, free_calls: int) -> tuple[Action | None, float]:
         """What to do now, or when to ask again.
 
         Args:
-            now: monotonic seconds.
-            calls_in_flight: API calls under way in this process.
-            free_calls: how many more may start.
+            now: by the monotonic clock, in seconds.
+            unfinished: calls of this process that are not back.
+            free_calls: how many more calls to claim for; see :meth:`room`.
 
         Returns:
-            An action and 0, or None and the seconds to wait (infinity: until somebody notifies).
+            An action and 0; or None and the seconds to wait, which are NEVER if only a note can make something due.
         """
-        drain_mono = NEVER
-        if free_calls > 0 and not (self.alone and calls_in_flight):
-            drain_mono = max(self._drain_mono(), self.paused_until_mono)
-        wanted: list[tuple[float, Action]] = [(0.0 if self.asked else NEVER, "ask"), (self.look_mono, "look")]
+        claim_mono = NEVER
+        if free_calls > 0 and not (self.alone and unfinished):
+            claim_mono = max(self._drain_mono(), self.paused_until_mono)
+        wanted: list[tuple[float, Action]] = [(0.0 if self.asked else NEVER, "ask"), (self.check_mono, "check")]
         if self.works:
             wanted = [
                 (self.renew_mono, "renew"),
-                (drain_mono, "drain"),
+                (claim_mono, "claim"),
                 (self.refresh_mono, "refresh"),
                 *wanted,
             ]
@@ -150,29 +137,34 @@ class Plan:
         return (action, 0.0) if due <= now else (None, due - now)
 
     def _drain_mono(self) -> float:
+        """When a drain is due, or its next claim; 0 for at once."""
         if self.flush or self.remaining > 0 or self.waiting >= self.max_batch_size:
             return 0.0
         return min(self.demand_mono, self._time_mono())
 
     def _time_mono(self) -> float:
+        """When a drain is due because of the time that items have waited."""
         if self.waiting == 0:
             return NEVER
         return 0.0 if self.failing else self.oldest_mono + self.flush_interval
 
     def claim_limit(self, now: float, call_limit: int, free_calls: int) -> int:
-        """How many items the claim that starts now may take.
+        """Begin a claim, and a drain if none is under way.
 
-        Where size alone is the reason: full calls only, but at least what made the drain due.
+        A drain for size alone takes full calls only, but at least as many items as made it due.
 
         Args:
-            now: monotonic seconds.
-            call_limit: texts of one call.
-            free_calls: calls that may start.
+            now: by the monotonic clock, in seconds.
+            call_limit: texts that one call holds.
+            free_calls: how many calls to claim for; at least 1.
+
+        Returns:
+            How many items this claim may take.
         """
         room = call_limit * free_calls
         if self.remaining == 0:
             self.whole = self.flush or self.demand_mono <= now or self._time_mono() <= now
-            full_calls = self.waiting - self.waiting % call_limit  # the rest waits for company
+            full_calls = self.waiting - self.waiting % call_limit  # the rest goes on waiting, to share a call
             enough = -(-self.max_batch_size // call_limit) * call_limit  # calls that carry what made the drain due
             self.remaining = room if self.whole else max(full_calls, min(self.waiting, enough))
             self.flush = False
@@ -180,89 +172,120 @@ class Plan:
         return min(room, self.remaining)
 
     def begin(self, now: float) -> None:
-        """The worker is started: what an earlier run left, or was enqueued here before, is drained at once."""
+        """The worker is started. What was enqueued before, here or by an earlier run, is drained at once.
+
+        Args:
+            now: by the monotonic clock, in seconds.
+        """
         self.works = True
         self.began_mono = now
         self.flush |= self.waiting > 0
 
-    def room(self, pool: Places, held: int, call_limit: int) -> int:
-        """Calls to claim for: as many as may start, and of a long backlog one more, so that none idles meanwhile.
+    def room(self, size: int, in_flight: int, held: int, call_limit: int) -> int:
+        """For how many calls to claim: as many as may start, and one more of a long backlog.
+
+        The items of that one are at hand when a call comes back, so that the provider is not idle during a claim.
 
         Args:
-            pool: of call threads.
+            size: calls that may be in flight at a time.
+            in_flight: calls that have no answer yet.
             held: items in our hands.
-            call_limit: texts of one call.
+            call_limit: texts that one call holds.
         """
-        if held >= (2 * pool.size + 1) * call_limit:  # equal texts join a call under way, and are no call
+        if held >= (2 * size + 1) * call_limit:  # equal texts share a call, so few calls may hold any number of items
             return 0
-        long = self.waiting >= (pool.room() + pool.size) * call_limit and not self.failing
-        return min(pool.size, pool.room(ahead=int(long)))
+        free = max(0, size - in_flight)
+        long = self.waiting >= (free + size) * call_limit and not self.failing
+        return min(size, max(0, size + int(long) - in_flight))
 
     def claimed(
         self,
         taken: int,
-        report: Report,
+        standing: Standing,
         now: float,
         *,
         failing: bool = False,
         alone: bool = False,
         renew_mono: float = NEVER,
     ) -> None:
-        """Note what a claim brought: a drain goes on until what waited at its start is claimed.
+        """Note what a claim brought.
 
         Args:
-            taken: items that were claimed.
-            report: how things stand after it.
-            now: monotonic seconds.
+            taken: items that were claimed; 0 ends the drain, even if others wait, for another process is faster.
+            standing: how things stand after the claim.
+            now: by the monotonic clock, in seconds.
             failing: the provider has not answered well since it failed.
             alone: what was claimed, or has to be claimed next, must travel alone.
-            renew_mono: when the leases of what was claimed want renewing.
+            renew_mono: when the leases of what was claimed want renewing; NEVER if nothing was.
         """
         if self.whole:
-            self.remaining, self.whole = report.waiting, False
+            self.remaining, self.whole = standing.waiting, False
         else:
-            self.remaining = min(self.remaining - taken, report.waiting)
+            self.remaining = min(self.remaining - taken, standing.waiting)
         if taken == 0:
             self.remaining = 0
-        self.seen(report, now)
+        self.seen(standing, now)
         self.failing, self.alone = failing, alone
         self.renew_mono = min(self.renew_mono, renew_mono)
 
     def claim_failed(self, urgent: Iterable[str]) -> None:
-        """Nothing is known to have been claimed: what was due still is, and so are these keys."""
+        """Redis did not answer a claim: what was due still is.
+
+        Args:
+            urgent: the redis_keys that the claim was to take first.
+        """
         self.flush = True
         self.urgent.update(dict.fromkeys(urgent))
 
     def asking(self) -> None:
-        """Redis is asked now: its answer may lack what is noted from here on."""
+        """Redis is being asked from now on: its answer may lack what is noted later."""
         self.overtaken = False
 
     def renewed(self, renew_mono: float) -> None:
-        """Our leases were renewed; when to do it again, NEVER where we hold none."""
+        """Our leases were renewed.
+
+        Args:
+            renew_mono: when to do it again; NEVER if we hold none.
+        """
         self.renew_mono = renew_mono
 
     def rest(self, until_mono: float) -> None:
-        """Redis did not answer: try nothing before."""
+        """Redis did not answer: try nothing before ``until_mono``."""
         self.redis_retry_mono = until_mono
 
-    def seen(self, report: Report, now: float, *, failing: bool | None = None) -> None:
-        """Note how things stand in Redis, and whether the provider fails where that is known."""
+    def seen(self, standing: Standing, now: float, *, failing: bool | None = None) -> None:
+        """Note how things stand in Redis.
+
+        Args:
+            standing: what Redis has answered.
+            now: by the monotonic clock, in seconds.
+            failing: whether the provider failed last time; None if that is not known.
+        """
         self.failing = self.failing if failing is None else failing
-        self.waiting = report.waiting
-        self.oldest_mono = NEVER if report.oldest_age_seconds is None else now - report.oldest_age_seconds
-        # An item of the future: a clock was set back, or that of another program is ahead. Nobody knows how old it is.
+        self.waiting = standing.waiting
+        self.oldest_mono = NEVER if standing.oldest_age_seconds is None else now - standing.oldest_age_seconds
+        # An item may be of the future: a clock was set back, or that of another program is ahead. Nobody knows how old
+        # it is, so it is drained now.
         self.flush |= self.oldest_mono < self.began_mono or now < self.oldest_mono < NEVER
         self.began_mono = 0.0
-        self.paused_until_mono = 0.0 if report.pause_seconds is None else now + report.pause_seconds
-        self.refresh_mono = now + (LOOK_AGAIN_SECONDS if self.overtaken else self.refresh_seconds)
-        if report.lease_end_seconds is not None:
-            if report.lease_end_seconds <= 0:
+        self.paused_until_mono = 0.0 if standing.pause_seconds is None else now + standing.pause_seconds
+        self.refresh_mono = now + (REFRESH_AGAIN_SECONDS if self.overtaken else self.refresh_seconds)
+        if standing.lease_end_seconds is not None:
+            if standing.lease_end_seconds <= 0:
                 self.flush = True
             else:
-                self.refresh_mono = min(self.refresh_mono, now + report.lease_end_seconds)
+                self.refresh_mono = min(self.refresh_mono, now + standing.lease_end_seconds)
 
     def enqueued(self, waiting: int, now: float) -> bool:
-        """Note an enqueue of this process; returns whether the worker has to think again."""
+        """Note an enqueue of this process.
+
+        Args:
+            waiting: items that wait in Redis now.
+            now: by the monotonic clock, in seconds.
+
+        Returns:
+            Whether the worker has to think again.
+        """
         self.overtaken = True
         first = self.waiting == 0 and waiting > 0
         self.waiting = waiting
@@ -270,55 +293,73 @@ class Plan:
             self.oldest_mono = min(self.oldest_mono, now)
         return first or waiting >= self.max_batch_size
 
-    def look(self) -> bool:
-        """Look at Redis as soon as possible: something has changed there. The worker has to think again."""
+    def refresh_now(self) -> bool:
+        """Refresh as soon as possible: something has changed in Redis. Returns True: the worker has to think again."""
         self.overtaken = True
         self.refresh_mono = 0.0
         return True
 
     def flush_now(self) -> bool:
-        """Drain as soon as possible. The worker has to think again."""
+        """Drain as soon as possible. Returns True: the worker has to think again."""
         self.flush = True
         return True
 
     def paused(self, until_mono: float) -> bool:
-        """The provider failed: claim nothing before, and look what waits by now. The worker has to think again."""
+        """The provider failed: claim nothing before ``until_mono``, and refresh, for its items wait again.
+
+        Returns:
+            True: the worker has to think again.
+        """
         self.failing = True
         self.paused_until_mono = until_mono
-        return self.look()
+        return self.refresh_now()
 
     def demanded(self, redis_keys: Iterable[str], now: float, linger: float) -> bool:
-        """Note that somebody waits, and for which items that nobody has claimed; whether the worker has to think again.
+        """Note that somebody waits.
 
-        The linger is for company: it ends after ``linger`` seconds, or once nobody has come for a quarter of that. So
-        who joins only puts it off, and need not wake the worker.
+        The drain for them starts after a linger, so that others can share its calls: it ends after ``linger`` seconds,
+        or once nobody has come for a quarter of that. Whoever comes during a linger only puts its end off, and need not
+        wake the worker.
+
+        Args:
+            redis_keys: of those items that nobody has claimed.
+            now: by the monotonic clock, in seconds.
+            linger: seconds.
+
+        Returns:
+            Whether the worker has to think again.
         """
-        waits = self.look_mono == NEVER
-        if waits:
-            self.look_mono = now + WAIT_LOOK_SECONDS[0]
+        first_who_waits = self.check_mono == NEVER
+        if first_who_waits:
+            self.check_mono = now + CHECK_SECONDS[0]
         keys = dict.fromkeys(redis_keys)
         if keys and not self.works:
             self.asked |= keys
         if not keys or not self.worker:
-            return waits or bool(keys)
+            return first_who_waits or bool(keys)
         self.urgent |= keys
-        first = self.linger_end_mono == NEVER
-        if first:
+        linger_begins = self.linger_end_mono == NEVER
+        if linger_begins:
             self.linger_end_mono = now + linger
         self.demand_mono = min(self.linger_end_mono, now + linger / 4)
-        return waits or first or not self.works
+        return first_who_waits or linger_begins or not self.works
 
-    def looked(self, now: float, waits: bool) -> None:
-        """Note that we have looked what became of what somebody waits for, and whether somebody still does."""
-        self.looks = self.looks + 1 if waits else 0
-        self.look_mono = now + backoff_seconds(self.looks + 1, *WAIT_LOOK_SECONDS) if waits else NEVER
+    def checked(self, now: float, waits: bool) -> None:
+        """We have checked on the items that somebody waits for.
+
+        Args:
+            now: by the monotonic clock, in seconds.
+            waits: whether somebody still waits.
+        """
+        self.checks = self.checks + 1 if waits else 0
+        self.check_mono = now + backoff_seconds(self.checks + 1, *CHECK_SECONDS) if waits else NEVER
 
     def take_asked(self) -> list[str]:
-        """The keys to ask others for, once."""
+        """The redis_keys to ask other processes for, each once."""
         asked, self.asked = list(self.asked), {}
         return asked
 
     def take_urgent(self) -> list[str]:
-        """The keys that somebody waits for, once."""
+        """The redis_keys that somebody waits for, each once."""
         urgent, self.urgent = list(self.urgent), {}
         return urgent

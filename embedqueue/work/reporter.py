@@ -1,4 +1,4 @@
-"""What a drain tells the observers of its queue. Where there are none, nothing is measured."""
+"""What is told to the observers about items. If there are no observers, nothing is measured."""
 
 from __future__ import annotations
 
@@ -9,72 +9,73 @@ from typing import Literal
 
 from embedqueue.calls.batching import estimated_tokens
 from embedqueue.observers.observers import Observers
+from embedqueue.store.records import Claim
 from embedqueue.values.item import Item, dead_letter
-from embedqueue.values.observer import BatchReport, ReleaseReport, SavingReport
+from embedqueue.values.observer import BatchReport, SavingReport
 from embedqueue.values.stats import DeadLetter
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """When a claim came, and how long the oldest of its items had waited by then."""
+    """The times of a claim.
+
+    Attributes:
+        claimed_mono: when its items came, by the monotonic clock, in seconds.
+        waited_seconds: how long the oldest of its items had waited by then, since its enqueue.
+    """
 
     claimed_mono: float
     waited_seconds: float
 
 
-class Reporter:
-    """Makes reports of what happens to items.
+def tell_claimed(observers: Observers, claim: Claim) -> None:
+    """Tell which leases a claim has found ended, and which items it has given up because of that."""
+    if observers and claim.ran_out:
+        observers.tell("leases_ended", claim.ran_out)
+    now = time.time()
+    tell_dead(observers, (dead_letter(member, now, reason, count) for member, reason, count in claim.rejected))
+
+
+def tell_duplicates(observers: Observers, items: Sequence[Item], sent: Iterable[str]) -> None:
+    """Tell which items of a claim need no call of their own.
 
     Args:
-        observers: who gets them.
+        observers: told.
+        items: all items of the claim.
+        sent: the texts that are sent, each once.
     """
+    if observers:
+        to_send, spared = set(sent), []
+        for item in items:
+            if item.text in to_send:
+                to_send.remove(item.text)  # this item pays for the others
+            else:
+                spared.append(item.text)
+        tell_saved(observers, spared, "duplicate")
 
-    def __init__(self, observers: Observers) -> None:
-        self.observers = observers
 
-    def claimed(self, ran_out: int, rejected: Iterable[tuple[bytes, str, int]]) -> None:
-        """A claim found leases that had ended, and rejected members: why, and how often their lease had ended."""
-        if self.observers and ran_out:
-            self.observers.tell("leases_ended", ran_out)
-        self.dead(dead_letter(member, time.time(), reason, deliveries) for member, reason, deliveries in rejected)
+def tell_saved(observers: Observers, texts: Sequence[str], by: Literal["duplicate", "cache"]) -> None:
+    """Tell that these texts need not be sent."""
+    if observers and texts:
+        tokens = sum(map(estimated_tokens, texts))
+        observers.tell("saved", SavingReport(texts=len(texts), tokens=tokens, by=by))
 
-    def duplicates(self, items: Sequence[Item], sent: Iterable[str]) -> None:
-        """Of the items of a claim these texts are sent; all other items need no call."""
-        if self.observers:
-            to_send, spared = set(sent), []
-            for item in items:
-                if item.text in to_send:
-                    to_send.remove(item.text)  # the first one pays
-                else:
-                    spared.append(item.text)
-            self.saved(spared, "duplicate")
 
-    def saved(self, texts: Sequence[str], by: Literal["duplicate", "cache"]) -> None:
-        """These texts need not be sent."""
-        if self.observers and texts:
-            tokens = sum(map(estimated_tokens, texts))
-            self.observers.tell("saved", SavingReport(texts=len(texts), tokens=tokens, by=by))
+def tell_written(observers: Observers, items: Sequence[Item], times: Times) -> None:
+    """Tell that the vectors of these items are in their hashes."""
+    if observers and items:
+        seconds = time.monotonic() - times.claimed_mono
+        report = BatchReport(
+            redis_keys=tuple(item.redis_key for item in items),
+            texts=len({item.text for item in items}),
+            seconds=seconds,
+            waited_seconds=times.waited_seconds + seconds,
+        )
+        observers.tell("written", report)
 
-    def written(self, items: Sequence[Item], times: Times) -> None:
-        """The vectors of these items are in their hashes."""
-        if self.observers and items:
-            seconds = time.monotonic() - times.claimed_mono
-            report = BatchReport(
-                redis_keys=tuple(item.redis_key for item in items),
-                texts=len({item.text for item in items}),
-                seconds=seconds,
-                waited_seconds=times.waited_seconds + seconds,
-            )
-            self.observers.tell("written", report)
 
-    def released(self, redis_keys: Sequence[str], reason: str, pause_seconds: float) -> None:
-        """The provider failed, and these items wait again."""
-        if self.observers and redis_keys:
-            report = ReleaseReport(redis_keys=tuple(redis_keys), reason=reason, pause_seconds=pause_seconds)
-            self.observers.tell("released", report)
-
-    def dead(self, letters: Iterable[DeadLetter]) -> None:
-        """Items were given up."""
-        if self.observers:
-            for letter in letters:
-                self.observers.tell("died", letter)
+def tell_dead(observers: Observers, letters: Iterable[DeadLetter]) -> None:
+    """Tell that these items were given up. Of ``letters``, nothing is made if there are no observers."""
+    if observers:
+        for letter in letters:
+            observers.tell("died", letter)

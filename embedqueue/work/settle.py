@@ -18,14 +18,16 @@ from embedqueue.calls.failures import Stopping, Unserved
 from embedqueue.futures.outcomes import Outcomes
 from embedqueue.futures.progress import Progress
 from embedqueue.futures.waiters import Waiters
+from embedqueue.observers.observers import Observers
 from embedqueue.store.store import Store
 from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.item import Item, dead_letter
 from embedqueue.values.log import Log
+from embedqueue.values.observer import ReleaseReport
 from embedqueue.values.options import Options
 
 from .agenda import Agenda
-from .reporter import Reporter, Times
+from .reporter import Times, tell_dead, tell_written
 
 #: Seconds of the first pause after a failure, doubled each time in a row.
 FIRST_PAUSE_SECONDS = 1.0
@@ -61,7 +63,7 @@ class Settle:
         options: of the queue.
         worker: the name under which this process claims, with its colon at the end.
         stopping: set when the queue stops.
-        reporter: tells the observers.
+        observers: told how items end, and when Redis does not answer.
         log: takes the records.
     """
 
@@ -76,7 +78,7 @@ class Settle:
         *,
         worker: str,
         stopping: threading.Event,
-        reporter: Reporter,
+        observers: Observers,
         log: Log,
     ) -> None:
         self.counters = Counters()
@@ -88,11 +90,11 @@ class Settle:
         self._options = options
         self._worker = worker
         self._stopping = stopping
-        self._reporter = reporter
+        self._observers = observers
         self._log = log
         self._lock = threading.Lock()
         self._held: dict[str, bytes] = {}  # members in our hands by redis_key; guarded by the lock
-        self._told: str | None = None  # the fault that the log has spoken of
+        self._logged: str | None = None  # the fault that the log has spoken of
         self.paused_mono = 0.0  # when a pause of our making began: items claimed before that have not seen it
 
     # -- what is in our hands ----------------------------------------------------------------------------------
@@ -173,37 +175,41 @@ class Settle:
             for item, word in refused:
                 self.reject(owner, [item], word.removeprefix("refused "))
         if unclear:
-            self.persist(lambda: self._outcomes.look(unclear))
+            self.persist(lambda: self._outcomes.find_out(unclear))
         self._progressed()
-        self._reporter.written(written, times)
+        tell_written(self._observers, written, times)
 
     def reject(self, owner: str, items: Sequence[Item], reason: str) -> None:
         """Make dead letters of items: their text will never work. ``owner`` is that of the claim."""
         with self._letting_go(items):
-            words = self.persist(lambda: self._store.reject(owner, [(item.member, reason) for item in items]))
+            words = self.persist(lambda: self._store.reject(owner, [(item.member, reason, False) for item in items]))
             for item, word in zip(items, words, strict=True):
                 if word == "dead":
                     self._log.error("embedqueue: %s is a dead letter now; dead_letters() tells why", item.redis_key)
                     self._log.debug("embedqueue: %s was refused: %s", item.redis_key, reason)  # it may quote the text
                     with self._lock:
                         self.counters.rejected += 1
-        self.persist(lambda: self._outcomes.look([item.redis_key for item in items]))
+        self.persist(lambda: self._outcomes.find_out([item.redis_key for item in items]))
         self._progressed()
-        if self._reporter.observers:
-            self._report_dead([item for item, word in zip(items, words, strict=True) if word == "dead"], reason)
+        if self._observers:
+            self._tell_of_dead([item for item, word in zip(items, words, strict=True) if word == "dead"], reason)
 
-    def _report_dead(self, items: Sequence[Item], reason: str) -> None:
+    def _tell_of_dead(self, items: Sequence[Item], reason: str) -> None:
         try:
             letters = self._store.dead.find([item.redis_key for item in items])
         except RedisError:  # what is told need not be worth a wait
             letters = [dead_letter(item.member, time.time(), reason) for item in items]
-        self._reporter.dead(letters)
+        tell_dead(self._observers, letters)
 
-    def reject_foreign(self, members: Sequence[tuple[bytes, str]]) -> None:
-        """Make dead letters of members that cannot be ours; each with the reason."""
+    def reject_unfit(self, members: Sequence[tuple[bytes, str, bool]]) -> None:
+        """Make dead letters of members that no enqueue of ours can have written.
+
+        Args:
+            members: each with the reason, and whether it is not our JSON at all.
+        """
         self._log.error("embedqueue: %d members of the queue cannot be ours and are dead letters now", len(members))
         self._store.reject(self._worker, members)
-        self._reporter.dead(dead_letter(member, time.time(), reason) for member, reason in members)
+        tell_dead(self._observers, (dead_letter(member, time.time(), reason) for member, reason, _ in members))
 
     def release(self, items: Sequence[Item]) -> None:
         """Items wait again; nothing has become of them."""
@@ -229,7 +235,7 @@ class Settle:
         """
         redis_keys = [item.redis_key for item in items]
         with self._letting_go(items):
-            self._tell_of(failure, len(items))
+            self._log_failure(failure, len(items))
             # now, for who comes later has seen nothing fail
             waiting = self._waiters.snapshot(None if probe else redis_keys)
             seconds = self.persist(
@@ -249,10 +255,12 @@ class Settle:
         self._agenda.paused(seconds)
         self._waiters.fail(waiting, failure.for_waiter())
         self._progressed()
-        self._reporter.released(redis_keys, str(failure), seconds)
+        if self._observers and redis_keys:
+            report = ReleaseReport(redis_keys=tuple(redis_keys), reason=str(failure), pause_seconds=seconds)
+            self._observers.tell("released", report)
 
-    def _tell_of(self, failure: Unserved, count: int) -> None:
-        if failure.account and self._told != str(failure):
+    def _log_failure(self, failure: Unserved, count: int) -> None:
+        if failure.account and self._logged != str(failure):
             self._log.error("embedqueue: nothing can be embedded until somebody acts: %s", failure)
         elif not failure.account:
             self._log.warning(
@@ -261,11 +269,11 @@ class Settle:
                 failure,
                 extra={"batch_size": count},
             )
-        self._told = str(failure)
+        self._logged = str(failure)
 
     def served(self) -> None:
         """A call was served: the next fault is news again."""
-        self._told = None
+        self._logged = None
 
     def _progressed(self) -> None:
         self._agenda.progressed()
@@ -281,6 +289,6 @@ class Settle:
                 failures += 1
                 if failures == 1:
                     self._log.warning("embedqueue: Redis did not take a result, trying again: %s", error)
-                self._reporter.observers.redis_failed(error)
+                self._observers.redis_failed(error)
                 if self._stopping.wait(backoff_seconds(failures, *REWRITE_SECONDS)):
                     raise Stopping from None

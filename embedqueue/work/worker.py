@@ -111,9 +111,9 @@ class Worker:
         actions: dict[Action, Callable[[], None]] = {
             "renew": self._renew,
             "refresh": self._refresh,
-            "drain": self._claim,
+            "claim": self._claim,
             "ask": self._ask,
-            "look": self._look,
+            "check": self._check_on_waiters,
         }
         dispatch = self._dispatch
         while True:
@@ -199,10 +199,10 @@ class Worker:
             with contextlib.suppress(RedisError):  # the items are safe, and the next look asks again
                 self._store.events.tell("urgent", self._name, json.dumps(redis_keys))
 
-    def _look(self) -> None:
+    def _check_on_waiters(self) -> None:
         """Find what no notice told of items that somebody waits for, and ask again for those that wait again."""
         try:
             with contextlib.suppress(RedisError):
-                self._outcomes.look(None, wanted=True)
+                self._outcomes.find_out(None, wanted=True)
         finally:
-            self._agenda.looked(self._waiters.any_wanted)
+            self._agenda.checked_on_waiters(self._waiters.any_wanted)

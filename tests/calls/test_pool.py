@@ -100,13 +100,13 @@ def test_room(pool):
 
     pool.submit(lambda: call(False))
     assert begun.acquire(timeout=PATIENCE_SECONDS)
-    assert (pool.room(), pool.room(ahead=1)) == (1, 2)
+    assert (pool.room(), pool.in_flight) == (1, 1)
     pool.submit(lambda: call(True))
     assert begun.acquire(timeout=PATIENCE_SECONDS)
-    assert (pool.room(), pool.room(ahead=1)) == (1, 2)
+    assert (pool.room(), pool.in_flight) == (1, 1)
     for _ in range(3):
         pool.submit(lambda: call(False))
-    assert (pool.room(), pool.room(ahead=1)) == (0, 0)
+    assert (pool.room(), pool.in_flight) == (0, 4)
     go.set()
     assert done(pool)
 

@@ -74,6 +74,7 @@ def test_silence(provider: Provider) -> None:
     with pytest.raises(TransientError, match="in time") as caught:
         embedder(provider, timeout=(2, 0.15)).embed_batch(["x"], "m")
     assert caught.value.suspect_input
+    assert caught.value.cause == "timeout"
 
 
 @pytest.mark.quiet
@@ -102,6 +103,7 @@ def test_cut_off(provider: Provider, answer: Answer) -> None:
     with pytest.raises(TransientError) as caught:
         subject.embed_batch(["x"], "m")
     assert caught.value.suspect_input
+    assert caught.value.cause == "connection"
     assert subject.embed_batch(["x"], "m").shape == (1, 3072)
 
 

@@ -108,7 +108,7 @@ def interrupt_intake(others):
         thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()
     assert errors == [], errors
-    assert (intake._line, intake._leader) == ([], None)
+    assert (intake._followers, intake._leader) == ([], None)
     assert len(intake.submit([pair("free")])) == 1
 
 
@@ -116,7 +116,7 @@ class IdleDispatch:
     """Nothing is in flight, and there is always room; what begins, ``begun`` is told."""
 
     def __init__(self):
-        self.pool = SimpleNamespace(unfinished=0, size=1, room=lambda ahead=0: 1)
+        self.pool = SimpleNamespace(unfinished=0, size=1, in_flight=0, room=lambda: 1)
         self.held = 0
         self.call_limit = 1
         self.begun = queue.SimpleQueue()
@@ -131,7 +131,7 @@ def interrupt_users():
     claim = Claim("ok", "me:", [], 0, None, None, None, "no", 0.0, 0, [], 0.0)
     status = Status(0.0, 0, 0, 0, None, None, None, "", False, 0, 0.0, "")
     store = SimpleNamespace(claim=lambda *_, **__: claim, status=lambda: status)
-    outcomes = SimpleNamespace(look=lambda *_, **__: None)
+    outcomes = SimpleNamespace(find_out=lambda *_, **__: None)
     agenda, options = Agenda(Options()), Options()
     worker = Worker(
         store,

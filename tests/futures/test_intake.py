@@ -78,9 +78,9 @@ class Rig:
 
     def follow(self, *pairs) -> Future:
         """Submit behind a leader, and wait until it stands in line."""
-        before = len(self.intake._line)
+        before = len(self.intake._followers)
         future = self.submit(*pairs)
-        eventually(lambda: len(self.intake._line) > before, "it stands in line")
+        eventually(lambda: len(self.intake._followers) > before, "it stands in line")
         return future
 
     def check_free(self):
@@ -88,7 +88,7 @@ class Rig:
         free = self.lead(pair("free"))
         self.store.go_on()
         assert len(free.result(PATIENCE_SECONDS)) == 1
-        assert self.intake._line == []
+        assert self.intake._followers == []
 
 
 @pytest.fixture
@@ -284,10 +284,10 @@ def interrupt_main():
 
 def interrupted_follower(rig, when_in_line):
     """Let the main thread follow, and be interrupted once ``when_in_line`` has run."""
-    before = len(rig.intake._line)
+    before = len(rig.intake._followers)
 
     def interrupt():
-        eventually(lambda: len(rig.intake._line) > before, "it stands in line")
+        eventually(lambda: len(rig.intake._followers) > before, "it stands in line")
         when_in_line()
         interrupt_main()
 
@@ -363,5 +363,5 @@ def test_crowd(rig):
     assert len({id(future) for future in futures}) == 800
     written = [key for write in rig.store.writes for group in keys(write) for key in group]
     assert sorted(written) == sorted(name for i in range(400) for name in (f"k{i}", f"k{i}:b"))
-    assert rig.intake._line == []
+    assert rig.intake._followers == []
     assert rig.intake._leader is None

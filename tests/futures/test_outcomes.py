@@ -34,7 +34,7 @@ def look(word, value, *, blank=False, wanted=False):
         waiters.mark_wanted("doc:1")
     worker = SimpleNamespace(demanded=demanded.extend)
     outcomes = Outcomes(Told(word, value), waiters, "embedding", FakeEmbedder(4), worker)
-    outcomes.look(["doc:1"], blank=blank)
+    outcomes.find_out(["doc:1"], blank=blank)
     return future, demanded
 
 
@@ -79,7 +79,7 @@ def test_all_futures_of_a_key_end():
     waiters = Waiters(lambda: None)
     futures, entries = waiters.register([("doc:1", b"old"), ("doc:1", b"newer"), ("doc:1", b"newest")])
     waiters.commit(entries)
-    Outcomes(Told("done", VECTOR), waiters, "embedding", FakeEmbedder(4), SimpleNamespace()).look(["doc:1"])
+    Outcomes(Told("done", VECTOR), waiters, "embedding", FakeEmbedder(4), SimpleNamespace()).find_out(["doc:1"])
     assert [future.result(0) for future in futures] == [[0, 1, 2, 3]] * 3
 
 

@@ -229,13 +229,13 @@ class Model:
         self.inflight.update(dict.fromkeys(held, True))
         return len(held)
 
-    def reject(self, owner: str, items: Iterable[tuple[bytes, str]]) -> list[str]:
+    def reject(self, owner: str, items: Iterable[tuple[bytes, str, bool]]) -> list[str]:
         words = []
-        for member, reason in items:
+        for member, _, foreign in items:
             words.append("dead" if self._holds(owner, member) else "stale")
             if words[-1] == "dead":
                 key = key_of(member)
-                self._bury(member, None if reason.startswith("not our JSON") else key)
+                self._bury(member, None if foreign else key)
                 if self.latest.get(key) == member:
                     del self.latest[key], self.claims[key]
         self._end_probe(owner)

@@ -85,7 +85,7 @@ class Queue:
             try:
                 key = decode_member(member).redis_key
             except NotOurs as error:  # as the drain does
-                self.reject(owner, member, str(error))
+                self.reject(owner, member, str(error), foreign=True)
                 continue
             self.hands.append((owner, member))
             if member in self.legacy:  # from now on it is the newest of its key
@@ -112,8 +112,9 @@ class Queue:
         assert self.store.release(owner, members) == expected
         return expected
 
-    def reject(self, owner: str, member: bytes, reason: str = "bad") -> None:
-        assert self.store.reject(owner, [(member, reason)]) == self.model.reject(owner, [(member, reason)])
+    def reject(self, owner: str, member: bytes, reason: str = "bad", *, foreign: bool = False) -> None:
+        items = [(member, reason, foreign)]
+        assert self.store.reject(owner, items) == self.model.reject(owner, items)
 
     def lease_ends(self, member: bytes) -> None:
         self.client.zadd(self.names.inflight, {member: ENDED})

@@ -81,6 +81,7 @@ def test_strings_of_the_environment_become_what_is_due(name, text, value):
         ({"PROVIDER": "local", "DIMENSIONS": 100}, "EMBEDQUEUE_DIMENSIONS must be one of (64, 128, 256)"),
         ({"RETRY": "often"}, "EMBEDQUEUE_RETRY must be a tenacity policy"),
         ({"NAMESPACE": "{a}"}, "EMBEDQUEUE_NAMESPACE must not hold braces"),
+        ({"MODEL": "\ud800"}, "EMBEDQUEUE_MODEL holds a lone surrogate"),
     ],
 )
 def test_what_cannot_work_is_refused_by_its_name(given, words):

@@ -25,7 +25,7 @@ EXAMPLES = [
     ItemRejected("doc:1", "too long"),
     QueueFull(7),
     QueueStopped("the queue is stopped"),
-    TransientError("busy", retry_after=2.5, status=503, suspect_input=True),
+    TransientError("busy", retry_after=2.5, status=503, suspect_input=True, cause="timeout"),
     TransientError(),
     InputRejected("input[3] is empty", index=3, status=400),
     InputRejected(),

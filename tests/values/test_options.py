@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import typing
 
 import pytest
@@ -69,7 +70,10 @@ def test_refused(name, value, error):
     """A bad option raises an error of the right kind that names it."""
     with pytest.raises(error) as refusal:
         Options(**{name: value})
-    assert name in str(refusal.value) or isinstance(refusal.value, UnicodeError)
+    assert refusal.value.name == name
+    assert str(refusal.value).startswith(f"{name} ")
+    again = pickle.loads(pickle.dumps(refusal.value))
+    assert (again.name, str(again)) == (name, str(refusal.value))
 
 
 @pytest.mark.parametrize(

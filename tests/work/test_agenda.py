@@ -32,7 +32,7 @@ def agenda(**state) -> Plan:
     return made
 
 
-@pytest.mark.parametrize(("age", "action"), [(4.9, None), (5.1, "drain")])
+@pytest.mark.parametrize(("age", "action"), [(4.9, None), (5.1, "claim")])
 def test_leftovers(age, action):
     """What was enqueued before the worker began is drained at once; what came since waits for company."""
     plan = Plan(flush_interval=3600.0, max_batch_size=50, refresh_seconds=30.0, works=True, began_mono=NOW - 5)
@@ -48,7 +48,7 @@ def test_items_of_the_future():
     """Where a clock was set back, an item may be of the future: it is drained now rather than an hour after that."""
     plan = agenda()
     plan.seen(Seen(waiting=1, oldest_age_seconds=-86_400.0), NOW)
-    assert plan.next(NOW, 0, 4)[0] == "drain"
+    assert plan.next(NOW, 0, 4)[0] == "claim"
 
 
 @pytest.mark.parametrize(
@@ -58,25 +58,25 @@ def test_items_of_the_future():
         ({"refresh_mono": NOW}, "refresh", 0.0),
         ({"waiting": 1, "oldest_mono": NOW}, None, 30.0),
         ({"waiting": 1, "oldest_mono": NOW - 3590}, None, 10.0),
-        ({"waiting": 1, "oldest_mono": NOW - 3600}, "drain", 0.0),
-        ({"waiting": 1, "oldest_mono": NOW - 90_000}, "drain", 0.0),
+        ({"waiting": 1, "oldest_mono": NOW - 3600}, "claim", 0.0),
+        ({"waiting": 1, "oldest_mono": NOW - 90_000}, "claim", 0.0),
         ({"waiting": 49, "oldest_mono": NOW}, None, 30.0),
-        ({"waiting": 50, "oldest_mono": NOW}, "drain", 0.0),
-        ({"waiting": 5000, "oldest_mono": NOW}, "drain", 0.0),
-        ({"flush": True}, "drain", 0.0),
+        ({"waiting": 50, "oldest_mono": NOW}, "claim", 0.0),
+        ({"waiting": 5000, "oldest_mono": NOW}, "claim", 0.0),
+        ({"flush": True}, "claim", 0.0),
         ({"flush": True, "paused_until_mono": NOW + 7}, None, 7.0),
         ({"waiting": 50, "paused_until_mono": NOW + 7}, None, 7.0),
         ({"waiting": 1, "oldest_mono": NOW - 4000, "paused_until_mono": NOW + 7}, None, 7.0),
         ({"demand_mono": NOW + 0.005}, None, pytest.approx(0.005)),
-        ({"demand_mono": NOW}, "drain", 0.0),
+        ({"demand_mono": NOW}, "claim", 0.0),
         ({"demand_mono": NOW, "paused_until_mono": NOW + 7}, None, 7.0),
-        ({"waiting": 1, "oldest_mono": NOW, "failing": True}, "drain", 0.0),
+        ({"waiting": 1, "oldest_mono": NOW, "failing": True}, "claim", 0.0),
         ({"waiting": 1, "oldest_mono": NOW, "failing": True, "paused_until_mono": NOW + 2}, None, 2.0),
         ({"waiting": 0, "failing": True}, None, 30.0),
-        ({"remaining": 1}, "drain", 0.0),
+        ({"remaining": 1}, "claim", 0.0),
         ({"renew_mono": NOW + 3}, None, 3.0),
         ({"renew_mono": NOW}, "renew", 0.0),
-        ({"renew_mono": NOW, "flush": True, "refresh_mono": 0.0}, "drain", 0.0),
+        ({"renew_mono": NOW, "flush": True, "refresh_mono": 0.0}, "claim", 0.0),
         ({"flush": True, "redis_retry_mono": NOW + 1}, None, 1.0),
         ({"renew_mono": NOW, "redis_retry_mono": NOW + 1}, None, 1.0),
     ],
@@ -84,16 +84,16 @@ def test_items_of_the_future():
 )
 def test_next(state, action, wait):
     """Size, time, flush, demand, a failure's end and leftovers make a drain due; a pause and a dead Redis delay it."""
-    assert agenda(**state).next(NOW, calls_in_flight=0, free_calls=4) == (action, wait)
+    assert agenda(**state).next(NOW, unfinished=0, free_calls=4) == (action, wait)
 
 
 @pytest.mark.parametrize(
     ("state", "in_flight", "free", "action"),
     [
         ({"flush": True}, 4, 0, None),
-        ({"flush": True}, 3, 1, "drain"),
+        ({"flush": True}, 3, 1, "claim"),
         ({"flush": True, "alone": True}, 1, 3, None),
-        ({"flush": True, "alone": True}, 0, 4, "drain"),
+        ({"flush": True, "alone": True}, 0, 4, "claim"),
         ({"flush": True, "renew_mono": NOW}, 4, 0, "renew"),
     ],
     ids=str,
@@ -128,7 +128,7 @@ def test_claims_for_size(waiting, call_limit, free, taken):
     """A drain for size takes full calls, and at least what made it due; in rounds, if there are fewer free calls."""
     plan = agenda(waiting=waiting, oldest_mono=NOW)
     for count in taken:
-        assert plan.next(NOW, 0, free)[0] == "drain"
+        assert plan.next(NOW, 0, free)[0] == "claim"
         assert plan.claim_limit(NOW, call_limit, free) == count
         waiting -= count
         plan.claimed(count, Seen(waiting, 1.0), NOW)
@@ -151,7 +151,7 @@ def test_claims_for_all_else(state):
     assert plan.claim_limit(NOW, 20, 2) == 40
     plan.claimed(40, Seen(17, 1.0), NOW)
     plan.failing = False
-    assert plan.next(NOW, 0, 2)[0] == "drain"
+    assert plan.next(NOW, 0, 2)[0] == "claim"
     assert plan.claim_limit(NOW, 20, 2) == 17
     plan.claimed(17, Seen(5, 0.1), NOW)  # five came meanwhile: they wait for a reason of their own
     assert plan.next(NOW, 0, 2)[0] is None
@@ -165,7 +165,7 @@ def test_empty_claim_ends_a_drain():
     assert plan.next(NOW, 0, 4) == (None, 30.0)
 
 
-@pytest.mark.parametrize("said", [lambda plan: plan.enqueued(50, NOW), lambda plan: plan.look()])
+@pytest.mark.parametrize("said", [lambda plan: plan.enqueued(50, NOW), lambda plan: plan.refresh_now()])
 def test_an_answer_that_was_overtaken(said):
     """What is said while Redis is being asked may be missing in the answer: it is asked again, not in half a minute."""
     plan = agenda(overtaken=False)
@@ -176,7 +176,7 @@ def test_an_answer_that_was_overtaken(said):
     assert wait == pytest.approx(0.05)
     plan.overtaken = False
     plan.seen(Seen(waiting=50, oldest_age_seconds=0.0), NOW + 0.05)
-    assert plan.next(NOW + 0.05, 0, 4)[0] == "drain"
+    assert plan.next(NOW + 0.05, 0, 4)[0] == "claim"
 
 
 def test_linger():
@@ -189,7 +189,7 @@ def test_linger():
     plan.demanded(["c"], NOW + 0.007, 0.008)
     assert plan.demand_mono == pytest.approx(NOW + 0.008)
     assert plan.next(NOW + 0.007, 0, 4)[0] is None
-    assert plan.next(NOW + 0.009, 0, 4)[0] == "drain"
+    assert plan.next(NOW + 0.009, 0, 4)[0] == "claim"
     assert plan.take_urgent() == ["a", "b", "c"]
     assert plan.take_urgent() == []
     plan.claim_limit(NOW + 0.009, 50, 4)
@@ -200,7 +200,7 @@ def test_no_linger():
     """With no linger, demand is due at once."""
     plan = agenda()
     plan.demanded(["a"], NOW, 0.0)
-    assert plan.next(NOW, 0, 4)[0] == "drain"
+    assert plan.next(NOW, 0, 4)[0] == "claim"
 
 
 def test_enqueued():
@@ -220,7 +220,7 @@ def test_seen_lease():
     plan.seen(Seen(lease_end_seconds=5.0), NOW)
     assert plan.next(NOW, 0, 4) == (None, 5.0)
     plan.seen(Seen(lease_end_seconds=-0.1), NOW)
-    assert plan.next(NOW, 0, 4) == ("drain", 0.0)
+    assert plan.next(NOW, 0, 4) == ("claim", 0.0)
 
 
 def test_seen_pause():
@@ -229,7 +229,7 @@ def test_seen_pause():
     plan.seen(Seen(pause_seconds=4.0), NOW)
     assert plan.next(NOW, 0, 4) == (None, 4.0)
     plan.seen(Seen(), NOW)
-    assert plan.next(NOW, 0, 4) == ("drain", 0.0)
+    assert plan.next(NOW, 0, 4) == ("claim", 0.0)
 
 
 @pytest.mark.parametrize(
