@@ -10,6 +10,7 @@ a ``Peer`` has the name ``inside``. A unit test of one part, which makes that pa
 
 from __future__ import annotations
 
+import threading
 from contextlib import AbstractContextManager
 from typing import Any
 

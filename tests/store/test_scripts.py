@@ -312,7 +312,7 @@ def test_a_provider_may_say_whatever_it_likes(queue):
     queue.enqueue([("doc:0", "x")])
     queue.reject(queue.claim("w1:"), member, "not our JSON, says the provider")
     queue.check()
-    assert queue.store.retry_dead(["doc:0"]) == 1
+    assert queue.store.dead.retry(["doc:0"]) == 1
 
 
 def test_who_lost_an_item_to_another_worker_gives_nothing_up(queue):
