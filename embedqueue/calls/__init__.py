@@ -1,1 +1,1 @@
-"""Texts to vectors, and what becomes of a call that fails. Knows no items and no Redis but the cache's."""
+"""Turns texts into vectors, and decides what becomes of calls that fail. Knows no items; only its cache uses Redis."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 from embedqueue.values.errors import CallTooLarge
 
-#: Bytes of UTF-8 a token, on average over English, code and CJK; estimates only cut calls, they never reject.
+#: Bytes of UTF-8 in a token, on average over English, code and CJK. Estimates only cut calls; they never reject a text.
 BYTES_PER_TOKEN = 4
-#: What a provider counts may be a tenth above any estimate (openai/tiktoken#366).
+#: Part of a stated limit that we use: a provider may count a tenth more than we estimate (openai/tiktoken#366).
 RESERVE = 0.9
 
 

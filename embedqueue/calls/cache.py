@@ -1,4 +1,4 @@
-"""Vectors kept by text, with ``cache_ttl``: equal texts are sent once, in whichever process they were enqueued."""
+"""Vectors kept by text, with ``cache_ttl``: equal texts are sent once, also by different processes."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from embedqueue.store.store import Store
 
 from .failures import Stopping
 
-#: Seconds between looks at a text that another worker is embedding.
+#: Seconds after which we ask again for a text that another worker is embedding.
 POLL_SECONDS = 0.02
 #: What stands in the cache for a text that somebody is embedding; every vector is longer.
 BUSY = b"busy"
 
+#: Called with texts and their vectors, each (dimensions,) float32 as bytes.
 Deliver = Callable[[Sequence[str], Sequence[bytes]], None]
 
 
 class Cache:
-    """Takes what is known, embeds what nobody embeds, waits for what another worker is embedding. Thread-safe.
+    """Takes vectors that are known, and waits for those that another worker is getting. Thread-safe.
+
+    To send a text, a worker reserves it first, so that no other one sends it meanwhile.
 
     Args:
         store: Redis.
-        ttl_seconds: for which vectors are kept.
-        hold_seconds: for which a reservation holds without a sign of life.
-        kind: tells what decides a vector beside its text.
+        ttl_seconds: how long a vector is kept.
+        hold_seconds: how long a reservation holds if nobody renews it.
+        kind: returns what decides a vector beside its text: the model, the dimensions, the task.
         stopping: set when the queue stops.
-        persist: runs a move in Redis until Redis has taken it.
+        persist: makes a move in Redis again and again until Redis answers; see ``Settle.persist``.
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class Cache:
         self._stopping = stopping
         self._persist = persist
         self._lock = threading.Lock()
-        self._reserved: set[str] = set()  # digests that we are about to fill; guarded by the lock
+        self._reserved: set[str] = set()  # digests of texts that we are sending; guarded by the lock
 
     def serve(
         self, texts: Sequence[str], owner: str, *, deliver: Deliver, embed: Callable[[Sequence[str], Deliver], None]
@@ -60,13 +63,14 @@ class Cache:
 
         Args:
             texts: distinct.
-            owner: of the claim.
-            deliver: gets texts and vectors that the cache has.
-            embed: embeds texts that are ours to fill in, and hands them with their vectors to its second argument
-                before it delivers them itself.
+            owner: of the claim; it reserves.
+            deliver: called with texts whose vectors the cache has.
+            embed: called with texts that are ours to send. It calls its second argument with their vectors, and only
+                then delivers them itself.
 
         Raises:
-            Stopping: the queue stops; so does whatever ``embed`` raises.
+            Stopping: the queue stops.
+            Unserved: or whatever else ``embed`` raises.
         """
         digests = {text: self._digest(text) for text in texts}
         waiting = list(digests)
@@ -84,7 +88,11 @@ class Cache:
                 raise Stopping
 
     def renew(self) -> None:
-        """Keep our reservations for as long again."""
+        """Renew our reservations.
+
+        Raises:
+            redis.RedisError: Redis does not answer.
+        """
         with self._lock:
             reserved = list(self._reserved)
         if reserved:

@@ -1,7 +1,6 @@
-"""One call to the embedder, and what becomes of its texts when the call fails: the failure table, without Redis.
+"""One call to the embedder: with tries in place, checks of the vectors, and a report to the observers.
 
-Transient failures are tried again in place; a refused call is halved until the bad text stands alone; and no text
-is given up while the provider has not shown, since then, that it can serve another one.
+What becomes of the texts of a call that fails in the end, ``halving`` decides.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from .concurrency import Concurrency
 from .failures import Faulty, Partial, Stopping
 from .retry import default_retry
 
-#: What a healthy provider can embed: sent when nothing else has proved its health.
+#: A text that every healthy provider can embed. It is sent if nothing else shows whether the provider is healthy.
 CANARY = "ok"
 TOO_MANY_REQUESTS = 429
 
@@ -35,14 +34,21 @@ class Caller:
     """Calls the embedder. Thread-safe: its calls run side by side.
 
     Args:
-        embedder: whom to call.
+        embedder: turns texts into vectors.
         model: handed to the embedder.
-        retry: tenacity policy for tries in place, or None for ours.
-        limits: what a call may hold; learned from refusals.
-        concurrency: how many calls may be in flight; learns from each call.
-        stopping: set when the queue stops; waits end then.
+        retry: tenacity policy for tries in place; None for ours.
+        limits: what a call may hold at first.
+        concurrency: how many calls may be in flight; told how each call went.
+        stopping: set when the queue stops; it ends the waits between tries.
         log: takes the records.
-        observers: told of each call.
+        observers: told of each try.
+
+    Attributes:
+        limits: what a call may hold, by what was learned from refusals; see :meth:`learn`.
+        concurrency: as given.
+        calls: tries so far, canaries included.
+        texts_sent: texts in these.
+        failed_calls: tries that brought no vectors, or not all.
     """
 
     def __init__(
@@ -64,7 +70,7 @@ class Caller:
         self._model = model
         self._stopping = stopping
         policy = retry or default_retry()
-        # Whatever the user's policy says: only what may work later is tried again, and its last error is what counts.
+        # Whatever the user's policy says, only what may work later is tried again, and the last error is raised.
         retry_if = tenacity.retry_all(tenacity.retry_if_exception_type(TransientError), policy.retry)
         policy = policy.copy(retry=retry_if, reraise=True, retry_error_callback=None)
         interruptible = policy.sleep in (tenacity.nap.sleep, time.sleep)
@@ -78,7 +84,7 @@ class Caller:
 
     @property
     def dimensions(self) -> int:
-        """Length of the embedder's vectors."""
+        """How many numbers a vector has."""
         return self._embedder.dimensions
 
     def _rest(self, seconds: float) -> None:
@@ -86,15 +92,22 @@ class Caller:
             raise Stopping
 
     def call(self, texts: Sequence[str], policy: tenacity.BaseRetrying) -> Any:
-        """Rows of shape (len(texts), dimensions), each fit to be written.
+        """Embed texts in one call, with tries in place.
+
+        Args:
+            texts: distinct and not blank, within the limits.
+            policy: for the tries; see :meth:`patient` and :meth:`once`.
+
+        Returns:
+            Array of shape (len(texts), dimensions), float32, without NaN, infinity or rows of zeros.
 
         Raises:
-            TransientError, InputRejected, ConfigurationError: what came in the end.
-            Partial: some rows are fit, others are not.
+            TransientError, InputRejected, ConfigurationError: the error of the last try.
+            Partial: some rows cannot be written.
             Stopping: the queue stops.
         """
         try:
-            return self._try(texts)  # tenacity costs a quarter of a millisecond: only those pay it who need it
+            return self._try(texts)  # without tenacity, which costs a quarter of a millisecond
         except TransientError as error:
             failed: list[TransientError] = [error]
 
@@ -103,11 +116,11 @@ class Caller:
                 raise failed.pop()
             return self._try(texts)
 
-        try:  # a copy: a policy counts the attempts of one call, and calls run side by side
+        try:  # with a copy: a policy counts the tries of one call, and calls run side by side
             return policy.copy()(attempt)
         except (TransientError, InputRejected, ConfigurationError, Partial, Stopping):
             raise
-        except Exception as error:  # of a hook of the user's
+        except Exception as error:  # raised by the user's policy itself, or a hook of it
             raise ConfigurationError(f"the retry policy raised {type(error).__name__}: {words_of(error)}") from error
 
     def _try(self, texts: Sequence[str]) -> Any:
@@ -137,7 +150,7 @@ class Caller:
         except Malformed as error:
             self._count_failure()
             raise TransientError(str(error), suspect_input=True) from None
-        except BaseException as error:  # an embedder of the user's with a fault of its own; SystemExit is one, too
+        except BaseException as error:  # a fault of the user's own embedder, SystemExit included
             self._count_failure()
             self._log.debug("embedqueue: the embedder raised %s", type(error).__name__, exc_info=True)
             raise TransientError(f"{type(error).__name__}: {words_of(error)}", suspect_input=True) from error
@@ -186,15 +199,15 @@ class Caller:
         return True
 
     def patient(self, probe: bool) -> tenacity.BaseRetrying:
-        """The policy for a whole call: a probe is tried once."""
+        """The policy for a whole call: the user's or ours; a probe is tried once."""
         return self._once if probe else self._patient
 
     def once(self) -> tenacity.BaseRetrying:
-        """The policy while a bad text is being isolated."""
+        """The policy of a single try, for parts of a call in which a bad text is being looked for."""
         return self._once
 
     def learn(self, limits: Limits) -> None:
-        """Remember limits under which a call was served."""
+        """Keep to these limits from now on, as far as they are narrower: a call was served under them."""
         with self._lock:
             narrower = self.limits.narrowed_to(limits)
             if narrower == self.limits:
@@ -204,7 +217,7 @@ class Caller:
 
 
 def _outcome(error: BaseException | None) -> Outcome:
-    """How a call ended that raised this, if anything."""
+    """How a try ended that raised ``error``, or nothing."""
     if isinstance(error, Partial):
         return "partial"
     if isinstance(error, CallTooLarge):
@@ -215,7 +228,7 @@ def _outcome(error: BaseException | None) -> Outcome:
 
 
 def _words(error: BaseException | None, texts: Sequence[str]) -> str | None:
-    """What an observer may read of it: no text, not even what a refusal says of one."""
+    """The words of an error for observers. They quote no text, so those of a refusal are left out."""
     if isinstance(error, InputRejected):
         return "the provider refused the call" if isinstance(error, CallTooLarge) else "the provider refused an input"
     return None if error is None else said_by(error, texts)

@@ -1,4 +1,4 @@
-"""How a call can fail, beside the errors that embedders raise."""
+"""How a call can fail, beside the errors that embedders raise. None of these reaches a user."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from embedqueue.values.words import said_by
 
 
 class Unserved(Exception):
-    """The provider, not a text, is at fault: the rest of the call goes back to pending.
+    """The provider is at fault, and not a text: what is left of the call is released.
 
-    What it says goes to the log, Redis, the dashboard and the waiters of others: no text of the call is in it.
+    Its words quote no text of the call, for they go to the log, to Redis, to the dashboard and to who waits elsewhere.
 
     Args:
         cause: what the embedder raised.
         texts: of the call.
 
     Attributes:
-        retry_after: seconds that the provider asks for, or 0.
-        account: somebody has to act (key, credit, model) before anything works.
+        retry_after: seconds that the provider asks us to wait; 0 if it does not.
+        account: whether nothing works until somebody acts (key, credit, model).
     """
 
     def __init__(self, cause: BaseException, texts: Sequence[str]) -> None:
@@ -29,27 +29,27 @@ class Unserved(Exception):
         self.account = isinstance(cause, ConfigurationError)
 
     def for_waiter(self) -> BatchFailed:
-        """What the futures of the call get."""
+        """The error with which the futures of the call end."""
         return BatchFailed(f"the call failed and its items are still queued: {self}")
 
 
 class Stopping(Exception):
-    """The queue stops: leave everything as it is."""
+    """The queue stops. Leave everything as it is: whoever stops it releases all items."""
 
 
 class Faulty(TransientError):
-    """No row of an answer is fit to be written."""
+    """No row of an answer can be written."""
 
     def __init__(self) -> None:
         super().__init__("the vector holds NaN or infinity, or is all zeros", suspect_input=True)
 
 
 class Partial(Exception):
-    """Some rows of an answer are not fit to be written; the others are.
+    """Some rows of an answer cannot be written; the others can.
 
     Attributes:
-        rows: all of them.
-        faulty: indices of those that are not, in order.
+        rows: all of them, of shape (texts, dimensions), float32.
+        faulty: indices of those that cannot, in order.
     """
 
     def __init__(self, rows: Any, faulty: list[int]) -> None:

@@ -1,4 +1,8 @@
-"""What becomes of a call's texts when the provider refuses some: halve, isolate, ask the canary, give up one text."""
+"""Decides what becomes of a call's texts when the provider refuses some.
+
+A refused call is halved until the bad text stands alone. That text is given up only if the provider has shown since
+then that it can serve another one: a neighbour, or else the canary. If it cannot, the provider is at fault.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +19,20 @@ from .batching import cut, split
 from .caller import Caller
 from .failures import Faulty, Partial, Unserved
 
-#: Refusals of one errand after which the provider has to prove its health: a call, and both of its halves.
+#: Refusals after which the provider has to show that it is healthy: of the whole call, and of both of its halves.
 REFUSALS_BEFORE_CANARY = 3
 
 
 class Halving:
-    """Serves the texts of one call: in one request if all goes well, in parts where some are refused.
+    """Serves the texts of one call: in one request if all goes well, else in parts. For one thread, and one call.
 
-    Parts of a refused call are sent level by level: so both halves have spoken before either is cut again.
+    Parts of a refused call are sent level by level: both halves are sent before either is cut again.
 
     Args:
         caller: makes the requests.
-        probe: this call tests a provider that failed: one try decides.
-        deliver: gets texts and their vectors (float32 bytes) as soon as they are there.
-        refuse: gets a text that will never work, and why.
+        probe: whether this call tests a provider that failed; it has one try then.
+        deliver: called with texts and their vectors, each (dimensions,) float32 as bytes, as soon as they come.
+        refuse: called with a text that will never work, and the reason, which may quote it.
     """
 
     def __init__(
@@ -44,22 +48,24 @@ class Halving:
         self._deliver = deliver
         self._refuse = refuse
         self._limits = caller.limits
-        self._parts: deque[tuple[Sequence[str], tenacity.BaseRetrying]] = deque()
+        self._parts: deque[tuple[Sequence[str], tenacity.BaseRetrying]] = (
+            deque()
+        )  # still to send, with the policy of each
         self._refusals = 0
-        self._refused_mono = 0.0  # when the first refusal came
+        self._refused_mono = 0.0  # when the first one came
         self._blamed: str | None = None  # the text that the provider named last
-        self._misled = False  # it was none of that text's fault
-        self._suspects: list[tuple[str, BaseException]] = []
-        self._suspected_mono = 0.0
+        self._misled = False  # whether the provider has served that text alone: it is not believed again
+        self._suspects: list[tuple[str, BaseException]] = []  # texts to give up, and why
+        self._suspected_mono = 0.0  # when the last one was found
 
     def serve(self, texts: Sequence[str]) -> None:
-        """Embed texts.
+        """Embed texts: each is delivered or refused, unless an error comes.
 
         Args:
             texts: distinct and not blank.
 
         Raises:
-            Unserved: the provider is at fault; texts neither delivered nor refused go back.
+            Unserved: the provider is at fault; release the texts that were neither delivered nor refused.
             Stopping: the queue stops.
         """
         self._parts.append((texts, self._caller.patient(self._probe)))
@@ -68,13 +74,13 @@ class Halving:
             now, *later = cut(part, self._limits)
             self._parts.extendleft((call, policy) for call in reversed(later))
             self._send(now, policy)
-        # Judged at the end: mostly a neighbour has succeeded by then, and no canary is needed.
+        # Suspects are judged at the end: by then a neighbour has mostly been served, and no canary is needed.
         if self._suspects:
             if not self._caller.healthy_since(self._suspected_mono):
                 raise Unserved(self._suspects[0][1], texts)
             for text, error in self._suspects:
                 self._refuse(text, _reason(error))
-        self._caller.learn(self._limits)  # now that it is known whether it was the call's size, or one text's
+        self._caller.learn(self._limits)  # not before: a refusal may have been about one text
 
     def _send(self, texts: Sequence[str], policy: tenacity.BaseRetrying) -> None:
         began_mono = time.monotonic()
@@ -93,7 +99,7 @@ class Halving:
             self._deliver(texts, [row.tobytes() for row in rows])
 
     def _part(self, texts: Sequence[str], error: Partial) -> None:
-        """Good rows are delivered; the texts of the others are sent again."""
+        """Deliver the good rows; send the texts of the others again."""
         faulty = set(error.faulty)
         good = [i for i in range(len(texts)) if i not in faulty]
         self._deliver([texts[i] for i in good], [error.rows[i].tobytes() for i in good])
@@ -104,10 +110,10 @@ class Halving:
         if self._refusals == 1:
             self._refused_mono = time.monotonic()
         if self._refusals == REFUSALS_BEFORE_CANARY and not self._caller.healthy_since(self._refused_mono):
-            raise Unserved(error, texts) from None  # it refuses everything: no use to cut on
+            raise Unserved(error, texts) from None  # it refuses everything, so there is no bad text to find
         if len(texts) == 1:
             self._suspect(texts[0], error)
-            if isinstance(error, CallTooLarge):  # its neighbours were not too many, and need not travel in small parts
+            if isinstance(error, CallTooLarge):  # too large in itself: this says nothing of its neighbours
                 self._limits = self._caller.limits
         elif isinstance(error, CallTooLarge):
             self._limits = self._limits.learn(error, texts)
@@ -121,21 +127,21 @@ class Halving:
         self, texts: Sequence[str], error: TransientError, policy: tenacity.BaseRetrying, began_mono: float
     ) -> None:
         once = self._caller.once()
-        if isinstance(error, Faulty):  # the provider has told the texts apart: nothing to cut
+        if isinstance(error, Faulty):  # the provider says itself which texts are bad, so there is nothing to halve
             if policy is once:
                 self._parts.append((texts, self._caller.patient(False)))
             else:
                 for text in texts:
                     self._suspect(text, error)
             return
-        # While a pause is being probed, a failure without a status may be a text's too: else it would block for ever.
+        # In a probe, a failure without a status may be a text's fault, too: else this text would block the queue for ever.
         suspicious = error.suspect_input or (self._probe and error.status is None)
         if not suspicious or not self._caller.healthy_since(began_mono):
             raise Unserved(error, texts) from None
         if len(texts) > 1:
             self._parts.extend((part, once) for part in split(texts, None))
         elif policy is once:
-            self._parts.append((texts, self._caller.patient(False)))  # before a text is blamed, every try it may have
+            self._parts.append((texts, self._caller.patient(False)))  # a text is blamed only after all its tries
         else:
             self._suspect(texts[0], error)
 
@@ -145,5 +151,5 @@ class Halving:
 
 
 def _reason(error: BaseException) -> str:
-    """Why a text is given up: stored beside the text, which it may quote."""
+    """Why a text is given up. It is stored beside the text, so it may quote it."""
     return printable(words_of(error)) or type(error).__name__

@@ -1,7 +1,7 @@
 """A few daemon threads that make API calls.
 
-``concurrent.futures.ThreadPoolExecutor`` will not do: the interpreter waits for its threads at exit, and a call
-that hangs must never keep a web server from stopping.
+A ``concurrent.futures.ThreadPoolExecutor`` will not do: the interpreter waits for its threads at exit, and a call that
+hangs must never keep a web server from stopping.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ IDLE_SECONDS = 30.0
 
 
 class Pool:
-    """Runs calls side by side, on threads that start when needed and end when idle.
+    """Runs calls side by side, in threads that start when needed and end when idle. Thread-safe.
 
-    A call that has its answer makes room for the next one while its vectors are being written; so there may be twice as
-    many threads as calls in flight.
+    A call is in flight until it has its answer, and unfinished until its vectors are written. The next one may start as
+    soon as it has its answer. So there may be twice as many threads as calls in flight.
 
     Args:
-        size: tells how many calls may be in flight at a time.
-        name: what the threads are called.
-        finished: called in the call's thread when a call has its answer, and when it is back.
+        size: returns how many calls may be in flight at a time.
+        name: of the threads.
+        finished: called in the call's thread when it has its answer, and again when it is back.
         log: takes the records.
     """
 
@@ -39,7 +39,7 @@ class Pool:
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._threads = 0  # guarded by the lock
         self._unfinished = 0  # calls submitted and not back; guarded by the lock
-        self._asking = 0  # those of them that wait for an answer; guarded by the lock
+        self._asking = 0  # those of them that were started and wait for an answer; guarded by the lock
         self._answered = 0  # those of them that have it; guarded by the lock
         self._closed = False  # guarded by the lock
         self._moved = Condition(self._lock)
@@ -65,7 +65,13 @@ class Pool:
         return max(0, self._size() - self.in_flight)
 
     def submit(self, call: Callable[[], None]) -> None:
-        """Run ``call`` as soon as a thread is free. It handles its own errors."""
+        """Run a call in a thread, as soon as it may start.
+
+        If there is no thread and none can be started, it runs in this one, before ``submit`` returns.
+
+        Args:
+            call: handles its own errors; what it raises is logged.
+        """
         with self._lock:
             self._unfinished += 1
             hire = self._threads < min(2 * self._size() + 1, self._unfinished)
@@ -76,18 +82,25 @@ class Pool:
             self._hire()
 
     def close(self) -> None:
-        """Start no more calls: those that wait for their turn are dropped."""
+        """Start no more calls. Those that wait for their turn are dropped."""
         with self._moved:
             self._closed = True
             self._moved.notify_all()
 
     def wait(self, timeout: float) -> bool:
-        """Wait until every call is back; returns whether that is so."""
+        """Wait until every call is back.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Returns:
+            Whether every call is back.
+        """
         with self._moved:
             return self._moved.wait_for(lambda: self._unfinished == 0, timeout)
 
     def answered(self) -> None:
-        """The call of this thread has its answer: the next one may start while this one is written."""
+        """The call of this thread has its answer: the next one may start. Does nothing if called again, or elsewhere."""
         if getattr(self._mine, "asking", False):
             self._mine.asking = False
             with self._moved:

@@ -1,4 +1,7 @@
-"""What the futures' room tells the worker of its process. ``work.agenda`` is what listens."""
+"""What the parts around futures tell the worker of their process. ``work.agenda.Agenda`` is what listens.
+
+With this protocol, futures need not know how work is done: ``work`` imports ``futures``, and not the other way round.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,20 @@ from typing import Protocol
 
 
 class Waker(Protocol):
-    """Whoever claims in this process, or asks others to. Nothing here does I/O or raises."""
+    """Notes what is wanted of the worker, and wakes it if need be. Its methods do no I/O and raise nothing."""
 
     @property
     def works(self) -> bool:
-        """Whether this process claims."""
+        """Whether this process claims; else it can only ask others to."""
 
     def enqueued(self, waiting: int) -> None:
-        """So many items wait now."""
+        """This process has enqueued; ``waiting`` items wait in Redis now."""
 
     def demanded(self, redis_keys: Iterable[str]) -> None:
         """Somebody waits for these items, which nobody has claimed."""
 
     def flush(self) -> None:
-        """Somebody wants a drain now."""
+        """Somebody asks for a drain."""
 
     def refresh(self) -> None:
-        """Something has changed in Redis."""
+        """Something has changed in Redis: read how things stand."""

@@ -1,7 +1,8 @@
 """Group commit: concurrent enqueues share round trips to Redis.
 
-Whoever finds the line free leads: it writes for all who have arrived, and hands the line to the first of those
-who arrived meanwhile. Each caller returns only when its own items are durable. No lock is held across I/O.
+One caller at a time leads. It writes its own items and those of all callers who wait behind it, its followers. When it
+is done, the first of those who have come meanwhile leads. Each caller returns when its own items are durable. No lock
+is held during I/O.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from .demand import Waker
 from .future import EmbeddingFuture, finished_future
 from .waiters import Waiters, Waiting
 
-#: Pairs that one round trip carries at most; a single caller's own are never cut.
+#: Pairs that one round trip carries at most. Those of one caller are never cut, so alone they may be more.
 GROUP_LIMIT = 10_000
 
+#: redis_key and member; an empty member stands for a blank text.
 Pair = tuple[str, bytes]
 
 
@@ -37,26 +39,26 @@ class _Commit:
         self.pairs = pairs
         self.futures: list[EmbeddingFuture] = []
         self.error: BaseException | None = None
-        self.gate: threading.Lock | None = None  # a follower sleeps on it
-        self.group: Sequence[_Commit] = ()  # for whom this one writes, itself included
-        self.entries: list[Waiting] = []  # that it created for them
-        self.written = False  # whether it has written for them
+        self.gate: threading.Lock | None = None  # of a follower, which waits until somebody releases it
+        self.group: Sequence[_Commit] = ()  # of a leader: the commits that it writes, its own included
+        self.entries: list[Waiting] = []  # of a leader: what it has registered for them
+        self.written = False  # of a leader: whether it has written them
 
     def wake(self) -> None:
-        """Let its caller go on. Twice does no harm; under the intake's lock."""
+        """Let its caller go on. To call it twice does no harm. Under the intake's lock."""
         if self.gate is not None and self.gate.locked():
             self.gate.release()
 
 
 class Intake:
-    """The way into Redis.
+    """The way into Redis. Thread-safe.
 
     Args:
-        store: where items go.
-        waiters: where their futures are kept.
-        embedder: knows the length of the vector of a blank text.
-        waker: told how many items wait now, after each write.
-        observers: told how many were accepted.
+        store: Redis.
+        waiters: keeps the futures.
+        embedder: its ``dimensions`` are the length of a blank text's vector.
+        waker: told after each write how many items wait now.
+        observers: told how many items were accepted.
         options: of the queue.
 
     Attributes:
@@ -72,7 +74,7 @@ class Intake:
         observers: Observers,
         options: Options,
     ) -> None:
-        self.accepted = 0  # the leader of a group counts, and there is one at a time
+        self.accepted = 0  # only the leader counts, and there is one at a time
         self._store = store
         self._waiters = waiters
         self._embedder = embedder
@@ -82,15 +84,23 @@ class Intake:
         self._tell_at = options.max_batch_size
         self._tell_first = not options.worker
         self._lock = threading.Lock()
-        self._followers: list[_Commit] = []  # those who arrived while somebody leads; guarded by the lock
+        self._followers: list[_Commit] = []  # in the order in which they came; guarded by the lock
         self._leader: _Commit | None = None  # guarded by the lock
 
     def submit(self, pairs: Sequence[Pair]) -> list[EmbeddingFuture]:
-        """Make pairs durable; returns their futures, in order. An empty member stands for a blank text.
+        """Make pairs durable.
+
+        Args:
+            pairs: at least one.
+
+        Returns:
+            Their futures, in order. That of a blank text has ended with the zero vector.
 
         Raises:
             QueueFull: nothing of these pairs was written.
+            QueueStopped: the queue is stopped; nothing of them was written.
             redis.RedisError: nothing of them is known to be accepted.
+            EmbedQueueError: the caller who wrote for this one was interrupted; nothing of them is known to be accepted.
         """
         commit = _Commit(pairs)
         try:
@@ -102,7 +112,7 @@ class Intake:
                 self._write(commit)
                 commit.written = True
                 self._depart(commit)
-        except BaseException as error:  # Ctrl-C included, at whatever instruction: the line must not break
+        except BaseException as error:  # Ctrl-C included, at any instruction: the next caller must be able to lead
             self._depart(commit, error)
             raise
         if commit.error is not None:
@@ -120,7 +130,7 @@ class Intake:
 
     @locked
     def _gather(self, leader: _Commit) -> None:
-        """Let those who have arrived join the leader, as many as one round trip bears."""
+        """Let the first followers join the leader's group: as many as fit into one round trip."""
         joined, size = 0, len(leader.pairs)
         for other in self._followers:
             size += len(other.pairs)
@@ -131,7 +141,7 @@ class Intake:
 
     @locked
     def _depart(self, commit: _Commit, error: BaseException | None = None) -> None:
-        """Leave the line, whatever one did in it; a leader hands it to the next. Twice does no harm."""
+        """Leave, as a leader or a follower. After a leader, the next one leads. To call it twice does no harm."""
         if self._leader is not commit:
             self._followers = [other for other in self._followers if other is not commit]
         else:
@@ -147,13 +157,13 @@ class Intake:
             self._leader.wake()
 
     def _write(self, leader: _Commit) -> None:
-        # What is taken whole or not at all: without a limit the whole group, else each caller's own.
+        # A share is written whole or not at all: with max_pending each caller's own pairs, else the whole group.
         shares = [leader.group] if self._max_pending is None else [(commit,) for commit in leader.group]
         written, groups = [], []
         for share in shares:
             pairs = share[0].pairs if len(share) == 1 else [pair for commit in share for pair in commit.pairs]
             entries = self._register(leader, share, pairs)
-            latest = dict(pairs)  # the last text of each key
+            latest = dict(pairs)  # of several texts of a key, the last one
             parts: list[bytes] = []
             for redis_key, member in latest.items():
                 parts += (redis_key.encode(), member)
@@ -178,7 +188,7 @@ class Intake:
         self._observers.tell("accepted", count)
 
     def _register(self, leader: _Commit, share: Sequence[_Commit], pairs: Sequence[Pair]) -> list[Waiting]:
-        """Give futures to the commits of a share; returns the entries of those that are new."""
+        """Give their futures to the commits of a share. Returns the entries of futures that are new."""
         found, entries = self._waiters.register(pairs)
         leader.entries += entries
         at = 0
@@ -188,17 +198,17 @@ class Intake:
         return entries
 
     def _end_blank(self, redis_keys: Iterable[str]) -> None:
-        """Futures of older texts of keys that are blank now get the zero vector as well."""
+        """End the futures of older texts of these keys, whose newest text is blank, with the zero vector."""
         for entries in self._waiters.snapshot(redis_keys).values():
             self._waiters.resolve(entries, self._zero())
 
     def _zero(self) -> bytes:
-        """The vector of a blank text."""
+        """The vector of a blank text, (dimensions,) float32 as bytes."""
         return zero_vector(self._embedder.dimensions)
 
 
 def _for_follower(error: BaseException) -> BaseException:
-    """The leader's error for another caller: its own object, and never the leader's Ctrl-C."""
+    """The leader's error as another caller gets it: an object of its own, and never the leader's Ctrl-C."""
     if isinstance(error, Exception):
         return copy.copy(error)
     return EmbedQueueError("interrupted while writing: enqueue again")

@@ -1,8 +1,8 @@
-"""Reads the events stream, so that this process learns what others did with its items.
+"""Reads the events stream, so that this process learns what others did with its items, and what they ask for.
 
-One thread. In a process that works it listens always (others may ask for a drain); in one that only enqueues it
-runs while somebody holds an unfinished future. Whoever misses a notice is found by a sweep: here by one of all
-futures, and long before by the worker's looks where somebody waits.
+There is one thread. In a process that works, it always listens, for others may ask for a drain. In one that only
+enqueues, it listens while somebody holds an unfinished future. A notice may be missed: then the worker's next check
+finds what became of items that somebody waits for, and a sweep, once a minute, what became of all others.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from .progress import Progress
 from .waiters import Waiters
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-#: Seconds between sweeps for all futures.
+#: Seconds between sweeps. A sweep finds out what became of all futures of this process.
 SWEEP_SECONDS = 60.0
-#: Seconds to let our own notices gather while nobody else speaks: a busy worker need not read each of its calls.
+#: Seconds for which we let our own notices gather if no others came: a busy worker need not wake for each of its calls.
 OWN_NOTICES_SECONDS = 0.02
-#: Characters of a notice that is read: those of a hundred thousand keys. Of a longer one, the sweep finds the futures.
+#: Characters of the longest notice that is read: it may name a hundred thousand keys. A sweep makes up for longer ones.
 LONGEST_BODY = 1 << 24
-#: Notices that ask for something. To heed one twice does no harm.
+#: Notices that ask for something. To obey one twice does no harm.
 REQUESTS = ("flush", "urgent")
-#: Seconds of them that are read again after a break: none must be missed.
+#: Seconds before a break whose requests are read again after it, so that none is missed.
 OVERLAP_SECONDS = 0.05
-#: Seconds to rest when Redis does not answer: the first time, and at most.
+#: Seconds to rest when Redis does not answer: at first, and at most; doubled in between.
 RECONNECT_SECONDS = (0.05, 5.0)
 
 
@@ -52,10 +52,13 @@ def _parsed(body: str) -> Any:
 
 
 def named_keys(body: str) -> list[str]:
-    """The redis_keys that a notice names; what can be none is left out, for it would stop whoever asks Redis for it.
+    """The redis_keys that a notice names.
 
     Args:
-        body: a JSON list of them, or an object that has such a list as its ``keys``.
+        body: a JSON list of them, or an object that has such a list as its ``keys``; anything else names none.
+
+    Returns:
+        All but those that have no form in UTF-8: to ask Redis for one would raise.
     """
     found = _parsed(body)
     names = found.get("keys") if isinstance(found, dict) else found
@@ -65,22 +68,26 @@ def named_keys(body: str) -> list[str]:
 
 
 def named_reason(body: str) -> str:
-    """Why the items of a notice were not served."""
+    """Why the items of a notice were not served; empty if it does not say.
+
+    Args:
+        body: a JSON object with a ``reason``.
+    """
     found = _parsed(body)
     reason = found.get("reason") if isinstance(found, dict) else None
     return reason[:REASON_CHARS] if isinstance(reason, str) else ""
 
 
 class Listener:
-    """The reader of notices.
+    """The reader of notices, and its thread. Thread-safe.
 
     Args:
         store: Redis.
-        waiters: futures of this process.
+        waiters: the unfinished futures of this process.
         outcomes: finds out what became of items.
         waker: told what other processes ask for.
         progress: counts what ended elsewhere.
-        name: under which this process claims; what it said itself, it knows.
+        name: under which this process claims; its own notices are left out.
         namespace: of the queue; names the thread.
         log: takes the records.
         observers: told when Redis does not answer.
@@ -111,13 +118,13 @@ class Listener:
         self._lock = threading.Lock()
         self._running = False  # guarded by the lock
         self._stopping = Event()
-        self._position: bytes | None = None  # of this thread alone, as is what follows
+        self._position: bytes | None = None  # id of the last notice; only the thread touches this and what follows
         self._swept_mono = 0.0
-        self._heard_mono = 0.0  # until when everything was heard; set by ensure() before the thread starts
+        self._heard_mono = 0.0  # all notices until then were read; ensure() sets it before the thread starts
 
     def ensure(self) -> None:
-        """Listen from now on, as long as it is needed. Does no I/O."""
-        with self._lock:  # always: without it, a thread that is about to end would be taken for one that listens
+        """Start the thread, unless it runs. It ends when nobody needs it. Does no I/O."""
+        with self._lock:  # even to ask whether it runs: a thread that is about to end does not listen
             if self._running or self._stopping.is_set():
                 return
             self._heard_mono = time.monotonic()
@@ -130,7 +137,7 @@ class Listener:
                 self._running = True
 
     def stop(self) -> None:
-        """Stop listening. The thread ends by itself when its connection is closed."""
+        """Stop listening. Does not wait for the thread, which ends when the store closes its connection."""
         self._stopping.set()
 
     def _run(self) -> None:
@@ -170,7 +177,14 @@ class Listener:
             self._stopping.wait(OWN_NOTICES_SECONDS)
 
     def _catch_up(self) -> bytes:
-        """Begin at the end: what became of items is found by asking, but not what was asked for since we last heard."""
+        """Begin at the end of the stream, after a break or at the start.
+
+        A sweep finds out what became of items meanwhile. What others asked for meanwhile, no sweep would find: so these
+        notices are read again.
+
+        Returns:
+            The id of the last notice.
+        """
         unheard_seconds = time.monotonic() - self._heard_mono
         position, missed = self._store.events.since(unheard_seconds + OVERLAP_SECONDS)
         for notice in missed:
@@ -187,7 +201,7 @@ class Listener:
             self._outcomes.find_out(None)
 
     def _heed(self, notice: Notice) -> bool:
-        """Act on what another process says; what this one said, it knows. Returns whether it was another."""
+        """Act on a notice of another process. Returns whether it was one, rather than our own."""
         if notice.by.startswith(self._name):
             return False
         if notice.kind in ("done", "stale", "failed"):
@@ -196,7 +210,8 @@ class Listener:
         elif notice.kind == "blank":
             self._outcomes.find_out(named_keys(notice.body), blank=True)
         elif notice.kind in ("unserved", "paused"):
-            # Read late, it may be old news: of who has enqueued since the provider is well again, nothing has failed.
+            # It may be old news, if we read it late. Once the provider is well again, it must not fail the futures of
+            # those who have enqueued since.
             status = self._store.status()
             if status.failing or status.pause_seconds is not None:
                 waiting = self._waiters.snapshot(named_keys(notice.body) if notice.kind == "unserved" else None)

@@ -1,4 +1,4 @@
-"""What became of items that somebody in this process waits for, where no call of its own tells."""
+"""Finds out what became of items that somebody in this process waits for, if no call of its own tells."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from embedqueue.values.vectors import zero_vector
 from .demand import Waker
 from .waiters import Waiters
 
-#: Keys that one look at Redis asks for.
+#: redis_keys that one script call asks about.
 KEYS_AT_ONCE = 500
 
 
@@ -21,9 +21,9 @@ class Outcomes:
 
     Args:
         store: Redis.
-        waiters: futures of this process.
-        field: of the users' hashes.
-        embedder: knows the length of a vector.
+        waiters: the unfinished futures of this process.
+        field: of the users' hashes, that holds the vector.
+        embedder: its ``dimensions`` are the length of a blank text's vector.
         waker: told of items that somebody waits for and that nobody has claimed.
     """
 
@@ -42,17 +42,17 @@ class Outcomes:
         self._waker = waker
 
     def find_out(self, redis_keys: Iterable[str] | None, *, wanted: bool = False, blank: bool = False) -> None:
-        """Ask what became of keys, and end the futures that have an end.
+        """Ask Redis what became of items, and end the futures of those that have ended.
 
         Args:
-            redis_keys: which; None for all.
-            wanted: only those that somebody waits for in ``.result()``.
+            redis_keys: of the items; None for all that have unfinished futures here.
+            wanted: only items that somebody waits for in ``.result()``.
             blank: whether the newest text of the keys is known to be blank.
 
         Raises:
             redis.RedisError: Redis does not answer.
         """
-        urgent: list[str] = []  # given back, or superseded by a text that nobody has asked for yet
+        urgent: list[str] = []  # released, or superseded by a text that nobody has asked for yet
         waiting = list(self._waiters.snapshot(redis_keys, wanted=wanted).items())
         for at in range(0, len(waiting), KEYS_AT_ONCE):
             part = waiting[at : at + KEYS_AT_ONCE]
@@ -67,7 +67,7 @@ class Outcomes:
             self._waker.demanded(urgent)
 
     def _outcome(self, redis_key: str, word: str, value: bytes, blank: bool) -> bytes | ItemRejected | None:
-        """The end of a key's futures, by a word of ``store/lua/look.lua``; None while the item lives."""
+        """The end of a key's futures, by a word of ``store/lua/look.lua``; None if the item is live."""
         if word == "dead":
             return ItemRejected(redis_key, value.decode("utf-8", "replace"))
         if word == "blank" or (blank and word != "live"):

@@ -1,4 +1,7 @@
-"""Claimed items become calls: equal texts travel once, each call runs in a thread of the pool, ``settle`` ends it."""
+"""Turns claimed items into calls: equal texts are sent once, and each call runs in a thread of the pool.
+
+What comes of a call goes to ``settle``. Read ``calls.halving`` for what happens to a call that is refused.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from embedqueue.values.options import Options
 from .reporter import Times, tell_claimed, tell_duplicates, tell_saved
 from .settle import Settle
 
-#: Vectors of the drain under way that are kept for equal texts behind in the queue.
+#: Vectors that are kept, while a drain is under way, for equal texts of the same drain that are not yet claimed.
 RECENT_VECTORS = 512
 
 
@@ -31,9 +34,9 @@ RECENT_VECTORS = 512
 class _Call:
     """Texts on their way to the embedder, and the items that wait for each."""
 
-    owner: str
-    probe: bool
-    asked_mono: float
+    owner: str  # of the claim
+    probe: bool  # whether it tests a provider that has failed
+    asked_mono: float  # when its claim was sent to Redis
     times: Times
     items: dict[str, list[Item]] = field(default_factory=dict)  # by text; guarded by the dispatch's lock
 
@@ -42,14 +45,17 @@ class Dispatch:
     """Sends the items of claims on their way. Thread-safe.
 
     Args:
-        caller: the embedder.
+        caller: makes the requests.
         pool: of call threads.
-        settle: what becomes of items.
+        settle: brings items to their end.
         cache: of vectors by text, or None.
         options: of the queue.
-        worker: the name under which this process claims, with its colon at the end.
+        worker: the name under which this process claims; it ends with a colon.
         observers: told which leases had ended, and which texts need not be sent.
         log: takes the records.
+
+    Attributes:
+        pool: as given; it may be replaced before the first claim.
     """
 
     def __init__(
@@ -75,7 +81,7 @@ class Dispatch:
         self._lock = threading.Lock()
         self._calls: dict[str, _Call] = {}  # texts on their way; guarded by the lock
         self._recent: OrderedDict[str, bytes] = OrderedDict()  # vectors by text; guarded by the lock
-        self._more_behind = False  # whether equal texts may still wait; guarded by the lock
+        self._more_behind = False  # whether items waited behind the last claim; guarded by the lock
 
     # -- the worker's side -------------------------------------------------------------------------------------
 
@@ -86,11 +92,15 @@ class Dispatch:
 
     @property
     def call_limit(self) -> int:
-        """How many texts one call holds at the moment."""
+        """How many texts one call may hold, by what is known of the provider now."""
         return self._caller.limits.texts
 
     def begin(self, claim: Claim) -> None:
-        """Send the items of a claim on their way; returns at once."""
+        """Send the items of a claim on their way. Returns at once; no API call is made in this thread.
+
+        Raises:
+            redis.RedisError: members that cannot be ours could not be rejected; nothing was sent.
+        """
         times = Times(time.monotonic(), claim.waited_seconds)
         items = self._decode(claim)
         tell_claimed(self._observers, claim)
@@ -102,17 +112,25 @@ class Dispatch:
             self._submit(lambda call=call: self._run(call))  # type: ignore[misc]
         if ready:
             self._submit(lambda: self._settle.write(self._worker, ready, times))
-        if claim.status == "probe" and not calls:  # calls under way bring its vectors, and answer for others
+        if claim.status == "probe" and not calls:  # calls under way, which are no probes, bring its vectors
             self._submit(lambda: self._settle.release_probe(claim.owner))
 
     def renew(self) -> bool:
-        """Renew the leases of everything in our hands; returns whether there is anything."""
+        """Renew the leases of all items in our hands, and our reservations in the cache.
+
+        Returns:
+            Whether there are any items.
+
+        Raises:
+            redis.RedisError: Redis does not answer.
+        """
         held = self._settle.renew()
         if self._cache is not None:
             self._cache.renew()
         return held
 
     def _decode(self, claim: Claim) -> list[Item]:
+        """The items of a claim, but for those that no enqueue of ours can have written: these are rejected."""
         items, unfit = [], []
         for member in claim.members:
             try:
@@ -130,7 +148,11 @@ class Dispatch:
     def _arrange(
         self, claim: Claim, items: Iterable[Item], times: Times
     ) -> tuple[list[_Call], list[tuple[Item, bytes]]]:
-        """Equal texts travel once: join calls under way, use vectors just received, cut the rest into calls."""
+        """Join calls under way, use vectors that have just come, and cut the other texts into calls. Under the lock.
+
+        Returns:
+            New calls; and items whose vector is known, with it, as float32 bytes.
+        """
         fresh: dict[str, list[Item]] = {}
         ready = []
         for item in items:
@@ -155,26 +177,26 @@ class Dispatch:
     # -- a call, in a thread of the pool -----------------------------------------------------------------------
 
     def _submit(self, work: Callable[[], None]) -> None:
-        """Do this in a thread of the pool."""
+        """Do this in a thread of the pool, where it counts as a call."""
         self.pool.submit(lambda: self._guarded(work))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
         except Stopping:
-            pass  # stop() releases everything
+            pass  # whoever stops the queue releases everything
         except Exception:
-            self._log.exception("embedqueue: a drain failed in a way that it should not; its leases will run out")
+            self._log.exception("embedqueue: a call failed in a way that it should not; its leases will run out")
 
     def _run(self, call: _Call) -> None:
         try:
             if call.asked_mono < self._settle.paused_mono and not call.probe:
-                # A pause began after these items were claimed: release them instead of sending them. Probes are exempt.
+                # A pause began after these items were claimed: release them instead of sending them. A probe is sent.
                 self._settle.release(self._take(call, list(call.items)))
             else:
                 self._serve(call)
         finally:
-            # Normally empty: only an unexpected exception leaves items here.
+            # Nothing is left here, unless something was raised that should not: then nobody renews these leases.
             self._settle.let_go(self._take(call, list(call.items)))
 
     def _serve(self, call: _Call) -> None:
@@ -189,7 +211,7 @@ class Dispatch:
                     embed=lambda texts, keep: self._embed(call, texts, keep),
                 )
                 if call.probe:
-                    self._settle.release_probe(call.owner)  # if all came from the cache, nothing was tested
+                    self._settle.release_probe(call.owner)  # nothing was tested if all vectors came from the cache
         except Unserved as failure:
             items = self._take(call, list(call.items))
             self._settle.release_failed(call.owner, items, failure, probe=call.probe)
@@ -201,7 +223,7 @@ class Dispatch:
     ) -> None:
         def deliver(served: Sequence[str], vectors: Sequence[bytes]) -> None:
             if len(served) == len(texts):
-                self.pool.answered()  # the usual case: nothing more will be asked for this call
+                self.pool.answered()  # in one answer, as usual: this call asks no more
             if keep is not None:
                 keep(served, vectors)
             self._deliver(call, call.owner, served, vectors)
@@ -227,7 +249,7 @@ class Dispatch:
         self._deliver(call, self._worker, texts, vectors)
 
     def _take(self, call: _Call, texts: Sequence[str]) -> list[Item]:
-        """The items that wait for these texts; from now on equal texts travel anew."""
+        """Take the items that wait for these texts. Equal texts that come from now on are sent anew."""
         with self._lock:
             taken: list[Item] = []
             for text in texts:

@@ -1,6 +1,6 @@
-"""What becomes of claimed items: vectors are written and acknowledged, texts rejected, items released. Redis first.
+"""Brings claimed items to their end: their vectors are written, or they are rejected or released.
 
-Futures are resolved after the write, never before it.
+Each move is made in Redis first. Futures end after that, never before it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from embedqueue.values.options import Options
 from .agenda import Agenda
 from .reporter import Times, tell_dead, tell_written
 
-#: Seconds of the first pause after a failure, doubled each time in a row.
+#: Seconds of the pause after the first failure of the provider; doubled after each further one in a row.
 FIRST_PAUSE_SECONDS = 1.0
 #: Seconds of the longest pause.
 LONGEST_PAUSE_SECONDS = 300.0
-#: Seconds between tries of a write that Redis did not answer: the first, and the longest.
+#: Seconds between tries of a write that Redis did not answer: at first, and at most; doubled in between.
 REWRITE_SECONDS = (0.05, 2.0)
 #: Items that one script writes at most: while it runs, Redis serves nobody else.
 WRITE_ITEMS = 500
@@ -43,7 +43,14 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Counters:
-    """What this process has done since the queue was made. Guarded by the lock of :class:`Settle`."""
+    """What this process has done since the queue was started last. Guarded by the lock of :class:`Settle`.
+
+    Attributes:
+        embedded: items whose vector was written.
+        rejected: items that became dead letters.
+        released: items that wait again because the provider failed.
+        last_progress: Unix time at which an item last ended or was released; None if none has.
+    """
 
     embedded: int = 0
     rejected: int = 0
@@ -52,19 +59,26 @@ class Counters:
 
 
 class Settle:
-    """Brings claimed items to their end, and knows which are in our hands until then. Thread-safe.
+    """Brings claimed items to their end, and knows which ones are in our hands until then. Thread-safe.
+
+    Moves of items wait for a Redis that does not answer, as :meth:`persist` says, and raise ``Stopping`` if the queue
+    stops meanwhile. Whoever stops it releases the items.
 
     Args:
         store: Redis.
-        waiters: futures of this process.
-        outcomes: finds out what became of items that somebody waits for.
-        agenda: told that there may be room for the next call, and when the provider has failed.
+        waiters: the unfinished futures of this process.
+        outcomes: finds out what became of items, where Redis knows more than we do.
+        agenda: told when there may be room for the next call, and when the provider has failed.
         progress: counts what ended or was released.
         options: of the queue.
-        worker: the name under which this process claims, with its colon at the end.
+        worker: the name under which this process claims; it ends with a colon.
         stopping: set when the queue stops.
         observers: told how items end, and when Redis does not answer.
         log: takes the records.
+
+    Attributes:
+        counters: what was done.
+        paused_mono: when a pause of our making began, by the monotonic clock; what was claimed before is not sent.
     """
 
     def __init__(
@@ -94,13 +108,13 @@ class Settle:
         self._log = log
         self._lock = threading.Lock()
         self._held: dict[str, bytes] = {}  # members in our hands by redis_key; guarded by the lock
-        self._logged: str | None = None  # the fault that the log has spoken of
-        self.paused_mono = 0.0  # when a pause of our making began: items claimed before that have not seen it
+        self._logged: str | None = None  # the fault that the log has spoken of last
+        self.paused_mono = 0.0
 
     # -- what is in our hands ----------------------------------------------------------------------------------
 
     def hold(self, items: Iterable[Item]) -> None:
-        """These are in our hands from now on; their leases are to be renewed."""
+        """These items are in our hands from now on: ``renew`` renews their leases."""
         with self._lock:
             self._held.update((item.redis_key, item.member) for item in items)
 
@@ -110,11 +124,18 @@ class Settle:
         return len(self._held)
 
     def holds(self, redis_key: str, member: bytes | None) -> bool:
-        """Whether this item is in our hands already."""
+        """Whether this member of a key is in our hands. False for None, which says that no member is known."""
         return self._held.get(redis_key, b"") == member
 
     def renew(self) -> bool:
-        """Renew the leases of everything in our hands; returns whether there is anything."""
+        """Renew the leases of all items in our hands.
+
+        Returns:
+            Whether there are any.
+
+        Raises:
+            redis.RedisError: Redis does not answer.
+        """
         with self._lock:
             members = list(self._held.values())
         for at in range(0, len(members), 1000):
@@ -122,7 +143,7 @@ class Settle:
         return bool(members)
 
     def let_go(self, items: Iterable[Item]) -> None:
-        """These are in our hands no longer. What stayed there would have its lease renewed for ever."""
+        """These items are in our hands no longer: their leases are not renewed any more."""
         with self._lock:
             for item in items:
                 if self._held.get(item.redis_key) == item.member:
@@ -131,7 +152,7 @@ class Settle:
 
     @contextlib.contextmanager
     def _letting_go(self, items: Iterable[Item]) -> Iterator[None]:
-        """Whatever happens meanwhile."""
+        """Let go of items at the end, also if an error comes: else their leases would be renewed for ever."""
         try:
             yield
         finally:
@@ -142,31 +163,33 @@ class Settle:
     def write(self, owner: str, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
         """Write vectors and acknowledge their items; then resolve their futures.
 
+        An item whose key refuses the write (it holds no hash, or we may not write to it) becomes a dead letter.
+
         Args:
             owner: of the claim.
-            pairs: items and their vectors, float32 bytes.
+            pairs: items and their vectors, each (dimensions,) float32 as bytes.
             times: of the claim.
 
         Raises:
-            Stopping: the queue stops before Redis has taken them.
+            Stopping: the queue stops before Redis has taken all of them.
         """
-        with self._letting_go([item for item, _ in pairs]):  # those of later parts as well, should one fail
+        with self._letting_go([item for item, _ in pairs]):  # all of them, also if an early part fails
             for at in range(0, len(pairs), WRITE_ITEMS):
                 self._write_part(owner, pairs[at : at + WRITE_ITEMS], times)
 
     def _write_part(self, owner: str, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
-        lines = [(item.redis_key, item.member, vector) for item, vector in pairs]
+        writes = [(item.redis_key, item.member, vector) for item, vector in pairs]
         refused, unclear, written = [], [], []
         with self._letting_go([item for item, _ in pairs]):
             words = self.persist(
-                lambda: self._store.complete(owner, self._options.embedding_field, self._options.if_missing, lines)
+                lambda: self._store.complete(owner, self._options.embedding_field, self._options.if_missing, writes)
             )
             for (item, vector), word in zip(pairs, words, strict=True):
                 if word in ("done", "skipped"):
                     written.append(item)
                     if not self._waiters.written(item.redis_key, item.member, vector):
                         unclear.append(item.redis_key)
-                elif word == "stale":  # superseded, or an answer of Redis was lost
+                elif word == "stale":  # superseded; or written already, by a try whose answer was lost
                     unclear.append(item.redis_key)
                 else:
                     refused.append((item, word))
@@ -180,7 +203,16 @@ class Settle:
         tell_written(self._observers, written, times)
 
     def reject(self, owner: str, items: Sequence[Item], reason: str) -> None:
-        """Make dead letters of items: their text will never work. ``owner`` is that of the claim."""
+        """Make dead letters of items that will never work, and end their futures.
+
+        Args:
+            owner: of the claim.
+            items: to give up. Of those that are no longer ours, nothing becomes.
+            reason: why, for people; it may quote the text.
+
+        Raises:
+            Stopping: the queue stops before Redis has taken them.
+        """
         with self._letting_go(items):
             words = self.persist(lambda: self._store.reject(owner, [(item.member, reason, False) for item in items]))
             for item, word in zip(items, words, strict=True):
@@ -197,7 +229,7 @@ class Settle:
     def _tell_of_dead(self, items: Sequence[Item], reason: str) -> None:
         try:
             letters = self._store.dead.find([item.redis_key for item in items])
-        except RedisError:  # what is told need not be worth a wait
+        except RedisError:  # what we tell then lacks the deliveries; it is not worth a wait
             letters = [dead_letter(item.member, time.time(), reason) for item in items]
         tell_dead(self._observers, letters)
 
@@ -206,13 +238,20 @@ class Settle:
 
         Args:
             members: each with the reason, and whether it is not our JSON at all.
+
+        Raises:
+            redis.RedisError: nothing is known to have been rejected.
         """
         self._log.error("embedqueue: %d members of the queue cannot be ours and are dead letters now", len(members))
         self._store.reject(self._worker, members)
         tell_dead(self._observers, (dead_letter(member, time.time(), reason) for member, reason, _ in members))
 
     def release(self, items: Sequence[Item]) -> None:
-        """Items wait again; nothing has become of them."""
+        """Let items wait again, as if they had not been claimed.
+
+        Raises:
+            Stopping: the queue stops before Redis has taken them.
+        """
         with self._letting_go(items):
             self._release(items)
         self._progressed()
@@ -221,22 +260,25 @@ class Settle:
         self.persist(lambda: self._store.release(self._worker, [item.member for item in items]))
 
     def release_probe(self, owner: str) -> None:
-        """This claim was to test the provider, and has not: let the next one do that."""
+        """Let the next claim test the provider: the one of ``owner`` was to do it, and has not."""
         self.persist(lambda: self._store.release_probe(owner))
 
     def release_failed(self, owner: str, items: Sequence[Item], failure: Unserved, *, probe: bool) -> None:
-        """The provider is at fault: nobody claims for a while, the items wait again, their waiters get to know.
+        """The provider failed: begin a pause for all processes, let the items wait again, and fail their futures.
 
         Args:
             owner: of the claim.
-            items: that were not served.
-            failure: why.
-            probe: whether the call tested the provider: then it has failed for everybody who waits.
+            items: those of the call that were not served.
+            failure: what happened.
+            probe: whether the call tested the provider. If so, the futures of all items of this process fail.
+
+        Raises:
+            Stopping: the queue stops before Redis has taken them.
         """
         redis_keys = [item.redis_key for item in items]
         with self._letting_go(items):
             self._log_failure(failure, len(items))
-            # now, for who comes later has seen nothing fail
+            # Taken before the pause begins: the future of whoever enqueues later must not fail.
             waiting = self._waiters.snapshot(None if probe else redis_keys)
             seconds = self.persist(
                 lambda: self._store.pause(
@@ -272,7 +314,7 @@ class Settle:
         self._logged = str(failure)
 
     def served(self) -> None:
-        """A call was served: the next fault is news again."""
+        """A call was served: the next fault is news again, even if it is the same."""
         self._logged = None
 
     def _progressed(self) -> None:
@@ -280,7 +322,17 @@ class Settle:
         self._progress.count()
 
     def persist(self, write: Callable[[], T]) -> T:
-        """A write that waits for Redis to come back. Should a lease end meanwhile, Redis will say so."""
+        """Make a move in Redis, again and again until Redis answers. If a lease ends meanwhile, the answer says so.
+
+        Args:
+            write: makes the move, and raises RedisError if Redis does not answer.
+
+        Returns:
+            What ``write`` returns.
+
+        Raises:
+            Stopping: the queue stops while Redis does not answer.
+        """
         failures = 0
         while True:
             try:

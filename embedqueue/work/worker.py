@@ -1,8 +1,8 @@
-"""The thread that acts on the agenda: one condition, one deadline, no polling.
+"""The thread that does what the agenda says: one condition, one deadline, no polling.
 
-In a process that works it claims what is due and hands it to the dispatch. In any process, while somebody waits in
-``.result()``, it asks the workers of other processes for what is waited for, and looks what became of it. It never
-holds a lock while it speaks to Redis, and API calls run elsewhere.
+In a process that works, it claims what is due and hands it to the dispatch. In any process, while somebody waits in
+``.result()``, it tells the workers of other processes for what, and checks what became of that. It holds no lock while
+it speaks to Redis, and it makes no API call.
 """
 
 from __future__ import annotations
@@ -28,24 +28,26 @@ from .agenda import Agenda
 from .dispatch import Dispatch
 from .plan import Action
 
-#: Seconds to rest when Redis does not answer: the first time, and at most.
+#: Seconds to rest when Redis does not answer: at first, and at most; doubled in between.
 REDIS_RETRY_SECONDS = (0.05, 2.0)
-#: Items that one claim takes at most, however many calls are free.
+#: Items that one claim takes at most, however many calls may start: while its script runs, Redis serves nobody else.
 CLAIM_LIMIT = 4000
 
 
 class Worker:
-    """Claims items when they are due, and looks after those who wait. Its thread runs while there is something to do.
+    """Claims items when they are due, and looks after those who wait. Thread-safe.
+
+    Its thread is started when there is something to do, and ends when there is nothing.
 
     Args:
         store: Redis.
-        agenda: what is due.
-        dispatch: serves what is claimed.
-        waiters: futures of this process.
+        agenda: knows what is due.
+        dispatch: sends the items of a claim on their way.
+        waiters: the unfinished futures of this process.
         outcomes: finds out what became of items.
         options: of the queue.
-        name: under which this process claims, with its colon at the end.
-        start_queue: starts the queue that was not started, once somebody waits.
+        name: under which this process claims; it ends with a colon.
+        start_queue: starts the queue if it was not started; called when somebody waits and nobody here claims.
         log: takes the records.
         observers: told when Redis does not answer.
     """
@@ -74,14 +76,14 @@ class Worker:
         self._start_queue = start_queue
         self._log = log
         self._observers = observers
-        self._claims = 0  # of the worker's thread alone, as is what follows
-        self._lost: list[str] = []  # owners of claims whose answer never came
-        self._failures = 0
+        self._claims = 0  # only the worker's thread touches this and what follows
+        self._lost: list[str] = []  # owners of claims that took items, perhaps, which nobody here has in hand
+        self._failures = 0  # actions in a row that failed
 
     # -- life --------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Claim from now on, and drain what an earlier run left. Idempotent.
+        """Claim from now on, and at once what an earlier run left. Idempotent.
 
         Raises:
             RuntimeError: there are no more threads.
@@ -90,19 +92,23 @@ class Worker:
         self._agenda.ensure(self._run)
 
     def demanded(self, redis_keys: Iterable[str]) -> None:
-        """Somebody waits. Does no I/O, for who says so may hold the lock of a future.
+        """Somebody waits. Does no I/O: the caller may hold the lock of a future.
 
         Args:
-            redis_keys: of what nobody here has claimed.
+            redis_keys: of those items that nobody here has claimed.
         """
         self._agenda.demanded(redis_keys)
         try:
             self._agenda.ensure(self._run)
-        except RuntimeError as error:  # no more threads: the next who waits tries again
+        except RuntimeError as error:  # no more threads: the next one who waits tries again
             self._log.warning("embedqueue: nobody looks after those who wait: %s", error)
 
     def stop(self, timeout: float) -> None:
-        """Claim nothing more; wait for the thread up to ``timeout`` seconds."""
+        """Claim nothing more, and wait for the thread to end.
+
+        Args:
+            timeout: seconds to wait at most.
+        """
         thread = self._agenda.quit()
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
@@ -146,7 +152,7 @@ class Worker:
         self._release_lost()
         self._agenda.asking()
         status = self._store.status()
-        if status.probe.startswith(self._name):  # our own call ends that, and nobody tells us when
+        if status.probe.startswith(self._name):  # a call of ours tests the provider, and ends this pause with a notice
             status = replace(status, pause_seconds=None)
         self._agenda.seen(status)
 
@@ -167,23 +173,24 @@ class Worker:
                 urgent=urgent,
             )
             self._begin(claim)
-        except BaseException:  # nothing of it was sent on its way
+        except BaseException:  # Redis may have given items to this owner, and we know nothing of them
             self._lost.append(owner)
             self._agenda.claim_failed(urgent)
             raise
 
     def _begin(self, claim: Claim) -> None:
         if claim.status == "probe" and self._dispatch.pool.room() == 0:
-            # Claimed ahead, before we knew that the provider fails: everybody would wait until a place is free.
+            # It was claimed ahead, before we knew that the provider fails. All processes wait for the probe, so it must
+            # not wait for a place among our calls.
             self._lost.append(claim.owner)
             self._agenda.probe_too_early()
         elif self._agenda.claimed(claim):
             self._dispatch.begin(claim)
-        else:  # stop() may have released already what we held, and does not know of this
+        else:  # a stop may have released already what we held, and knew nothing of this claim
             self._lost.append(claim.owner)
 
     def _release_lost(self) -> None:
-        """A claim whose answer was lost may have taken items: they must not wait for their lease to end."""
+        """Release what lost claims may have taken: these items must not wait until their leases end."""
         while self._lost:
             self._store.release(self._lost[-1])
             self._lost.pop()
@@ -191,16 +198,16 @@ class Worker:
     # -- those who wait ----------------------------------------------------------------------------------------
 
     def _ask(self) -> None:
-        """Have somebody claim what is waited for: a worker elsewhere, or ours, which was not started."""
+        """Have items claimed that somebody waits for: by our worker, which was not started, or by other processes."""
         redis_keys = self._agenda.take_asked()
         if self._options.worker:
             self._start_queue()
         else:
-            with contextlib.suppress(RedisError):  # the items are safe, and the next look asks again
+            with contextlib.suppress(RedisError):  # the items are safe, and the next check asks again
                 self._store.events.tell("urgent", self._name, json.dumps(redis_keys))
 
     def _check_on_waiters(self) -> None:
-        """Find what no notice told of items that somebody waits for, and ask again for those that wait again."""
+        """End the futures of which no notice told, and ask again for items that wait again."""
         try:
             with contextlib.suppress(RedisError):
                 self._outcomes.find_out(None, wanted=True)
