@@ -37,6 +37,8 @@ from .work.plan import NEVER
 STOP_GRACE_SECONDS = 1.0
 #: Seconds between looks at Redis by a flush, at most; each call that is back makes it look as well.
 FLUSH_POLL_SECONDS = 0.25
+#: Seconds between looks at whether the queue was stopped, for the thread that wants to start it.
+LOCK_SECONDS = 0.05
 #: A server time after all others.
 ALL_TIMES = 1e15
 #: Seconds after which a flush asks again for what nobody has claimed.
@@ -128,6 +130,16 @@ class EmbeddingBatchQueue:
             self._start_open()
         return self
 
+    def _start_waited_for(self) -> None:
+        """Start in the worker's thread, because somebody waits: never in the way of a stop(), which waits for us."""
+        while not self._lock.acquire(timeout=LOCK_SECONDS):
+            if self._closed:
+                return
+        try:
+            self._start_open()
+        finally:
+            self._lock.release()
+
     def _start_open(self) -> None:
         """Start at the first use, unless somebody has stopped the queue meanwhile."""
         with self._lock:
@@ -151,7 +163,7 @@ class EmbeddingBatchQueue:
         if self._closed:
             raise QueueStopped("the queue is stopped")
         engine = self._engine
-        if self._started and self._options.worker and not engine.agenda.works:
+        if self._started and self._options.worker and not engine.agenda.acts:
             self._start_worker()  # the first use after a fork
         return engine
 
@@ -162,7 +174,7 @@ class EmbeddingBatchQueue:
             self._options,
             self._observers,
             wanted=weakref.WeakMethod(self._wanted),
-            start_queue=_weakly(self, EmbeddingBatchQueue._start_open),
+            start_queue=_weakly(self, EmbeddingBatchQueue._start_waited_for),
         )
 
     def _forked(self) -> None:

@@ -88,6 +88,7 @@ class Inside:
             "begin": lambda: (engine.dispatch, "begin"),
             "call": lambda: (engine.caller, "call"),
             "want": lambda: (engine.worker, "demanded"),
+            "start": lambda: (engine.worker, "_start_queue"),
             "ask": lambda: (engine.store.events, "tell"),
             "write items": lambda: (engine.intake, "_write"),
             "exchange": lambda: (engine.store._scripts, "_run"),
@@ -179,6 +180,10 @@ class Inside:
     def writes_history(self) -> bool:
         """Whether the thread that writes figures down runs."""
         return self._engine.recorder._thread is not None
+
+    def check_on_waiters(self) -> None:
+        """Have the worker find out what became of what somebody waits for, in the thread that it has for this."""
+        self._engine.worker._check_on_waiters()
 
     def look_after(self, redis_keys: list[str]) -> None:
         """Have the thread that looks after those who wait make these urgent."""

@@ -134,7 +134,7 @@ class Halving:
                 for text in texts:
                     self._suspect(text, error)
             return
-        # In a probe, a failure without a status may be a text's fault, too: else this text would block the queue for ever.
+        # In a probe, a failure without a status may be a text's fault, too: else this text would block the queue.
         suspicious = error.suspect_input or (self._probe and error.status is None)
         if not suspicious or not self._caller.healthy_since(began_mono):
             raise Unserved(error, texts) from None

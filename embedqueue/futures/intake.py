@@ -115,6 +115,7 @@ class Intake:
         except BaseException as error:  # Ctrl-C included, at any instruction: the next caller must be able to lead
             self._depart(commit, error)
             raise
+        commit.group = ()  # it is in there itself: its futures would live until the garbage collector comes by
         if commit.error is not None:
             raise commit.error
         return commit.futures

@@ -249,6 +249,7 @@ class Store:
 
     def hold(self, seconds: float | None, reason: str) -> None:
         """Stop all claiming because a person wants it, for so many seconds, or with None without an end."""
+        self._background.delete(self.keys.pause_ours)  # it is no pause of ours, even if the words are the same
         self._background.set(self.keys.pause, reason, px=None if seconds is None else max(1, int(seconds * 1000)))
 
     def unhold(self) -> bool:

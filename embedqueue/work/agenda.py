@@ -40,6 +40,8 @@ class Agenda:
             worker=options.worker,
         )
         self._quit = False
+        self._starting = threading.RLock()
+        self._starts = False  # whether the thread is being started; guarded by that lock
         self._thread: threading.Thread | None = None  # the worker's: it waits in next(), or acts
 
     @property
@@ -59,8 +61,10 @@ class Agenda:
         Args:
             redis_keys: of those items that nobody has claimed. They are claimed first, after the linger.
         """
-        urgent = redis_keys if self._options.flush_on_wait else ()
-        self._note(self._plan.demanded, urgent, time.monotonic(), self._options.wait_linger)
+        now, options = time.monotonic(), self._options
+        self._note(
+            lambda: self._plan.demanded(redis_keys, now, options.wait_linger, urgent=options.flush_on_wait),
+        )
 
     def flush(self) -> None:
         """Somebody asks for a drain."""
@@ -107,7 +111,12 @@ class Agenda:
         with self._condition:
             self._quit = True
             self._condition.notify_all()
-            return self._thread
+            return self._thread if self.acts else None
+
+    @property
+    def acts(self) -> bool:
+        """Whether the worker's thread runs."""
+        return self._thread is not None and self._thread.is_alive()
 
     def ensure(self, act: Callable[[], None]) -> None:
         """Start the worker's thread, unless there is one or nothing to do.
@@ -118,12 +127,20 @@ class Agenda:
         Raises:
             RuntimeError: there are no more threads.
         """
-        with self._condition:
-            if self._quit or self._plan.idle or (self._thread is not None and self._thread.is_alive()):
+        # Not under the condition: a signal's handler that comes meanwhile may stop the queue, which needs that.
+        with self._starting:
+            if self._starts:  # we are such a handler, and go on where a start was interrupted, which goes on after us
                 return
-            name = f"embedqueue-worker-{self._options.namespace}"
-            self._thread = threading.Thread(target=act, name=name, daemon=True)
-            self._thread.start()
+            try:
+                self._starts = True
+                with self._condition:
+                    if self._quit or self._plan.idle or self.acts:
+                        return
+                    name = f"embedqueue-worker-{self._options.namespace}"
+                    thread = self._thread = threading.Thread(target=act, name=name, daemon=True)
+                thread.start()
+            finally:
+                self._starts = False
 
     # -- what the worker's thread asks and notes ---------------------------------------------------------------
 

@@ -314,7 +314,7 @@ class Plan:
         self.paused_until_mono = until_mono
         return self.refresh_now()
 
-    def demanded(self, redis_keys: Iterable[str], now: float, linger: float) -> bool:
+    def demanded(self, redis_keys: Iterable[str], now: float, linger: float, *, urgent: bool = True) -> bool:
         """Note that somebody waits.
 
         The drain for them starts after a linger, so that others can share its calls: it ends after ``linger`` seconds,
@@ -325,6 +325,7 @@ class Plan:
             redis_keys: of those items that nobody has claimed.
             now: by the monotonic clock, in seconds.
             linger: seconds.
+            urgent: whether waiting makes items urgent; if not, they are drained in their time.
 
         Returns:
             Whether the worker has to think again.
@@ -333,10 +334,11 @@ class Plan:
         if first_who_waits:
             self.check_mono = now + CHECK_SECONDS[0]
         keys = dict.fromkeys(redis_keys)
-        if keys and not self.works:
+        asks = bool(keys) and not self.works and (urgent or self.worker)  # our own worker has to be started anyway
+        if asks:
             self.asked |= keys
-        if not keys or not self.worker:
-            return first_who_waits or bool(keys)
+        if not (keys and urgent and self.worker):
+            return first_who_waits or asks
         self.urgent |= keys
         linger_begins = self.linger_end_mono == NEVER
         if linger_begins:

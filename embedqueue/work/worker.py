@@ -79,6 +79,7 @@ class Worker:
         self._claims = 0  # only the worker's thread touches this and what follows
         self._lost: list[str] = []  # owners of claims that took items, perhaps, which nobody here has in hand
         self._failures = 0  # actions in a row that failed
+        self._checking: threading.Thread | None = None  # that finds out what became of items
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -130,7 +131,8 @@ class Worker:
                 return
             try:
                 actions[action]()
-                self._failures = 0
+                if action not in ("ask", "check"):  # they do not tell whether Redis has answered
+                    self._failures = 0
             except RedisError as error:
                 self._rest(f"Redis does not answer, trying again: {error}", exc_info=False)
                 self._observers.redis_failed(error)
@@ -208,8 +210,17 @@ class Worker:
 
     def _check_on_waiters(self) -> None:
         """End the futures of which no notice told, and ask again for items that wait again."""
+        self._agenda.checked_on_waiters(self._waiters.any_wanted)
+        if self._checking is None or not self._checking.is_alive():
+            # In a thread of its own: futures end there, and a slow callback must keep nobody from renewing our leases.
+            name = f"embedqueue-check-{self._options.namespace}"
+            self._checking = threading.Thread(target=self._find_out, name=name, daemon=True)
+            self._checking.start()
+
+    def _find_out(self) -> None:
         try:
-            with contextlib.suppress(RedisError):
-                self._outcomes.find_out(None, wanted=True)
-        finally:
-            self._agenda.checked_on_waiters(self._waiters.any_wanted)
+            self._outcomes.find_out(None, wanted=True)
+        except RedisError as error:  # the next check asks again
+            self._log.debug("embedqueue: Redis does not tell what became of items: %s", error)
+        except Exception:
+            self._log.exception("embedqueue: could not look after those who wait, going on")

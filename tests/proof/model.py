@@ -204,9 +204,9 @@ class Model:
         self._end_probe(owner)
         return words
 
-    def release(self, owner: str, members: Iterable[bytes]) -> int:
+    def release(self, owner: str, members: Iterable[bytes] | None) -> int:
         back = 0
-        for member in list(members):
+        for member in list(self.inflight if members is None else members):
             key = key_of(member)
             if member in self.inflight and self.claims[key].owner.startswith(owner):
                 held = self.claims.pop(key)
@@ -215,7 +215,7 @@ class Model:
                 if held.deliveries:
                     self.claims[key] = Held(held.score, held.deliveries)
                 back += 1
-        if self.probe.startswith(owner):
+        if members is None and self.probe.startswith(owner):
             self.probe = ""
         return back
 

@@ -108,7 +108,7 @@ class Queue:
                     self.written[key] = self.order[member]
 
     def release(self, owner: str, members: list[bytes] | None = None) -> int:
-        expected = self.model.release(owner, list(self.model.inflight) if members is None else members)
+        expected = self.model.release(owner, members)
         assert self.store.release(owner, members) == expected
         return expected
 

@@ -209,6 +209,35 @@ def test_a_release_lets_go_of_its_probe_and_of_no_pause(queue, prober, ours):
     assert queue.client.get(queue.names.pause) == b"probe w1:1/9:"
 
 
+def test_a_release_of_some_items_leaves_the_probe_of_its_worker(queue):
+    """They are of other calls, which fail beside the one that tests the provider."""
+    queue.client.set(queue.names.pause_probe, "w1:1/9:", px=50_000)
+    queue.enqueue([("doc:0", "x")])
+    queue.client.delete(queue.names.pause_probe)
+    queue.claim("w1:")
+    queue.client.set(queue.names.pause_probe, "w1:9/9:", px=50_000)
+    queue.model.probe = "w1:9/9:"
+    queue.release("w1:", list(queue.model.inflight))
+    assert queue.client.exists(queue.names.pause_probe)
+    queue.check()
+
+
+def test_a_wish_of_the_provider_outlasts_a_shorter_pause_that_people_set_during_a_probe(queue):
+    """A longer one, or one without an end, stays as it is."""
+    for seconds, words in ((2, b"down"), (200, b"maintenance"), (None, b"maintenance")):
+        queue.client.set(queue.names.pause_probe, "w1:1:", px=9000)
+        queue.store.hold(seconds, "maintenance")
+        fail(queue, least_seconds=100)
+        assert queue.client.get(queue.names.pause) == words
+        queue.client.delete(*queue.names.pauses)
+
+
+def test_a_pause_by_hand_in_the_words_of_a_failure_lasts_as_long_as_people_wish(queue):
+    fail(queue, least_seconds=20)
+    queue.store.hold(3600, "down")
+    assert queue.store.status().pause_seconds > 3590
+
+
 def test_a_pause_that_people_set_during_a_probe_outlasts_it(queue):
     """Whatever the probe's answer is."""
     queue.client.set(queue.names.pause_level, 1)

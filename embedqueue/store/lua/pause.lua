@@ -21,7 +21,7 @@ end
 if probe or not (held or probing) then
   local level = redis.call("INCR", LEVEL)
   local wanted_ms = math.min(most_ms, math.max(least_ms, first_ms * 2 ^ math.min(level - 1, 30)))
-  if not held then
+  if not held or (ms >= 0 and ms < wanted_ms) then -- what people have set holds for as long as it is longer
     ms = wanted_ms
     pause(ARGV[5])
   end

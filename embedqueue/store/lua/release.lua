@@ -3,7 +3,8 @@
 -- ARGV[1] owner of the claim, or what the names of several owners begin with (an owner's name ends with ":")
 -- ARGV[2..] members; none: everything that those owners hold
 -- Answer: how many items were released. What another worker holds by now stays where it is.
--- Keeps I4. A probe whose items are released lets the next claim probe at once.
+-- Keeps I4. Without members, a probe of those owners is over as well: the next claim probes at once. With members it is not, for
+-- items of other calls may be released while the call that probes is under way.
 
 local owner = ARGV[1]
 local members = {}
@@ -32,7 +33,7 @@ for _, member in ipairs(members) do
   end
 end
 
-if string.sub(redis.call("GET", PROBE) or "", 1, #owner) == owner then
+if #ARGV == 1 and string.sub(redis.call("GET", PROBE) or "", 1, #owner) == owner then
   redis.call("DEL", PROBE)
 end
 if released > 0 then

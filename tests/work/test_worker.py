@@ -1,0 +1,164 @@
+"""The worker's thread: when it starts, what keeps it, and that nobody else's code holds it up."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import gc
+import logging
+import threading
+import weakref
+
+import pytest
+
+from embedqueue import BatchFailed
+from embedqueue.values.options import Options
+from embedqueue.work.agenda import Agenda
+from tests.inside import inside
+from tests.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
+
+
+@pytest.fixture
+def no_threads(monkeypatch):
+    """No thread of the queue can be started until it is let go."""
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name.startswith("embedqueue"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        yield patched.undo
+
+
+@pytest.mark.parametrize("urgent", [True, False])
+def test_waiting_starts_a_queue_that_was_not_started(make_queue, urgent):
+    """Also where waiting makes nothing urgent: then the timer decides."""
+    queue = make_queue(start=False, flush_on_wait=urgent, flush_interval=0.2)
+    assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
+
+
+def test_a_worker_that_could_not_start_is_started_by_the_next_use(make_queue, no_threads, caplog):
+    """And a stop() of one that has no thread is an ordinary one."""
+    queue = make_queue(start=False, flush_interval=0.1)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        queue.start()
+    stopped = make_queue(start=False, namespace="another")
+    future = stopped.enqueue("doc:2", "two")
+    with pytest.raises(TimeoutError):
+        future.result(0.01)
+    assert "nobody looks after those who wait" in caplog.text
+    stopped.stop()
+    assert future.cancelled()
+    no_threads()
+    assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
+
+
+def test_a_stop_does_not_wait_for_a_thread_that_starts_the_queue(make_queue, monkeypatch):
+    """The thread wants the queue's lock, which stop() holds until the thread has ended."""
+    queue = make_queue(start=False)
+    arrived, go_on = threading.Event(), threading.Event()
+    owner, name = inside(queue).place("start")
+    start = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda: (arrived.set(), go_on.wait(PATIENCE_SECONDS), start()))
+    future = queue.enqueue("doc:1", "one")
+    waiting = in_thread(lambda: concurrent.futures.wait([future], PATIENCE_SECONDS))
+    assert arrived.wait(PATIENCE_SECONDS)
+    stopping = in_thread(lambda: queue.stop(2 * PATIENCE_SECONDS))
+    eventually(lambda: queue.closed, "the stop has begun")
+    go_on.set()
+    stopping.join(PATIENCE_SECONDS)
+    assert not stopping.is_alive()
+    join(waiting)
+    assert future.cancelled()
+
+
+def test_a_handler_may_stop_the_queue_while_its_thread_starts(make_queue, monkeypatch):
+    """It interrupts ``Thread.start``, which waits for the new thread to run."""
+    queue = make_queue(start=False)
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        if "worker" in thread.name:
+            queue.stop(0)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    join(in_thread(queue.start))
+    assert queue.closed
+
+
+def test_a_start_inside_of_a_start_makes_no_second_thread(monkeypatch):
+    """A signal's handler that waits for a future while the main thread is starting the worker's."""
+    agenda = Agenda(Options())
+    agenda.begin()
+    started, start = [], threading.Thread.start
+
+    def interrupted(thread):
+        started.append(thread)
+        agenda.ensure(lambda: None)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    agenda.ensure(lambda: None)
+    assert len(started) == 1
+
+
+def test_a_slow_callback_holds_up_neither_claims_nor_leases(make_queue, redis_client, embedder):
+    """Of a future that nobody's notice has ended: whoever finds that out renews no leases meanwhile."""
+    queue = make_queue(lease_seconds=0.6, max_concurrency=2)
+    embedder.hold()
+    slow = queue.enqueue("doc:slow", "slow")
+    queue.flush_now()
+    embedder.wait_for_calls(1)
+    inside(queue).stop_listening()
+    callback, go_on = threading.Event(), threading.Event()
+    future = queue.enqueue("doc:elsewhere", "text")
+    future.add_done_callback(lambda _: (callback.set(), go_on.wait(PATIENCE_SECONDS)))
+    for member in redis_client.zrange("embed_queue:pending", 0, -1):  # finished elsewhere, and no notice tells
+        redis_client.zrem("embed_queue:pending", member)
+    redis_client.hdel("embed_queue:latest", "doc:elsewhere")
+    redis_client.hset("doc:elsewhere", "embedding", stored("text"))
+    waiting = in_thread(lambda: future.result(PATIENCE_SECONDS))
+    assert callback.wait(PATIENCE_SECONDS)
+    other = make_queue(namespace="embed_queue", lease_seconds=0.6)  # would take over what runs out
+    threading.Event().wait(1.5)
+    assert (in_flight(redis_client), other.stats().calls) == (1, 0)
+    go_on.set()
+    embedder.release()
+    assert slow.result(PATIENCE_SECONDS) == expected("slow")
+    join(waiting)
+
+
+def test_a_dropped_future_is_gone_at_once(make_queue):
+    """Else its process would look after it until the garbage collector comes."""
+    make_queue()
+    producer = make_queue(worker=False)
+    gc.disable()
+    try:
+        gone = weakref.ref(producer.enqueue("doc:1", "one"))
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_an_outage_is_told_once_though_somebody_waits(make_queue, fresh_redis_server, embedder, caplog):
+    """Checks on those who wait, which bear with Redis, do not make each failure the first."""
+    caplog.set_level(logging.WARNING, "embedqueue")
+    client = fresh_redis_server.client()
+    queue = make_queue(client, flush_interval=0.05)
+    embedder.hold()
+    future = queue.enqueue("doc:1", "one")
+    waiting = in_thread(lambda: future.exception(PATIENCE_SECONDS))
+    embedder.wait_for_calls(1)
+    fresh_redis_server.kill()
+    for _ in range(20):
+        inside(queue).check_on_waiters()
+        queue.flush_now()
+        threading.Event().wait(0.05)
+    assert caplog.text.count("Redis does not answer, trying again") <= 1
+    fresh_redis_server.start()
+    embedder.release()
+    join(waiting)
+    assert future.exception(0) is None or isinstance(future.exception(0), BatchFailed)
