@@ -103,12 +103,12 @@ def test_notices_lost(worker, producer, provider, redis_client, loss):
 # main thread: deaf from now on, so that the loss comes before the reading
 import threading
 deaf, go_on = threading.Event(), threading.Event()
-listen = inside(queue).store.listen
+listen = inside(queue).store.events.listen
 def late(after, seconds):
     deaf.set()
     go_on.wait(15)
     return listen(after, seconds)
-inside(queue).store.listen = late
+inside(queue).store.events.listen = late
 """)
     redis_client.xadd("embed_queue:events", {"kind": "nothing", "by": "", "body": ""})  # ends the read that runs
     producer.run("deaf.wait(15)")
