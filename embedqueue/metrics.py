@@ -49,7 +49,7 @@ class _Families:
         self.enqueued = counter("enqueued", "Items accepted.")
         self.not_enqueued = counter("not_enqueued", "Items refused: the queue was full, or Redis failed.")
         self.embedded = counter("embedded", "Items whose vector was written.")
-        self.retried = counter("retried", "Items given back because the provider failed.")
+        self.retried = counter("retried", "Items released because the provider failed.")
         self.rejected = counter("rejected", "Items that became dead letters.")
         self.calls = counter("api_calls", "API calls that came back, by outcome.", "outcome")
         self.texts = counter("texts_sent", "Texts in API calls, those that failed included.")

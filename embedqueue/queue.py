@@ -335,7 +335,7 @@ class EmbeddingBatchQueue:
                 self._start_open()
             engine.agenda.flush()
         else:
-            engine.store.tell("flush", engine.name)
+            engine.store.events.tell("flush", engine.name)
 
     def flush(self, timeout: float | None = None) -> None:
         """Start a drain now, and wait until everything is finished that was enqueued before, by any process.
@@ -453,7 +453,7 @@ class EmbeddingBatchQueue:
         """
         if limit < 0 or offset < 0 or (max_bytes or 0) < 0:
             raise ValueError("limit, offset and max_bytes must not be negative")
-        return self._engine.store.dead_letters(limit, offset, max_bytes)
+        return self._engine.store.dead.page(limit, offset, max_bytes)
 
     def retry_dead(self, redis_keys: str | bytes | Iterable[str | bytes] | None = None) -> int:
         """Put dead letters back, at the end of the queue.
@@ -467,7 +467,7 @@ class EmbeddingBatchQueue:
         Raises:
             redis.RedisError: Redis cannot be reached; some may have been put back.
         """
-        return self._engine.store.retry_dead(self._dead_names(redis_keys))
+        return self._engine.store.dead.retry(self._dead_names(redis_keys))
 
     def discard_dead(self, redis_keys: str | bytes | Iterable[str | bytes] | None = None) -> int:
         """Drop dead letters for good.
@@ -481,11 +481,11 @@ class EmbeddingBatchQueue:
         Raises:
             redis.RedisError: Redis cannot be reached; some may have been dropped.
         """
-        return self._engine.store.discard_dead(self._dead_names(redis_keys))
+        return self._engine.store.dead.discard(self._dead_names(redis_keys))
 
     def _dead_names(self, redis_keys: str | bytes | Iterable[str | bytes] | None) -> list[str | bytes]:
         if redis_keys is None:
-            return list(self._engine.store.dead_names())
+            return list(self._engine.store.dead.names())
         return [redis_keys] if isinstance(redis_keys, str | bytes) else list(redis_keys)
 
     def _warn_of_data_loss(self) -> None:

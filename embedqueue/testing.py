@@ -175,7 +175,7 @@ class EagerQueue(EmbeddingBatchQueue):
                     max_deliveries=options.max_deliveries,
                     alone=True,
                 )
-                engine.dispatch.begin(claim)  # even without members: the claim may have given up some
+                engine.dispatch.begin(claim)  # even without members: the claim may have rejected some
                 if not claim.members:
                     return
 

@@ -1,4 +1,4 @@
-"""Real parts for the tests: a Redis server of their own, a provider on loopback. Absent: skip at home, fail in CI."""
+"""Real parts for the tests: a Redis server of their own, a provider on loopback, queues on both; and a browser."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import redis
 from hypothesis import HealthCheck, settings
 
 from embedqueue import EmbeddingBatchQueue
-from embedqueue.demo.localredis import LocalRedis, NoRedis
+from embedqueue.demo.localredis import LocalRedis
 
 pytest.register_assert_rewrite("tests.calls.rig", "tests.parts", "tests.proof.model", "tests.proof.moves")
 
-from tests.parts import GatedEmbedder  # noqa: E402
+from tests.parts import GatedEmbedder, local_redis  # noqa: E402
 from tests.provider import Provider  # noqa: E402
 
 MakeQueue = Callable[..., EmbeddingBatchQueue]
@@ -32,23 +32,10 @@ settings.load_profile(os.environ.get("EMBEDQUEUE_HYPOTHESIS", "default"))
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _local_redis(**kwargs) -> Iterator[LocalRedis]:
-    try:
-        server = LocalRedis(**kwargs).start()
-    except NoRedis as missing:
-        if os.environ.get("CI"):
-            pytest.fail(f"CI must have a Redis: {missing}")
-        pytest.skip(str(missing))
-    try:
-        yield server
-    finally:
-        server.close()
-
-
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[LocalRedis]:
     """A real Redis for the whole session."""
-    yield from _local_redis()
+    yield from local_redis()
 
 
 @pytest.fixture
@@ -63,7 +50,7 @@ def redis_client(redis_server: LocalRedis) -> Iterator[redis.Redis]:
 @pytest.fixture
 def fresh_redis_server() -> Iterator[LocalRedis]:
     """A real Redis that the test may stop, kill and start again; it syncs every write."""
-    yield from _local_redis(appendfsync="always")
+    yield from local_redis(appendfsync="always")
 
 
 @pytest.fixture

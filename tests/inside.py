@@ -44,7 +44,7 @@ class Inside:
 
     @property
     def store(self) -> Any:
-        """Redis: ``claim``, ``complete``, ``reject``, ``release``, ``look``, ``status``, ``tell``, ``listen`` ..."""
+        """Redis: ``claim``, ``complete``, ``reject``, ``release``, ``look``, ``status``, ``events``, ``dead``."""
         return self._engine.store
 
     @property
@@ -88,10 +88,10 @@ class Inside:
             "begin": lambda: (engine.dispatch, "begin"),
             "call": lambda: (engine.caller, "call"),
             "want": lambda: (engine.worker, "demanded"),
-            "ask": lambda: (engine.store, "tell"),
+            "ask": lambda: (engine.store.events, "tell"),
             "write items": lambda: (engine.intake, "_write"),
-            "exchange": lambda: (engine.store._exchange, "_run"),
-            "patience": lambda: (engine.store._exchange, "_patience"),
+            "exchange": lambda: (engine.store._scripts, "_run"),
+            "patience": lambda: (engine.store._scripts, "_patience"),
         }[what]()
 
     # -- calls and items under way ------------------------------------------------------------------------------

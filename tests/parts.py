@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,57 +13,40 @@ import redis
 import tenacity
 
 from embedqueue import EmbeddingBatchQueue
+from embedqueue.demo.localredis import LocalRedis, NoRedis
+from embedqueue.testing import FakeEmbedder
 from tests.provider import vector_of
 
 #: Longest wait for what must come, in seconds: plenty on a busy machine, and never spent when all is well.
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 20.0
 DIMENSIONS = 8
 #: A policy that gives up at the first failure.
 ONE_TRY = tenacity.Retrying(stop=tenacity.stop_after_attempt(1))
 
 
-class GatedEmbedder:
-    """An embedder in this process. ``hold()`` keeps calls back until ``release()``; what ``fault`` gives is raised."""
+class GatedEmbedder(FakeEmbedder):
+    """The fake that users have; its waits fail the test, and ``expected`` and ``stored`` are right of it."""
 
     def __init__(self, dimensions: int = DIMENSIONS) -> None:
-        self.dimensions = dimensions
-        self.fault: Callable[[Sequence[str]], BaseException | None] | None = None
-        self._changed = threading.Condition()  # guards what follows
-        self._held = False
-        self.calls: list[list[str]] = []
-        self.returned = 0
+        super().__init__(dimensions)
+        self._returns = threading.Semaphore(0)
+
+    def vector_of(self, text: str) -> np.ndarray:
+        return vector_of(text, self.dimensions)
 
     def embed_batch(self, texts: Sequence[str], model: str) -> np.ndarray:
-        with self._changed:
-            self.calls.append(list(texts))
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._held, 2 * PATIENCE_SECONDS)
-            self.returned += 1
-            self._changed.notify_all()
-        error = self.fault and self.fault(texts)
-        if error:
-            raise error
-        return np.stack([vector_of(text, self.dimensions) for text in texts])
+        try:
+            return super().embed_batch(texts, model)
+        finally:
+            self._returns.release()
 
-    def hold(self) -> None:
-        self._held = True
+    def wait_for_calls(self, count: int, timeout: float = PATIENCE_SECONDS) -> bool:
+        assert super().wait_for_calls(count, timeout), f"{self.calls} only"
+        return True
 
-    def release(self) -> None:
-        with self._changed:
-            self._held = False
-            self._changed.notify_all()
-
-    def wait_for_calls(self, count: int) -> None:
-        with self._changed:
-            assert self._changed.wait_for(lambda: len(self.calls) >= count, PATIENCE_SECONDS), f"{self.calls} only"
-
-    def wait_for_returns(self, count: int) -> None:
-        with self._changed:
-            assert self._changed.wait_for(lambda: self.returned >= count, PATIENCE_SECONDS)
-
-    @property
-    def sent(self) -> Counter[str]:
-        return Counter(text for texts in self.calls for text in texts)
+    def wait_for_return(self) -> None:
+        """Wait until a call that nobody has waited for so far is back."""
+        assert self._returns.acquire(timeout=PATIENCE_SECONDS), "no call is back"
 
 
 def stored(text: str, dimensions: int = DIMENSIONS) -> bytes:
@@ -76,9 +59,9 @@ def expected(text: str, dimensions: int = DIMENSIONS) -> list[float]:
     return vector_of(text, dimensions).tolist()
 
 
-def eventually(condition: Callable[[], object], what: str = "") -> None:
-    """Wait for what only Redis can tell. For all else there are events."""
-    deadline_mono = time.monotonic() + PATIENCE_SECONDS
+def eventually(condition: Callable[[], object], what: str = "", seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait for what only Redis or another process can tell. For all else there are events."""
+    deadline_mono = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline_mono, f"never: {what}"
         time.sleep(0.005)
@@ -99,6 +82,22 @@ def start_held(
     queue.start()
     embedder.wait_for_calls(calls)
     return queue
+
+
+def local_redis(**kwargs: Any) -> Iterator[LocalRedis]:
+    """A Redis server of the test's own, for ``yield from``; where there is no program: skip at home, fail in CI."""
+    import pytest  # not in the children that import this file
+
+    try:
+        server = LocalRedis(**kwargs).start()
+    except NoRedis as missing:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must have a Redis: {missing}")
+        pytest.skip(str(missing))
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 def in_flight(client: redis.Redis, namespace: str = "embed_queue") -> int:

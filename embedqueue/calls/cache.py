@@ -76,7 +76,7 @@ class Cache:
         waiting = list(digests)
         while waiting:
             asked = [digests[text] for text in waiting]
-            found: list[bytes] = self._persist(lambda: self._store.take_cached(asked, owner, self._hold_seconds))  # noqa: B023 - called at once
+            found: list[bytes] = self._persist(lambda: self._store.cache.take(asked, owner, self._hold_seconds))  # noqa: B023 - called at once
             known = {text: vector for text, vector in zip(waiting, found, strict=True) if len(vector) > len(BUSY)}
             mine = [text for text, vector in zip(waiting, found, strict=True) if not vector]
             if known:
@@ -96,7 +96,7 @@ class Cache:
         with self._lock:
             reserved = list(self._reserved)
         if reserved:
-            self._store.hold_cached(reserved, self._hold_seconds)
+            self._store.cache.hold(reserved, self._hold_seconds)
 
     def _digest(self, text: str) -> str:
         return hashlib.blake2b(f"{self._kind()}\0{text}".encode(), digest_size=20).hexdigest()
@@ -108,7 +108,7 @@ class Cache:
 
         def keep(texts: Sequence[str], vectors: Sequence[bytes]) -> None:
             pairs = [(open_.pop(text), vector) for text, vector in zip(texts, vectors, strict=True)]
-            self._persist(lambda: self._store.put_cached(pairs, self._ttl_seconds))
+            self._persist(lambda: self._store.cache.put(pairs, self._ttl_seconds))
 
         try:
             embed(list(digests), keep)
@@ -117,4 +117,4 @@ class Cache:
                 self._reserved.difference_update(digests.values())
             if open_:
                 with contextlib.suppress(RedisError):  # the reservations end by themselves
-                    self._store.release_cached(open_.values())
+                    self._store.cache.release(open_.values())

@@ -170,7 +170,7 @@ class Listener:
     def _listen_once(self) -> None:
         position = self._position or self._catch_up()
         self._sweep_if_due()
-        self._position, notices = self._store.listen(position, LISTEN_SECONDS)
+        self._position, notices = self._store.events.listen(position, LISTEN_SECONDS)
         self._heard_mono = time.monotonic()
         heeded = [self._heed(notice) for notice in notices if not self._stopping.is_set()]
         if heeded and not any(heeded) and not self._waiters.any_wanted():
@@ -186,7 +186,7 @@ class Listener:
             The id of the last notice.
         """
         unheard_seconds = time.monotonic() - self._heard_mono
-        position, missed = self._store.notices_since(unheard_seconds + OVERLAP_SECONDS)
+        position, missed = self._store.events.since(unheard_seconds + OVERLAP_SECONDS)
         for notice in missed:
             if notice.kind in REQUESTS:
                 self._heed(notice)

@@ -44,7 +44,7 @@ class Period:
         enqueued: items accepted.
         embedded: items whose vector was written.
         dead: items given up.
-        released: items given back because the provider failed.
+        released: items released because the provider failed.
         leases_ended: claims that ran out because their worker died or lost Redis.
         redis_failures: commands that Redis did not answer, or refused.
         calls: API calls, those that failed included.

@@ -46,5 +46,5 @@ def dead_letters(queue: EmbeddingBatchQueue, reason: str | None = None, *, whole
 def dead_letter_of(settings: Settings, name: str) -> DeadLetter | None:
     """The dead letter of a redis_key, or of a member that is not our JSON."""
     with _store(settings) as store:
-        found = store.dead_letters_of([name])
+        found = store.dead.find([name])
     return found[0] if found else None

@@ -1,6 +1,7 @@
-"""Redis clients of our own that reach what the user's client reaches.
+"""Redis clients of our own that reach what the user's client reaches, and all that depends on redis-py's own ways.
 
-The user's client is never used, changed or closed.
+The user's client is never used, changed or closed. What of redis-py is used here beyond its documented commands is
+pinned by ``test_what_we_use_of_redis_py`` in ``tests/store/test_clients.py``.
 """
 
 from __future__ import annotations
@@ -8,14 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 import redis
+from redis.retry import Retry
 from redis.sentinel import SentinelConnectionPool
 
 #: Seconds for one command of the worker where the user's client names no time limit: it must not hang for ever.
 BACKGROUND_TIMEOUT_SECONDS = 10.0
-
-
 #: Seconds that one blocking read of the events may last: few commands a minute, and a dead peer is noticed.
 LISTEN_SECONDS = 30.0
+#: What redis-py before 5.3 wants to hear when it is asked for a connection.
+_FOR_WHAT = ("EVALSHA",) if redis.VERSION < (5, 3) else ()
 
 
 def private_client(client: redis.Redis, **overrides: Any) -> redis.Redis:
@@ -38,3 +40,51 @@ def private_client(client: redis.Redis, **overrides: Any) -> redis.Redis:
             )
         )
     return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=pool.connection_class, **kwargs))
+
+
+def socket_timeout(client: redis.Redis) -> float | None:
+    """The seconds that a client's connections wait for an answer; None where they wait for ever."""
+    seconds: float | None = client.connection_pool.connection_kwargs.get("socket_timeout")
+    return seconds
+
+
+def retry_policy(client: redis.Redis) -> Retry:
+    """The policy by which a client's connections try again, as redis-py puts it together from the client's settings."""
+    connection: Any = private_client(client).connection_pool.make_connection()
+    policy: Retry = connection.retry
+    return policy
+
+
+def take_connection(client: redis.Redis) -> Any:
+    """A connection of a client's pool, connected.
+
+    Besides what is done with it here, it has ``retry``, ``disconnect()``, ``register_connect_callback(method)``, which
+    redis-py calls with the connection each time that it has connected, and connects by itself when it is used.
+
+    Raises:
+        redis.RedisError: Redis cannot be reached.
+    """
+    return client.connection_pool.get_connection(*_FOR_WHAT)
+
+
+def release_connection(client: redis.Redis, connection: Any) -> None:
+    """Put a connection back into the pool that it was taken from."""
+    client.connection_pool.release(connection)
+
+
+def ask(connection: Any, command: bytes) -> Any:
+    """Send one command and read its answer.
+
+    Args:
+        connection: as :func:`take_connection` gives it.
+        command: in the bytes of the protocol: redis-py packs three times as slowly as can be done for scripts.
+
+    Returns:
+        Integers, bytes, None, and lists of these.
+
+    Raises:
+        redis.ResponseError: Redis refused the command; the connection stays in use.
+        redis.RedisError: no answer; the connection must be disconnected.
+    """
+    connection.send_packed_command([command])
+    return connection.read_response(disable_decoding=True)

@@ -4,7 +4,30 @@ from __future__ import annotations
 
 
 class Keys:
-    """The names of a queue's keys, in the order in which every script declares them."""
+    """The names of a queue's keys, in the order in which every script declares them.
+
+    docs/design.md, section 3, is the contract; all times are Unix seconds by the server's clock.
+
+    Args:
+        namespace: what all of them begin with.
+
+    Attributes:
+        pending: ZSET of the items that wait: member to the time of its enqueue.
+        inflight: ZSET of the items that were claimed: member to the end of its lease.
+        latest: HASH, redis_key to the member of its one live item.
+        claims: HASH, redis_key to ``SCORE DELIVERIES OWNER``; without owner while the item waits again.
+        dead: ZSET of the items that were given up: member to the time of that.
+        dead_info: HASH, redis_key (or the member, if not our JSON) to JSON: member, reason, deliveries, score.
+        events: STREAM of notices: kind, by, body.
+        pause: STRING that says why nobody claims; while it exists nobody does.
+        pause_level: STRING, how often in a row the provider has failed.
+        pause_probe: STRING, the owner of the claim that tests the provider; while it exists nobody else claims.
+        pause_ours: STRING, ``MS WORDS`` of a pause that a failure has made.
+        cache_prefix: what is before a digest in the name of a STRING that holds a vector, or ``busy OWNER``.
+        history_prefix: what the names of HASHes of figures begin with, one for each minute and each day.
+        pauses: the four of pauses.
+        all: what every script declares, but for ``enqueue``, which declares the first seven.
+    """
 
     def __init__(self, namespace: str) -> None:
         self.pending = f"{namespace}:pending"

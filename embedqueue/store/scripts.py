@@ -1,8 +1,4 @@
-"""How a script reaches Redis: the names of the keys, private connections, and one exchange on the wire.
-
-The user's client is never used, changed or closed. What it connects to is taken from it once, and private
-clients are made with the same settings: with bytes for replies, and without surprises of protocol or time-outs.
-"""
+"""The Lua scripts, and how they are run: each in one round trip, on connections of our own."""
 
 from __future__ import annotations
 
@@ -18,7 +14,16 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
-from .clients import BACKGROUND_TIMEOUT_SECONDS, LISTEN_SECONDS, private_client
+from .clients import (
+    BACKGROUND_TIMEOUT_SECONDS,
+    LISTEN_SECONDS,
+    ask,
+    private_client,
+    release_connection,
+    retry_policy,
+    socket_timeout,
+    take_connection,
+)
 from .keys import Keys
 
 SCRIPTS: Final = (
@@ -32,8 +37,6 @@ OF_CLAIMS: Final = ("claim", "complete", "release", "extend", "reject", "status"
 ANSWER_SECONDS = 5.0
 #: How often an enqueue is sent again because it came late; the first time on a connection tells the server's clock.
 LATE_TRIES = 4
-#: What redis-py before 5.3 wants to hear when it is asked for a connection.
-_FOR_WHAT = ("EVALSHA",) if redis.VERSION < (5, 3) else ()
 
 
 @cache
@@ -44,20 +47,23 @@ def script_text(name: str) -> str:
     return "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
 
 
-class Exchange:
+class Scripts:
     """Runs the scripts, each in one round trip. Thread-safe, but for ``enqueue``.
 
-    ``enqueue`` keeps to the user's retry policy; everything else fails at the first error, for the worker has its own
-    way of trying again.
+    ``enqueue`` keeps to the user's retry policy. Everything else fails at the first error, because the worker has its
+    own way of trying again.
+
+    Args:
+        client: the user's client; it is only read.
+        keys: the names of the queue's keys.
 
     Attributes:
-        back: the client for everything that needs no script.
-        ears: the client that reads the events.
+        background: the client for the worker's commands that need no script.
+        listening: the client that reads the events; its reads may block for ``LISTEN_SECONDS``.
     """
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
-        limit = client.connection_pool.connection_kwargs.get("socket_timeout")
-        limit = min(limit or BACKGROUND_TIMEOUT_SECONDS, BACKGROUND_TIMEOUT_SECONDS)
+        limit = min(socket_timeout(client) or BACKGROUND_TIMEOUT_SECONDS, BACKGROUND_TIMEOUT_SECONDS)
         impatient: dict[str, Any] = {
             "retry": Retry(NoBackoff(), 0),
             "retry_on_error": [],
@@ -66,30 +72,43 @@ class Exchange:
         }
         # The user's retry policy, which enqueue keeps to, around each exchange; if the connection tried again within
         # that as well, as redis-py's do, a server that swallows packets would be tried the square of the times.
-        connection: Any = private_client(client).connection_pool.make_connection()
-        self._retry = connection.retry
-        self._front = private_client(client, retry=Retry(NoBackoff(), 0), retry_on_error=[], retry_on_timeout=False)
-        self.back = private_client(client, socket_timeout=limit, **impatient)
-        self.ears = private_client(client, socket_timeout=LISTEN_SECONDS + BACKGROUND_TIMEOUT_SECONDS, **impatient)
-        scripts = {name: self.back.register_script(script_text(name)) for name in SCRIPTS}
+        self._retry = retry_policy(client)
+        self._enqueuing = private_client(client, retry=Retry(NoBackoff(), 0), retry_on_error=[], retry_on_timeout=False)
+        self.background = private_client(client, socket_timeout=limit, **impatient)
+        self.listening = private_client(client, socket_timeout=LISTEN_SECONDS + BACKGROUND_TIMEOUT_SECONDS, **impatient)
+        scripts = {name: self.background.register_script(script_text(name)) for name in SCRIPTS}
         self._evalsha = {name: _packed(b"EVALSHA", script.sha.encode()) for name, script in scripts.items()}
         self._keys = [key.encode() for key in keys.all]
         self._enqueue_keys = (b"7", *self._keys[:7])  # of pauses it need not know
-        self._line: Any = None  # the connection of enqueue; only its one leader at a time touches it, and the next two
+        self._patience = socket_timeout(self._enqueuing) or ANSWER_SECONDS
+        # The connection that enqueue keeps; only its one leader at a time touches it, and the next two.
+        self._kept: Any = None
+        self._kept_connected = False
         self._server_ahead = 0.0  # what has to be added to our monotonic clock for the server's
-        self._patience = self._front.connection_pool.connection_kwargs.get("socket_timeout") or ANSWER_SECONDS
 
     def call(self, name: str, further_keys: Sequence[str], *args: str | bytes | float) -> Any:
-        """Run a script on a connection of the background pool. The users' keys come after our own."""
-        pool = self.back.connection_pool
-        connection = pool.get_connection(*_FOR_WHAT)
+        """Run a script on a connection of the background client.
+
+        Args:
+            name: one of ``SCRIPTS``.
+            further_keys: users' hashes or cache entries; the script finds them behind the queue's own keys.
+            args: what its head lists as ``ARGV``.
+
+        Returns:
+            What its head lists as its answer: integers, bytes, and lists of these.
+
+        Raises:
+            redis.ResponseError: Redis refused the script or a command in it (memory, ACL); nothing need be repeated.
+            redis.RedisError: Redis does not answer; whether the script has run is not known.
+        """
+        connection = take_connection(self.background)
         try:
             declared = [b"%d" % (len(self._keys) + len(further_keys)), *self._keys]
             declared += [key.encode() for key in further_keys]
             parts = [_as_bytes(arg) for arg in args]
             return self._run(connection, name, len(declared), _packed(*declared), parts)
         finally:
-            pool.release(connection)
+            release_connection(self.background, connection)
 
     def enqueue(self, settings: tuple[int, ...], parts: list[bytes]) -> Any:
         """Run the enqueue script on a connection that is kept: a third less time than through the client's pool.
@@ -97,28 +116,49 @@ class Exchange:
         Args:
             settings: arguments that are the same every time.
             parts: those that follow on them, and on the time from which nobody will wait for the answer.
+
+        Returns:
+            What the head of ``enqueue.lua`` lists as its answer.
+
+        Raises:
+            redis.RedisError: nothing is known to have been accepted.
         """
-        line = self._line
-        if line is None:
-            line = self._line = self._front.connection_pool.get_connection(*_FOR_WHAT)
-        kept = line._sock is not None
+        connection = self._kept
+        if connection is None:
+            connection = self._kept = take_connection(self._enqueuing)
+            self._kept_connected = True
+            connection.register_connect_callback(self._has_connected)
+        stood = self._kept_connected
         try:
-            return self._enqueue_in_time(line, settings, parts, self._retry)
+            return self._enqueue_in_time(connection, settings, parts, self._retry)
         except redis.ConnectionError:
-            if not kept:
+            if not stood:
                 raise
             # As a pool would, but without asking each time whether the server has closed what was kept. Enqueuing twice
             # does no harm, so it matters not how far the first went.
-            return self._enqueue_in_time(line, settings, parts, None)
+            return self._enqueue_in_time(connection, settings, parts, None)
         finally:
-            if line is not self._line:  # close() came meanwhile, and it was opened again
-                line.disconnect()
+            if connection is not self._kept:  # close() came meanwhile, and it was opened again
+                connection.disconnect()
 
-    def _enqueue_in_time(self, line: Any, settings: tuple[int, ...], parts: list[bytes], retry: Retry | None) -> Any:
+    def _has_connected(self, connection: Any) -> None:
+        """redis-py has connected what is kept; ``_drop`` knows when it was disconnected."""
+        self._kept_connected = True
+
+    def _drop(self, connection: Any) -> None:
+        """Disconnect: an answer may still be on its way, or the server is no longer the master."""
+        connection.disconnect()
+        if connection is self._kept:
+            self._kept_connected = False
+            self._server_ahead = 0.0  # whoever answers next, their clock may be another: they will say that it is late
+
+    def _enqueue_in_time(
+        self, connection: Any, settings: tuple[int, ...], parts: list[bytes], retry: Retry | None
+    ) -> Any:
         declared = _declared(self._enqueue_keys, settings)
         for _ in range(LATE_TRIES):
             try:
-                return self._run(line, "enqueue", *declared, parts, retry, first=self._too_late)
+                return self._run(connection, "enqueue", *declared, parts, retry, first=self._too_late)
             except ResponseError as error:
                 word, _, now = str(error).partition(" ")
                 if word != "LATE":
@@ -126,12 +166,9 @@ class Exchange:
                 self._server_ahead = float(now) - time.monotonic()  # a clock was set, or Redis was busy for long
         raise redis.TimeoutError("Redis takes longer for a command than it may take for the answer")
 
-    def _too_late(self, line: Any) -> bytes:
+    def _too_late(self) -> bytes:
         """The server's time from which we will not wait for the answer to what is sent now, packed."""
-        if line._sock is None:
-            self._server_ahead = 0.0  # whoever answers now, their clock may be another: they will say that it is late
-        text = b"%.6f" % (time.monotonic() + self._server_ahead + self._patience)
-        return b"\r\n$%d\r\n%b" % (len(text), text)
+        return _packed(b"%.6f" % (time.monotonic() + self._server_ahead + self._patience))
 
     def _run(
         self,
@@ -142,12 +179,12 @@ class Exchange:
         parts: list[bytes],
         retry: Retry | None = None,
         *,
-        first: Callable[[Any], bytes] | None = None,
+        first: Callable[[], bytes] | None = None,
     ) -> Any:
         """One exchange.
 
         ``declared`` begins with the number of keys and the keys, packed: what never changes is packed once. ``first``
-        gives, for the connection, an argument, packed, that stands before ``parts`` and is made anew for each try.
+        gives an argument, packed, that stands before ``parts`` and is made anew for each try.
 
         redis-py packs a command three times as slowly (redis.io, "RESP protocol", says how).
         """
@@ -155,9 +192,8 @@ class Exchange:
         pieces = _pieces(parts)
 
         def send(script: bytes) -> Any:
-            command = (count, script, declared, first(connection) if first else b"", *pieces, b"\r\n")
-            connection.send_packed_command([b"".join(command)])
-            return connection.read_response(disable_decoding=True)
+            command = (count, script, declared, first() if first else b"", *pieces, b"\r\n")
+            return ask(connection, b"".join(command))
 
         def exchange() -> Any:
             try:
@@ -166,18 +202,18 @@ class Exchange:
                 return send(_packed(b"EVAL", script_text(name).encode()))
 
         try:
-            return (retry or connection.retry).call_with_retry(exchange, lambda error: connection.disconnect())
+            return (retry or connection.retry).call_with_retry(exchange, lambda error: self._drop(connection))
         except BaseException as error:
             if not isinstance(error, ResponseError) or isinstance(error, ReadOnlyError):
-                connection.disconnect()  # an answer may still be on its way, or the server is no longer the master
+                self._drop(connection)
             raise
 
     def close(self) -> None:
         """Close our own connections, those on which other threads still read included."""
-        for client in (self._front, self.back, self.ears):
+        for client in (self._enqueuing, self.background, self.listening):
             with contextlib.suppress(RedisError, OSError, ValueError):  # ValueError: fakeredis, under a reader
                 client.connection_pool.disconnect()
-        self._line = None
+        self._kept, self._server_ahead = None, 0.0
 
 
 def _pieces(parts: Iterable[bytes]) -> list[bytes]:

@@ -1,29 +1,23 @@
-"""A queue's state in Redis: one method a move, each one script, each atomic.
-
-With ``exchange``, which carries the scripts over, the only module that speaks to Redis.
-"""
+"""A queue's state in Redis: one method for each move, which is one script and atomic."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import redis
 from redis.exceptions import NoPermissionError, RedisError
 
-from embedqueue.values.item import dead_letter
-from embedqueue.values.stats import DeadLetter
-
+from .cache import CachedVectors
+from .dead import DeadLetters
+from .events import Events
 from .figures import Figures
 from .keys import Keys
-from .records import Claim, Notice, Status
-from .scripts import Exchange
+from .records import Claim, Status
+from .scripts import Scripts
 
-#: More than Redis can hold.
-_NO_BOUND_BYTES = 2**52
 #: Characters of a reason that are kept, in each of its notices, too: the words of an embedder of one's own may hold all
 #: the texts of its call.
 REASON_CHARS = 2000
@@ -46,17 +40,30 @@ def _pause_seconds(ms: int) -> float | None:
 class Store:
     """A queue's state in Redis. Thread-safe, but for ``enqueue``, which one thread at a time may call.
 
+    Every method raises ``redis.RedisError`` where Redis does not answer or refuses. Then it is not
+    known whether the move was made. Times of arguments and answers are seconds.
+
     Args:
         client: the user's client; it is only read.
-        namespace: of the queue.
+        namespace: what the names of the queue's keys begin with.
+
+    Attributes:
+        keys: the names of the queue's keys.
+        dead: the dead letters.
+        events: the notices.
+        cache: the vectors by text.
+        figures: what was done by minute and by day.
     """
 
     def __init__(self, client: redis.Redis, namespace: str) -> None:
         self.keys = Keys(namespace)
-        self._exchange = Exchange(client, self.keys)
-        self._call = self._exchange.call
-        self._back, self._ears = self._exchange.back, self._exchange.ears
-        self.figures = Figures(self._back, self.keys)
+        self._scripts = Scripts(client, self.keys)
+        self._call = self._scripts.call
+        self._background = self._scripts.background
+        self.dead = DeadLetters(self._scripts, self.keys)
+        self.events = Events(self._scripts, self.keys)
+        self.cache = CachedVectors(self._scripts, self.keys)
+        self.figures = Figures(self._background, self.keys)
 
     # -- enqueuing ---------------------------------------------------------------------------------------------
 
@@ -66,21 +73,22 @@ class Store:
         """Make groups of pairs durable in one round trip.
 
         Args:
-            groups: of each, redis_key and member alternating; an empty member withdraws the key.
-            max_pending: most items that may wait.
-            tell_at: tell the workers when so many wait.
-            tell_first: tell them when the first one waits, too.
+            groups: redis_key and member alternate in each; an empty member withdraws the key. A group is taken whole or
+                not at all.
+            max_pending: most items that may wait; None for no limit.
+            tell_at: the workers are told when so many items wait.
+            tell_first: the workers are told when the first item waits, too.
 
         Returns:
-            Items that wait now, and for each group whether it was taken.
+            How many items wait now, and for each group whether it was taken.
 
         Raises:
-            redis.RedisError: nothing is known to have been accepted.
+            redis.RedisError: nothing is known to have been accepted; the user's retry policy has ended.
         """
         parts = [b"%d" % len(groups), *(b"%d" % (len(group) // 2) for group in groups)]
         for group in groups:
             parts += group
-        reply = self._exchange.enqueue((max_pending or 0, tell_at, int(tell_first)), parts)
+        reply = self._scripts.enqueue((max_pending or 0, tell_at, int(tell_first)), parts)
         if max_pending is None:
             return reply, [True] * len(groups)
         return reply[0], [word == b"ok" for word in reply[1:]]
@@ -98,10 +106,23 @@ class Store:
         alone: bool,
         urgent: Iterable[str] = (),
     ) -> Claim:
-        """Take up to ``limit`` items under a lease. See ``lua/claim.lua``."""
+        """Claim items, under a lease; items whose lease ran out wait again first, or are rejected.
+
+        Args:
+            owner: the name of this claim, ``WORKER:NUMBER/SECONDS:`` with the seconds of its lease.
+            limit: most items to claim; with 0, only leases that ran out are dealt with.
+            probe_limit: most items to claim where the claim tests a provider that failed.
+            lease_seconds: how long the items are the owner's without a sign of life.
+            max_deliveries: an item whose lease has run out so often becomes a dead letter.
+            alone: whether the caller has nothing in flight, so that an item on its last delivery may be claimed, alone.
+            urgent: redis_keys that are claimed before the oldest items.
+
+        Returns:
+            What was claimed, and how the queue stands; empty while a pause lasts.
+        """
         asked_mono = time.monotonic()
         reply = self._call("claim", (), limit, probe_limit, owner, lease_seconds, max_deliveries, int(alone), *urgent)
-        status, now_text, waiting, oldest, lease_end, pause_ms, alone_word, least_score, ran_out, buried = reply[:10]
+        status, now_text, waiting, oldest, lease_end, pause_ms, alone_word, least_score, ran_out, rejected = reply[:10]
         now = float(now_text)
         return Claim(
             status=status.decode(),
@@ -114,7 +135,9 @@ class Store:
             alone=alone_word.decode(),
             waited_seconds=_seconds_since(least_score, now) or 0.0,
             ran_out=ran_out,
-            buried=[(buried[i], buried[i + 1].decode(), int(buried[i + 2])) for i in range(0, len(buried), 3)],
+            rejected=[
+                (rejected[i], rejected[i + 1].decode(), int(rejected[i + 2])) for i in range(0, len(rejected), 3)
+            ],
             asked_mono=asked_mono,
         )
 
@@ -125,16 +148,17 @@ class Store:
         if_missing: str,
         items: Sequence[tuple[str, bytes, bytes]],
     ) -> list[str]:
-        """Write vectors and acknowledge.
+        """Write vectors and acknowledge their items.
 
         Args:
-            owner: of the claim.
-            field: of the user's hashes.
-            if_missing: "skip" or "create".
+            owner: the name of the claim.
+            field: the field of the users' hashes that receives the vector.
+            if_missing: "create" makes a hash that is gone anew; "skip" leaves it alone.
             items: redis_key, member, float32 bytes of the vector; neighbours that share the object are sent it once.
 
         Returns:
-            A word an item: see ``lua/complete.lua``.
+            A word for each item: "done"; "skipped": there is no hash; "stale": it is no longer in flight, and nothing
+            was written; "refused ...": Redis does not let us write its hash, and it is still in flight.
         """
         args: list[str | bytes] = [owner, field, if_missing]
         before = None
@@ -152,28 +176,45 @@ class Store:
         return [word.decode("utf-8", "replace") for word in reply]
 
     def release(self, owner: str, members: Sequence[bytes] | None = None) -> int:
-        """Give items back: ``members``, or with None everything that owners beginning with ``owner`` hold."""
+        """Release items: they wait again under their old score, and no delivery is counted.
+
+        Args:
+            owner: the name of the claim, or what the names of several owners begin with; it ends with ":".
+            members: which items; None for everything that these owners hold.
+
+        Returns:
+            How many were released; what another worker holds by now stays where it is.
+        """
         if members is None:
             return int(self._call("release", (), owner))
         return int(self._call("release", (), owner, *members)) if members else 0
 
     def release_probe(self, owner: str) -> None:
-        """Let the next one probe: this claim could not put the provider to the test."""
+        """Let the next claim test the provider, because this one could not; ``owner``: the name of this claim."""
         self._call("release_probe", (), owner)
 
     def extend(self, owner: str, lease_seconds: float, members: Iterable[bytes]) -> int:
-        """Renew leases; returns how many were still held."""
+        """Renew the leases of items.
+
+        Args:
+            owner: the worker, with its colon.
+            lease_seconds: from now on.
+            members: which items.
+
+        Returns:
+            How many the worker still held.
+        """
         return int(self._call("extend", (), owner, lease_seconds, *members))
 
     def reject(self, owner: str, items: Sequence[tuple[bytes, str, bool]]) -> list[str]:
-        """Make dead letters.
+        """Reject items: they become dead letters.
 
         Args:
-            owner: of the claim.
-            items: members; of each the reason, and whether it is not our JSON.
+            owner: the name of the claim.
+            items: member, reason, and whether the member is not our JSON; of a reason, ``REASON_CHARS`` are kept.
 
         Returns:
-            A word an item: "dead" or "stale".
+            A word for each item: "dead", or "stale": the owner's worker no longer holds it, and nothing changed.
         """
         args: list[str | bytes] = []
         for member, reason, foreign in items:
@@ -190,29 +231,40 @@ class Store:
         reason: str,
         redis_keys: list[str],
     ) -> float:
-        """Stop all claiming for a while; returns the seconds."""
+        """Stop all claiming for a while, because the provider failed.
+
+        Args:
+            owner: the name of the claim whose call failed.
+            first_seconds: how long the first pause in a row lasts; each further one lasts twice as long.
+            most_seconds: the longest pause.
+            least_seconds: the shortest pause, which the provider asks for; 0 where it does not.
+            reason: why, in words for people; ``REASON_CHARS`` are kept.
+            redis_keys: the items of the call.
+
+        Returns:
+            How many seconds the pause still lasts.
+        """
         times = (int(seconds * 1000) for seconds in (first_seconds, most_seconds, least_seconds))
         return float(self._call("pause", (), owner, *times, reason[:REASON_CHARS], json.dumps(redis_keys))) / 1000
 
     def hold(self, seconds: float | None, reason: str) -> None:
-        """Somebody wants nothing claimed, for so many seconds or without an end."""
-        self._back.set(self.keys.pause, reason, px=None if seconds is None else max(1, int(seconds * 1000)))
+        """Stop all claiming because a person wants it, for so many seconds, or with None without an end."""
+        self._background.set(self.keys.pause, reason, px=None if seconds is None else max(1, int(seconds * 1000)))
 
     def unhold(self) -> bool:
-        """End a pause; a call that tests the provider just now goes on. Returns whether there was one to end."""
-        ended = bool(self._back.delete(self.keys.pause))
+        """End a pause, whoever made it; a call that tests the provider goes on. Tells whether there was a pause."""
+        ended = bool(self._background.delete(self.keys.pause))
         if ended:
-            self.tell("wake", "")
+            self.events.tell("wake", "")
         return ended
 
     # -- looking -----------------------------------------------------------------------------------------------
 
     def status(self, unfinished_until: float | None = None) -> Status:
-        """How things stand.
+        """Tell how the queue stands.
 
         Args:
-            unfinished_until: server time: ``unfinished`` counts what was enqueued until then and is not finished;
-                all of that came until ``newest``, which lies in the future where the clock was set back.
+            unfinished_until: server time; items that were enqueued until then and are not finished are counted, too.
         """
         reply = self._call("status", (), "" if unfinished_until is None else f"{unfinished_until:.6f}")
         now = float(reply[0])
@@ -232,7 +284,16 @@ class Store:
         )
 
     def look(self, redis_keys: Sequence[str], field: str) -> list[tuple[str, bytes]]:
-        """What became of items: a word and a value each, see ``lua/look.lua``."""
+        """Tell what became of items.
+
+        Args:
+            redis_keys: which items.
+            field: the field of the users' hashes that holds the vector.
+
+        Returns:
+            A word and a value for each: "live" and where it is, b"pending" or b"in flight"; "dead" and the reason;
+            "done" and the vector; "blank": its newest text was; "gone": nothing tells what became of it.
+        """
         try:
             reply = self._call("look", redis_keys, field, *redis_keys)
         except NoPermissionError:  # to read one of the users' hashes
@@ -243,146 +304,16 @@ class Store:
         return [(reply[i].decode(), reply[i + 1]) for i in range(0, len(reply), 2)]
 
     def pending_count(self) -> int:
-        """Items that wait."""
-        return int(self._back.zcard(self.keys.pending))
+        """Count the items that wait."""
+        return int(self._background.zcard(self.keys.pending))
 
     def info(self) -> dict[str, Any]:
-        """Redis' own INFO; empty where it is not allowed or not known."""
+        """Ask Redis for its INFO; empty where that is not allowed, or Redis does not answer."""
         try:
-            return dict(self._back.info())
+            return dict(self._background.info())
         except (RedisError, NotImplementedError):
             return {}
 
-    # -- dead letters ------------------------------------------------------------------------------------------
-
-    def dead_letters(self, limit: int, offset: int, max_bytes: int | None = None) -> list[DeadLetter]:
-        """What was given up, the latest first; of long ones the text is cut, and the member left out.
-
-        Args:
-            limit: how many at most.
-            offset: how many of the latest to leave out.
-            max_bytes: into which long members have to fit, together, to be given whole; None: all are. What is not our
-                JSON is given whole, and ends the list where it does not fit.
-        """
-        letters: list[DeadLetter] = []
-        left = _NO_BOUND_BYTES if max_bytes is None else max_bytes
-        while len(letters) < limit and left >= 0:
-            reply = self._call("dead_letters", (), offset + len(letters), limit - len(letters), left)
-            left = reply[0]
-            if len(reply) == 1:
-                break
-            letters += [_read_letter(*reply[at : at + 7]) for at in range(1, len(reply), 7)]
-        return letters
-
-    def dead_letters_of(self, names: Sequence[str | bytes]) -> list[DeadLetter]:
-        """Those of these names, where there are any: redis_keys, or members that are not our JSON."""
-        infos: Any = self._back.hmget(self.keys.dead_info, list(names)) if names else []
-        found = [(name, info) for name, info in zip(names, infos, strict=True) if info]
-        members: list[Any] = [_as_bytes(_known(info).get("member") or name) for name, info in found]
-        pipeline = self._back.pipeline(transaction=False)  # not ZMSCORE, which users of docs/redis-acl.md may lack
-        for member in members:
-            pipeline.zscore(self.keys.dead, member)
-        times = pipeline.execute()
-        return [
-            _with_info(dead_letter(member, died_at), info)
-            for (_, info), member, died_at in zip(found, members, times, strict=True)
-            if died_at is not None
-        ]
-
-    def dead_names(self) -> list[bytes]:
-        """The names of all dead letters."""
-        reply: Any = self._back.hkeys(self.keys.dead_info)
-        return list(reply)
-
-    def retry_dead(self, names: Sequence[str | bytes]) -> int:
-        """Put dead letters back; returns how many."""
-        return sum(int(self._call("retry_dead", (), *names[at : at + 1000])) for at in range(0, len(names), 1000))
-
-    def discard_dead(self, names: Sequence[str | bytes]) -> int:
-        """Drop dead letters; returns how many."""
-        return sum(int(self._call("discard_dead", (), *names[at : at + 1000])) for at in range(0, len(names), 1000))
-
-    # -- notices -----------------------------------------------------------------------------------------------
-
-    def tell(self, kind: str, by: str, body: str = "") -> None:
-        """Add a notice to the stream."""
-        self._back.xadd(self.keys.events, {"kind": kind, "by": by, "body": body}, maxlen=10000, approximate=True)
-
-    def notices_since(self, seconds: float) -> tuple[bytes, list[Notice]]:
-        """The id of the last notice of all, and those of the last ``seconds``, 1000 at most."""
-        end: Any = self._ears.xrevrange(self.keys.events, count=1)
-        if not end:
-            return b"0-0", []
-        now: Any = self._ears.time()
-        since_ms = int((now[0] - seconds) * 1000 + now[1] / 1000)
-        entries: Any = self._ears.xrevrange(self.keys.events, max=end[0][0], min=since_ms, count=1000)
-        return bytes(end[0][0]), _notices(reversed(entries))
-
-    def listen(self, after: bytes, block_seconds: float) -> tuple[bytes, list[Notice]]:
-        """Wait for notices after the given id; returns the id of the last one and what came."""
-        reply: Any = self._ears.xread({self.keys.events: after}, count=500, block=max(1, int(block_seconds * 1000)))
-        entries = reply[0][1] if reply else []
-        return (entries[-1][0] if entries else after), _notices(entries)
-
-    # -- cache -------------------------------------------------------------------------------------------------
-
-    def take_cached(self, digests: Sequence[str], owner: str, hold_seconds: float) -> list[bytes]:
-        """What the cache holds: a vector; b"" where it is now the caller's to fill; b"busy" where another fills it."""
-        keys = [self.keys.cache_prefix + digest for digest in digests]
-        return list(self._call("take_cached", keys, owner, int(hold_seconds * 1000)))
-
-    def put_cached(self, vectors: Iterable[tuple[str, bytes]], ttl_seconds: float) -> None:
-        """Keep vectors by digest."""
-        pipeline = self._back.pipeline(transaction=False)
-        for digest, vector in vectors:
-            pipeline.set(self.keys.cache_prefix + digest, vector, px=int(ttl_seconds * 1000))
-        pipeline.execute()
-
-    def hold_cached(self, digests: Iterable[str], hold_seconds: float) -> None:
-        """Keep reservations for as long again; what has its vector by now keeps the time of a vector."""
-        self._call("hold_cached", [self.keys.cache_prefix + digest for digest in digests], int(hold_seconds * 1000))
-
-    def release_cached(self, digests: Iterable[str]) -> None:
-        """Let go of reservations that will not be filled."""
-        self.hold_cached(digests, 0)
-
     def close(self) -> None:
         """Close our own connections, those on which other threads still read included."""
-        self._exchange.close()
-
-
-def _notices(entries: Iterable[tuple[bytes, dict[bytes, bytes] | None]]) -> list[Notice]:
-    notices = []
-    for _, fields in entries:
-        texts = [(fields or {}).get(name, b"").decode("utf-8", "replace") for name in (b"kind", b"by", b"body")]
-        notices.append(Notice(*texts))
-    return notices
-
-
-def _known(info: bytes | None) -> dict[str, Any]:
-    """What stands of a dead letter beside it; nothing, where that is not our JSON: the others must still be seen."""
-    try:
-        known = json.loads(info.decode("utf-8", "surrogateescape")) if info else {}
-    except (ValueError, RecursionError):
-        known = {}
-    return known if isinstance(known, dict) else {}
-
-
-def _as_bytes(name: str | bytes) -> bytes:
-    return name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
-
-
-def _read_letter(
-    died_at: bytes, size: int, reason: bytes, deliveries: int, member: bytes, key: bytes, text: bytes
-) -> DeadLetter:
-    """A letter as ``lua/dead_letters.lua`` gives it."""
-    why = reason.decode("utf-8", "replace")
-    if member:
-        return dead_letter(member, float(died_at), why, deliveries)
-    name, beginning = key.decode("utf-8", "replace"), text.decode("utf-8", "ignore")  # which ends within a character
-    return DeadLetter(name, beginning, why, float(died_at), deliveries, b"", size)
-
-
-def _with_info(letter: DeadLetter, info: bytes | None) -> DeadLetter:
-    known = _known(info)
-    return replace(letter, reason=str(known.get("reason", "")), deliveries=int(known.get("deliveries", 0)))
+        self._scripts.close()

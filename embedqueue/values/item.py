@@ -1,7 +1,7 @@
 """An item and its member: the JSON by which it stands in Redis.
 
-The asyncio design wrote ``{"redis_key":"...","text":"..."}`` and so do we: what it left is drained,
-what we leave it could drain. Equality of members is equality of items, so one encoder serves all.
+Members written by another program read ``{"redis_key":"...","text":"..."}``, and so do ours: each side drains what the
+other leaves. Equal members are equal items, so one encoder serves all.
 """
 
 from __future__ import annotations

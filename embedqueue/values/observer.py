@@ -73,7 +73,7 @@ class BatchReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseReport:
-    """Items given back because the provider failed; they will be tried again.
+    """Items released because the provider failed; they will be tried again.
 
     Attributes:
         redis_keys: of the items.

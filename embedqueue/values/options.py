@@ -28,7 +28,7 @@ API_BATCH_TOKENS = 200_000
 SHORTEST_EXPIRY_SECONDS = 0.001
 #: The namespace that prefixes every key of a queue.
 DEFAULT_NAMESPACE = "embed_queue"
-#: Where items wait; the asyncio design used the same key.
+#: Where items wait; another program may write members to it.
 PENDING_ZSET_KEY = f"{DEFAULT_NAMESPACE}:pending"
 
 IfMissing = Literal["create", "skip"]
@@ -137,6 +137,8 @@ class Options:
         _check(value >= 1, name, "must be at least 1")
 
 
+# Type checkers derive no TypedDict from a dataclass, so the keywords are spelled a second time. A test of the options
+# holds both to the same names and types.
 class QueueOptions(TypedDict, total=False):
     """The keyword options of a queue, for type checkers; the defaults stand in :class:`Options`."""
 

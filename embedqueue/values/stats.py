@@ -22,12 +22,12 @@ class QueueStats:
         enqueued: items accepted.
         embedded: items whose vector was written.
         rejected: items given up.
-        released: items given back because the provider failed.
+        released: items released because the provider failed.
         calls: API calls made, those that failed included.
         failed_calls: API calls that failed.
         texts_sent: texts in all calls.
         calls_under_way: API calls that are not back yet, or whose vectors are being written.
-        last_progress: Unix time at which an item was last finished or given back, or None: health is progress.
+        last_progress: Unix time at which an item was last finished or released, or None: health is progress.
     """
 
     waiting: int

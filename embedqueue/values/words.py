@@ -9,19 +9,19 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-#: So many letters and digits in a row that are those of a text are a quotation of it; ideographs count thrice.
+#: A quotation is at least so many letters and digits of a text in a row; an ideograph counts as three.
 QUOTED_CHARS = 12
-#: Shorter texts than this tell nobody anything; shorter secrets are none.
+#: A shorter text tells nobody anything, and a shorter secret is none.
 _LEAST_TEXT_CHARS = 3
 _LEAST_SECRET_CHARS = 4
-#: Characters of an error's words that are looked at, and that are shown. What is shown is cut last.
+#: Characters of an error's words that are read, and that are shown; words are cut to the latter when all else is done.
 READ_CHARS = 2000
 SHOWN_CHARS = 500
 
 #: What a terminal obeys, what ends a line, what turns the direction of writing, and what has no form in UTF-8.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
-#: How JSON, repr(), HTML, URLs and protocol buffers write a character, also escaped again by whoever handed it on.
+#: One character as JSON, repr(), HTML, URLs and protocol buffers escape it, once or several times over.
 _ESCAPE = re.compile(
     r"(?<!\\)\\+(?:U(?P<point>000[0-9a-f]{5}|0010[0-9a-f]{4})|u\{(?P<braced>[0-9a-f]{1,5})\})"
     r"|(?P<units>(?<!\\)\\+u[0-9a-f]{4}(?:\\+u[0-9a-f]{4})*)"
@@ -32,11 +32,12 @@ _ESCAPE = re.compile(
     r"|&(?:amp;)*(?P<entity>#?[0-9a-z]{1,31};)",
     re.I,
 )
+#: One character, escaped or not.
 _TOKEN = re.compile(rf"{_ESCAPE.pattern}|.", re.I | re.S)
 _NO_LETTERS = re.compile(r"[\W_]+")
 _IDEOGRAPH = re.compile("[\u2e80-\U0010ffff]")
 
-#: An address without query. What stands before an "@" is not shown; of what has another form, nothing is.
+#: An address without query. What stands before an "@" is not part of ``rest``, which is shown.
 _ADDRESS = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*://)?(?:[^/]*@)?"
     r"(?P<rest>(?:(?:[\w.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?)?(?:/[^@]*)?)",
@@ -70,30 +71,32 @@ def words_of(error: BaseException) -> str:
 
 
 def without_texts(words: str, texts: Iterable[str]) -> str:
-    """Take out quotations of texts, in any usual escaping: short texts as words of their own, else all from there on.
+    """Take out quotations of texts, in any usual escaping.
+
+    A short text is taken out where it stands as a word of its own. From the first quotation of a longer one on, all is.
 
     Args:
         words: of a provider or an embedder, not more than a few thousand characters.
         texts: that they may quote.
     """
-    letters = _Letters(words)
-    shorts, longs = _parted(texts, _LEAST_TEXT_CHARS)
-    end = min((start for start, _ in letters.runs(longs)), default=len(words))
-    spans = [span for short in shorts for span in letters.places(short, alone=True) if span[1] <= end]
-    return _replaced(words[:end], spans, "[text]") + ("[text]" if end < len(words) else "")
+    letters = _LettersOf(words)
+    shorts, longs = _short_and_long(texts, _LEAST_TEXT_CHARS)
+    end = min((start for start, _ in letters.quotations(longs)), default=len(words))
+    spans = [span for short in shorts for span in letters.occurrences(short, as_word=True) if span[1] <= end]
+    return _marked(words[:end], spans, "[text]") + ("[text]" if end < len(words) else "")
 
 
 def without_secrets(words: str, secrets: Iterable[str]) -> str:
-    """Take out secrets and longer parts of them, in any usual escaping.
+    """Take out secrets, and parts of them that are ``QUOTED_CHARS`` long or longer, in any usual escaping.
 
     Args:
         words: as with :func:`without_texts`.
         secrets: see :func:`forms`.
     """
-    letters = _Letters(words)
-    shorts, longs = _parted(secrets, _LEAST_SECRET_CHARS)
-    spans = letters.runs(longs) + [span for short in shorts for span in letters.places(short)]
-    return _replaced(words, spans, "[key]")
+    letters = _LettersOf(words)
+    shorts, longs = _short_and_long(secrets, _LEAST_SECRET_CHARS)
+    spans = letters.quotations(longs) + [span for short in shorts for span in letters.occurrences(short)]
+    return _marked(words, spans, "[key]")
 
 
 def forms(value: str) -> Iterator[str]:
@@ -147,16 +150,16 @@ def shown_url(url: str) -> str:
     return f"{scheme[0]}:***" if scheme else "***"
 
 
-class _Letters:
-    """The letters and digits that some words come to, and where in the words each of them stands."""
+class _LettersOf:
+    """The letters and digits of some words without their escapings, and where in the words each of them stands."""
 
     def __init__(self, words: str) -> None:
-        self._tokens = [(*found.span(), _plain(found[0])) for found in _TOKEN.finditer(words)]
-        self._text = "".join(plain for _, _, plain in self._tokens)
-        self._owners = [at for at, (_, _, plain) in enumerate(self._tokens) for _ in plain]
+        self._tokens = [(*found.span(), _letters(found[0])) for found in _TOKEN.finditer(words)]  # start, stop, letters
+        self._text = "".join(letters for _, _, letters in self._tokens)
+        self._token_at = [token for token, (_, _, letters) in enumerate(self._tokens) for _ in letters]
 
-    def runs(self, longs: Iterable[str]) -> list[tuple[int, int]]:
-        """Where ``QUOTED_CHARS`` in a row are those of one of these."""
+    def quotations(self, longs: Iterable[str]) -> list[tuple[int, int]]:
+        """Spans of the words, each of ``QUOTED_CHARS`` letters that are those of one of ``longs``."""
         text, half = self._text, QUOTED_CHARS // 2
         starts = range(len(text) - QUOTED_CHARS + 1)
         if not starts:
@@ -165,46 +168,48 @@ class _Letters:
         halves = {text[at : at + half] for at in range(len(text) - half + 1)}
         found: set[str] = set()
         for long in longs:
-            # in every run lies a half that begins at a multiple of its length: a sixth of the work
+            # In every run lies a half that begins at a multiple of its length, so a sixth of the places is looked at.
             for at in range(0, len(long) - half + 1, half):
                 if long[at : at + half] in halves:
                     found.update(long[start : start + QUOTED_CHARS] for start in range(max(0, at - half), at + 1))
         found &= runs
         return [self._span(at, QUOTED_CHARS) for at in starts if text[at : at + QUOTED_CHARS] in found]
 
-    def places(self, short: str, *, alone: bool = False) -> list[tuple[int, int]]:
-        """Where this stands; ``alone``: with no other letter before or behind it, where words have ends at all."""
+    def occurrences(self, short: str, *, as_word: bool = False) -> list[tuple[int, int]]:
+        """Spans of the words that are ``short``; ``as_word``: with no letter beside it, unless it is of ideographs."""
         found, at = [], self._text.find(short)
         while at >= 0:
-            before, behind = self._owners[at] - 1, self._owners[at + len(short) - 1] + 1
-            if not alone or _IDEOGRAPH.match(short) or not (self._letter(before) or self._letter(behind)):
+            before, behind = self._token_at[at] - 1, self._token_at[at + len(short) - 1] + 1
+            if not as_word or _IDEOGRAPH.match(short) or not (self._is_letter(before) or self._is_letter(behind)):
                 found.append(self._span(at, len(short)))
             at = self._text.find(short, at + 1)
         return found
 
-    def _letter(self, token: int) -> str:
-        return self._tokens[token][2] if 0 <= token < len(self._tokens) else ""
+    def _is_letter(self, token: int) -> bool:
+        return 0 <= token < len(self._tokens) and bool(self._tokens[token][2])
 
     def _span(self, at: int, length: int) -> tuple[int, int]:
-        return self._tokens[self._owners[at]][0], self._tokens[self._owners[at + length - 1]][1]
-
-
-def _plain(text: str) -> str:
-    """What is left of a text in every escaping and case: letters and digits without accents, ideographs thrice."""
-    return _letters(_unescaped(text))
+        return self._tokens[self._token_at[at]][0], self._tokens[self._token_at[at + length - 1]][1]
 
 
 def _letters(text: str) -> str:
+    """The letters and digits of a text, whatever its escaping and case; see :func:`_letters_as_they_stand`."""
+    return _letters_as_they_stand(_unescaped(text))
+
+
+def _letters_as_they_stand(text: str) -> str:
+    """Letters and digits in lower case and without accents; ideographs thrice."""
     if not text.isascii():
         text = _IDEOGRAPH.sub(r"\g<0>\g<0>\g<0>", unicodedata.normalize("NFKD", text))
     return _NO_LETTERS.sub("", text.casefold())
 
 
 def _unescaped(text: str) -> str:
-    return _ESCAPE.sub(_meant, text) if "\\" in text or "%" in text or "&" in text else text
+    return _ESCAPE.sub(_meaning, text) if "\\" in text or "%" in text or "&" in text else text
 
 
-def _meant(found: re.Match[str]) -> str:
+def _meaning(found: re.Match[str]) -> str:
+    """The characters for which an escape stands; a line break or the like is a space."""
     kind, body = found.lastgroup, found[found.lastgroup or 0]
     if kind == "control":
         return " "
@@ -220,20 +225,25 @@ def _meant(found: re.Match[str]) -> str:
     return raw.decode("utf-8", "ignore") or raw.decode("latin-1")
 
 
-def _parted(values: Iterable[str], least: int) -> tuple[set[str], set[str]]:
-    """Those that are only found whole, and those of which a part is told."""
-    plain: set[str] = set()
+def _short_and_long(values: Iterable[str], least: int) -> tuple[set[str], set[str]]:
+    """The letters of values: of those that are looked for whole, and of those of which a part is a quotation.
+
+    Args:
+        values: texts or secrets.
+        least: shorter ones are not looked for.
+    """
+    letters: set[str] = set()
     for value in values:  # also as it stands: what looks like an escape in it may itself be escaped in another way
-        plain.update(map(_letters, {value, _unescaped(value)}))
-    shorts = {one for one in plain if least <= len(one) < QUOTED_CHARS}
-    return shorts, {one for one in plain if len(one) >= QUOTED_CHARS}
+        letters.update(map(_letters_as_they_stand, {value, _unescaped(value)}))
+    shorts = {one for one in letters if least <= len(one) < QUOTED_CHARS}
+    return shorts, {one for one in letters if len(one) >= QUOTED_CHARS}
 
 
-def _replaced(words: str, spans: Iterable[tuple[int, int]], mark: str) -> str:
-    """With a mark for each span, and one for spans with no letter between them."""
+def _marked(words: str, spans: Iterable[tuple[int, int]], mark: str) -> str:
+    """The words with a mark in place of each span; spans with no letter between them share one."""
     shown, end = "", 0
     for start, stop in sorted(spans):
-        if not shown or (start > end and _plain(words[end:start])):
+        if not shown or (start > end and _letters(words[end:start])):
             shown += words[end:start] + mark
         end = max(end, stop)
     return shown + words[end:]

@@ -33,7 +33,7 @@ def tell_claimed(observers: Observers, claim: Claim) -> None:
     if observers and claim.ran_out:
         observers.tell("leases_ended", claim.ran_out)
     now = time.time()
-    tell_dead(observers, (dead_letter(member, now, reason, count) for member, reason, count in claim.buried))
+    tell_dead(observers, (dead_letter(member, now, reason, count) for member, reason, count in claim.rejected))
 
 
 def tell_duplicates(observers: Observers, items: Sequence[Item], sent: Iterable[str]) -> None:

@@ -228,7 +228,7 @@ class Settle:
 
     def _tell_of_dead(self, items: Sequence[Item], reason: str) -> None:
         try:
-            letters = self._store.dead_letters_of([item.redis_key for item in items])
+            letters = self._store.dead.find([item.redis_key for item in items])
         except RedisError:  # what we tell then lacks the deliveries; it is not worth a wait
             letters = [dead_letter(item.member, time.time(), reason) for item in items]
         tell_dead(self._observers, letters)

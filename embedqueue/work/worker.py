@@ -204,7 +204,7 @@ class Worker:
             self._start_queue()
         else:
             with contextlib.suppress(RedisError):  # the items are safe, and the next check asks again
-                self._store.tell("urgent", self._name, json.dumps(redis_keys))
+                self._store.events.tell("urgent", self._name, json.dumps(redis_keys))
 
     def _check_on_waiters(self) -> None:
         """End the futures of which no notice told, and ask again for items that wait again."""

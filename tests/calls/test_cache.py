@@ -36,8 +36,8 @@ def test_a_reservation_is_renewed_while_its_call_runs(make_queue, redis_client, 
 def test_a_reservation_holds_for_workers_whose_leases_are_shorter(redis_client):
     """How long it may last is told by its holder's name: what is longer than one's own is not of a clock set back."""
     store = Store(redis_client, "embed_queue")
-    assert store.take_cached(["digest"], "one:1/60.000:", 60.0) == [b""]
-    assert store.take_cached(["digest"], "another:1/0.600:", 0.6) == [BUSY]
+    assert store.cache.take(["digest"], "one:1/60.000:", 60.0) == [b""]
+    assert store.cache.take(["digest"], "another:1/0.600:", 0.6) == [BUSY]
     assert redis_client.get("embed_queue:cache:digest") == b"busy one:1/60.000:"
     store.close()
 
@@ -46,9 +46,9 @@ def test_a_reservation_holds_for_workers_whose_leases_are_shorter(redis_client):
 def test_a_renewal_that_comes_late_does_not_shorten_a_vectors_time(redis_client, seconds):
     """Between the look at what is reserved and the renewal, or the letting go, the vector may have been put there."""
     store = Store(redis_client, "embed_queue")
-    store.take_cached(["digest"], "one:1/0.6:", 0.6)
-    store.put_cached([("digest", b"a vector")], 60)
-    store.hold_cached(["digest"], seconds)
+    store.cache.take(["digest"], "one:1/0.6:", 0.6)
+    store.cache.put([("digest", b"a vector")], 60)
+    store.cache.hold(["digest"], seconds)
     assert redis_client.pttl("embed_queue:cache:digest") > 10_000
     assert redis_client.get("embed_queue:cache:digest") == b"a vector"
     store.close()
@@ -114,7 +114,7 @@ def test_a_claim_is_kept_while_its_text_is_another_workers(make_queue, redis_cli
 def test_a_text_that_is_refused_leaves_no_reservation(make_queue, redis_client, embedder):
     """The next one with that text need not wait for the reservation to end."""
     queue = make_queue(cache_ttl=60)
-    embedder.fault = lambda texts: InputRejected("no") if "bad" in texts else None
+    embedder.rule = lambda texts: InputRejected("no") if "bad" in texts else None
     queue.enqueue("doc:0", "good").result(PATIENCE_SECONDS)
     assert queue.enqueue("doc:1", "bad").exception(PATIENCE_SECONDS)
     eventually(lambda: len(reservations(redis_client)) == 1, "the bad text's is let go")

@@ -9,8 +9,7 @@ import pytest
 
 from embedqueue.calls import pool as module
 from embedqueue.calls.pool import Pool
-
-PATIENCE_SECONDS = 10.0
+from tests.parts import PATIENCE_SECONDS
 
 
 @pytest.fixture

@@ -17,9 +17,8 @@ from embedqueue import ConfigurationError, InputRejected, __version__
 from embedqueue.cli import cli
 from embedqueue.demo.localredis import LocalRedis, find_search_module
 from tests.inside import inside
+from tests.parts import PATIENCE_SECONDS
 from tests.provider import poison
-
-PATIENCE_SECONDS = 20
 
 
 def lines(*pairs: tuple[str, str]) -> str:

@@ -19,8 +19,8 @@ from embedqueue.testing import FakeEmbedder
 from embedqueue.values.errors import EmbedQueueError, QueueFull, QueueStopped
 from embedqueue.values.item import encode_member
 from embedqueue.values.options import Options
+from tests.parts import PATIENCE_SECONDS, eventually
 
-PATIENCE_SECONDS = 10.0
 ZERO = bytes(8)
 
 
@@ -80,13 +80,7 @@ class Rig:
         """Submit behind a leader, and wait until it stands in line."""
         before = len(self.intake._followers)
         future = self.submit(*pairs)
-        in_line = threading.Event()
-        for _ in range(int(PATIENCE_SECONDS * 1000)):
-            if len(self.intake._followers) > before:
-                break
-            in_line.wait(0.001)
-        else:
-            raise AssertionError("nobody stands in line")
+        eventually(lambda: len(self.intake._followers) > before, "it stands in line")
         return future
 
     def check_free(self):
@@ -293,11 +287,7 @@ def interrupted_follower(rig, when_in_line):
     before = len(rig.intake._followers)
 
     def interrupt():
-        nap = threading.Event()
-        for _ in range(int(PATIENCE_SECONDS * 1000)):
-            if len(rig.intake._followers) > before:
-                break
-            nap.wait(0.001)
+        eventually(lambda: len(rig.intake._followers) > before, "it stands in line")
         when_in_line()
         interrupt_main()
 

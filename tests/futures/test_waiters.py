@@ -13,8 +13,8 @@ from embedqueue.futures.future import EmbeddingFuture
 from embedqueue.futures.waiters import Waiters
 from embedqueue.values.errors import BatchFailed, ItemRejected, QueueStopped
 from embedqueue.values.item import encode_member
+from tests.parts import PATIENCE_SECONDS
 
-PATIENCE_SECONDS = 10.0
 ONE, TWO = b"\0\0\x80?", b"\0\0\0@"  # 1.0 and 2.0
 
 

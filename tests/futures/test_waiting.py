@@ -13,7 +13,7 @@ import weakref
 import pytest
 
 from embedqueue import BatchFailed, ConfigurationError, EmbeddingBatchQueue, QueueStopped
-from embedqueue.store.store import Store
+from embedqueue.store.events import Events
 from tests.inside import inside
 from tests.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
 
@@ -223,7 +223,7 @@ def test_who_is_told_that_a_call_failed(make_queue, redis_client, embedder, prob
     queue = make_queue(start=False, api_batch_limit=1, max_concurrency=1, flush_on_wait=False)
     if probe:
         redis_client.set("embed_queue:pause:level", 1)
-    embedder.fault = lambda texts: ConfigurationError("no credit") if "one" in texts else None
+    embedder.rule = lambda texts: ConfigurationError("no credit") if "one" in texts else None
     first, second = queue.enqueue_many([("doc:1", "one"), ("doc:2", "two")])
     queue.start().flush_now()
     with pytest.raises(BatchFailed):
@@ -281,14 +281,14 @@ def test_superseded_by_another_queue(make_queue, embedder):
 @pytest.mark.parametrize("broken", [False, True], ids=["at the start", "while it connects again"])
 def test_flush_that_is_told_while_nobody_listens(make_queue, embedder, redis_client, monkeypatch, broken):
     """What is told before a worker's listener knows where to begin is heard all the same."""
-    arrived, go_on, begin = threading.Event(), threading.Event(), Store.notices_since
+    arrived, go_on, begin = threading.Event(), threading.Event(), Events.since
 
     def late(store, seconds):
         arrived.set()
         assert go_on.wait(PATIENCE_SECONDS)
         return begin(store, seconds)
 
-    monkeypatch.setattr(Store, "notices_since", late)
+    monkeypatch.setattr(Events, "since", late)
     if broken:
         go_on.set()
     make_queue()
@@ -343,14 +343,14 @@ def test_wait_and_slow_redis(make_queue, embedder):
     make_queue()
     queue = make_queue(worker=False)
     store = inside(queue).store
-    real, telling, go_on = store.tell, threading.Event(), threading.Event()
+    real, telling, go_on = store.events.tell, threading.Event(), threading.Event()
 
     def tell(*args):
         telling.set()
         go_on.wait(PATIENCE_SECONDS)
         real(*args)
 
-    store.tell = tell
+    store.events.tell = tell
     future = queue.enqueue("doc:1", "hello")
     waiting = in_thread(lambda: concurrent.futures.wait([future], PATIENCE_SECONDS))
     assert telling.wait(PATIENCE_SECONDS)

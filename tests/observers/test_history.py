@@ -65,7 +65,7 @@ def test_failures_and_deaths_are_counted_by_cause(make_queue, redis_client, embe
             return faults.pop(0)
         return InputRejected("no SECRETTEXT here", status=400) if "SECRETTEXT" in texts else None
 
-    embedder.fault = fault
+    embedder.rule = fault
     queue = make_queue()
     futures = queue.enqueue_many([("doc:1", "fine"), ("doc:2", "SECRETTEXT")])
     assert futures[1].exception(PATIENCE_SECONDS) is not None

@@ -28,9 +28,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-#: Longest wait for a child, in seconds.
-PATIENCE_SECONDS = 20.0
-DIMENSIONS = 8
+from tests.parts import DIMENSIONS, PATIENCE_SECONDS
 
 
 class Failed(AssertionError):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.processes.peer import PATIENCE_SECONDS
+from tests.parts import PATIENCE_SECONDS
 
 #: Seconds that a program may take to end while a call hangs: the grace for calls, twice where two signals come, and the
 #: interpreter's own time on a busy machine. The call itself hangs for longer.

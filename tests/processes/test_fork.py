@@ -8,8 +8,7 @@ import sys
 
 import pytest
 
-from tests.processes.peer import PATIENCE_SECONDS
-from tests.processes.test_futures import expected, stored
+from tests.parts import PATIENCE_SECONDS, expected, stored
 
 
 @pytest.fixture

@@ -5,16 +5,9 @@ from __future__ import annotations
 import pytest
 
 from embedqueue import PENDING_ZSET_KEY
-from tests.processes.peer import DIMENSIONS, PATIENCE_SECONDS, Failed
-from tests.provider import fail, poison, vector_of
-
-
-def expected(text: str) -> list[float]:
-    return vector_of(text, DIMENSIONS).tolist()
-
-
-def stored(text: str) -> bytes:
-    return vector_of(text, DIMENSIONS).tobytes()
+from tests.parts import DIMENSIONS, PATIENCE_SECONDS, expected, stored
+from tests.processes.peer import Failed
+from tests.provider import fail, poison
 
 
 @pytest.fixture

@@ -6,9 +6,7 @@ import signal
 
 import pytest
 
-from tests.parts import eventually, in_flight
-from tests.processes.peer import DIMENSIONS, PATIENCE_SECONDS
-from tests.processes.test_futures import expected, stored
+from tests.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_flight, stored
 from tests.provider import fail
 
 #: Seconds. A killed worker's items wait for it; a live one renews it thrice in this time.

@@ -10,7 +10,7 @@ from embedqueue.values.item import NotOurs, decode_member, encode_member
 from tests.proof.model import ENDED, LEASE_SECONDS, MAX_DELIVERIES, Model, key_of, read
 
 
-def vector_of(member: bytes) -> bytes:
+def member_vector(member: bytes) -> bytes:
     """A vector that tells which member it is of."""
     return np.frombuffer(member.ljust(64), dtype="<f4").tobytes()
 
@@ -95,7 +95,7 @@ class Queue:
 
     def complete(self, owner: str, members: list[bytes], *, skip: bool = False, times: int = 1) -> None:
         for _ in range(times):
-            items = [(key_of(member), member, vector_of(member)) for member in members]
+            items = [(key_of(member), member, member_vector(member)) for member in members]
             types = {key: self.client.type(key) for key, _, _ in items}
             missing = {key for key, kind in types.items() if skip and kind == b"none"}
             bad = {key for key, kind in types.items() if kind not in (b"none", b"hash")}
@@ -122,7 +122,7 @@ class Queue:
 
     def retry_dead(self, names: list[bytes]) -> None:
         self.legacy |= {name for name in names if not self.model.dead.get(name, (b"", True))[1]}
-        assert self.store.retry_dead(names) == self.model.retry_dead(names)
+        assert self.store.dead.retry(names) == self.model.retry_dead(names)
 
     def discard_dead(self, names: list[bytes]) -> None:
         for name in names:
@@ -133,7 +133,7 @@ class Queue:
             ):
                 if self.model.dead[name][1]:
                     self.newest[name.decode()] = b""  # given up for good, by a human
-        assert self.store.discard_dead(names) == self.model.discard_dead(names)
+        assert self.store.dead.discard(names) == self.model.discard_dead(names)
 
     # -- what must hold after every step -----------------------------------------------------------------------
 

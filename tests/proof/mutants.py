@@ -42,7 +42,10 @@ TESTS = {
 }
 GROUPS = {
     "lua": sorted(str(path.relative_to(ROOT)) for path in (ROOT / "embedqueue/store/lua").glob("*.lua")),
-    "work": [f"embedqueue/{name}.py" for name in ("work/dispatch", "work/settle", "futures/outcomes", "calls/cache")],
+    "work": [
+        f"embedqueue/{name}.py"
+        for name in ("work/dispatch", "work/plan", "work/settle", "futures/outcomes", "calls/cache")
+    ],
     "waiters": ["embedqueue/futures/waiters.py"],
 }
 #: A mutant may take so many times as long as the tests without it, and some seconds more; whoever hangs is found out.
@@ -103,7 +106,7 @@ LUA_SWAPS = (
 )  # fmt: skip
 #: Statements of one line that can be left out without breaking the syntax.
 LUA_STATEMENT = re.compile(
-    r"\s*(redis\.call|notice\(|bury\(|give_up\(|exhume\(|end_probe\(|put\(|tell\(|take\(|[\w, .\[\]+*-]+ = )"
+    r"\s*((redis\.call|notice|reject(_and_tell)?|drop_dead_letter|end_probe|put|tell|take)\(|[\w, .\[\]+*-]+ = )"
 )
 
 

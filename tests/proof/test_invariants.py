@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from embedqueue.values.item import encode_member
 from tests.proof.model import MAX_DELIVERIES
-from tests.proof.moves import Queue, vector_of
+from tests.proof.moves import Queue, member_vector
 
 KEYS = [f"doc:{i}" for i in range(4)]
 DIGESTS = ["d1", "d2", "d3"]
@@ -140,7 +140,7 @@ class History(RuleBasedStateMachine):
     @rule(queue=queues, data=st.data(), retry=st.booleans(), all_=st.booleans())
     def dead_letters(self, queue, data, retry, all_):
         one = self.queues[queue]
-        names = one.store.dead_names()
+        names = one.store.dead.names()
         assert set(names) == set(one.model.dead)
         if names:
             names = sorted(names) if all_ else [data.draw(st.sampled_from(sorted(names))), b"nobody"]
@@ -200,19 +200,19 @@ class History(RuleBasedStateMachine):
     @rule(queue=queues, worker=workers, digests=st.lists(st.sampled_from(DIGESTS), min_size=1, unique=True))
     def take_cached(self, queue, worker, digests):
         one = self.queues[queue]
-        assert one.store.take_cached(digests, worker, 1000) == one.model.take_cached(digests, worker)
+        assert one.store.cache.take(digests, worker, 1000) == one.model.take_cached(digests, worker)
 
     @rule(queue=queues, digest=st.sampled_from(DIGESTS), what=st.sampled_from(["put", "hold", "let go"]))
     def fill_cache(self, queue, digest, what):
         one = self.queues[queue]
-        vector = vector_of(f"{queue}{digest}".encode())
+        vector = member_vector(f"{queue}{digest}".encode())
         if what == "put":
-            one.store.put_cached([(digest, vector)], 1000)
+            one.store.cache.put([(digest, vector)], 1000)
             one.model.cache[digest] = vector
         elif what == "hold":
-            one.store.hold_cached([digest], 1000)
+            one.store.cache.hold([digest], 1000)
         else:
-            one.store.release_cached([digest])
+            one.store.cache.release([digest])
             if one.model.cache.get(digest, b"").startswith(b"busy "):
                 del one.model.cache[digest]
 

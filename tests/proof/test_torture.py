@@ -7,11 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from embedqueue.demo.localredis import find_server
+from tests.parts import eventually
 from tests.proof.torture.conductor import Crowd, Plan
 from tests.proof.torture.history import read_journals
 
@@ -57,10 +57,7 @@ def test_workers_end_after_all_who_may_wait(redis_server, redis_client, provider
         return [line for line in read_journals(tmp_path) if (line["event"], line["process"]) == (event, process)]
 
     def until(event, process):
-        deadline_mono = time.monotonic() + 20
-        while not lines(event, process):
-            assert time.monotonic() < deadline_mono, f"{process} has not {event}"
-            time.sleep(0.01)
+        eventually(lambda: lines(event, process), f"{process} has {event}")
 
     try:
         until("accepted", "p1")

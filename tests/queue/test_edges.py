@@ -156,7 +156,7 @@ def test_functions_that_were_not_given_are_not_called(make_queue, embedder):
     """Each of the three options stands alone."""
     told = []
     queue = make_queue(on_dead=told.append)
-    embedder.fault = lambda texts: InputRejected("no") if "bad" in texts else None
+    embedder.rule = lambda texts: InputRejected("no") if "bad" in texts else None
     queue.enqueue("doc:0", "good").result(PATIENCE_SECONDS)
     assert queue.enqueue("doc:1", "bad").exception(PATIENCE_SECONDS)
     eventually(lambda: [letter.redis_key for letter in told] == ["doc:1"], "told")
@@ -207,13 +207,13 @@ def test_who_is_told_of_deaths_is_told_without_redis_too(make_queue, embedder, m
     """What Redis would add is not worth a wait."""
     told = []
     queue = make_queue(on_dead=told.append)
-    embedder.fault = lambda texts: InputRejected("no") if "bad" in texts else None
+    embedder.rule = lambda texts: InputRejected("no") if "bad" in texts else None
     queue.enqueue("doc:0", "good").result(PATIENCE_SECONDS)
 
     def gone(names):
         raise redis.ConnectionError("gone")
 
-    monkeypatch.setattr(inside(queue).store, "dead_letters_of", gone)
+    monkeypatch.setattr(inside(queue).store.dead, "find", gone)
     queue.enqueue("doc:1", "bad").exception(PATIENCE_SECONDS)
     eventually(lambda: [(letter.redis_key, letter.text) for letter in told] == [("doc:1", "bad")], "told")
     assert "no" in told[0].reason

@@ -26,9 +26,8 @@ from embedqueue.testing import FakeEmbedder
 from embedqueue.values.item import encode_member
 from embedqueue.values.options import Options, QueueOptions
 from embedqueue.values.vectors import to_floats
-from tests.parts import eventually
+from tests.parts import PATIENCE_SECONDS, eventually
 
-PATIENCE_SECONDS = 10.0
 PENDING = "embed_queue:pending"
 
 
@@ -59,14 +58,9 @@ def result(future):
     return future.result(PATIENCE_SECONDS)
 
 
-def arrived(client, *redis_keys):
-    """Wait until hashes have a vector, without asking for it: what nobody waits for comes all the same."""
-    nap = threading.Event()
-    for _ in range(int(PATIENCE_SECONDS / 0.005)):
-        if all(client.hexists(redis_key, "embedding") for redis_key in redis_keys):
-            return True
-        nap.wait(0.005)
-    return False
+def wait_for_vectors(client, *redis_keys):
+    """Without asking for them: what nobody waits for comes all the same."""
+    eventually(lambda: all(client.hexists(redis_key, "embedding") for redis_key in redis_keys), "they arrive")
 
 
 # -- enqueue -----------------------------------------------------------------------------------------------------
@@ -282,7 +276,7 @@ def test_size(make_queue, fake_redis, embedder, size, limit):
     queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(size - 1))
     assert not embedder.arrived.wait(0.03)
     queue.enqueue("doc:last", "last")
-    assert arrived(fake_redis, "doc:last", *(f"doc:{i}" for i in range(size - 1)))
+    wait_for_vectors(fake_redis, "doc:last", *(f"doc:{i}" for i in range(size - 1)))
     assert max(map(len, embedder.calls)) <= limit
 
 
@@ -290,7 +284,7 @@ def test_time(make_queue, fake_redis, embedder):
     """What waits longer than the interval is drained."""
     queue = make_queue(flush_interval=0.05)
     queue.enqueue("doc:1", "text")
-    assert arrived(fake_redis, "doc:1")
+    wait_for_vectors(fake_redis, "doc:1")
 
 
 def test_demand(make_queue, embedder):
@@ -317,7 +311,7 @@ def test_leftovers(make_queue, fake_redis, embedder):
     fake_redis.zadd(PENDING, {json.dumps({"redis_key": "old:1", "text": "Grüße"}): 1_600_000_000.5})
     fake_redis.zadd(PENDING, {encode_member("old:2", "left"): 1_700_000_000})
     make_queue()
-    assert arrived(fake_redis, "old:1", "old:2")
+    wait_for_vectors(fake_redis, "old:1", "old:2")
     assert fake_redis.hget("old:1", "embedding") == embedder.bytes_of("Grüße")
 
 
@@ -329,7 +323,7 @@ def test_flush_now(make_queue, fake_redis, embedder):
     queue.flush_now()
     assert embedder.arrived.wait(PATIENCE_SECONDS)
     embedder.release()
-    assert arrived(fake_redis, "doc:1")
+    wait_for_vectors(fake_redis, "doc:1")
 
 
 def test_flush(make_queue, fake_redis, embedder):

@@ -28,8 +28,7 @@ from embedqueue.demo.localredis import LocalRedis
 from embedqueue.embedders import GeminiEmbedder, OpenAIEmbedder, OpenRouterEmbedder
 from embedqueue.settings.checks import problems
 from embedqueue.settings.settings import read_environment
-from tests.conftest import _local_redis
-from tests.parts import PATIENCE_SECONDS
+from tests.parts import PATIENCE_SECONDS, local_redis
 from tests.provider import Provider, drop, fail, hang, poison, raw
 
 KEY = "sk-0123456789-hunter2"
@@ -85,7 +84,7 @@ def server() -> Iterator[LocalRedis]:
     with contextlib.closing(socket.socket()) as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-    for server in _local_redis(port=port, appendonly=False):
+    for server in local_redis(port=port, appendonly=False):
         with contextlib.closing(server.client()) as admin:
             admin.execute_command("ACL", "SETUSER", "app", "reset", "on", f">{PASSWORD}", "~*", "+@all")
         yield server

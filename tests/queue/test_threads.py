@@ -156,7 +156,7 @@ def test_next_call_is_at_hand(make_queue, embedder, redis_client):
 
 def test_next_call_waits_for_the_pause(make_queue, embedder, redis_client):
     """The call that is at hand when the provider fails is not made before the pause is over."""
-    embedder.fault = lambda texts: TransientError("down")
+    embedder.rule = lambda texts: TransientError("down")
     queue = start_held(make_queue, embedder, [f"text {i}" for i in range(5)], retry=ONE_TRY)
     eventually(lambda: in_flight(redis_client) == 2)
     embedder.release()
@@ -164,7 +164,7 @@ def test_next_call_waits_for_the_pause(make_queue, embedder, redis_client):
     assert redis_client.exists("embed_queue:pause")
     assert len(embedder.calls) == 1
     assert redis_client.hlen("embed_queue:claims") == 0  # no delivery was charged
-    embedder.fault = None
+    embedder.rule = None
     queue.flush(PATIENCE_SECONDS)
     assert embedder.sent == {f"text {i}": 2 if i == 0 else 1 for i in range(5)}
 
@@ -226,7 +226,7 @@ def test_the_worker_hears_what_was_noted_when_a_signal_came(make_queue, monkeypa
 def fail(make_queue, redis_client):
     """Let the provider fail for a worker that is gone then; its pause is over at once, what is known of it is not."""
     down = GatedEmbedder()
-    down.fault = lambda texts: TransientError("down")
+    down.rule = lambda texts: TransientError("down")
     queue = make_queue(embedder=down, retry=ONE_TRY)
     queue.enqueue("doc:down", "down")
     queue.flush_now()

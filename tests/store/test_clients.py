@@ -18,8 +18,15 @@ from redis.retry import Retry
 
 from embedqueue import BatchFailed, ConfigurationError, ItemRejected
 from embedqueue.demo.localredis import LocalRedis
-from tests.conftest import _local_redis
-from tests.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_thread, join, stored
+from embedqueue.store.clients import (
+    ask,
+    private_client,
+    release_connection,
+    retry_policy,
+    socket_timeout,
+    take_connection,
+)
+from tests.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_thread, join, local_redis, stored
 
 ACL = Path(__file__).parents[2] / "docs" / "redis-acl.md"
 
@@ -33,7 +40,7 @@ def _free_port() -> int:
 @pytest.fixture(scope="module")
 def server() -> Iterator[LocalRedis]:
     """A Redis with a TCP port as well, and with users of its own."""
-    yield from _local_redis(port=_free_port(), appendonly=False)
+    yield from local_redis(port=_free_port(), appendonly=False)
 
 
 def _tcp(server, **kwargs):
@@ -111,6 +118,52 @@ def test_shapes(server, make_queue, embedder, shape):
     client.close()
 
 
+class _Seen:
+    """What redis-py tells a method that was registered: it keeps no function."""
+
+    def __init__(self) -> None:
+        self.connected: list[object] = []
+
+    def add(self, connection) -> None:
+        self.connected.append(connection)
+
+
+@pytest.mark.parametrize("shape", ["plain", "RESP3 decoded", "short timeout", "retries", "fakeredis decoded"])
+def test_what_we_use_of_redis_py(server, shape):
+    """Whoever upgrades redis-py sees here, at one place, which of its ways that we rely on are others now."""
+    theirs, seen = SHAPES[shape](server), _Seen()
+    ours = private_client(theirs)
+    with contextlib.closing(theirs), contextlib.closing(ours):
+        connection = take_connection(ours)
+        connection.register_connect_callback(seen.add)
+        echo = b"*2\r\n$4\r\nECHO\r\n$1\r\n\xff\r\n"
+        assert ask(connection, echo) == b"\xff", "a packed command is sent as it is, and its answer not decoded"
+        assert seen.connected == [], "a connection that was taken is connected"
+        with pytest.raises(redis.ResponseError):
+            ask(connection, b"*1\r\n$4\r\nNONE\r\n")
+        assert ask(connection, echo) == b"\xff" and seen.connected == [], "a refusal leaves it connected"
+        for times in (1, 2):
+            connection.disconnect()
+            assert ask(connection, echo) == b"\xff", "it connects by itself when it is used"
+            assert seen.connected == [connection] * times, "it tells, each time, that it has connected"
+        release_connection(ours, connection)
+        assert take_connection(ours) is connection, "a pool gives again what it was given back"
+        ours.connection_pool.disconnect()
+        ask(connection, echo)
+        assert len(seen.connected) == 3, "a pool disconnects what is in use, too"
+    assert socket_timeout(ours) == socket_timeout(theirs) == theirs.connection_pool.connection_kwargs["socket_timeout"]
+    tries = []
+    with pytest.raises(redis.ConnectionError):
+        retry_policy(theirs).call_with_retry(lambda: _refuse(tries), lambda error: None)
+    if shape == "retries":
+        assert len(tries) == 4, "the policy of a client is that of its connections"
+
+
+def _refuse(tries: list[None]) -> None:
+    tries.append(None)
+    raise redis.ConnectionError("refused")
+
+
 def test_used_up_pool(server, make_queue, embedder):
     """The queue works while the application has every connection of its own pool in use."""
     pool = redis.BlockingConnectionPool(host="127.0.0.1", port=server.port, max_connections=1, timeout=0.1)
@@ -182,9 +235,9 @@ def test_minimal_acl(server, limited, make_queue, embedder, caplog):
         admin.script_flush()
         blank = producer.enqueue_many([("doc:3", "three"), ("doc:3", " ")])
         assert blank[1].result() == [0.0] * DIMENSIONS
-        embedder.fault = lambda texts: ConfigurationError("no credit")
+        embedder.rule = lambda texts: ConfigurationError("no credit")
         assert isinstance(producer.enqueue("doc:4", "four").exception(PATIENCE_SECONDS), BatchFailed)
-        embedder.fault = None
+        embedder.rule = None
         calls = len(embedder.calls)
         embedder.hold()
         embedder.wait_for_calls(calls + 1)  # the probe

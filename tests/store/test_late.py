@@ -42,11 +42,9 @@ def test_a_text_that_comes_late_does_not_supersede_a_newer_one(slow_way, redis_c
     near = redis.Redis(port=slow_way.port, socket_timeout=0.2)
     queue = EmbeddingBatchQueue(FakeEmbedder(), near, worker=False)
     queue.enqueue("other", "makes the connection")
-    eventually(
-        lambda: any(peer["cmd"] == "xread" for peer in redis_client.client_list())
-    )  # and the listener has its own
+    eventually(lambda: any(peer["cmd"] == "xread" for peer in redis_client.client_list()), "the listener has its own")
     arrived, go_on = threading.Event(), threading.Event()
-    slow_way.hold(arrived, go_on)
+    slow_way.hold(b"old", arrived, go_on)
     queue.enqueue("doc:1", "old")  # its first copy is held back
     assert arrived.is_set()
     queue.enqueue("doc:1", "new")
@@ -62,7 +60,7 @@ def test_a_clock_that_was_set_does_not_stop_enqueuing(redis_client):
     """Whatever the client believes of the server's clock, one refusal teaches it."""
     store = Store(redis_client, "embed_queue")
     for believed in (-1e9, 0.0):
-        store._exchange._server_ahead = believed
+        store._scripts._server_ahead = believed
         assert store.enqueue(
             [[b"doc:1", encode_member("doc:1", str(believed))]], max_pending=None, tell_at=9, tell_first=False
         )

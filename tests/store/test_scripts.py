@@ -300,7 +300,7 @@ def test_several_are_given_up_at_once(queue):
     owner = queue.claim("w1:")
     items = [(encode_member(f"doc:{place}", "x"), f"reason {place}", False) for place in range(3)]
     assert queue.store.reject(owner, items) == ["dead"] * 3
-    letters = queue.store.dead_letters(10, 0)
+    letters = queue.store.dead.page(10, 0)
     assert {letter.redis_key: letter.reason for letter in letters} == {f"doc:{n}": f"reason {n}" for n in range(3)}
     infos = [json.loads(info) for info in queue.client.hvals(queue.names.dead_info)]
     assert {info["member"].encode(): float(info["score"]) for info in infos} == scores
@@ -312,7 +312,7 @@ def test_a_provider_may_say_whatever_it_likes(queue):
     queue.enqueue([("doc:0", "x")])
     queue.reject(queue.claim("w1:"), member, "not our JSON, says the provider")
     queue.check()
-    assert queue.store.retry_dead(["doc:0"]) == 1
+    assert queue.store.dead.retry(["doc:0"]) == 1
 
 
 def test_who_lost_an_item_to_another_worker_gives_nothing_up(queue):

@@ -22,9 +22,8 @@ from embedqueue.demo.localredis import LocalRedis
 from embedqueue.embedders import GeminiEmbedder, OpenAIEmbedder
 from embedqueue.settings.settings import read
 from embedqueue.store.store import Keys
-from tests.conftest import _local_redis
 from tests.inside import inside
-from tests.parts import PATIENCE_SECONDS, eventually, expected
+from tests.parts import PATIENCE_SECONDS, eventually, expected, local_redis
 from tests.provider import Provider, hang
 from tests.store.test_clients import _rules
 from tests.store.tls import TlsProxy
@@ -44,7 +43,7 @@ def bundle(authority, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LocalRedis]:
-    yield from _local_redis(appendonly=False)
+    yield from local_redis(appendonly=False)
 
 
 @pytest.fixture
@@ -85,10 +84,10 @@ def test_everything_over_tls_under_the_minimal_acl(url, proxy, admin, make_queue
     admin.zadd("embed_queue:pending", {"not ours": 1})
     queue.flush(PATIENCE_SECONDS)
     assert queue.discard_dead() == 1
-    embedder.fault = lambda texts: ConfigurationError("no credit")
+    embedder.rule = lambda texts: ConfigurationError("no credit")
     assert isinstance(producer.enqueue("doc:4", "four").exception(PATIENCE_SECONDS), BatchFailed)
     assert queue.stats().paused_until
-    embedder.fault = None
+    embedder.rule = None
     eventually(lambda: admin.hexists("doc:4", "embedding"), "the probe")
     producer.flush(PATIENCE_SECONDS)
     assert producer.pending_count() == queue.stats().waiting == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
+import typing
 
 import pytest
 import tenacity
@@ -111,9 +113,14 @@ def test_queue_refuses_bad_options(fake_redis):
 
 
 def test_keywords_are_those_of_the_options():
-    """What type checkers know of the queue's keywords and what is validated are the same names."""
-    positional = {"model", "flush_interval", "max_batch_size"}
-    assert set(QueueOptions.__annotations__) == set(Options.__annotations__) - positional
+    """What type checkers know of the queue's keywords are the names and types, and the defaults, that are validated."""
+    init, hints = embedqueue.EmbeddingBatchQueue.__init__, typing.get_type_hints(Options)
+    positional = {name: hints.pop(name) for name in ("model", "flush_interval", "max_batch_size")}
+    assert typing.get_type_hints(QueueOptions) == hints
+    own = typing.get_type_hints(init)
+    assert {name: own[name] for name in positional} == positional
+    told, validated = inspect.signature(init).parameters, inspect.signature(Options).parameters
+    assert {name: told[name].default for name in validated} == {name: validated[name].default for name in validated}
 
 
 def test_constants():

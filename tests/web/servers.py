@@ -9,8 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -159,13 +158,3 @@ def free_port() -> int:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
         return port
-
-
-def eventually(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> bool:
-    """Look until something is so in another process, which can send us no event."""
-    deadline_mono = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline_mono:
-            return False
-        time.sleep(0.02)
-    return True

@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("gunicorn", reason="gunicorn is not installed: pip install gunicorn")
 pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[flask]")
 
-from tests.web.servers import eventually, gunicorn, site_of  # noqa: E402
+from tests.parts import eventually  # noqa: E402
+from tests.web.servers import gunicorn, site_of  # noqa: E402
 
 KINDS = {"sync": ["--worker-class", "sync"], "gthread": ["--worker-class", "gthread", "--threads", "4"]}
 
@@ -79,10 +80,10 @@ def test_a_reload_loses_nothing(env, redis_client, provider, preload):
         running.send(signal.SIGHUP)
         running.wait_for("Booting worker", 4)
         provider.release()
-        assert eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in before))
+        eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in before))
         after = _all_workers(site, 2)
         assert not before & after
-        assert eventually(lambda: all(redis_client.hexists(f"note:{n}", "embedding") for n in range(300, 320)))
+        eventually(lambda: all(redis_client.hexists(f"note:{n}", "embedding") for n in range(300, 320)))
         running.send(signal.SIGTERM)
         assert running.ended() == 0
         running.assert_quiet()
@@ -100,4 +101,4 @@ def test_a_killed_worker_loses_nothing(env, redis_client, provider):
         running.wait_for("Booting worker", 2)
         provider.release()
         assert site.post("/save/note:2", text="other", wait="1")["pid"] != pid
-        assert eventually(lambda: redis_client.hexists("note:1", "embedding"))
+        eventually(lambda: redis_client.hexists("note:1", "embedding"))

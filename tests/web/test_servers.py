@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.web.servers import Running, Site, eventually, free_port, gunicorn, site_of
+from tests.parts import eventually
+from tests.web.servers import Running, Site, free_port, gunicorn, site_of
 
 DJANGO = {"DJANGO_SETTINGS_MODULE": "tests.web.djsite.settings"}
 
@@ -41,7 +42,7 @@ def test_django_reloads_itself_and_the_queue_goes_on(env, redis_client, provider
         provider.release()
         after = site.post("/save/note:4", text="four", wait="1")
         assert after["pid"] != before["pid"]
-        assert eventually(lambda: redis_client.hexists("note:2", "embedding"), 5)
+        eventually(lambda: redis_client.hexists("note:2", "embedding"), "written", 5)
         running.assert_quiet("Watching for file changes", "reloading")
         running.send(signal.SIGINT)
         running.ended()

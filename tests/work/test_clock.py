@@ -89,11 +89,11 @@ def test_a_pause_lasts_no_longer_than_it_was_made_to_last_unless_people_set_it(r
 
 def test_what_a_dead_worker_was_to_put_into_the_cache_is_embedded_by_another(redis_client):
     store = Store(redis_client, "embed_queue")
-    assert store.take_cached(["digest"], "dead:1/10.000:", 10.0) == [b""]
-    assert store.take_cached(["digest"], "other:1/10.000:", 10.0) == [b"busy"]
+    assert store.cache.take(["digest"], "dead:1/10.000:", 10.0) == [b""]
+    assert store.cache.take(["digest"], "other:1/10.000:", 10.0) == [b"busy"]
     _set_back(redis_client)
-    assert store.take_cached(["digest"], "other:1/10.000:", 10.0) == [b""]
-    assert store.take_cached(["digest"], "third:1/10.000:", 10.0) == [b"busy"]
+    assert store.cache.take(["digest"], "other:1/10.000:", 10.0) == [b""]
+    assert store.cache.take(["digest"], "third:1/10.000:", 10.0) == [b"busy"]
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["waiting", "in flight"])

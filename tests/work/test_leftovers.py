@@ -42,8 +42,8 @@ def test_a_member_that_reads_like_a_key_does_not_stop_the_key(queue):
     queue.leave(b"doc:0")
     queue.claim("w1:")
     queue.check()
-    assert queue.store.dead_names() == [b"doc:0"]
-    assert queue.store.dead_letters(1, 0)[0].deliveries == 0
+    assert queue.store.dead.names() == [b"doc:0"]
+    assert queue.store.dead.page(1, 0)[0].deliveries == 0
     queue.enqueue([("doc:0", "text")])
     assert [word for word, _ in queue.store.look(["doc:0"], "embedding")] == ["live"]
     owner = queue.claim("w1:")
@@ -97,7 +97,7 @@ def test_a_foreign_member_among_those_in_flight_becomes_a_dead_letter(queue):
     queue.client.zadd(queue.names.inflight, {b"rubbish": 1})
     queue.enqueue([("doc:0", "text")])
     queue.store.claim("w1:1:", 10, probe_limit=2, lease_seconds=10, max_deliveries=3, alone=False)
-    [letter] = queue.store.dead_letters(10, 0)
+    [letter] = queue.store.dead.page(10, 0)
     assert (letter.member, letter.reason) == (b"rubbish", "not our JSON")
     assert queue.client.zrange(queue.names.inflight, 0, -1) == [encode_member("doc:0", "text")]
 
@@ -109,6 +109,6 @@ def test_what_is_cut_short_becomes_a_dead_letter_of_no_key(queue, member):
     queue.enqueue([("doc:0", "text")])
     queue.claim("w1:")
     queue.check()
-    [letter] = queue.store.dead_letters(10, 0)
+    [letter] = queue.store.dead.page(10, 0)
     assert (letter.member, letter.redis_key, letter.deliveries) == (member, "", 0)
     assert letter.reason == "not our JSON"

@@ -180,7 +180,7 @@ def test_answer_of_a_write_lost(make_queue, embedder, redis_client, caplog):
 def test_look_fails(make_queue, embedder, redis_client, caplog):
     """Redis is cut off just after a bad item was buried: its neighbours are embedded in the same call all the same."""
     queue = make_queue(lease_seconds=600)
-    embedder.fault = lambda texts: InputRejected("bad") if any("bad" in text for text in texts) else None
+    embedder.rule = lambda texts: InputRejected("bad") if any("bad" in text for text in texts) else None
     store = inside(queue).store
     real, faults = store.look, [redis.ConnectionError("cut")]
 
@@ -246,6 +246,16 @@ def test_connections_killed(fresh_redis_server, make_queue, embedder):
         assert waiting.result(PATIENCE_SECONDS) == expected("of another")
         kill()
         _all_well(queue, futures, client, embedder)
+
+
+def test_an_idle_connection_that_the_server_closes(fresh_redis_server, impatient, make_queue):
+    """Each time, the next ``enqueue`` connects anew, also for a client that never tries again."""
+    queue = make_queue(impatient, worker=False)
+    with contextlib.closing(fresh_redis_server.client()) as admin:
+        for place in range(4):
+            queue.enqueue(f"doc:{place}", "text")
+            admin.client_kill_filter(_type="normal", skipme=True)
+        assert queue.pending_count() == admin.zcard("embed_queue:pending") == 4
 
 
 def test_paused(fresh_redis_server, make_queue, embedder):

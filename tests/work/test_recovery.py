@@ -41,7 +41,7 @@ def test_a_write_is_not_tried_for_ever_once_the_queue_stops(make_queue, monkeypa
     monkeypatch.setattr(inside(queue).store, "complete", complete)
     queue.enqueue("doc:1", "one")
     queue.flush_now()
-    embedder.wait_for_returns(1)
+    embedder.wait_for_return()
     queue.stop(timeout=0.1)
     assert inside(queue).wait_for_calls(PATIENCE_SECONDS)
 

@@ -76,11 +76,11 @@ def test_a_listener_that_fails_in_an_unforeseen_way(make_queue, monkeypatch, cap
     """It says so and listens on."""
     make_queue()
     producer = make_queue(worker=False)
-    once(monkeypatch, inside(producer).store, "listen", TypeError("unforeseen"))
+    once(monkeypatch, inside(producer).store.events, "listen", TypeError("unforeseen"))
     assert producer.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
     eventually(lambda: "a notice could not be handled" in caplog.text, "it says so")
-    listen, heard = inside(producer).store.listen, []
-    monkeypatch.setattr(inside(producer).store, "listen", lambda *args: (heard.append(1), listen(*args))[1])
+    listen, heard = inside(producer).store.events.listen, []
+    monkeypatch.setattr(inside(producer).store.events, "listen", lambda *args: (heard.append(1), listen(*args))[1])
     producer.enqueue("doc:2", "two").result(PATIENCE_SECONDS)
     eventually(lambda: heard, "it listens")
 
@@ -95,7 +95,7 @@ def test_a_stop_that_cuts_the_listener_short_is_no_fault(make_queue, monkeypatch
         assert inside(producer).wait_for_stopped_listening(PATIENCE_SECONDS)
         raise TypeError("argument must be an int, or have a fileno() method.")
 
-    monkeypatch.setattr(inside(producer).store, "listen", listen)
+    monkeypatch.setattr(inside(producer).store.events, "listen", listen)
     producer.enqueue("doc:1", "one")
     assert reached.wait(PATIENCE_SECONDS)
     producer.stop()
@@ -119,7 +119,7 @@ def test_a_bad_text_that_was_replaced_while_it_was_refused(make_queue, redis_cli
     """It is nobody's dead letter; who waits gets the newer text's vector."""
     queue = make_queue()
     queue.enqueue("doc:0", "good").result(PATIENCE_SECONDS)
-    embedder.fault = lambda texts: InputRejected("no") if "bad" in texts else None
+    embedder.rule = lambda texts: InputRejected("no") if "bad" in texts else None
     embedder.hold()
     old = queue.enqueue("doc:1", "bad")
     queue.flush_now()
@@ -135,7 +135,7 @@ def test_the_same_fault_of_the_account_is_told_once(make_queue, redis_client, em
     """Not at each probe for a night long; but again when all was well meanwhile."""
     queue = make_queue()
     for times_told in (1, 2):
-        embedder.fault = lambda texts: ConfigurationError("no credit")
+        embedder.rule = lambda texts: ConfigurationError("no credit")
         for place in range(3):
             with pytest.raises(BatchFailed):
                 queue.enqueue(f"doc:{place}", "x").result(PATIENCE_SECONDS)
@@ -143,7 +143,7 @@ def test_the_same_fault_of_the_account_is_told_once(make_queue, redis_client, em
             redis_client.delete("embed_queue:pause")
             inside(queue).refresh()
         assert caplog.text.count("until somebody acts") == times_told
-        embedder.fault = None
+        embedder.rule = None
         queue.flush(PATIENCE_SECONDS)
         eventually(lambda: inside(queue).calls == 0, "the call is over")
     assert "will be made again" not in caplog.text
@@ -207,11 +207,11 @@ def test_records_that_raise_in_every_thread(make_queue, redis_client, embedder, 
     queue = make_queue(start=False, lease_seconds=1, retry=ONE_TRY, flush_interval=0.01)
     producer = make_queue(worker=False)
     faults = [TransientError("down"), ValueError("of its own")]
-    embedder.fault = lambda texts: faults.pop() if faults else None
+    embedder.rule = lambda texts: faults.pop() if faults else None
     store = inside(queue).store
     once(monkeypatch, store, "claim", redis.ConnectionError("gone"))
     once(monkeypatch, store, "complete", redis.ConnectionError("gone"))
-    once(monkeypatch, inside(producer).store, "listen", TypeError("unforeseen"))
+    once(monkeypatch, inside(producer).store.events, "listen", TypeError("unforeseen"))
     once(monkeypatch, *inside(producer).place("ask"), TypeError("unforeseen"))
     inside(producer).look_after(["doc:0"])
     queue.enqueue("doc:0", "zero")  # told in the user's thread: nobody works it
@@ -234,7 +234,7 @@ def test_records_that_raise_in_every_thread(make_queue, redis_client, embedder, 
 @pytest.mark.parametrize("error", [ValueError, TransientError, InputRejected])
 def test_words_of_an_embedder_without_measure(make_queue, redis_client, embedder, error):
     """An embedder of one's own says all it knows: Redis keeps the beginning, in pause, letter and notices."""
-    embedder.fault = lambda texts: error("x" * 1_000_000) if texts == ["bad"] else None
+    embedder.rule = lambda texts: error("x" * 1_000_000) if texts == ["bad"] else None
     queue = make_queue(retry=ONE_TRY)
     queue.enqueue("doc:0", "good").result(PATIENCE_SECONDS)
     with pytest.raises((BatchFailed, ItemRejected)):
@@ -247,7 +247,7 @@ def test_words_of_an_embedder_without_measure(make_queue, redis_client, embedder
 
 def test_a_dead_letter_that_somebody_spoilt_hides_no_other(make_queue, redis_client, embedder):
     """What is known beside it is lost; the letters are all there."""
-    embedder.fault = lambda texts: InputRejected("no") if "bad" in texts[0] else None
+    embedder.rule = lambda texts: InputRejected("no") if "bad" in texts[0] else None
     queue = make_queue()
     for name in ("a", "b", "c"):
         assert queue.enqueue(name, f"bad {name}").exception(PATIENCE_SECONDS)

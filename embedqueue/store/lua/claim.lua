@@ -1,33 +1,33 @@
--- Take items to work on, under a lease: those that somebody waits for first, then the oldest. While members written by
--- another program wait that no claim has seen, the oldest only: an older text of theirs must meet the newer one of its key.
+-- Claim items, under a lease: those that somebody waits for first, then the oldest. While members written by another
+-- program wait that no claim has adopted, the oldest only: their older text must meet the newer one of its key.
 --
--- ARGV[1] most items to take; ARGV[2] most items of a probe (one call's worth)
--- ARGV[3] owner: names this claim, without spaces
+-- ARGV[1] most items to claim; ARGV[2] most items of a probe (one call's worth)
+-- ARGV[3] owner: names this claim, "WORKER:NUMBER/SECONDS:", without spaces
 -- ARGV[4] seconds of the lease; ARGV[5] max_deliveries
--- ARGV[6] "1": the caller has nothing in flight, so an item on its last delivery may travel, alone
+-- ARGV[6] "1": the caller has nothing in flight, so an item on its last delivery may be claimed, alone
 -- ARGV[7..] redis_keys that somebody waits for
--- Answer: {status, now, waiting, oldest score or "", next lease end or "", pause in ms or -2, alone, least score taken
---   or "", leases that had run out, {member, reason, deliveries, ... of those that became dead letters}, member, ...}
+-- Answer: {status, now, waiting, oldest score or "", next lease end or "", pause in ms or -2, alone, least score claimed
+--   or "", leases that had run out, {member, reason, deliveries, ... of those that were rejected}, member, ...}
 --   status "ok"; "probe": the provider failed last time, this one call tests it, and its caller holds the pause;
 --   "paused": nobody claims.
 --   alone "no"; "waits": items on their last delivery stay, until the caller has nothing in flight;
 --   "taken": this is one of those, and nothing may be in flight beside it.
 -- Keeps I1: members written by another program are adopted into latest; of several for one key the newest stays.
--- Keeps I4: what leaves here is superseded or a dead letter.
+-- Keeps I4: what leaves here is superseded or rejected.
 
 local limit, probe_limit, owner = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local lease, max_deliveries, alone_allowed = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == "1"
 
-local buried = {}
+local rejected = {} -- member, reason, deliveries, ...
 
-local function give_up(member, key, score, deliveries, reason)
-  bury(member, key, score, deliveries, reason)
-  buried[#buried + 1] = member
-  buried[#buried + 1] = reason
-  buried[#buried + 1] = deliveries
+local function reject_and_tell(member, key, score, deliveries, reason)
+  reject(member, key, score, deliveries, reason)
+  rejected[#rejected + 1] = member
+  rejected[#rejected + 1] = reason
+  rejected[#rejected + 1] = deliveries
 end
 
--- Leases that end too late, because the clock was set back: as if they had just been renewed.
+-- Leases that end too late, because the clock was set back, end as if they had just been renewed.
 local late = redis.call("ZRANGEBYSCORE", INFLIGHT, stamp(now + lease + SLACK), "+inf", "WITHSCORES", "LIMIT", 0, CHUNK)
 for i = 1, #late, 2 do
   local too_late, seconds = outlasts(late[i], tonumber(late[i + 1]))
@@ -36,14 +36,15 @@ for i = 1, #late, 2 do
   end
 end
 
--- Leases that ran out (their worker died or lost Redis): back to pending under the original score, or dead.
+-- Items whose lease ran out (their worker died or lost Redis) go back to pending under their old score, one delivery more
+-- counted, or are rejected.
 local ran_out = redis.call("ZRANGEBYSCORE", INFLIGHT, "-inf", stamp(now), "LIMIT", 0, CHUNK)
 for _, member in ipairs(ran_out) do
   local key = key_of(member)
   local score, deliveries = parse(key and redis.call("HGET", CLAIMS, key))
   score, deliveries = score or stamp(now), deliveries + 1
   if not key or deliveries >= max_deliveries then
-    give_up(member, key, score, deliveries, key and "its worker died " .. deliveries .. " times (max_deliveries)" or "not our JSON")
+    reject_and_tell(member, key, score, deliveries, key and "its worker died " .. deliveries .. " times (max_deliveries)" or "not our JSON")
     if key then
       notice("failed", "", cjson.encode({ key }))
     end
@@ -54,9 +55,10 @@ for _, member in ipairs(ran_out) do
   end
 end
 
-local members, place, claims = {}, {}, {} -- in order; member -> its index; key, claim, key, claim, ...
+local members, place, claims = {}, {}, {} -- in order; member -> its index; redis_key, entry of claims, ...
 local alone, least_score = "no", ""
 
+-- Claim a member, as the index-th.
 local function put(index, member, key, score, deliveries)
   members[index] = member
   place[member] = index
@@ -67,11 +69,11 @@ local function put(index, member, key, score, deliveries)
   end
 end
 
--- A member that latest does not name, written by another program: adopt it, unless a newer one of its key lives.
--- Answers how many that stayed in pending it has superseded.
+-- Adopt a member written by another program (latest does not name it) and claim it, unless a newer item of its key lives.
+-- Returns how many members that were to stay in pending it has superseded.
 local function adopt(member, key, score)
-  if strict_key_of(member) ~= key then -- cut short, or with two keys, so that readers of JSON do not agree on it
-    give_up(member, nil, score, 0, "not our JSON")
+  if strict_key_of(member) ~= key then -- it is cut short, or has two keys: readers of JSON do not agree on it
+    reject_and_tell(member, nil, score, 0, "not our JSON")
     return 0
   end
   local left = 0
@@ -83,16 +85,16 @@ local function adopt(member, key, score)
       return 0
     end
     left = redis.call("ZREM", PENDING, live)
-    redis.call("ZREM", INFLIGHT, live) -- its claim gives way to this one's
+    redis.call("ZREM", INFLIGHT, live) -- whoever holds it has lost it
   end
-  exhume(key)
+  drop_dead_letter(key)
   redis.call("HSET", LATEST, key, member)
   local index = live and place[live]
   put(index or #members + 1, member, key, score, 0)
   return index and 0 or left
 end
 
--- The redis_keys of list (member, score, member, score, ...), with what latest and claims say of them.
+-- The redis_keys of `list` (member, score, member, score, ...), and what latest and claims say of them.
 local function lookup(list)
   local keys, fields = {}, {}
   for i = 1, #list / 2 do
@@ -106,7 +108,7 @@ local function must_travel_alone(deliveries)
   return deliveries > 0 and deliveries >= max_deliveries - 1
 end
 
--- Take what may be taken of list; answers how many of its members stay in pending.
+-- Claim what may be claimed of `list`; returns how many of its members stay in pending.
 local function take(list)
   local keys, latest, claimed = lookup(list)
   local had, stay = #members, 0
@@ -116,11 +118,11 @@ local function take(list)
     if place[member] then
       stay = stay + 1
     elseif not key then
-      give_up(member, nil, score, 0, "not our JSON")
+      reject_and_tell(member, nil, score, 0, "not our JSON")
     elseif latest[i] ~= member then
       stay = stay - adopt(member, key, score)
     elseif must_travel_alone(deliveries) then
-      alone = "waits" -- it may be what killed its workers: it must not take neighbours along
+      alone = "waits" -- it may be what killed its workers, and must not take neighbours along
       stay = stay + 1
     else
       put(#members + 1, member, key, score, deliveries)
@@ -129,7 +131,7 @@ local function take(list)
   return stay + #members - had
 end
 
--- The first of list that is on its last delivery.
+-- Claim the first of `list` that is on its last delivery, and nothing else.
 local function take_alone(list)
   local keys, latest, claimed = lookup(list)
   for i = 1, #keys do
@@ -198,5 +200,5 @@ local oldest = redis.call("ZRANGE", PENDING, 0, 0, "WITHSCORES")
 local ends = redis.call("ZRANGE", INFLIGHT, 0, 0, "WITHSCORES")
 return {
   status, stamp(now), redis.call("ZCARD", PENDING), oldest[2] or "", ends[2] or "", pause_ms, alone,
-  least_score, #ran_out, buried, unpack(members)
+  least_score, #ran_out, rejected, unpack(members)
 }

@@ -1,12 +1,12 @@
 -- Write vectors and acknowledge their items, in one step.
 --
--- KEYS[12..] the redis_keys, the users' hashes, one an item
+-- KEYS[12..] the users' hashes (their names are the redis_keys), one for each item
 -- ARGV[1] owner of the claim; ARGV[2] field that receives the vector; ARGV[3] "skip": leave a hash that is gone alone
--- ARGV[4..] two an item: member; vector, float32 bytes, or "" where it is that of the item before
--- Answer: a word an item: "done"; "skipped" (no hash); "stale": no longer in flight, nothing written;
---   "refused ...": its hash cannot take a field, nothing written, still in flight
--- Keeps I3: a vector is written only here, only for a member that is in flight, which it takes out.
--- A success ends a pause that this claim was probing for.
+-- ARGV[4..] two for each item: member; vector, float32 bytes, or "" where it is that of the item before
+-- Answer: a word for each item: "done"; "skipped": there is no hash; "stale": it is no longer in flight, nothing written;
+--   "refused ...": its hash cannot take a field, nothing written, it is still in flight
+-- Keeps I3: a vector is written only here, only for a member that is in flight, which is acknowledged.
+-- Also ends the pause that this claim was probing for.
 
 local owner, field, skip = ARGV[1], ARGV[2], ARGV[3] == "skip"
 local answer, members, keys, stale = {}, {}, {}, {}

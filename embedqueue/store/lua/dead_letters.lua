@@ -1,14 +1,14 @@
 -- Dead letters, the latest first, without the second copy of its text that stands beside each.
 --
 -- ARGV: offset, limit, and the bytes into which long letters have to fit, together, to be given whole
--- Answer: what is left of the bytes; then seven values a letter: when it died, the length of its member, its reason, its
--- deliveries, and its member or, where that is "", its key and the beginning of its text.
--- What is not our JSON is known by its member only, so that is always given; nothing is left once one did not fit.
--- Ends early, but not before the first letter, once so much was looked at that others would have to wait for it.
+-- Answer: what is left of the bytes; then seven values for each letter: when it was rejected, the length of its member,
+-- its reason, its deliveries, and its member or, where that is "", its redis_key and the beginning of its text.
+-- A member that is not our JSON has no other name, so it is always given whole; nothing is left once one did not fit.
+-- The script ends early, but not before the first letter, once so much was looked at that others would have to wait.
 
-local SHORT = 4096 -- bytes: up to these, a letter is given whole; of a longer one that does not fit, so much text and reason
+local SHORT = 4096 -- bytes: a letter up to this size is given whole, and so much of one that does not fit
 local LONGEST_LOOK = 1000000 -- bytes of members: some ten milliseconds
-local EACH = 1000 -- bytes that a letter takes as long as, however short it is
+local EACH = 1000 -- bytes that take as long to look at as the rest of a letter
 
 local offset, limit, left = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 
@@ -18,7 +18,7 @@ local function known_of(name)
   return info and (fine and type(known) == "table" and known or {})
 end
 
--- The text of one that is ours.
+-- The text of a member that is our JSON, else false or nil.
 local function text_of(member)
   local fine, pair = pcall(cjson.decode, member)
   return fine and type(pair) == "table" and type(pair.text) == "string" and pair.text

@@ -1,6 +1,7 @@
 -- Drop dead letters for good.
 --
--- ARGV: redis_keys, or the member itself where it is not our JSON. Answer: how many.
+-- ARGV: redis_keys, or the member itself where it is not our JSON
+-- Answer: how many were dropped
 
 local dropped = 0
 for _, name in ipairs(ARGV) do

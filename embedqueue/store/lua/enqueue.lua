@@ -1,22 +1,23 @@
 -- Take items in. The newest text of a key wins; what stood for that key before is gone when this returns.
 --
 -- ARGV[1] most items that may wait, 0 for no limit
--- ARGV[2] tell the workers when so many items wait
--- ARGV[3] "1": tell them as well when the first item waits (the caller has no worker of its own)
+-- ARGV[2] how many items must wait for the workers to be told
+-- ARGV[3] "1": the workers are told as well when the first item waits (the caller has no worker of its own)
 -- ARGV[4] the time from which nobody waits for the answer any more
--- ARGV[5] number g of groups; ARGV[6..5+g] pairs in each; a group is taken whole or not at all.
---   No redis_key stands twice in a group.
--- then the pairs: redis_key, member. An empty member withdraws the key: its newest text is blank.
--- Answer: the error "LATE now", nothing taken; items that wait now; with a limit {items that wait now, a word per group: "ok" | "full"}
--- Keeps I1 (one live member a key, and latest names it) and I2 (a superseded member is out of pending and inflight).
--- Run twice it changes nothing more, so a client may send it again when the answer was lost. What the network held back
--- meanwhile must not come after a newer text, and therefore not at all: that is what the time in ARGV[4] is for.
+-- ARGV[5] number g of groups; ARGV[6..5+g] how many pairs each has. A group is taken whole or not at all, and has no
+--   redis_key twice.
+-- Then the pairs: redis_key, member. An empty member withdraws the key: its newest text is blank.
+-- Answer: how many items wait now; with a limit {how many items wait now, a word for each group: "ok" | "full"};
+--   or the error "LATE now", and nothing is taken
+-- Keeps I1 (a key has one live item, and latest names it) and I2 (a superseded item is out of pending and inflight).
+-- Run twice it changes nothing more, so a client may send it again when the answer was lost. A copy that the network held
+-- back must not arrive after a newer text, and therefore not after the time in ARGV[4].
 
 if now > tonumber(ARGV[4]) then
   return redis.error_reply("LATE " .. stamp(now))
 end
 local limit, tell_at, tell_first, groups = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == "1", tonumber(ARGV[5])
-local buried = redis.call("EXISTS", INFO) == 1
+local any_dead = redis.call("EXISTS", INFO) == 1
 
 local function tell(before, after)
   if (tell_first and before == 0 and after > 0) or (before < tell_at and after >= tell_at) then
@@ -24,8 +25,8 @@ local function tell(before, after)
   end
 end
 
--- One item of a new key and no limit: the common case, in the fewest commands.
-if limit == 0 and #ARGV == 8 and ARGV[8] ~= "" and not buried and redis.call("HSETNX", LATEST, ARGV[7], ARGV[8]) == 1 then
+-- The common case, one item of a new key and no limit, takes the fewest commands.
+if limit == 0 and #ARGV == 8 and ARGV[8] ~= "" and not any_dead and redis.call("HSETNX", LATEST, ARGV[7], ARGV[8]) == 1 then
   local added = redis.call("ZADD", PENDING, "NX", now, ARGV[8])
   local after = redis.call("ZCARD", PENDING)
   tell(after - added, after)
@@ -35,7 +36,7 @@ end
 local before = redis.call("ZCARD", PENDING)
 local score = now - #ARGV * 0.000001 -- items of one call keep their order, and none lies in the future
 
--- The keys of `count` pairs from ARGV[first] on, and their live members.
+-- The redis_keys of `count` pairs from ARGV[first] on, and their live members.
 local function known(first, count)
   local keys = {}
   for i = 1, count do
@@ -44,12 +45,13 @@ local function known(first, count)
   return keys, redis.call("HMGET", LATEST, unpack(keys))
 end
 
+-- Take in `count` pairs from ARGV[first] on.
 local function admit(first, count)
   local keys, live = known(first, count)
-  if buried then
+  if any_dead then
     for i, info in ipairs(redis.call("HMGET", INFO, unpack(keys))) do
       if info then
-        exhume(keys[i])
+        drop_dead_letter(keys[i])
       end
     end
   end
@@ -79,7 +81,7 @@ local function admit(first, count)
   end
 end
 
--- How many more items would wait.
+-- How many more items would wait if they were taken in.
 local function growth(first, count)
   local more = 0
   local keys, live = known(first, count)

@@ -1,7 +1,7 @@
 -- Renew the lease of items while their call runs.
 --
 -- ARGV[1] worker, with its colon; ARGV[2] seconds from now; ARGV[3..] members
--- Answer: items whose lease was renewed. Whoever lost a claim does not get it back here.
+-- Answer: how many leases were renewed. Whoever lost a claim does not get it back here.
 
 local owner, lease = ARGV[1], tonumber(ARGV[2])
 local renewed = 0

@@ -1,6 +1,6 @@
--- Keep reservations of the cache for longer, or let go of them. A vector that stands there by now is left alone.
+-- Let reservations of the cache last longer, or end them. A vector that is there by now is left alone.
 --
--- KEYS[12..] cache entries; ARGV[1] ms for which a reservation lasts from now on; 0: let go
+-- KEYS[12..] cache entries; ARGV[1] ms for which a reservation lasts from now on; 0 ends it
 -- Answer: nothing
 
 for i = FIRST_FURTHER_KEY, #KEYS do

@@ -1,10 +1,10 @@
--- What became of items that somebody waits for.
+-- Tell what became of items that somebody waits for.
 --
 -- KEYS[12..] the users' hashes; ARGV[1] field of the vector; ARGV[2..] their redis_keys
--- Answer: two values an item: "live", "pending" or "in flight" | "dead", its reason | "done", its vector
---   | "blank", "" (its newest text was, as one of the latest notices tells) | "gone", "" (nothing tells what became of it)
+-- Answer: two values for each item: "live", "pending" or "in flight" | "dead", its reason | "done", its vector
+--   | "blank", "" (so was its newest text, as one of the last notices tells) | "gone", "" (nothing tells what became of it)
 
-local TOLD = 1000 -- so many notices are asked, and only for what nothing else tells of
+local TOLD = 1000 -- notices that are read, and only where nothing else tells what became of an item
 local told
 
 -- Whether the latest notice that tells of the key says that its newest text was blank.

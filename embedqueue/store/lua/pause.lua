@@ -1,8 +1,8 @@
--- The provider failed: nobody claims for a while, longer each time in a row.
+-- Stop all claiming for a while because the provider failed, longer each time in a row.
 --
--- ARGV[1] owner of the claim that failed; ARGV[2] ms of the first pause, doubled each time; ARGV[3] most ms
--- ARGV[4] least ms (the provider's own wish); ARGV[5] why, for people; ARGV[6] JSON list of redis_keys whose call failed
--- Answer: ms of the pause
+-- ARGV[1] owner of the claim whose call failed; ARGV[2] ms of the first pause, doubled each time; ARGV[3] most ms
+-- ARGV[4] least ms, which the provider asks for; ARGV[5] why, for people; ARGV[6] JSON list of the redis_keys of the call
+-- Answer: the ms that the pause still lasts
 -- Calls that fail side by side count once: only a probe's failure, or the first failure, raises the level.
 
 local owner, first_ms, most_ms, least_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])

@@ -1,5 +1,5 @@
--- What those scripts begin with, after prelude.lua, that deal with claims and leases. An enqueue, which is called a
--- thousand times as often, does without: to define all this takes Redis a microsecond.
+-- What the scripts that deal with claims and leases begin with, after prelude.lua. An enqueue, which is called a thousand
+-- times as often, does without: to define all this takes Redis a microsecond.
 
 -- The redis_key of a member, or nil where it is not our JSON.
 local function strict_key_of(member)
@@ -15,18 +15,18 @@ local function key_of(member)
   return string.match(member, '^{"redis_key":"([^"\\%c]+)","text":"') or strict_key_of(member)
 end
 
--- score, deliveries and owner of a claim
+-- The score (text), deliveries (number) and owner of an entry of claims; nil, 0 and "" where there is none.
 local function parse(claim)
   local score, deliveries, owner = string.match(claim or "", "^(%S+) (%d+) ?(%S*)$")
   return score, tonumber(deliveries or 0), owner or ""
 end
 
--- The seconds of the lease of an owner, if its name tells them.
+-- The seconds of the lease of an owner, or nil where its name does not tell them.
 local function lease_of(owner)
   return tonumber(string.match(owner or "", "/([%d.]+):$"))
 end
 
--- Whether the lease of a member ends later than it can; and the seconds that it was taken for.
+-- Whether the lease of a member ends later than it can, and how many seconds it was made to last.
 local function outlasts(member, ends)
   local key = ends > now + SLACK and key_of(member)
   local _, _, owner = parse(key and redis.call("HGET", CLAIMS, key))
@@ -34,8 +34,8 @@ local function outlasts(member, ends)
   return lease and ends > now + lease + SLACK, lease
 end
 
--- Milliseconds for which nobody claims, as PTTL tells them: -2 for none, -1 without an end.
--- What a probe or a failure has begun lasts no longer than it was made to last; people's pauses last as long as they wish.
+-- The ms for which nobody claims, as PTTL tells them: -2 where there is no pause, -1 where it has no end.
+-- A pause of a probe or of a failure lasts no longer than it was made to last; people's pauses last as long as they wish.
 local function pause_left()
   local ms = redis.call("PTTL", PAUSE)
   local most, words = string.match(ms > SLACK * 1000 and redis.call("GET", OURS) or "", "^(%d+) (.*)$")
@@ -55,14 +55,14 @@ local function pause_left()
   return math.max(ms, probe_ms)
 end
 
--- Make a dead letter of a member; key is nil where it is not our JSON. `foreign`: it only looks like ours here.
-local function bury(member, key, score, deliveries, reason, foreign)
+-- Make a dead letter of a member. `key` is nil where it is not our JSON; `foreign`: it only looks like ours in Lua.
+local function reject(member, key, score, deliveries, reason, foreign)
   redis.call("ZREM", PENDING, member)
   redis.call("ZREM", INFLIGHT, member)
   local info = { reason = reason, deliveries = deliveries, score = score }
   if key and not foreign then
     if redis.call("HEXISTS", INFO, key) == 1 then
-      redis.call("ZREM", DEAD, key) -- a foreign member that reads like the key gives way
+      redis.call("ZREM", DEAD, key) -- the letter of a member that is not our JSON and reads like the key gives way
     end
     info.member = member
     redis.call("ZADD", DEAD, stamp(now), member)
@@ -77,12 +77,12 @@ local function bury(member, key, score, deliveries, reason, foreign)
   end
 end
 
--- Whether the holder of a claim is of the same worker as `owner` (both begin with "WORKER:").
+-- Whether two owners are of the same worker: both names begin with "WORKER:".
 local function same_worker(holder, owner)
   return string.match(holder, "^[^:]*:") == string.match(owner, "^[^:]*:")
 end
 
--- The provider has answered the claim that tested it: go on.
+-- The provider has answered: if this claim tested it, the pause ends and everybody claims again.
 local function end_probe(owner)
   if redis.call("GET", PROBE) == owner then
     redis.call("DEL", PROBE, LEVEL)

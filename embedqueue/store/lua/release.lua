@@ -1,9 +1,9 @@
--- Give claimed items back unharmed, under their original score.
+-- Release claimed items: they wait again under their old score, and no delivery is counted.
 --
 -- ARGV[1] owner of the claim, or what the names of several owners begin with (an owner's name ends with ":")
 -- ARGV[2..] members; none: everything that those owners hold
--- Answer: items given back. What another worker holds by now stays where it is.
--- Keeps I4. A probe that is given back lets the next one probe at once.
+-- Answer: how many items were released. What another worker holds by now stays where it is.
+-- Keeps I4. A probe whose items are released lets the next claim probe at once.
 
 local owner = ARGV[1]
 local members = {}
@@ -14,7 +14,7 @@ if #members == 0 then
   members = redis.call("ZRANGE", INFLIGHT, 0, -1)
 end
 
-local given_back = 0
+local released = 0
 for _, member in ipairs(members) do
   local key = redis.call("ZSCORE", INFLIGHT, member) and key_of(member)
   if key then
@@ -27,7 +27,7 @@ for _, member in ipairs(members) do
       else
         redis.call("HDEL", CLAIMS, key)
       end
-      given_back = given_back + 1
+      released = released + 1
     end
   end
 end
@@ -35,7 +35,7 @@ end
 if string.sub(redis.call("GET", PROBE) or "", 1, #owner) == owner then
   redis.call("DEL", PROBE)
 end
-if given_back > 0 then
+if released > 0 then
   notice("wake", owner, "")
 end
-return given_back
+return released

@@ -1,6 +1,7 @@
--- Let the next claim test the provider: this one could not put it to the test.
+-- Let the next claim test the provider, because this one could not.
 --
--- ARGV[1] owner of the claim. Answer: nothing. Whoever is not the probe changes nothing.
+-- ARGV[1] owner of the claim; where it is not the probe, nothing changes
+-- Answer: nothing
 
 if redis.call("GET", PROBE) == ARGV[1] then
   redis.call("DEL", PROBE)

@@ -1,7 +1,8 @@
 -- Put dead letters back to the end of the queue, with a clean record.
 --
--- ARGV: redis_keys, or the member itself where it is not our JSON. Answer: how many.
--- Keeps I1: a key that has a newer text keeps that.
+-- ARGV: redis_keys, or the member itself where it is not our JSON
+-- Answer: how many were put back
+-- Keeps I1: a key that has a newer text keeps that, and its letter is dropped.
 
 local back = 0
 for _, name in ipairs(ARGV) do

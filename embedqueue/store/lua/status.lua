@@ -1,10 +1,10 @@
--- How things stand, in one round trip.
+-- Tell how the queue stands, in one round trip.
 --
--- ARGV[1] a time, or "": also count what was enqueued until then and is not finished
+-- ARGV[1] a time until which enqueued items are counted that are not finished, or "": none are
 -- Answer: {now, waiting, in flight, dead, oldest score or "", next lease end or "", pause in ms or -2, its reason,
---   "1" while the provider has not yet answered again, unfinished, a time until which all of those were enqueued,
+--   "1" while the provider has not yet answered again, unfinished, a time until which all unfinished were enqueued,
 --   the owner of the claim that tests the provider or ""}
--- The last is not now where the clock was set back: then some come from the future.
+-- That time is later than now where the clock was set back: then some items come from the future.
 
 local unfinished, newest = 0, now
 if ARGV[1] ~= "" then
@@ -19,7 +19,7 @@ if ARGV[1] ~= "" then
     end
   end
 end
--- An idle worker asks this a few times a minute: what cannot be there is not asked for.
+-- An idle worker asks this a few times a minute, so what cannot be there is not asked for.
 local waiting, in_flight, pause_ms = redis.call("ZCARD", PENDING), redis.call("ZCARD", INFLIGHT), pause_left()
 local oldest = waiting > 0 and redis.call("ZRANGE", PENDING, 0, 0, "WITHSCORES")[2] or ""
 local first = in_flight > 0 and redis.call("ZRANGE", INFLIGHT, 0, 0, "WITHSCORES") or {}

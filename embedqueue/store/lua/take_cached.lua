@@ -1,7 +1,7 @@
 -- Look vectors up in the cache, and reserve those that are missing, so that equal texts are sent once.
 --
 -- KEYS[12..] cache entries; ARGV[1] owner; ARGV[2] ms for which a reservation lasts, should its holder die
--- Answer: a value an entry: its vector; "" (reserved for the caller now); "busy" (somebody else is at it)
+-- Answer: a value for each entry: its vector; "": it is reserved for the caller now; "busy": somebody else fills it
 
 local answer = {}
 for i = FIRST_FURTHER_KEY, #KEYS do

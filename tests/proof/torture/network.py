@@ -34,7 +34,7 @@ class Proxy:
         self._rng = rng
         self._lock = threading.Lock()
         self._next: dict[bool, Spoil] = {}  # by direction, True towards the server; guarded by the lock
-        self._held: tuple[threading.Event, threading.Event] | None = None  # guarded by the lock
+        self._held: tuple[bytes, threading.Event, threading.Event] | None = None  # guarded by the lock
         self._healed = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port: int = self._listener.getsockname()[1]
@@ -45,10 +45,10 @@ class Proxy:
         with self._lock:
             self._next[upwards] = how
 
-    def hold(self, arrived: threading.Event, go_on: threading.Event) -> None:
-        """Hold back the next message towards the server until told."""
+    def hold(self, holding: bytes, arrived: threading.Event, go_on: threading.Event) -> None:
+        """Hold back the next message towards the server that has these bytes in it, until told."""
         with self._lock:
-            self._held = arrived, go_on
+            self._held = holding, arrived, go_on
 
     def heal(self) -> None:
         """Spoil nothing more, and let go what is held: a late message must not come to a queue that is at rest."""
@@ -79,9 +79,10 @@ class Proxy:
             while message := near.recv(1 << 16):
                 with self._lock:
                     how = self._next.pop(upwards, None)
-                    held, self._held = (self._held, None) if upwards else (None, self._held)
+                    held = self._held if upwards and self._held and self._held[0] in message else None
+                    self._held = None if held else self._held
                 if held:
-                    arrived, go_on = held
+                    _, arrived, go_on = held
                     arrived.set()
                     go_on.wait(HOLD_SECONDS)
                 if how is not None and not self._spoil(how, message, near, far):
