@@ -34,18 +34,37 @@ from .work.worker import Worker
 
 
 class Engine:
-    """The parts of one queue in one process. A forked child gets a new one instead of a repaired one.
+    """The parts of one queue in one process. A queue that was stopped, and a forked child, get a new one.
 
-    From left to right, an item goes through: intake, store; worker, dispatch, caller, settle, store; and its future
-    through: waiters, listener, outcomes.
+    An item goes through these parts: intake and store, when it is enqueued; worker (the agenda says when), dispatch,
+    pool, caller, settle and store, when it is embedded. Its future stands in waiters. It is ended by settle; or by
+    outcomes, if the listener hears that another process has embedded the item.
 
     Args:
         embedder: turns texts into vectors.
         client: the user's; it is only read.
         options: of the queue.
         observers: told what happens.
-        wanted: gives what a future calls with its key when somebody waits for it; see :class:`Waiters`.
-        start_queue: starts a queue that was not started, once somebody waits.
+        wanted: returns what a future calls with its redis_key when somebody waits for it; see :class:`Waiters`.
+        start_queue: starts the queue if it was not started; called when somebody waits.
+
+    Attributes:
+        name: under which this process claims and tells notices; it ends with a colon.
+        stopping: set when the calls under way must end.
+        store: Redis.
+        recorder: writes the history.
+        observers: told what happens, the recorder included if the option ``history`` says so.
+        agenda: knows what is due.
+        progress: counts what ends, for those who flush.
+        waiters: the unfinished futures.
+        outcomes: finds out what became of items.
+        intake: takes items in.
+        listener: hears what other processes do and want.
+        caller: calls the embedder.
+        pool: of call threads.
+        settle: brings items to their end.
+        dispatch: turns claimed items into calls.
+        worker: claims what is due.
     """
 
     def __init__(
@@ -58,15 +77,21 @@ class Engine:
         wanted: Callable[[], Callable[[str], None] | None],
         start_queue: Callable[[], None],
     ) -> None:
-        self._log = log = QueueLog(options.namespace)
+        self._log = QueueLog(options.namespace)
+        self._options = options
         self.name = f"{uuid.uuid4().hex[:12]}:"
         self.stopping = Event()
         self.store = Store(client, options.namespace)
-        self.recorder = Recorder(self.store.figures.add, options.model, f"embedqueue-history-{options.namespace}", log)
+        history = f"embedqueue-history-{options.namespace}"
+        self.recorder = Recorder(self.store.figures.add, options.model, history, self._log)
         self.observers = observers.joined_by(self.recorder) if options.history else observers
         self.agenda = Agenda(options)
         self.progress = Progress()
+        self._make_parts_of_futures(embedder, wanted)
+        self._make_parts_of_work(embedder, start_queue)
 
+    def _make_parts_of_futures(self, embedder: Embedder, wanted: Callable[[], Callable[[str], None] | None]) -> None:
+        options = self._options
         self.waiters = Waiters(wanted)
         self.outcomes = Outcomes(self.store, self.waiters, options.embedding_field, embedder, self.agenda)
         self.intake = Intake(self.store, self.waiters, embedder, self.agenda, self.observers, options)
@@ -78,22 +103,17 @@ class Engine:
             self.progress,
             name=self.name,
             namespace=options.namespace,
-            log=log,
+            log=self._log,
             observers=self.observers,
         )
 
+    def _make_parts_of_work(self, embedder: Embedder, start_queue: Callable[[], None]) -> None:
+        options, log, observers = self._options, self._log, self.observers
+        calls = f"embedqueue-call-{options.namespace}"
         concurrency = Concurrency(options.max_concurrency)
-        self.caller = Caller(
-            embedder,
-            options.model,
-            options.retry,
-            _limits(options, embedder),
-            concurrency,
-            self.stopping,
-            log,
-            self.observers,
-        )
-        self.pool = Pool(lambda: concurrency.limit, f"embedqueue-call-{options.namespace}", self.agenda.progressed, log)
+        limits = _limits(options, embedder)
+        self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.stopping, log, observers)
+        self.pool = Pool(lambda: concurrency.limit, calls, self.agenda.progressed, log)
         self.settle = Settle(
             self.store,
             self.waiters,
@@ -103,18 +123,12 @@ class Engine:
             options,
             worker=self.name,
             stopping=self.stopping,
-            observers=self.observers,
             log=log,
+            observers=observers,
         )
+        cache = _cache(self.store, self.settle, options, embedder, self.stopping)
         self.dispatch = Dispatch(
-            self.caller,
-            self.pool,
-            self.settle,
-            _cache(self.store, self.settle, options, embedder, self.stopping),
-            options,
-            worker=self.name,
-            observers=self.observers,
-            log=log,
+            self.caller, self.pool, self.settle, cache, options, worker=self.name, log=log, observers=observers
         )
         self.worker = Worker(
             self.store,
@@ -126,14 +140,16 @@ class Engine:
             name=self.name,
             start_queue=start_queue,
             log=log,
-            observers=self.observers,
+            observers=observers,
         )
 
     def stop(self, grace_seconds: float) -> None:
-        """Take everything down. What this process has claimed waits again; its futures are cancelled.
+        """Take everything down. What this process has claimed is released, and its futures are cancelled.
+
+        The order matters: claim no more, let calls under way end and be written, and only then release what is left.
 
         Args:
-            grace_seconds: for calls under way. One that hangs is left behind.
+            grace_seconds: how long to wait for calls under way. One that takes longer is left behind.
         """
         end_mono = time.monotonic() + grace_seconds
         self.worker.stop(grace_seconds)
@@ -145,7 +161,7 @@ class Engine:
             try:
                 self.store.release(self.name)
             except RedisError as error:
-                self._log.warning("embedqueue: stopped without giving items back, their leases will run out: %s", error)
+                self._log.warning("embedqueue: stopped without releasing items, their leases will run out: %s", error)
         try:
             self.waiters.cancel_all()
         finally:
@@ -154,7 +170,7 @@ class Engine:
 
 
 def _limits(options: Options, embedder: Embedder) -> Limits:
-    """What one call may hold: the least of what the user and the embedder say."""
+    """What one call may hold: the lesser of what the options and the embedder say."""
     return Limits(
         min(options.api_batch_limit, getattr(embedder, "max_texts", None) or options.api_batch_limit),
         min(options.api_batch_tokens, getattr(embedder, "max_tokens", None) or options.api_batch_tokens),
@@ -178,12 +194,12 @@ def _cache(store: Store, settle: Settle, options: Options, embedder: Embedder, s
 def stop_with_child(stop: Callable[[], object]) -> None:
     """Have ``stop`` called at the end of this process if it is a child of multiprocessing.
 
-    Such children end by ``os._exit``: they run multiprocessing's own finalizers, but not what stands in ``atexit``.
+    Such children end with ``os._exit``: they run multiprocessing's own finalizers, but no functions of ``atexit``.
 
     Args:
-        stop: without arguments.
+        stop: called without arguments.
     """
-    process = sys.modules.get("multiprocessing.process")  # where it was not imported, nobody is its child
+    process = sys.modules.get("multiprocessing.process")  # if nobody has imported it, this process is no child of it
     if process is not None and process.parent_process() is not None:
         from multiprocessing.util import Finalize
 

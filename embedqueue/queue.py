@@ -1,6 +1,8 @@
-"""The queue as its users see it: how an item comes in, and how one waits for it.
+"""The queue as its users see it.
 
-Read next: ``worker`` (when something is done), ``drain`` (what is done), ``store`` (how it stands in Redis).
+Read next: ``engine`` (which parts there are), ``futures/intake`` (how an item comes in), ``work/worker``,
+``work/agenda`` and ``work/plan`` (when something is done), ``work/dispatch`` and ``work/settle`` (what is done),
+``store/store`` and ``store/lua`` (how it stands in Redis). docs/glossary.md defines the words.
 """
 
 from __future__ import annotations
@@ -33,15 +35,15 @@ from .values.options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Opti
 from .values.stats import PROBING, DeadLetter, QueueStats
 from .work.plan import NEVER
 
-#: Seconds that stop() grants to API calls under way, so that what is paid for is kept, unless told otherwise.
+#: Seconds that stop() grants to API calls under way if it is given none, so that what is paid for is kept.
 STOP_GRACE_SECONDS = 1.0
-#: Seconds between looks at Redis by a flush, at most; each call that is back makes it look as well.
+#: Seconds after which a flush asks Redis again what is unfinished, at most. It also asks when a call is back.
 FLUSH_POLL_SECONDS = 0.25
 #: Seconds between looks at whether the queue was stopped, for the thread that wants to start it.
 LOCK_SECONDS = 0.05
 #: A server time after all others.
 ALL_TIMES = 1e15
-#: Seconds after which a flush asks again for what nobody has claimed.
+#: Seconds after which a flush asks for a drain again, if nothing is in flight.
 FLUSH_ASK_SECONDS = 1.0
 
 
@@ -65,15 +67,15 @@ class EmbeddingBatchQueue:
         max_deliveries: how often an item's lease may run out (its worker died) before it is a dead letter.
         max_pending: most items that may wait, or None; ``enqueue`` raises ``QueueFull`` beyond.
         flush_on_wait: whether ``.result()`` makes an item urgent.
-        wait_linger: seconds that such a drain waits for company at most, so that concurrent handlers share one call;
-            it starts once nobody has come for a quarter of that.
+        wait_linger: seconds that the drain of such an item waits for others at most, so that concurrent handlers share
+            one call. It starts once nobody has come for a quarter of that.
         worker: False: this process only enqueues and waits.
         retry: a tenacity policy for tries in place, such as ``tenacity.Retrying(...)``; None for ours.
         cache_ttl: seconds for which vectors are kept by text, or None for no cache.
         if_missing: "create" the hash if it is gone when its vector arrives, or "skip" it.
         max_text_chars: longest text in characters, or None; ``enqueue`` raises ``ValueError`` beyond.
         history: whether this process writes down how much it does, for ``history()`` and the dashboard.
-        observers: whom to tell what happens; see :class:`embedqueue.Observer`. What they raise is logged once.
+        observers: told what happens; see :class:`embedqueue.Observer`. What they raise is logged once.
         on_batch: called with a :class:`BatchReport` when vectors were written; it is an observer of one function, as
             are the next two.
         on_error: called with a :class:`CallReport` when an API call failed, with a :class:`RedisReport` when Redis did.
@@ -102,10 +104,10 @@ class EmbeddingBatchQueue:
         self._log = QueueLog(self._options.namespace)
         self._embedder = embedder
         self._redis = redis
-        self._lock = threading.RLock()  # guards starting and stopping; a signal's handler may stop() inside of either
-        self._closed = False
-        self._shut = False  # whether stop() has come to its end
-        self._shutting = False  # whether it is at it now; both are guarded by the lock
+        self._lock = threading.RLock()  # reentrant: a signal's handler may call stop() while start() or stop() holds it
+        self._closed = False  # whether stop() was called; guarded by the lock, as are the next three
+        self._shut = False  # whether it has come to its end
+        self._shutting = False  # whether it is under way
         self._started = False
         self._warned_not_started = False
         self._checked_durability = False
@@ -122,6 +124,9 @@ class EmbeddingBatchQueue:
 
         Returns:
             The queue itself.
+
+        Raises:
+            RuntimeError: there are no more threads.
         """
         with self._lock:
             if self._closed:
@@ -141,7 +146,7 @@ class EmbeddingBatchQueue:
             self._lock.release()
 
     def _start_open(self) -> None:
-        """Start at the first use, unless somebody has stopped the queue meanwhile."""
+        """Start, unless the queue is stopped."""
         with self._lock:
             if self._closed:
                 return
@@ -159,7 +164,7 @@ class EmbeddingBatchQueue:
             self._engine.listener.ensure()
 
     def _ready(self) -> Engine:
-        """The parts of this process, at the use of a queue that must be open."""
+        """The parts of this process, for a method that needs a queue that is not stopped."""
         if self._closed:
             raise QueueStopped("the queue is stopped")
         engine = self._engine
@@ -182,21 +187,22 @@ class EmbeddingBatchQueue:
         self._engine = self._new_engine()
 
     def stop(self, timeout: float | None = None, drain: bool = False) -> None:
-        """Stop. Items stay in Redis; what this process has claimed goes back to pending; its futures are cancelled.
+        """Stop. Items stay in Redis. What this process has claimed is released, and its futures are cancelled.
 
         Args:
-            timeout: seconds: with ``drain`` for the draining; else for API calls under way, which get a second where
-                no timeout is given. A call that hangs is left behind.
-            drain: empty the queue first. What is not done in time stays queued, and the log says so.
+            timeout: seconds. Without ``drain``, for API calls under way; None grants one second. With it, for all there
+                is to do; None waits until it is done or the provider fails. A call that takes longer is left behind.
+            drain: flush first. What is not done in time stays queued, and the log says so.
         """
         deadline_mono = time.monotonic() + (timeout or 0.0)
         try:
             if drain and not self._closed:
-                self._drain_all(timeout)
+                self._flush_before_stop(timeout)
         finally:
             with self._lock:
-                # A signal's handler that interrupts stop() must not wait for what the interrupted one holds. If it
-                # raises, the next stop(), at the latest the one at the end of the process, does what was left.
+                # A signal's handler may interrupt stop() and call it again: that one must return, for it would wait for
+                # what the interrupted one holds. If the handler raises, the interrupted one does not come to its end:
+                # the next stop() does the rest, at the latest the one at the end of the process.
                 if not (self._closed and self._shut) and not self._shutting:
                     self._closed = self._shutting = True
                     self._started = self._shut = False
@@ -209,15 +215,15 @@ class EmbeddingBatchQueue:
                         self._shutting = False
 
     def _stop_at_exit(self) -> None:
-        """Whoever signals again, as ctrl-C under gunicorn does, wants no grace; claims are given back all the same."""
+        """Stop at the end of the process. If a signal comes meanwhile, go on without grace: items must be released."""
         for timeout in (None, 0.0, 0.0):
             try:
                 self.stop(timeout)
                 return
-            except (SystemExit, KeyboardInterrupt):  # of a signal's handler: the process is ending already
+            except (SystemExit, KeyboardInterrupt):  # raised by a signal's handler; the process is ending already
                 continue
 
-    def _drain_all(self, timeout: float | None) -> None:
+    def _flush_before_stop(self, timeout: float | None) -> None:
         try:
             self.flush(timeout)
         except (TimeoutError, BatchFailed, QueueStopped, RedisError) as error:
@@ -235,7 +241,7 @@ class EmbeddingBatchQueue:
 
     @property
     def options(self) -> Options:
-        """The options that it was made with, defaults included; they cannot be changed."""
+        """The options of the queue, defaults included. They cannot be changed."""
         return self._options
 
     @property
@@ -251,18 +257,19 @@ class EmbeddingBatchQueue:
     # -- enqueuing ---------------------------------------------------------------------------------------------
 
     def enqueue(self, redis_key: str, text: str) -> EmbeddingFuture:
-        """Take an item in. It is durable when this returns, in one round trip.
+        """Take an item in, in one round trip to Redis. It is durable when this returns.
 
-        The newest text of a key wins, and all unfinished futures of the key resolve with the vector that ends up in
-        its hash. A blank text is not embedded: its future holds the zero vector, nothing is stored, and an older
-        text of the key that still waits is dropped.
+        The newest text of a key wins: all unfinished futures of the key resolve with the vector that ends up in its
+        hash. A blank text is not embedded: its future holds the zero vector, nothing is stored, and an older text of
+        the key that still waits is dropped.
 
         Args:
             redis_key: the hash that receives the vector.
             text: what to embed.
 
         Returns:
-            A future of the vector, ``dimensions`` floats. Same key and same text while unfinished: the same future.
+            A future of the vector, ``dimensions`` floats. If the same text of the key is unfinished, it is the same
+            future again.
 
         Raises:
             TypeError, ValueError: bad arguments; nothing was written.
@@ -273,10 +280,16 @@ class EmbeddingBatchQueue:
         return self._submit([self._pair(redis_key, text)])[0]
 
     def enqueue_many(self, items: Iterable[tuple[str, str]]) -> list[EmbeddingFuture]:
-        """Take many (redis_key, text) pairs in; all of them reach Redis, or none does.
+        """Take many items in, in one round trip. All of them reach Redis, or none does.
+
+        Args:
+            items: (redis_key, text) pairs, as :meth:`enqueue` takes them. Of several texts of a key, the last one wins.
 
         Returns:
-            Futures, in order. Arguments and errors as with :meth:`enqueue`.
+            Futures, in order.
+
+        Raises:
+            TypeError, ValueError, QueueFull, QueueStopped, redis.RedisError: as with :meth:`enqueue`.
         """
         pairs = [self._pair(*_two(item)) for item in items]
         return self._submit(pairs) if pairs else []
@@ -312,7 +325,7 @@ class EmbeddingBatchQueue:
         return futures
 
     def _wanted(self, redis_key: str) -> None:
-        """Somebody waits in ``.result()``: that makes the item urgent. No I/O, for a lock of a future may be held."""
+        """Somebody waits in ``.result()``, so the item is urgent. Does no I/O: the caller may hold a future's lock."""
         if self._closed:
             return
         engine = self._engine
@@ -322,11 +335,11 @@ class EmbeddingBatchQueue:
     # -- draining ----------------------------------------------------------------------------------------------
 
     def flush_now(self) -> None:
-        """Drain now, without waiting for it. Wakes the workers of other processes where this one has none.
+        """Start a drain now, and do not wait for it. With ``worker=False``, the workers of other processes are asked.
 
         Raises:
             QueueStopped: the queue is stopped.
-            redis.RedisError: Redis cannot be reached (only without a worker of our own).
+            redis.RedisError: Redis cannot be reached (only with ``worker=False``).
         """
         engine = self._ready()
         if self._options.worker:
@@ -337,14 +350,14 @@ class EmbeddingBatchQueue:
             engine.store.events.tell("flush", engine.name)
 
     def flush(self, timeout: float | None = None) -> None:
-        """Drain now, and return when everything that was enqueued until the call is finished, by whomever.
+        """Start a drain now, and wait until everything is finished that was enqueued before, by any process.
 
         Args:
-            timeout: seconds, or None.
+            timeout: seconds to wait at most; None waits until it is finished, or until the provider fails.
 
         Raises:
             TimeoutError: not finished in time.
-            BatchFailed: only without a timeout: the provider failed, and waiting might never end.
+            BatchFailed: without a timeout only: the provider failed, and waiting might never end.
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached.
         """
@@ -373,23 +386,31 @@ class EmbeddingBatchQueue:
         self._await_futures(engine, futures)
 
     def _await_futures(self, engine: Engine, futures: list[EmbeddingFuture]) -> None:
-        """What Redis calls finished, the futures of this process must know before a flush returns."""
+        """Wait, a second at most, for futures of items that Redis calls finished: a flush returns after them."""
         engine.outcomes.find_out(None)
         deadline_mono = time.monotonic() + FLUSH_ASK_SECONDS
         while time.monotonic() < deadline_mono:
             seen = engine.progress.finished
             if all(future.done() for future in futures):
                 return
-            engine.progress.wait_beyond(seen, 0.01)  # a thread of ours has them in hand
+            engine.progress.wait_beyond(seen, 0.01)  # another thread of ours is ending them
 
     # -- looking -----------------------------------------------------------------------------------------------
 
     def pending_count(self) -> int:
-        """How many items wait in Redis, by whichever process they were enqueued."""
+        """How many items wait in Redis, whichever process has enqueued them.
+
+        Raises:
+            redis.RedisError: Redis cannot be reached.
+        """
         return self._engine.store.pending_count()
 
     def stats(self) -> QueueStats:
-        """How the queue stands, in one round trip."""
+        """How the queue stands, in one round trip to Redis.
+
+        Raises:
+            redis.RedisError: Redis cannot be reached.
+        """
         engine = self._engine
         status, counters, caller = engine.store.status(), engine.settle.counters, engine.caller
         return QueueStats(
@@ -411,14 +432,14 @@ class EmbeddingBatchQueue:
         )
 
     def history(self, minutes: int = 60, days: int = 30) -> History:
-        """What all processes did lately, as those with the option ``history`` have written it down.
+        """What all processes did lately, if they have the option ``history``.
 
         Args:
-            minutes: of the last so many, up to 120.
-            days: of the last so many, up to 400.
+            minutes: how many of the last minutes, up to 120.
+            days: how many of the last days (of UTC), up to 400.
 
         Raises:
-            ValueError: less than one.
+            ValueError: either is less than one.
             redis.RedisError: Redis cannot be reached.
         """
         if minutes < 1 or days < 1:
@@ -428,37 +449,50 @@ class EmbeddingBatchQueue:
     # -- dead letters ------------------------------------------------------------------------------------------
 
     def dead_letters(self, limit: int = 100, offset: int = 0, *, max_bytes: int | None = None) -> list[DeadLetter]:
-        """What was given up, the latest first.
+        """The items that were given up, the latest first.
 
         Args:
             limit: how many at most.
             offset: how many of the latest to leave out.
-            max_bytes: None gives all texts whole. For who shows them: long letters are given whole while they fit into
-                so many bytes together; of others, the first 4,096 bytes of text and reason, cut in Redis, and no
-                ``member``. What is not our JSON is never cut and ends the list where it does not fit; the list is empty
-                only where there are no more.
+            max_bytes: None gives all of them whole. If you only show them, give a limit: long ones are then given
+                whole while they fit into so many bytes together. Of the others you get the first 4,096 bytes of text
+                and reason, cut in Redis, and no ``member``. A letter that is not our JSON is never cut: the list ends
+                before one that does not fit, unless it would be empty.
 
         Raises:
             ValueError: a negative limit, offset or max_bytes.
-            redis.RedisError: Redis cannot be reached; so with the next two.
+            redis.RedisError: Redis cannot be reached.
         """
         if limit < 0 or offset < 0 or (max_bytes or 0) < 0:
             raise ValueError("limit, offset and max_bytes must not be negative")
         return self._engine.store.dead.page(limit, offset, max_bytes)
 
     def retry_dead(self, redis_keys: str | bytes | Iterable[str | bytes] | None = None) -> int:
-        """Put dead letters back to the end of the queue.
+        """Put dead letters back, at the end of the queue.
 
         Args:
-            redis_keys: whose, one or many; the ``member`` of a letter that has no redis_key; None for all.
+            redis_keys: of the letters, one or many; for a letter that has no redis_key, its ``member``; None for all.
 
         Returns:
             How many were put back.
+
+        Raises:
+            redis.RedisError: Redis cannot be reached; some may have been put back.
         """
         return self._engine.store.dead.retry(self._dead_names(redis_keys))
 
     def discard_dead(self, redis_keys: str | bytes | Iterable[str | bytes] | None = None) -> int:
-        """Drop dead letters for good. Arguments and answer as with :meth:`retry_dead`."""
+        """Drop dead letters for good.
+
+        Args:
+            redis_keys: as with :meth:`retry_dead`.
+
+        Returns:
+            How many were dropped.
+
+        Raises:
+            redis.RedisError: Redis cannot be reached; some may have been dropped.
+        """
         return self._engine.store.dead.discard(self._dead_names(redis_keys))
 
     def _dead_names(self, redis_keys: str | bytes | Iterable[str | bytes] | None) -> list[str | bytes]:
@@ -467,7 +501,7 @@ class EmbeddingBatchQueue:
         return [redis_keys] if isinstance(redis_keys, str | bytes) else list(redis_keys)
 
     def _warn_of_data_loss(self) -> None:
-        """One look at how Redis is set up: what was durable a moment ago must not vanish in silence."""
+        """Warn, once, if Redis is set up so that it may lose what was durable."""
         if not self._checked_durability:
             self._checked_durability = True
             found = [danger.words for danger in dangers(self._engine.store.info())]
@@ -477,7 +511,7 @@ class EmbeddingBatchQueue:
 
 def _two(item: tuple[str, str]) -> tuple[str, str]:
     try:
-        if isinstance(item, str | bytes):  # two letters are no pair
+        if isinstance(item, str | bytes):  # a string of two letters is no pair
             raise TypeError
         redis_key, text = item
     except (TypeError, ValueError):
@@ -486,14 +520,14 @@ def _two(item: tuple[str, str]) -> tuple[str, str]:
 
 
 def _observers(options: Options, log: QueueLog) -> Observers:
-    """Those of the options, and one made of the functions that are given."""
+    """The observers of the options, and one made of the functions ``on_batch``, ``on_error`` and ``on_dead``."""
     functions = (options.on_batch, options.on_error, options.on_dead)
     own: list[Observer] = [Functions(*functions)] if functions != (None, None, None) else []
     return Observers([*options.observers, *own], log)
 
 
 def _weakly(queue: EmbeddingBatchQueue, method: Any) -> Any:
-    """Call a method of the queue for as long as the queue lives, without keeping it alive."""
+    """A function that calls a method of the queue, if the queue still lives; it does not keep it alive."""
     reference = weakref.ref(queue)
 
     def call(*args: Any) -> Any:

@@ -44,7 +44,7 @@ class FakeEmbedder:
 
     Args:
         dimensions: length of the vectors.
-        rule: gets the texts of each call and answers with the error that it raises, or None.
+        rule: called with the texts of each call; returns the error that the call raises, or None.
 
     Attributes:
         calls: the texts of each call, in the order of their arrival.
@@ -63,7 +63,7 @@ class FakeEmbedder:
         self._held = False
 
     def vector_of(self, text: str) -> NDArray[np.float32]:
-        """The vector of a text, of length 1: the sum of its words' directions, and a little of its own."""
+        """The vector of a text, (dimensions,) float32 of length 1: its words' directions, and a little of its own."""
         total = OWN_SHARE * self._direction(text)
         for word in re.findall(r"\w+", text.lower()):
             total += self._direction(word)
@@ -75,7 +75,7 @@ class FakeEmbedder:
         return numbers / np.linalg.norm(numbers)
 
     def bytes_of(self, text: str) -> bytes:
-        """The vector of a text as its hash holds it."""
+        """The vector of a text as its hash holds it: 4 bytes for each dimension."""
         return self.vector_of(text).tobytes()
 
     @property
@@ -101,30 +101,38 @@ class FakeEmbedder:
         return np.stack([self.vector_of(text) for text in texts])
 
     def fail_with(self, error: BaseException, times: int = 1) -> None:
-        """The next ``times`` calls raise ``error``; they come before the rule."""
+        """Let the next ``times`` calls raise ``error``; for these, the rule is not asked."""
         with self._changed:
             self._errors += [error] * times
 
     def hold(self) -> None:
-        """Keep calls in flight from now on: they arrive, are recorded, and wait."""
+        """Hold calls from now on: they arrive, are recorded, and wait for ``release()``, up to 30 seconds."""
         with self._changed:
             self._held = True
             self.arrived.clear()
 
     def release(self) -> None:
-        """Let go what is held, and hold no more."""
+        """Let the held calls go on, and hold no more."""
         with self._changed:
             self._held = False
             self._changed.notify_all()
 
     def wait_for_calls(self, count: int, timeout: float = 5.0) -> bool:
-        """Wait until ``count`` calls have arrived; returns whether they have."""
+        """Wait until calls have arrived.
+
+        Args:
+            count: how many, since the embedder was made.
+            timeout: seconds to wait at most.
+
+        Returns:
+            Whether they have arrived.
+        """
         with self._changed:
             return self._changed.wait_for(lambda: len(self.calls) >= count, timeout)
 
 
 class _NoPool(Pool):
-    """Makes calls in the thread that asks for them."""
+    """Runs each call in the thread that submits it."""
 
     def submit(self, call: Callable[[], None]) -> None:
         with self._lock:
@@ -133,10 +141,10 @@ class _NoPool(Pool):
 
 
 class EagerQueue(EmbeddingBatchQueue):
-    """A queue without threads: items are embedded, or given up, before ``enqueue`` returns; callbacks run there, too.
+    """A queue without threads: items are embedded, or given up, before ``enqueue`` returns. Callbacks run there, too.
 
-    Where the provider fails, futures end with ``BatchFailed`` at once: there is one try, unless a ``retry`` policy is
-    given, and no pause; the item waits for the next ``enqueue`` or ``flush()``.
+    If the provider fails, futures end with ``BatchFailed`` at once: there is one try, unless a ``retry`` policy is
+    given, and no pause. The item waits for the next ``enqueue`` or ``flush()``.
 
     Args:
         embedder: usually a :class:`FakeEmbedder`.
@@ -148,8 +156,8 @@ class EagerQueue(EmbeddingBatchQueue):
         one_try = tenacity.Retrying(stop=tenacity.stop_after_attempt(1))
         super().__init__(embedder, redis, *args, **{"retry": one_try, "history": False, **options, "worker": True})
         self.redis = redis
-        self._warned_not_started = True  # of a worker that is not started: there is none
-        self._turn = threading.RLock()  # one thread at a time; a callback may enqueue again
+        self._warned_not_started = True  # there is no worker to start, so no need to warn
+        self._turn = threading.RLock()  # one thread drains at a time; reentrant, for a callback may enqueue
         self._claims = 0  # guarded by the turn
 
     def flush_now(self) -> None:
@@ -167,7 +175,7 @@ class EagerQueue(EmbeddingBatchQueue):
                     max_deliveries=options.max_deliveries,
                     alone=True,
                 )
-                engine.dispatch.begin(claim)  # also of no members: it may have rejected some
+                engine.dispatch.begin(claim)  # even without members: the claim may have rejected some
                 if not claim.members:
                     return
 
@@ -198,7 +206,7 @@ def eager_queue(embedder: Embedder | None = None, redis: Redis | None = None, **
 
 
 def fake_redis() -> Redis:
-    """A client of a fake Redis of its own.
+    """A client of a new fake Redis, which nobody else uses.
 
     Raises:
         ImportError: fakeredis or the Lua that its scripts need is not installed.

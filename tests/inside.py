@@ -54,7 +54,7 @@ class Inside:
 
     @property
     def outcomes(self) -> Any:
-        """Who finds out what became of items: ``look``."""
+        """Who finds out what became of items: ``find_out``."""
         return self._engine.outcomes
 
     @property

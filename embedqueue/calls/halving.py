@@ -48,9 +48,7 @@ class Halving:
         self._deliver = deliver
         self._refuse = refuse
         self._limits = caller.limits
-        self._parts: deque[tuple[Sequence[str], tenacity.BaseRetrying]] = (
-            deque()
-        )  # still to send, with the policy of each
+        self._parts: deque[tuple[Sequence[str], tenacity.BaseRetrying]] = deque()  # still to be sent, and how
         self._refusals = 0
         self._refused_mono = 0.0  # when the first one came
         self._blamed: str | None = None  # the text that the provider named last
@@ -134,7 +132,7 @@ class Halving:
                 for text in texts:
                     self._suspect(text, error)
             return
-        # In a probe, a failure without a status may be a text's fault, too: else this text would block the queue.
+        # In a probe, a failure without a status may be a text's fault, too: else that text would block the queue.
         suspicious = error.suspect_input or (self._probe and error.status is None)
         if not suspicious or not self._caller.healthy_since(began_mono):
             raise Unserved(error, texts) from None

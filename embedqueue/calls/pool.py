@@ -100,7 +100,7 @@ class Pool:
             return self._moved.wait_for(lambda: self._unfinished == 0, timeout)
 
     def answered(self) -> None:
-        """The call of this thread has its answer: the next may start. Does nothing if called twice, or elsewhere."""
+        """The call of this thread has its answer: the next one may start. A second time, it does nothing."""
         if getattr(self._mine, "asking", False):
             self._mine.asking = False
             with self._moved:

@@ -1,7 +1,7 @@
-"""Futures by redis_key: who waits, what they get, and that waiting makes an item urgent.
+"""The unfinished futures of this process, by redis_key.
 
-A future is held weakly until somebody adds a callback to it: whoever drops the future is not waiting, and a
-million items enqueued in passing cost this process nothing.
+A future is held weakly until somebody adds a callback to it. So whoever drops a future waits no longer, and a million
+items that are enqueued in passing cost this process nothing.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .future import EmbeddingFuture, end_future
 
 
 class Waiting(weakref.ref[EmbeddingFuture]):
-    """One future that waits for one member of a key, held weakly. All fields are guarded by the waiters' lock."""
+    """The entry of one future, which it holds weakly. All fields are guarded by the lock of :class:`Waiters`."""
 
     __slots__ = ("committed", "member", "older", "pinned", "redis_key", "wanted")
     redis_key: str
     member: bytes
-    older: Waiting | None  # the one of the same key that was enqueued before
+    older: Waiting | None  # the entry of the same key that was enqueued before
     pinned: EmbeddingFuture | None  # the future, where it must not be dropped
     committed: bool  # whether its enqueue is known to have reached Redis
     wanted: bool  # whether somebody waits in ``.result()``
@@ -34,31 +34,31 @@ class Waiters:
     """The unfinished futures of this process. Thread-safe; no callback of a user runs under the lock.
 
     Args:
-        want: gives what a future calls with its key when somebody waits for it, or None. The future keeps that alive,
-            and so its queue, which knows nothing of who still waits.
+        want: returns what a future calls with its redis_key when somebody waits for it, or None. The future keeps that
+            alive, and with it the queue, which may have been dropped by everybody else.
     """
 
     def __init__(self, want: Callable[[], Callable[[str], None] | None]) -> None:
         self._want = want
         self._lock = threading.Lock()
-        self._newest: dict[str, Waiting] = {}  # of each key; it knows those before it
+        self._newest: dict[str, Waiting] = {}  # of each redis_key, the newest entry, which knows the older ones
         self._closed = False
         self._dropped: deque[Waiting] = deque()  # appended by the garbage collector
 
-    # -- coming in: only the intake's leader calls these, in the order in which Redis sees the items -----------
+    # -- coming in: only the intake's leader calls these, in the order in which Redis takes the items -----------
 
     @locked
     def register(self, pairs: Iterable[tuple[str, bytes]]) -> tuple[list[EmbeddingFuture | None], list[Waiting]]:
-        """A future for each pair; the one that exists where the same text of the key is unfinished.
+        """Make a future for each pair; or find the one that exists, if the same text of the key is unfinished.
 
         Args:
-            pairs: redis_key and member; an empty member gets None instead of a future.
+            pairs: redis_key and member; for an empty member there is None instead of a future.
 
         Returns:
             Futures, in order, and the entries of those that are new.
 
         Raises:
-            QueueStopped: nobody would end them.
+            QueueStopped: the queue is stopped, so nobody would end them.
         """
         futures: list[EmbeddingFuture | None] = []
         entries: list[Waiting] = []
@@ -66,7 +66,7 @@ class Waiters:
             raise QueueStopped("the queue is stopped")
         if self._dropped:
             self._forget_dropped()
-        want, pin, drop = self._want(), self._pin, self._dropped.append  # once, for each method is an object
+        want, pin, drop = self._want(), self._pin, self._dropped.append  # once: each time would make an object
         for redis_key, member in pairs:
             if not member:
                 futures.append(None)
@@ -87,13 +87,13 @@ class Waiters:
         return futures, entries
 
     def commit(self, entries: Iterable[Waiting]) -> None:
-        """Their items are in Redis."""
+        """The items of these entries are in Redis."""
         with self._lock:
             for entry in entries:
                 entry.committed = True
 
     def forget(self, entries: Iterable[Waiting]) -> None:
-        """Their items never reached Redis; the caller gets an error instead of the futures."""
+        """The items of these entries did not reach Redis: their caller gets an error instead of the futures."""
         with self._lock:
             for entry in entries:
                 self._remove(entry)
@@ -126,7 +126,13 @@ class Waiters:
         return True
 
     def _cut(self, newer: Waiting | None, entry: Waiting, left: Waiting | None) -> None:
-        """Let what follows on ``newer``, or is the newest, be ``left`` instead of ``entry``."""
+        """Take an entry out of its key's chain, with all that are older but ``left`` and those behind it.
+
+        Args:
+            newer: the entry before this one; None if this is the newest.
+            entry: to take out.
+            left: what follows on ``newer`` then, or is the newest; None if nothing is left.
+        """
         if newer is not None:
             newer.older = left
         elif left is not None:
@@ -134,17 +140,17 @@ class Waiters:
         else:
             del self._newest[entry.redis_key]
 
-    # -- looking -----------------------------------------------------------------------------------------------
+    # -- asking -----------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        """Keys with unfinished futures."""
+        """How many redis_keys have unfinished futures."""
         with self._lock:
             self._forget_dropped()
             return len(self._newest)
 
     @locked
     def futures(self) -> list[EmbeddingFuture]:
-        """The futures that are unfinished now and that somebody still holds."""
+        """The futures that are unfinished now, whose items are in Redis, and that somebody still holds."""
         found = (entry() for entry in self._all() if entry.committed)
         return [future for future in found if future is not None]
 
@@ -155,7 +161,7 @@ class Waiters:
             return any(entry.wanted for entry in self._all())
 
     def mark_wanted(self, redis_key: str) -> bytes | None:
-        """Somebody waits for this key now; returns its newest member that we know of."""
+        """Somebody waits for this redis_key. Returns its newest member that we know; None if we know none."""
         with self._lock:
             for entry in self._of(redis_key):
                 entry.wanted = True
@@ -164,11 +170,14 @@ class Waiters:
 
     @locked
     def snapshot(self, redis_keys: Iterable[str] | None = None, *, wanted: bool = False) -> dict[str, list[Waiting]]:
-        """The committed entries of some keys, or of all: what a look at Redis that starts now may speak of.
+        """The entries whose items are in Redis now. What Redis is asked from now on, its answers speak of these.
 
         Args:
-            redis_keys: which; None for all.
-            wanted: only those that somebody waits for.
+            redis_keys: of the entries; None for all.
+            wanted: only those that somebody waits for in ``.result()``.
+
+        Returns:
+            By redis_key, the entries in the order in which they were enqueued; no key without entries.
         """
         self._forget_dropped()
         found = {}
@@ -181,10 +190,16 @@ class Waiters:
     # -- ending: outside the lock, for a future's callbacks are the user's code --------------------------------
 
     def written(self, redis_key: str, member: bytes, vector: bytes) -> bool:
-        """The vector of this member is in the hash: resolve its futures and those of older texts.
+        """A vector was written to its hash: resolve the futures of its member, and those of older texts of the key.
+
+        Args:
+            redis_key: of the item.
+            member: whose vector it is.
+            vector: (dimensions,) float32 as bytes.
 
         Returns:
-            False where somebody waits for other texts of the key only: which came first, Redis knows.
+            False if there are futures of other texts of the key only: nobody here knows which text is newer, so ask
+            Redis what became of the key.
         """
         known, ended = self._take_written(redis_key, member)
         _end_all(ended, vector)
@@ -204,18 +219,23 @@ class Waiters:
         return False, []
 
     def resolve(self, entries: Sequence[Waiting], outcome: bytes | BaseException) -> None:
-        """End these entries, if they have not ended yet, with a vector or an error."""
+        """End the futures of these entries, if they have not ended yet.
+
+        Args:
+            entries: of one redis_key, in the order of a snapshot.
+            outcome: a vector, (dimensions,) float32 as bytes, or the error to raise.
+        """
         with self._lock:
             ended = _futures(entry for entry in reversed(entries) if self._remove(entry))  # the newest stands first
         _end_all(ended, outcome)
 
     def fail(self, waiting: Mapping[str, Sequence[Waiting]], error: BaseException) -> None:
-        """End the entries of a snapshot with an error, where they have not ended since."""
+        """End the futures of a snapshot with an error, if they have not ended since."""
         for entries in waiting.values():
             self.resolve(entries, error)
 
     def cancel_all(self) -> None:
-        """Cancel every future, and take no more: the queue stops."""
+        """The queue stops: cancel every future, and make no more."""
         with self._lock:
             self._closed = True
             ended = _futures(self._all())
@@ -230,12 +250,12 @@ def _chain(entry: Waiting | None) -> Iterator[Waiting]:
 
 
 def _futures(entries: Iterable[Waiting]) -> list[EmbeddingFuture]:
-    """Those that somebody still holds. Held from here on: who adds a callback now may drop the future after it."""
+    """The futures that somebody still holds. The list keeps them until they have ended, as a callback wants it."""
     return [future for entry in entries if (future := entry()) is not None]
 
 
 def _end_all(futures: Sequence[EmbeddingFuture], outcome: bytes | BaseException | None) -> None:
-    """Give an end to each of them, the last one first, whatever a callback raises."""
+    """End all of them, the last one first, even if a callback raises."""
     with contextlib.ExitStack() as ends:
         for future in futures:
             ends.callback(end_future, future, outcome)

@@ -245,7 +245,8 @@ class Store:
             How many seconds the pause still lasts.
         """
         times = (int(seconds * 1000) for seconds in (first_seconds, most_seconds, least_seconds))
-        return float(self._call("pause", (), owner, *times, reason[:REASON_CHARS], json.dumps(redis_keys))) / 1000
+        ms = self._call("pause", (), owner, *times, reason[:REASON_CHARS], json.dumps(redis_keys))
+        return _pause_seconds(ms) or 0.0
 
     def hold(self, seconds: float | None, reason: str) -> None:
         """Stop all claiming because a person wants it, for so many seconds, or with None without an end."""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
+from embedqueue.store.records import Claim, Status
 from embedqueue.values.backoff import backoff_seconds
 
 #: "renew": extend our leases. "refresh": read how things stand in Redis. "claim": take items. "ask": tell other
@@ -27,24 +28,8 @@ REFRESH_AGAIN_SECONDS = 0.05
 CHECK_SECONDS = (2.0, 5.0)
 
 
-class Standing(Protocol):
-    """How things stand in Redis, as a claim or a refresh tells it: see ``records.Claim`` and ``records.Status``."""
-
-    @property
-    def waiting(self) -> int:
-        """Items that wait."""
-
-    @property
-    def oldest_age_seconds(self) -> float | None:
-        """Seconds for which the oldest of them has waited; None if none waits."""
-
-    @property
-    def lease_end_seconds(self) -> float | None:
-        """Seconds until the next lease of any process ends; None if there is no lease."""
-
-    @property
-    def pause_seconds(self) -> float | None:
-        """Seconds that are left of a pause; None if there is none."""
+#: How things stand in Redis: what a claim, or a refresh, tells.
+Standing = Claim | Status
 
 
 @dataclass(slots=True)
@@ -172,11 +157,7 @@ class Plan:
         return min(room, self.remaining)
 
     def begin(self, now: float) -> None:
-        """The worker is started. What was enqueued before, here or by an earlier run, is drained at once.
-
-        Args:
-            now: by the monotonic clock, in seconds.
-        """
+        """The worker is started ``now``. What was enqueued before, here or by an earlier run, is drained at once."""
         self.works = True
         self.began_mono = now
         self.flush |= self.waiting > 0
@@ -229,11 +210,7 @@ class Plan:
         self.renew_mono = min(self.renew_mono, renew_mono)
 
     def claim_failed(self, urgent: Iterable[str]) -> None:
-        """Redis did not answer a claim: what was due still is.
-
-        Args:
-            urgent: the redis_keys that the claim was to take first.
-        """
+        """Redis did not answer a claim: what was due still is, and so are the redis_keys that it was to take first."""
         self.flush = True
         self.urgent.update(dict.fromkeys(urgent))
 
@@ -242,11 +219,7 @@ class Plan:
         self.overtaken = False
 
     def renewed(self, renew_mono: float) -> None:
-        """Our leases were renewed.
-
-        Args:
-            renew_mono: when to do it again; NEVER if we hold none.
-        """
+        """Our leases were renewed. Do it again at ``renew_mono``, which is NEVER if we hold none."""
         self.renew_mono = renew_mono
 
     def rest(self, until_mono: float) -> None:
@@ -305,11 +278,7 @@ class Plan:
         return True
 
     def paused(self, until_mono: float) -> bool:
-        """The provider failed: claim nothing before ``until_mono``, and refresh, for its items wait again.
-
-        Returns:
-            True: the worker has to think again.
-        """
+        """The provider failed: claim nothing before ``until_mono``, and refresh, for items wait again. Returns True."""
         self.failing = True
         self.paused_until_mono = until_mono
         return self.refresh_now()

@@ -80,13 +80,13 @@ def test_a_flush_waits_for_ends_under_way(make_queue, monkeypatch, in_time):
 
     monkeypatch.setattr(*END_FUTURES, slow)
     outcomes = inside(queue).outcomes
-    look = outcomes.find_out
+    find_out = outcomes.find_out
 
-    def look_later(*arguments, **options):  # else flush might be the one to end the future
+    def find_out_later(*arguments, **options):  # else flush might be the one to end the future
         assert reached.wait(PATIENCE_SECONDS)
-        look(*arguments, **options)
+        find_out(*arguments, **options)
 
-    monkeypatch.setattr(outcomes, "find_out", look_later)
+    monkeypatch.setattr(outcomes, "find_out", find_out_later)
     future = queue.enqueue("doc:1", "one")
     flushed = in_thread(lambda: queue.flush(PATIENCE_SECONDS))
     assert reached.wait(PATIENCE_SECONDS)
