@@ -310,7 +310,6 @@ def drain_rest(queue: EmbeddingBatchQueue, seconds: float) -> None:
 
 def end_pause(client: redis.Redis, longest_seconds: float) -> None:
     """End a pause that would last longer, as time would, or an operator: the next call probes."""
-    value = client.get("embed_queue:pause") or b"probe "
-    if not value.startswith(b"probe ") and client.pttl("embed_queue:pause") > 1000 * longest_seconds:
+    if client.pttl("embed_queue:pause") > 1000 * longest_seconds:
         client.delete("embed_queue:pause")
         client.xadd("embed_queue:events", {"kind": "wake", "by": "", "body": ""})

@@ -12,14 +12,12 @@ from pathlib import Path
 import numpy as np
 import redis
 
+from embedqueue.store.keys import Keys
 from tests.proof.torture.actor import DIMENSIONS, PROCESS_HEADER, digest, text_of
 from tests.provider import Call, vector_of
 
 #: What a queue keeps in Redis; a run has no cache.
-OUR_KEYS = {
-    f"embed_queue:{name}"
-    for name in ("pending", "inflight", "latest", "claims", "dead", "dead:info", "events", "pause", "pause:level")
-}
+OUR_KEYS = set(Keys("embed_queue").all)
 #: What the names of the queue's other keys begin with.
 OUR_PREFIXES = ("embed_queue:history:m:", "embed_queue:history:d:")
 #: A provider that takes longer may have been given up by the client, whose time limit for silence is 2 s.
