@@ -82,11 +82,6 @@ class Caller:
         self.texts_sent = 0
         self.failed_calls = 0
 
-    @property
-    def dimensions(self) -> int:
-        """How many numbers a vector has."""
-        return self._embedder.dimensions
-
     def _rest(self, seconds: float) -> None:
         if self._stopping.wait(seconds):
             raise Stopping

@@ -87,7 +87,7 @@ class Figures:
 
 def _numbers(fields: Any) -> dict[str, int]:
     """The fields of a hash that are numbers; what somebody else has put there counts as nothing."""
-    if isinstance(fields, ResponseError):  # no hash
+    if isinstance(fields, ResponseError) and str(fields).startswith("WRONGTYPE"):
         return {}
     if isinstance(fields, Exception):
         raise fields

@@ -331,6 +331,9 @@ def test_pause_and_resume(run, redis_client):
     assert "the provider moves" in run("stats")
     assert "the provider moves" in run("explain", "doc:1")
     assert "The pause is over" in run("resume")
+    redis_client.set("embed_queue:pause:probe", "other:1/60.000:", px=60_000)
+    assert "one call tests the provider" in run("explain", "doc:1")
+    redis_client.delete("embed_queue:pause:probe")
     assert "no pause" in run("resume")
     assert "for 600 s" in run("pause", "--for", "600")
     assert 590 < redis_client.ttl("embed_queue:pause") <= 600

@@ -8,7 +8,9 @@ import threading
 import time
 
 import pytest
+import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError
 
 from embedqueue.observers import history
 from embedqueue.observers.history import LATENCY_SECONDS, Period, Recorder
@@ -120,6 +122,16 @@ def test_rubbish_in_a_key_counts_as_nothing(redis_client, rubbish):
     for key in redis_client.keys(HISTORY):
         redis_client.set(key, "no hash")
     assert _today(figures).embedded == 0
+
+
+def test_a_read_that_redis_refuses_is_an_error(redis_client, redis_server):
+    """Not a day on which nothing was done."""
+    redis_client.acl_setuser("reader", enabled=True, passwords=["+secret"], keys=["*"], commands=["+time"])
+    reader = redis.Redis.from_url(redis_server.url, username="reader", password="secret")
+    with pytest.raises(NoPermissionError):
+        _today(_figures(reader))
+    reader.close()
+    redis_client.acl_deluser("reader")
 
 
 def test_without_history_nothing_is_written(make_queue, redis_client):

@@ -165,3 +165,10 @@ def test_queues_apart():
     one.enqueue("a", "text")
     assert two.redis.keys() == []
     assert eager_queue(redis=one.redis).redis.exists("a")
+
+
+def test_without_a_fake_redis_it_says_what_to_install(monkeypatch):
+    """Also where fakeredis is there and the Lua for its scripts is not."""
+    monkeypatch.setitem(sys.modules, "lupa", None)
+    with pytest.raises(ImportError, match=r"fakeredis\[lua\]"):
+        eager_queue()

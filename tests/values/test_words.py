@@ -149,3 +149,8 @@ def test_printable():
     """What is to be seen stays."""
     assert printable("Grüße, 世界, 😀, \\n") == "Grüße, 世界, 😀, \\n"
     assert printable("a\tb\x85\u2066") == r"a\tb\x85\u2066"
+
+
+def test_credentials_that_are_no_base64():
+    """A header that only looks like HTTP's own is hidden as it stands."""
+    assert without_secrets("it said Basic no*base64 to us", forms("Basic no*base64")) == "it said [key] to us"
