@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, PENDING, RUNNING
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedqueue.values.errors import QueueStopped
 from embedqueue.values.locks import Condition
@@ -57,19 +57,21 @@ class EmbeddingFuture(Future[list[float]]):
         except KeyError:  # setdefault is atomic: two threads get the same one
             return self.__dict__.setdefault(name, make())
 
-    @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
-        return self._lazily("_made_condition", Condition)  # type: ignore[no-any-return]
+    if not TYPE_CHECKING:  # these stand for attributes of Future, which is what type checkers see
 
-    @property
-    def _done_callbacks(self) -> list[Any]:
-        return self._lazily("_made_callbacks", list)  # type: ignore[no-any-return]
+        @property
+        def _condition(self) -> threading.Condition:
+            return self._lazily("_made_condition", Condition)
 
-    @property
-    def _waiters(self) -> list[Any]:  # type: ignore[override]  # concurrent.futures never assigns it
-        # concurrent.futures.wait() and as_completed() add themselves to this list: so reading it means to wait.
-        self._demand()
-        return self._lazily("_made_waiters", list)  # type: ignore[no-any-return]
+        @property
+        def _done_callbacks(self) -> list[Any]:
+            return self._lazily("_made_callbacks", list)
+
+        @property
+        def _waiters(self) -> list[Any]:  # concurrent.futures never assigns it
+            # concurrent.futures.wait() and as_completed() add themselves to this list: so reading it means to wait.
+            self._demand()
+            return self._lazily("_made_waiters", list)
 
     _outcome: Any = None
 

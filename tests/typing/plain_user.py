@@ -111,8 +111,8 @@ with queue as started:
     assert_type(future.exception(), BaseException | None)
     futures = started.enqueue_many((f"doc:{i}", f"text {i}") for i in range(3))
     assert_type(futures, list[EmbeddingFuture])
-    for _ in as_completed(futures, timeout=30):  # refused, by mistake: a property stands for Future's _condition
-        pass
+    for done in as_completed(futures, timeout=30):
+        assert_type(done.result(), list[float])
     assert_type(wait(futures).done.pop().result(), list[float])
     try:
         started.flush(timeout=60)
