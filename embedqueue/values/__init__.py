@@ -1,1 +1,1 @@
-"""Plain values: what the other rooms hand to each other. Nothing here knows a thread, a network or Redis."""
+"""What all rooms share: plain values, errors, words, locks. Nothing here starts a thread or speaks to anybody."""

@@ -167,7 +167,7 @@ def interrupt_users():
 
     def check():
         conditions = (agenda._condition, progress._changed, stopping._cond, *(future._condition for future in futures))
-        locks = [waiters._lock, *(condition._lock for condition in conditions)]
+        locks = [waiters._lock, agenda._starting, *(condition._lock for condition in conditions)]
         free = []
 
         def look():  # in another thread, for who holds an RLock can always take it again
