@@ -63,13 +63,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
     url = parser.parse_args().url
-    stopping = threading.Event()
+    told: list[int] = []  # by a signal; its handler sets no event, for it may interrupt the wait for that
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, lambda number, _: told.append(number))
+    nap = threading.Event()
     parent = os.getppid()
     with make_queue(redis.from_url(url), worker=True):
-        while not stopping.wait(0.5) and os.getppid() == parent:
-            pass
+        while not told and os.getppid() == parent:
+            nap.wait(0.5)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
+from collections.abc import Callable, Sequence
 
 from redis.exceptions import RedisError
 
@@ -17,6 +13,7 @@ from embedqueue.settings.settings import Settings
 from embedqueue.values.errors import BatchFailed
 from embedqueue.values.observer import CallReport, Observer
 
+from .ending import Ending
 from .health import STALL_SECONDS, Health, HealthServer
 
 #: Seconds that calls under way get when a worker is told to end; gunicorn and Kubernetes wait 30.
@@ -65,12 +62,11 @@ def run_worker(
         OSError: the endpoint's address is taken, or not ours.
     """
     refusals = _Refusals()
-    told = threading.Event()
     with contextlib.ExitStack() as stack:
         server = None if health is None else stack.enter_context(HealthServer(health))
         queue = make([refusals, *(server.observers if server else ())])
         queue.pending_count()  # a Redis that is not there is told at once
-        stack.enter_context(_signals(told))
+        ending = stack.enter_context(Ending())
         try:
             queue.start()
             say(f"{queue!r} at work; SIGTERM ends it")
@@ -78,9 +74,9 @@ def run_worker(
                 server.serve(Health(queue, stall))
                 say(f"health: http://{server.address}/health")
             if burst:
-                _until_empty(queue, told, refusals)
+                _until_empty(queue, ending, refusals)
             else:
-                told.wait()
+                ending.wait()
         finally:
             queue.stop(timeout=grace)
     say("ended; nothing is claimed any more")
@@ -92,28 +88,9 @@ def beside(settings: Settings, more: Sequence[Observer]) -> list[Observer]:
     return own + [one for one in more if type(one) not in map(type, own)]
 
 
-@contextlib.contextmanager
-def _signals(told: threading.Event) -> Iterator[None]:
-    """Within the ``with``, the first SIGTERM or SIGINT sets the event and the second ends the process."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        if told.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-            os._exit(128 + number)  # process 1 of a container is not ended by a signal that nobody handles
-        told.set()
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _until_empty(queue: EmbeddingBatchQueue, told: threading.Event, refusals: _Refusals) -> None:
+def _until_empty(queue: EmbeddingBatchQueue, ending: Ending, refusals: _Refusals) -> None:
     failing_mono: float | None = None
-    while not told.wait(BURST_POLL_SECONDS):
+    while not ending.wait(BURST_POLL_SECONDS):
         try:
             stats = queue.stats()
         except RedisError:

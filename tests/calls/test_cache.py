@@ -126,7 +126,7 @@ def test_a_probe_that_the_cache_serves_lets_the_next_one_probe(make_queue, redis
     queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
     redis_client.set("embed_queue:pause:level", 1)
     assert queue.enqueue("doc:2", "one").result(PATIENCE_SECONDS) == expected("one")
-    eventually(lambda: redis_client.get("embed_queue:pause") is None, "the probe is let go")
+    eventually(lambda: redis_client.get("embed_queue:pause:probe") is None, "the probe is let go")
     assert redis_client.exists("embed_queue:pause:level")
     assert embedder.sent == {"one": 1}
     queue.enqueue("doc:3", "three").result(PATIENCE_SECONDS)

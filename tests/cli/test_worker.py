@@ -68,16 +68,36 @@ def test_a_second_signal_ends_at_once(worker, held, redis_client):
     assert redis_client.zcard("embed_queue:inflight") == 1
 
 
+def test_a_signal_that_another_thread_takes_ends_the_worker():
+    """The kernel chooses the thread, and a main thread that waits for a lock would not wake up."""
+    code = """
+import signal, threading
+from embedqueue.operating.ending import Ending
+with Ending() as ending:
+    send = lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    threading.Timer(0.3, send).start()
+    raise SystemExit(0 if ending.wait() else 1)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE_SECONDS).returncode == 0
+
+
+def test_waiting_for_a_signal_has_a_limit():
+    """And other signals do not count."""
+    with Ending() as ending:
+        assert not ending.wait(0.01)
+        signal.raise_signal(signal.SIGTERM)
+        assert ending.wait(0.01)
+
+
 def test_a_second_signal_ends_the_first_process_of_a_container():
     """Which a signal without a handler does not end: it ends by itself, with the code that a shell tells of it."""
     code = """
 import os, signal, threading
-from embedqueue.operating.run import _signals
+from embedqueue.operating.ending import Ending
 signal.raise_signal = lambda number: None  # as the kernel has it for process 1
-told = threading.Event()
-with _signals(told):
+with Ending() as ending:
     os.kill(os.getpid(), signal.SIGTERM)
-    assert told.wait(10)
+    assert ending.wait(10)
     os.kill(os.getpid(), signal.SIGTERM)
     threading.Event().wait(10)
 """

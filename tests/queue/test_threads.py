@@ -246,8 +246,9 @@ def test_who_has_no_place_free_tests_no_provider(make_queue, embedder, redis_cli
     busy.enqueue_many((f"doc:{i}", f"text {i}") for i in range(5))
     fail(make_queue, redis_client)
     inside(busy).claim_now()  # ahead, and not knowing of the failure yet
-    idle = make_queue(embedder=GatedEmbedder())
-    assert idle.enqueue("doc:new", "new").result(PATIENCE_SECONDS) == expected("new")
+    idle = make_queue(embedder=GatedEmbedder(), start=False)
+    future = idle.enqueue("doc:new", "new")  # before it starts, for the busy one claims again then
+    assert idle.start() and future.result(PATIENCE_SECONDS) == expected("new")
     embedder.release()
 
 
@@ -273,7 +274,7 @@ def test_a_test_of_the_provider_by_a_text_under_way(make_queue, embedder, redis_
     queue.enqueue("doc:2", "same")
     queue.flush_now()
     eventually(lambda: in_flight(redis_client) == 2)
-    eventually(lambda: not redis_client.exists("embed_queue:pause"))
+    eventually(lambda: not redis_client.exists("embed_queue:pause:probe"), "it is no probe")
     embedder.release()
     queue.flush(PATIENCE_SECONDS)
     assert embedder.sent == {"same": 1}

@@ -34,11 +34,12 @@ def marked() -> Lines:
 
 
 def run(*command: str) -> str:
-    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=55)
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=170)
     assert done.returncode == 1, done.stdout + done.stderr  # it ran, and found errors
     return done.stdout
 
 
+@pytest.mark.timeout(180)  # a type checker computes for ten seconds, and longer on a busy machine
 def test_mypy():
     pytest.importorskip("mypy", reason="mypy is not installed: pip install embedqueue[dev]")
     # as if embedqueue were installed: our own configuration is not the users'
@@ -48,6 +49,7 @@ def test_mypy():
     assert found == marked(), told
 
 
+@pytest.mark.timeout(180)
 def test_pyright():
     """Its open fork, which brings its own Node.js, in the mode that is the original's strict one."""
     pytest.importorskip("basedpyright", reason="basedpyright is not installed: pip install embedqueue[dev]")

@@ -110,7 +110,7 @@ def test_a_probe_of_nothing_but_foreign_members_lets_the_next_one_probe(make_que
     redis_client.zadd("embed_queue:pending", {LOOKS_LIKE_OURS: 1})
     queue.start()
     queue.flush(PATIENCE_SECONDS)
-    eventually(lambda: redis_client.get("embed_queue:pause") is None, "the probe is let go, a moment later")
+    eventually(lambda: redis_client.get("embed_queue:pause:probe") is None, "the probe is let go, a moment later")
     assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
     assert not redis_client.exists("embed_queue:pause:level")
 
