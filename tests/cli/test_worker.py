@@ -14,6 +14,7 @@ import redis
 from embedqueue import BatchFailed
 from embedqueue.operating import arguments
 from embedqueue.operating import run as running
+from embedqueue.operating.ending import Ending
 from embedqueue.settings.settings import read_environment
 from embedqueue.values.stats import QueueStats
 from tests.operating.test_health import ask
