@@ -88,6 +88,7 @@ class Inside:
             "begin": lambda: (engine.dispatch, "begin"),
             "call": lambda: (engine.caller, "call"),
             "want": lambda: (engine.worker, "demanded"),
+            "listen": lambda: (engine.listener, "ensure"),
             "start": lambda: (engine.worker, "_start_queue"),
             "ask": lambda: (engine.store.events, "tell"),
             "write items": lambda: (engine.intake, "_write"),

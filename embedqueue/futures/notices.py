@@ -122,12 +122,16 @@ class Listener:
         self._swept_mono = 0.0
         self._heard_mono = 0.0  # all notices until then were read; ensure() sets it before the thread starts
 
-    def ensure(self) -> None:
-        """Start the thread, unless it runs. It ends when nobody needs it. Does no I/O."""
+    def ensure(self, since_mono: float | None = None) -> None:
+        """Start the thread, unless it runs. It ends when nobody needs it. Does no I/O.
+
+        Args:
+            since_mono: from when on requests of other processes are to be heard; None: from now on.
+        """
         with self._lock:  # even to ask whether it runs: a thread that is about to end does not listen
             if self._running or self._stopping.is_set():
                 return
-            self._heard_mono = time.monotonic()
+            self._heard_mono = time.monotonic() if since_mono is None else since_mono
             thread = threading.Thread(target=self._run, name=self._thread_name, daemon=True)
             try:
                 thread.start()

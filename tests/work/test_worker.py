@@ -55,6 +55,24 @@ def test_a_worker_that_could_not_start_is_started_by_the_next_use(make_queue, no
     assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
 
 
+def test_a_flush_that_is_told_while_a_worker_starts_is_heard(make_queue, redis_client, monkeypatch):
+    """Its thread runs already and has found nothing left, and it does not listen yet."""
+    queue, producer = make_queue(start=False), make_queue(worker=False)
+    owner, name = inside(queue).place("listen")
+    listen = getattr(owner, name)
+
+    def late(*since):
+        threading.Event().wait(0.2)
+        producer.enqueue("doc:1", "one")
+        producer.flush_now()
+        threading.Event().wait(0.2)
+        listen(*since)
+
+    monkeypatch.setattr(owner, name, late)
+    queue.start()
+    eventually(lambda: redis_client.hexists("doc:1", "embedding"), "it is embedded")
+
+
 def test_a_stop_does_not_wait_for_a_thread_that_starts_the_queue(make_queue, monkeypatch):
     """The thread wants the queue's lock, which stop() holds until the thread has ended."""
     queue = make_queue(start=False)
