@@ -160,7 +160,7 @@ class EmbeddingBatchQueue:
         if self._options.worker:
             if not self._engine.agenda.works:
                 stop_with_child(_weakly(self, EmbeddingBatchQueue._stop_at_exit))
-            # What others ask for before this instant is of items that the worker finds left; all later requests are heard.
+            # What others ask for before this instant is of items that the worker finds left; later requests are heard.
             began_mono = time.monotonic()
             self._engine.worker.start()
             self._engine.listener.ensure(began_mono)
