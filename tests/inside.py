@@ -186,6 +186,12 @@ class Inside:
         """Have the worker find out what became of what somebody waits for, in the thread that it has for this."""
         self._engine.worker._check_on_waiters()
 
+    @property
+    def checks(self) -> bool:
+        """Whether such a thread runs."""
+        checking = self._engine.worker._checking
+        return checking is not None and checking.is_alive()
+
     def look_after(self, redis_keys: list[str]) -> None:
         """Have the thread that looks after those who wait make these urgent."""
         self._engine.worker.demanded(redis_keys)

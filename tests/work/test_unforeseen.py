@@ -253,3 +253,4 @@ def test_a_dead_letter_that_somebody_spoilt_hides_no_other(make_queue, redis_cli
         assert queue.enqueue(name, f"bad {name}").exception(PATIENCE_SECONDS)
     redis_client.hset("embed_queue:dead:info", mapping={"a": "{oops", "b": "[" * 100_000})
     assert {letter.redis_key: letter.reason for letter in queue.dead_letters()} == {"a": "", "b": "", "c": "no"}
+    assert [letter.redis_key for letter in inside(queue).store.dead.find(["a", "b", "c"])] == ["c"]

@@ -9,8 +9,10 @@ import threading
 import weakref
 
 import pytest
+import redis
 
 from embedqueue import BatchFailed
+from embedqueue.store.records import Claim
 from embedqueue.values.options import Options
 from embedqueue.work.agenda import Agenda
 from tests.inside import inside
@@ -180,3 +182,51 @@ def test_an_outage_is_told_once_though_somebody_waits(make_queue, fresh_redis_se
     embedder.release()
     join(waiting)
     assert future.exception(0) is None or isinstance(future.exception(0), BatchFailed)
+
+
+def test_one_check_at_a_time_and_none_that_fails_is_the_last(make_queue, redis_client, monkeypatch, caplog):
+    """A check may take long, or meet a Redis that does not answer, or anything else."""
+    caplog.set_level(logging.DEBUG, "embedqueue")
+    queue = make_queue(start=False, worker=False)
+    arrived, go_on, found = threading.Semaphore(0), threading.Event(), []
+    errors = [redis.ConnectionError("gone"), ValueError("unforeseen"), None]
+
+    def find_out(*_, **__):
+        found.append(1)
+        arrived.release()
+        assert go_on.wait(PATIENCE_SECONDS)
+        error = errors.pop(0)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(inside(queue).outcomes, "find_out", find_out)
+    for number in range(1, 4):
+        go_on.clear()
+        inside(queue).check_on_waiters()
+        assert arrived.acquire(timeout=PATIENCE_SECONDS)
+        inside(queue).check_on_waiters()  # while the last one is at it
+        go_on.set()
+        eventually(lambda: not inside(queue).checks, "it is over")
+        assert len(found) == number
+    assert "Redis does not tell what became of items: gone" in caplog.text
+    assert "could not look after those who wait, going on" in caplog.text
+
+
+def test_a_thread_that_starts_the_queue_waits_for_its_lock(make_queue):
+    """Somebody else may be at it for a while, without stopping it."""
+    queue = make_queue(start=False)
+    with inside(queue).locks()[0]:
+        future = queue.enqueue("doc:1", "one")
+        waiting = in_thread(lambda: future.result(PATIENCE_SECONDS))
+        threading.Event().wait(0.2)
+        assert not future.done()
+    join(waiting)
+    assert future.result(0) == expected("one")
+
+
+def test_a_claim_that_comes_after_the_stop_is_not_begun():
+    """The stop knows nothing of it: whoever claimed releases it."""
+    agenda = Agenda(Options())
+    agenda.begin()
+    agenda.quit()
+    assert not agenda.claimed(Claim("ok", "w:1/60:", [b"member"], 0, None, None, None, "no"))
