@@ -23,6 +23,8 @@ from .store.clients import private_client
 from .values.observer import BatchReport, CallReport, Observer, ReleaseReport
 from .values.stats import DeadLetter
 
+#: Seconds by which a call may seem older than its batch: both are reckoned back from when they were told.
+SAME_SECONDS = 0.05
 #: Seconds for which the trace context of an item is kept at most.
 CONTEXT_SECONDS = 86_400
 #: Distinct enqueues that one batch is linked with at most: OpenTelemetry's own limit of links.
@@ -169,7 +171,8 @@ class _QueueTracing(Observer):
         calls, self._of_thread.calls = self._of_thread.calls, []
         for call in calls:
             start = call.time - call.seconds
-            if start >= began - 0.001:
+            if start >= began - SAME_SECONDS:
+                start = max(start, began)
                 span = self._tracer.start_span(
                     "embeddings",
                     trace.set_span_in_context(batch),

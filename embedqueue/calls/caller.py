@@ -167,14 +167,16 @@ class Caller:
 
     def _tell(self, texts: Sequence[str], began_mono: float, error: BaseException | None) -> None:
         if self._observers:
+            seconds, now = time.monotonic() - began_mono, time.time()
             report = CallReport(
                 texts=len(texts),
                 tokens=sum(map(estimated_tokens, texts)),
-                seconds=time.monotonic() - began_mono,
+                seconds=seconds,
                 outcome=_outcome(error),
                 status=getattr(error, "status", None),
                 error=_words(error, texts),
                 cause=getattr(error, "cause", None),
+                time=now,
             )
             self._observers.tell("call_ended", report)
 

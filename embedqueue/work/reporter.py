@@ -64,12 +64,13 @@ def tell_saved(observers: Observers, texts: Sequence[str], by: Literal["duplicat
 def tell_written(observers: Observers, items: Sequence[Item], times: Times) -> None:
     """Tell that the vectors of these items are in their hashes."""
     if observers and items:
-        seconds = time.monotonic() - times.claimed_mono
+        seconds, now = time.monotonic() - times.claimed_mono, time.time()  # together, for traces reckon back
         report = BatchReport(
             redis_keys=tuple(item.redis_key for item in items),
             texts=len({item.text for item in items}),
             seconds=seconds,
             waited_seconds=times.waited_seconds + seconds,
+            time=now,
         )
         observers.tell("written", report)
 
