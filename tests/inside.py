@@ -11,6 +11,7 @@ a ``Peer`` has the name ``inside``. A unit test of one part, which makes that pa
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -185,6 +186,12 @@ class Inside:
     def check_on_waiters(self) -> None:
         """Have the worker find out what became of what somebody waits for, in the thread that it has for this."""
         self._engine.worker._check_on_waiters()
+
+    @property
+    def knows_of(self) -> int:
+        """Items that the worker knows to wait, once it will not ask Redis again for a while; else 0."""
+        plan = self._engine.agenda._plan
+        return plan.waiting if plan.refresh_mono - time.monotonic() > 1 else 0
 
     @property
     def checks(self) -> bool:

@@ -130,6 +130,7 @@ def test_idle(make_queue, redis_client):
     assert [future.result(PATIENCE_SECONDS) for future in kept] == [expected("one"), expected("two")]
     eventually(lambda: worker_threads() == 1, "nobody waits, so only the one that works has its thread")
     waiting = producer.enqueue("doc:3", "three")  # unfinished, but nobody waits for it
+    eventually(lambda: inside(worker).knows_of == 1, "the worker has heard of it")
     commands, cpu, began = _calls(redis_client), time.process_time(), time.monotonic()
     threading.Event().wait(3)
     seconds = time.monotonic() - began
