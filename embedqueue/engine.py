@@ -6,6 +6,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 
 import redis
 from redis.exceptions import RedisError
@@ -23,10 +24,12 @@ from .futures.progress import Progress
 from .futures.waiters import Waiters
 from .observers.history import Recorder
 from .observers.observers import Observers
+from .store.records import Terms
 from .store.store import Store
 from .values.locks import Event
 from .values.log import QueueLog
 from .values.options import Options
+from .values.provenance import model_name, space
 from .work.agenda import Agenda
 from .work.dispatch import Dispatch
 from .work.settle import Settle
@@ -93,7 +96,8 @@ class Engine:
     def _make_parts_of_futures(self, embedder: Embedder, wanted: Callable[[], Callable[[str], None] | None]) -> None:
         options = self._options
         self.waiters = Waiters(wanted)
-        self.outcomes = Outcomes(self.store, self.waiters, options.embedding_field, embedder, self.agenda)
+        fields = (options.embedding_field, options.provenance_field)
+        self.outcomes = Outcomes(self.store, self.waiters, fields, embedder, self.agenda)
         self.intake = Intake(self.store, self.waiters, embedder, self.agenda, self.observers, options)
         self.listener = Listener(
             self.store,
@@ -111,6 +115,7 @@ class Engine:
         options, log, observers = self._options, self._log, self.observers
         calls = f"embedqueue-call-{options.namespace}"
         concurrency = Concurrency(options.max_concurrency)
+        terms = partial(_terms, options, embedder)
         limits = _limits(options, embedder)
         self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.stopping, log, observers)
         self.pool = Pool(lambda: concurrency.limit, calls, self.agenda.progressed, log)
@@ -121,6 +126,7 @@ class Engine:
             self.agenda,
             self.progress,
             options,
+            terms,
             worker=self.name,
             stopping=self.stopping,
             log=log,
@@ -137,6 +143,7 @@ class Engine:
             self.waiters,
             self.outcomes,
             options,
+            terms,
             name=self.name,
             start_queue=start_queue,
             log=log,
@@ -159,7 +166,7 @@ class Engine:
         self.listener.stop()
         if self.agenda.works:
             try:
-                self.store.release(self.name)
+                self.store.release_all(self.name)
             except RedisError as error:
                 self._log.warning("embedqueue: stopped without releasing items, their leases will run out: %s", error)
         try:
@@ -174,6 +181,19 @@ def _limits(options: Options, embedder: Embedder) -> Limits:
     return Limits(
         min(options.api_batch_limit, getattr(embedder, "max_texts", None) or options.api_batch_limit),
         min(options.api_batch_tokens, getattr(embedder, "max_tokens", None) or options.api_batch_tokens),
+    )
+
+
+def _terms(options: Options, embedder: Embedder) -> Terms:
+    """On which terms this process writes; the length of the vectors may be learned late."""
+    dimensions = embedder.dimensions
+    return Terms(
+        field=options.embedding_field,
+        provenance_field=options.provenance_field,
+        model=model_name(options.model),
+        dimensions=dimensions,
+        space=space(options.model, dimensions, getattr(embedder, "task_type", None)),
+        if_missing=options.if_missing,
     )
 
 

@@ -8,6 +8,7 @@ Read next: ``engine`` (which parts there are), ``futures/intake`` (how an item c
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import time
@@ -34,6 +35,7 @@ from .values.observer import Observer
 from .values.options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Options, QueueOptions, spelled_out
 from .values.stats import PROBING, DeadLetter, QueueStats
 from .work.plan import NEVER
+from .work.worker import BARRED_SECONDS
 
 #: Seconds that stop() grants to API calls under way if it is given none, so that what is paid for is kept.
 STOP_GRACE_SECONDS = 1.0
@@ -41,8 +43,6 @@ STOP_GRACE_SECONDS = 1.0
 FLUSH_POLL_SECONDS = 0.25
 #: Seconds between looks at whether the queue was stopped, for the thread that wants to start it.
 LOCK_SECONDS = 0.05
-#: A server time after all others.
-ALL_TIMES = 1e15
 #: Seconds after which a flush asks for a drain again, if nothing is in flight.
 FLUSH_ASK_SECONDS = 1.0
 
@@ -58,6 +58,8 @@ class EmbeddingBatchQueue:
         flush_interval: seconds that an item may wait before a drain starts.
         max_batch_size: items that, waiting together, start a drain at once.
         embedding_field: field of the users' hashes that receives the vector.
+        provenance_field: field beside it that receives what the vector is of, ``MODEL/DIMENSIONS/ROLE DIGEST STAMP``; ""
+            for the name of ``embedding_field`` and "_of"; None: nothing is written of that.
         namespace: prefix of the queue's keys.
         api_batch_limit: most texts in one API call.
         api_batch_tokens: most estimated tokens in one API call; a longer text travels alone.
@@ -359,33 +361,42 @@ class EmbeddingBatchQueue:
 
         Raises:
             TimeoutError: not finished in time.
-            BatchFailed: without a timeout only: the provider failed, and waiting might never end.
+            BatchFailed: without a timeout only: the provider failed, or somebody has paused the queue, and waiting might
+                never end.
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached.
         """
-        deadline_mono = NEVER if timeout is None else time.monotonic() + timeout
         engine = self._ready()
         futures = engine.waiters.futures()
-        until = engine.store.status(ALL_TIMES).newest
-        self.flush_now()
-        asked_mono = time.monotonic()
+        name = f"{engine.name}{time.monotonic_ns()}"
+        try:
+            self._flush(engine, name, NEVER if timeout is None else time.monotonic() + timeout)
+        finally:
+            with contextlib.suppress(RedisError):  # it ends by itself then
+                engine.store.end_flush(name)
+        self._await_futures(engine, futures)
+
+    def _flush(self, engine: Engine, name: str, deadline_mono: float) -> None:
+        asked_mono = -FLUSH_ASK_SECONDS
         while True:
             seen = engine.progress.finished
-            status = engine.store.status(until)
-            if status.unfinished == 0:
-                break
+            status = engine.store.status(name)
+            if status.unfinished == 0 and status.strays == 0:
+                return
             now = time.monotonic()
-            if now >= deadline_mono:
-                raise TimeoutError(f"{status.unfinished} items are not finished")
-            if deadline_mono == NEVER and status.failing and not status.probing:
-                raise BatchFailed(f"{status.pause_reason}; {status.unfinished} items are still queued")
-            if now - asked_mono >= FLUSH_ASK_SECONDS and status.in_flight == 0:
+            if now - asked_mono >= FLUSH_ASK_SECONDS and (status.in_flight == 0 or asked_mono < 0):
                 asked_mono = now
                 self.flush_now()
+            if now >= deadline_mono:
+                raise TimeoutError(f"{status.unfinished} items are not finished")
+            if deadline_mono == NEVER and not status.probing and (status.failing or status.pause_seconds is not None):
+                raise BatchFailed(f"{status.pause_reason}; {status.unfinished} items are still queued")
+            if status.strays:
+                engine.store.adoption.run(self._options.provenance_field)
+                continue
             engine.progress.wait_beyond(seen, min(deadline_mono - now, FLUSH_POLL_SECONDS))
             if engine.stopping.is_set():
                 raise QueueStopped("the queue was stopped during a flush")
-        self._await_futures(engine, futures)
 
     def _await_futures(self, engine: Engine, futures: list[EmbeddingFuture]) -> None:
         """Wait, a second at most, for futures of items that Redis calls finished: a flush returns after them."""
@@ -415,13 +426,15 @@ class EmbeddingBatchQueue:
         """
         engine = self._engine
         status, counters, caller = engine.store.status(), engine.settle.counters, engine.caller
+        barred = engine.worker.barred
+        pause_seconds = BARRED_SECONDS if barred and status.pause_seconds is None else status.pause_seconds
         return QueueStats(
             waiting=status.waiting,
             in_flight=status.in_flight,
             dead=status.dead,
             oldest_age=status.oldest_age_seconds,
-            paused_until=None if status.pause_seconds is None else time.time() + status.pause_seconds,
-            pause_reason=PROBING if status.probing else status.pause_reason or None,
+            paused_until=None if pause_seconds is None else time.time() + pause_seconds,
+            pause_reason=PROBING if status.probing else status.pause_reason or barred or None,
             enqueued=engine.intake.accepted,
             embedded=counters.embedded,
             rejected=counters.rejected,

@@ -175,6 +175,9 @@ class EagerQueue(EmbeddingBatchQueue):
                     max_deliveries=options.max_deliveries,
                     alone=True,
                 )
+                if claim.status == "adopt":
+                    engine.store.adoption.run(options.provenance_field)
+                    continue
                 engine.dispatch.begin(claim)  # even without members: the claim may have rejected some
                 if not claim.members:
                     return

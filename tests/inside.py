@@ -10,16 +10,21 @@ a ``Peer`` has the name ``inside``. A unit test of one part, which makes that pa
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from contextlib import AbstractContextManager
 from typing import Any
+
+from redis.exceptions import ResponseError
 
 import embedqueue.futures.waiters
 import embedqueue.observers.history
 import embedqueue.work.dispatch
 import embedqueue.work.settle
 from embedqueue import EmbeddingBatchQueue
+from embedqueue.store.clients import release_connection, take_connection
+from embedqueue.store.store import Store
 
 #: Limits that a test may shrink, as module and name: for ``monkeypatch.setattr(*RECENT_VECTORS, 2)``.
 RECENT_VECTORS = embedqueue.work.dispatch, "RECENT_VECTORS"
@@ -238,3 +243,32 @@ def inside(queue: EmbeddingBatchQueue) -> Inside:
 def worker_threads() -> int:
     """Threads of workers in this process: one for each queue that works, and for each other while somebody waits."""
     return sum("embedqueue-worker" in thread.name for thread in threading.enumerate())
+
+
+class Copies:
+    """Copies of the commands of a store that must come once only, as a network may hold them back.
+
+    Attributes:
+        sent: the commands, in order.
+    """
+
+    ONCE = ("enqueue", "claim", "release", "release_all", "reject", "fail")
+
+    def __init__(self, store: Store) -> None:
+        self.sent: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self._scripts = store._scripts
+        self._run = self._scripts._run
+        self._scripts._run = self._record  # type: ignore[method-assign]
+
+    def _record(self, connection: Any, name: str, *args: Any, **options: Any) -> Any:
+        if name in self.ONCE:
+            self.sent.append((name, args[:3], {"last": options.get("last")}))
+        return self._run(connection, name, *args, **options)
+
+    def arrive(self, which: int) -> None:
+        """A copy of a command arrives; its answer is read by nobody."""
+        name, args, options = self.sent[which]
+        connection = take_connection(self._scripts.background)
+        with contextlib.suppress(ResponseError):
+            self._run(connection, name, *args, **options)
+        release_connection(self._scripts.background, connection)

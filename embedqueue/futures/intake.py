@@ -171,12 +171,12 @@ class Intake:
             groups.append(parts)
             written.append((share, latest, entries, len(pairs)))
         count = 0
-        waiting, taken = self._store.enqueue(
+        waiting, taken, stamp = self._store.enqueue(
             groups, max_pending=self._max_pending, tell_at=self._tell_at, tell_first=self._tell_first
         )
         for (share, latest, entries, size), fine in zip(written, taken, strict=True):
             if fine:
-                self._waiters.commit(entries)
+                self._waiters.commit(entries, stamp)
                 count += size
                 if b"" in latest.values():
                     self._end_blank(redis_key for redis_key, member in latest.items() if not member)

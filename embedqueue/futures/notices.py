@@ -209,7 +209,7 @@ class Listener:
         if notice.by.startswith(self._name):
             return False
         if notice.kind in ("done", "stale", "failed"):
-            self._outcomes.find_out(named_keys(notice.body))
+            self._outcomes.find_out(None if notice.body == "[]" else named_keys(notice.body))
             self._progress.count()
         elif notice.kind == "blank":
             self._outcomes.find_out(named_keys(notice.body), blank=True)

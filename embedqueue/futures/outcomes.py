@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from embedqueue.embedders.protocol import Embedder
+from embedqueue.store.records import Asked
 from embedqueue.store.store import Store
 from embedqueue.values.errors import ItemRejected
+from embedqueue.values.item import decode_member
+from embedqueue.values.provenance import digest
 from embedqueue.values.vectors import zero_vector
 
 from .demand import Waker
-from .waiters import Waiters
+from .waiters import Waiters, Waiting
 
 #: redis_keys that one script call asks about.
 KEYS_AT_ONCE = 500
@@ -22,7 +25,7 @@ class Outcomes:
     Args:
         store: Redis.
         waiters: the unfinished futures of this process.
-        field: of the users' hashes, that holds the vector.
+        fields: of the users' hashes: that of the vector, and that of what it is of, or None.
         embedder: its ``dimensions`` are the length of a blank text's vector.
         waker: told of items that somebody waits for and that nobody has claimed.
     """
@@ -31,13 +34,13 @@ class Outcomes:
         self,
         store: Store,
         waiters: Waiters,
-        field: str,
+        fields: tuple[str, str | None],
         embedder: Embedder,
         waker: Waker,
     ) -> None:
         self._store = store
         self._waiters = waiters
-        self._field = field
+        self._fields = fields
         self._embedder = embedder
         self._waker = waker
 
@@ -56,7 +59,8 @@ class Outcomes:
         waiting = list(self._waiters.snapshot(redis_keys, wanted=wanted).items())
         for at in range(0, len(waiting), KEYS_AT_ONCE):
             part = waiting[at : at + KEYS_AT_ONCE]
-            found = self._store.look([redis_key for redis_key, _ in part], self._field)
+            asked = [_asked(redis_key, entries) for redis_key, entries in part]
+            found = self._store.look(asked, *self._fields)
             for (redis_key, entries), (word, value) in zip(part, found, strict=True):
                 outcome = self._outcome(redis_key, word, value, blank)
                 if outcome is not None:
@@ -75,5 +79,13 @@ class Outcomes:
         if word == "done":
             return value
         if word == "gone":
-            return ItemRejected(redis_key, "neither queued, nor dead, nor is there a vector in its hash")
+            return ItemRejected(
+                redis_key, "neither queued, nor dead, nor does its hash hold a vector that is known to be of it"
+            )
         return None
+
+
+def _asked(redis_key: str, entries: Sequence[Waiting]) -> Asked:
+    """What to ask about a key. Its older texts end as its newest does."""
+    newest = max(entries, key=lambda entry: entry.stamp)
+    return Asked(redis_key, newest.stamp, digest(decode_member(newest.member).text))

@@ -21,12 +21,13 @@ from .future import EmbeddingFuture, end_future
 class Waiting(weakref.ref[EmbeddingFuture]):
     """The entry of one future, which it holds weakly. All fields are guarded by the lock of :class:`Waiters`."""
 
-    __slots__ = ("committed", "member", "older", "pinned", "redis_key", "wanted")
+    __slots__ = ("committed", "member", "older", "pinned", "redis_key", "stamp", "wanted")
     redis_key: str
     member: bytes
     older: Waiting | None  # the entry of the same key that was enqueued before
     pinned: EmbeddingFuture | None  # the future, where it must not be dropped
     committed: bool  # whether its enqueue is known to have reached Redis
+    stamp: int  # that its item is not below, if this enqueue has made it; 0 before it is committed
     wanted: bool  # whether somebody waits in ``.result()``
 
 
@@ -81,16 +82,17 @@ class Waiters:
             entry = Waiting(future, drop)
             entry.redis_key, entry.member, entry.older, entry.pinned = redis_key, member, newest, None
             entry.committed = entry.wanted = False
+            entry.stamp = 0
             self._newest[redis_key] = entry
             futures.append(future)
             entries.append(entry)
         return futures, entries
 
-    def commit(self, entries: Iterable[Waiting]) -> None:
-        """The items of these entries are in Redis."""
+    def commit(self, entries: Iterable[Waiting], stamp: int) -> None:
+        """The items of these entries are in Redis; none that their enqueue has made is below ``stamp``."""
         with self._lock:
             for entry in entries:
-                entry.committed = True
+                entry.committed, entry.stamp = True, stamp
 
     def forget(self, entries: Iterable[Waiting]) -> None:
         """The items of these entries did not reach Redis: their caller gets an error instead of the futures."""

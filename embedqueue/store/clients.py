@@ -6,6 +6,7 @@ pinned by ``test_what_we_use_of_redis_py`` in ``tests/store/test_clients.py``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -16,6 +17,8 @@ from redis.sentinel import SentinelConnectionPool
 BACKGROUND_TIMEOUT_SECONDS = 10.0
 #: Seconds that one blocking read of the events may last: few commands a minute, and a dead peer is noticed.
 LISTEN_SECONDS = 30.0
+#: A command from so many bytes on is sent in two parts: what its end says of time is true when it is sent.
+LONG_COMMAND_BYTES = 65_536
 #: What redis-py before 5.3 wants to hear when it is asked for a connection.
 _FOR_WHAT = ("EVALSHA",) if redis.VERSION < (5, 3) else ()
 
@@ -72,12 +75,14 @@ def release_connection(client: redis.Redis, connection: Any) -> None:
     client.connection_pool.release(connection)
 
 
-def ask(connection: Any, command: bytes) -> Any:
+def ask(connection: Any, command: bytes, end: Callable[[], bytes]) -> Any:
     """Send one command and read its answer.
 
     Args:
         connection: as :func:`take_connection` gives it.
-        command: in the bytes of the protocol: redis-py packs three times as slowly as can be done for scripts.
+        command: in the bytes of the protocol, but for its end: redis-py packs three times as slowly as can be done for
+            scripts.
+        end: returns the last bytes; of a long command, it is called when all others are on their way.
 
     Returns:
         Integers, bytes, None, and lists of these.
@@ -86,5 +91,9 @@ def ask(connection: Any, command: bytes) -> Any:
         redis.ResponseError: Redis refused the command; the connection stays in use.
         redis.RedisError: no answer; the connection must be disconnected.
     """
-    connection.send_packed_command([command])
+    if len(command) < LONG_COMMAND_BYTES:
+        connection.send_packed_command([command + end()])
+    else:
+        connection.send_packed_command([command])
+        connection.send_packed_command([end()], check_health=False)
     return connection.read_response(disable_decoding=True)

@@ -72,9 +72,10 @@ class DeadLetters:
         ]
 
     def names(self) -> list[bytes]:
-        """Read the names of all letters."""
-        reply: Any = self._background.hkeys(self._keys.dead_info)
-        return list(reply)
+        """Read the names of all letters, in slices."""
+        return list(
+            dict.fromkeys(name for name, _ in self._background.hscan_iter(self._keys.dead_info, count=_NAMES_A_SCRIPT))
+        )
 
     def retry(self, names: Sequence[str | bytes]) -> int:
         """Put letters back to the end of the queue; returns how many: a key that has a newer text keeps that."""

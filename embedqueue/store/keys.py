@@ -12,13 +12,17 @@ class Keys:
         namespace: what all of them begin with.
 
     Attributes:
+        namespace: as given.
         pending: ZSET of the items that wait: member to the time of its enqueue.
         inflight: ZSET of the items that were claimed: member to the end of its lease.
-        latest: HASH, redis_key to the member of its one live item.
+        alone: ZSET of the items that wait for their last delivery, which each is claimed alone for: as pending.
+        latest: HASH, redis_key to ``STAMP MEMBER`` of its one live item.
         claims: HASH, redis_key to ``SCORE DELIVERIES OWNER``; without owner while the item waits again.
         dead: ZSET of the items that were given up: member to the time of that.
         dead_info: HASH, redis_key (or the member, if not our JSON) to JSON: member, reason, deliveries, score.
         events: STREAM of notices: kind, by, body.
+        settings: HASH of the layout of these keys, the last stamp, what processes must agree in, and their numbers.
+        flushes: HASH, name of a flush to ``STAMP LEFT UNTIL``.
         pause: STRING that says why nobody claims; while it exists nobody does.
         pause_level: STRING, how often in a row the provider has failed.
         pause_probe: STRING, the owner of the claim that tests the provider; while it exists nobody else claims.
@@ -26,17 +30,21 @@ class Keys:
         cache_prefix: what is before a digest in the name of a STRING that holds a vector, or ``busy OWNER``.
         history_prefix: what the names of HASHes of figures begin with, one for each minute and each day.
         pauses: the four of pauses.
-        all: what every script declares, but for ``enqueue``, which declares the first seven.
+        all: what every script declares, but for ``enqueue``, which declares the first ten.
     """
 
     def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
         self.pending = f"{namespace}:pending"
         self.inflight = f"{namespace}:inflight"
+        self.alone = f"{namespace}:alone"
         self.latest = f"{namespace}:latest"
         self.claims = f"{namespace}:claims"
         self.dead = f"{namespace}:dead"
         self.dead_info = f"{namespace}:dead:info"
         self.events = f"{namespace}:events"
+        self.settings = f"{namespace}:settings"
+        self.flushes = f"{namespace}:flushes"
         self.pause = f"{namespace}:pause"
         self.pause_level = f"{namespace}:pause:level"
         self.pause_probe = f"{namespace}:pause:probe"
@@ -45,6 +53,6 @@ class Keys:
         self.history_prefix = f"{namespace}:history:"
         self.pauses = (self.pause, self.pause_level, self.pause_probe, self.pause_ours)
         self.all = (
-            self.pending, self.inflight, self.latest, self.claims, self.dead,
-            self.dead_info, self.events, *self.pauses,
+            self.pending, self.inflight, self.alone, self.latest, self.claims, self.dead,
+            self.dead_info, self.events, self.settings, self.flushes, *self.pauses,
         )  # fmt: skip

@@ -7,11 +7,53 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """On which terms a worker writes. What all workers of a namespace must agree in is kept in Redis and compared.
+
+    Attributes:
+        field: of the users' hashes, that receives the vector.
+        provenance_field: receives what the vector is of; None: nothing is written of that.
+        model: as ``values.provenance.model_name`` tells it.
+        dimensions: length of the vectors; None while it is not known.
+        space: in which the vectors are, the first word of the provenance.
+        if_missing: "create" makes a hash that is gone anew; "skip" leaves it alone.
+    """
+
+    field: str
+    provenance_field: str | None
+    model: str
+    dimensions: int | None
+    space: str
+    if_missing: str
+
+    @property
+    def agreed(self) -> tuple[str, str, str]:
+        """What must agree, as the scripts take it."""
+        return self.field, self.model, "" if self.dimensions is None else str(self.dimensions)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An item that somebody asks about.
+
+    Attributes:
+        redis_key: of the item.
+        stamp: its stamp, or one that it is not below; 0 if that is not known.
+        digest: of its text, as ``values.provenance.digest`` tells it.
+    """
+
+    redis_key: str
+    stamp: int = 0
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """What a claim brought.
 
     Attributes:
-        status: "ok"; "probe": these items test a provider that failed; "paused": nobody claims.
+        status: "ok"; "probe": these items test a provider that failed; "paused": nobody claims; "adopt": the books must be
+            put in order first; "differs": this worker must not claim; "late": nobody was to get this answer.
         owner: the name under which the members are held, ``WORKER:NUMBER/SECONDS:``.
         members: what was claimed, in order.
         waiting: how many items stay in pending.
@@ -23,6 +65,8 @@ class Claim:
         waited_seconds: how long the oldest of the members has waited; 0 where there are none.
         ran_out: how many claims had a lease that ran out; their items wait again, or are rejected.
         rejected: members that became dead letters by this claim, the reason, and how often their lease had run out.
+        strays: members that were met and that our books do not name.
+        differs: settings in which this worker does not agree with what is kept in Redis, and what is kept.
         asked_mono: when Redis was asked, by our monotonic clock.
     """
 
@@ -37,6 +81,8 @@ class Claim:
     waited_seconds: float = 0.0
     ran_out: int = 0
     rejected: Sequence[tuple[bytes, str, int]] = ()
+    strays: Sequence[bytes] = ()
+    differs: Sequence[tuple[str, str]] = ()
     asked_mono: float = 0.0
 
 
@@ -54,10 +100,9 @@ class Status:
         pause_seconds: how long the pause still lasts; None where there is none.
         pause_reason: why there is a pause, in words for people; "" where there is none.
         failing: the provider has not answered well since it failed.
-        unfinished: how many items were enqueued until the time that was asked for, and are not finished.
-        newest: a time, by the server's clock, until which all of those were enqueued: ``now``, or later where the clock
-            was set back.
+        unfinished: how many items the flush that was asked for still waits for.
         probe: the owner of the claim that tests the provider, or "".
+        strays: how many more members stand somewhere than our books name; if not 0, the books must be put in order.
     """
 
     now: float
@@ -70,8 +115,8 @@ class Status:
     pause_reason: str
     failing: bool
     unfinished: int
-    newest: float
     probe: str
+    strays: int = 0
 
     @property
     def probing(self) -> bool:

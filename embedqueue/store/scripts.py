@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib import resources
@@ -13,6 +14,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
+
+from embedqueue.values.errors import EmbedQueueError
 
 from .clients import (
     BACKGROUND_TIMEOUT_SECONDS,
@@ -27,11 +30,16 @@ from .clients import (
 from .keys import Keys
 
 SCRIPTS: Final = (
-    "enqueue", "claim", "complete", "release", "release_probe", "extend", "reject",
-    "pause", "status", "look", "dead_letters", "retry_dead", "discard_dead", "take_cached", "hold_cached",
+    "enqueue", "claim", "complete", "release", "release_all", "release_probe", "extend", "reject", "fail", "status",
+    "look", "adopt", "forget_ghosts", "dead_letters", "retry_dead", "discard_dead", "take_cached", "hold_cached",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.
-OF_CLAIMS: Final = ("claim", "complete", "release", "extend", "reject", "status", "take_cached", "dead_letters")
+OF_CLAIMS: Final = tuple(
+    name for name in SCRIPTS if name not in ("enqueue", "release_probe", "discard_dead", "hold_cached")
+)
+
+#: The layout of the queue's keys that the scripts know; prelude.lua has the same.
+LAYOUT: Final = 2
 
 #: Seconds that an enqueue may take to reach Redis where the user's client has no time limit of its own.
 ANSWER_SECONDS = 5.0
@@ -45,6 +53,41 @@ def script_text(name: str) -> str:
     folder = resources.files(__package__) / "lua"
     parts = ("prelude", "prelude_claims", name) if name in OF_CLAIMS else ("prelude", name)
     return "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
+
+
+class _Sender:
+    """Sends one enqueue after another, on a connection of its own, and numbers them.
+
+    So a copy of one that the network held back is known as such when it comes, whatever was sent since.
+
+    Args:
+        client: whose pool gives the connection, which is never put back.
+
+    Attributes:
+        name: under which Redis keeps the number.
+        number: of the last enqueue.
+        connection: as ``take_connection`` gives it.
+        stands: whether it is connected, as far as we know.
+        server_ahead: seconds that have to be added to our monotonic clock for the server's.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.name = uuid.uuid4().hex[:12].encode()
+        self.number = 0
+        self.server_ahead = 0.0
+        self.connection = take_connection(client)
+        self.stands = True
+        self.connection.register_connect_callback(self._has_connected)
+
+    def _has_connected(self, connection: Any) -> None:
+        """redis-py has connected; ``drop`` knows when it was disconnected."""
+        self.stands = True
+
+    def drop(self) -> None:
+        """Disconnect: an answer may still be on its way, or the server is no longer the master."""
+        self.connection.disconnect()
+        self.stands = False
+        self.server_ahead = 0.0  # whoever answers next, their clock may be another: they will say that it is late
 
 
 class Scripts:
@@ -79,12 +122,10 @@ class Scripts:
         scripts = {name: self.background.register_script(script_text(name)) for name in SCRIPTS}
         self._evalsha = {name: _packed(b"EVALSHA", script.sha.encode()) for name, script in scripts.items()}
         self._keys = [key.encode() for key in keys.all]
-        self._enqueue_keys = (b"7", *self._keys[:7])  # of pauses it need not know
+        self._enqueue_keys = (b"10", *self._keys[:10])  # of pauses it need not know
         self._patience = socket_timeout(self._enqueuing) or ANSWER_SECONDS
-        # The connection that enqueue keeps; only its one leader at a time touches it, and the next two.
-        self._kept: Any = None
-        self._kept_connected = False
-        self._server_ahead = 0.0  # what has to be added to our monotonic clock for the server's
+        self._senders: list[_Sender] = []  # that are free; one serves all, for there is one enqueue at a time
+        self._closings = 0
 
     def call(self, name: str, further_keys: Sequence[str], *args: str | bytes | float) -> Any:
         """Run a script on a connection of the background client.
@@ -115,60 +156,57 @@ class Scripts:
 
         Args:
             settings: arguments that are the same every time.
-            parts: those that follow on them, and on the time from which nobody will wait for the answer.
+            parts: those that follow on the sender and its number, and stand before the time from which nobody will wait for
+                the answer.
 
         Returns:
             What the head of ``enqueue.lua`` lists as its answer.
 
         Raises:
             redis.RedisError: nothing is known to have been accepted.
+            EmbedQueueError: the keys are of another release's layout; nothing was accepted.
         """
-        connection = self._kept
-        if connection is None:
-            connection = self._kept = take_connection(self._enqueuing)
-            self._kept_connected = True
-            connection.register_connect_callback(self._has_connected)
-        stood = self._kept_connected
         try:
-            return self._enqueue_in_time(connection, settings, parts, self._retry)
-        except redis.ConnectionError:
-            if not stood:
-                raise
-            # As a pool would, but without asking each time whether the server has closed what was kept. Enqueuing twice
-            # does no harm, so it matters not how far the first went.
-            return self._enqueue_in_time(connection, settings, parts, None)
+            sender = self._senders.pop()
+        except IndexError:  # at first; or a signal's handler enqueues, and has interrupted an enqueue
+            sender = _Sender(self._enqueuing)
+        closings = self._closings
+        try:
+            sender.number += 1
+            stood = sender.stands
+            try:
+                return self._in_time(sender, settings, parts, self._retry)
+            except redis.ConnectionError:
+                if not stood:
+                    raise
+                # As a pool would, but without asking each time whether the server has closed what was kept. The number
+                # tells that it is the same enqueue, so it matters not how far the first went.
+                return self._in_time(sender, settings, parts, None)
         finally:
-            if connection is not self._kept:  # close() came meanwhile, and it was opened again
-                connection.disconnect()
+            self._senders.append(sender)
+            if closings != self._closings:  # close() came meanwhile
+                sender.drop()
 
-    def _has_connected(self, connection: Any) -> None:
-        """redis-py has connected what is kept; ``_drop`` knows when it was disconnected."""
-        self._kept_connected = True
-
-    def _drop(self, connection: Any) -> None:
-        """Disconnect: an answer may still be on its way, or the server is no longer the master."""
-        connection.disconnect()
-        if connection is self._kept:
-            self._kept_connected = False
-            self._server_ahead = 0.0  # whoever answers next, their clock may be another: they will say that it is late
-
-    def _enqueue_in_time(
-        self, connection: Any, settings: tuple[int, ...], parts: list[bytes], retry: Retry | None
-    ) -> Any:
+    def _in_time(self, sender: _Sender, settings: tuple[int, ...], parts: list[bytes], retry: Retry | None) -> Any:
         declared = _declared(self._enqueue_keys, settings)
+        parts = [sender.name, b"%d" % sender.number, *parts]
         for _ in range(LATE_TRIES):
             try:
-                return self._run(connection, "enqueue", *declared, parts, retry, first=self._too_late)
+                return self._run(
+                    sender.connection,
+                    "enqueue",
+                    *declared,
+                    parts,
+                    retry,
+                    last=lambda: b"%.6f" % (time.monotonic() + sender.server_ahead + self._patience),
+                    drop=sender.drop,
+                )
             except ResponseError as error:
                 word, _, now = str(error).partition(" ")
                 if word != "LATE":
                     raise
-                self._server_ahead = float(now) - time.monotonic()  # a clock was set, or Redis was busy for long
+                sender.server_ahead = float(now) - time.monotonic()  # a clock was set, or Redis was busy for long
         raise redis.TimeoutError("Redis takes longer for a command than it may take for the answer")
-
-    def _too_late(self) -> bytes:
-        """The server's time from which we will not wait for the answer to what is sent now, packed."""
-        return _packed(b"%.6f" % (time.monotonic() + self._server_ahead + self._patience))
 
     def _run(
         self,
@@ -179,21 +217,24 @@ class Scripts:
         parts: list[bytes],
         retry: Retry | None = None,
         *,
-        first: Callable[[], bytes] | None = None,
+        last: Callable[[], bytes] | None = None,
+        drop: Callable[[], None] | None = None,
     ) -> Any:
         """One exchange.
 
-        ``declared`` begins with the number of keys and the keys, packed: what never changes is packed once. ``first``
-        gives an argument, packed, that stands before ``parts`` and is made anew for each try.
+        ``declared`` begins with the number of keys and the keys, packed: what never changes is packed once. ``last`` gives
+        an argument that stands behind ``parts``, made anew for each try, when all before it is sent. ``drop`` is called
+        where the connection cannot be used again; else it is disconnected.
 
         redis-py packs a command three times as slowly (redis.io, "RESP protocol", says how).
         """
-        count = b"*%d" % (2 + declared_count + (first is not None) + len(parts))
+        count = b"*%d" % (2 + declared_count + (last is not None) + len(parts))
         pieces = _pieces(parts)
+        drop = drop or connection.disconnect
 
         def send(script: bytes) -> Any:
-            command = (count, script, declared, first() if first else b"", *pieces, b"\r\n")
-            return ask(connection, b"".join(command))
+            command = b"".join((count, script, declared, *pieces))
+            return ask(connection, command, lambda: b"\r\n" if last is None else _packed(last()) + b"\r\n")
 
         def exchange() -> Any:
             try:
@@ -202,18 +243,24 @@ class Scripts:
                 return send(_packed(b"EVAL", script_text(name).encode()))
 
         try:
-            return (retry or connection.retry).call_with_retry(exchange, lambda error: self._drop(connection))
+            return (retry or connection.retry).call_with_retry(exchange, lambda error: drop())
         except BaseException as error:
             if not isinstance(error, ResponseError) or isinstance(error, ReadOnlyError):
-                self._drop(connection)
+                drop()
+            elif str(error).startswith("LAYOUT"):
+                raise EmbedQueueError(
+                    f"the queue's keys in Redis have layout {str(error)[7:]}, and this release of embedqueue knows layout "
+                    f"{LAYOUT} only: use the release that wrote them, or another namespace"
+                ) from None
             raise
 
     def close(self) -> None:
         """Close our own connections, those on which other threads still read included."""
+        self._closings += 1
         for client in (self._enqueuing, self.background, self.listening):
             with contextlib.suppress(RedisError, OSError, ValueError):  # ValueError: fakeredis, under a reader
                 client.connection_pool.disconnect()
-        self._kept, self._server_ahead = None, 0.0
+        self._senders = []
 
 
 def _pieces(parts: Iterable[bytes]) -> list[bytes]:

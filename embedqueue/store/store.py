@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,17 +9,20 @@ from typing import Any
 import redis
 from redis.exceptions import NoPermissionError, RedisError
 
+from .adoption import Adoption
 from .cache import CachedVectors
 from .dead import DeadLetters
 from .events import Events
 from .figures import Figures
 from .keys import Keys
-from .records import Claim, Status
+from .records import Asked, Claim, Status, Terms
 from .scripts import Scripts
 
 #: Characters of a reason that are kept, in each of its notices, too: the words of an embedder of one's own may hold all
 #: the texts of its call.
-REASON_CHARS = 2000
+REASON_CHARS = 1000
+#: Bytes of members that one claim takes at most, but for the last of them.
+CLAIM_BYTES = 4_000_000
 
 
 def _seconds_since(then: bytes, now: float) -> float | None:
@@ -35,6 +37,10 @@ def _pause_seconds(ms: int) -> float | None:
     if ms == -2:
         return None
     return ms / 1000 if ms >= 0 else 5.0  # a pause that somebody set by hand without an end: look again
+
+
+def _flat(lines: Iterable[Iterable[Any]]) -> list[Any]:
+    return [value for line in lines for value in line]
 
 
 class Store:
@@ -53,6 +59,7 @@ class Store:
         events: the notices.
         cache: the vectors by text.
         figures: what was done by minute and by day.
+        adoption: puts the books in order after another program has left or taken members.
     """
 
     def __init__(self, client: redis.Redis, namespace: str) -> None:
@@ -64,12 +71,13 @@ class Store:
         self.events = Events(self._scripts, self.keys)
         self.cache = CachedVectors(self._scripts, self.keys)
         self.figures = Figures(self._background, self.keys)
+        self.adoption = Adoption(self._scripts, self.keys)
 
     # -- enqueuing ---------------------------------------------------------------------------------------------
 
     def enqueue(
         self, groups: Sequence[Sequence[bytes]], *, max_pending: int | None, tell_at: int, tell_first: bool
-    ) -> tuple[int, list[bool]]:
+    ) -> tuple[int, list[bool], int]:
         """Make groups of pairs durable in one round trip.
 
         Args:
@@ -80,18 +88,18 @@ class Store:
             tell_first: the workers are told when the first item waits, too.
 
         Returns:
-            How many items wait now, and for each group whether it was taken.
+            How many items wait now; for each group whether it was taken; and a stamp that no item taken in here is below,
+            unless it was live already.
 
         Raises:
             redis.RedisError: nothing is known to have been accepted; the user's retry policy has ended.
+            EmbedQueueError: the keys are of another release's layout; nothing was accepted.
         """
         parts = [b"%d" % len(groups), *(b"%d" % (len(group) // 2) for group in groups)]
         for group in groups:
             parts += group
-        reply = self._scripts.enqueue((max_pending or 0, tell_at, int(tell_first)), parts)
-        if max_pending is None:
-            return reply, [True] * len(groups)
-        return reply[0], [word == b"ok" for word in reply[1:]]
+        waiting, stamp, words = self._scripts.enqueue((max_pending or 0, tell_at, int(tell_first)), parts)
+        return waiting, [word == ord("y") for word in words], stamp
 
     # -- working -----------------------------------------------------------------------------------------------
 
@@ -105,29 +113,38 @@ class Store:
         max_deliveries: int,
         alone: bool,
         urgent: Iterable[str] = (),
+        terms: Terms | None = None,
     ) -> Claim:
         """Claim items, under a lease; items whose lease ran out wait again first, or are rejected.
 
         Args:
-            owner: the name of this claim, ``WORKER:NUMBER/SECONDS:`` with the seconds of its lease.
+            owner: the name of this claim, ``WORKER:NUMBER/SECONDS:`` with the seconds of its lease. The numbers of a
+                worker's claims rise: one that comes late is refused.
             limit: most items to claim; with 0, only leases that ran out are dealt with.
             probe_limit: most items to claim where the claim tests a provider that failed.
             lease_seconds: how long the items are the owner's without a sign of life.
             max_deliveries: an item whose lease has run out so often becomes a dead letter.
             alone: whether the caller has nothing in flight, so that an item on its last delivery may be claimed, alone.
             urgent: redis_keys that are claimed before the oldest items.
+            terms: on which the caller writes; None compares nothing.
 
         Returns:
             What was claimed, and how the queue stands; empty while a pause lasts.
+
+        Raises:
+            EmbedQueueError: the keys are of another release's layout; nothing was claimed.
         """
         asked_mono = time.monotonic()
-        reply = self._call("claim", (), limit, probe_limit, owner, lease_seconds, max_deliveries, int(alone), *urgent)
+        agreed = ("", "", "") if terms is None else terms.agreed
+        settings = (limit, probe_limit, CLAIM_BYTES, owner, lease_seconds, max_deliveries, int(alone))
+        reply = self._call("claim", (), *settings, *agreed, *urgent)
         status, now_text, waiting, oldest, lease_end, pause_ms, alone_word, least_score, ran_out, rejected = reply[:10]
+        strays, differs = reply[10:12]
         now = float(now_text)
         return Claim(
             status=status.decode(),
             owner=owner,
-            members=reply[10:],
+            members=reply[12:],
             waiting=waiting,
             oldest_age_seconds=_seconds_since(oldest, now),
             lease_end_seconds=_seconds_until(lease_end, now),
@@ -138,56 +155,68 @@ class Store:
             rejected=[
                 (rejected[i], rejected[i + 1].decode(), int(rejected[i + 2])) for i in range(0, len(rejected), 3)
             ],
+            strays=strays,
+            differs=[(differs[i].decode(), differs[i + 1].decode()) for i in range(0, len(differs), 2)],
             asked_mono=asked_mono,
         )
 
-    def complete(
-        self,
-        owner: str,
-        field: str,
-        if_missing: str,
-        items: Sequence[tuple[str, bytes, bytes]],
-    ) -> list[str]:
+    def complete(self, owner: str, terms: Terms, items: Sequence[tuple[str, bytes, bytes, str]]) -> list[str]:
         """Write vectors and acknowledge their items.
 
         Args:
-            owner: the name of the claim.
-            field: the field of the users' hashes that receives the vector.
-            if_missing: "create" makes a hash that is gone anew; "skip" leaves it alone.
-            items: redis_key, member, float32 bytes of the vector; neighbours that share the object are sent it once.
+            owner: the name of the claim of whoever writes.
+            terms: what to write where.
+            items: redis_key, member, float32 bytes of the vector, digest of the text; neighbours that share the vector's
+                object are sent it once.
 
         Returns:
-            A word for each item: "done"; "skipped": there is no hash; "stale": it is no longer in flight, and nothing
-            was written; "refused ...": Redis does not let us write its hash, and it is still in flight.
+            A word for each item: "done"; "skipped": there is no hash; "stale": it is no longer in flight, or not its key's
+            latest, and nothing was written; "refused ...": Redis does not let us write its hash, and it is still in
+            flight; "differs": the terms are not those of the namespace, and it is still in flight.
         """
-        args: list[str | bytes] = [owner, field, if_missing]
+        args: list[str | bytes] = [owner, terms.if_missing, terms.provenance_field or "", terms.space, *terms.agreed]
         before = None
-        for _, member, vector in items:
-            args += (member, b"" if vector is before else vector)
+        for _, member, vector, digest in items:
+            args += (member, digest, b"" if vector is before else vector)
             before = vector
         try:
-            reply = self._call("complete", [redis_key for redis_key, _, _ in items], *args)
+            reply = self._call("complete", [redis_key for redis_key, *_ in items], *args)
         except NoPermissionError as error:  # of one key: the others shall not suffer for it
             if len(items) == 1:
                 return [f"refused {error}"]
             half = len(items) // 2
             parts = (items[:half], items[half:])
-            return [word for part in parts for word in self.complete(owner, field, if_missing, part)]
+            return [word for part in parts for word in self.complete(owner, terms, part)]
         return [word.decode("utf-8", "replace") for word in reply]
 
-    def release(self, owner: str, members: Sequence[bytes] | None = None) -> int:
+    def release(self, items: Sequence[tuple[str, bytes]]) -> int:
         """Release items: they wait again under their old score, and no delivery is counted.
 
         Args:
-            owner: the name of the claim, or what the names of several owners begin with; it ends with ":".
-            members: which items; None for everything that these owners hold.
+            items: the name of its claim, and the member, of each.
 
         Returns:
-            How many were released; what another worker holds by now stays where it is.
+            How many were released; what those very claims no longer hold stays where it is.
         """
-        if members is None:
-            return int(self._call("release", (), owner))
-        return int(self._call("release", (), owner, *members)) if members else 0
+        return int(self._call("release", (), *_flat(items))) if items else 0
+
+    def release_all(self, owner: str) -> int:
+        """Release what a claim or a whole worker holds, whatever it is. Looks through all that is in flight, in slices.
+
+        The claim is refused if it is still on its way.
+
+        Args:
+            owner: the name of the claim, or of the worker, with its colon; that claims nothing more then.
+
+        Returns:
+            How many items were released.
+        """
+        cursor, released = b"0", 0
+        while True:
+            cursor, count = self._call("release_all", (), owner, cursor)
+            released += count
+            if cursor == b"0":
+                return released
 
     def release_probe(self, owner: str) -> None:
         """Let the next claim test the provider, because this one could not; ``owner``: the name of this claim."""
@@ -206,47 +235,48 @@ class Store:
         """
         return int(self._call("extend", (), owner, lease_seconds, *members))
 
-    def reject(self, owner: str, items: Sequence[tuple[bytes, str, bool]]) -> list[str]:
+    def reject(self, owner: str, items: Sequence[tuple[str, bytes, str, bool]]) -> list[str]:
         """Reject items: they become dead letters.
 
         Args:
-            owner: the name of the claim.
-            items: member, reason, and whether the member is not our JSON; of a reason, ``REASON_CHARS`` are kept.
+            owner: the name of the claim of whoever rejects; if it tested the provider, that is well again.
+            items: the name of its claim, member, reason, and whether the member is not our JSON; of a reason,
+                ``REASON_CHARS`` are kept.
 
         Returns:
-            A word for each item: "dead", or "stale": the owner's worker no longer holds it, and nothing changed.
+            A word for each item: "dead", or "stale": that very claim no longer holds it, and nothing changed.
         """
-        args: list[str | bytes] = []
-        for member, reason, foreign in items:
-            args += (member, reason[:REASON_CHARS], "foreign" if foreign else "")
-        return [word.decode() for word in self._call("reject", (), owner, *args)]
+        lines = [
+            (owner, member, reason[:REASON_CHARS], "foreign" if foreign else "")
+            for owner, member, reason, foreign in items
+        ]
+        return [word.decode() for word in self._call("reject", (), owner, *_flat(lines))]
 
-    def pause(
+    def fail(
         self,
         owner: str,
+        items: Sequence[tuple[str, bytes]],
         *,
         first_seconds: float,
         most_seconds: float,
         least_seconds: float,
         reason: str,
-        redis_keys: list[str],
     ) -> float:
-        """Stop all claiming for a while, because the provider failed.
+        """The provider failed: release the items of a call, and stop all claiming for a while.
 
         Args:
             owner: the name of the claim whose call failed.
+            items: the name of its claim, and the member, of each.
             first_seconds: how long the first pause in a row lasts; each further one lasts twice as long.
             most_seconds: the longest pause.
             least_seconds: the shortest pause, which the provider asks for; 0 where it does not.
             reason: why, in words for people; ``REASON_CHARS`` are kept.
-            redis_keys: the items of the call.
 
         Returns:
-            How many seconds the pause still lasts.
+            How many seconds the pause still lasts; 0 without a pause, where nothing was left to release.
         """
         times = (int(seconds * 1000) for seconds in (first_seconds, most_seconds, least_seconds))
-        ms = self._call("pause", (), owner, *times, reason[:REASON_CHARS], json.dumps(redis_keys))
-        return _pause_seconds(ms) or 0.0
+        return _pause_seconds(self._call("fail", (), owner, *times, reason[:REASON_CHARS], *_flat(items))) or 0.0
 
     def hold(self, seconds: float | None, reason: str) -> None:
         """Stop all claiming because a person wants it, for so many seconds, or with None without an end."""
@@ -262,13 +292,14 @@ class Store:
 
     # -- looking -----------------------------------------------------------------------------------------------
 
-    def status(self, unfinished_until: float | None = None) -> Status:
+    def status(self, flush: str = "") -> Status:
         """Tell how the queue stands.
 
         Args:
-            unfinished_until: server time; items that were enqueued until then and are not finished are counted, too.
+            flush: a name; how many items are not finished of those that were live when it was first asked for is counted
+                under it. It counts nothing while the books are not in order; :meth:`end_flush` ends it.
         """
-        reply = self._call("status", (), "" if unfinished_until is None else f"{unfinished_until:.6f}")
+        reply = self._call("status", (), flush)
         now = float(reply[0])
         return Status(
             now=now,
@@ -281,33 +312,41 @@ class Store:
             pause_reason=reply[7].decode("utf-8", "replace"),
             failing=reply[8] == b"1",
             unfinished=reply[9],
-            newest=float(reply[10]),
-            probe=reply[11].decode("utf-8", "replace"),
+            probe=reply[10].decode("utf-8", "replace"),
+            strays=reply[11],
         )
 
-    def look(self, redis_keys: Sequence[str], field: str) -> list[tuple[str, bytes]]:
+    def end_flush(self, flush: str) -> None:
+        """Count no more for a flush of this name."""
+        self._background.hdel(self.keys.flushes, flush)
+
+    def look(self, asked: Sequence[Asked], field: str, provenance_field: str | None) -> list[tuple[str, bytes]]:
         """Tell what became of items.
 
         Args:
-            redis_keys: which items.
+            asked: which items.
             field: the field of the users' hashes that holds the vector.
+            provenance_field: the field that says what the vector is of, or None.
 
         Returns:
             A word and a value for each: "live" and where it is, b"pending" or b"in flight"; "dead" and the reason;
             "done" and the vector; "blank": its newest text was; "gone": nothing tells what became of it.
         """
+        lines = [(one.redis_key, str(one.stamp), one.digest) for one in asked]
+        fields = (field, provenance_field or "")
         try:
-            reply = self._call("look", redis_keys, field, *redis_keys)
+            reply = self._call("look", [one.redis_key for one in asked], *fields, *_flat(lines))
         except NoPermissionError:  # to read one of the users' hashes
-            if len(redis_keys) > 1:
-                half = len(redis_keys) // 2
-                return self.look(redis_keys[:half], field) + self.look(redis_keys[half:], field)
-            reply = self._call("look", [self.keys.events], field, *redis_keys)  # a key of our own, and no hash
+            if len(asked) > 1:
+                half = len(asked) // 2
+                parts = (asked[:half], asked[half:])
+                return [found for part in parts for found in self.look(part, field, provenance_field)]
+            reply = self._call("look", [self.keys.events], *fields, *_flat(lines))  # a key of our own, and no hash
         return [(reply[i].decode(), reply[i + 1]) for i in range(0, len(reply), 2)]
 
     def pending_count(self) -> int:
         """Count the items that wait."""
-        return int(self._background.zcard(self.keys.pending))
+        return int(self._background.zcard(self.keys.pending)) + int(self._background.zcard(self.keys.alone))
 
     def info(self) -> dict[str, Any]:
         """Ask Redis for its INFO; empty where that is not allowed, or Redis does not answer."""

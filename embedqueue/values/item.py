@@ -22,11 +22,13 @@ class Item:
         redis_key: the hash that receives the vector.
         text: what is embedded.
         member: their JSON, as it stands in the pending ZSET.
+        owner: the name of the claim under which it is held; "" where it is not.
     """
 
     redis_key: str
     text: str
     member: bytes
+    owner: str = ""
 
 
 class NotOurs(ValueError):

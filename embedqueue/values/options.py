@@ -58,6 +58,7 @@ class Options:
     flush_interval: float = DEFAULT_FLUSH_INTERVAL
     max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
     embedding_field: str = "embedding"
+    provenance_field: str | None = ""
     namespace: str = DEFAULT_NAMESPACE
     api_batch_limit: int = API_BATCH_LIMIT
     api_batch_tokens: int = API_BATCH_TOKENS
@@ -85,7 +86,12 @@ class Options:
             TypeError: a value of the wrong type.
             ValueError: a value out of range.
         """
-        for name in ("model", "embedding_field", "namespace"):
+        names = ["model", "embedding_field", "namespace"]
+        if self.provenance_field == "":
+            object.__setattr__(self, "provenance_field", f"{self.embedding_field}_of")
+        elif self.provenance_field is not None:
+            names.append("provenance_field")
+        for name in names:
             value = getattr(self, name)
             if not isinstance(value, str):
                 raise OptionTypeError(name, f"must be a str, not {type(value).__name__}")
@@ -94,6 +100,8 @@ class Options:
                 value.encode()  # here rather than in the worker
             except UnicodeEncodeError:
                 raise OptionValueError(name, "holds a lone surrogate and has no form in UTF-8") from None
+        if self.provenance_field == self.embedding_field:
+            raise OptionValueError("provenance_field", "must not be the embedding_field")
         for name in ("flush_interval", "lease_seconds", "wait_linger", "cache_ttl"):
             self._number(name, optional=name == "cache_ttl")
         for name in ("max_batch_size", "api_batch_limit", "api_batch_tokens", "max_deliveries"):
@@ -143,6 +151,7 @@ class QueueOptions(TypedDict, total=False):
     """The keyword options of a queue, for type checkers; the defaults stand in :class:`Options`."""
 
     embedding_field: str
+    provenance_field: str | None
     namespace: str
     api_batch_limit: int
     api_batch_tokens: int

@@ -233,6 +233,12 @@ class Agenda:
         with self._condition:
             self._plan.renewed(self._renewal() if held else NEVER)
 
+    def bar(self, seconds: float) -> None:
+        """This process may not claim for so many seconds; what was due still is then."""
+        with self._condition:
+            self._plan.claim_failed(())
+            self._plan.barred_until_mono = time.monotonic() + seconds
+
     def rest(self, seconds: float) -> None:
         """Redis did not answer: try nothing for so many seconds."""
         with self._condition:

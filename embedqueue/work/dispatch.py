@@ -9,7 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from embedqueue.calls.batching import cut
 from embedqueue.calls.cache import Cache
@@ -138,9 +138,9 @@ class Dispatch:
                 check_pair(item.redis_key, item.text, self._options.namespace, None)
                 if is_blank(item.text):
                     raise ValueError("the text is blank")
-                items.append(item)
+                items.append(replace(item, owner=claim.owner))
             except ValueError as error:
-                unfit.append((member, str(error), isinstance(error, NotOurs)))
+                unfit.append((claim.owner, member, str(error), isinstance(error, NotOurs)))
         if unfit:
             self._settle.reject_unfit(unfit)
         return items

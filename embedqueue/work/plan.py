@@ -53,6 +53,7 @@ class Plan:
         linger_end_mono: when the linger for those who wait in ``.result()`` is over at the latest.
         demand_mono: when the linger is over if nobody else comes.
         redis_retry_mono: Redis did not answer, so nothing is tried before.
+        barred_until_mono: this process may not claim before, whoever else may: it is at odds with what is kept in Redis.
         overtaken: something was noted since we last asked Redis, so its answer may be older than that.
         flush: somebody asked for a drain, or a lease has run out.
         failing: the provider failed last time, so what waits is due as soon as the pause is over.
@@ -79,6 +80,7 @@ class Plan:
     linger_end_mono: float = NEVER
     demand_mono: float = NEVER
     redis_retry_mono: float = 0.0
+    barred_until_mono: float = 0.0
     overtaken: bool = False
     flush: bool = False
     failing: bool = False
@@ -108,7 +110,7 @@ class Plan:
         """
         claim_mono = NEVER
         if free_calls > 0 and not (self.alone and unfinished):
-            claim_mono = max(self._drain_mono(), self.paused_until_mono)
+            claim_mono = max(self._drain_mono(), self.paused_until_mono, self.barred_until_mono)
         wanted: list[tuple[float, Action]] = [(0.0 if self.asked else NEVER, "ask"), (self.check_mono, "check")]
         if self.works:
             wanted = [

@@ -19,12 +19,14 @@ from embedqueue.futures.outcomes import Outcomes
 from embedqueue.futures.progress import Progress
 from embedqueue.futures.waiters import Waiters
 from embedqueue.observers.observers import Observers
+from embedqueue.store.records import Terms
 from embedqueue.store.store import Store
 from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.item import Item, dead_letter
 from embedqueue.values.log import Log
 from embedqueue.values.observer import ReleaseReport
 from embedqueue.values.options import Options
+from embedqueue.values.provenance import digest
 
 from .agenda import Agenda
 from .reporter import Times, tell_dead, tell_written
@@ -71,6 +73,7 @@ class Settle:
         agenda: told when there may be room for the next call, and when the provider has failed.
         progress: counts what ended or was released.
         options: of the queue.
+        terms: returns on which terms this process writes.
         worker: the name under which this process claims; it ends with a colon.
         stopping: set when the queue stops.
         observers: told how items end, and when Redis does not answer.
@@ -89,6 +92,7 @@ class Settle:
         agenda: Agenda,
         progress: Progress,
         options: Options,
+        terms: Callable[[], Terms],
         *,
         worker: str,
         stopping: threading.Event,
@@ -102,6 +106,7 @@ class Settle:
         self._agenda = agenda
         self._progress = progress
         self._options = options
+        self._terms = terms
         self._worker = worker
         self._stopping = stopping
         self._observers = observers
@@ -178,12 +183,10 @@ class Settle:
                 self._write_part(owner, pairs[at : at + WRITE_ITEMS], times)
 
     def _write_part(self, owner: str, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
-        writes = [(item.redis_key, item.member, vector) for item, vector in pairs]
-        refused, unclear, written = [], [], []
+        writes = [(item.redis_key, item.member, vector, digest(item.text)) for item, vector in pairs]
+        refused, unclear, written, barred = [], [], [], []
         with self._letting_go([item for item, _ in pairs]):
-            words = self.persist(
-                lambda: self._store.complete(owner, self._options.embedding_field, self._options.if_missing, writes)
-            )
+            words = self.persist(lambda: self._store.complete(owner, self._terms(), writes))
             for (item, vector), word in zip(pairs, words, strict=True):
                 if word in ("done", "skipped"):
                     written.append(item)
@@ -191,10 +194,13 @@ class Settle:
                         unclear.append(item.redis_key)
                 elif word == "stale":  # superseded; or written already, by a try whose answer was lost
                     unclear.append(item.redis_key)
+                elif word == "differs":
+                    barred.append(item)
                 else:
                     refused.append((item, word))
             with self._lock:
                 self.counters.embedded += len(written)
+            self._release(barred)  # the next claim tells what differs
             for item, word in refused:
                 self.reject(owner, [item], word.removeprefix("refused "))
         if unclear:
@@ -214,7 +220,9 @@ class Settle:
             Stopping: the queue stops before Redis has taken them.
         """
         with self._letting_go(items):
-            words = self.persist(lambda: self._store.reject(owner, [(item.member, reason, False) for item in items]))
+            words = self.persist(
+                lambda: self._store.reject(owner, [(item.owner, item.member, reason, False) for item in items])
+            )
             for item, word in zip(items, words, strict=True):
                 if word == "dead":
                     self._log.error("embedqueue: %s is a dead letter now; dead_letters() tells why", item.redis_key)
@@ -233,18 +241,19 @@ class Settle:
             letters = [dead_letter(item.member, time.time(), reason) for item in items]
         tell_dead(self._observers, letters)
 
-    def reject_unfit(self, members: Sequence[tuple[bytes, str, bool]]) -> None:
+    def reject_unfit(self, members: Sequence[tuple[str, bytes, str, bool]]) -> None:
         """Make dead letters of members that no enqueue of ours can have written.
 
         Args:
-            members: each with the reason, and whether it is not our JSON at all.
+            members: each with the owner of its claim before it, and behind it the reason, and whether it is not our JSON
+                at all.
 
         Raises:
             redis.RedisError: nothing is known to have been rejected.
         """
         self._log.error("embedqueue: %d members of the queue cannot be ours and are dead letters now", len(members))
         self._store.reject(self._worker, members)
-        tell_dead(self._observers, (dead_letter(member, time.time(), reason) for member, reason, _ in members))
+        tell_dead(self._observers, (dead_letter(member, time.time(), reason) for _, member, reason, _ in members))
 
     def release(self, items: Sequence[Item]) -> None:
         """Let items wait again, as if they had not been claimed.
@@ -257,7 +266,7 @@ class Settle:
         self._progressed()
 
     def _release(self, items: Sequence[Item]) -> None:
-        self.persist(lambda: self._store.release(self._worker, [item.member for item in items]))
+        self.persist(lambda: self._store.release(_held(items)))
 
     def release_probe(self, owner: str) -> None:
         """Let the next claim test the provider: the one of ``owner`` was to do it, and has not."""
@@ -281,17 +290,16 @@ class Settle:
             # Taken before the pause begins: the future of whoever enqueues later must not fail.
             waiting = self._waiters.snapshot(None if probe else redis_keys)
             seconds = self.persist(
-                lambda: self._store.pause(
+                lambda: self._store.fail(
                     owner,
+                    _held(items),
                     first_seconds=FIRST_PAUSE_SECONDS,
                     most_seconds=LONGEST_PAUSE_SECONDS,
                     least_seconds=failure.retry_after,
                     reason=f"the provider failed: {failure}",
-                    redis_keys=redis_keys,
                 )
             )
             self.paused_mono = time.monotonic()
-            self._release(items)
             with self._lock:
                 self.counters.released += len(items)
         self._agenda.paused(seconds)
@@ -344,3 +352,8 @@ class Settle:
                 self._observers.redis_failed(error)
                 if self._stopping.wait(backoff_seconds(failures, *REWRITE_SECONDS)):
                     raise Stopping from None
+
+
+def _held(items: Iterable[Item]) -> list[tuple[str, bytes]]:
+    """Items as a release takes them: the owner of its claim, and the member, of each."""
+    return [(item.owner, item.member) for item in items]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from redis.exceptions import RedisError
@@ -18,20 +19,28 @@ from redis.exceptions import RedisError
 from embedqueue.futures.outcomes import Outcomes
 from embedqueue.futures.waiters import Waiters
 from embedqueue.observers.observers import Observers
-from embedqueue.store.records import Claim
+from embedqueue.store.adoption import Rejected
+from embedqueue.store.records import Claim, Terms
 from embedqueue.store.store import Store
 from embedqueue.values.backoff import backoff_seconds
+from embedqueue.values.errors import BatchFailed, EmbedQueueError
+from embedqueue.values.item import dead_letter
 from embedqueue.values.log import Log
 from embedqueue.values.options import Options
 
 from .agenda import Agenda
 from .dispatch import Dispatch
 from .plan import Action
+from .reporter import tell_dead
 
 #: Seconds to rest when Redis does not answer: at first, and at most; doubled in between.
 REDIS_RETRY_SECONDS = (0.05, 2.0)
 #: Items that one claim takes at most, however many calls may start: while its script runs, Redis serves nobody else.
-CLAIM_LIMIT = 4000
+CLAIM_LIMIT = 1000
+#: Seconds after which a process that may not claim asks whether it may now.
+BARRED_SECONDS = 30.0
+#: Seconds that putting the books in order may take before other things have their turn.
+ADOPTION_SECONDS = 0.1
 
 
 class Worker:
@@ -46,10 +55,14 @@ class Worker:
         waiters: the unfinished futures of this process.
         outcomes: finds out what became of items.
         options: of the queue.
+        terms: returns on which terms this process writes.
         name: under which this process claims; it ends with a colon.
         start_queue: starts the queue if it was not started; called when somebody waits and nobody here claims.
         log: takes the records.
-        observers: told when Redis does not answer.
+        observers: told when Redis does not answer, and which members cannot be ours.
+
+    Attributes:
+        barred: why this process may not claim, a sentence; "" where it may.
     """
 
     def __init__(
@@ -60,6 +73,7 @@ class Worker:
         waiters: Waiters,
         outcomes: Outcomes,
         options: Options,
+        terms: Callable[[], Terms],
         *,
         name: str,
         start_queue: Callable[[], None],
@@ -72,6 +86,7 @@ class Worker:
         self._waiters = waiters
         self._outcomes = outcomes
         self._options = options
+        self._terms = terms
         self._name = name
         self._start_queue = start_queue
         self._log = log
@@ -79,6 +94,8 @@ class Worker:
         self._claims = 0  # only the worker's thread touches this and what follows
         self._lost: list[str] = []  # owners of claims that took items, perhaps, which nobody here has in hand
         self._failures = 0  # actions in a row that failed
+        self._adopting: Iterator[list[Rejected]] | None = None  # the books are being put in order
+        self.barred = ""
         self._checking: threading.Thread | None = None  # that finds out what became of items
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -133,6 +150,8 @@ class Worker:
                 actions[action]()
                 if action not in ("ask", "check"):  # they do not tell whether Redis has answered
                     self._failures = 0
+            except EmbedQueueError as error:  # of another layout
+                self._bar(str(error))
             except RedisError as error:
                 self._rest(f"Redis does not answer, trying again: {error}", exc_info=False)
                 self._observers.redis_failed(error)
@@ -173,8 +192,16 @@ class Worker:
                 max_deliveries=self._options.max_deliveries,
                 alone=self._dispatch.pool.unfinished == 0,
                 urgent=urgent,
+                terms=self._terms(),
             )
             self._begin(claim)
+            if claim.status == "adopt":
+                self._agenda.claim_failed(urgent)
+                self._adopt(claim.strays)
+            elif claim.status == "differs":
+                self._bar(_differs(claim, self._terms()))
+            else:
+                self.barred = ""
         except BaseException:  # Redis may have given items to this owner, and we know nothing of them
             self._lost.append(owner)
             self._agenda.claim_failed(urgent)
@@ -191,10 +218,38 @@ class Worker:
         else:  # a stop may have released already what we held, and knew nothing of this claim
             self._lost.append(claim.owner)
 
+    def _adopt(self, strays: Sequence[bytes]) -> None:
+        """Put the books in order, slice by slice: nothing is claimed before."""
+        field, adoption = self._options.provenance_field, self._store.adoption
+        until_mono = time.monotonic() + ADOPTION_SECONDS
+        self._tell_rejected(adoption.adopt(strays, field))
+        if strays and self._adopting is None:
+            return
+        self._adopting = self._adopting or adoption.rounds(field)
+        for rejected in self._adopting:
+            self._tell_rejected(rejected)
+            if time.monotonic() > until_mono:
+                return  # and go on when the next claim says so
+        self._adopting = None
+
+    def _tell_rejected(self, rejected: Iterable[Rejected]) -> None:
+        letters = [dead_letter(member, time.time(), reason) for member, reason, _ in rejected]
+        if letters:
+            self._log.error("embedqueue: %d members of the queue cannot be ours and are dead letters now", len(letters))
+            tell_dead(self._observers, letters)
+
+    def _bar(self, why: str) -> None:
+        """This process may not claim: say so, once in the log, and to those who wait."""
+        if self.barred != why:
+            self._log.error("embedqueue: %s", why)
+        self.barred = why
+        self._agenda.bar(BARRED_SECONDS)
+        self._waiters.fail(self._waiters.snapshot(None), BatchFailed(f"{why}; the item is still queued"))
+
     def _release_lost(self) -> None:
         """Release what lost claims may have taken: these items must not wait until their leases end."""
         while self._lost:
-            self._store.release(self._lost[-1])
+            self._store.release_all(self._lost[-1])
             self._lost.pop()
 
     # -- those who wait ----------------------------------------------------------------------------------------
@@ -224,3 +279,13 @@ class Worker:
             self._log.debug("embedqueue: Redis does not tell what became of items: %s", error)
         except Exception:
             self._log.exception("embedqueue: could not look after those who wait, going on")
+
+
+def _differs(claim: Claim, terms: Terms) -> str:
+    """What a worker says that is at odds with the settings of its namespace."""
+    ours = dict(zip(("embedding_field", "model", "dimensions"), terms.agreed, strict=True))
+    found = ", ".join(f"{name} {kept!r} where this process has {ours[name]!r}" for name, kept in claim.differs)
+    return (
+        f"this process claims nothing: the namespace is kept with {found}. Give it the same, or a namespace and a field of "
+        "its own; or, if from now on all vectors shall be as this process makes them: embedqueue space adopt"
+    )

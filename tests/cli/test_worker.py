@@ -245,9 +245,10 @@ def test_metrics(worker, redis_client, provider, env):
     address = re.search(r"http://([\w.:]+)/health", process.stdout.readline()).group(1)
     with read_environment(env).queue(worker=False) as queue:
         assert queue.enqueue("doc:1", "hello").result(PATIENCE_SECONDS)
+    counted = 'embedqueue_embedded_total{queue="embed_queue"} 1.0'  # after the future has ended
+    eventually(lambda: counted in ask(address, "/metrics")[1], "the worker has counted it")
     status, text = ask(address, "/metrics")
     assert status == 200
-    assert 'embedqueue_embedded_total{queue="embed_queue"} 1.0' in text
     assert 'embedqueue_waiting{queue="embed_queue"} 0.0' in text
 
 

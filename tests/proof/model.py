@@ -43,46 +43,86 @@ class Held:
     owner: str = ""
 
 
+@dataclass(eq=False)
+class Named:
+    """What ``latest`` says of a key: a member, its stamp, and the score under which it was adopted, if it was."""
+
+    member: bytes
+    adopted: float | None = None
+    stamp: int | None = None  # None: just given, Redis knows which
+
+    @property
+    def age(self) -> float:
+        """The time that counts as that of the enqueue."""
+        return self.adopted if self.adopted is not None else self.stamp / 1e6
+
+
 @dataclass
 class Model:
     """One queue."""
 
     namespace: str
     pending: dict[bytes, float | None] = field(default_factory=dict)  # None: just enqueued, Redis knows when
+    alone: dict[bytes, float | None] = field(default_factory=dict)
     inflight: dict[bytes, bool] = field(default_factory=dict)  # whether the lease holds
-    latest: dict[bytes, bytes] = field(default_factory=dict)
+    latest: dict[bytes, Named] = field(default_factory=dict)
     claims: dict[bytes, Held] = field(default_factory=dict)
     dead: dict[bytes, tuple[bytes, bool]] = field(default_factory=dict)  # by name: the member, and whether it is ours
-    hashes: dict[bytes, bytes] = field(default_factory=dict)  # the vectors that were written
+    hashes: dict[bytes, tuple[bytes, Named]] = field(default_factory=dict)  # the vectors that were written, and of what
     cache: dict[str, bytes] = field(default_factory=dict)
+    flushes: dict[str, set[Named]] = field(default_factory=dict)  # what each still waits for
+    numbers: dict[str, float] = field(default_factory=dict)  # of each worker, that of its last claim
+    stamp: int = 0  # the last one
     pause: str = ""
     probe: str = ""  # the owner of the claim that tests the provider
     level: int = 0
 
+    @property
+    def waiting(self) -> int:
+        return len(self.pending) + len(self.alone)
+
+    def member(self, key: bytes | None) -> bytes | None:
+        return self.latest[key].member if key in self.latest else None
+
+    def stands(self, member: bytes | None) -> bool:
+        return member in self.pending or member in self.alone or member in self.inflight
+
+    def strays(self) -> list[bytes]:
+        """Those that wait and are not named, the newest first."""
+        found = [member for member in self.pending if self.member(key_of(member)) != member]
+        return sorted(found, key=lambda member: (self.pending[member], member), reverse=True)
+
+    def ghosts(self) -> list[bytes]:
+        return [key for key, named in self.latest.items() if not self.stands(named.member)]
+
+    def unknown(self) -> int:
+        return self.waiting + len(self.inflight) - len(self.latest)
+
     def in_order(self) -> list[bytes]:
         return [member for member, _ in sorted(self.pending.items(), key=lambda pair: (pair[1], pair[0]))]
 
-    def leftovers(self) -> bool:
-        """Whether members written by another program wait that no claim has seen."""
-        return len(self.pending) + len(self.inflight) > len(self.latest)
-
-    def _drop(self, member: bytes, key: bytes) -> None:
-        self.pending.pop(member, None)
-        self.inflight.pop(member, None)
-        self.claims.pop(key, None)
+    def _forget(self, key: bytes) -> None:
+        """Its item leaves, wherever it stands."""
+        member = self.latest.pop(key).member
+        for place in (self.pending, self.alone, self.inflight, self.claims):
+            place.pop(key if place is self.claims else member, None)
 
     def _exhume(self, key: bytes) -> None:
         if key in self.dead and self.dead[key][1]:
             del self.dead[key]
 
     def _bury(self, member: bytes, key: bytes | None) -> None:
-        self.pending.pop(member, None)
-        self.inflight.pop(member, None)
         if key or not self.dead.get(member, (b"", False))[1]:
             self.dead[key or member] = (member, key is not None)
-        if key and self.latest.get(key) == member:
-            del self.latest[key]
-            self.claims.pop(key, None)
+        if self.member(key) == member:
+            self._forget(key)
+        for place in (self.pending, self.alone, self.inflight):
+            place.pop(member, None)
+
+    def forget_ghosts(self, keys: Iterable[bytes] | None = None) -> None:
+        for key in self.ghosts():
+            if keys is None or key in keys:
+                self._forget(key)
 
     # -- moves: each answers as the script does ----------------------------------------------------------------
 
@@ -91,8 +131,8 @@ class Model:
         for group in groups:
             more = 0
             for key, member in group:
-                live = self.latest.get(key, b"")
-                if live != member:
+                live = self.member(key)
+                if (live or b"") != member or not self.stands(live):
                     more += bool(member) - (live in self.pending)
             taken.append(limit is None or more <= 0 or len(self.pending) + more <= limit)
             if taken[-1]:
@@ -102,46 +142,58 @@ class Model:
 
     def _admit(self, key: bytes, member: bytes) -> None:
         self._exhume(key)
-        live = self.latest.get(key)
-        if live == member:
+        if self.member(key) == member and self.stands(member):
             return
-        if live:
-            self._drop(live, key)
-            del self.latest[key]
+        if key in self.latest:
+            self._forget(key)
         if member:
             self.pending.setdefault(member, None)
-            self.latest[key] = member
+            self.latest[key] = Named(member)
 
     def claim(
         self, owner: str, limit: int, probe_limit: int, alone: bool, urgent: Iterable[bytes]
-    ) -> tuple[str, list[bytes], str]:
+    ) -> tuple[str, list[bytes], str, list[bytes]]:
+        """Status, members, alone, and the strays that were met."""
+        worker, _, number = owner.rstrip(":").partition(":")
+        if int(number) <= self.numbers.get(worker, 0):
+            return "late", [], "no", []
+        self.numbers[worker] = int(number)
         self._reclaim()
         status, alone_word = "ok", "no"
         if self.pause or self.probe:
             status, limit = "paused", 0
+        elif self.unknown():
+            status, limit = "adopt", 0
         elif self.level:
             status, limit = "probe", min(limit, probe_limit)
         taken: list[bytes] = []
-        last = [member for member in self.in_order() if self._must_travel_alone(member)]
-        if limit and alone and last:
-            taken, alone_word = last[:1], "taken"
-        else:
-            wanted = [] if self.leftovers() else [self.latest.get(key) for key in urgent]
-            first = [member for member in wanted if member in self.pending]
-            for member in dict.fromkeys([*first, *self.in_order()]):
-                if len(taken) < limit and member in self.pending and self._take(member, taken):
-                    alone_word = "waits"
+        met: list[bytes] = []
+        if limit and alone and self.alone:
+            wanted = [self.member(key) for key in urgent]
+            first = min(self.alone, key=lambda member: (self.alone[member], member))
+            member = next((member for member in wanted if member in self.alone), first)
+            taken, alone_word = [member], "taken"
+        elif limit:
+            wanted = [self.member(key) for key in urgent]
+            for member in dict.fromkeys([*(m for m in wanted if m in self.pending), *self.in_order()]):
+                if len(taken) == limit:
+                    break
+                self._take(member, taken, met)
+            if self.alone:
+                alone_word = "waits"
         for member in taken:
             key = key_of(member)
-            score = self.pending.pop(member)
+            score = self.alone.pop(member) if member in self.alone else self.pending.pop(member)
             self.claims[key] = Held(score, self.claims[key].deliveries if key in self.claims else 0, owner)
             self.inflight[member] = True
+        if met and not taken:
+            status = "adopt"
         if status == "probe":
             if taken:
                 self.probe = owner
             else:
                 status = "ok"
-        return status, taken, alone_word
+        return status, taken, alone_word, met
 
     def _reclaim(self) -> None:
         for member in sorted(member for member, holds in self.inflight.items() if not holds):
@@ -151,41 +203,40 @@ class Model:
                 self._bury(member, key)
             else:
                 del self.inflight[member]
-                self.pending[member] = held.score
+                place = self.alone if held.deliveries + 1 >= MAX_DELIVERIES - 1 else self.pending
+                place[member] = held.score
                 self.claims[key] = Held(held.score, held.deliveries + 1)
 
-    def _must_travel_alone(self, member: bytes) -> bool:
+    def _take(self, member: bytes, taken: list[bytes], met: list[bytes]) -> None:
         key = key_of(member)
-        deliveries = self.claims[key].deliveries if key in self.claims else 0
-        return self.latest.get(key) == member and deliveries >= MAX_DELIVERIES - 1
-
-    def _take(self, member: bytes, taken: list[bytes]) -> bool:
-        """Take one; answers whether it stays behind as it may be what killed its workers."""
-        key = key_of(member)
-        if key is None:
-            self._bury(member, None)
-        elif self.latest.get(key) == member:
-            if self._must_travel_alone(member):
-                return True
-            taken.append(member)
+        if self.member(key) != member:
+            met.append(member)
+        elif key in self.claims and self.claims[key].deliveries >= MAX_DELIVERIES - 1:
+            self.alone[member] = self.pending.pop(member)
         else:
-            self._adopt(member, key, taken)
-        return False
+            taken.append(member)
 
-    def _adopt(self, member: bytes, key: bytes, taken: list[bytes]) -> None:
-        live = self.latest.get(key)
-        place = len(taken)
-        if live is not None:
-            live_score = self.pending[live] if live in self.pending else self.claims[key].score
-            if live_score >= self.pending[member]:
+    def adopt(self, members: Iterable[bytes], faulty: set[bytes]) -> None:
+        """``faulty``: those that no enqueue of ours can have written, by the stricter parser of Python."""
+        for member in members:
+            key = key_of(member)
+            if member not in self.pending or self.member(key) == member:
+                continue
+            if member in faulty:
+                self._bury(member, None)
+                continue
+            score = self.pending[member]
+            self.forget_ghosts({key})
+            hash_stamp = self.hashes[key][1].stamp if key in self.hashes else None
+            if key in self.latest and self.latest[key].age >= score:
                 del self.pending[member]
-                return
-            self._drop(live, key)
-            if live in taken:
-                place = taken.index(live)
-        self._exhume(key)
-        self.latest[key] = member
-        taken[place : place + 1] = [member]
+            elif key not in self.latest and hash_stamp is not None and score * 1e6 < hash_stamp:
+                del self.pending[member]
+            else:
+                if key in self.latest:
+                    self._forget(key)
+                self._exhume(key)
+                self.latest[key] = Named(member, score)
 
     def complete(self, owner: str, items: Sequence[tuple[bytes, bytes, bytes]], missing: set[bytes], bad: set[bytes]):
         """``missing``: hashes that are gone and shall be left alone; ``bad``: keys that hold something else."""
@@ -198,31 +249,35 @@ class Model:
             else:
                 words.append("skipped" if key in missing else "done")
                 if key not in missing:
-                    self.hashes[key] = vector
-                self._drop(member, key)
-                del self.latest[key]
+                    self.hashes[key] = (vector, self.latest[key])
+                self._forget(key)
         self._end_probe(owner)
         return words
 
     def release(self, owner: str, members: Iterable[bytes] | None) -> int:
+        """``members`` None: all that the claim, or the worker, holds; it is closed by that."""
         back = 0
         for member in list(self.inflight if members is None else members):
             key = key_of(member)
-            if member in self.inflight and self.claims[key].owner.startswith(owner):
-                held = self.claims.pop(key)
-                del self.inflight[member]
+            held = self.claims.get(key)
+            if member in self.inflight and (
+                held.owner == owner or (members is None and held.owner.startswith(owner))
+            ):
+                del self.claims[key], self.inflight[member]
                 self.pending[member] = held.score
                 if held.deliveries:
                     self.claims[key] = Held(held.score, held.deliveries)
                 back += 1
-        if members is None and self.probe.startswith(owner):
-            self.probe = ""
+        if members is None:
+            worker, _, number = owner.rstrip(":").partition(":")
+            self.numbers[worker] = max(self.numbers.get(worker, 0), int(number or 9e15))
+            if self.probe.startswith(owner):
+                self.probe = ""
         return back
 
     def _holds(self, owner: str, member: bytes) -> bool:
-        if member not in self.inflight:
-            return False
-        return self.claims[key_of(member)].owner.partition(":")[0] == owner.partition(":")[0]
+        """Whether a claim, or a worker, holds it."""
+        return member in self.inflight and self.claims[key_of(member)].owner.startswith(owner)
 
     def extend(self, owner: str, members: Iterable[bytes]) -> int:
         held = [member for member in members if self._holds(owner, member)]
@@ -236,14 +291,18 @@ class Model:
             if words[-1] == "dead":
                 key = key_of(member)
                 self._bury(member, None if foreign else key)
-                if self.latest.get(key) == member:
-                    del self.latest[key], self.claims[key]
+                if self.member(key) == member:
+                    self._forget(key)
         self._end_probe(owner)
         return words
 
-    def fail(self, owner: str, reason: str, first: float, most: float, least: float, left: float) -> float:
+    def fail(
+        self, owner: str, members: Iterable[bytes], reason: str, first: float, most: float, least: float, left: float
+    ) -> float:
         """A pause; ``left`` are the seconds of the one, or of the probe, that may be under way."""
         probe = self.probe == owner
+        if not self.release(owner, list(members)) and not probe:
+            return left
         if probe:
             self.probe = ""
         if probe or not (self.pause or self.probe):
@@ -264,9 +323,11 @@ class Model:
         for name in names:
             if name in self.dead:
                 member, ours = self.dead.pop(name)
+                if ours:
+                    self.forget_ghosts({name})
                 if not ours or name not in self.latest:
                     if ours:
-                        self.latest[name] = member
+                        self.latest[name] = Named(member)
                     self.pending[member] = None
                     back += 1
         return back
@@ -274,10 +335,17 @@ class Model:
     def discard_dead(self, names: Iterable[bytes]) -> int:
         return sum(self.dead.pop(name, None) is not None for name in names)
 
+    def unfinished(self, flush: str) -> int:
+        if not self.unknown():
+            waits_for = self.flushes.setdefault(flush, set(self.latest.values()))
+            waits_for &= set(self.latest.values())
+        return 0 if self.unknown() else len(self.flushes[flush])
+
     def look(self, key: bytes, vector: bytes | None) -> tuple[str, bytes | None]:
-        """A word and its value, None where the value is a reason."""
+        """A word and its value, None where the value is a reason. ``vector``: of the hash, if that is known to be right."""
+        self.forget_ghosts({key})
         if key in self.latest:
-            return "live", b"pending" if self.latest[key] in self.pending else b"in flight"
+            return "live", b"in flight" if self.latest[key].member in self.inflight else b"pending"
         if key in self.dead and self.dead[key][1]:
             return "dead", None
         return ("done", vector) if vector is not None else ("gone", b"")
@@ -295,14 +363,29 @@ class Model:
 
     def check(self, found: dict[str, Any]) -> None:
         """Compare with what stands in Redis, as :func:`read` has it."""
-        pending = dict(found["pending"])
-        for member, score in self.pending.items():
-            if score is None:
-                self.pending[member] = pending.get(member)
-        assert pending == self.pending
+        for place, name in ((self.pending, "pending"), (self.alone, "alone")):
+            scores = dict(found[name])
+            for member, score in place.items():
+                if score is None:
+                    place[member] = scores.get(member)
+            assert scores == place
         now = found["now"][0]
         assert {member: score > now + LEASE_SECONDS - 100 for member, score in found["inflight"]} == self.inflight
-        assert found["latest"] == self.latest
+        stamps, before = {}, self.stamp
+        for key, value in found["latest"].items():
+            head, _, member = value.partition(b" ")
+            stamp, _, adopted = head.partition(b"/")
+            named = self.latest[key]
+            if named.stamp is None:
+                named.stamp = int(stamp)
+                assert named.stamp > before, "a stamp that is not above all before"
+                self.stamp = max(self.stamp, named.stamp)
+            stamps[key] = (member, named.stamp, float(adopted) if adopted else None)
+            assert int(stamp) == named.stamp
+        assert stamps == {key: (named.member, named.stamp, named.adopted) for key, named in self.latest.items()}
+        for name, line in found["flushes"].items():
+            waits_for = self.flushes[name.decode()] & set(self.latest.values())
+            assert int(line.split()[1]) == len(waits_for), "a flush waits for more or fewer items than are live"
         claims = {}
         for key, claim in found["claims"].items():
             score, deliveries, owner = re.fullmatch(rb"(\S+) (\d+) ?(\S*)", claim).groups()
@@ -324,7 +407,9 @@ def read(client: redis.Redis, keys: Keys) -> dict[str, Any]:
     """All that stands in Redis of a queue, in one round trip."""
     pipeline = client.pipeline(transaction=True)
     pipeline.zrange(keys.pending, 0, -1, withscores=True)
+    pipeline.zrange(keys.alone, 0, -1, withscores=True)
     pipeline.zrange(keys.inflight, 0, -1, withscores=True)
+    pipeline.hgetall(keys.flushes)
     pipeline.hgetall(keys.latest)
     pipeline.hgetall(keys.claims)
     pipeline.zrange(keys.dead, 0, -1)
@@ -333,5 +418,5 @@ def read(client: redis.Redis, keys: Keys) -> dict[str, Any]:
     pipeline.get(keys.pause_level)
     pipeline.get(keys.pause_probe)
     pipeline.time()
-    names = ("pending", "inflight", "latest", "claims", "dead", "info", "pause", "level", "probe", "now")
+    names = ("pending", "alone", "inflight", "flushes", "latest", "claims", "dead", "info", "pause", "level", "probe", "now")
     return dict(zip(names, pipeline.execute(), strict=True))

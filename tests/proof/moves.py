@@ -5,14 +5,27 @@ from __future__ import annotations
 import numpy as np
 import redis
 
+from embedqueue.store.records import Asked, Claim, Terms
 from embedqueue.store.store import Store
 from embedqueue.values.item import NotOurs, decode_member, encode_member
+from embedqueue.values.provenance import digest
+from tests.inside import Copies
 from tests.proof.model import ENDED, LEASE_SECONDS, MAX_DELIVERIES, Model, key_of, read
 
 
 def member_vector(member: bytes) -> bytes:
     """A vector that tells which member it is of."""
     return np.frombuffer(member.ljust(64), dtype="<f4").tobytes()
+
+
+def terms(field: str, if_missing: str = "create") -> Terms:
+    """On which terms the moves write, with the provenance beside the vector."""
+    return Terms(field, f"{field}_of", "", None, "m/16/-", if_missing)
+
+
+def asked(key: str, member: bytes | None = None, stamp: int = 0) -> Asked:
+    """A question about a key, or about one text of it."""
+    return Asked(key, stamp, digest(decode_member(member).text) if member else "")
 
 
 class Queue:
@@ -31,41 +44,90 @@ class Queue:
         self.written: dict[str, int] = {}  # the order of the member whose vector stands in the hash
         self.hands: list[tuple[str, bytes]] = []  # (owner, member) that a worker believes to hold, dead or alive
         self.legacy: set[bytes] = set()  # members of others that no claim has seen
+        self.taken: set[str] = set()  # keys whose newest text another program has taken away
+        self.lives: dict[str, int] = {}  # how often each worker was stopped, and began anew under another name
+        self.copies = None if store else Copies(self.store)  # of commands, as the network may hold them
 
     def accept(self, key: str, member: bytes) -> None:
         self.version += 1
         self.newest[key] = member
         self.order[member] = self.version
+        self.taken.discard(key)
 
     # -- moves -------------------------------------------------------------------------------------------------
 
     def enqueue(self, *groups: list[tuple[str, str]], limit: int | None = None) -> list[bool]:
         pairs = [[(key, encode_member(key, text) if text else b"") for key, text in group] for group in groups]
-        answer = self.store.enqueue(
+        waiting, taken, _ = self.store.enqueue(
             [[part for key, member in group for part in (key.encode(), member)] for group in pairs],
             max_pending=limit,
             tell_at=50,
             tell_first=True,
         )
-        assert answer == self.model.enqueue([[(key.encode(), member) for key, member in g] for g in pairs], limit)
-        for group, taken in zip(pairs, answer[1], strict=True):
-            for key, member in group if taken else ():
+        expected = self.model.enqueue([[(key.encode(), member) for key, member in g] for g in pairs], limit)
+        assert (waiting, taken) == expected
+        for group, fine in zip(pairs, taken, strict=True):
+            for key, member in group if fine else ():
                 self.accept(key, member)
-        return answer[1]
+        return taken
 
     def leave(self, member: bytes, seconds_ago: float = 0.0) -> None:
         """Something of the asyncio design, or of nobody, which looks whether the same is there and adds it."""
-        if member not in self.model.pending and member not in self.model.latest.values():
+        if member not in self.model.pending and member not in {named.member for named in self.model.latest.values()}:
             now = self.client.time()
             score = round(now[0] + now[1] / 1e6 - seconds_ago, 6)
             self.client.zadd(self.names.pending, {member: score})
             self.model.pending[member] = score
             self.legacy.add(member)
 
+    def take_away(self, count: int) -> None:
+        """The asyncio design takes the oldest members, and will embed them or not."""
+        for member, _ in self.client.zpopmin(self.names.pending, count):
+            del self.model.pending[member]
+            self.legacy.discard(member)
+            key = key_of(member)
+            if key is not None and self.newest.get(key.decode("utf-8", "replace")) == member:
+                self.taken.add(key.decode())
+
+    def put_in_order(self) -> None:
+        """Strays are adopted, ghosts forgotten."""
+        self.check()
+        strays = self.model.strays()
+        self.store.adoption.run(f"{self.field}_of")
+        self.model.adopt(strays, {member for member in strays if not _ours(member)})
+        if strays or self.model.unknown():
+            self.adopted(strays)
+        if self.model.unknown():
+            self.model.forget_ghosts()
+        self.check()
+
+    def adopted(self, strays: list[bytes]) -> None:
+        """From now on those that won are the newest of their keys."""
+        for member in strays:
+            key = key_of(member)
+            if self.model.member(key) == member:
+                self.accept(key.decode(), member)
+        self.legacy -= set(strays)
+
     def claim(self, worker: str, limit: int = 10, *, alone: bool = False, urgent: list[str] | None = None) -> str:
         self.check()
+        owner, claim = self._claim(worker, limit, alone, urgent)
+        while claim.status == "adopt":
+            if self.model.unknown():
+                self.put_in_order()
+            if claim.strays:
+                self.store.adoption.adopt(claim.strays, f"{self.field}_of")
+                self.model.adopt(claim.strays, {member for member in claim.strays if not _ours(member)})
+                self.adopted(claim.strays)
+            if not limit:
+                break
+            owner, claim = self._claim(worker, limit, alone, urgent)
+        self.hands += [(owner, member) for member in claim.members]
+        return owner
+
+    def _claim(self, worker: str, limit: int, alone: bool, urgent: list[str] | None) -> tuple[str, Claim]:
         self.claims += 1
-        owner = f"{worker}{self.claims}:"
+        owner = f"{self.name(worker)}{self.claims}:"
         holders = {member for member, holds in self.model.inflight.items() if holds}
         claim = self.store.claim(
             owner,
@@ -79,19 +141,14 @@ class Queue:
         assert len(set(claim.members)) == len(claim.members) <= limit
         assert not holders & set(claim.members), "an item that another worker holds was handed out"
         wanted = [key.encode() for key in urgent or []]
-        assert (claim.status, claim.members, claim.alone) == self.model.claim(owner, limit, 2, alone, wanted)
-        assert claim.waiting == len(self.model.pending)
-        for member in claim.members:
-            try:
-                key = decode_member(member).redis_key
-            except NotOurs as error:  # as the drain does
-                self.reject(owner, member, str(error), foreign=True)
-                continue
-            self.hands.append((owner, member))
-            if member in self.legacy:  # from now on it is the newest of its key
-                self.accept(key, member)
-        self.legacy &= set(self.model.pending)
-        return owner
+        status, members, word, met = self.model.claim(owner, limit, 2, alone, wanted)
+        assert (claim.status, claim.members, claim.alone, claim.strays) == (status, members, word, met)
+        assert claim.waiting == self.model.waiting
+        return owner, claim
+
+    def name(self, worker: str) -> str:
+        """The name of a worker in its present life, with the colon."""
+        return f"{worker.rstrip(':')}.{self.lives.get(worker, 0)}:"
 
     def complete(self, owner: str, members: list[bytes], *, skip: bool = False, times: int = 1) -> None:
         for _ in range(times):
@@ -99,22 +156,33 @@ class Queue:
             types = {key: self.client.type(key) for key, _, _ in items}
             missing = {key for key, kind in types.items() if skip and kind == b"none"}
             bad = {key for key, kind in types.items() if kind not in (b"none", b"hash")}
-            lines = [(key.decode(), member, vector) for key, member, vector in items]
-            words = self.store.complete(owner, self.field, "skip" if skip else "create", lines)
+            lines = [
+                (key.decode(), member, vector, digest(decode_member(member).text)) for key, member, vector in items
+            ]
+            words = self.store.complete(owner, terms(self.field, "skip" if skip else "create"), lines)
             plain = ["refused" if word.startswith("refused WRONGTYPE") else word for word in words]
             assert plain == self.model.complete(owner, items, missing, bad)
-            for (key, member, _), word in zip(lines, plain, strict=True):
+            for (key, member, *_), word in zip(lines, plain, strict=True):
                 if word in ("done", "skipped"):
                     self.written[key] = self.order[member]
 
     def release(self, owner: str, members: list[bytes] | None = None) -> int:
         expected = self.model.release(owner, members)
-        assert self.store.release(owner, members) == expected
+        if members is None:
+            assert self.store.release_all(owner) == expected
+        else:
+            assert self.store.release([(owner, member) for member in members]) == expected
         return expected
+
+    def stop(self, worker: str) -> None:
+        """A worker stops, and comes back under another name."""
+        self.release(self.name(worker))
+        self.lives[worker] = self.lives.get(worker, 0) + 1
 
     def reject(self, owner: str, member: bytes, reason: str = "bad", *, foreign: bool = False) -> None:
         items = [(member, reason, foreign)]
-        assert self.store.reject(owner, items) == self.model.reject(owner, items)
+        answer = self.store.reject(owner, [(owner, *item) for item in items])
+        assert answer == self.model.reject(owner, items)
 
     def lease_ends(self, member: bytes) -> None:
         self.client.zadd(self.names.inflight, {member: ENDED})
@@ -141,20 +209,29 @@ class Queue:
         found = read(self.client, self.names)
         self.model.check(found)
         pending, inflight = dict(found["pending"]).keys(), dict(found["inflight"]).keys()
-        latest = found["latest"]
-        # I1, I2 of docs/design.md: latest names exactly the live members, one a key, each in one place.
-        assert not pending & inflight
+        # I1, I2 of docs/design.md: latest names the live members, one a key, each in one place; else they are strays.
+        alone = dict(found["alone"]).keys()
+        places = [*pending, *inflight, *alone]
+        assert len(places) == len(set(places))
+        live = {key: value.partition(b" ")[2] for key, value in found["latest"].items()}
         unseen = {member for member in pending if member in self.legacy or key_of(member) is None}
-        assert set(latest.values()) >= (pending | inflight) - unseen
-        assert set(latest.values()) <= pending | inflight
-        assert all(key_of(member) == key for key, member in latest.items())
-        assert set(found["claims"]) <= set(latest), "claims outlived their items"
+        assert set(live.values()) >= set(places) - unseen
+        assert {key.decode() for key, member in live.items() if member not in places} <= self.taken
+        assert all(key_of(member) == key for key, member in live.items())
+        assert set(found["claims"]) <= set(live), "claims outlived their items"
         # I3, I4 there: the newest of each key is live, dead, or what its hash holds; nothing older is written over it.
         for key, member in self.newest.items():
-            live = latest.get(key.encode())
+            named = live.get(key.encode())
             if not member:
-                assert live is None or live in self.legacy
-            elif live is not None:
-                assert live == member or live in self.legacy
-            elif not self.model.dead.get(key.encode(), (b"", False))[1]:
+                assert named is None or named in self.legacy
+            elif named is not None:
+                assert named == member or named in self.legacy
+            elif key not in self.taken and not self.model.dead.get(key.encode(), (b"", False))[1]:
                 assert self.written.get(key, 0) == self.order[member], f"{key} is lost, or holds an older text's vector"
+
+
+def _ours(member: bytes) -> bool:
+    try:
+        return bool(decode_member(member))
+    except NotOurs:
+        return False

@@ -15,9 +15,10 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from embedqueue.values.item import encode_member
+from embedqueue.values.item import decode_member, encode_member
+from embedqueue.values.provenance import digest
 from tests.proof.model import MAX_DELIVERIES
-from tests.proof.moves import Queue, member_vector
+from tests.proof.moves import Queue, asked, member_vector
 
 KEYS = [f"doc:{i}" for i in range(4)]
 DIGESTS = ["d1", "d2", "d3"]
@@ -111,15 +112,28 @@ class History(RuleBasedStateMachine):
     @rule(queue=queues, worker=workers)
     def stop(self, queue, worker):
         """A worker stops: everything that it holds goes back."""
-        self.queues[queue].release(worker)
-        assert not [held for held in self.queues[queue].model.claims.values() if held.owner.startswith(worker)]
+        name = self.queues[queue].name(worker)
+        self.queues[queue].stop(worker)
+        assert not [held for held in self.queues[queue].model.claims.values() if held.owner.startswith(name)]
+
+    @rule(queue=queues, data=st.data())
+    def a_copy_arrives(self, queue, data):
+        """The network has held a command back that was sent again, or given up, since: it changes nothing."""
+        copies = self.queues[queue].copies
+        if copies.sent:
+            copies.arrive(data.draw(st.integers(0, len(copies.sent) - 1)))
+
+    @rule(queue=queues, count=st.integers(1, 3))
+    def taken_away(self, queue, count):
+        """By the asyncio design, which takes what it claims out of pending."""
+        self.queues[queue].take_away(count)
 
     @rule(queue=queues, worker=workers)
     def extend(self, queue, worker):
         one = self.queues[queue]
-        members = [member for owner, member in one.hands if owner.startswith(worker)]
-        members = list(dict.fromkeys(members))
-        assert one.store.extend(worker, 1000, members) == one.model.extend(worker, members)
+        name = one.name(worker)
+        members = list(dict.fromkeys(member for owner, member in one.hands if owner.startswith(name)))
+        assert one.store.extend(name, 1000, members) == one.model.extend(name, members)
 
     @rule(queue=queues, data=st.data())
     def lease_ends(self, queue, data):
@@ -149,12 +163,16 @@ class History(RuleBasedStateMachine):
     @rule(queue=queues, worker=workers, data=st.data(), least=st.sampled_from([0.0, 250.0]))
     def provider_fails(self, queue, worker, data, least):
         one = self.queues[queue]
-        owner = one.model.probe if one.model.probe and data.draw(st.booleans()) else worker
+        owner = one.model.probe if one.model.probe and data.draw(st.booleans()) else f"{one.name(worker)}0:"
+        members = []
+        if one.hands and data.draw(st.booleans()):
+            owner, member = data.draw(st.sampled_from(one.hands))
+            one.hands.remove((owner, member))
+            members = [member]
         left = max(self.client.pttl(one.names.pause), self.client.pttl(one.names.pause_probe)) / 1000
-        seconds = one.store.pause(
-            owner, first_seconds=100, most_seconds=300, least_seconds=least, reason="down", redis_keys=[]
-        )
-        expected = one.model.fail(owner, "down", 100, 300, least, left)
+        times = {"first_seconds": 100, "most_seconds": 300, "least_seconds": least}
+        seconds = one.store.fail(owner, [(owner, member) for member in members], reason="down", **times)
+        expected = one.model.fail(owner, members, "down", 100, 300, least, max(0, left))
         assert round(seconds, -1) == round(expected, -1)
 
     @rule(queue=queues)
@@ -165,26 +183,38 @@ class History(RuleBasedStateMachine):
     @rule(queue=queues)
     def status(self, queue):
         one = self.queues[queue]
-        now = self.client.time()
-        status, model = one.store.status(now[0] + now[1] / 1e6), one.model
+        status, model = one.store.status(), one.model
         assert (status.waiting, status.in_flight, status.dead, status.pause_reason, status.failing) == (
-            len(model.pending), len(model.inflight), len(model.dead), model.pause, bool(model.level)
+            model.waiting, len(model.inflight), len(model.dead), model.pause, bool(model.level)
         )  # fmt: skip
-        assert status.unfinished == len(model.pending) + len(model.inflight)
-        assert one.store.status(1.0).unfinished == 0
+        assert (status.unfinished, status.strays) == (0, model.unknown())
+
+    @rule(queue=queues, name=st.sampled_from(["f1", "f2"]), ends=st.booleans())
+    def flush(self, queue, name, ends):
+        """Somebody flushes, or asks again how many items are left, or ends."""
+        one = self.queues[queue]
+        if ends:
+            one.store.end_flush(name)
+            one.model.flushes.pop(name, None)
+        else:
+            assert one.store.status(name).unfinished == one.model.unfinished(name)
 
     @rule(queue=queues)
     def look(self, queue):
         one = self.queues[queue]
-        bad = {key for key in KEYS if self.client.type(key) == b"string"}
-        for key, found in zip(KEYS, one.store.look(KEYS, one.field), strict=True):
-            vector = None if key in bad else self.client.hget(key, one.field)
-            word, value = one.model.look(key.encode(), vector)
+        questions = [asked(key, one.newest.get(key)) for key in KEYS]
+        right = {key: self._vector_of(one, key) for key in KEYS}
+        for key, found in zip(KEYS, one.store.look(questions, one.field, f"{one.field}_of"), strict=True):
+            word, value = one.model.look(key.encode(), right[key])
             if word == "gone" and one.newest.get(key, b"") == b"":
-                assert found[0] in ("gone", "blank")
+                assert found[0] in ("gone", "blank", "done")
             else:
                 assert found[0] == word
                 assert value is None or found[1] == value
+
+    def _vector_of(self, one, key):
+        """What the hash holds."""
+        return self.client.hget(key, one.field) if self.client.type(key) == b"hash" else None
 
     @rule(key=keys, what=st.sampled_from(["delete", "string"]))
     def the_application_writes(self, key, what):
@@ -233,11 +263,13 @@ class History(RuleBasedStateMachine):
             return
         known = set(KEYS)
         for one in self.queues:
-            known |= {*one.names.all, *(one.names.cache_prefix + digest for digest in one.model.cache)}
-            for digest, value in one.model.cache.items():
-                assert self.client.get(one.names.cache_prefix + digest) == value
-            for key, vector in one.model.hashes.items():
+            known |= {*one.names.all, *(one.names.cache_prefix + name for name in one.model.cache)}
+            for name, value in one.model.cache.items():
+                assert self.client.get(one.names.cache_prefix + name) == value
+            for key, (vector, named) in one.model.hashes.items():
                 assert self.client.hget(key, one.field) == vector
+                of = digest(decode_member(named.member).text)
+                assert self.client.hget(key, f"{one.field}_of") == f"m/16/- {of} {named.stamp}".encode()
         assert {key.decode() for key in self.client.keys("*")} <= known
 
 

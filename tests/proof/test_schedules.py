@@ -46,7 +46,7 @@ class Actors:
         self.client.flushall()
         self.queue = Queue(self.client, "embed_queue", "embedding", self.store)
         self.at = [0] * len(self.programs)
-        self.owners = ["", "", "w1:", "w2:"]
+        self.owners = ["", "", "", ""]
         self.claimed: list[list[bytes]] = [[], [], [], []]
 
     def ready(self) -> list[int]:
@@ -60,14 +60,14 @@ class Actors:
             return
         members = self.claimed[who]
         if what == "claim":
-            self.owners[who] = self.queue.claim(self.owners[who], alone=True)
+            self.owners[who] = self.queue.claim(f"w{who - 1}:", alone=True)
             self.claimed[who] = [member for owner, member in self.queue.hands if owner == self.owners[who]]
         elif what == "complete":
             self.queue.complete(self.owners[who], members)
         elif what == "release":
             self.queue.release(self.owners[who], members)
         elif what == "extend":
-            owner = self.owners[who]
+            owner = self.queue.name(f"w{who - 1}:")
             assert self.queue.store.extend(owner, 1000, members) == self.queue.model.extend(owner, members)
         else:
             for member in members:
@@ -79,14 +79,15 @@ class Actors:
     def state(self) -> tuple[Any, ...]:
         """All that what comes next depends on: owners without the number of their claim, times as an order."""
         model, queue = self.queue.model, self.queue
-        scores = {*model.pending.values(), *(held.score for held in model.claims.values())}
+        scores = {*model.pending.values(), *model.alone.values(), *(held.score for held in model.claims.values())}
         rank = {score: place for place, score in enumerate(sorted(scores))}
         return (
             tuple(self.at),
             tuple(map(tuple, self.claimed)),
             tuple((member, rank[model.pending[member]]) for member in model.in_order()),
             tuple(sorted(model.inflight.items())),
-            tuple(sorted(model.latest.items())),
+            tuple(sorted(model.alone)),
+            tuple(sorted((key, named.member) for key, named in model.latest.items())),
             tuple(sorted((key, rank[h.score], h.deliveries, h.owner[:3]) for key, h in model.claims.items())),
             tuple(sorted(model.dead.items())),
             queue.newest.get(KEY),
@@ -102,13 +103,13 @@ class Actors:
             owner = queue.claim("w3:", alone=True)
             queue.complete(owner, [member for hand, member in queue.hands if hand == owner])
         queue.check()
-        assert not queue.model.pending
+        assert not queue.model.waiting
         assert not queue.model.inflight
         newest = queue.newest.get(KEY)
         dead = queue.model.dead.get(KEY.encode(), (b"", False))[0]
         if newest and dead != newest:
-            assert self.client.hget(KEY, "embedding") == queue.model.hashes[KEY.encode()]
-            assert queue.model.hashes[KEY.encode()].rstrip() == newest
+            assert self.client.hget(KEY, "embedding") == queue.model.hashes[KEY.encode()][0]
+            assert queue.model.hashes[KEY.encode()][0].rstrip() == newest
         assert all(key_of(member) == KEY.encode() for member in queue.order if member)
 
 

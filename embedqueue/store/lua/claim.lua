@@ -1,182 +1,200 @@
--- Claim items, under a lease: those that somebody waits for first, then the oldest. While members written by another
--- program wait that no claim has adopted, the oldest only: their older text must meet the newer one of its key.
+-- Claim items, under a lease: those that somebody waits for first, then the oldest.
 --
--- ARGV[1] most items to claim; ARGV[2] most items of a probe (one call's worth)
--- ARGV[3] owner: names this claim, "WORKER:NUMBER/SECONDS:", without spaces
--- ARGV[4] seconds of the lease; ARGV[5] max_deliveries
--- ARGV[6] "1": the caller has nothing in flight, so an item on its last delivery may be claimed, alone
--- ARGV[7..] redis_keys that somebody waits for
+-- ARGV[1] most items to claim; ARGV[2] most items of a probe (one call's worth); ARGV[3] most bytes of members
+-- ARGV[4] owner: names this claim, "WORKER:NUMBER/SECONDS:", without spaces; numbers rise
+-- ARGV[5] seconds of the lease; ARGV[6] max_deliveries
+-- ARGV[7] "1": the caller has nothing in flight, so an item on its last delivery may be claimed, alone
+-- ARGV[8..10] embedding_field, model, dimensions of the caller; "" where it does not know
+-- ARGV[11..] redis_keys that somebody waits for
 -- Answer: {status, now, waiting, oldest score or "", next lease end or "", pause in ms or -2, alone, least score claimed
---   or "", leases that had run out, {member, reason, deliveries, ... of those that were rejected}, member, ...}
+--   or "", leases that had run out, {member, reason, deliveries, ... of those that were rejected},
+--   {stray, ... that were met}, {setting, what is kept, ... that differ}, member, ...}
 --   status "ok"; "probe": the provider failed last time, this one call tests it, and its caller holds the pause;
---   "paused": nobody claims.
+--   "paused": nobody claims; "adopt": nothing was claimed, for strays or ghosts have to be put right first;
+--   "differs": the caller must not claim; "late": this claim is a copy that comes when nobody waits for it any more.
 --   alone "no"; "waits": items on their last delivery stay, until the caller has nothing in flight;
 --   "taken": this is one of those, and nothing may be in flight beside it.
--- Keeps I1: members written by another program are adopted into latest; of several for one key the newest stays.
--- Keeps I4: what leaves here is superseded or rejected.
+--   or the error "LAYOUT n", and nothing has changed
+-- Keeps I1: nothing is claimed that latest does not name. Keeps I4: what leaves here is rejected.
 
-local limit, probe_limit, owner = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
-local lease, max_deliveries, alone_allowed = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == "1"
+local limit, probe_limit, most_bytes, owner = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local lease, max_deliveries, alone_allowed = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7] == "1"
+local FIRST_URGENT = 11
+local AT_ONCE = 500 -- leases that one claim puts right, and strays that it tells of
+local MANY_SETTINGS = 200 -- from so many on, those that need not be kept any more are looked for
 
-local rejected = {} -- member, reason, deliveries, ...
-
-local function reject_and_tell(member, key, score, deliveries, reason)
-  reject(member, key, score, deliveries, reason)
-  rejected[#rejected + 1] = member
-  rejected[#rejected + 1] = reason
-  rejected[#rejected + 1] = deliveries
+local layout = redis.call("HGET", SETTINGS, "layout")
+if layout and layout ~= LAYOUT then
+  return redis.error_reply("LAYOUT " .. layout)
+end
+local number, worker = claim_number(owner)
+if number <= last_claim(worker) then
+  return { "late", seconds_text(now), 0, "", "", -2, "no", "", 0, {}, {}, {} }
+end
+close_claims(worker, number, lease)
+if redis.call("HLEN", SETTINGS) > MANY_SETTINGS and number % 50 == 0 then
+  local all = redis.call("HGETALL", SETTINGS)
+  for i = 1, #all, 2 do
+    local ends = string.match(all[i + 1], "^%d+ ([%d.]+)")
+    if ends and tonumber(ends) < now then
+      redis.call("HDEL", SETTINGS, all[i])
+    end
+  end
 end
 
+local rejected, gone = {}, {} -- member, reason, deliveries, ...; stamps
+
 -- Leases that end too late, because the clock was set back, end as if they had just been renewed.
-local late = redis.call("ZRANGEBYSCORE", INFLIGHT, stamp(now + lease + SLACK), "+inf", "WITHSCORES", "LIMIT", 0, CHUNK)
+local latest_end = seconds_text(now + lease + SLACK)
+local late = redis.call("ZREVRANGEBYSCORE", INFLIGHT, "+inf", latest_end, "WITHSCORES", "LIMIT", 0, 100)
 for i = 1, #late, 2 do
   local too_late, seconds = outlasts(late[i], tonumber(late[i + 1]))
   if too_late then
-    redis.call("ZADD", INFLIGHT, stamp(now + seconds), late[i])
+    redis.call("ZADD", INFLIGHT, seconds_text(now + seconds), late[i])
   end
 end
 
--- Items whose lease ran out (their worker died or lost Redis) go back to pending under their old score, one delivery more
--- counted, or are rejected.
-local ran_out = redis.call("ZRANGEBYSCORE", INFLIGHT, "-inf", stamp(now), "LIMIT", 0, CHUNK)
+-- Items whose lease ran out (their worker died or lost Redis) wait again under their old score, one delivery more counted,
+-- or are rejected. What latest does not name becomes a stray.
+local ran_out = redis.call("ZRANGEBYSCORE", INFLIGHT, "-inf", seconds_text(now), "LIMIT", 0, AT_ONCE)
+local failed = {}
 for _, member in ipairs(ran_out) do
   local key = key_of(member)
-  local score, deliveries = parse(key and redis.call("HGET", CLAIMS, key))
-  score, deliveries = score or stamp(now), deliveries + 1
-  if not key or deliveries >= max_deliveries then
-    reject_and_tell(member, key, score, deliveries, key and "its worker died " .. deliveries .. " times (max_deliveries)" or "not our JSON")
-    if key then
-      notice("failed", "", cjson.encode({ key }))
+  local value = key and redis.call("HGET", LATEST, key)
+  local score, deliveries = parse(value and entry(value) == member and redis.call("HGET", CLAIMS, key))
+  deliveries = deliveries + 1
+  if not (value and entry(value) == member) then
+    disown(member, key, value)
+  elseif deliveries >= max_deliveries then
+    local reason = "its worker died " .. deliveries .. " times (max_deliveries)"
+    reject(member, key, score or seconds_text(now), deliveries, reason, false, gone)
+    for _, what in ipairs({ member, reason, deliveries }) do
+      rejected[#rejected + 1] = what
     end
+    failed[#failed + 1] = key
   else
+    score = score or seconds_text(now)
     redis.call("ZREM", INFLIGHT, member)
-    redis.call("ZADD", PENDING, score, member)
+    redis.call("ZADD", deliveries >= max_deliveries - 1 and ALONE or PENDING, score, member)
     redis.call("HSET", CLAIMS, key, score .. " " .. deliveries)
   end
 end
+tell("failed", "", failed)
+count_down(gone)
 
-local members, place, claims = {}, {}, {} -- in order; member -> its index; redis_key, entry of claims, ...
+local members, place, claims = {}, {}, {} -- in order; whether a member is among them; redis_key, entry of claims, ...
+local met, bytes = {}, 0 -- strays
 local alone, least_score = "no", ""
 
--- Claim a member, as the index-th.
-local function put(index, member, key, score, deliveries)
-  members[index] = member
-  place[member] = index
-  claims[2 * index - 1] = key
-  claims[2 * index] = score .. " " .. deliveries .. " " .. owner
+local function put(member, key, score, deliveries)
+  local index = #members + 1
+  members[index], place[member] = member, true
+  claims[2 * index - 1], claims[2 * index] = key, score .. " " .. deliveries .. " " .. owner
+  bytes = bytes + #member
   if least_score == "" or tonumber(score) < tonumber(least_score) then
     least_score = score
   end
 end
 
--- Adopt a member written by another program (latest does not name it) and claim it, unless a newer item of its key lives.
--- Returns how many members that were to stay in pending it has superseded.
-local function adopt(member, key, score)
-  if strict_key_of(member) ~= key then -- it is cut short, or has two keys: readers of JSON do not agree on it
-    reject_and_tell(member, nil, score, 0, "not our JSON")
-    return 0
-  end
-  local left = 0
-  local live = redis.call("HGET", LATEST, key)
-  if live then
-    local live_score = redis.call("ZSCORE", PENDING, live) or parse(redis.call("HGET", CLAIMS, key)) or 0
-    if tonumber(live_score) >= tonumber(score) then
-      redis.call("ZREM", PENDING, member)
-      return 0
-    end
-    left = redis.call("ZREM", PENDING, live)
-    redis.call("ZREM", INFLIGHT, live) -- whoever holds it has lost it
-  end
-  drop_dead_letter(key)
-  redis.call("HSET", LATEST, key, member)
-  local index = live and place[live]
-  put(index or #members + 1, member, key, score, 0)
-  return index and 0 or left
+local function full()
+  return #members >= limit or bytes >= most_bytes or #met >= AT_ONCE
 end
 
--- The redis_keys of `list` (member, score, member, score, ...), and what latest and claims say of them.
-local function lookup(list)
-  local keys, fields = {}, {}
+-- Claim what may be claimed of `list` (member, score, member, score, ...); returns how many of these stay in pending
+-- until all is claimed.
+local function take(list)
+  local keys, fields, stay = {}, {}, 0
   for i = 1, #list / 2 do
     keys[i] = key_of(list[2 * i - 1]) or false
     fields[i] = keys[i] or ""
   end
-  return keys, redis.call("HMGET", LATEST, unpack(fields)), redis.call("HMGET", CLAIMS, unpack(fields))
-end
-
-local function must_travel_alone(deliveries)
-  return deliveries > 0 and deliveries >= max_deliveries - 1
-end
-
--- Claim what may be claimed of `list`; returns how many of its members stay in pending.
-local function take(list)
-  local keys, latest, claimed = lookup(list)
-  local had, stay = #members, 0
+  local latest, claimed = redis.call("HMGET", LATEST, unpack(fields)), redis.call("HMGET", CLAIMS, unpack(fields))
   for i = 1, #keys do
-    local member, score, key = list[2 * i - 1], list[2 * i], keys[i]
+    local member, score = list[2 * i - 1], list[2 * i]
     local _, deliveries = parse(claimed[i])
-    if place[member] then
-      stay = stay + 1
-    elseif not key then
-      reject_and_tell(member, nil, score, 0, "not our JSON")
-    elseif latest[i] ~= member then
-      stay = stay - adopt(member, key, score)
-    elseif must_travel_alone(deliveries) then
-      alone = "waits" -- it may be what killed its workers, and must not take neighbours along
-      stay = stay + 1
-    else
-      put(#members + 1, member, key, score, deliveries)
+    stay = stay + 1
+    if full() then
+      break
+    elseif not place[member] then
+      if not (latest[i] and entry(latest[i]) == member) then
+        met[#met + 1] = member
+      elseif deliveries > 0 and deliveries >= max_deliveries - 1 then
+        redis.call("ZREM", PENDING, member) -- it may be what killed its workers, and must not take neighbours along
+        redis.call("ZADD", ALONE, score, member)
+        stay = stay - 1
+      else
+        put(member, keys[i], score, deliveries)
+      end
     end
   end
-  return stay + #members - had
+  return stay
 end
 
--- Claim the first of `list` that is on its last delivery, and nothing else.
-local function take_alone(list)
-  local keys, latest, claimed = lookup(list)
-  for i = 1, #keys do
-    local _, deliveries = parse(claimed[i])
-    if keys[i] and latest[i] == list[2 * i - 1] and must_travel_alone(deliveries) then
-      put(1, list[2 * i - 1], keys[i], list[2 * i], deliveries)
-      alone = "taken"
-      return
+-- Claim one that is on its last delivery, and nothing else: one that somebody waits for, or the oldest.
+local function take_alone()
+  local list = redis.call("ZRANGE", ALONE, 0, 0, "WITHSCORES")
+  for i = FIRST_URGENT, #ARGV do
+    local value = redis.call("HGET", LATEST, ARGV[i])
+    local member = value and entry(value)
+    local score = member and redis.call("ZSCORE", ALONE, member)
+    if score then
+      list = { member, score }
+      break
     end
+  end
+  local key = list[1] and key_of(list[1])
+  local value = key and redis.call("HGET", LATEST, key)
+  if value and entry(value) == list[1] then
+    local _, deliveries = parse(redis.call("HGET", CLAIMS, key))
+    put(list[1], key, list[2], deliveries)
+    redis.call("ZREM", ALONE, list[1])
+    alone = "taken"
+  else
+    met[#met + 1] = list[1]
   end
 end
 
-local status, pause_ms = "ok", pause_left()
-if pause_ms ~= -2 then
+local ours = { ARGV[8], ARGV[9], ARGV[10] }
+local status, pause_ms, differs = "ok", pause_left(), {}
+if limit > 0 then
+  differs = differing(ours, false)
+end
+if #differs > 0 then
+  status, limit = "differs", 0
+elseif pause_ms ~= -2 then
   status, limit = "paused", 0
+elseif strays() ~= 0 then
+  status, limit = "adopt", 0
 elseif redis.call("EXISTS", LEVEL) == 1 then
   status, limit = "probe", math.min(limit, probe_limit)
 end
 
-if limit > 0 and alone_allowed and redis.call("EXISTS", CLAIMS) == 1 then
-  local list = redis.call("ZRANGE", PENDING, 0, CHUNK - 1, "WITHSCORES")
-  if #list > 0 then
-    take_alone(list)
-  end
+if limit > 0 and alone_allowed and redis.call("ZCARD", ALONE) > 0 then
+  take_alone()
 end
-if #members == 0 then
-  local unseen = redis.call("ZCARD", PENDING) + redis.call("ZCARD", INFLIGHT) > redis.call("HLEN", LATEST)
-  for i = 7, unseen and 0 or #ARGV do
-    local member = #members < limit and redis.call("HGET", LATEST, ARGV[i])
+if limit > 0 and #members == 0 then
+  for i = FIRST_URGENT, #ARGV do
+    local value = not full() and redis.call("HGET", LATEST, ARGV[i])
+    local member = value and entry(value)
     local score = member and redis.call("ZSCORE", PENDING, member)
     if score then
       take({ member, score })
     end
   end
   local from = 0
-  while #members < limit do
+  while not full() do
     local list = redis.call("ZRANGE", PENDING, from, from + math.min(limit - #members, CHUNK) - 1, "WITHSCORES")
     if #list == 0 then
       break
     end
     from = from + take(list)
   end
+  if redis.call("ZCARD", ALONE) > 0 then
+    alone = "waits"
+  end
 end
 
-local lease_end = stamp(now + lease)
+local lease_end = seconds_text(now + lease)
 for at = 1, #members, CHUNK do
   local last = math.min(at + CHUNK - 1, #members)
   local scored = {}
@@ -188,6 +206,11 @@ for at = 1, #members, CHUNK do
   redis.call("ZADD", INFLIGHT, unpack(scored))
   redis.call("HSET", CLAIMS, unpack(claims, 2 * at - 1, 2 * last))
 end
+if #members > 0 then
+  differing(ours, true)
+elseif #met > 0 then
+  status = "adopt"
+end
 if status == "probe" then
   if #members > 0 then
     redis.call("SET", PROBE, owner, "PX", math.ceil(lease * 1000))
@@ -196,9 +219,9 @@ if status == "probe" then
   end
 end
 
-local oldest = redis.call("ZRANGE", PENDING, 0, 0, "WITHSCORES")
 local ends = redis.call("ZRANGE", INFLIGHT, 0, 0, "WITHSCORES")
+local waiting, oldest = waiting_items()
 return {
-  status, stamp(now), redis.call("ZCARD", PENDING), oldest[2] or "", ends[2] or "", pause_ms, alone,
-  least_score, #ran_out, rejected, unpack(members)
+  status, seconds_text(now), waiting, oldest, ends[2] or "", pause_ms, alone,
+  least_score, #ran_out, rejected, met, differs, unpack(members)
 }

@@ -1,42 +1,76 @@
--- Write vectors and acknowledge their items, in one step.
+-- Confirm that items may be written, write their vectors, and acknowledge them: all in one step.
 --
--- KEYS[12..] the users' hashes (their names are the redis_keys), one for each item
--- ARGV[1] owner of the claim; ARGV[2] field that receives the vector; ARGV[3] "skip": leave a hash that is gone alone
--- ARGV[4..] two for each item: member; vector, float32 bytes, or "" where it is that of the item before
--- Answer: a word for each item: "done"; "skipped": there is no hash; "stale": it is no longer in flight, nothing written;
---   "refused ...": its hash cannot take a field, nothing written, it is still in flight
--- Keeps I3: a vector is written only here, only for a member that is in flight, which is acknowledged.
+-- KEYS[15..] the users' hashes (their names are the redis_keys), one for each item
+-- ARGV[1] owner of the claim of whoever writes; ARGV[2] "skip": leave a hash that is gone alone
+-- ARGV[3] field that receives the provenance, or ""; ARGV[4] the space of the vectors, the first word of it
+-- ARGV[5..7] embedding_field, which receives the vector, model, dimensions
+-- ARGV[8..] three for each item: member; digest of its text; vector, float32 bytes, or "" where it is that of the item before
+-- Answer: a word for each item: "done"; "skipped": there is no hash; "stale": it is not its key's latest, or no longer in
+--   flight, nothing written; "refused ...": its hash cannot take a field, nothing written, it is still in flight;
+--   "differs": this worker is at odds with what is kept in settings, nothing written, it is still in flight
+-- Keeps I3: a vector is written only here, only for a member that is in flight and that latest names.
 -- Also ends the pause that this claim was probing for.
 
-local owner, field, skip = ARGV[1], ARGV[2], ARGV[3] == "skip"
-local answer, members, keys, stale = {}, {}, {}, {}
+local owner, skip, provenance, space, field = ARGV[1], ARGV[2] == "skip", ARGV[3], ARGV[4], ARGV[5]
+local answer, members, keys, stale, gone = {}, {}, {}, {}, {}
 local vector
+local differs = #differing({ ARGV[5], ARGV[6], ARGV[7] }, true) > 0
 
-for i = FIRST_FURTHER_KEY, #KEYS do
-  local at = 4 + 2 * (i - FIRST_FURTHER_KEY)
-  local key, member, word = KEYS[i], ARGV[at], "stale"
-  vector = ARGV[at + 1] ~= "" and ARGV[at + 1] or vector
-  if redis.call("ZSCORE", INFLIGHT, member) then
-    word = "done"
-    if skip and redis.call("EXISTS", key) == 0 then
-      word = "skipped"
-    else
-      local reply = redis.pcall("HSET", key, field, vector)
-      local fault = type(reply) == "table" and reply.err and tostring(reply.err)
-      if fault and not (string.find(fault, "WRONGTYPE", 1, true) or string.find(fault, "ermission", 1, true)) then
-        return reply -- Redis is full or read-only: no fault of the item, the caller tries again
-      elseif fault then
-        word = "refused " .. fault
-      end
-    end
-    if word == "done" or word == "skipped" then
-      members[#members + 1] = member
-      keys[#keys + 1] = key
-    end
+local function write(key, digest, stamp)
+  if skip and redis.call("EXISTS", key) == 0 then
+    return "skipped"
+  end
+  local reply
+  if provenance == "" then
+    reply = redis.pcall("HSET", key, field, vector)
   else
+    reply = redis.pcall("HSET", key, field, vector, provenance, space .. " " .. digest .. " " .. stamp_text(stamp))
+  end
+  local fault = type(reply) == "table" and reply.err and tostring(reply.err)
+  if not fault then
+    return "done"
+  elseif string.find(fault, "WRONGTYPE", 1, true) or string.find(fault, "ermission", 1, true) then
+    return "refused " .. fault
+  end
+  return nil, reply -- Redis is full or read-only: no fault of the item, the caller tries again
+end
+
+local latest = {}
+for at = FIRST_FURTHER_KEY, #KEYS, CHUNK do
+  for _, value in ipairs(redis.call("HMGET", LATEST, unpack(KEYS, at, math.min(at + CHUNK - 1, #KEYS)))) do
+    latest[#latest + 1] = value
+  end
+end
+for i = 1, #latest do
+  local key, member, digest = KEYS[FIRST_FURTHER_KEY + i - 1], ARGV[5 + 3 * i], ARGV[6 + 3 * i]
+  local given = ARGV[7 + 3 * i]
+  vector = given ~= "" and given or vector
+  local word, error = "stale", nil
+  local named, stamp
+  if latest[i] then
+    named, stamp = entry(latest[i])
+  end
+  if redis.call("ZSCORE", INFLIGHT, member) then
+    if named == member then
+      stamp = stamp or next_stamp()
+      word = "differs"
+      if not differs then
+        word, error = write(key, digest, stamp)
+      end
+    else
+      disown(member, key, latest[i]) -- an adoption will tell whether it is the newest of its key
+    end
+  end
+  if error then
+    return error
+  elseif word == "done" or word == "skipped" then
+    members[#members + 1] = member
+    keys[#keys + 1] = key
+    gone[#gone + 1] = stamp
+  elseif word == "stale" then
     stale[#stale + 1] = key -- whoever waits for it must now ask for the newer text
   end
-  answer[#answer + 1] = word
+  answer[i] = word
 end
 
 for at = 1, #members, CHUNK do
@@ -45,11 +79,11 @@ for at = 1, #members, CHUNK do
   redis.call("HDEL", LATEST, unpack(keys, at, last))
   redis.call("HDEL", CLAIMS, unpack(keys, at, last))
 end
-if #keys > 0 then
-  notice("done", owner, cjson.encode(keys))
+count_down(gone)
+keep_stamp()
+tell("done", owner, keys)
+tell("stale", owner, stale)
+if not differs then
+  end_probe(owner)
 end
-if #stale > 0 then
-  notice("stale", owner, cjson.encode(stale))
-end
-end_probe(owner)
 return answer

@@ -3,41 +3,67 @@
 -- ARGV[1] most items that may wait, 0 for no limit
 -- ARGV[2] how many items must wait for the workers to be told
 -- ARGV[3] "1": the workers are told as well when the first item waits (the caller has no worker of its own)
--- ARGV[4] the time from which nobody waits for the answer any more
--- ARGV[5] number g of groups; ARGV[6..5+g] how many pairs each has. A group is taken whole or not at all, and has no
+-- ARGV[4] sender: names whoever sends one enqueue after another; ARGV[5] number of this one, greater than all before
+-- ARGV[6] number g of groups; ARGV[7..6+g] how many pairs each has. A group is taken whole or not at all, and has no
 --   redis_key twice.
 -- Then the pairs: redis_key, member. An empty member withdraws the key: its newest text is blank.
--- Answer: how many items wait now; with a limit {how many items wait now, a word for each group: "ok" | "full"};
---   or the error "LATE now", and nothing is taken
--- Keeps I1 (a key has one live item, and latest names it) and I2 (a superseded item is out of pending and inflight).
--- Run twice it changes nothing more, so a client may send it again when the answer was lost. A copy that the network held
--- back must not arrive after a newer text, and therefore not after the time in ARGV[4].
+-- ARGV[#ARGV] the time from which nobody waits for the answer any more
+-- Answer: {how many items wait now, a stamp that no item taken in here is below, the words of the groups: "y" or "n" each}
+--   or an error, and nothing is taken: "LATE now"; "OLD": the sender has sent a later one; "LAYOUT n"
+-- Keeps I1 (a key has one live item, and latest names it) and I2 (a superseded item is gone from every place).
+-- A sender awaits one enqueue at a time. So of its numbers, a smaller one than the last is a copy that the network held
+-- back after the sender had given up, and is refused; the last one again is a copy or a second try of what was done, and
+-- is answered from the books. A copy whose sender has sent nothing since is refused from the time in the last argument on.
 
-if now > tonumber(ARGV[4]) then
-  return redis.error_reply("LATE " .. stamp(now))
+local limit, tell_at, tell_first, sender = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == "1", ARGV[4]
+local number, groups, deadline = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[#ARGV])
+local known = redis.call("HMGET", SETTINGS, "layout", "stamp", sender)
+if known[1] and known[1] ~= LAYOUT then
+  return redis.error_reply("LAYOUT " .. known[1])
 end
-local limit, tell_at, tell_first, groups = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == "1", tonumber(ARGV[5])
-local any_dead = redis.call("EXISTS", INFO) == 1
+last_stamp = tonumber(known[2] or 0)
+if known[3] then
+  local last, first, words = string.match(known[3], "^(%d+) %S+ (%d+) (%a*)$")
+  if number < tonumber(last) then
+    return redis.error_reply("OLD")
+  elseif number == tonumber(last) then
+    return { redis.call("ZCARD", PENDING), tonumber(first), words }
+  end
+end
+if now > deadline then
+  return redis.error_reply("LATE " .. seconds_text(now))
+end
 
-local function tell(before, after)
+local any_dead = redis.call("EXISTS", INFO) == 1
+local first_stamp = math.max(now_us, last_stamp + 1)
+local words = {}
+
+local function finish(before, after)
   if (tell_first and before == 0 and after > 0) or (before < tell_at and after >= tell_at) then
     notice("wake", "", "")
   end
+  words = table.concat(words)
+  local sent = stamp_text(number) .. " " .. seconds_text(deadline + SLACK) .. " " .. stamp_text(first_stamp) .. " " .. words
+  redis.call("HSET", SETTINGS, "stamp", stamp_text(last_stamp), sender, sent, "layout", LAYOUT)
+  return { after, first_stamp, words }
 end
 
 -- The common case, one item of a new key and no limit, takes the fewest commands.
-if limit == 0 and #ARGV == 8 and ARGV[8] ~= "" and not any_dead and redis.call("HSETNX", LATEST, ARGV[7], ARGV[8]) == 1 then
-  local added = redis.call("ZADD", PENDING, "NX", now, ARGV[8])
-  local after = redis.call("ZCARD", PENDING)
-  tell(after - added, after)
-  return after
+if limit == 0 and #ARGV == 10 and ARGV[9] ~= "" and not any_dead then
+  if redis.call("HSETNX", LATEST, ARGV[8], stamp_text(first_stamp) .. " " .. ARGV[9]) == 1 then
+    last_stamp, words[1] = first_stamp, "y"
+    local added = redis.call("ZADD", PENDING, "NX", now, ARGV[9])
+    local after = redis.call("ZCARD", PENDING)
+    return finish(after - added, after)
+  end
 end
 
 local before = redis.call("ZCARD", PENDING)
 local score = now - #ARGV * 0.000001 -- items of one call keep their order, and none lies in the future
+local gone, withdrawn = {}, {} -- stamps of items that have left; redis_keys
 
--- The redis_keys of `count` pairs from ARGV[first] on, and their live members.
-local function known(first, count)
+-- The redis_keys of `count` pairs from ARGV[first] on, and their entries in latest.
+local function entries(first, count)
   local keys = {}
   for i = 1, count do
     keys[i] = ARGV[first + 2 * (i - 1)]
@@ -47,7 +73,7 @@ end
 
 -- Take in `count` pairs from ARGV[first] on.
 local function admit(first, count)
-  local keys, live = known(first, count)
+  local keys, values = entries(first, count)
   if any_dead then
     for i, info in ipairs(redis.call("HMGET", INFO, unpack(keys))) do
       if info then
@@ -57,21 +83,25 @@ local function admit(first, count)
   end
   local scored, named, n = {}, {}, 0
   for i = 1, count do
-    local member = ARGV[first + 2 * i - 1]
-    if live[i] ~= member then
-      if live[i] then
-        redis.call("ZREM", PENDING, live[i])
-        redis.call("ZREM", INFLIGHT, live[i])
-        redis.call("HDEL", CLAIMS, keys[i])
+    local member, key = ARGV[first + 2 * i - 1], keys[i]
+    local live, stamp
+    if values[i] then
+      live, stamp = entry(values[i])
+    end
+    if live ~= member or not stands(member) then
+      if live then
+        remove(live)
+        redis.call("HDEL", CLAIMS, key)
+        gone[#gone + 1] = stamp or 0
       end
       if member ~= "" then
         scored[n + 1], scored[n + 2] = score, member -- the number: Redis writes it faster than string.format
-        named[n + 1], named[n + 2] = keys[i], member
+        named[n + 1], named[n + 2] = key, stamp_text(next_stamp()) .. " " .. member
         n = n + 2
         score = score + 0.000001
-      elseif live[i] then
-        redis.call("HDEL", LATEST, keys[i])
-        notice("blank", "", cjson.encode({ keys[i] }))
+      elseif live then
+        redis.call("HDEL", LATEST, key)
+        withdrawn[#withdrawn + 1] = key
       end
     end
   end
@@ -84,32 +114,30 @@ end
 -- How many more items would wait if they were taken in.
 local function growth(first, count)
   local more = 0
-  local keys, live = known(first, count)
+  local keys, values = entries(first, count)
   for i = 1, #keys do
     local member = ARGV[first + 2 * i - 1]
-    if live[i] ~= member then
-      more = more + (member ~= "" and 1 or 0) - (live[i] and redis.call("ZSCORE", PENDING, live[i]) and 1 or 0)
+    local live = values[i] and entry(values[i])
+    if live ~= member or (live and not stands(live)) then
+      more = more + (member ~= "" and 1 or 0) - (live and redis.call("ZSCORE", PENDING, live) and 1 or 0)
     end
   end
   return more
 end
 
-local answer = { 0 }
-local first = 6 + groups
+local first = 7 + groups
 for group = 1, groups do
-  local pairs_left = tonumber(ARGV[5 + group])
-  local stop = first + 2 * pairs_left
-  local waiting = limit > 0 and redis.call("ZCARD", PENDING) or 0
+  local stop = first + 2 * tonumber(ARGV[6 + group])
   local more = 0
   if limit > 0 then
     for at = first, stop - 1, 2 * CHUNK do
       more = more + growth(at, math.min(CHUNK, (stop - at) / 2))
     end
   end
-  if more > 0 and waiting + more > limit then
-    answer[group + 1] = "full"
+  if more > 0 and redis.call("ZCARD", PENDING) + more > limit then
+    words[group] = "n"
   else
-    answer[group + 1] = "ok"
+    words[group] = "y"
     for at = first, stop - 1, 2 * CHUNK do
       admit(at, math.min(CHUNK, (stop - at) / 2))
     end
@@ -117,6 +145,6 @@ for group = 1, groups do
   first = stop
 end
 
-answer[1] = redis.call("ZCARD", PENDING)
-tell(before, answer[1])
-return limit > 0 and answer or answer[1]
+count_down(gone)
+tell("blank", "", withdrawn)
+return finish(before, redis.call("ZCARD", PENDING))

@@ -10,7 +10,7 @@ for i = 3, #ARGV do
   if key then
     local _, _, holder = parse(redis.call("HGET", CLAIMS, key))
     if same_worker(holder, owner) then
-      redis.call("ZADD", INFLIGHT, stamp(now + lease), ARGV[i])
+      redis.call("ZADD", INFLIGHT, seconds_text(now + lease), ARGV[i])
       renewed = renewed + 1
     end
   end

@@ -1,48 +1,61 @@
 -- Tell what became of items that somebody waits for.
 --
--- KEYS[12..] the users' hashes; ARGV[1] field of the vector; ARGV[2..] their redis_keys
+-- KEYS[15..] the users' hashes; ARGV[1] field of the vector; ARGV[2] field of the provenance, or ""
+-- ARGV[3..] three for each: redis_key, a stamp that the item is not below, the digest of its text
 -- Answer: two values for each item: "live", "pending" or "in flight" | "dead", its reason | "done", its vector
 --   | "blank", "" (so was its newest text, as one of the last notices tells) | "gone", "" (nothing tells what became of it)
+-- It is done where the hash says that its vector is of this text, or of a newer one; or else where one of the last notices
+-- tells that an item of the key was finished since. That some vector stands there proves nothing.
 
-local TOLD = 1000 -- notices that are read, and only where nothing else tells what became of an item
-local told
+local TOLD = 200 -- notices that are read, and only where nothing else tells what became of an item
+local gone, told = {}, nil
 
--- Whether the latest notice that tells of the key says that its newest text was blank.
-local function is_blank(key)
+-- The last notice that tells of the end of an item of the key: its kind and its time in ms.
+local function last_notice(key)
   if not told then
     told = {}
     for _, entry in ipairs(redis.call("XREVRANGE", EVENTS, "+", "-", "COUNT", TOLD)) do
-      local kind, body = entry[2][2], entry[2][6]
+      local kind, body, ms = entry[2][2], entry[2][6], tonumber(string.match(entry[1], "^%d+"))
       if kind == "blank" or kind == "done" or kind == "failed" then
         local fine, keys = pcall(cjson.decode, body)
         for _, name in ipairs(fine and type(keys) == "table" and keys or {}) do
-          told[name] = told[name] or kind
+          told[name] = told[name] or { kind, ms }
         end
       end
     end
   end
-  return told[key] == "blank"
+  return unpack(told[key] or { "", 0 })
 end
 
 local answer = {}
 for i = FIRST_FURTHER_KEY, #KEYS do
-  local key = ARGV[2 + i - FIRST_FURTHER_KEY]
+  local at = 3 * (i - FIRST_FURTHER_KEY)
+  local key, stamp, digest = ARGV[3 + at], tonumber(ARGV[4 + at]), ARGV[5 + at]
   local word, value = "gone", ""
-  local live = redis.call("HGET", LATEST, key)
+  local live = live_entry(key, gone)
   local info = cjson.decode(not live and redis.call("HGET", INFO, key) or "{}")
   if live then
-    word, value = "live", redis.call("ZSCORE", PENDING, live) and "pending" or "in flight"
+    word, value = "live", redis.call("ZSCORE", INFLIGHT, (entry(live))) and "in flight" or "pending"
   elseif info.member then
     word, value = "dead", info.reason
   else
     local vector = redis.pcall("HGET", KEYS[i], ARGV[1])
-    if type(vector) == "string" then
+    vector = type(vector) == "string" and vector
+    local line = vector and ARGV[2] ~= "" and redis.pcall("HGET", KEYS[i], ARGV[2])
+    local of, written = string.match(type(line) == "string" and line or "", "^%S+ (%x+) (%d+)$")
+    if of and (of == digest or tonumber(written) >= stamp) then
       word, value = "done", vector
-    elseif is_blank(key) then
-      word = "blank"
+    else
+      local kind, ms = last_notice(key)
+      if kind == "blank" then
+        word = "blank"
+      elseif kind == "done" and vector and not of and ms >= math.floor(stamp / 1000) then
+        word, value = "done", vector
+      end
     end
   end
   answer[#answer + 1] = word
   answer[#answer + 1] = value
 end
+count_down(gone)
 return answer

@@ -55,26 +55,125 @@ local function pause_left()
   return math.max(ms, probe_ms)
 end
 
--- Make a dead letter of a member. `key` is nil where it is not our JSON; `foreign`: it only looks like ours in Lua.
-local function reject(member, key, score, deliveries, reason, foreign)
-  redis.call("ZREM", PENDING, member)
+-- How many items wait, and the score of the oldest, or "".
+local function waiting_items()
+  local waiting, oldest = redis.call("ZCARD", PENDING), redis.call("ZRANGE", PENDING, 0, 0, "WITHSCORES")[2]
+  local last = redis.call("ZCARD", ALONE)
+  local first = last > 0 and redis.call("ZRANGE", ALONE, 0, 0, "WITHSCORES")[2]
+  if first and (not oldest or tonumber(first) < tonumber(oldest)) then
+    oldest = first
+  end
+  return waiting + last, oldest or ""
+end
+
+-- How many more members stand somewhere than latest names: strays, less ghosts. The count of ours that wait need not be
+-- kept apart: it is what latest names, less what is in flight.
+local function strays()
+  local standing = redis.call("ZCARD", PENDING) + redis.call("ZCARD", INFLIGHT) + redis.call("ZCARD", ALONE)
+  return standing - redis.call("HLEN", LATEST)
+end
+
+-- Forget the live item of a key, whose member stands nowhere any more; the stamp goes to `gone`, for count_down.
+local function forget(key, value, gone)
+  local _, stamp = entry(value)
+  gone[#gone + 1] = stamp or 0
+  redis.call("HDEL", LATEST, key)
+  redis.call("HDEL", CLAIMS, key)
+end
+
+-- The entry of latest of a key, if what it names stands somewhere; a ghost is forgotten.
+local function live_entry(key, gone)
+  local value = redis.call("HGET", LATEST, key)
+  if value and not stands((entry(value))) then
+    forget(key, value, gone)
+    return nil
+  end
+  return value or nil
+end
+
+-- Deal with a member that is in flight or alone and that latest does not name: `value` is the entry of its key, if there is
+-- one. A newer text has taken its place; or its name was lost, so that it becomes a stray of pending, as old as it was.
+local function disown(member, key, value)
   redis.call("ZREM", INFLIGHT, member)
+  redis.call("ZREM", ALONE, member)
+  if not value then
+    local score = parse(key and redis.call("HGET", CLAIMS, key))
+    redis.call("ZADD", PENDING, "NX", score or 0, member)
+  end
+end
+
+-- The number of the claim of an owner, "WORKER:NUMBER/SECONDS:", and its worker, with the colon.
+local function claim_number(owner)
+  local worker, number = string.match(owner, "^([^:]*:)(%d*)")
+  return tonumber(number), worker
+end
+
+local CLOSED = 9000000000000000 -- greater than the number of any claim
+local KEPT = 3600 -- seconds for which a worker's number is kept beyond its last lease: no network holds a copy for longer
+
+-- A claim of this number has come, or will not be wanted when it comes: whatever of the worker is not above it is refused.
+local function close_claims(worker, number, lease)
+  redis.call("HSET", SETTINGS, worker, stamp_text(number) .. " " .. seconds_text(now + lease + KEPT))
+end
+
+local function last_claim(worker)
+  return tonumber(string.match(redis.call("HGET", SETTINGS, worker) or "", "^(%d+) ") or 0)
+end
+
+-- The settings in which processes must agree, and do not: {name, what is kept, name, what is kept, ...}. What is not
+-- kept yet is kept from now on. `ours`: embedding_field, model, dimensions; "" where it is not known.
+local AGREED = { "embedding_field", "model", "dimensions" }
+local function differing(ours, keep)
+  local found = {}
+  for i, kept in ipairs(redis.call("HMGET", SETTINGS, unpack(AGREED))) do
+    if not kept and keep and ours[i] ~= "" then
+      redis.call("HSET", SETTINGS, AGREED[i], ours[i])
+    elseif kept and ours[i] ~= "" and kept ~= ours[i] then
+      found[#found + 1] = AGREED[i]
+      found[#found + 1] = kept
+    end
+  end
+  return found
+end
+
+-- Make a dead letter of a member. `key` is nil where it is not our JSON; `foreign`: it only looks like ours in Lua.
+-- The stamp goes to `gone`, for count_down.
+local function reject(member, key, score, deliveries, reason, foreign, gone)
+  remove(member)
   local info = { reason = reason, deliveries = deliveries, score = score }
   if key and not foreign then
     if redis.call("HEXISTS", INFO, key) == 1 then
       redis.call("ZREM", DEAD, key) -- the letter of a member that is not our JSON and reads like the key gives way
     end
     info.member = member
-    redis.call("ZADD", DEAD, stamp(now), member)
+    redis.call("ZADD", DEAD, seconds_text(now), member)
     redis.call("HSET", INFO, key, cjson.encode(info))
   elseif not cjson.decode(redis.call("HGET", INFO, member) or "{}").member then
-    redis.call("ZADD", DEAD, stamp(now), member)
+    redis.call("ZADD", DEAD, seconds_text(now), member)
     redis.call("HSET", INFO, member, cjson.encode(info)) -- it may be no UTF-8, so that JSON could not hold it
   end
-  if key and redis.call("HGET", LATEST, key) == member then
-    redis.call("HDEL", LATEST, key)
+  local value = key and redis.call("HGET", LATEST, key)
+  if value and entry(value) == member then
+    forget(key, value, gone)
+  end
+end
+
+-- Put a member back to pending, if it is in flight and its holder is `owner`, or one whose name begins so where that names
+-- a worker. Returns 1, or 0 where it stays.
+local function release(member, owner)
+  local key = redis.call("ZSCORE", INFLIGHT, member) and key_of(member)
+  local score, deliveries, holder = parse(key and redis.call("HGET", CLAIMS, key))
+  if not score or string.sub(holder, 1, #owner) ~= owner then
+    return 0
+  end
+  redis.call("ZREM", INFLIGHT, member)
+  redis.call("ZADD", PENDING, score, member)
+  if deliveries > 0 then
+    redis.call("HSET", CLAIMS, key, score .. " " .. deliveries)
+  else
     redis.call("HDEL", CLAIMS, key)
   end
+  return 1
 end
 
 -- Whether two owners are of the same worker: both names begin with "WORKER:".

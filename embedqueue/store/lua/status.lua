@@ -1,35 +1,32 @@
 -- Tell how the queue stands, in one round trip.
 --
--- ARGV[1] a time until which enqueued items are counted that are not finished, or "": none are
+-- ARGV[1] name of a flush, or ""; a flush that is not known begins now: it waits for all that is live
 -- Answer: {now, waiting, in flight, dead, oldest score or "", next lease end or "", pause in ms or -2, its reason,
---   "1" while the provider has not yet answered again, unfinished, a time until which all unfinished were enqueued,
---   the owner of the claim that tests the provider or ""}
--- That time is later than now where the clock was set back: then some items come from the future.
+--   "1" while the provider has not yet answered again, how many items the flush still waits for (0 without one), the owner
+--   of the claim that tests the provider or "", how many more members stand somewhere than latest names}
+-- A flush does not begin while the last of these is not 0: then its count would be wrong.
 
-local unfinished, newest = 0, now
-if ARGV[1] ~= "" then
-  unfinished = redis.call("ZCOUNT", PENDING, "-inf", ARGV[1])
-  newest = math.max(now, redis.call("ZREVRANGE", PENDING, 0, 0, "WITHSCORES")[2] or 0)
-  for _, member in ipairs(redis.call("ZRANGE", INFLIGHT, 0, -1)) do
-    local key = key_of(member)
-    local score = parse(key and redis.call("HGET", CLAIMS, key))
-    if score and tonumber(score) <= tonumber(ARGV[1]) then
-      unfinished = unfinished + 1
-      newest = math.max(newest, score)
-    end
-  end
-end
+local FLUSH_SECONDS = 300 -- a flush that nobody asks about any more ends
+
 -- An idle worker asks this a few times a minute, so what cannot be there is not asked for.
-local waiting, in_flight, pause_ms = redis.call("ZCARD", PENDING), redis.call("ZCARD", INFLIGHT), pause_left()
-local oldest = waiting > 0 and redis.call("ZRANGE", PENDING, 0, 0, "WITHSCORES")[2] or ""
+local in_flight, pause_ms, unknown = redis.call("ZCARD", INFLIGHT), pause_left(), strays()
+local waiting, oldest = waiting_items()
+local unfinished = 0
+if ARGV[1] ~= "" and unknown == 0 then
+  local live = redis.call("HLEN", LATEST)
+  local stamp, left = string.match(redis.call("HGET", FLUSHES, ARGV[1]) or "", "^(%d+) (%d+) ")
+  unfinished = math.min(live, tonumber(left or live))
+  stamp = stamp or redis.call("HGET", SETTINGS, "stamp") or "0"
+  redis.call("HSET", FLUSHES, ARGV[1], stamp .. " " .. unfinished .. " " .. seconds_text(now + FLUSH_SECONDS))
+end
 local first = in_flight > 0 and redis.call("ZRANGE", INFLIGHT, 0, 0, "WITHSCORES") or {}
 local lease_end = first[2] or ""
 if first[2] and outlasts(first[1], tonumber(first[2])) then
-  lease_end = stamp(now) -- the clock was set back: the next claim puts it right
+  lease_end = seconds_text(now) -- the clock was set back: the next claim puts it right
 end
 local reason = pause_ms ~= -2 and redis.call("GET", PAUSE) or ""
 local probe = pause_ms ~= -2 and redis.call("GET", PROBE) or ""
 return {
-  stamp(now), waiting, in_flight, redis.call("ZCARD", DEAD), oldest, lease_end, pause_ms, reason,
-  tostring(redis.call("EXISTS", LEVEL)), unfinished, stamp(newest + 0.000001), probe,
+  seconds_text(now), waiting, in_flight, redis.call("ZCARD", DEAD), oldest, lease_end, pause_ms, reason,
+  tostring(redis.call("EXISTS", LEVEL)), unfinished, probe, unknown,
 }

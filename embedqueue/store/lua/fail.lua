@@ -1,14 +1,27 @@
--- Stop all claiming for a while because the provider failed, longer each time in a row.
+-- The provider failed: release the items of a call, and stop all claiming for a while, longer each time in a row.
 --
 -- ARGV[1] owner of the claim whose call failed; ARGV[2] ms of the first pause, doubled each time; ARGV[3] most ms
--- ARGV[4] least ms, which the provider asks for; ARGV[5] why, for people; ARGV[6] JSON list of the redis_keys of the call
+-- ARGV[4] least ms, which the provider asks for; ARGV[5] why, for people
+-- ARGV[6..] two for each item of the call: owner of its claim; member
 -- Answer: the ms that the pause still lasts
--- Calls that fail side by side count once: only a probe's failure, or the first failure, raises the level.
+-- Calls that fail side by side count once: only a probe's failure, or the first failure, raises the level. Where none of
+-- the items is held any more, and the claim is no probe, this was done before or is too late, and there is no new pause.
 
 local owner, first_ms, most_ms, least_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local probing = redis.call("GET", PROBE)
 local probe = probing == owner
 local held, ms = redis.call("GET", PAUSE), redis.call("PTTL", PAUSE)
+
+local keys = {}
+for i = 6, #ARGV, 2 do
+  local key = key_of(ARGV[i + 1])
+  if release(ARGV[i + 1], ARGV[i]) == 1 then
+    keys[#keys + 1] = key
+  end
+end
+if #keys == 0 and not probe then
+  return math.max(0, pause_left())
+end
 
 local function pause(words)
   redis.call("SET", PAUSE, words, "PX", math.ceil(ms))
@@ -34,7 +47,7 @@ end
 -- The level outlives the pause, so that whoever comes next knows to probe.
 redis.call("PEXPIRE", LEVEL, math.ceil(math.max(ms, 0) + 2 * most_ms))
 
-notice("unserved", owner, cjson.encode({ reason = ARGV[5], keys = cjson.decode(ARGV[6]) }))
+tell("unserved", owner, keys, ARGV[5])
 if probe then
   notice("paused", owner, cjson.encode({ reason = ARGV[5] }))
 end

@@ -1,0 +1,143 @@
+"""Puts the books of a queue in order after another program has left members in it, or has taken some away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from embedqueue.values.item import NotOurs, check_pair, decode_member, is_blank
+
+from .keys import Keys
+from .scripts import Scripts
+
+#: Members that are looked at in one round trip.
+SLICE = 500
+
+#: A member that was rejected, why, and how often its lease had run out.
+Rejected = tuple[bytes, str, int]
+
+
+class Adoption:
+    """Finds strays, which stand in the queue without a name in ``latest``, and ghosts, which ``latest`` names in vain.
+
+    It looks from the newest member on, slice by slice, and stops as soon as the counts agree: what another program has
+    left just now is found at once, whatever else waits.
+
+    Every method raises ``redis.RedisError`` where Redis does not answer or refuses.
+
+    Args:
+        scripts: of the queue.
+        keys: of the queue.
+    """
+
+    def __init__(self, scripts: Scripts, keys: Keys) -> None:
+        self._call = scripts.call
+        self._background: Any = scripts.background
+        self._keys = keys
+
+    def rounds(self, provenance_field: str | None) -> Iterator[list[Rejected]]:
+        """Put everything in order; each step is one slice. It ends when the counts agree, or all has been looked at.
+
+        Args:
+            provenance_field: of the users' hashes, that says how old the vector beside it is; None: nothing does.
+
+        Yields:
+            What was rejected, for it cannot be ours.
+        """
+        steps: list[Callable[[], Iterator[list[Rejected]]]] = [
+            lambda: self._in(self._keys.pending, provenance_field),
+            lambda: self._in(self._keys.inflight, provenance_field),
+            lambda: self._in(self._keys.alone, provenance_field),
+            self._ghosts,
+        ]
+        for step in steps:
+            for rejected in step():
+                yield rejected
+                if self._in_order():
+                    return
+
+    def run(self, provenance_field: str | None) -> list[Rejected]:
+        """Put everything in order at once; see :meth:`rounds`. Returns what was rejected."""
+        return [one for rejected in self.rounds(provenance_field) for one in rejected]
+
+    def adopt(self, members: Sequence[bytes], provenance_field: str | None) -> list[Rejected]:
+        """Adopt those members that are strays: the newest text of each key stays, and what cannot be ours is rejected.
+
+        Args:
+            members: any.
+            provenance_field: as with :meth:`rounds`.
+
+        Returns:
+            What was rejected.
+        """
+        hashes, lines = [], []
+        for member in members:
+            redis_key, fault = self._read(member)
+            hashes.append(redis_key or self._keys.events)  # a key of our own where there is none
+            lines += [member, redis_key, fault]
+        if not members:
+            return []
+        _, *rejected = self._call("adopt", hashes, provenance_field or "", *lines)
+        return [(rejected[i], rejected[i + 1].decode("utf-8", "replace"), 0) for i in range(0, len(rejected), 2)]
+
+    def _read(self, member: bytes) -> tuple[str, str]:
+        """The redis_key of a member, "" where it is not our JSON, and why no enqueue of ours can have written it, or ""."""
+        try:
+            item = decode_member(member)
+        except NotOurs as error:
+            return "", str(error)
+        try:
+            check_pair(item.redis_key, item.text, self._keys.namespace, None)
+        except ValueError as error:
+            return item.redis_key, str(error)
+        return item.redis_key, "the text is blank" if is_blank(item.text) else ""
+
+    def _in(self, place: str, provenance_field: str | None) -> Iterator[list[Rejected]]:
+        at = 0
+        while members := self._background.zrange(place, at, at + SLICE - 1, desc=True):
+            found = [member for member, right in zip(members, self._right(members, place), strict=True) if not right]
+            rejected = self.adopt(found, provenance_field)
+            at += len(members) - len(found)
+            yield rejected
+            if found and self._right(found[:1], place) == [False]:
+                at += len(found)  # they stay, whatever they are: look at the next
+
+    def _right(self, members: Sequence[bytes], place: str) -> list[bool]:
+        """Whether ``latest`` names each, and it does not wait while it is also in flight."""
+        names = [self._read(member)[0] for member in members]
+        latest = self._background.hmget(self._keys.latest, names)
+        right = [
+            value is not None and (value == member or value.endswith(b" " + member))
+            for member, value in zip(members, latest, strict=True)
+        ]
+        if place == self._keys.pending:
+            return right
+        pipeline = self._background.pipeline(transaction=False)
+        for member in members:
+            pipeline.zscore(self._keys.pending, member)
+        return [fine and twice is None for fine, twice in zip(right, pipeline.execute(), strict=True)]
+
+    def _ghosts(self) -> Iterator[list[Rejected]]:
+        cursor = 0
+        while True:
+            cursor, found = self._background.hscan(self._keys.latest, cursor, count=SLICE)
+            for names in _slices(found):
+                self._call("forget_ghosts", (), *names)
+            yield []
+            if cursor == 0:
+                return
+
+    def _in_order(self) -> bool:
+        pipeline = self._background.pipeline(transaction=False)
+        for place in (self._keys.pending, self._keys.inflight, self._keys.alone):
+            pipeline.zcard(place)
+        pipeline.hlen(self._keys.latest)
+        *standing, named = pipeline.execute()
+        return bool(sum(standing) == named)
+
+
+def _slices(names: Iterable[bytes]) -> Iterator[list[bytes]]:
+    rest = list(names)
+    while rest:
+        yield rest[:SLICE]
+        rest = rest[SLICE:]

@@ -1,0 +1,63 @@
+-- Adopt members that another program has left, or that a loss of our books has left without a name: strays.
+--
+-- KEYS[15..] the users' hashes, one for each member; ARGV[1] field of the provenance, or ""
+-- ARGV[2..] three for each member: member; its redis_key; why it cannot be ours, or ""
+-- Answer: {strays that are left, member, reason, ... of those that were rejected}
+-- Keeps I1: of several texts of a key the newest stays. A stray is as old as its score says, an item of ours as its stamp
+-- says. One that is older than the vector in its hash is dropped.
+
+local rejected, failed, gone = {}, {}, {}
+
+-- Whether a stray of this age is older than the vector that its hash holds.
+local function outdated(hash, age)
+  local line = ARGV[1] ~= "" and redis.pcall("HGET", hash, ARGV[1])
+  local stamp = string.match(type(line) == "string" and line or "", "^%S+ %x+ (%d+)$")
+  return stamp and age * 1000000 < tonumber(stamp)
+end
+
+local function adopt(member, key, hash, score)
+  local value = live_entry(key, gone)
+  if value then
+    local live, stamp, age = entry(value)
+    if (age or tonumber(redis.call("ZSCORE", PENDING, live) or 0)) >= score then
+      return remove(member)
+    end
+    remove(live)
+    gone[#gone + 1] = stamp or 0
+    redis.call("HDEL", CLAIMS, key)
+  elseif outdated(hash, score) then
+    return remove(member)
+  end
+  drop_dead_letter(key)
+  redis.call("ZADD", PENDING, seconds_text(score), member)
+  redis.call("HSET", LATEST, key, stamp_text(next_stamp()) .. "/" .. seconds_text(score) .. " " .. member)
+end
+
+for i = FIRST_FURTHER_KEY, #KEYS do
+  local at = 2 + 3 * (i - FIRST_FURTHER_KEY)
+  local member, key, fault = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local value = redis.call("HGET", LATEST, key)
+  local elsewhere = redis.call("ZSCORE", INFLIGHT, member) or redis.call("ZSCORE", ALONE, member)
+  if value and entry(value) == member then
+    if elsewhere then
+      redis.call("ZREM", PENDING, member) -- another program has enqueued the same again
+    end
+  else
+    if elsewhere then
+      disown(member, key, value)
+    end
+    local score = redis.call("ZSCORE", PENDING, member)
+    if score and fault ~= "" then
+      reject(member, key ~= "" and key or nil, score, 0, fault, false, gone)
+      rejected[#rejected + 1] = member
+      rejected[#rejected + 1] = fault
+      failed[#failed + 1] = key ~= "" and key or nil
+    elseif score then
+      adopt(member, key, KEYS[i], math.min(now, math.max(0, tonumber(score))))
+    end
+  end
+end
+count_down(gone)
+keep_stamp()
+tell("failed", "", failed)
+return { strays(), unpack(rejected) }

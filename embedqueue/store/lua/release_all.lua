@@ -1,0 +1,22 @@
+-- Release what a claim, or a whole worker, holds and nobody has a list of, a slice of all that is in flight at a time.
+--
+-- ARGV[1] owner of the claim, or "WORKER:" for all of a worker's; ARGV[2] cursor: "0" begins, then what the last answer gave
+-- Answer: {cursor, "0" at the end; how many items were released}
+-- The claim is closed by this: if it is still on its way, it is refused when it comes. A probe of theirs is over as well:
+-- the next claim probes at once.
+
+local owner = ARGV[1]
+local number, worker = claim_number(owner)
+close_claims(worker, math.max(number or CLOSED, last_claim(worker)), lease_of(owner) or 0)
+local slice = redis.call("ZSCAN", INFLIGHT, ARGV[2], "COUNT", CHUNK)
+local released = 0
+for i = 1, #slice[2], 2 do
+  released = released + release(slice[2][i], owner)
+end
+if string.sub(redis.call("GET", PROBE) or "", 1, #owner) == owner then
+  redis.call("DEL", PROBE)
+end
+if released > 0 then
+  notice("wake", owner, "")
+end
+return { slice[1], released }

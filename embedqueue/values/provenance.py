@@ -1,0 +1,42 @@
+"""What a vector is of: its space, which is model, dimensions and role, and a digest of its text.
+
+Beside each vector stands one line of text, ``SPACE DIGEST STAMP``, so that others may read it and an index can hold it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+#: What a router puts before a model's name. Other names with a slash are whole, such as ``BAAI/bge-m3``.
+_ROUTERS = ("google", "openai", "mistralai", "voyage", "voyageai", "cohere", "models")
+#: What a router puts behind it: the same model, sold otherwise.
+_SUFFIXES = (":batch", ":free")
+
+
+def model_name(model: str) -> str:
+    """The name of a model without what a router adds to it, and without blanks.
+
+    Args:
+        model: as users write it.
+    """
+    name = "_".join(model.split())
+    for suffix in _SUFFIXES:
+        name = name.removesuffix(suffix)
+    prefix, slash, rest = name.partition("/")
+    return rest if slash and rest and prefix in _ROUTERS else name
+
+
+def space(model: str, dimensions: int | None, role: str | None) -> str:
+    """The space of vectors, ``MODEL/DIMENSIONS/ROLE``, to be read from the right.
+
+    Args:
+        model: as users write it.
+        dimensions: length of the vectors.
+        role: of documents, where the embedder has one.
+    """
+    return f"{model_name(model)}/{dimensions or 0}/{'_'.join((role or '').split()) or '-'}"
+
+
+def digest(text: str) -> str:
+    """The digest of a text as it was enqueued: BLAKE2b of its UTF-8, 8 bytes, as 16 hexadecimal digits."""
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
