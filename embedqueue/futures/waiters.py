@@ -88,7 +88,7 @@ class Waiters:
             entries.append(entry)
         return futures, entries
 
-    def commit(self, entries: Iterable[Waiting], stamp: int) -> None:
+    def commit(self, entries: Iterable[Waiting], stamp: int = 0) -> None:
         """The items of these entries are in Redis; none that their enqueue has made is below ``stamp``."""
         with self._lock:
             for entry in entries:
