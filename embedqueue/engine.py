@@ -24,12 +24,11 @@ from .futures.progress import Progress
 from .futures.waiters import Waiters
 from .observers.history import Recorder
 from .observers.observers import Observers
-from .store.records import Terms
+from .store.records import Terms, terms_of
 from .store.store import Store
 from .values.locks import Event
 from .values.log import QueueLog
 from .values.options import Options
-from .values.provenance import model_name, space
 from .work.agenda import Agenda
 from .work.dispatch import Dispatch
 from .work.settle import Settle
@@ -185,16 +184,8 @@ def _limits(options: Options, embedder: Embedder) -> Limits:
 
 
 def _terms(options: Options, embedder: Embedder) -> Terms:
-    """On which terms this process writes; the length of the vectors may be learned late."""
-    dimensions = embedder.dimensions
-    return Terms(
-        field=options.embedding_field,
-        provenance_field=options.provenance_field,
-        model=model_name(options.model),
-        dimensions=dimensions,
-        space=space(options.model, dimensions, getattr(embedder, "task_type", None)),
-        if_missing=options.if_missing,
-    )
+    """On which terms this process writes now; the length of the vectors may be learned late."""
+    return terms_of(options, embedder.dimensions, getattr(embedder, "task_type", None))
 
 
 def _cache(store: Store, settle: Settle, options: Options, embedder: Embedder, stopping: Event) -> Cache | None:

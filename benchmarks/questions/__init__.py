@@ -6,7 +6,7 @@ import importlib
 from types import ModuleType
 
 #: In the order in which they are asked.
-NAMES = ("enqueue", "bulk", "drain", "wait", "growth", "cost", "processes", "lost", "adaptive", "scripts")
+NAMES = ("enqueue", "bulk", "drain", "wait", "growth", "cost", "processes", "lost", "adaptive", "scripts", "blocks")
 
 
 def load(name: str) -> ModuleType:

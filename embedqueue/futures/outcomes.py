@@ -16,7 +16,7 @@ from .demand import Waker
 from .waiters import Waiters, Waiting
 
 #: redis_keys that one script call asks about.
-KEYS_AT_ONCE = 500
+KEYS_AT_ONCE = 200
 
 
 class Outcomes:

@@ -12,6 +12,7 @@ import redis
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.settings.settings import Settings
 from embedqueue.store.keys import Keys
+from embedqueue.store.records import named_member
 from embedqueue.values.errors import QueueFull
 from embedqueue.values.item import encode_member
 from embedqueue.values.vectors import FLOAT32
@@ -46,6 +47,10 @@ def hashes_with_text(settings: Settings, match: str, text_field: str) -> Iterato
                     yield key.decode(), text.decode()
                 except UnicodeDecodeError:
                     continue
+
+
+def _as_bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
 
 
 class Filler:
@@ -107,7 +112,7 @@ class Filler:
         return [
             pair
             for pair, size, live in zip(part, found[::2], found[1::2], strict=True)
-            if size != right and live not in (encode_member(*pair), encode_member(*pair).decode())
+            if size != right and not (live and named_member(_as_bytes(live)) == encode_member(*pair))
         ]
 
     def _enqueue(self, pairs: list[tuple[str, str]]) -> None:

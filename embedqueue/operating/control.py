@@ -1,4 +1,4 @@
-"""Pauses by hand, and dead letters."""
+"""Pauses by hand, what workers must agree in, and dead letters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.settings.settings import Settings
+from embedqueue.store.records import Terms, terms_of
 from embedqueue.store.store import Store
+from embedqueue.values.options import Options
 from embedqueue.values.stats import DeadLetter
 
 #: Dead letters that one look fetches, which are in memory together.
@@ -24,6 +26,24 @@ def lift_pause(settings: Settings) -> bool:
     """End a pause at once, whoever made it: after a failure, one call tests the provider. Whether there was one."""
     with _store(settings) as store:
         return store.unhold()
+
+
+def agreed(settings: Settings) -> dict[str, str]:
+    """What the processes of the namespace have to agree in, as it is kept in Redis; empty before the first claim."""
+    with _store(settings) as store:
+        return store.agreed()
+
+
+def terms(settings: Settings) -> Terms:
+    """On which terms a worker with these settings writes."""
+    options = Options(model=settings.model, **settings.options)
+    return terms_of(options, settings.dimensions, getattr(settings.embedder(), "task_type", None))
+
+
+def agree(settings: Settings) -> None:
+    """Have all processes of the namespace agree in what these settings say; what is written stays as it is."""
+    with _store(settings) as store:
+        store.agree(terms(settings))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from redis.exceptions import ResponseError
 from embedqueue.futures.notices import named_keys
 from embedqueue.settings.settings import Settings
 from embedqueue.store.keys import Keys
+from embedqueue.store.records import named_member
 from embedqueue.values.item import decode_member
 from embedqueue.values.stats import PROBING
 from embedqueue.values.vectors import FLOAT32
@@ -25,7 +26,8 @@ def explain(settings: Settings, redis_key: str) -> dict[str, Any]:
     seconds, micros = client.time()
     now = float(seconds) + float(micros) / 1e6
     facts = {"redis_key": redis_key, **_hash_facts(client, settings, redis_key)}
-    member: Any = client.hget(keys.latest, redis_key)
+    entry: Any = client.hget(keys.latest, redis_key)
+    member = None if entry is None else named_member(entry)
     letter = dead_letter_of(settings, redis_key)
     if member is not None:
         facts |= _live_facts(client, keys, settings, redis_key, member, now)
@@ -48,6 +50,7 @@ def _live_facts(
     client: Any, keys: Keys, settings: Settings, redis_key: str, member: bytes, now: float
 ) -> dict[str, Any]:
     pending, lease = client.zscore(keys.pending, member), client.zscore(keys.inflight, member)
+    pending = client.zscore(keys.alone, member) if pending is None else pending
     claim = (client.hget(keys.claims, redis_key) or b"").decode().split()
     facts: dict[str, Any] = {"text_chars": len(decode_member(member).text)}
     if len(claim) > 1:

@@ -8,6 +8,7 @@ from typing import Any
 from embedqueue.values.item import NotOurs, check_pair, decode_member, is_blank
 
 from .keys import Keys
+from .records import named_member
 from .scripts import Scripts
 
 #: Members that are looked at in one round trip.
@@ -70,7 +71,8 @@ class Adoption:
         Returns:
             What was rejected.
         """
-        hashes, lines = [], []
+        hashes: list[str] = []
+        lines: list[str | bytes] = []
         for member in members:
             redis_key, fault = self._read(member)
             hashes.append(redis_key or self._keys.events)  # a key of our own where there is none
@@ -81,7 +83,7 @@ class Adoption:
         return [(rejected[i], rejected[i + 1].decode("utf-8", "replace"), 0) for i in range(0, len(rejected), 2)]
 
     def _read(self, member: bytes) -> tuple[str, str]:
-        """The redis_key of a member, "" where it is not our JSON, and why no enqueue of ours can have written it, or ""."""
+        """The redis_key of a member, or "" where it is not our JSON; and why no enqueue of ours can have written it."""
         try:
             item = decode_member(member)
         except NotOurs as error:
@@ -107,8 +109,7 @@ class Adoption:
         names = [self._read(member)[0] for member in members]
         latest = self._background.hmget(self._keys.latest, names)
         right = [
-            value is not None and (value == member or value.endswith(b" " + member))
-            for member, value in zip(members, latest, strict=True)
+            value is not None and named_member(value) == member for member, value in zip(members, latest, strict=True)
         ]
         if place == self._keys.pending:
             return right

@@ -16,7 +16,7 @@ from .scripts import Scripts
 #: More than Redis can hold.
 _NO_BOUND_BYTES = 2**52
 #: Names that one script gets: it runs for a few milliseconds.
-_NAMES_A_SCRIPT = 1000
+_NAMES_A_SCRIPT = 250
 
 
 class DeadLetters:

@@ -5,6 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from embedqueue.values.options import Options
+from embedqueue.values.provenance import model_name, space
+
+
+def named_member(entry: bytes) -> bytes:
+    """The member that an entry of ``latest`` names: what stands behind its stamp, or all of it in the first layout."""
+    return entry if entry.startswith(b"{") else entry.partition(b" ")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -30,6 +38,24 @@ class Terms:
     def agreed(self) -> tuple[str, str, str]:
         """What must agree, as the scripts take it."""
         return self.field, self.model, "" if self.dimensions is None else str(self.dimensions)
+
+
+def terms_of(options: Options, dimensions: int | None, role: str | None) -> Terms:
+    """The terms of a queue.
+
+    Args:
+        options: of the queue.
+        dimensions: of its embedder; None while they are not known.
+        role: of documents, where the embedder has one.
+    """
+    return Terms(
+        field=options.embedding_field,
+        provenance_field=options.provenance_field,
+        model=model_name(options.model),
+        dimensions=dimensions,
+        space=space(options.model, dimensions, role),
+        if_missing=options.if_missing,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ from .scripts import Scripts
 #: Characters of a reason that are kept, in each of its notices, too: the words of an embedder of one's own may hold all
 #: the texts of its call.
 REASON_CHARS = 1000
+#: The settings in which processes must agree, in the order of ``Terms.agreed``; prelude_claims.lua has the same.
+AGREED = ("embedding_field", "model", "dimensions")
 #: Bytes of members that one claim takes at most, but for the last of them.
 CLAIM_BYTES = 4_000_000
 
@@ -198,7 +200,7 @@ class Store:
         Returns:
             How many were released; what those very claims no longer hold stays where it is.
         """
-        return int(self._call("release", (), *_flat(items))) if items else 0
+        return int(self._call("release", (), *_flat(items)) if items else 0)
 
     def release_all(self, owner: str) -> int:
         """Release what a claim or a whole worker holds, whatever it is. Looks through all that is in flight, in slices.
@@ -347,6 +349,15 @@ class Store:
     def pending_count(self) -> int:
         """Count the items that wait."""
         return int(self._background.zcard(self.keys.pending)) + int(self._background.zcard(self.keys.alone))
+
+    def agreed(self) -> dict[str, str]:
+        """What the processes of the namespace have to agree in: the settings that are kept, by name."""
+        kept: Any = self._background.hmget(self.keys.settings, AGREED)
+        return {name: value.decode("utf-8", "replace") for name, value in zip(AGREED, kept, strict=True) if value}
+
+    def agree(self, terms: Terms) -> None:
+        """Keep the settings of these terms from now on, whatever was kept before."""
+        self._background.hset(self.keys.settings, mapping=dict(zip(AGREED, terms.agreed, strict=True)))
 
     def info(self) -> dict[str, Any]:
         """Ask Redis for its INFO; empty where that is not allowed, or Redis does not answer."""

@@ -260,9 +260,7 @@ class Model:
         for member in list(self.inflight if members is None else members):
             key = key_of(member)
             held = self.claims.get(key)
-            if member in self.inflight and (
-                held.owner == owner or (members is None and held.owner.startswith(owner))
-            ):
+            if member in self.inflight and (held.owner == owner or (members is None and held.owner.startswith(owner))):
                 del self.claims[key], self.inflight[member]
                 self.pending[member] = held.score
                 if held.deliveries:
@@ -418,5 +416,18 @@ def read(client: redis.Redis, keys: Keys) -> dict[str, Any]:
     pipeline.get(keys.pause_level)
     pipeline.get(keys.pause_probe)
     pipeline.time()
-    names = ("pending", "alone", "inflight", "flushes", "latest", "claims", "dead", "info", "pause", "level", "probe", "now")
+    names = (
+        "pending",
+        "alone",
+        "inflight",
+        "flushes",
+        "latest",
+        "claims",
+        "dead",
+        "info",
+        "pause",
+        "level",
+        "probe",
+        "now",
+    )
     return dict(zip(names, pipeline.execute(), strict=True))
