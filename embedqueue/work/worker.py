@@ -174,19 +174,19 @@ class Worker:
                 alone=self._dispatch.pool.unfinished == 0,
                 urgent=urgent,
             )
-            self._begin(claim)
+            self._begin(claim, urgent)
         except BaseException:  # Redis may have given items to this owner, and we know nothing of them
             self._lost.append(owner)
             self._agenda.claim_failed(urgent)
             raise
 
-    def _begin(self, claim: Claim) -> None:
+    def _begin(self, claim: Claim, urgent: list[str]) -> None:
         if claim.status == "probe" and self._dispatch.pool.room() == 0:
             # It was claimed ahead, before we knew that the provider fails. All processes wait for the probe, so it must
             # not wait for a place among our calls.
             self._lost.append(claim.owner)
             self._agenda.probe_too_early()
-        elif self._agenda.claimed(claim):
+        elif self._agenda.claimed(claim, urgent):
             self._dispatch.begin(claim)
         else:  # a stop may have released already what we held, and knew nothing of this claim
             self._lost.append(claim.owner)
