@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+import redis
 from redis.exceptions import RedisError
 
 from embedqueue.futures.outcomes import Outcomes
@@ -77,6 +78,7 @@ class Worker:
         self._log = log
         self._observers = observers
         self._claims = 0  # only the worker's thread touches this and what follows
+        self._most = CLAIM_LIMIT  # items that one claim takes now, see _claim
         self._lost: list[str] = []  # owners of claims that took items, perhaps, which nobody here has in hand
         self._failures = 0  # actions in a row that failed
         self._checking: threading.Thread | None = None  # that finds out what became of items
@@ -163,19 +165,24 @@ class Worker:
         self._claims += 1
         owner = f"{self._name}{self._claims}/{self._options.lease_seconds:.3f}:"
         call_limit = self._dispatch.call_limit
-        limit, urgent = self._agenda.begin_claim(self._dispatch.pool, self._dispatch.held, call_limit)
+        wanted, urgent = self._agenda.begin_claim(self._dispatch.pool, self._dispatch.held, call_limit)
+        limit = min(wanted, self._most)
         try:
             claim = self._store.claim(
                 owner,
-                min(limit, CLAIM_LIMIT),
+                limit,
                 probe_limit=call_limit,
                 lease_seconds=self._options.lease_seconds,
                 max_deliveries=self._options.max_deliveries,
                 alone=self._dispatch.pool.unfinished == 0,
                 urgent=urgent,
             )
+            if len(claim.members) == self._most:
+                self._most = min(CLAIM_LIMIT, self._most + self._most // 8 + 1)
             self._begin(claim, urgent)
-        except BaseException:  # Redis may have given items to this owner, and we know nothing of them
+        except BaseException as error:  # Redis may have given items to this owner, and we know nothing of them
+            if isinstance(error, redis.TimeoutError):  # a claim as large as this one may never come in time
+                self._most = max(1, limit // 2)
             self._lost.append(owner)
             self._agenda.claim_failed(urgent)
             raise
