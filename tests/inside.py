@@ -199,6 +199,11 @@ class Inside:
         return plan.waiting if plan.refresh_mono - time.monotonic() > 1 else 0
 
     @property
+    def urgent(self) -> list[str]:
+        """redis_keys that the worker will claim before all others."""
+        return list(self._engine.agenda._plan.urgent)
+
+    @property
     def checks(self) -> bool:
         """Whether such a thread runs."""
         checking = self._engine.worker._checking

@@ -213,7 +213,8 @@ class Store:
         Returns:
             How many items were released.
         """
-        cursor, released = b"0", 0
+        cursor: Any = b"0"
+        released = 0
         while True:
             cursor, count = self._call("release_all", (), owner, cursor)
             released += count

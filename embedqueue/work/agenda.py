@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from embedqueue.calls.pool import Pool
 from embedqueue.store.records import Claim, Status
 from embedqueue.values.locks import Condition
 from embedqueue.values.options import Options
 
-from .plan import LEAST_REFRESH_SECONDS, NEVER, REFRESH_SECONDS, Action, Plan
+from .plan import LEAST_REFRESH_SECONDS, NEVER, REFRESH_SECONDS, Action, Plan, settled
 
 #: Our leases are renewed when this part of their time is over.
 RENEW_AFTER = 1 / 3
@@ -190,7 +190,7 @@ class Agenda:
             room = max(1, self._plan.room(pool.size, pool.in_flight, held, call_limit))
             limit = self._plan.claim_limit(time.monotonic(), call_limit, room)
             self._plan.asking()
-            return limit, self._plan.take_urgent()
+            return limit, self._plan.first_urgent()
 
     def claim_failed(self, urgent: Iterable[str]) -> None:
         """Redis did not answer the claim: what was due still is.
@@ -201,13 +201,18 @@ class Agenda:
         with self._condition:
             self._plan.claim_failed(urgent)
 
-    def claimed(self, claim: Claim) -> bool:
+    def claimed(self, claim: Claim, urgent: Sequence[str] = ()) -> bool:
         """Note what a claim brought.
+
+        Args:
+            claim: what it brought.
+            urgent: the redis_keys that it was to take first.
 
         Returns:
             Whether to go on with it; False after ``quit()``, for a stop may have released already what we held, and
             knew nothing of this claim.
         """
+        needless = settled(urgent, claim)  # not under the condition: it reads JSON
         with self._condition:
             if self._quit:
                 return False
@@ -218,6 +223,7 @@ class Agenda:
                 failing=claim.status != "ok",
                 alone=claim.status == "probe" or claim.alone != "no",
                 renew_mono=self._renewal() if claim.members else NEVER,
+                settled=needless,
             )
             if claim.alone != "no":
                 self._plan.flush_now()

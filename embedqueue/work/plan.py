@@ -5,12 +5,14 @@ Every instant is a time of this process's monotonic clock, in seconds. It is nev
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 from embedqueue.store.records import Claim, Status
 from embedqueue.values.backoff import backoff_seconds
+from embedqueue.values.item import NotOurs, decode_member
 
 #: "renew": extend our leases. "refresh": read how things stand in Redis. "claim": take items. "ask": tell other
 #: processes what somebody here waits for. "check": find out what became of that.
@@ -26,6 +28,8 @@ REFRESH_AGAIN_SECONDS = 0.05
 #: Seconds between two checks on the items that somebody waits for: at first, and at most. A check is one call of a
 #: script. It finds what a lost notice told, and items that wait again because they were released or superseded.
 CHECK_SECONDS = (2.0, 5.0)
+#: redis_keys that one claim looks for before it takes anything else: its script looks each of them up.
+URGENT_LIMIT = 1000
 
 
 #: How things stand in Redis: what a claim, or a refresh, tells.
@@ -36,7 +40,7 @@ Standing = Claim | Status
 class Plan:
     """What the worker knows and wants. Only its own methods change it, and :class:`Agenda` holds the lock around them.
 
-    A drain is a round of claims: it goes on until what waited at its start is claimed.
+    A drain is a round of claims: it goes on until what waited at its start is claimed. A pause only delays it.
 
     Attributes:
         flush_interval: seconds that an item may wait before a drain starts.
@@ -60,7 +64,8 @@ class Plan:
         remaining: items that the drain under way may still claim.
         whole: whether the drain under way takes everything that waits, or full calls only.
         alone: what is in flight, or comes next, must travel alone: a probe, or an item on its last delivery.
-        urgent: redis_keys that somebody waits for, in order.
+        urgent: redis_keys that somebody waits for, in order, until a claim brings them or shows that they do not wait.
+        lingered: how many of them, the first, have had their linger: they are due at once.
         asked: redis_keys for which to ask the workers of other processes, or to start ours.
         check_mono: when to check on the items that somebody waits for; NEVER if nobody waits.
         checks: such checks in a row.
@@ -88,6 +93,7 @@ class Plan:
     whole: bool = False
     alone: bool = False
     urgent: dict[str, None] = field(default_factory=dict)
+    lingered: int = 0
     asked: dict[str, None] = field(default_factory=dict)
     check_mono: float = NEVER
     checks: int = 0
@@ -125,7 +131,7 @@ class Plan:
 
     def _drain_mono(self) -> float:
         """When a drain is due, or its next claim; 0 for at once."""
-        if self.flush or self.remaining > 0 or self.waiting >= self.max_batch_size:
+        if self.flush or self.remaining > 0 or self.lingered > 0 or self.waiting >= self.max_batch_size:
             return 0.0
         return min(self.demand_mono, self._time_mono())
 
@@ -150,13 +156,18 @@ class Plan:
         """
         room = call_limit * free_calls
         if self.remaining == 0:
-            self.whole = self.flush or self.demand_mono <= now or self._time_mono() <= now
+            self.whole = self.flush or self.lingered > 0 or self.demand_mono <= now or self._time_mono() <= now
             full_calls = self.waiting - self.waiting % call_limit  # the rest goes on waiting, to share a call
             enough = -(-self.max_batch_size // call_limit) * call_limit  # calls that carry what made the drain due
             self.remaining = room if self.whole else max(full_calls, min(self.waiting, enough))
             self.flush = False
         self.demand_mono = self.linger_end_mono = NEVER
+        self.lingered = len(self.urgent)
         return min(room, self.remaining)
+
+    def first_urgent(self) -> list[str]:
+        """The redis_keys that a claim is to look for first."""
+        return list(islice(self.urgent, URGENT_LIMIT))
 
     def begin(self, now: float) -> None:
         """The worker is started ``now``. What was enqueued before, here or by an earlier run, is drained at once."""
@@ -190,8 +201,9 @@ class Plan:
         failing: bool = False,
         alone: bool = False,
         renew_mono: float = NEVER,
+        settled: Iterable[str] = (),
     ) -> None:
-        """Note what a claim brought.
+        """Note what a claim brought. If it met a pause, the drain is still to be made.
 
         Args:
             taken: items that were claimed; 0 ends the drain, even if others wait, for another process is faster.
@@ -200,13 +212,15 @@ class Plan:
             failing: the provider has not answered well since it failed.
             alone: what was claimed, or has to be claimed next, must travel alone.
             renew_mono: when the leases of what was claimed want renewing; NEVER if nothing was.
+            settled: redis_keys that are urgent no longer; see :func:`settled`.
         """
-        if self.whole:
-            self.remaining, self.whole = standing.waiting, False
-        else:
-            self.remaining = min(self.remaining - taken, standing.waiting)
-        if taken == 0:
-            self.remaining = 0
+        if standing.pause_seconds is None:
+            left = standing.waiting if self.whole else min(self.remaining - taken, standing.waiting)
+            self.remaining, self.whole = left if taken else 0, False
+        for redis_key in settled:
+            if redis_key in self.urgent:
+                del self.urgent[redis_key]
+                self.lingered -= 1
         self.seen(standing, now)
         self.failing, self.alone = failing, alone
         self.renew_mono = min(self.renew_mono, renew_mono)
@@ -214,7 +228,9 @@ class Plan:
     def claim_failed(self, urgent: Iterable[str]) -> None:
         """Redis did not answer a claim: what was due still is, and so are the redis_keys that it was to take first."""
         self.flush = True
-        self.urgent.update(dict.fromkeys(urgent))
+        known = len(self.urgent)
+        self.urgent = dict.fromkeys(urgent) | self.urgent
+        self.lingered += len(self.urgent) - known
 
     def asking(self) -> None:
         """Redis is being asked from now on: its answer may lack what is noted later."""
@@ -332,7 +348,28 @@ class Plan:
         asked, self.asked = list(self.asked), {}
         return asked
 
-    def take_urgent(self) -> list[str]:
-        """The redis_keys that somebody waits for, each once."""
-        urgent, self.urgent = list(self.urgent), {}
-        return urgent
+
+def settled(urgent: Sequence[str], claim: Claim) -> Sequence[str]:
+    """Tell which urgent redis_keys need no further claim: this one has brought them, or found that they do not wait.
+
+    A claim looks for them in their order, before it takes anything else, until it has as many items as it may.
+
+    Args:
+        urgent: what the claim looked for.
+        claim: that claim.
+    """
+    if claim.status == "paused":
+        return ()
+    taken = [_redis_key_of(member) for member in claim.members[: len(urgent)]]
+    if claim.alone == "taken":  # it looked for nothing else
+        return [redis_key for redis_key in urgent if redis_key in taken]
+    place: dict[str | None, int] = {redis_key: index for index, redis_key in enumerate(urgent)}
+    last = max((place.get(redis_key, len(urgent)) for redis_key in taken), default=len(urgent))
+    return urgent[: last + 1]
+
+
+def _redis_key_of(member: bytes) -> str | None:
+    try:
+        return decode_member(member).redis_key
+    except NotOurs:
+        return None

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import redis
 from redis.exceptions import RedisError
 
 from embedqueue.calls.failures import Stopping, Unserved
@@ -39,8 +40,11 @@ LONGEST_PAUSE_SECONDS = 300.0
 REWRITE_SECONDS = (0.05, 2.0)
 #: Items that one script writes at most: while it runs, Redis serves nobody else.
 WRITE_ITEMS = 500
+#: Leases that one script renews at most.
+RENEW_ITEMS = 1000
 
 T = TypeVar("T")
+Answer = TypeVar("Answer")
 
 
 @dataclass(slots=True)
@@ -113,6 +117,7 @@ class Settle:
         self._log = log
         self._lock = threading.Lock()
         self._held: dict[str, bytes] = {}  # members in our hands by redis_key; guarded by the lock
+        self._renew_items = RENEW_ITEMS  # fewer where Redis took too long; only the worker's thread touches it
         self._logged: str | None = None  # the fault that the log has spoken of last
         self.paused_mono = 0.0
 
@@ -143,8 +148,14 @@ class Settle:
         """
         with self._lock:
             members = list(self._held.values())
-        for at in range(0, len(members), 1000):
-            self._store.extend(self._worker, self._options.lease_seconds, members[at : at + 1000])
+        most = self._renew_items
+        try:
+            for at in range(0, len(members), most):
+                self._store.extend(self._worker, self._options.lease_seconds, members[at : at + most])
+        except redis.TimeoutError:
+            self._renew_items = max(1, min(most, len(members)) // 2)
+            raise
+        self._renew_items = min(RENEW_ITEMS, most + most // 8 + 1)
         return bool(members)
 
     def let_go(self, items: Iterable[Item]) -> None:
@@ -186,7 +197,9 @@ class Settle:
         writes = [(item.redis_key, item.member, vector, digest(item.text)) for item, vector in pairs]
         refused, unclear, written, barred = [], [], [], []
         with self._letting_go([item for item, _ in pairs]):
-            words = self.persist(lambda: self._store.complete(owner, self._terms(), writes))
+            terms = self._terms()
+            answers = self._persist_parts(lambda part: self._store.complete(owner, terms, part), writes)
+            words = [word for answer in answers for word in answer]
             for (item, vector), word in zip(pairs, words, strict=True):
                 if word in ("done", "skipped"):
                     written.append(item)
@@ -266,7 +279,7 @@ class Settle:
         self._progressed()
 
     def _release(self, items: Sequence[Item]) -> None:
-        self.persist(lambda: self._store.release(_held(items)))
+        self._persist_parts(self._store.release, _held(items))
 
     def release_probe(self, owner: str) -> None:
         """Let the next claim test the provider: the one of ``owner`` was to do it, and has not."""
@@ -328,6 +341,24 @@ class Settle:
     def _progressed(self) -> None:
         self._agenda.progressed()
         self._progress.count()
+
+    def _persist_parts(self, move: Callable[[Sequence[T]], Answer], items: Sequence[T]) -> list[Answer]:
+        """As ``persist``, for a move of many items: of fewer at a time where Redis takes too long for so many."""
+        answers, at, most = [], 0, len(items)
+
+        def go_on() -> None:
+            nonlocal at, most
+            while at < len(items):
+                part = items[at : at + most]
+                try:
+                    answers.append(move(part))
+                except redis.TimeoutError:
+                    most = max(1, len(part) // 2)
+                    raise
+                at += len(part)
+
+        self.persist(go_on)
+        return answers
 
     def persist(self, write: Callable[[], T]) -> T:
         """Make a move in Redis, again and again until Redis answers. If a lease ends meanwhile, the answer says so.

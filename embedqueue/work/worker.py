@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
+import redis
 from redis.exceptions import RedisError
 
 from embedqueue.futures.outcomes import Outcomes
@@ -92,6 +93,7 @@ class Worker:
         self._log = log
         self._observers = observers
         self._claims = 0  # only the worker's thread touches this and what follows
+        self._most = CLAIM_LIMIT  # items that one claim takes now, see _claim
         self._lost: list[str] = []  # owners of claims that took items, perhaps, which nobody here has in hand
         self._failures = 0  # actions in a row that failed
         self._adopting: Iterator[list[Rejected]] | None = None  # the books are being put in order
@@ -182,11 +184,12 @@ class Worker:
         self._claims += 1
         owner = f"{self._name}{self._claims}/{self._options.lease_seconds:.3f}:"
         call_limit = self._dispatch.call_limit
-        limit, urgent = self._agenda.begin_claim(self._dispatch.pool, self._dispatch.held, call_limit)
+        wanted, urgent = self._agenda.begin_claim(self._dispatch.pool, self._dispatch.held, call_limit)
+        limit = min(wanted, self._most)
         try:
             claim = self._store.claim(
                 owner,
-                min(limit, CLAIM_LIMIT),
+                limit,
                 probe_limit=call_limit,
                 lease_seconds=self._options.lease_seconds,
                 max_deliveries=self._options.max_deliveries,
@@ -194,7 +197,9 @@ class Worker:
                 urgent=urgent,
                 terms=self._terms(),
             )
-            self._begin(claim)
+            if len(claim.members) == self._most:
+                self._most = min(CLAIM_LIMIT, self._most + self._most // 8 + 1)
+            self._begin(claim, urgent)
             if claim.status == "adopt":
                 self._agenda.claim_failed(urgent)
                 self._adopt(claim.strays)
@@ -202,18 +207,20 @@ class Worker:
                 self._bar(_differs(claim, self._terms()))
             else:
                 self.barred = ""
-        except BaseException:  # Redis may have given items to this owner, and we know nothing of them
+        except BaseException as error:  # Redis may have given items to this owner, and we know nothing of them
+            if isinstance(error, redis.TimeoutError):  # a claim as large as this one may never come in time
+                self._most = max(1, limit // 2)
             self._lost.append(owner)
             self._agenda.claim_failed(urgent)
             raise
 
-    def _begin(self, claim: Claim) -> None:
+    def _begin(self, claim: Claim, urgent: list[str]) -> None:
         if claim.status == "probe" and self._dispatch.pool.room() == 0:
             # It was claimed ahead, before we knew that the provider fails. All processes wait for the probe, so it must
             # not wait for a place among our calls.
             self._lost.append(claim.owner)
             self._agenda.probe_too_early()
-        elif self._agenda.claimed(claim):
+        elif self._agenda.claimed(claim, urgent):
             self._dispatch.begin(claim)
         else:  # a stop may have released already what we held, and knew nothing of this claim
             self._lost.append(claim.owner)

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from embedqueue.store.records import Claim
 from embedqueue.values.backoff import backoff_seconds
-from embedqueue.work.plan import NEVER, Plan
+from embedqueue.values.item import encode_member
+from embedqueue.work.plan import NEVER, URGENT_LIMIT, Plan, settled
 
 NOW = 1000.0
 
@@ -190,10 +192,97 @@ def test_linger():
     assert plan.demand_mono == pytest.approx(NOW + 0.008)
     assert plan.next(NOW + 0.007, 0, 4)[0] is None
     assert plan.next(NOW + 0.009, 0, 4)[0] == "claim"
-    assert plan.take_urgent() == ["a", "b", "c"]
-    assert plan.take_urgent() == []
     plan.claim_limit(NOW + 0.009, 50, 4)
     assert (plan.demand_mono, plan.linger_end_mono) == (NEVER, NEVER)
+
+
+def claim_of(*redis_keys: str, status: str = "ok", alone: str = "no") -> Claim:
+    members = [encode_member(redis_key, "text") for redis_key in redis_keys]
+    return Claim(status, "w:1/60:", members, 9, None, None, None, alone)
+
+
+@pytest.mark.parametrize(
+    ("claim", "needless"),
+    [
+        (claim_of("a", "b"), "ab"),  # the claim was full: it did not come to the others
+        (claim_of("b"), "ab"),  # a does not wait, or it would have come first
+        (claim_of("a", "other"), "abc"),  # it went on to what nobody waits for
+        (claim_of("other"), "abc"),
+        (claim_of("a", "b", "c", "other"), "abc"),
+        (claim_of(), "abc"),  # nothing was left for it
+        (claim_of(status="paused"), ""),  # it looked for nothing
+        (claim_of("b", alone="taken"), "b"),  # the same
+        (claim_of("other", alone="taken"), ""),
+        (claim_of("a", status="probe"), "a"),
+        (Claim("ok", "w:1/60:", [b"no JSON"], 9, None, None, None, "no"), "abc"),
+    ],
+)
+def test_what_a_claim_tells_of_urgent_items(claim, needless):
+    """What it did not come to stays urgent. What waits no more does not: else it would be asked for for ever."""
+    assert "".join(settled(["a", "b", "c"], claim)) == needless
+
+
+def test_urgent_until_claimed():
+    """However many wait and however little a claim takes, they are claimed before all else, without another linger."""
+    plan = agenda(waiting=100)
+    plan.demanded("abcde", NOW, 0.0)
+    plan.remaining = 2  # of a drain under way, which ends before it has come to all of them
+    assert plan.claim_limit(NOW, 2, 1) == 2
+    plan.demanded("f", NOW, 0.008)  # who comes now still lingers
+    plan.claimed(2, Seen(98, 0.0), NOW, settled="ab")
+    plan.waiting = 3  # too few to be due by themselves
+    for first, left in [("cdef", 2), ("ef", 0)]:
+        assert plan.next(NOW, 0, 1)[0] == "claim"
+        plan.claim_limit(NOW, 2, 1)
+        assert "".join(plan.first_urgent()) == first
+        plan.claimed(2, Seen(left, 0.0), NOW, settled=first[:2])
+    assert plan.next(NOW, 0, 1)[0] is None
+
+
+def test_urgent_after_a_claim_that_failed():
+    """What a claim was to take first comes first again, however far it went, and is due."""
+    plan = agenda()
+    plan.demanded("ab", NOW, 0.0)
+    plan.claim_limit(NOW, 2, 1)
+    plan.claimed(2, Seen(0), NOW, settled="ab")
+    plan.claim_failed(["a", "b"])
+    plan.demanded("c", NOW, 5.0)
+    plan.claim_limit(NOW, 2, 1)
+    assert plan.first_urgent() == ["a", "b", "c"]
+    plan.claimed(2, Seen(1, 0.0), NOW, settled="ab")
+    assert plan.next(NOW, 0, 1)[0] == "claim"
+
+
+def test_a_claim_looks_for_so_many_urgent_items():
+    """As many as its script may look up; the others are for the next claims."""
+    plan = agenda(waiting=5000)
+    keys = [f"doc:{place}" for place in range(URGENT_LIMIT + 1)]
+    plan.demanded(keys, NOW, 0.0)
+    plan.claim_limit(NOW, 5000, 1)
+    assert plan.first_urgent() == keys[:-1]
+    plan.claimed(URGENT_LIMIT, Seen(0), NOW, settled=keys[:-1])
+    assert plan.next(NOW, 0, 1)[0] == "claim"
+    assert plan.first_urgent() == keys[-1:]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{"flush": True}, {"demand_mono": NOW}, {"remaining": 7}, {"waiting": 1, "oldest_mono": NOW - 4000}],
+    ids=str,
+)
+def test_a_drain_that_meets_a_pause(state):
+    """It is made when the pause is over, whatever made it due: a claim that was not let in has taken nothing."""
+    plan = agenda(**state)
+    for seconds in (0, 5):  # a pause without an end is looked at again and again
+        assert plan.next(NOW + seconds, 0, 4)[0] == "claim"
+        limit = plan.claim_limit(NOW + seconds, 50, 4)
+        plan.claimed(0, Seen(20, 0.0, pause_seconds=5.0), NOW + seconds)
+        assert plan.next(NOW + seconds, 0, 4) == (None, 5.0)
+    plan.seen(Seen(20, 6.0), NOW + 6)  # somebody has ended it
+    assert plan.next(NOW + 6, 0, 4)[0] == "claim"
+    assert plan.claim_limit(NOW + 6, 50, 4) == limit
+    plan.claimed(min(limit, 20), Seen(0), NOW + 6)
+    assert plan.next(NOW + 6, 0, 4)[0] is None
 
 
 def test_no_linger():
