@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable
 
 import redis
-from redis.exceptions import RedisError
 
 from .calls.batching import Limits
 from .calls.cache import Cache
@@ -160,7 +159,7 @@ class Engine:
         if self.agenda.works:
             try:
                 self.store.release(self.name)
-            except RedisError as error:
+            except Exception as error:  # what comes after it must be done all the same
                 self._log.warning("embedqueue: stopped without releasing items, their leases will run out: %s", error)
         try:
             self.waiters.cancel_all()
@@ -186,6 +185,7 @@ def _cache(store: Store, settle: Settle, options: Options, embedder: Embedder, s
         ttl_seconds=options.cache_ttl,
         hold_seconds=options.lease_seconds,
         kind=lambda: f"{options.model}\0{embedder.dimensions}\0{task}",
+        name=f"embedqueue-cache-{options.namespace}",
         stopping=stopping,
         persist=settle.persist,
     )
