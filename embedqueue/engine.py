@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 
 import redis
-from redis.exceptions import RedisError
 
 from .calls.batching import Limits
 from .calls.cache import Cache
@@ -166,7 +165,7 @@ class Engine:
         if self.agenda.works:
             try:
                 self.store.release_all(self.name)
-            except RedisError as error:
+            except Exception as error:  # what comes after it must be done all the same
                 self._log.warning("embedqueue: stopped without releasing items, their leases will run out: %s", error)
         try:
             self.waiters.cancel_all()
@@ -197,6 +196,7 @@ def _cache(store: Store, settle: Settle, options: Options, embedder: Embedder, s
         ttl_seconds=options.cache_ttl,
         hold_seconds=options.lease_seconds,
         kind=lambda: f"{options.model}\0{embedder.dimensions}\0{task}",
+        name=f"embedqueue-cache-{options.namespace}",
         stopping=stopping,
         persist=settle.persist,
     )

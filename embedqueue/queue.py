@@ -58,8 +58,8 @@ class EmbeddingBatchQueue:
         flush_interval: seconds that an item may wait before a drain starts.
         max_batch_size: items that, waiting together, start a drain at once.
         embedding_field: field of the users' hashes that receives the vector.
-        provenance_field: field beside it that receives what the vector is of, ``MODEL/DIMENSIONS/ROLE DIGEST STAMP``; ""
-            for the name of ``embedding_field`` and "_of"; None: nothing is written of that.
+        provenance_field: field beside it that receives what the vector is of, as docs/design.md tells; "" for the name of
+            ``embedding_field`` and "_of"; None: nothing is written of that.
         namespace: prefix of the queue's keys.
         api_batch_limit: most texts in one API call.
         api_batch_tokens: most estimated tokens in one API call; a longer text travels alone.
@@ -361,8 +361,8 @@ class EmbeddingBatchQueue:
 
         Raises:
             TimeoutError: not finished in time.
-            BatchFailed: without a timeout only: the provider failed, or somebody has paused the queue, and waiting might
-                never end.
+            BatchFailed: without a timeout only: the provider failed, or somebody has paused the queue, so that waiting
+                might never end.
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached.
         """

@@ -2,7 +2,7 @@
 
     inside(queue).store.claim(...)
     monkeypatch.setattr(*inside(queue).place("ask"), fail)
-    monkeypatch.setattr(*RECENT_VECTORS, 2)
+    monkeypatch.setattr(*RECENT_BYTES, 0)
 
 Also for code that runs in child processes: ``from tests.inside import inside`` works in the root of the repository, and
 a ``Peer`` has the name ``inside``. A unit test of one part, which makes that part itself, looks at it directly.
@@ -26,9 +26,10 @@ from embedqueue import EmbeddingBatchQueue
 from embedqueue.store.clients import release_connection, take_connection
 from embedqueue.store.store import Store
 
-#: Limits that a test may shrink, as module and name: for ``monkeypatch.setattr(*RECENT_VECTORS, 2)``.
-RECENT_VECTORS = embedqueue.work.dispatch, "RECENT_VECTORS"
+#: Limits that a test may shrink, as module and name: for ``monkeypatch.setattr(*RECENT_BYTES, 0)``.
+RECENT_BYTES = embedqueue.work.dispatch, "RECENT_BYTES"
 WRITE_ITEMS = embedqueue.work.settle, "WRITE_ITEMS"
+WRITE_BYTES = embedqueue.work.settle, "WRITE_BYTES"
 HISTORY_WRITE_SECONDS = embedqueue.observers.history, "WRITE_SECONDS"
 #: The function that ends a future: (future, outcome).
 END_FUTURES = embedqueue.futures.waiters, "end_future"
@@ -84,14 +85,16 @@ class Inside:
         """Owner and name of something, for ``setattr`` and ``monkeypatch.setattr``.
 
         Args:
-            what: "begin": serves a claim. "call": calls the embedder, with tries, or raises. "want": makes redis_keys
-                urgent. "ask": makes them urgent in a thread of ours, where it may speak to Redis. "write items": the
-                intake's write to Redis. "exchange": sends one command of a user's thread over a connection.
-                "patience": the longest wait for an answer to it, in seconds.
+            what: "begin": serves a claim. "submit": has a call made in a thread of the pool. "call": calls the
+                embedder, with tries, or raises. "want": makes redis_keys urgent. "ask": makes them urgent in a thread
+                of ours, where it may speak to Redis. "write items": the intake's write to Redis. "exchange": sends one
+                command of a user's thread over a connection. "patience": the longest wait for an answer to it, in
+                seconds.
         """
         engine = self._engine
         return {
             "begin": lambda: (engine.dispatch, "begin"),
+            "submit": lambda: (engine.pool, "submit"),
             "call": lambda: (engine.caller, "call"),
             "want": lambda: (engine.worker, "demanded"),
             "listen": lambda: (engine.listener, "ensure"),

@@ -5,34 +5,37 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from embedqueue.store.store import Store
+from embedqueue.values.backoff import backoff_seconds
 
-from .failures import Stopping
-
-#: Seconds after which we ask again for a text that another worker is embedding.
-POLL_SECONDS = 0.02
-#: What stands in the cache for a text that somebody is embedding; every vector is longer.
+#: Seconds until we look again for a text that another worker is embedding: at first, and at most; doubled in between.
+LOOK_SECONDS = (0.05, 1.0)
+#: Texts that one script looks up: their vectors are in its answer, and while it runs, Redis serves nobody else.
+LOOK_TEXTS = 64
+#: What a look finds for a text that somebody is embedding, and for one that nobody may send now. No vector reads so.
 BUSY = b"busy"
+PAUSED = b"paused"
 
 #: Called with texts and their vectors, each (dimensions,) float32 as bytes.
 Deliver = Callable[[Sequence[str], Sequence[bytes]], None]
 
 
 class Cache:
-    """Takes vectors that are known, and waits for those that another worker is getting. Thread-safe.
+    """Takes vectors that are known, and says which ones another worker is getting. Thread-safe.
 
-    To send a text, a worker reserves it first, so that no other one sends it meanwhile.
+    To send a text, a worker reserves it first, so that no other one sends it meanwhile. Only who has made a reservation
+    can renew it or end it.
 
     Args:
         store: Redis.
         ttl_seconds: how long a vector is kept.
         hold_seconds: how long a reservation holds if nobody renews it.
         kind: returns what decides a vector beside its text: the model, the dimensions, the task.
+        name: of the thread that waits for others.
         stopping: set when the queue stops.
         persist: makes a move in Redis again and again until Redis answers; see ``Settle.persist``.
     """
@@ -44,6 +47,7 @@ class Cache:
         ttl_seconds: float,
         hold_seconds: float,
         kind: Callable[[], str],
+        name: str,
         stopping: threading.Event,
         persist: Callable[[Callable[[], Any]], Any],
     ) -> None:
@@ -51,20 +55,33 @@ class Cache:
         self._ttl_seconds = ttl_seconds
         self._hold_seconds = hold_seconds
         self._kind = kind
+        self._name = name
         self._stopping = stopping
         self._persist = persist
         self._lock = threading.Lock()
-        self._reserved: set[str] = set()  # digests of texts that we are sending; guarded by the lock
+        self._reserved: dict[str, str] = {}  # owners by digest, of texts that we are sending; guarded by the lock
+        self._changed = threading.Condition(self._lock)
+        self._later: list[tuple[float, Callable[[], None]]] = []  # what to do, and when; guarded by the lock
+        self._waits = False  # whether there is a thread that does it; guarded by the lock
 
     def serve(
-        self, texts: Sequence[str], owner: str, *, deliver: Deliver, embed: Callable[[Sequence[str], Deliver], None]
+        self,
+        texts: Sequence[str],
+        owner: str,
+        *,
+        deliver: Deliver,
+        release: Callable[[Sequence[str]], None],
+        put_off: Callable[[Sequence[str]], None],
+        embed: Callable[[Sequence[str], Deliver], None],
     ) -> None:
-        """Find a vector for each text.
+        """Find out what is to be done for each text, and have it done.
 
         Args:
             texts: distinct.
             owner: of the claim; it reserves.
             deliver: called with texts whose vectors the cache has.
+            release: called with texts that nobody may send now, because the queue is paused.
+            put_off: called with texts that others are embedding.
             embed: called with texts that are ours to send. It calls its second argument with their vectors, and only
                 then delivers them itself.
 
@@ -73,19 +90,51 @@ class Cache:
             Unserved: or whatever else ``embed`` raises.
         """
         digests = {text: self._digest(text) for text in texts}
-        waiting = list(digests)
-        while waiting:
-            asked = [digests[text] for text in waiting]
-            found: list[bytes] = self._persist(lambda: self._store.cache.take(asked, owner, self._hold_seconds))  # noqa: B023 - called at once
-            known = {text: vector for text, vector in zip(waiting, found, strict=True) if len(vector) > len(BUSY)}
-            mine = [text for text, vector in zip(waiting, found, strict=True) if not vector]
+        mine: dict[str, str] = {}  # digests by text, of what we have reserved and not filled
+
+        def keep(texts: Sequence[str], vectors: Sequence[bytes]) -> None:
+            pairs = [(digests[text], vector) for text, vector in zip(texts, vectors, strict=True)]
+            self._persist(lambda: self._store.cache.put(pairs, self._ttl_seconds))
+            for text in texts:
+                del mine[text]
+
+        try:
+            found = self._look(digests, owner, mine)
+            by_word = {word: [text for text in found if found[text] == word] for word in (PAUSED, BUSY)}
+            known = {text: vector for text, vector in found.items() if vector not in (b"", BUSY, PAUSED)}
             if known:
                 deliver(list(known), list(known.values()))
+            if by_word[PAUSED]:
+                release(by_word[PAUSED])
+            if by_word[BUSY]:
+                put_off(by_word[BUSY])
             if mine:
-                self._fill({text: digests[text] for text in mine}, embed)
-            waiting = [text for text, vector in zip(waiting, found, strict=True) if vector == BUSY]
-            if waiting and self._stopping.wait(POLL_SECONDS):
-                raise Stopping
+                embed(list(mine), keep)
+        finally:
+            self._end(digests.values(), mine, owner)
+
+    def _look(self, digests: Mapping[str, str], owner: str, mine: dict[str, str]) -> dict[str, bytes]:
+        """Look texts up, and note in ``mine`` what is reserved for us now. Returns what was found, by text."""
+        found: dict[str, bytes] = {}
+        texts = list(digests)
+        for at in range(0, len(texts), LOOK_TEXTS):
+            part = texts[at : at + LOOK_TEXTS]
+            asked = [digests[text] for text in part]
+            values = self._persist(lambda: self._store.cache.take(asked, owner, self._hold_seconds))  # noqa: B023 - called at once
+            found.update(zip(part, values, strict=True))
+            mine.update((text, digests[text]) for text in part if not found[text])
+            with self._lock:
+                self._reserved.update((digests[text], owner) for text in part if not found[text])
+        return found
+
+    def _end(self, digests: Iterable[str], unfilled: Mapping[str, str], owner: str) -> None:
+        """Renew no reservation of these any more, and end those that were not filled."""
+        with self._lock:
+            for digest in digests:
+                self._reserved.pop(digest, None)
+        if unfilled:
+            with contextlib.suppress(Exception):  # the reservations end by themselves
+                self._store.cache.release(dict.fromkeys(unfilled.values(), owner))
 
     def renew(self) -> None:
         """Renew our reservations.
@@ -94,27 +143,48 @@ class Cache:
             redis.RedisError: Redis does not answer.
         """
         with self._lock:
-            reserved = list(self._reserved)
+            reserved = dict(self._reserved)
         if reserved:
             self._store.cache.hold(reserved, self._hold_seconds)
 
+    def later(self, looks: int, again: Callable[[], None]) -> None:
+        """Do something after a while, in a thread of ours; never, if the queue stops before.
+
+        Args:
+            looks: how often we have looked by now, at least 1: each time the wait is longer.
+            again: handles its own errors.
+
+        Raises:
+            RuntimeError: there are no more threads.
+        """
+        one = (time.monotonic() + backoff_seconds(looks, *LOOK_SECONDS), again)
+        with self._changed:
+            self._later.append(one)
+            self._changed.notify()
+            if self._waits:
+                return
+            self._waits = True
+        try:
+            threading.Thread(target=self._wait, name=self._name, daemon=True).start()
+        except BaseException:
+            with self._lock:
+                self._waits = False
+                self._later.remove(one)
+            raise
+
+    def _wait(self) -> None:
+        while True:
+            with self._changed:
+                if not self._later or self._stopping.is_set():
+                    self._waits = False
+                    return
+                one = min(self._later, key=lambda one: one[0])
+                rest_seconds = one[0] - time.monotonic()
+                if rest_seconds > 0:
+                    self._changed.wait(rest_seconds)
+                    continue
+                self._later.remove(one)
+            one[1]()
+
     def _digest(self, text: str) -> str:
         return hashlib.blake2b(f"{self._kind()}\0{text}".encode(), digest_size=20).hexdigest()
-
-    def _fill(self, digests: Mapping[str, str], embed: Callable[[Sequence[str], Deliver], None]) -> None:
-        open_ = dict(digests)
-        with self._lock:
-            self._reserved.update(open_.values())
-
-        def keep(texts: Sequence[str], vectors: Sequence[bytes]) -> None:
-            pairs = [(open_.pop(text), vector) for text, vector in zip(texts, vectors, strict=True)]
-            self._persist(lambda: self._store.cache.put(pairs, self._ttl_seconds))
-
-        try:
-            embed(list(digests), keep)
-        finally:
-            with self._lock:
-                self._reserved.difference_update(digests.values())
-            if open_:
-                with contextlib.suppress(RedisError):  # the reservations end by themselves
-                    self._store.cache.release(open_.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from embedqueue.values.errors import BatchFailed, ConfigurationError, TransientError
+from embedqueue.values.errors import BatchFailed, ConfigurationError, TransientError, finite_seconds
 from embedqueue.values.words import said_by
 
 
@@ -19,18 +19,36 @@ class Unserved(Exception):
         texts: of the call.
 
     Attributes:
+        reason: of the pause that follows.
         retry_after: seconds that the provider asks us to wait; 0 if it does not.
         account: whether nothing works until somebody acts (key, credit, model).
     """
 
     def __init__(self, cause: BaseException, texts: Sequence[str]) -> None:
         super().__init__(said_by(cause, texts))
-        self.retry_after = getattr(cause, "retry_after", None) or 0.0
+        self.reason = f"the provider failed: {self}"
+        self.retry_after = finite_seconds(getattr(cause, "retry_after", None)) or 0.0
         self.account = isinstance(cause, ConfigurationError)
 
     def for_waiter(self) -> BatchFailed:
         """The error with which the futures of the call end."""
         return BatchFailed(f"the call failed and its items are still queued: {self}")
+
+
+class Unforeseen(Unserved):
+    """What no code of ours should raise: what is left of the call is released all the same.
+
+    Args:
+        cause: what was raised.
+        texts: of the call.
+    """
+
+    def __init__(self, cause: BaseException, texts: Sequence[str]) -> None:
+        super().__init__(cause, texts)
+        kind = type(cause).__name__
+        self.args = (str(self) if str(self) == kind else f"{kind}: {self}",)
+        self.reason = f"a call failed in a way that it should not: {self}"
+        self.retry_after = 0.0
 
 
 class Stopping(Exception):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tenacity
 
-from embedqueue.values.errors import TransientError
+from embedqueue.values.errors import TransientError, finite_seconds
 
 #: Tries of one call before its items are released.
 ATTEMPTS = 5
@@ -20,7 +20,7 @@ LONGEST_WAIT_SECONDS = 20.0
 
 def _retry_after(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    return getattr(error, "retry_after", None) or 0.0
+    return finite_seconds(getattr(error, "retry_after", None)) or 0.0
 
 
 class wait_as_told(tenacity.wait_random_exponential):  # noqa: N801 - as tenacity names its own

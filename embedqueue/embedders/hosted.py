@@ -21,7 +21,7 @@ from embedqueue.values.errors import (
     OptionValueError,
     TransientError,
 )
-from embedqueue.values.words import READ_CHARS, SHOWN_CHARS, forms, shown_url, without_secrets
+from embedqueue.values.words import READ_CHARS, SHOWN_CHARS, forms, printable, shown_url, without_secrets
 
 from .answers import OptionRefused, classify
 from .faults import read_fault
@@ -125,7 +125,7 @@ class HostedEmbedder:
         try:
             return self._embed(texts, model)
         except EmbedQueueError as error:  # servers and proxies say in many places what they were sent
-            error.args = (without_secrets(str(error)[:READ_CHARS], self._secrets())[:SHOWN_CHARS],)
+            error.args = (printable(without_secrets(str(error)[:READ_CHARS], self._secrets()))[:SHOWN_CHARS],)
             raise
 
     def _embed(self, texts: list[str], model: str) -> NDArray[np.float32]:

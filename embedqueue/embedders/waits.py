@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
-#: Longest wait that is believed, in seconds: beyond a day it is a clock error or a typing error.
-LONGEST_WAIT_SECONDS = 86_400.0
+from embedqueue.values.errors import finite_seconds
+
 #: A reset stamp above this is an instant since 1970 rather than a number of seconds from now (2001-09-09).
 _EPOCH_FLOOR_SECONDS = 1e9
 #: A reset stamp above this counts milliseconds since 1970 (OpenRouter); below, seconds (Cohere).
@@ -73,7 +73,7 @@ def asked_wait(headers: Mapping[str, str], message: str, retry_delay: str | None
         _said(message),
     ):
         if seconds is not None:
-            return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
+            return finite_seconds(seconds)
     return None
 
 

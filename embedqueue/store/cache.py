@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from .keys import Keys
 from .scripts import Scripts
+
+#: Reservations that one script renews: while it runs, Redis serves nobody else.
+HOLD_AT_ONCE = 500
 
 
 class CachedVectors:
@@ -33,7 +36,8 @@ class CachedVectors:
             hold_seconds: how long a reservation lasts, should its holder die.
 
         Returns:
-            For each digest the vector; b"": it is reserved for the caller now; or b"busy": another worker fills it.
+            For each digest the vector; b"": it is reserved for the caller now; b"busy": another worker fills it; or
+            b"paused": nobody does, and the caller may not either, because the queue is paused.
         """
         keys = [self._prefix + digest for digest in digests]
         return list(self._call("take_cached", keys, owner, int(hold_seconds * 1000)))
@@ -45,10 +49,19 @@ class CachedVectors:
             pipeline.set(self._prefix + digest, vector, px=int(ttl_seconds * 1000))
         pipeline.execute()
 
-    def hold(self, digests: Iterable[str], hold_seconds: float) -> None:
-        """Let reservations last for ``hold_seconds`` from now on; a vector that is there by now is left alone."""
-        self._call("hold_cached", [self._prefix + digest for digest in digests], int(hold_seconds * 1000))
+    def hold(self, owners: Mapping[str, str], hold_seconds: float) -> None:
+        """Let reservations last for some time from now on. What is another's by now is left alone, and so is a vector.
 
-    def release(self, digests: Iterable[str]) -> None:
-        """End reservations that will not be filled."""
-        self.hold(digests, 0)
+        Args:
+            owners: by digest, the name of the claim that has reserved it.
+            hold_seconds: how long.
+        """
+        reserved = list(owners.items())
+        for at in range(0, len(reserved), HOLD_AT_ONCE):
+            part = reserved[at : at + HOLD_AT_ONCE]
+            keys = [self._prefix + digest for digest, _ in part]
+            self._call("hold_cached", keys, int(hold_seconds * 1000), *(owner for _, owner in part))
+
+    def release(self, owners: Mapping[str, str]) -> None:
+        """End reservations that will not be filled; ``owners`` as for :meth:`hold`."""
+        self.hold(owners, 0)

@@ -156,8 +156,8 @@ class Scripts:
 
         Args:
             settings: arguments that are the same every time.
-            parts: those that follow on the sender and its number, and stand before the time from which nobody will wait for
-                the answer.
+            parts: those that stand between the sender with its number, and the time from which nobody will wait for the
+                answer.
 
         Returns:
             What the head of ``enqueue.lua`` lists as its answer.
@@ -222,9 +222,9 @@ class Scripts:
     ) -> Any:
         """One exchange.
 
-        ``declared`` begins with the number of keys and the keys, packed: what never changes is packed once. ``last`` gives
-        an argument that stands behind ``parts``, made anew for each try, when all before it is sent. ``drop`` is called
-        where the connection cannot be used again; else it is disconnected.
+        ``declared`` begins with the number of keys and the keys, packed: what never changes is packed once. ``last``
+        gives an argument that stands behind ``parts``, made anew for each try, when all before it is sent. ``drop`` is
+        called where the connection cannot be used again; else it is disconnected.
 
         redis-py packs a command three times as slowly (redis.io, "RESP protocol", says how).
         """
@@ -249,8 +249,8 @@ class Scripts:
                 drop()
             elif str(error).startswith("LAYOUT"):
                 raise EmbedQueueError(
-                    f"the queue's keys in Redis have layout {str(error)[7:]}, and this release of embedqueue knows layout "
-                    f"{LAYOUT} only: use the release that wrote them, or another namespace"
+                    f"the queue's keys in Redis have layout {str(error)[7:]}, and this release of embedqueue knows "
+                    f"layout {LAYOUT} only: use the release that wrote them, or another namespace"
                 ) from None
             raise
 

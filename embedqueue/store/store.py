@@ -90,8 +90,8 @@ class Store:
             tell_first: the workers are told when the first item waits, too.
 
         Returns:
-            How many items wait now; for each group whether it was taken; and a stamp that no item taken in here is below,
-            unless it was live already.
+            How many items wait now; for each group whether it was taken; and a stamp that no item taken in here is
+            below, unless it was live already.
 
         Raises:
             redis.RedisError: nothing is known to have been accepted; the user's retry policy has ended.
@@ -168,13 +168,13 @@ class Store:
         Args:
             owner: the name of the claim of whoever writes.
             terms: what to write where.
-            items: redis_key, member, float32 bytes of the vector, digest of the text; neighbours that share the vector's
-                object are sent it once.
+            items: redis_key, member, float32 bytes of the vector, digest of the text; neighbours that share the object of
+                the vector are sent it once.
 
         Returns:
-            A word for each item: "done"; "skipped": there is no hash; "stale": it is no longer in flight, or not its key's
-            latest, and nothing was written; "refused ...": Redis does not let us write its hash, and it is still in
-            flight; "differs": the terms are not those of the namespace, and it is still in flight.
+            A word for each item: "done"; "skipped": there is no hash; "stale": it is no longer in flight, or not the
+            latest of its key, and nothing was written; "refused ...": Redis does not let us write its hash, and it is
+            still in flight; "differs": the terms are not those of the namespace, and it is still in flight.
         """
         args: list[str | bytes] = [owner, terms.if_missing, terms.provenance_field or "", terms.space, *terms.agreed]
         before = None
@@ -219,7 +219,7 @@ class Store:
             cursor, count = self._call("release_all", (), owner, cursor)
             released += count
             if cursor == b"0":
-                return released
+                return int(released)
 
     def release_probe(self, owner: str) -> None:
         """Let the next claim test the provider, because this one could not; ``owner``: the name of this claim."""
@@ -299,8 +299,8 @@ class Store:
         """Tell how the queue stands.
 
         Args:
-            flush: a name; how many items are not finished of those that were live when it was first asked for is counted
-                under it. It counts nothing while the books are not in order; :meth:`end_flush` ends it.
+            flush: a name. Under it is counted how many items are not finished of those that were live when it was first
+                asked for. Nothing is counted while the books are not in order; :meth:`end_flush` ends it.
         """
         reply = self._call("status", (), flush)
         now = float(reply[0])

@@ -5,7 +5,12 @@ All errors carry their facts as attributes and survive pickling (celery and mult
 
 from __future__ import annotations
 
+import math
+import operator
 from typing import Any, Literal
+
+#: Longest wait that is believed, in seconds: beyond a day it is a clock error or a typing error.
+LONGEST_WAIT_SECONDS = 86_400.0
 
 Measure = Literal["texts", "tokens", "bytes"]
 #: Why a call that failed has no HTTP status: no answer in time, or no connection that held.
@@ -17,6 +22,23 @@ def _rebuild(cls: type[Exception], args: tuple[Any, ...], state: dict[str, Any])
     error.args = args
     error.__dict__.update(state)
     return error
+
+
+def finite_seconds(value: Any) -> float | None:
+    """What an embedder may give as seconds to wait, as a number from 0 to a day; None where it is no number."""
+    try:
+        seconds = float(value)
+    except Exception:  # it may be an object of any kind
+        return None
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
+
+
+def _whole(value: Any) -> Any:
+    """What an embedder may give as a status, an index or a limit; None where it is no whole number."""
+    try:
+        return operator.index(value)
+    except Exception:
+        return None
 
 
 class EmbedQueueError(Exception):
@@ -72,7 +94,7 @@ class TransientError(EmbedQueueError):
 
     Args:
         message: what happened, without any secret.
-        retry_after: seconds that the provider asks to wait, or None.
+        retry_after: seconds that the provider asks to wait, or None; beyond a day, it is a day.
         status: the HTTP status behind it, or None.
         suspect_input: whether one text of the call may be to blame (a 5xx, a 424, a malformed
             answer, a read timeout). The call is then halved once the provider proves healthy.
@@ -89,8 +111,8 @@ class TransientError(EmbedQueueError):
         cause: Cause | None = None,
     ) -> None:
         super().__init__(message or "the provider failed for now")
-        self.retry_after = retry_after
-        self.status = status
+        self.retry_after = finite_seconds(retry_after)
+        self.status: int | None = _whole(status)
         self.suspect_input = suspect_input
         self.cause = cause
 
@@ -106,8 +128,8 @@ class InputRejected(EmbedQueueError):
 
     def __init__(self, message: str = "", *, index: int | None = None, status: int | None = None) -> None:
         super().__init__(message or "the provider refused an input")
-        self.index = index
-        self.status = status
+        self.index: int | None = _whole(index)
+        self.status: int | None = _whole(status)
 
 
 class CallTooLarge(InputRejected):
@@ -125,7 +147,7 @@ class CallTooLarge(InputRejected):
     ) -> None:
         super().__init__(message or "the call is too large", status=status)
         self.measure = measure
-        self.limit = limit
+        self.limit: int | None = _whole(limit)
 
 
 class OptionError(Exception):

@@ -58,8 +58,11 @@ def said_by(error: BaseException, texts: Sequence[str] = ()) -> str:
         error: whosesoever.
         texts: of the call that failed.
     """
-    said = words_of(error)[:READ_CHARS]
-    return printable(without_texts(said, texts))[:SHOWN_CHARS] or type(error).__name__
+    try:
+        said = printable(without_texts(words_of(error)[:READ_CHARS], texts))[:SHOWN_CHARS]
+    except Exception:  # whoever gives items back must be able to say something
+        said = ""
+    return said or type(error).__name__
 
 
 def words_of(error: BaseException) -> str:

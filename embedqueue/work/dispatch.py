@@ -5,6 +5,8 @@ What comes of a call goes to ``settle``. Read ``calls.halving`` for what happens
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -14,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from embedqueue.calls.batching import cut
 from embedqueue.calls.cache import Cache
 from embedqueue.calls.caller import Caller
-from embedqueue.calls.failures import Stopping, Unserved
+from embedqueue.calls.failures import Stopping, Unforeseen, Unserved
 from embedqueue.calls.halving import Halving
 from embedqueue.calls.pool import Pool
 from embedqueue.observers.observers import Observers
@@ -22,12 +24,14 @@ from embedqueue.store.records import Claim
 from embedqueue.values.item import Item, NotOurs, check_pair, decode_member, is_blank
 from embedqueue.values.log import Log
 from embedqueue.values.options import Options
+from embedqueue.values.words import printable
 
 from .reporter import Times, tell_claimed, tell_duplicates, tell_saved
 from .settle import Settle
 
-#: Vectors that are kept, while a drain is under way, for equal texts of the same drain that are not yet claimed.
-RECENT_VECTORS = 512
+#: Bytes of texts and their vectors that are kept, while a drain is under way, for equal texts of the same drain that
+#: are not yet claimed: 5,000 vectors of 3,072 numbers.
+RECENT_BYTES = 64 << 20
 
 
 @dataclass(slots=True)
@@ -39,6 +43,38 @@ class _Call:
     asked_mono: float  # when its claim was sent to Redis
     times: Times
     items: dict[str, list[Item]] = field(default_factory=dict)  # by text; guarded by the dispatch's lock
+    taken: list[Item] = field(default_factory=list)  # those that are about to end, or have; guarded by the same
+    looks: int = 0  # how often its texts were found to be on their way elsewhere
+
+
+class _Recent:
+    """Vectors by text, the newest first to stay. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._vectors: OrderedDict[str, bytes] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, text: str) -> bytes | None:
+        """The vector of a text, (dimensions,) float32 as bytes, or None."""
+        return self._vectors.get(text)
+
+    def keep(self, text: str, vector: bytes) -> None:
+        """Keep a vector; the oldest ones give way."""
+        self._drop(text)
+        self._vectors[text] = vector
+        self._bytes += sys.getsizeof(text) + sys.getsizeof(vector)
+        while self._bytes > RECENT_BYTES:
+            self._drop(next(iter(self._vectors)))
+
+    def clear(self) -> None:
+        """Keep none."""
+        self._vectors.clear()
+        self._bytes = 0
+
+    def _drop(self, text: str) -> None:
+        vector = self._vectors.pop(text, None)
+        if vector is not None:
+            self._bytes -= sys.getsizeof(text) + sys.getsizeof(vector)
 
 
 class Dispatch:
@@ -80,7 +116,7 @@ class Dispatch:
         self._log = log
         self._lock = threading.Lock()
         self._calls: dict[str, _Call] = {}  # texts on their way; guarded by the lock
-        self._recent: OrderedDict[str, bytes] = OrderedDict()  # vectors by text; guarded by the lock
+        self._recent = _Recent()  # guarded by the lock
         self._more_behind = False  # whether items waited behind the last claim; guarded by the lock
 
     # -- the worker's side -------------------------------------------------------------------------------------
@@ -104,16 +140,25 @@ class Dispatch:
         times = Times(time.monotonic(), claim.waited_seconds)
         items = self._decode(claim)
         tell_claimed(self._observers, claim)
-        self._settle.hold(items)
-        with self._lock:
-            calls, ready = self._arrange(claim, items, times)
-        tell_duplicates(self._observers, items, (text for call in calls for text in call.items))
-        for call in calls:
-            self._submit(lambda call=call: self._run(call))  # type: ignore[misc]
-        if ready:
-            self._submit(lambda: self._settle.write(self._worker, ready, times))
-        if claim.status == "probe" and not calls:  # calls under way, which are no probes, bring its vectors
-            self._submit(lambda: self._settle.release_probe(claim.owner))
+        calls: list[_Call] = []
+        try:
+            self._settle.hold(items)
+            with self._lock:
+                ready = self._arrange(claim, items, times, calls)
+            tell_duplicates(self._observers, items, (text for call in calls for text in call.items))
+            for call in calls:
+                self._submit(call, self._run)
+            if ready:
+                written = _Call(claim.owner, False, claim.asked_mono, times, taken=[item for item, _ in ready])
+                self._submit(written, lambda _: self._settle.write(self._worker, ready, times))
+            if claim.status == "probe" and not calls:  # calls under way, which are no probes, bring its vectors
+                tested = _Call(claim.owner, False, claim.asked_mono, times)
+                self._submit(tested, lambda _: self._settle.release_probe(claim.owner))
+        except BaseException:  # the worker releases all that was claimed, so nobody here is to renew or to join it
+            for call in calls:
+                self._take(call, list(call.items))
+            self._settle.let_go(items)
+            raise
 
     def renew(self) -> bool:
         """Renew the leases of all items in our hands, and our reservations in the cache.
@@ -140,18 +185,24 @@ class Dispatch:
                     raise ValueError("the text is blank")
                 items.append(replace(item, owner=claim.owner))
             except ValueError as error:
-                unfit.append((claim.owner, member, str(error), isinstance(error, NotOurs)))
+                unfit.append((claim.owner, member, printable(str(error)), isinstance(error, NotOurs)))
         if unfit:
             self._settle.reject_unfit(unfit)
         return items
 
     def _arrange(
-        self, claim: Claim, items: Iterable[Item], times: Times
-    ) -> tuple[list[_Call], list[tuple[Item, bytes]]]:
+        self, claim: Claim, items: Iterable[Item], times: Times, calls: list[_Call]
+    ) -> list[tuple[Item, bytes]]:
         """Join calls under way, use vectors that have just come, and cut the other texts into calls. Under the lock.
 
+        Args:
+            claim: of the items.
+            items: those of the claim that are ours.
+            times: of the claim.
+            calls: new ones are appended here.
+
         Returns:
-            New calls; and items whose vector is known, with it, as float32 bytes.
+            Items whose vector is known, with it, as float32 bytes.
         """
         fresh: dict[str, list[Item]] = {}
         ready = []
@@ -163,60 +214,76 @@ class Dispatch:
                 ready.append((item, recent))
             else:
                 fresh.setdefault(item.text, []).append(item)
-        calls = []
         for texts in cut(fresh, self._caller.limits):
             items_of = {text: fresh[text] for text in texts}
             call = _Call(claim.owner, claim.status == "probe", claim.asked_mono, times, items_of)
-            self._calls.update(dict.fromkeys(texts, call))
             calls.append(call)
+            self._calls.update(dict.fromkeys(texts, call))
         self._more_behind = claim.waiting > 0
         if not self._more_behind:
             self._recent.clear()
-        return calls, ready
+        return ready
 
     # -- a call, in a thread of the pool -----------------------------------------------------------------------
 
-    def _submit(self, work: Callable[[], None]) -> None:
-        """Do this in a thread of the pool, where it counts as a call."""
-        self.pool.submit(lambda: self._guarded(work))
+    def _submit(self, call: _Call, work: Callable[[_Call], None]) -> None:
+        """Do this for a call in a thread of the pool, where it counts as one."""
+        self.pool.submit(lambda: self._guarded(call, work))
 
-    def _guarded(self, work: Callable[[], None]) -> None:
+    def _guarded(self, call: _Call, work: Callable[[_Call], None]) -> None:
+        """Whatever is raised, no lease of the call's items runs out: only the end of a process counts a delivery."""
         try:
-            work()
+            work(call)
         except Stopping:
             pass  # whoever stops the queue releases everything
-        except Exception:
-            self._log.exception("embedqueue: a call failed in a way that it should not; its leases will run out")
+        except BaseException as error:
+            self._log.exception("embedqueue: a call failed in a way that it should not; what is left of it waits again")
+            self._take(call, list(call.items))
+            items = [item for item in call.taken if self._settle.holds(item.redis_key, item.member)]
+            failure = Unforeseen(error, list({item.text for item in items}))
+            if items:
+                with contextlib.suppress(Stopping):
+                    self._settle.release_failed(call.owner, items, failure, probe=call.probe)
 
     def _run(self, call: _Call) -> None:
+        if call.asked_mono < self._settle.paused_mono and not call.probe:
+            # A pause began after these items were claimed: release them instead of sending them. A probe is sent.
+            self._settle.release(self._take(call, list(call.items)))
+            return
         try:
-            if call.asked_mono < self._settle.paused_mono and not call.probe:
-                # A pause began after these items were claimed: release them instead of sending them. A probe is sent.
-                self._settle.release(self._take(call, list(call.items)))
-            else:
-                self._serve(call)
-        finally:
-            # Nothing is left here, unless something was raised that should not: then nobody renews these leases.
-            self._settle.let_go(self._take(call, list(call.items)))
-
-    def _serve(self, call: _Call) -> None:
-        try:
-            if self._cache is None:
-                self._embed(call, list(call.items))
-            else:
-                self._cache.serve(
-                    list(call.items),
-                    call.owner,
-                    deliver=lambda texts, vectors: self._deliver_cached(call, texts, vectors),
-                    embed=lambda texts, keep: self._embed(call, texts, keep),
-                )
-                if call.probe:
-                    self._settle.release_probe(call.owner)  # nothing was tested if all vectors came from the cache
+            self._serve(call)
         except Unserved as failure:
             items = self._take(call, list(call.items))
             self._settle.release_failed(call.owner, items, failure, probe=call.probe)
         else:
             self._settle.served()
+
+    def _serve(self, call: _Call) -> None:
+        cache = self._cache
+        if cache is None:
+            self._embed(call, list(call.items))
+            return
+        cache.serve(
+            list(call.items),
+            call.owner,
+            deliver=lambda texts, vectors: self._deliver_cached(call, texts, vectors),
+            release=lambda texts: self._settle.release(self._take(call, texts)),
+            put_off=lambda texts: self._put_off(cache, call, texts),
+            embed=lambda texts, keep: self._embed(call, texts, keep),
+        )
+        if call.probe:
+            self._settle.release_probe(call.owner)  # nothing was tested if no text was ours to send
+
+    def _put_off(self, cache: Cache, call: _Call, texts: Sequence[str]) -> None:
+        """Others are embedding these texts: look again later, in a call of their own. So this one keeps no place."""
+        with self._lock:
+            items = {text: call.items.pop(text) for text in texts}
+            later = _Call(call.owner, False, call.asked_mono, call.times, items, looks=call.looks + 1)
+            self._calls.update(dict.fromkeys(texts, later))
+        self._guarded(later, lambda _: cache.later(later.looks, lambda: self._guarded(later, self._look_again)))
+
+    def _look_again(self, call: _Call) -> None:
+        self._submit(call, self._run)
 
     def _embed(
         self, call: _Call, texts: Sequence[str], keep: Callable[[Sequence[str], Sequence[bytes]], None] | None = None
@@ -239,9 +306,8 @@ class Dispatch:
         by_text = dict(zip(texts, vectors, strict=True))
         with self._lock:
             if self._more_behind:
-                self._recent.update(by_text)
-                while len(self._recent) > RECENT_VECTORS:
-                    self._recent.popitem(last=False)
+                for text, vector in by_text.items():
+                    self._recent.keep(text, vector)
         self._settle.write(owner, [(item, by_text[item.text]) for item in self._take(call, texts)], call.times)
 
     def _deliver_cached(self, call: _Call, texts: Sequence[str], vectors: Sequence[bytes]) -> None:
@@ -255,4 +321,5 @@ class Dispatch:
             for text in texts:
                 taken += call.items.pop(text, ())
                 self._calls.pop(text, None)
+            call.taken += taken
             return taken

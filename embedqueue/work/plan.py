@@ -57,7 +57,7 @@ class Plan:
         linger_end_mono: when the linger for those who wait in ``.result()`` is over at the latest.
         demand_mono: when the linger is over if nobody else comes.
         redis_retry_mono: Redis did not answer, so nothing is tried before.
-        barred_until_mono: this process may not claim before, whoever else may: it is at odds with what is kept in Redis.
+        barred_until_mono: this process may not claim before, whoever else may: it is at odds with what Redis keeps.
         overtaken: something was noted since we last asked Redis, so its answer may be older than that.
         flush: somebody asked for a drain, or a lease has run out.
         failing: the provider failed last time, so what waits is due as soon as the pause is over.

@@ -5,7 +5,7 @@ Each move is made in Redis first. Futures end after that, never before it.
 
 from __future__ import annotations
 
-import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +28,7 @@ from embedqueue.values.log import Log
 from embedqueue.values.observer import ReleaseReport
 from embedqueue.values.options import Options
 from embedqueue.values.provenance import digest
+from embedqueue.values.words import said_by
 
 from .agenda import Agenda
 from .reporter import Times, tell_dead, tell_written
@@ -38,10 +39,13 @@ FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 300.0
 #: Seconds between tries of a write that Redis did not answer: at first, and at most; doubled in between.
 REWRITE_SECONDS = (0.05, 2.0)
-#: Items that one script writes at most: while it runs, Redis serves nobody else.
+#: Items, and bytes of what is sent or copied for them, that one script takes: while it runs, Redis serves nobody else.
 WRITE_ITEMS = 500
+WRITE_BYTES = 1 << 20
 #: Leases that one script renews at most.
 RENEW_ITEMS = 1000
+#: Tries of a move that raises what no Redis that is away would make it raise.
+UNFORESEEN_TRIES = 3
 
 T = TypeVar("T")
 Answer = TypeVar("Answer")
@@ -68,7 +72,8 @@ class Settle:
     """Brings claimed items to their end, and knows which ones are in our hands until then. Thread-safe.
 
     Moves of items wait for a Redis that does not answer, as :meth:`persist` says, and raise ``Stopping`` if the queue
-    stops meanwhile. Whoever stops it releases the items.
+    stops meanwhile. Whoever stops it releases the items. Whatever else is raised, items that have not ended are still
+    in our hands: whoever called releases them.
 
     Args:
         store: Redis.
@@ -117,9 +122,9 @@ class Settle:
         self._log = log
         self._lock = threading.Lock()
         self._held: dict[str, bytes] = {}  # members in our hands by redis_key; guarded by the lock
-        self._renew_items = RENEW_ITEMS  # fewer where Redis took too long; only the worker's thread touches it
         self._logged: str | None = None  # the fault that the log has spoken of last
         self.paused_mono = 0.0
+        self._renew_items = RENEW_ITEMS  # that one script renews now
 
     # -- what is in our hands ----------------------------------------------------------------------------------
 
@@ -166,14 +171,6 @@ class Settle:
                     del self._held[item.redis_key]
             self.counters.last_progress = time.time()
 
-    @contextlib.contextmanager
-    def _letting_go(self, items: Iterable[Item]) -> Iterator[None]:
-        """Let go of items at the end, also if an error comes: else their leases would be renewed for ever."""
-        try:
-            yield
-        finally:
-            self.let_go(items)
-
     # -- how they end ------------------------------------------------------------------------------------------
 
     def write(self, owner: str, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
@@ -189,33 +186,30 @@ class Settle:
         Raises:
             Stopping: the queue stops before Redis has taken all of them.
         """
-        with self._letting_go([item for item, _ in pairs]):  # all of them, also if an early part fails
-            for at in range(0, len(pairs), WRITE_ITEMS):
-                self._write_part(owner, pairs[at : at + WRITE_ITEMS], times)
+        for part in _parts(pairs, lambda pair: len(pair[0].member) + len(pair[1])):
+            self._write_part(owner, part, times)
 
     def _write_part(self, owner: str, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
         writes = [(item.redis_key, item.member, vector, digest(item.text)) for item, vector in pairs]
         refused, unclear, written, barred = [], [], [], []
-        with self._letting_go([item for item, _ in pairs]):
-            terms = self._terms()
-            answers = self._persist_parts(lambda part: self._store.complete(owner, terms, part), writes)
-            words = [word for answer in answers for word in answer]
-            for (item, vector), word in zip(pairs, words, strict=True):
-                if word in ("done", "skipped"):
-                    written.append(item)
-                    if not self._waiters.written(item.redis_key, item.member, vector):
-                        unclear.append(item.redis_key)
-                elif word == "stale":  # superseded; or written already, by a try whose answer was lost
+        words = self._persist_parts(lambda part: self._store.complete(owner, self._terms(), part), writes)
+        for (item, vector), word in zip(pairs, words, strict=True):
+            if word in ("done", "skipped"):
+                written.append(item)
+                if not self._waiters.written(item.redis_key, item.member, vector):
                     unclear.append(item.redis_key)
-                elif word == "differs":
-                    barred.append(item)
-                else:
-                    refused.append((item, word))
-            with self._lock:
-                self.counters.embedded += len(written)
-            self._release(barred)  # the next claim tells what differs
-            for item, word in refused:
-                self.reject(owner, [item], word.removeprefix("refused "))
+            elif word == "stale":  # superseded; or written already, by a try whose answer was lost
+                unclear.append(item.redis_key)
+            elif word == "differs":
+                barred.append(item)
+            else:
+                refused.append((item, word))
+        with self._lock:
+            self.counters.embedded += len(written)
+        self._release(barred)  # the next claim tells what differs
+        for item, word in refused:
+            self.reject(owner, [item], word.removeprefix("refused "))
+        self.let_go(item for item, _ in pairs)
         if unclear:
             self.persist(lambda: self._outcomes.find_out(unclear))
         self._progressed()
@@ -232,20 +226,21 @@ class Settle:
         Raises:
             Stopping: the queue stops before Redis has taken them.
         """
-        with self._letting_go(items):
-            words = self.persist(
-                lambda: self._store.reject(owner, [(item.owner, item.member, reason, False) for item in items])
-            )
-            for item, word in zip(items, words, strict=True):
-                if word == "dead":
-                    self._log.error("embedqueue: %s is a dead letter now; dead_letters() tells why", item.redis_key)
-                    self._log.debug("embedqueue: %s was refused: %s", item.redis_key, reason)  # it may quote the text
-                    with self._lock:
-                        self.counters.rejected += 1
+        dead = []
+        for part in _parts(items, lambda item: len(item.member) + len(reason)):
+            letters = [(item.owner, item.member, reason, False) for item in part]
+            words = self._persist_parts(lambda some: self._store.reject(owner, some), letters)
+            dead += [item for item, word in zip(part, words, strict=True) if word == "dead"]
+        for item in dead:
+            self._log.error("embedqueue: %s is a dead letter now; dead_letters() tells why", item.redis_key)
+            self._log.debug("embedqueue: %s was refused: %s", item.redis_key, reason)  # it may quote the text
+        with self._lock:
+            self.counters.rejected += len(dead)
+        self.let_go(items)
         self.persist(lambda: self._outcomes.find_out([item.redis_key for item in items]))
         self._progressed()
         if self._observers:
-            self._tell_of_dead([item for item, word in zip(items, words, strict=True) if word == "dead"], reason)
+            self._tell_of_dead(dead, reason)
 
     def _tell_of_dead(self, items: Sequence[Item], reason: str) -> None:
         try:
@@ -258,8 +253,8 @@ class Settle:
         """Make dead letters of members that no enqueue of ours can have written.
 
         Args:
-            members: each with the owner of its claim before it, and behind it the reason, and whether it is not our JSON
-                at all.
+            members: each with the owner of its claim before it, the reason behind it, and whether it is not our JSON at
+                all.
 
         Raises:
             redis.RedisError: nothing is known to have been rejected.
@@ -274,12 +269,14 @@ class Settle:
         Raises:
             Stopping: the queue stops before Redis has taken them.
         """
-        with self._letting_go(items):
-            self._release(items)
+        self._release(items)
         self._progressed()
 
     def _release(self, items: Sequence[Item]) -> None:
-        self._persist_parts(self._store.release, _held(items))
+        """Whatever is raised, it is tried again: there is nothing else to do with these items."""
+        for part in _parts(items, lambda item: len(item.member)):
+            self._persist_parts(lambda some: [self._store.release(some)], _held(part), tries=math.inf)
+        self.let_go(items)
 
     def release_probe(self, owner: str) -> None:
         """Let the next claim test the provider: the one of ``owner`` was to do it, and has not."""
@@ -298,29 +295,44 @@ class Settle:
             Stopping: the queue stops before Redis has taken them.
         """
         redis_keys = [item.redis_key for item in items]
-        with self._letting_go(items):
+        try:
             self._log_failure(failure, len(items))
             # Taken before the pause begins: the future of whoever enqueues later must not fail.
             waiting = self._waiters.snapshot(None if probe else redis_keys)
-            seconds = self.persist(
-                lambda: self._store.fail(
-                    owner,
-                    _held(items),
-                    first_seconds=FIRST_PAUSE_SECONDS,
-                    most_seconds=LONGEST_PAUSE_SECONDS,
-                    least_seconds=failure.retry_after,
-                    reason=f"the provider failed: {failure}",
-                )
-            )
+            seconds = self._fail(owner, items, failure)
             self.paused_mono = time.monotonic()
-            with self._lock:
-                self.counters.released += len(items)
+        finally:
+            self._release(items)
+        with self._lock:
+            self.counters.released += len(items)
         self._agenda.paused(seconds)
         self._waiters.fail(waiting, failure.for_waiter())
         self._progressed()
         if self._observers and redis_keys:
             report = ReleaseReport(redis_keys=tuple(redis_keys), reason=str(failure), pause_seconds=seconds)
             self._observers.tell("released", report)
+
+    def _fail(self, owner: str, items: Sequence[Item], failure: Unserved) -> float:
+        """Begin a pause and release items, in plain words if those of the failure cannot be sent; its seconds."""
+        first = next(_parts(items, lambda item: len(item.member)), [])  # the others are released after it
+
+        def begin(reason: str, least_seconds: float) -> float:
+            return self._store.fail(
+                owner,
+                _held(first),
+                first_seconds=FIRST_PAUSE_SECONDS,
+                most_seconds=LONGEST_PAUSE_SECONDS,
+                least_seconds=least_seconds,
+                reason=reason,
+            )
+
+        try:
+            return self.persist(lambda: begin(failure.reason, failure.retry_after))
+        except Stopping:
+            raise
+        except Exception:
+            self._log.exception("embedqueue: the reason of a pause cannot be told")
+            return self.persist(lambda: begin("a call failed", 0.0))
 
     def _log_failure(self, failure: Unserved, count: int) -> None:
         if failure.account and self._logged != str(failure):
@@ -342,45 +354,52 @@ class Settle:
         self._agenda.progressed()
         self._progress.count()
 
-    def _persist_parts(self, move: Callable[[Sequence[T]], Answer], items: Sequence[T]) -> list[Answer]:
+    def _persist_parts(
+        self, move: Callable[[list[T]], list[Answer]], items: Sequence[T], *, tries: float = UNFORESEEN_TRIES
+    ) -> list[Answer]:
         """As ``persist``, for a move of many items: of fewer at a time where Redis takes too long for so many."""
-        answers, at, most = [], 0, len(items)
+        answers: list[Answer] = []
+        rest, most = list(items), len(items)
 
         def go_on() -> None:
-            nonlocal at, most
-            while at < len(items):
-                part = items[at : at + most]
+            nonlocal rest, most
+            while rest:
                 try:
-                    answers.append(move(part))
+                    answers.extend(move(rest[:most]))
                 except redis.TimeoutError:
-                    most = max(1, len(part) // 2)
+                    most = max(1, min(most, len(rest)) // 2)
                     raise
-                at += len(part)
+                rest = rest[most:]
 
-        self.persist(go_on)
+        self.persist(go_on, tries=tries)
         return answers
 
-    def persist(self, write: Callable[[], T]) -> T:
+    def persist(self, write: Callable[[], T], *, tries: float = UNFORESEEN_TRIES) -> T:
         """Make a move in Redis, again and again until Redis answers. If a lease ends meanwhile, the answer says so.
 
         Args:
             write: makes the move, and raises RedisError if Redis does not answer.
+            tries: how often to try where ``write`` raises anything else.
 
         Returns:
             What ``write`` returns.
 
         Raises:
             Stopping: the queue stops while Redis does not answer.
+            Exception: what the last of the tries has raised.
         """
         failures = 0
         while True:
             try:
                 return write()
-            except RedisError as error:
+            except Exception as error:
                 failures += 1
+                if isinstance(error, RedisError):
+                    self._observers.redis_failed(error)
+                elif failures >= tries:
+                    raise
                 if failures == 1:
-                    self._log.warning("embedqueue: Redis did not take a result, trying again: %s", error)
-                self._observers.redis_failed(error)
+                    self._log.warning("embedqueue: Redis did not take a result, trying again: %s", said_by(error))
                 if self._stopping.wait(backoff_seconds(failures, *REWRITE_SECONDS)):
                     raise Stopping from None
 
@@ -388,3 +407,18 @@ class Settle:
 def _held(items: Iterable[Item]) -> list[tuple[str, bytes]]:
     """Items as a release takes them: the owner of its claim, and the member, of each."""
     return [(item.owner, item.member) for item in items]
+
+
+def _parts(moves: Sequence[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Cut moves, of whose bytes ``size`` tells, into what one script takes."""
+    part: list[T] = []
+    part_bytes = 0
+    for move in moves:
+        move_bytes = size(move)
+        if part and (len(part) >= WRITE_ITEMS or part_bytes + move_bytes > WRITE_BYTES):
+            yield part
+            part, part_bytes = [], 0
+        part.append(move)
+        part_bytes += move_bytes
+    if part:
+        yield part

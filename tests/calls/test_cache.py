@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 
 import pytest
 
-from embedqueue import InputRejected
-from embedqueue.calls.cache import BUSY, Cache
-from embedqueue.calls.failures import Stopping
+from embedqueue import BatchFailed, InputRejected, TransientError
+from embedqueue.calls.cache import BUSY, PAUSED, Cache
 from embedqueue.store.store import Store
-from tests.parts import PATIENCE_SECONDS, GatedEmbedder, eventually, expected, in_flight
+from tests.inside import inside
+from tests.parts import ONE_TRY, PATIENCE_SECONDS, GatedEmbedder, eventually, expected, in_flight
 
 
 def reservations(client) -> list[bytes]:
@@ -48,9 +50,48 @@ def test_a_renewal_that_comes_late_does_not_shorten_a_vectors_time(redis_client,
     store = Store(redis_client, "embed_queue")
     store.cache.take(["digest"], "one:1/0.6:", 0.6)
     store.cache.put([("digest", b"a vector")], 60)
-    store.cache.hold(["digest"], seconds)
+    store.cache.hold({"digest": "one:1/0.6:"}, seconds)
     assert redis_client.pttl("embed_queue:cache:digest") > 10_000
     assert redis_client.get("embed_queue:cache:digest") == b"a vector"
+    store.close()
+
+
+@pytest.mark.parametrize("seconds", [60.0, 0])
+def test_who_has_lost_a_reservation_neither_renews_nor_ends_it(redis_client, seconds):
+    """It stalled, and another one, or another claim of its own, is embedding the text by now."""
+    store = Store(redis_client, "embed_queue")
+    first, second = "one:1/0.1:", "one:2/10.000:"
+    assert store.cache.take(["digest"], first, 0.1) == [b""]
+    eventually(lambda: not reservations(redis_client), "it ends")
+    assert store.cache.take(["digest"], second, 10.0) == [b""]
+    store.cache.hold({"other": first, "digest": first}, seconds)
+    assert redis_client.get("embed_queue:cache:digest") == f"busy {second}".encode()
+    assert redis_client.pttl("embed_queue:cache:digest") <= 10_000
+    store.close()
+
+
+def test_a_reservation_whose_answer_was_lost_is_found_again(redis_client):
+    """Its holder asks once more, and must not wait for itself."""
+    store = Store(redis_client, "embed_queue")
+    assert store.cache.take(["digest"], "one:1/60:", 60) == store.cache.take(["digest"], "one:1/60:", 60) == [b""]
+    assert store.cache.take(["digest"], "one:2/60:", 60) == [BUSY]
+    store.close()
+
+
+@pytest.mark.parametrize("key", ["pause", "pause:level", "pause:probe"])
+def test_under_a_pause_nothing_is_reserved(redis_client, key):
+    """What is known is found, and what somebody embeds is waited for; one more text is for nobody but the probe."""
+    store = Store(redis_client, "embed_queue")
+    store.cache.take(["busy", "mine"], "one:1/60:", 60)
+    store.cache.take(["mine"], "two:1/60:", 60)
+    store.cache.put([("known", b"a vector")], 60)
+    redis_client.delete("embed_queue:cache:mine")
+    redis_client.set(f"embed_queue:{key}", "three:1/60:", px=10_000)
+    digests = ["known", "busy", "missing", "mine"]
+    assert store.cache.take(digests, "two:1/60:", 60) == [b"a vector", BUSY, PAUSED, PAUSED]
+    assert len(reservations(redis_client)) == 2
+    redis_client.set("embed_queue:pause:probe", "three:1/60:", px=10_000)
+    assert store.cache.take(digests, "three:1/60:", 60) == [b"a vector", BUSY, b"", b""]
     store.close()
 
 
@@ -75,22 +116,110 @@ def test_stop_does_not_wait_for_another_workers_text(make_queue, redis_client, e
     assert embedder.sent["same"] == 1, "the second item's vector is in the cache by then"
 
 
-def test_who_waits_for_another_workers_text_sees_the_stop(redis_client):
-    """Whenever it comes: here between the look at the text, which somebody is embedding, and the next one."""
-    store = Store(redis_client, "embed_queue")
-    stopping = threading.Event()
+def test_what_waits_for_others_is_not_looked_at_again_after_a_stop(redis_client):
+    """The thread that waits ends by itself."""
+    stopping, again = threading.Event(), threading.Event()
     cache = Cache(
-        store, ttl_seconds=60, hold_seconds=60, kind=lambda: "", stopping=stopping, persist=lambda write: write()
+        Store(redis_client, "embed_queue"),
+        ttl_seconds=60,
+        hold_seconds=60,
+        kind=lambda: "",
+        name="embedqueue-cache-test",
+        stopping=stopping,
+        persist=lambda write: write(),
     )
+    cache.later(3, again.set)
+    stopping.set()
+    eventually(lambda: not any(thread.name == "embedqueue-cache-test" for thread in threading.enumerate()), "it ends")
+    assert not again.is_set()
 
-    def embed(texts, keep):
-        stopping.set()
-        cache.serve(texts, "another:1/60:", deliver=lambda *_: None, embed=lambda *_: None)
 
-    with pytest.raises(Stopping):
-        cache.serve(["same"], "one:1/60:", deliver=lambda *_: None, embed=embed)
+def waiting_for_another(make_queue, redis_client, embedder, **options):
+    """A queue whose item has the text of another queue's call, which is under way; that one's future and its own."""
+    first = make_queue(cache_ttl=60, max_concurrency=1, retry=ONE_TRY)
+    embedder.hold()
+    theirs = first.enqueue("doc:1", "same")
+    first.flush_now()
+    embedder.wait_for_calls(1)
+    second = make_queue(embedder=GatedEmbedder(), cache_ttl=60, max_concurrency=1, **options)
+    ours = second.enqueue("doc:2", "same")
+    second.flush_now()
+    eventually(lambda: in_flight(redis_client) == 2, "claimed by the second")
+    eventually(lambda: inside(second).calls == 0, "it has looked")
+    return second, theirs, ours
+
+
+def test_a_text_of_another_worker_keeps_no_place_among_the_calls(make_queue, redis_client, embedder):
+    """There is one place, and another text goes through it, while the first still waits."""
+    second, theirs, ours = waiting_for_another(make_queue, redis_client, embedder)
+    assert second.enqueue("doc:3", "three").result(PATIENCE_SECONDS) == expected("three")
+    joined = second.enqueue("doc:4", "same")
+    second.flush_now()
+    eventually(lambda: in_flight(redis_client) == 3, "claimed, too")
+    assert not (theirs.done() or ours.done() or joined.done())
+    embedder.release()
+    assert ours.result(PATIENCE_SECONDS) == joined.result(PATIENCE_SECONDS) == expected("same")
+    assert dict(inside(second).embedder.sent) == {"three": 1}
+
+
+def test_a_text_of_another_worker_is_looked_at_more_and_more_rarely(make_queue, redis_client, embedder, monkeypatch):
+    monkeypatch.setattr("embedqueue.calls.cache.LOOK_SECONDS", (0.05, 0.4))
+    second, _, ours = waiting_for_another(make_queue, redis_client, embedder)
+    looks, take = [], inside(second).store.cache.take
+
+    def noted(*args):
+        looks.append(time.monotonic())
+        return take(*args)
+
+    monkeypatch.setattr(inside(second).store.cache, "take", noted)
+    eventually(lambda: len(looks) >= 6, "looks")
+    waits = [later - earlier for earlier, later in itertools.pairwise(looks)]
+    assert all(wait >= 0.4 for wait in waits[4:]), waits
+    embedder.release()
+    assert ours.result(PATIENCE_SECONDS) == expected("same")
+
+
+def test_a_text_whose_other_worker_failed_waits_again_under_the_pause(make_queue, redis_client, embedder):
+    """The second process does not send what the first one could not get; the pause is for all."""
+    second, theirs, ours = waiting_for_another(make_queue, redis_client, embedder, flush_on_wait=False)
+    redis_client.set("embed_queue:pause", "by hand")
+    embedder.rule = lambda texts: TransientError("down")
+    embedder.release()
+    assert isinstance(theirs.exception(PATIENCE_SECONDS), BatchFailed)
+    eventually(lambda: redis_client.zcard("embed_queue:pending") == 2, "both wait again")
+    assert inside(second).held == 0
+    assert inside(second).embedder.calls == []
     assert reservations(redis_client) == []
-    store.close()
+    redis_client.delete(*redis_client.keys("embed_queue:pause*"))
+    inside(second).refresh()
+    second.flush(PATIENCE_SECONDS)
+    assert ours.result(PATIENCE_SECONDS) == expected("same")
+
+
+def test_a_text_of_another_worker_waits_again_where_no_thread_can_wait(make_queue, redis_client, embedder, monkeypatch):
+    """Its item is released, and its lease does not run out."""
+    start = threading.Thread.start
+
+    def none_for_the_cache(thread):
+        if "embedqueue-cache" in thread.name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none_for_the_cache)
+        first = make_queue(cache_ttl=60)
+        embedder.hold()
+        theirs = first.enqueue("doc:1", "same")
+        first.flush_now()
+        embedder.wait_for_calls(1)
+        second = make_queue(embedder=GatedEmbedder(), cache_ttl=60)
+        ours = second.enqueue("doc:2", "same")
+        with pytest.raises(BatchFailed, match="can't start new thread"):
+            ours.result(PATIENCE_SECONDS)
+    embedder.release()
+    assert theirs.result(PATIENCE_SECONDS) == expected("same")
+    eventually(lambda: redis_client.hexists("doc:2", "embedding"), "when the pause is over")
+    assert inside(second).embedder.calls == []
 
 
 def test_a_claim_is_kept_while_its_text_is_another_workers(make_queue, redis_client, embedder):
@@ -134,17 +263,8 @@ def test_a_probe_that_the_cache_serves_lets_the_next_one_probe(make_queue, redis
 
 
 def test_who_waits_for_another_workers_text_gets_it_when_it_is_there(make_queue, redis_client, embedder):
-    """At once, and without a call of its own."""
-    first = make_queue(cache_ttl=60, max_concurrency=1)
-    embedder.hold()
-    first.enqueue("doc:1", "same")
-    first.flush_now()
-    embedder.wait_for_calls(1)
-    own = GatedEmbedder()
-    second = make_queue(embedder=own, cache_ttl=60)
-    waiting = second.enqueue("doc:2", "same")
-    second.flush_now()
-    eventually(lambda: in_flight(redis_client) == 2, "claimed by the second")
+    """Without a call of its own."""
+    second, _, ours = waiting_for_another(make_queue, redis_client, embedder)
     embedder.release()
-    assert waiting.result(PATIENCE_SECONDS) == expected("same")
-    assert own.calls == []
+    assert ours.result(PATIENCE_SECONDS) == expected("same")
+    assert inside(second).embedder.calls == []

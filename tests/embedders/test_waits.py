@@ -8,7 +8,8 @@ import sys
 import pytest
 from requests.structures import CaseInsensitiveDict
 
-from embedqueue.embedders.waits import LONGEST_WAIT_SECONDS, asked_wait, duration_seconds
+from embedqueue.embedders.waits import asked_wait, duration_seconds
+from embedqueue.values.errors import LONGEST_WAIT_SECONDS
 
 NOW_UNIX = 1_700_000_000.0
 NOW_DATE = "Tue, 14 Nov 2023 22:13:20 GMT"

@@ -340,7 +340,7 @@ class Model:
         return 0 if self.unknown() else len(self.flushes[flush])
 
     def look(self, key: bytes, vector: bytes | None) -> tuple[str, bytes | None]:
-        """A word and its value, None where the value is a reason. ``vector``: of the hash, if that is known to be right."""
+        """A word and its value, None where the value is a reason. ``vector``: of the hash."""
         self.forget_ghosts({key})
         if key in self.latest:
             return "live", b"in flight" if self.latest[key].member in self.inflight else b"pending"

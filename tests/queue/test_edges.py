@@ -13,7 +13,7 @@ from embedqueue.observers.observers import Functions
 from embedqueue.settings.checks import check_call, check_key, check_redis, explain_redis, problems
 from embedqueue.settings.settings import read
 from embedqueue.testing import FakeEmbedder
-from tests.inside import END_FUTURES, RECENT_VECTORS, inside
+from tests.inside import END_FUTURES, RECENT_BYTES, inside
 from tests.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_thread, join
 
 
@@ -233,10 +233,22 @@ def test_a_fake_that_is_held_for_ever_fails_its_test(monkeypatch):
         fake.embed_batch(["x"], "m")
 
 
-@pytest.mark.parametrize(("kept", "times"), [(512, 1), (2, 2)])
-def test_vectors_for_equal_texts_further_behind_are_kept_up_to_a_number(make_queue, embedder, monkeypatch, kept, times):
+def test_texts_that_all_wait_twice_are_sent_once(make_queue, embedder):
+    """A thousand other texts lie between the two."""
+    queue = make_queue(start=False, max_concurrency=2)
+    texts = [f"text {i}" for i in range(1000)]
+    queue.enqueue_many((f"{name}:{i}", text) for name in ("a", "b") for i, text in enumerate(texts))
+    queue.start()
+    queue.flush(PATIENCE_SECONDS)
+    assert embedder.sent == dict.fromkeys(texts, 1)
+
+
+@pytest.mark.parametrize(("kept_bytes", "times"), [(30 * 1000, 1), (1000, 2)])
+def test_vectors_for_equal_texts_further_behind_are_kept_up_to_a_size(
+    make_queue, embedder, monkeypatch, kept_bytes, times
+):
     """While more waits, an equal text that comes soon is not sent again; what is kept for it is bounded."""
-    monkeypatch.setattr(*RECENT_VECTORS, kept)
+    monkeypatch.setattr(*RECENT_BYTES, kept_bytes)
     queue = make_queue(start=False, max_concurrency=1, api_batch_limit=4)
     texts = ["same", *(f"text {i}" for i in range(30)), "same"]
     queue.enqueue_many((f"doc:{i}", text) for i, text in enumerate(texts))

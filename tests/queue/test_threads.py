@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from embedqueue import TransientError
-from tests.inside import WRITE_ITEMS, inside, worker_threads
+from tests.inside import WRITE_BYTES, WRITE_ITEMS, inside, worker_threads
 from tests.parts import (
+    DIMENSIONS,
     ONE_TRY,
     PATIENCE_SECONDS,
     GatedEmbedder,
@@ -281,9 +282,10 @@ def test_a_test_of_the_provider_by_a_text_under_way(make_queue, embedder, redis_
     assert embedder.sent == {"same": 1}
 
 
-def test_equal_texts_are_claimed_within_bounds(make_queue, embedder, redis_client, monkeypatch):
+@pytest.mark.parametrize(("limit", "value"), [(WRITE_ITEMS, 2), (WRITE_BYTES, 2 * (4 * DIMENSIONS + 45))])
+def test_equal_texts_are_claimed_within_bounds(make_queue, embedder, redis_client, monkeypatch, limit, value):
     """They join a call under way and are no call; yet not all of a long backlog is taken, or written, at once."""
-    monkeypatch.setattr(*WRITE_ITEMS, 2)
+    monkeypatch.setattr(*limit, value)
     queue = start_held(make_queue, embedder, ["same"] * 20)
     store, written = inside(queue).store, []
     complete = store.complete
