@@ -16,6 +16,7 @@ from .calls.caller import Caller
 from .calls.concurrency import Concurrency
 from .calls.pool import Pool
 from .embedders.protocol import Embedder
+from .futures.callbacks import Callbacks
 from .futures.intake import Intake
 from .futures.notices import Listener
 from .futures.outcomes import Outcomes
@@ -92,7 +93,7 @@ class Engine:
 
     def _make_parts_of_futures(self, embedder: Embedder, wanted: Callable[[], Callable[[str], None] | None]) -> None:
         options = self._options
-        self.waiters = Waiters(wanted)
+        self.waiters = Waiters(wanted, Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log))
         self.outcomes = Outcomes(self.store, self.waiters, options.embedding_field, embedder, self.agenda)
         self.intake = Intake(self.store, self.waiters, embedder, self.agenda, self.observers, options)
         self.listener = Listener(

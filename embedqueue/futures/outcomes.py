@@ -12,9 +12,6 @@ from embedqueue.values.vectors import zero_vector
 from .demand import Waker
 from .waiters import Waiters
 
-#: redis_keys that one script call asks about.
-KEYS_AT_ONCE = 500
-
 
 class Outcomes:
     """Asks Redis, and ends futures accordingly. Thread-safe.
@@ -53,11 +50,9 @@ class Outcomes:
             redis.RedisError: Redis does not answer.
         """
         urgent: list[str] = []  # released, or superseded by a text that nobody has asked for yet
-        waiting = list(self._waiters.snapshot(redis_keys, wanted=wanted).items())
-        for at in range(0, len(waiting), KEYS_AT_ONCE):
-            part = waiting[at : at + KEYS_AT_ONCE]
-            found = self._store.look([redis_key for redis_key, _ in part], self._field)
-            for (redis_key, entries), (word, value) in zip(part, found, strict=True):
+        for part in self._waiters.slices(redis_keys, wanted=wanted):
+            found = self._store.look(list(part), self._field)
+            for (redis_key, entries), (word, value) in zip(part.items(), found, strict=True):
                 outcome = self._outcome(redis_key, word, value, blank)
                 if outcome is not None:
                     self._waiters.resolve(entries, outcome)
