@@ -87,7 +87,7 @@ class Engine:
         self.recorder = Recorder(self.store.figures.add, options.model, history, self._log)
         self.observers = observers.joined_by(self.recorder) if options.history else observers
         self.agenda = Agenda(options)
-        self.progress = Progress()
+        self.progress = Progress(self.observers.check_wait)
         self._make_parts_of_futures(embedder, wanted)
         self._make_parts_of_work(embedder, start_queue)
 

@@ -331,6 +331,7 @@ class EmbeddingBatchQueue:
         if self._closed:
             return
         engine = self._engine
+        engine.observers.check_wait()
         member = engine.waiters.mark_wanted(redis_key)
         engine.worker.demanded([] if engine.settle.holds(redis_key, member) else [redis_key])
 

@@ -19,7 +19,7 @@ from embedqueue.values.locks import locked
 from .callbacks import Callbacks
 from .future import EmbeddingFuture, end_future
 
-#: Keys or entries for which the lock is held at a time, at most, but for those that one call of ours names itself.
+#: Keys, or entries, that are looked at while the lock is held once; Redis is asked of so many keys at a time.
 AT_ONCE = 500
 
 
@@ -41,7 +41,7 @@ class Waiting(weakref.ref[EmbeddingFuture]):
 class Waiters:
     """The unfinished futures of this process. Thread-safe; no callback of a user runs under the lock.
 
-    Nothing takes the lock for longer than a few hundred keys need, however many futures are held, but ``cancel_all``.
+    However many futures are held, nothing holds the lock for longer than an enqueue can wait; but ``cancel_all`` does.
 
     Args:
         want: returns what a future calls with its redis_key when somebody waits for it, or None. The future keeps that
@@ -174,7 +174,7 @@ class Waiters:
 
     @locked
     def _forget_some(self) -> None:
-        self._take([self._dropped.popleft() for _ in range(min(AT_ONCE, len(self._dropped)))])
+        self._take(self._dropped.popleft() for _ in range(min(AT_ONCE, len(self._dropped))))
 
     # -- asking -----------------------------------------------------------------------------------------------
 
