@@ -16,6 +16,7 @@ from .calls.caller import Caller
 from .calls.concurrency import Concurrency
 from .calls.pool import Pool
 from .embedders.protocol import Embedder
+from .futures.callbacks import Callbacks
 from .futures.intake import Intake
 from .futures.notices import Listener
 from .futures.outcomes import Outcomes
@@ -87,13 +88,13 @@ class Engine:
         self.recorder = Recorder(self.store.figures.add, options.model, history, self._log)
         self.observers = observers.joined_by(self.recorder) if options.history else observers
         self.agenda = Agenda(options)
-        self.progress = Progress()
+        self.progress = Progress(self.observers.check_wait)
         self._make_parts_of_futures(embedder, wanted)
         self._make_parts_of_work(embedder, start_queue)
 
     def _make_parts_of_futures(self, embedder: Embedder, wanted: Callable[[], Callable[[str], None] | None]) -> None:
         options = self._options
-        self.waiters = Waiters(wanted)
+        self.waiters = Waiters(wanted, Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log))
         fields = (options.embedding_field, options.provenance_field)
         self.outcomes = Outcomes(self.store, self.waiters, fields, embedder, self.agenda)
         self.intake = Intake(self.store, self.waiters, embedder, self.agenda, self.observers, options)

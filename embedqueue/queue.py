@@ -58,8 +58,8 @@ class EmbeddingBatchQueue:
         flush_interval: seconds that an item may wait before a drain starts.
         max_batch_size: items that, waiting together, start a drain at once.
         embedding_field: field of the users' hashes that receives the vector.
-        provenance_field: field beside it that receives what the vector is of, as docs/design.md tells; "" for the name of
-            ``embedding_field`` and "_of"; None: nothing is written of that.
+        provenance_field: field beside it that receives what the vector is of, as docs/design.md tells; "" for the name
+            of ``embedding_field`` and "_of"; None: nothing is written of that.
         namespace: prefix of the queue's keys.
         api_batch_limit: most texts in one API call.
         api_batch_tokens: most estimated tokens in one API call; a longer text travels alone.
@@ -333,6 +333,7 @@ class EmbeddingBatchQueue:
         if self._closed:
             return
         engine = self._engine
+        engine.observers.check_wait()
         member = engine.waiters.mark_wanted(redis_key)
         engine.worker.demanded([] if engine.settle.holds(redis_key, member) else [redis_key])
 

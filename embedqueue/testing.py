@@ -194,6 +194,7 @@ class EagerQueue(EmbeddingBatchQueue):
     def _new_engine(self) -> Engine:
         engine = super()._new_engine()
         engine.pool = engine.dispatch.pool = _NoPool(lambda: 1, "", lambda: None)
+        engine.waiters.callbacks = None
         return engine
 
 

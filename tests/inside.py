@@ -233,6 +233,7 @@ class Inside:
             queue._lock,
             engine.progress._changed._lock,
             engine.waiters._lock,
+            engine.waiters.callbacks._lock,
             engine.intake._lock,
             engine.dispatch._lock,
             engine.settle._lock,

@@ -7,6 +7,7 @@ them, stands in test_future.py: when a new Python changes them, that test fails 
 from __future__ import annotations
 
 import contextvars
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -31,7 +32,14 @@ class EmbeddingFuture(Future[list[float]]):
         want: called with the redis_key, in the thread of whoever begins to wait. It may be called while locks of other
             futures are held, so it must not do I/O. None: waiting tells nobody.
         pin: called with the future when it gets a callback, so that it is kept until it ends. None: nobody keeps it.
+        later: called with a function, which runs a callback, when the future has ended; it has the function called in a
+            thread that does no work, and returns at once. None: callbacks run in the thread that ends the future.
+
+    Attributes:
+        entry: where it stands in :class:`Waiters`, which alone looks at this.
     """
+
+    entry: Any = None
 
     # super().__init__() is not called. It makes a condition and two lists, which most futures never need, because they
     # are dropped before anybody waits. One enqueue_many() may make ten thousand futures, and these objects would keep
@@ -41,12 +49,13 @@ class EmbeddingFuture(Future[list[float]]):
         redis_key: str = "",
         want: Callable[[str], None] | None = None,
         pin: Callable[[EmbeddingFuture], None] | None = None,
+        later: Callable[[Callable[[], object]], None] | None = None,
     ) -> None:
         self._state = PENDING
-        self._exception = None
         self._redis_key = redis_key
         self._want = want
         self._pin = pin
+        self._later = later
         self._pid = os.getpid()
 
     # -- fields of concurrent.futures.Future, made late --------------------------------------------------------
@@ -86,6 +95,20 @@ class EmbeddingFuture(Future[list[float]]):
     @_result.setter
     def _result(self, outcome: Any) -> None:
         self._outcome = outcome
+
+    _error: BaseException | None = None
+
+    if not TYPE_CHECKING:
+
+        @property
+        def _exception(self) -> BaseException | None:
+            # Each who asks gets an object of his own. Raising adds to an object's traceback: of one that all share, it
+            # would grow with everybody who waits, and show the variables of one request in the report of another.
+            return None if self._error is None else _twin(self._error)
+
+        @_exception.setter
+        def _exception(self, error: BaseException | None) -> None:
+            self._error = error
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
@@ -146,30 +169,56 @@ class EmbeddingFuture(Future[list[float]]):
         """Call ``fn(future)`` when this future ends. The queue holds the future until then.
 
         Args:
-            fn: runs in the thread that ends the future, or here and now if it has ended. It sees the context variables
-                as they are set now, as in asyncio: so a request's id stands in what it logs.
+            fn: runs in a thread that the queue has for callbacks, after those who wait in ``.result()`` were woken and
+                after the callbacks of what ended before; or here and now if the future has ended. It may do to the
+                queue whatever a thread of yours may, but what takes long holds up other callbacks. It sees the context
+                variables as they are set now, as in asyncio: so a request's id stands in what it logs.
         """
         if self._pin is not None and self._unfinished:
             self._check_process()
             self._pin(self)
-        context = contextvars.copy_context()
-        super().add_done_callback(lambda future: context.run(fn, future))
-        if getattr(fn, "__module__", None) == "asyncio.futures":  # of asyncio.wrap_future(): somebody awaits it
+        call = functools.partial(contextvars.copy_context().run, fn)  # type: ignore[call-arg]  # fn gets the future
+        awaited = getattr(fn, "__module__", None) == "asyncio.futures"  # of asyncio.wrap_future()
+        with self._condition:  # reentrant; the future cannot end meanwhile
+            later = self._unfinished and not awaited  # an event loop is told at once, whatever other callbacks do
+            if later:
+                super().add_done_callback(functools.partial(EmbeddingFuture._hand_over, call=call))
+        if not later:
+            super().add_done_callback(call)
+        if awaited:
             self._demand()
+
+    def _hand_over(self, call: Callable[[Future[list[float]]], object]) -> None:
+        add = functools.partial(super().add_done_callback, call)  # which calls it at once, for the future has ended
+        if self._later is None:
+            add()
+        else:
+            self._later(add)
+
+
+def _twin(error: BaseException) -> BaseException:
+    """Another object that says the same, and was never raised."""
+    twin = type(error).__new__(type(error), *error.args)
+    twin.args = error.args
+    twin.__dict__.update(error.__dict__)
+    twin.__cause__ = error.__cause__
+    twin.__suppress_context__ = error.__suppress_context__
+    return twin
 
 
 def end_future(future: EmbeddingFuture, outcome: bytes | BaseException | None) -> None:
-    """Give a future its end, unless it was cancelled. Its callbacks run now, in this thread.
+    """Give a future its end, unless it was cancelled: wake those who wait, then hand its callbacks over.
 
     Call it once for each future: whoever has removed its entry from :class:`Waiters` does.
 
     Args:
         future: not ended, or cancelled by its user.
-        outcome: the vector, (dimensions,) float32 as bytes; or the error to raise; None cancels.
+        outcome: the vector, (dimensions,) float32 as bytes; or the error, of which each who waits gets a copy; None
+            cancels.
 
     Raises:
-        BaseException: what a callback raised (but no Exception, which ``concurrent.futures`` logs), in the main thread
-            only: there it is Ctrl-C or another signal's. In other threads it is logged.
+        BaseException: of a callback that runs in this thread (but no Exception, which ``concurrent.futures`` logs), in
+            the main thread only: there it is Ctrl-C or another signal's. In other threads it is logged.
     """
     try:
         if outcome is None:

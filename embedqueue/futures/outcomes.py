@@ -15,9 +15,6 @@ from embedqueue.values.vectors import zero_vector
 from .demand import Waker
 from .waiters import Waiters, Waiting
 
-#: redis_keys that one script call asks about.
-KEYS_AT_ONCE = 200
-
 
 class Outcomes:
     """Asks Redis, and ends futures accordingly. Thread-safe.
@@ -56,12 +53,10 @@ class Outcomes:
             redis.RedisError: Redis does not answer.
         """
         urgent: list[str] = []  # released, or superseded by a text that nobody has asked for yet
-        waiting = list(self._waiters.snapshot(redis_keys, wanted=wanted).items())
-        for at in range(0, len(waiting), KEYS_AT_ONCE):
-            part = waiting[at : at + KEYS_AT_ONCE]
-            asked = [_asked(redis_key, entries) for redis_key, entries in part]
+        for part in self._waiters.slices(redis_keys, wanted=wanted):
+            asked = [_asked(redis_key, entries) for redis_key, entries in part.items()]
             found = self._store.look(asked, *self._fields)
-            for (redis_key, entries), (word, value) in zip(part, found, strict=True):
+            for (redis_key, entries), (word, value) in zip(part.items(), found, strict=True):
                 outcome = self._outcome(redis_key, word, value, blank)
                 if outcome is not None:
                     self._waiters.resolve(entries, outcome)

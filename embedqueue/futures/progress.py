@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from embedqueue.values.locks import Condition
 
 
 class Progress:
-    """A count to wait on. Thread-safe."""
+    """A count to wait on. Thread-safe.
 
-    def __init__(self) -> None:
+    Args:
+        check: called before each wait; raises where this thread must not wait.
+    """
+
+    def __init__(self, check: Callable[[], None] = lambda: None) -> None:
         self.finished = 0  # guarded by the condition
+        self._check = check
         self._changed = Condition()
 
     def count(self) -> None:
@@ -19,6 +26,11 @@ class Progress:
             self._changed.notify_all()
 
     def wait_beyond(self, seen: int, timeout: float) -> None:
-        """Wait until something ends after ``finished`` was ``seen``, for ``timeout`` seconds at most."""
+        """Wait until something ends after ``finished`` was ``seen``, for ``timeout`` seconds at most.
+
+        Raises:
+            RuntimeError: in an observer, see ``Observers.check_wait``.
+        """
+        self._check()
         with self._changed:
             self._changed.wait_for(lambda: self.finished != seen, timeout)

@@ -7,6 +7,7 @@ items that are enqueued in passing cost this process nothing.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import weakref
 from collections import deque
@@ -15,7 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from embedqueue.values.errors import QueueStopped
 from embedqueue.values.locks import locked
 
+from .callbacks import Callbacks
 from .future import EmbeddingFuture, end_future
+
+#: Keys, or entries, that are looked at while the lock is held once; Redis is asked of so many keys at a time.
+AT_ONCE = 200
 
 
 class Waiting(weakref.ref[EmbeddingFuture]):
@@ -24,31 +29,41 @@ class Waiting(weakref.ref[EmbeddingFuture]):
     __slots__ = ("committed", "member", "older", "pinned", "redis_key", "stamp", "wanted")
     redis_key: str
     member: bytes
-    older: Waiting | None  # the entry of the same key that was enqueued before
+    older: dict[Waiting, None] | None  # of the newest entry of a key: those enqueued before it, in order; else None
     pinned: EmbeddingFuture | None  # the future, where it must not be dropped
     committed: bool  # whether its enqueue is known to have reached Redis
     stamp: int  # that its item is not below, if this enqueue has made it; 0 before it is committed
     wanted: bool  # whether somebody waits in ``.result()``
 
+    __hash__ = object.__hash__  # an entry is itself, also when its future is gone
+    __eq__ = object.__eq__
+
 
 class Waiters:
     """The unfinished futures of this process. Thread-safe; no callback of a user runs under the lock.
 
+    However many futures are held, nothing holds the lock for longer than an enqueue can wait; but ``cancel_all`` does.
+
     Args:
         want: returns what a future calls with its redis_key when somebody waits for it, or None. The future keeps that
             alive, and with it the queue, which may have been dropped by everybody else.
+        callbacks: runs callbacks. None: they run in the thread that ends their future.
+
+    Attributes:
+        callbacks: as given; it may be replaced before the first future is made.
     """
 
-    def __init__(self, want: Callable[[], Callable[[str], None] | None]) -> None:
+    def __init__(self, want: Callable[[], Callable[[str], None] | None], callbacks: Callbacks | None = None) -> None:
+        self.callbacks = callbacks
         self._want = want
         self._lock = threading.Lock()
         self._newest: dict[str, Waiting] = {}  # of each redis_key, the newest entry, which knows the older ones
+        self._wanted: set[Waiting] = set()  # those entries that somebody waits for
         self._closed = False
         self._dropped: deque[Waiting] = deque()  # appended by the garbage collector
 
     # -- coming in: only the intake's leader calls these, in the order in which Redis takes the items -----------
 
-    @locked
     def register(self, pairs: Iterable[tuple[str, bytes]]) -> tuple[list[EmbeddingFuture | None], list[Waiting]]:
         """Make a future for each pair; or find the one that exists, if the same text of the key is unfinished.
 
@@ -61,13 +76,17 @@ class Waiters:
         Raises:
             QueueStopped: the queue is stopped, so nobody would end them.
         """
+        self._forget_dropped()
+        return self._register(pairs)
+
+    @locked
+    def _register(self, pairs: Iterable[tuple[str, bytes]]) -> tuple[list[EmbeddingFuture | None], list[Waiting]]:
         futures: list[EmbeddingFuture | None] = []
         entries: list[Waiting] = []
         if self._closed:
             raise QueueStopped("the queue is stopped")
-        if self._dropped:
-            self._forget_dropped()
         want, pin, drop = self._want(), self._pin, self._dropped.append  # once: each time would make an object
+        later = None if self.callbacks is None else self.callbacks.later
         for redis_key, member in pairs:
             if not member:
                 futures.append(None)
@@ -78,12 +97,17 @@ class Waiters:
                 if future is not None and future._unfinished:
                     futures.append(future)
                     continue
-            future = EmbeddingFuture(redis_key, want, pin)
-            entry = Waiting(future, drop)
-            entry.redis_key, entry.member, entry.older, entry.pinned = redis_key, member, newest, None
+            future = EmbeddingFuture(redis_key, want, pin, later)
+            entry = future.entry = Waiting(future, drop)
+            entry.redis_key, entry.member, entry.older, entry.pinned = redis_key, member, None, None
             entry.committed = entry.wanted = False
             entry.stamp = 0
+            if newest is not None:
+                entry.older = newest.older or {}
+                entry.older[newest] = None
             self._newest[redis_key] = entry
+            if newest is not None:
+                newest.older = None
             futures.append(future)
             entries.append(entry)
         return futures, entries
@@ -94,102 +118,145 @@ class Waiters:
             for entry in entries:
                 entry.committed, entry.stamp = True, stamp
 
+    @locked
     def forget(self, entries: Iterable[Waiting]) -> None:
         """The items of these entries did not reach Redis: their caller gets an error instead of the futures."""
-        with self._lock:
-            for entry in entries:
-                self._remove(entry)
+        self._take(entries)
 
     @locked
     def _pin(self, future: EmbeddingFuture) -> None:
-        for entry in self._of(future._redis_key):
-            if entry() is future:
-                entry.pinned = future
+        if self._knows(future.entry):
+            future.entry.pinned = future
+
+    # -- the entries of a key ------------------------------------------------------------------------------------
+
+    def _of(self, redis_key: str) -> list[Waiting]:
+        """The entries of a key, the oldest first."""
+        newest = self._newest.get(redis_key)
+        return [] if newest is None else [*(newest.older or ()), newest]
+
+    def _knows(self, entry: Waiting) -> bool:
+        newest = self._newest.get(entry.redis_key)
+        return newest is not None and (newest is entry or entry in (newest.older or ()))
+
+    def _take(self, entries: Iterable[Waiting]) -> list[EmbeddingFuture]:
+        """Take entries out. Returns the futures of those that were in, as far as somebody still holds them.
+
+        The list keeps them until they have ended, for the sake of callbacks that are added meanwhile.
+        """
+        taken = []
+        for entry in entries:
+            if self._knows(entry):
+                future = entry()
+                self._remove(entry)
+                if future is not None:
+                    taken.append(future)
+        return taken
+
+    def _remove(self, entry: Waiting) -> None:
+        # In this order, for a signal's handler may raise after each line: no other entry gets lost by that.
+        newest = self._newest[entry.redis_key]
+        older = newest.older or {}
+        older.pop(entry, None)
+        if entry is newest:
+            if older:
+                heir = next(reversed(older))
+                heir.older = older
+                self._newest[entry.redis_key] = heir
+                older.popitem()  # the heir; to delete it by name would leave a gap at the end for each of many
+            else:
+                del self._newest[entry.redis_key]
+        entry.older = entry.pinned = None
+        self._wanted.discard(entry)
 
     def _forget_dropped(self) -> None:
+        """Take the entries out whose futures nobody holds any more."""
         while self._dropped:
-            self._remove(self._dropped.popleft())
+            self._forget_some()
 
-    def _of(self, redis_key: str) -> Iterator[Waiting]:
-        """The entries of a key, the newest first."""
-        return _chain(self._newest.get(redis_key))
-
-    def _all(self) -> Iterator[Waiting]:
-        for newest in self._newest.values():
-            yield from _chain(newest)
-
-    def _remove(self, entry: Waiting) -> bool:
-        newer, at = None, self._newest.get(entry.redis_key)
-        while at is not entry:
-            if at is None:
-                return False
-            newer, at = at, at.older
-        self._cut(newer, entry, entry.older)
-        return True
-
-    def _cut(self, newer: Waiting | None, entry: Waiting, left: Waiting | None) -> None:
-        """Take an entry out of its key's chain, with all that are older but ``left`` and those behind it.
-
-        Args:
-            newer: the entry before this one; None if this is the newest.
-            entry: to take out.
-            left: what follows on ``newer`` then, or is the newest; None if nothing is left.
-        """
-        if newer is not None:
-            newer.older = left
-        elif left is not None:
-            self._newest[entry.redis_key] = left
-        else:
-            del self._newest[entry.redis_key]
+    @locked
+    def _forget_some(self) -> None:
+        self._take(self._dropped.popleft() for _ in range(min(AT_ONCE, len(self._dropped))))
 
     # -- asking -----------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         """How many redis_keys have unfinished futures."""
-        with self._lock:
-            self._forget_dropped()
-            return len(self._newest)
+        self._forget_dropped()
+        return len(self._newest)
 
-    @locked
     def futures(self) -> list[EmbeddingFuture]:
         """The futures that are unfinished now, whose items are in Redis, and that somebody still holds."""
-        found = (entry() for entry in self._all() if entry.committed)
+        found = (entry() for entries in self.snapshot().values() for entry in entries)
         return [future for future in found if future is not None]
 
     def any_wanted(self) -> bool:
         """Whether somebody waits in ``.result()`` for anything."""
-        with self._lock:
-            self._forget_dropped()
-            return any(entry.wanted for entry in self._all())
-
-    def mark_wanted(self, redis_key: str) -> bytes | None:
-        """Somebody waits for this redis_key. Returns its newest member that we know; None if we know none."""
-        with self._lock:
-            for entry in self._of(redis_key):
-                entry.wanted = True
-            newest = self._newest.get(redis_key)
-            return None if newest is None else newest.member
+        self._forget_dropped()
+        return bool(self._wanted)
 
     @locked
-    def snapshot(self, redis_keys: Iterable[str] | None = None, *, wanted: bool = False) -> dict[str, list[Waiting]]:
-        """The entries whose items are in Redis now. What Redis is asked from now on, its answers speak of these.
+    def mark_wanted(self, redis_key: str) -> bytes | None:
+        """Somebody waits for this redis_key. Returns its newest member that we know; None if we know none."""
+        newest = self._newest.get(redis_key)
+        if newest is None:
+            return None
+        for entry in itertools.chain([newest], reversed(newest.older or {})):
+            if entry.wanted:  # and so are all that are older
+                break
+            self._wanted.add(entry)
+            entry.wanted = True
+        return newest.member
+
+    def slices(
+        self, redis_keys: Iterable[str] | None = None, *, wanted: bool = False
+    ) -> Iterator[dict[str, list[Waiting]]]:
+        """The entries whose items are in Redis, in parts of which each is as things are when it is asked for.
+
+        What Redis is asked from then on, its answers speak of these.
 
         Args:
             redis_keys: of the entries; None for all.
             wanted: only those that somebody waits for in ``.result()``.
 
         Returns:
-            By redis_key, the entries in the order in which they were enqueued; no key without entries.
+            For up to ``AT_ONCE`` keys at a time, by redis_key, the entries in the order in which they were enqueued; no
+            key without entries, and nothing empty.
         """
         self._forget_dropped()
+        if redis_keys is None and wanted:
+            with self._lock:
+                entries = list(self._wanted)
+            redis_keys = dict.fromkeys(entry.redis_key for entry in entries)
+        elif redis_keys is None:
+            with self._lock:
+                redis_keys = list(self._newest)
+        rest = iter(redis_keys)
+        while keys := list(itertools.islice(rest, AT_ONCE)):
+            if found := self._slice(keys, wanted):
+                yield found
+
+    @locked
+    def _slice(self, redis_keys: Sequence[str], wanted: bool) -> dict[str, list[Waiting]]:
         found = {}
-        for redis_key in list(self._newest) if redis_keys is None else redis_keys:
+        for redis_key in redis_keys:
             entries = [entry for entry in self._of(redis_key) if entry.committed and (entry.wanted or not wanted)]
             if entries:
-                found[redis_key] = entries[::-1]
+                found[redis_key] = entries
         return found
 
-    # -- ending: outside the lock, for a future's callbacks are the user's code --------------------------------
+    def snapshot(self, redis_keys: Iterable[str] | None = None) -> dict[str, list[Waiting]]:
+        """All slices in one: what Redis is asked from now on, its answers speak of these entries.
+
+        Args:
+            redis_keys: of the entries; None for all.
+        """
+        found: dict[str, list[Waiting]] = {}
+        for part in self.slices(redis_keys):
+            found |= part
+        return found
+
+    # -- ending: outside the lock ------------------------------------------------------------------------------
 
     def written(self, redis_key: str, member: bytes, vector: bytes) -> bool:
         """A vector was written to its hash: resolve the futures of its member, and those of older texts of the key.
@@ -209,16 +276,10 @@ class Waiters:
 
     @locked
     def _take_written(self, redis_key: str, member: bytes) -> tuple[bool, list[EmbeddingFuture]]:
-        if redis_key not in self._newest:
-            return True, []
-        newer = None
-        for entry in self._of(redis_key):
-            if entry.member == member:
-                ended = _futures(_chain(entry))
-                self._cut(newer, entry, None)
-                return True, ended
-            newer = entry
-        return False, []
+        entries = self._of(redis_key)
+        while entries and entries[-1].member != member:
+            entries.pop()
+        return bool(entries) or redis_key not in self._newest, self._take(entries)
 
     def resolve(self, entries: Sequence[Waiting], outcome: bytes | BaseException) -> None:
         """End the futures of these entries, if they have not ended yet.
@@ -228,7 +289,7 @@ class Waiters:
             outcome: a vector, (dimensions,) float32 as bytes, or the error to raise.
         """
         with self._lock:
-            ended = _futures(entry for entry in reversed(entries) if self._remove(entry))  # the newest stands first
+            ended = self._take(entries)
         _end_all(ended, outcome)
 
     def fail(self, waiting: Mapping[str, Sequence[Waiting]], error: BaseException) -> None:
@@ -237,27 +298,19 @@ class Waiters:
             self.resolve(entries, error)
 
     def cancel_all(self) -> None:
-        """The queue stops: cancel every future, and make no more."""
-        with self._lock:
-            self._closed = True
-            ended = _futures(self._all())
-            self._newest.clear()
-        _end_all(ended, None)
+        """The queue stops: cancel every future, make no more, and see the callbacks off."""
+        _end_all(self._close(), None)
+        if self.callbacks is not None:
+            self.callbacks.stop()
 
-
-def _chain(entry: Waiting | None) -> Iterator[Waiting]:
-    while entry is not None:
-        yield entry
-        entry = entry.older
-
-
-def _futures(entries: Iterable[Waiting]) -> list[EmbeddingFuture]:
-    """The futures that somebody still holds. The list keeps them until they have ended, as a callback wants it."""
-    return [future for entry in entries if (future := entry()) is not None]
+    @locked
+    def _close(self) -> list[EmbeddingFuture]:
+        self._closed = True
+        return self._take([entry for redis_key in self._newest for entry in self._of(redis_key)])
 
 
 def _end_all(futures: Sequence[EmbeddingFuture], outcome: bytes | BaseException | None) -> None:
-    """End all of them, the last one first, even if a callback raises."""
+    """End all of them, the first one first, even if a callback raises."""
     with contextlib.ExitStack() as ends:
-        for future in futures:
+        for future in reversed(futures):
             ends.callback(end_future, future, outcome)

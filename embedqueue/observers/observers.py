@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,6 +11,9 @@ import redis
 from embedqueue.values.log import Log, is_of_a_signal, logger
 from embedqueue.values.observer import BatchReport, CallReport, Observer, RedisReport
 from embedqueue.values.stats import DeadLetter
+
+#: Events that are told by threads which do the work.
+OF_WORK = {"call_ended", "written", "saved", "released", "died", "leases_ended", "redis_failed"}
 
 
 class Functions(Observer):
@@ -58,6 +62,7 @@ class Observers:
         self._observers = tuple(observers)
         self._log = log
         self._failed: set[tuple[int, str]] = set()  # observers by position, and events; adding to a set is atomic
+        self._mine = threading.local()  # whether this thread is telling of work
 
     def bind(self, namespace: str, client: redis.Redis) -> Observers:
         """The same for one queue."""
@@ -80,12 +85,24 @@ class Observers:
         for at, observer in enumerate(self._observers):
             self._call(at, observer, event, facts)
 
+    def check_wait(self) -> None:
+        """Called by whoever is about to wait for an item of the queue.
+
+        Raises:
+            RuntimeError: in an observer that is being told of work: the thread that tells it would wait for itself.
+        """
+        if getattr(self._mine, "works", False):
+            raise RuntimeError("an observer must not wait for its queue: the thread that tells it has work to do there")
+
     def redis_failed(self, error: BaseException) -> None:
         """Tell of an error of redis-py."""
         self.tell("redis_failed", RedisReport(error=str(error)))
 
     def _call(self, at: int, observer: Observer, event: str, facts: tuple[Any, ...]) -> Any:
+        before = getattr(self._mine, "works", False)
         try:
+            # The main thread does no work, and a signal there might keep us from taking this back.
+            self._mine.works = event in OF_WORK and threading.current_thread() is not threading.main_thread()
             return getattr(observer, event)(*facts)
         except BaseException as error:
             if is_of_a_signal(error):
@@ -96,3 +113,5 @@ class Observers:
                     "embedqueue: %s of an observer failed, and is not spoken of again: %s", event, observer
                 )
             return None
+        finally:
+            self._mine.works = before

@@ -168,8 +168,8 @@ class Store:
         Args:
             owner: the name of the claim of whoever writes.
             terms: what to write where.
-            items: redis_key, member, float32 bytes of the vector, digest of the text; neighbours that share the object of
-                the vector are sent it once.
+            items: redis_key, member, float32 bytes of the vector, digest of the text; neighbours that share the object
+                of the vector are sent it once.
 
         Returns:
             A word for each item: "done"; "skipped": there is no hash; "stale": it is no longer in flight, or not the

@@ -124,7 +124,8 @@ class Observer:
     """Does nothing; override what you want to know. Its methods are called from several threads.
 
     They run in the threads that do the work: whatever takes long there holds it up, and I/O belongs in a thread of the
-    observer's own.
+    observer's own. They may enqueue. To wait there for an item of the queue, by ``.result()`` or ``flush()``, raises
+    ``RuntimeError``, for it would be waiting for oneself; a callback of the future may.
     """
 
     def bind(self, namespace: str, client: redis.Redis) -> Observer:

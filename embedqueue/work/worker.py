@@ -293,6 +293,6 @@ def _differs(claim: Claim, terms: Terms) -> str:
     ours = dict(zip(("embedding_field", "model", "dimensions"), terms.agreed, strict=True))
     found = ", ".join(f"{name} {kept!r} where this process has {ours[name]!r}" for name, kept in claim.differs)
     return (
-        f"this process claims nothing: the namespace is kept with {found}. Give it the same, or a namespace and a field "
-        "of its own; or, if from now on all vectors shall be as this process makes them: embedqueue space adopt"
+        f"this process claims nothing: the namespace is kept with {found}. Give it the same, or a namespace and a field"
+        " of its own; or, if from now on all vectors shall be as this process makes them: embedqueue space adopt"
     )

@@ -14,6 +14,7 @@ import threading
 from _thread import interrupt_main
 from types import SimpleNamespace
 
+from embedqueue.futures.callbacks import Callbacks
 from embedqueue.futures.intake import Intake
 from embedqueue.futures.progress import Progress
 from embedqueue.futures.waiters import Waiters
@@ -127,7 +128,8 @@ class IdleDispatch:
 
 def interrupt_users():
     """Do to the worker and to futures what users' threads do: all locks are free again, and the worker works on."""
-    dispatch, waiters, progress, futures = IdleDispatch(), Waiters(lambda: None), Progress(), []
+    dispatch, progress, callbacks, futures = IdleDispatch(), Progress(), Callbacks("callbacks"), []
+    waiters = Waiters(lambda: None, callbacks)
     claim = Claim("ok", "me:", [], 0, None, None, None, "no", 0.0, 0, [], 0.0)
     status = Status(0.0, 0, 0, 0, None, None, None, "", False, 0, 0.0, "")
     store = SimpleNamespace(claim=lambda *_, **__: claim, status=lambda: status)
@@ -167,7 +169,7 @@ def interrupt_users():
 
     def check():
         conditions = (agenda._condition, progress._changed, stopping._cond, *(future._condition for future in futures))
-        locks = [waiters._lock, agenda._starting, *(condition._lock for condition in conditions)]
+        locks = [waiters._lock, callbacks._lock, agenda._starting, *(condition._lock for condition in conditions)]
         free = []
 
         def look():  # in another thread, for who holds an RLock can always take it again

@@ -6,6 +6,8 @@ import asyncio
 import concurrent.futures
 from concurrent.futures import Future, _base
 
+import pytest
+
 from embedqueue.futures.future import EmbeddingFuture, end_future
 
 #: The fields that Future.__init__ makes: EmbeddingFuture.__init__ makes some of them, and its properties the others.
@@ -41,9 +43,18 @@ def test_the_contract_with_concurrent_futures():
     next(concurrent.futures.as_completed([ours, plain]))
     assert wanted, "as_completed() does not read _waiters"
 
+    with ours._condition:
+        ours.add_done_callback(seen.append)  # it would hang, were the condition not reentrant
+
     end_future(ours, b"\0\0\x80?")
     assert type(ours._outcome) is bytes, "set_result() reads _result: floats are made for those who do not ask"
     assert ours.result(0) == [1.0], "result() does not read _result"
+    failed, error = EmbeddingFuture(), ValueError("words")
+    failed.set_exception(error)
+    assert failed.exception(0) is not error, "exception() does not read _exception"
+    with pytest.raises(ValueError) as raised:
+        failed.result(0)
+    assert raised.value is not error, "result() does not read _exception"
 
 
 async def _wrapped(future):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import concurrent.futures
 import gc
 import threading
+import time
+import traceback
 from concurrent.futures import CancelledError
 
 import pytest
@@ -194,6 +196,30 @@ def test_no_demand_for_what_is_done(waiters, wanted):
     assert wanted == []
 
 
+def test_whoever_waits_gets_an_error_of_his_own(waiters):
+    """Of the same kind, with the same facts; nobody's traceback shows another's variables, or grows."""
+    futures = enter(waiters, ("a", "t"), ("b", "t"))
+    error = ItemRejected("a", "too rude")
+    error.__cause__ = ValueError("the cause")
+    waiters.fail(waiters.snapshot(), error)
+
+    def wait(future, secret):
+        with pytest.raises(ItemRejected) as raised:
+            future.result(0)
+        return raised.value
+
+    caught = [wait(future, f"secret {i}") for i in range(3) for future in futures]
+    caught += [future.exception(0) for future in futures]
+    assert len({id(one) for one in [error, *caught]}) == 9
+    for one in caught:
+        assert (str(one), one.args, one.redis_key, one.reason) == (str(error), error.args, "a", "too rude")
+        assert one.__cause__ is error.__cause__
+    traces = [list(traceback.walk_tb(one.__traceback__)) for one in caught]
+    assert [len(trace) for trace in traces] == [len(traces[0])] * 6 + [0, 0]
+    for trace in traces[:6]:
+        assert len({frame.f_locals["secret"] for frame, _ in trace if "secret" in frame.f_locals}) == 1
+
+
 def test_wanted_entries(waiters):
     """Only what is waited for is swept for those who wait."""
     kept = enter(waiters, ("a", "t"), ("b", "t"))
@@ -201,9 +227,89 @@ def test_wanted_entries(waiters):
     assert waiters.mark_wanted("b") == member("b", "t")
     assert waiters.mark_wanted("nobody") is None
     assert waiters.any_wanted()
-    assert list(waiters.snapshot(wanted=True)) == ["b"]
+    assert [list(part) for part in waiters.slices(wanted=True)] == [["b"]]
     assert set(waiters.snapshot()) == {"a", "b"}
     assert len(waiters.futures()) == len(kept) == 2
+
+
+@pytest.mark.parametrize("end", ["written", "failed", "dropped", "cancelled"])
+def test_nothing_is_wanted_of_what_has_ended(waiters, end):
+    """However it ended; and a newer text of the key is wanted only by those who wait for it."""
+    kept = enter(waiters, ("a", "t"))
+    waiters.mark_wanted("a")
+    kept += enter(waiters, ("a", "newer"))
+    assert waiters.any_wanted()
+    if end == "written":
+        waiters.written("a", member("a", "t"), ONE)
+    elif end == "failed":
+        waiters.resolve(waiters.snapshot()["a"][:1], BatchFailed("down"))
+    elif end == "dropped":
+        del kept[0]
+        gc.collect()
+    else:
+        waiters.cancel_all()
+    assert not waiters.any_wanted()
+    assert list(waiters.slices(wanted=True)) == []
+    assert len(waiters) == (end != "cancelled")
+
+
+def test_an_enqueue_gets_between_the_slices(waiters, monkeypatch):
+    """However many futures are held: who looks at all of them lets others in again and again."""
+    monkeypatch.setattr("embedqueue.futures.waiters.AT_ONCE", 2)
+    kept = enter(waiters, *((f"doc:{i}", "t") for i in range(7)))
+    for name in ("doc:1", "doc:5", "doc:6"):
+        waiters.mark_wanted(name)
+    lock, between = waiters._lock, []
+
+    class Free:
+        """The lock; whenever it is let go, somebody enqueues."""
+
+        def __enter__(self):
+            lock.acquire()
+
+        def __exit__(self, *error):
+            lock.release()
+            monkeypatch.setattr(waiters, "_lock", lock)
+            between.append(enter(waiters, (f"new:{len(between)}", "t")))
+            monkeypatch.setattr(waiters, "_lock", self)
+
+    monkeypatch.setattr(waiters, "_lock", Free())
+    looks = {
+        "snapshot": lambda: waiters.snapshot(),
+        "futures": lambda: waiters.futures(),
+        "slices": lambda: list(waiters.slices()),
+        "wanted": lambda: list(waiters.slices(wanted=True)),
+    }
+    for name, look in looks.items():
+        before = len(between)
+        found = look()
+        assert len(between) - before >= (3 if name == "wanted" else 5), name
+        assert len(found) >= (2 if name == "wanted" else 4)
+    assert {key for part in found for key in part} == {"doc:1", "doc:5", "doc:6"}
+    before = len(between)
+    waiters.any_wanted()
+    assert len(between) == before, "to ask whether anything is wanted looks at nothing"
+    del kept
+
+
+@pytest.mark.parametrize("oldest_first", [True, False])
+def test_many_texts_of_one_key(waiters, oldest_first):
+    """Waited for, with a callback, dropped, ended: what one of them costs does not grow with their number."""
+    count, ended = 40_000, []
+    futures = enter(waiters, *(("hot", str(i)) for i in range(count)))
+    began = time.monotonic()
+    for future in futures[::2]:
+        future.add_done_callback(ended.append)
+        waiters.mark_wanted("hot")
+    del future
+    if oldest_first:
+        futures.reverse()
+    futures.clear()  # which drops the last one first
+    assert len(waiters.futures()) == count / 2
+    waiters.written("hot", member("hot", str(count - 2)), ONE)
+    assert len(ended) == count / 2
+    assert len(waiters) == 0
+    assert time.monotonic() - began < PATIENCE_SECONDS  # else it is minutes
 
 
 def test_dropped_future(waiters):

@@ -131,6 +131,58 @@ def test_callback_that_waits(make_queue):
     assert got == [expected("two")]
 
 
+@pytest.mark.parametrize("do", ["wait", "flush", "stop", "retry", "enqueue the same"])
+def test_callbacks_may_use_the_queue_as_anybody_may(make_queue, do):
+    """Though there be one call at a time, and more callbacks than threads: the work goes on beside them."""
+    queue, called, count = make_queue(max_concurrency=1, api_batch_limit=1), threading.Semaphore(0), 6
+    use = {
+        "wait": lambda i: queue.enqueue(f"more:{i}", f"more {i}").result(PATIENCE_SECONDS),
+        "flush": lambda i: (queue.enqueue(f"more:{i}", f"more {i}"), queue.flush(PATIENCE_SECONDS)),
+        "stop": lambda i: queue.stop(),
+        "retry": lambda i: queue.retry_dead(),
+        "enqueue the same": lambda i: queue.enqueue(f"doc:{i}", f"text {i}"),
+    }[do]
+    futures = queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(count))
+    for i, future in enumerate(futures):
+        future.add_done_callback(lambda _, i=i: (use(i), called.release()))
+    queue.flush_now()
+    for _ in range(count):
+        assert called.acquire(timeout=PATIENCE_SECONDS)
+    if do != "stop":
+        assert queue.enqueue("doc:new", "new").result(PATIENCE_SECONDS) == expected("new")
+
+
+def test_a_callback_that_hangs_holds_up_nobody_who_waits(queue):
+    """Nor does it keep an item from its vector, or an event loop from hearing of it."""
+    hangs, go_on = threading.Event(), threading.Event()
+    queue.enqueue("doc:1", "one").add_done_callback(lambda _: (hangs.set(), go_on.wait(2 * PATIENCE_SECONDS)))
+    queue.flush_now()
+    assert hangs.wait(PATIENCE_SECONDS)
+    try:
+        assert queue.enqueue("doc:2", "two").result(PATIENCE_SECONDS) == expected("two")
+
+        async def main():
+            return await asyncio.wait_for(asyncio.wrap_future(queue.enqueue("doc:3", "three")), PATIENCE_SECONDS)
+
+        assert asyncio.run(main()) == expected("three")
+        queue.flush(PATIENCE_SECONDS)
+    finally:
+        go_on.set()
+
+
+def test_a_callback_of_an_item_that_is_withdrawn_may_enqueue(make_queue):
+    """It is ended by an enqueue, on which every other enqueue waits."""
+    queue, got = make_queue(start=False), []
+    called = threading.Event()
+    queue.enqueue("doc:1", "old").add_done_callback(
+        lambda future: (got.append(future.result()), queue.enqueue("doc:2", "more"), called.set())
+    )
+    join(in_thread(lambda: queue.enqueue("doc:1", " ")))
+    assert called.wait(PATIENCE_SECONDS)
+    assert got == [[0.0] * 8]
+    assert queue.pending_count() == 1
+
+
 def test_same_future(make_queue):
     """The same text for the same key gives the same future while it is unfinished, and a new one later."""
     queue = make_queue()

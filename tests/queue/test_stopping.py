@@ -172,12 +172,33 @@ def test_stop_is_idempotent(make_queue):
 
 
 def test_stop_inside_stop(make_queue, embedder):
-    """A signal's handler that stops the queue while it is being stopped does not hang the program."""
+    """A callback that stops the queue while it is being stopped does not hang the program."""
     queue = make_queue()
-    future = queue.enqueue("doc:1", "hello")
-    future.add_done_callback(lambda _: queue.stop())  # runs inside of stop(), as a handler would
+    future, called = queue.enqueue("doc:1", "hello"), threading.Event()
+    future.add_done_callback(lambda _: (queue.stop(), called.set()))
     join(in_thread(queue.stop))
     assert future.cancelled()
+    assert called.wait(PATIENCE_SECONDS)
+
+
+def test_stop_sees_callbacks_off(make_queue):
+    """All have run when it returns, in their order; what they wait for of the queue has ended by then."""
+    queue = make_queue()
+    futures, called = queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(20)), []
+    for i, future in enumerate(futures):
+        future.add_done_callback(lambda _, i=i: called.append((i, futures[-1].cancelled())))
+    futures[0].add_done_callback(lambda _: futures[-1].exception(PATIENCE_SECONDS))
+    queue.stop()
+    assert called == [(i, True) for i in range(20)]
+
+
+def test_stop_leaves_a_callback_behind_that_hangs(make_queue, caplog):
+    """A program must end."""
+    queue, go_on = make_queue(), threading.Event()
+    queue.enqueue("doc:1", "hello").add_done_callback(lambda _: go_on.wait(2 * PATIENCE_SECONDS))
+    join(in_thread(queue.stop))
+    assert "a callback of a future has not come to its end" in caplog.text
+    go_on.set()
 
 
 def test_stop_inside_stop_wherever_it_is(make_queue):
