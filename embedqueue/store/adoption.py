@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from .scripts import Scripts
 
 #: Members that are looked at in one round trip.
 SLICE = 500
+
+#: Where the scripts read the redis_key of a member without a parser, as prelude_claims.lua does.
+_QUICK_KEY = re.compile(rb'{"redis_key":"([^"\\\x00-\x1f\x7f]+)","text":"')
 
 #: A member that was rejected, why, and how often its lease had run out.
 Rejected = tuple[bytes, str, int]
@@ -88,6 +92,9 @@ class Adoption:
             item = decode_member(member)
         except NotOurs as error:
             return "", str(error)
+        quick = _QUICK_KEY.match(member)
+        if quick and quick[1].decode() != item.redis_key:
+            return "", "not our JSON: it has two keys, and readers of JSON do not agree on which counts"
         try:
             check_pair(item.redis_key, item.text, self._keys.namespace, None)
         except ValueError as error:

@@ -315,16 +315,22 @@ class Settle:
     def _fail(self, owner: str, items: Sequence[Item], failure: Unserved) -> float:
         """Begin a pause and release items, in plain words if those of the failure cannot be sent; its seconds."""
         first = next(_parts(items, lambda item: len(item.member)), [])  # the others are released after it
+        most = len(first)
 
         def begin(reason: str, least_seconds: float) -> float:
-            return self._store.fail(
-                owner,
-                _held(first),
-                first_seconds=FIRST_PAUSE_SECONDS,
-                most_seconds=LONGEST_PAUSE_SECONDS,
-                least_seconds=least_seconds,
-                reason=reason,
-            )
+            nonlocal most
+            try:
+                return self._store.fail(
+                    owner,
+                    _held(first[:most]),
+                    first_seconds=FIRST_PAUSE_SECONDS,
+                    most_seconds=LONGEST_PAUSE_SECONDS,
+                    least_seconds=least_seconds,
+                    reason=reason,
+                )
+            except redis.TimeoutError:
+                most = max(1, most // 2)
+                raise
 
         try:
             return self.persist(lambda: begin(failure.reason, failure.retry_after))

@@ -14,6 +14,7 @@ import pytest
 
 from embedqueue import BatchFailed, ConfigurationError, EmbeddingBatchQueue, QueueStopped
 from embedqueue.store.events import Events
+from embedqueue.values.provenance import digest
 from tests.inside import inside
 from tests.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
 
@@ -444,11 +445,13 @@ def test_unsent_notices(queue, redis_client, embedder):
     waiting = in_thread(lambda: future.result(PATIENCE_SECONDS))
     embedder.wait_for_calls(1)
     redis_client.eval(  # the write and the loss of its notice, in one step
-        "redis.call('ZREM', 'embed_queue:inflight', redis.call('HGET', 'embed_queue:latest', 'doc:1'))"
+        "redis.call('DEL', 'embed_queue:inflight')"
         "redis.call('HDEL', 'embed_queue:latest', 'doc:1') redis.call('HDEL', 'embed_queue:claims', 'doc:1')"
-        "redis.call('HSET', 'doc:1', 'embedding', ARGV[1]) redis.call('DEL', 'embed_queue:events')",
+        "redis.call('HSET', 'doc:1', 'embedding', ARGV[1], 'embedding_of', ARGV[2])"
+        "redis.call('DEL', 'embed_queue:events')",
         0,
         stored("hello"),
+        f"model/8/- {digest('hello')} 1",
     )
     join(waiting)
     assert future.result(0) == expected("hello")

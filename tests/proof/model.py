@@ -350,12 +350,22 @@ class Model:
 
     def take_cached(self, digests: Iterable[str], owner: str) -> list[bytes]:
         found = []
+        mine = f"busy {owner}".encode()
+        paused = self.probe != owner and (self.pause or self.probe or self.level)
         for digest in digests:
-            value = self.cache.get(digest, b"")
-            found.append(b"busy" if value.startswith(b"busy ") else value)
-            if not value:
-                self.cache[digest] = f"busy {owner}".encode()
+            value = self.cache.get(digest, mine)
+            if value == mine:
+                self.cache.pop(digest, None)
+                if not paused:
+                    self.cache[digest] = mine
+                found.append(b"paused" if paused else b"")
+            else:
+                found.append(b"busy" if value.startswith(b"busy ") else value)
         return found
+
+    def hold_cached(self, digest: str, owner: str, *, ends: bool) -> None:
+        if ends and self.cache.get(digest) == f"busy {owner}".encode():
+            del self.cache[digest]
 
     # -- comparing ---------------------------------------------------------------------------------------------
 

@@ -232,19 +232,19 @@ class History(RuleBasedStateMachine):
         one = self.queues[queue]
         assert one.store.cache.take(digests, worker, 1000) == one.model.take_cached(digests, worker)
 
-    @rule(queue=queues, digest=st.sampled_from(DIGESTS), what=st.sampled_from(["put", "hold", "let go"]))
-    def fill_cache(self, queue, digest, what):
+    @rule(
+        queue=queues, worker=workers, digest=st.sampled_from(DIGESTS), what=st.sampled_from(["put", "hold", "let go"])
+    )
+    def fill_cache(self, queue, worker, digest, what):
         one = self.queues[queue]
         vector = member_vector(f"{queue}{digest}".encode())
         if what == "put":
             one.store.cache.put([(digest, vector)], 1000)
             one.model.cache[digest] = vector
-        elif what == "hold":
-            one.store.cache.hold([digest], 1000)
         else:
-            one.store.cache.release([digest])
-            if one.model.cache.get(digest, b"").startswith(b"busy "):
-                del one.model.cache[digest]
+            ends = what == "end"
+            (one.store.cache.release if ends else lambda owners: one.store.cache.hold(owners, 1000))({digest: worker})
+            one.model.hold_cached(digest, worker, ends=ends)
 
     # -- what must hold after every step -----------------------------------------------------------------------
 

@@ -47,18 +47,21 @@ def test_claims(make_queue, embedder, slow):
 
 @pytest.mark.parametrize(
     ("move", "count"),
-    [("complete", lambda words, _: len(words)), ("release", lambda _, args: len(args[1]) if len(args) > 1 else 0)],
+    [("complete", lambda words, _: len(words)), ("fail", lambda _, args: len(args[1]))],
 )
 def test_ends_of_items(make_queue, embedder, redis_client, slow, move, count):
     """The vectors of a large call are written, and the items of one that failed are given back."""
     queue = make_queue(start=False, api_batch_limit=COUNT, max_concurrency=1, retry=ONE_TRY)
     asked = slow(queue, move, count)
-    if move == "release":
+    if move == "fail":
         embedder.fail_with(PermissionError("no"), times=99)
     futures = queue.enqueue_many((f"doc:{place}", f"text {place}") for place in range(COUNT))
     queue.start()
-    eventually(lambda: asked[:11] == [200, 100, 50, *[25] * 8], "all of them, fewer at a time")
+    if move == "fail":
+        eventually(lambda: asked[:4] == [200, 100, 50, 25], "fewer at a time")
+        eventually(lambda: in_flight(redis_client) == 0, "the others are released after that")
     if move == "complete":
+        eventually(lambda: asked[:11] == [200, 100, 50, *[25] * 8], "all of them, fewer at a time")
         assert futures[-1].result(PATIENCE_SECONDS) == expected(f"text {COUNT - 1}")
         assert in_flight(redis_client) == 0
 
