@@ -29,7 +29,7 @@ class Waiting(weakref.ref[EmbeddingFuture]):
     __slots__ = ("committed", "member", "older", "pinned", "redis_key", "wanted")
     redis_key: str
     member: bytes
-    older: dict[Waiting, None] | None  # of the newest entry of a key: those enqueued before it, in order; else None
+    older: dict[Waiting, None] | None  # of the newest entry of a key: those enqueued before it, in order, if any
     pinned: EmbeddingFuture | None  # the future, where it must not be dropped
     committed: bool  # whether its enqueue is known to have reached Redis
     wanted: bool  # whether somebody waits in ``.result()``
@@ -104,8 +104,6 @@ class Waiters:
                 entry.older = newest.older or {}
                 entry.older[newest] = None
             self._newest[redis_key] = entry
-            if newest is not None:
-                newest.older = None
             futures.append(future)
             entries.append(entry)
         return futures, entries
