@@ -29,7 +29,7 @@ class Waiting(weakref.ref[EmbeddingFuture]):
     __slots__ = ("committed", "member", "older", "pinned", "redis_key", "stamp", "wanted")
     redis_key: str
     member: bytes
-    older: dict[Waiting, None] | None  # of the newest entry of a key: those enqueued before it, in order; else None
+    older: dict[Waiting, None] | None  # of the newest entry of a key: those enqueued before it, in order, if any
     pinned: EmbeddingFuture | None  # the future, where it must not be dropped
     committed: bool  # whether its enqueue is known to have reached Redis
     stamp: int  # that its item is not below, if this enqueue has made it; 0 before it is committed
@@ -106,8 +106,6 @@ class Waiters:
                 entry.older = newest.older or {}
                 entry.older[newest] = None
             self._newest[redis_key] = entry
-            if newest is not None:
-                newest.older = None
             futures.append(future)
             entries.append(entry)
         return futures, entries

@@ -149,7 +149,8 @@ class Observer:
     def accepted(self, count: int) -> None:
         """So many items are durable: told once for each write, which concurrent callers share, by one thread at a time.
 
-        Who only counts needs neither ``enqueuing`` nor ``enqueued``, which every caller has to tell.
+        It must not enqueue: all enqueues wait for it. Who only counts needs neither ``enqueuing`` nor ``enqueued``,
+        which every caller has to tell.
         """
 
     def call_ended(self, report: CallReport) -> None:

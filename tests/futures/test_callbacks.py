@@ -58,11 +58,12 @@ def test_the_thread_ends_when_idle_and_starts_again(callbacks, monkeypatch):
         eventually(lambda: not threads(), "it has ended")
 
 
-def test_a_callback_may_stop_it(callbacks):
+def test_a_callback_may_stop_it(callbacks, caplog):
     """It does not wait for itself; what comes later is called all the same."""
     stopped, called = threading.Event(), threading.Event()
     callbacks.later(lambda: (callbacks.stop(), stopped.set()))
     assert stopped.wait(PATIENCE_SECONDS)
+    assert caplog.text == ""
     eventually(lambda: not threads(), "it has ended")
     callbacks.later(called.set)
     assert called.wait(PATIENCE_SECONDS)

@@ -10,7 +10,7 @@ import pytest
 
 from embedqueue import InputRejected, Observer
 from tests.inside import inside
-from tests.parts import PATIENCE_SECONDS, eventually
+from tests.parts import PATIENCE_SECONDS, eventually, in_thread, join
 
 
 class Inbox(Observer):
@@ -116,5 +116,5 @@ def test_who_enqueues_may_wait_in_an_observer(make_queue):
 
     vectors: list = []
     queue = make_queue(observers=[Waits()])
-    queue.enqueue("first", "words")
+    join(in_thread(lambda: queue.enqueue("first", "words")))
     assert [len(vector) for vector in vectors if vector] == [8]
