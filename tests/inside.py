@@ -30,6 +30,7 @@ from embedqueue.store.store import Store
 RECENT_BYTES = embedqueue.work.dispatch, "RECENT_BYTES"
 WRITE_ITEMS = embedqueue.work.settle, "WRITE_ITEMS"
 WRITE_BYTES = embedqueue.work.settle, "WRITE_BYTES"
+REWRITE_SECONDS = embedqueue.work.settle, "REWRITE_SECONDS"
 HISTORY_WRITE_SECONDS = embedqueue.observers.history, "WRITE_SECONDS"
 #: The function that ends a future: (future, outcome).
 END_FUTURES = embedqueue.futures.waiters, "end_future"

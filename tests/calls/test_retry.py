@@ -76,3 +76,21 @@ def test_retry_after_too_long():
     assert outcome.retry_after == LONGEST_WAIT_SECONDS + 1
     assert (tries, slept) == (1, [])
     assert run(TransientError(retry_after=LONGEST_WAIT_SECONDS))[1] == 2
+
+
+class Own(TransientError):
+    """As somebody's subclass, which sets the wish by itself."""
+
+    def __init__(self, retry_after):
+        super().__init__("busy")
+        self.retry_after = retry_after
+
+
+def test_retry_after_that_is_no_number():
+    """It is none, or as long as a wait can be; neither ends the tries with an error of ours."""
+    outcome, tries, slept = run(Own(float("nan")), Own("soon"), Own(-5))
+    assert (outcome, tries) == ("done", 4)
+    assert all(0 <= wait <= 2.0 for wait in slept)
+    assert run(Own("7"))[2][0] >= 7.0
+    forever = Own(float("inf"))
+    assert run(forever) == (forever, 1, [])

@@ -10,7 +10,7 @@ import pytest
 
 from embedqueue.embedders import Embedder, OpenAIEmbedder, OpenRouterEmbedder
 from embedqueue.embedders.openai import embeddings_url
-from embedqueue.values.errors import CallTooLarge, ConfigurationError, InputRejected, TransientError
+from embedqueue.values.errors import CallTooLarge, ConfigurationError, EmbedQueueError, InputRejected, TransientError
 from tests.provider import Provider, fail, raw, vector_of
 
 TEXTS = ["one", "two", "Grüße 🙂\n"]
@@ -248,3 +248,12 @@ def test_a_lone_surrogate_is_one_texts_fault(provider: Provider) -> None:
         OpenAIEmbedder("test-key", provider.openai_url).embed_batch(["x", "cut emoji \ud83d"], "m")
     assert caught.value.index == 1
     assert not provider.calls
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 429, 503])
+def test_words_with_a_lone_surrogate_can_be_told(provider: Provider, status: int) -> None:
+    """They go into logs, into Redis, and to whoever prints the error."""
+    provider.script(raw('{"error": {"message": "bad \\ud800\\u202e\\u0007 thing"}}', status=status))
+    with pytest.raises(EmbedQueueError) as caught:
+        OpenAIEmbedder("test-key", provider.openai_url).embed_batch(["x"], "m")
+    assert r"bad \ud800\u202e\x07 thing" in str(caught.value)

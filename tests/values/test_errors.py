@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 
+import numpy as np
 import pytest
 
 import embedqueue
@@ -74,3 +75,22 @@ def test_all_public():
     """Everything in ``__all__`` is there, and every error of the tree is in it."""
     assert all(hasattr(embedqueue, name) for name in embedqueue.__all__)
     assert {type(error).__name__ for error in EXAMPLES} | {"EmbedQueueError"} <= set(embedqueue.__all__)
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [(2, 2.0), ("2.5", 2.5), (-1, 0.0), (float("-inf"), 0.0), (float("inf"), 86_400.0), (10**400, None)]
+    + [(1e300, 86_400.0), (float("nan"), None), (None, None), ("soon", None), ([], None), (object(), None)],
+)
+def test_seconds_to_wait_are_a_number_within_a_day(asked, seconds):
+    """Whatever an embedder of one's own has read: what follows reckons with it."""
+    assert TransientError(retry_after=asked).retry_after == seconds
+
+
+@pytest.mark.parametrize(("given", "number"), [(3, 3), (np.int64(3), 3), ("3", None), (3.0, None), (None, None)])
+def test_status_index_and_limit_are_whole_numbers(given, number):
+    """What is none says nothing: it must not raise where a call is cut."""
+    assert TransientError(status=given).status == number
+    assert InputRejected(index=given, status=given).index == number
+    error = CallTooLarge(limit=given, status=given)
+    assert (error.limit, error.status) == (number, number)

@@ -13,7 +13,7 @@ from redis.sentinel import Sentinel
 
 from embedqueue import BatchFailed, ConfigurationError, InputRejected, ItemRejected, TransientError
 from embedqueue.store.clients import private_client
-from tests.inside import THREADS, inside
+from tests.inside import REWRITE_SECONDS, THREADS, inside
 from tests.parts import ONE_TRY, PATIENCE_SECONDS, eventually, expected, in_flight, stored
 from tests.proof.test_invariants import LOOKS_LIKE_OURS
 
@@ -125,17 +125,18 @@ def test_a_pause_whose_reason_cannot_be_told_is_made_in_plain_words(make_queue, 
     assert in_flight(redis_client) == 0
 
 
-@pytest.mark.parametrize("name", ["pause", "release"])
+@pytest.mark.parametrize(("name", "times"), [("pause", 6), ("release", 20)])
 def test_items_are_released_whatever_their_pause_or_release_raises(
-    make_queue, redis_client, embedder, monkeypatch, name
+    make_queue, redis_client, embedder, monkeypatch, name, times
 ):
     """Without a pause, if there can be none; in the end, if it takes long."""
     queue = make_queue(retry=ONE_TRY)
+    monkeypatch.setattr(*REWRITE_SECONDS, (0.001, 0.01))
     method, tries = getattr(inside(queue).store, name), []
 
     def fail(*args, **kwargs):
         tries.append(1)
-        if name == "pause" or len(tries) < 6:
+        if name == "pause" or len(tries) < times:
             raise ValueError("unforeseen")
         return method(*args, **kwargs)
 
@@ -144,7 +145,7 @@ def test_items_are_released_whatever_their_pause_or_release_raises(
         embedder.rule = lambda texts: TransientError("down")
         future = queue.enqueue("doc:1", "one")
         queue.flush_now()
-        eventually(lambda: len(tries) >= 6, "tried")
+        eventually(lambda: len(tries) >= times, "tried")
         eventually(lambda: redis_client.zcard("embed_queue:pending") == 1, "it waits again")
         embedder.rule = None
     redis_client.delete(*redis_client.keys("embed_queue:pause*") or ["none"])
@@ -160,8 +161,18 @@ def test_a_claim_that_cannot_be_sent_on_its_way_is_released(make_queue, redis_cl
     """Nobody renews its leases, and an equal text that comes later waits for no call that never was."""
     queue = make_queue(start=False)
     queue.enqueue("doc:1", "one")
-    once(monkeypatch, *inside(queue).place("submit"), MemoryError())
-    queue.start()
+
+    def fail(call):
+        redis_client.set("embed_queue:pause", "by hand")  # so that it is not claimed again before we have looked
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*inside(queue).place("submit"), fail)
+        queue.start()
+        eventually(lambda: redis_client.exists("embed_queue:pause"), "claimed")
+        eventually(lambda: redis_client.zcard("embed_queue:pending") == 1, "released")
+        assert inside(queue).held == 0
+    redis_client.delete("embed_queue:pause")
     queue.flush(PATIENCE_SECONDS)
     assert queue.enqueue("doc:2", "one").result(PATIENCE_SECONDS) == expected("one")
     assert redis_client.hget("doc:1", "embedding") == stored("one")
