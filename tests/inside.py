@@ -15,6 +15,7 @@ import time
 from contextlib import AbstractContextManager
 from typing import Any
 
+import embedqueue.calls.caller
 import embedqueue.futures.waiters
 import embedqueue.observers.history
 import embedqueue.work.dispatch
@@ -24,6 +25,7 @@ from embedqueue import EmbeddingBatchQueue
 #: Limits that a test may shrink, as module and name: for ``monkeypatch.setattr(*RECENT_VECTORS, 2)``.
 RECENT_VECTORS = embedqueue.work.dispatch, "RECENT_VECTORS"
 WRITE_ITEMS = embedqueue.work.settle, "WRITE_ITEMS"
+LONGEST_TRY_SECONDS = embedqueue.calls.caller, "LONGEST_TRY_SECONDS"
 HISTORY_WRITE_SECONDS = embedqueue.observers.history, "WRITE_SECONDS"
 #: The function that ends a future: (future, outcome).
 END_FUTURES = embedqueue.futures.waiters, "end_future"

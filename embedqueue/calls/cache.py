@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -97,6 +97,11 @@ class Cache:
             reserved = list(self._reserved)
         if reserved:
             self._store.cache.hold(reserved, self._hold_seconds)
+
+    def forget(self, texts: Iterable[str]) -> None:
+        """Renew our reservations of these texts no longer: another worker may send them."""
+        with self._lock:
+            self._reserved.difference_update(map(self._digest, texts))
 
     def _digest(self, text: str) -> str:
         return hashlib.blake2b(f"{self._kind()}\0{text}".encode(), digest_size=20).hexdigest()
