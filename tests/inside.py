@@ -18,6 +18,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+import embedqueue.calls.caller
 import embedqueue.futures.waiters
 import embedqueue.observers.history
 import embedqueue.work.dispatch
@@ -31,6 +32,7 @@ RECENT_BYTES = embedqueue.work.dispatch, "RECENT_BYTES"
 WRITE_ITEMS = embedqueue.work.settle, "WRITE_ITEMS"
 WRITE_BYTES = embedqueue.work.settle, "WRITE_BYTES"
 REWRITE_SECONDS = embedqueue.work.settle, "REWRITE_SECONDS"
+LONGEST_TRY_SECONDS = embedqueue.calls.caller, "LONGEST_TRY_SECONDS"
 HISTORY_WRITE_SECONDS = embedqueue.observers.history, "WRITE_SECONDS"
 #: The function that ends a future: (future, outcome).
 END_FUTURES = embedqueue.futures.waiters, "end_future"

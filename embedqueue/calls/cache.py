@@ -147,6 +147,12 @@ class Cache:
         if reserved:
             self._store.cache.hold(reserved, self._hold_seconds)
 
+    def forget(self, texts: Iterable[str]) -> None:
+        """Renew our reservations of these texts no longer: another worker may send them."""
+        with self._lock:
+            for text in texts:
+                self._reserved.pop(self._digest(text), None)
+
     def later(self, looks: int, again: Callable[[], None]) -> None:
         """Do something after a while, in a thread of ours; never, if the queue stops before.
 

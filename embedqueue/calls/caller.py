@@ -28,6 +28,8 @@ from .retry import default_retry
 #: A text that every healthy provider can embed. It is sent if nothing else shows whether the provider is healthy.
 CANARY = "ok"
 TOO_MANY_REQUESTS = 429
+#: Seconds that one try may take. An embedder without a time limit of its own may hang for ever, and others wait for it.
+LONGEST_TRY_SECONDS = 600.0
 
 
 class Caller:
@@ -78,6 +80,8 @@ class Caller:
         self._once = policy.copy(stop=tenacity.stop_after_attempt(1))
         self._lock = threading.Lock()
         self._last_success_mono = 0.0
+        self._tries: dict[int, float] = {}  # by thread: when the try that is under way began; guarded by the lock
+        self._given_up: set[int] = set()  # threads whose try took too long; guarded by the lock
         self.calls = 0  # guarded by the lock, as are the other counters
         self.texts_sent = 0
         self.failed_calls = 0
@@ -119,17 +123,22 @@ class Caller:
             raise ConfigurationError(f"the retry policy raised {type(error).__name__}: {words_of(error)}") from error
 
     def _try(self, texts: Sequence[str]) -> Any:
-        if self._stopping.is_set():
+        thread = threading.get_ident()
+        if self._stopping.is_set() or thread in self._given_up:
             raise Stopping
+        began_mono = time.monotonic()
         with self._lock:
             self.calls += 1
             self.texts_sent += len(texts)
-        began_mono = time.monotonic()
+            self._tries[thread] = began_mono
         try:
             rows = self._ask(texts, began_mono)
         except BaseException as error:
             self._tell(texts, began_mono, error)
             raise
+        finally:
+            with self._lock:
+                self._tries.pop(thread, None)
         self._tell(texts, began_mono, None)
         return rows
 
@@ -183,6 +192,29 @@ class Caller:
     def _count_failure(self) -> None:
         with self._lock:
             self.failed_calls += 1
+
+    def give_up_hanging(self) -> dict[int, float]:
+        """Give up the tries that take too long. Their threads make no other one before ``returned``.
+
+        Returns:
+            By thread, when its try began, by the monotonic clock.
+        """
+        now = time.monotonic()
+        with self._lock:
+            hanging = {
+                thread: began_mono
+                for thread, began_mono in self._tries.items()
+                if now - began_mono > LONGEST_TRY_SECONDS
+            }
+            for thread in hanging:
+                del self._tries[thread]
+            self._given_up |= hanging.keys()
+        return hanging
+
+    def returned(self) -> None:
+        """This thread is back from what it was at, given up or not."""
+        with self._lock:
+            self._given_up.discard(threading.get_ident())
 
     def healthy_since(self, then_mono: float) -> bool:
         """Whether the provider has served another text since then, or serves the canary now."""

@@ -43,7 +43,8 @@ class Pool:
         self._answered = 0  # those of them that have it; guarded by the lock
         self._closed = False  # guarded by the lock
         self._moved = Condition(self._lock)
-        self._mine = threading.local()  # whether the call of this thread is asking
+        # By thread: whether its call is asking; without those that were given up. Guarded by the lock.
+        self._turns: dict[int, bool] = {}
 
     @property
     def size(self) -> int:
@@ -101,13 +102,39 @@ class Pool:
 
     def answered(self) -> None:
         """The call of this thread has its answer: the next one may start. A second time, it does nothing."""
-        if getattr(self._mine, "asking", False):
-            self._mine.asking = False
-            with self._moved:
+        thread = threading.get_ident()
+        with self._moved:
+            asking = self._turns.get(thread, False)
+            if asking:
+                self._turns[thread] = False
                 self._asking -= 1
                 self._answered += 1
                 self._moved.notify_all()
+        if asking:
             self._finished()
+
+    def give_up(self, thread: int) -> None:
+        """Wait no longer for the call of a thread, which hangs: another one may start in its place.
+
+        Args:
+            thread: what ``threading.get_ident()`` returns in it. It ends when its call is back.
+        """
+        with self._moved:
+            if self._end_turn(thread):
+                self._threads -= 1
+
+    def _end_turn(self, thread: int) -> bool:
+        """The call of a thread counts no longer. Returns False if that was so before. Under the lock."""
+        asking = self._turns.pop(thread, None)
+        if asking is None:
+            return False
+        if asking:
+            self._asking -= 1
+        else:
+            self._answered -= 1
+        self._unfinished -= 1
+        self._moved.notify_all()
+        return True
 
     def _hire(self) -> None:
         try:
@@ -130,28 +157,29 @@ class Pool:
                         self._threads -= 1
                         return
                 continue
-            self._serve(call)
+            if not self._serve(call):
+                return
             del call  # an idle thread holds no texts
 
-    def _serve(self, call: Callable[[], None]) -> None:
+    def _serve(self, call: Callable[[], None]) -> bool:
+        """Make a call in this thread. Returns False if it was given up: another one may stand in for this."""
+        thread = threading.get_ident()
         with self._moved:
             self._moved.wait_for(lambda: self._closed or self._asking < self._size())
             if self._closed:
                 self._unfinished -= 1
                 self._moved.notify_all()
-                return
+                return True
             self._asking += 1
-        self._mine.asking = True
+            outer = self._turns.get(thread)  # of an eager queue whose observer enqueues
+            self._turns[thread] = True
         try:
             call()
         except BaseException:
             self._log.exception("embedqueue: a call ended in a way that it should not")
         with self._moved:
-            if self._mine.asking:
-                self._asking -= 1
-            else:
-                self._answered -= 1
-            self._unfinished -= 1
-            self._moved.notify_all()
-        self._mine.asking = False
+            counted = self._end_turn(thread)
+            if outer is not None:
+                self._turns[thread] = outer
         self._finished()
+        return counted

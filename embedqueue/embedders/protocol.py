@@ -24,7 +24,9 @@ class Embedder(Protocol):
         """Length of every vector that :meth:`embed_batch` returns."""
 
     def embed_batch(self, texts: Sequence[str], model: str) -> Vectors:
-        """Embed ``texts`` in one call.
+        """Embed ``texts`` in one call. It should have a time limit of its own.
+
+        After ten minutes without an answer the queue waits no longer: the texts are sent, and paid for, again.
 
         Args:
             texts: at least one text, none of them blank.

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field, replace
 
 from embedqueue.calls.batching import cut
 from embedqueue.calls.cache import Cache
-from embedqueue.calls.caller import Caller
+from embedqueue.calls.caller import LONGEST_TRY_SECONDS, Caller
 from embedqueue.calls.failures import Stopping, Unforeseen, Unserved
 from embedqueue.calls.halving import Halving
 from embedqueue.calls.pool import Pool
 from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Claim
+from embedqueue.values.errors import TransientError
 from embedqueue.values.item import Item, NotOurs, check_pair, decode_member, is_blank
 from embedqueue.values.log import Log
 from embedqueue.values.options import Options
@@ -45,6 +46,7 @@ class _Call:
     items: dict[str, list[Item]] = field(default_factory=dict)  # by text; guarded by the dispatch's lock
     taken: list[Item] = field(default_factory=list)  # those that are about to end, or have; guarded by the same
     looks: int = 0  # how often its texts were found to be on their way elsewhere
+    hung: int = 0  # how often it was given up: in itself, and in the canary; guarded by the same
 
 
 class _Recent:
@@ -116,6 +118,7 @@ class Dispatch:
         self._log = log
         self._lock = threading.Lock()
         self._calls: dict[str, _Call] = {}  # texts on their way; guarded by the lock
+        self._running: dict[int, _Call] = {}  # by thread, without those that were given up; guarded by the lock
         self._recent = _Recent()  # guarded by the lock
         self._more_behind = False  # whether items waited behind the last claim; guarded by the lock
 
@@ -161,7 +164,7 @@ class Dispatch:
             raise
 
     def renew(self) -> bool:
-        """Renew the leases of all items in our hands, and our reservations in the cache.
+        """Renew the leases of all items in our hands, and our reservations in the cache; give up calls that hang.
 
         Returns:
             Whether there are any items.
@@ -169,6 +172,7 @@ class Dispatch:
         Raises:
             redis.RedisError: Redis does not answer.
         """
+        self._give_up_hanging()
         held = self._settle.renew()
         if self._cache is not None:
             self._cache.renew()
@@ -250,13 +254,18 @@ class Dispatch:
             # A pause began after these items were claimed: release them instead of sending them. A probe is sent.
             self._settle.release(self._take(call, list(call.items)))
             return
+        outer = self._enter(call)
         try:
             self._serve(call)
         except Unserved as failure:
+            if call.hung:
+                raise Stopping from None  # old news: its items are no longer ours to release
             items = self._take(call, list(call.items))
             self._settle.release_failed(call.owner, items, failure, probe=call.probe)
         else:
             self._settle.served()
+        finally:
+            self._leave(call, outer)
 
     def _serve(self, call: _Call) -> None:
         cache = self._cache
@@ -320,6 +329,68 @@ class Dispatch:
             taken: list[Item] = []
             for text in texts:
                 taken += call.items.pop(text, ())
-                self._calls.pop(text, None)
+                if self._calls.get(text) is call:
+                    del self._calls[text]
             call.taken += taken
             return taken
+
+    # -- a call that hangs -------------------------------------------------------------------------------------
+
+    def _enter(self, call: _Call) -> _Call | None:
+        """This thread makes a call. Returns the one that it is in already: an eager queue's observer may enqueue."""
+        with self._lock:
+            outer = self._running.get(threading.get_ident())
+            self._running[threading.get_ident()] = call
+            return outer
+
+    def _leave(self, call: _Call, outer: _Call | None = None) -> bool:
+        """This thread has done with a call. Returns whether it still had it, that is, whether it was not given up."""
+        with self._lock:
+            self._caller.returned()
+            left = self._running.pop(threading.get_ident(), None)
+            if outer is not None:
+                self._running[threading.get_ident()] = outer
+            return left is call
+
+    def _give_up_hanging(self) -> None:
+        """Give up calls that hang: their texts may be sent anew. A late answer is still written, where it may be."""
+        hanging = []
+        with self._lock:  # until we leave it, no such thread can leave its call and begin another
+            for thread, began_mono in self._caller.give_up_hanging().items():
+                self.pool.give_up(thread)
+                call = self._running.pop(thread)
+                call.hung += 1
+                for text in call.items:
+                    if self._calls.get(text) is call:
+                        del self._calls[text]
+                hanging.append((call, list(call.items), began_mono))
+        for call, texts, began_mono in hanging:
+            if self._cache is not None:
+                self._cache.forget(texts)
+            self._submit(call, lambda call, began_mono=began_mono: self._judge(call, began_mono))  # type: ignore[misc]
+
+    def _judge(self, call: _Call, began_mono: float) -> None:
+        """Find out who is at fault for a call that hangs, and stop renewing its leases.
+
+        If the provider is well, the leases run out: that counts as a delivery, so what hangs each time travels alone at
+        last. Else the call has failed as others do.
+        """
+        healthy = False
+        if call.hung == 1:  # else the canary hangs as well
+            self._enter(call)
+            try:
+                healthy = self._caller.healthy_since(began_mono)
+            finally:
+                given_up = not self._leave(call)
+            if given_up:
+                raise Stopping  # it has been judged
+        with self._lock:
+            texts, items = list(call.items), [item for waiting in call.items.values() for item in waiting]
+        if healthy and items:
+            self._log.warning("embedqueue: a call of %d texts hangs; its leases run out", len(texts))
+            self._settle.let_go(items)
+            if call.probe:
+                self._settle.release_probe(call.owner)
+        elif items:
+            error = TransientError(f"no answer within {LONGEST_TRY_SECONDS:.0f} s", cause="timeout")
+            self._settle.release_failed(call.owner, items, Unserved(error, texts), probe=call.probe)

@@ -111,6 +111,38 @@ def test_room(pool):
     assert done(pool)
 
 
+def test_a_call_that_was_given_up(pool):
+    """Another one starts in its place, nobody waits for it, and its thread ends once it is back."""
+    begun, go = threading.Semaphore(0), threading.Event()
+    threads = []
+
+    def hang():
+        threads.append(threading.current_thread())
+        begun.release()
+        go.wait(PATIENCE_SECONDS)
+        pool.answered()
+
+    for _ in range(2):
+        pool.submit(hang)
+        assert begun.acquire(timeout=PATIENCE_SECONDS)
+    assert pool.room() == 0
+    for thread in threads:
+        pool.give_up(thread.ident)
+        pool.give_up(thread.ident)  # once is enough
+    assert (pool.room(), pool.unfinished) == (2, 0)
+    made = []
+    for _ in range(9):
+        pool.submit(lambda: made.append(threading.current_thread()))
+    assert done(pool)
+    assert len(made) == 9
+    assert not set(made) & set(threads)
+    go.set()
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+        assert not thread.is_alive()
+    assert (pool.room(), pool.unfinished) == (2, 0)
+
+
 def test_close(pool):
     """What is under way ends, what waits for its turn is not made."""
     begun, go, made = threading.Semaphore(0), threading.Event(), []

@@ -22,6 +22,7 @@ from embedqueue import (
 )
 from embedqueue.testing import FakeEmbedder, eager_queue
 from embedqueue.values.vectors import to_floats
+from tests.inside import inside
 
 
 def test_vectors_depend_on_the_text_alone():
@@ -136,6 +137,14 @@ def test_eager_rejection():
     assert queue.retry_dead("b") == 1
     queue.flush(timeout=5)
     assert len(queue.dead_letters()) == 1
+
+
+def test_eager_observers_may_enqueue():
+    """In the middle of a call, in its thread: both calls are over then."""
+    queue = eager_queue(on_batch=lambda report: "b" in report.redis_keys or queue.enqueue("b", "second"))
+    queue.enqueue("a", "first")
+    assert queue.redis.hexists("b", "embedding")
+    assert inside(queue).calls == inside(queue).held == 0
 
 
 def test_eager_callbacks():
