@@ -38,7 +38,12 @@ class QueueLog(logging.LoggerAdapter[logging.Logger]):
         """As the standard adapter, whose other methods call this. What is no number is for ``%s``."""
         try:
             if self.isEnabledFor(level):
-                shown = (arg if isinstance(arg, int | float) else printable(str(arg)) for arg in args)
+                shown = [arg if isinstance(arg, int | float) else printable(str(arg)) for arg in args]
+                if kwargs.get("exc_info") is True:
+                    lines = traceback.format_exc().splitlines()
+                    if lines != (safe := [printable(line) for line in lines]):  # its words come from outside, too
+                        kwargs["exc_info"], msg = None, f"{msg}\n%s"
+                        shown.append("\n".join(safe))
                 super().log(level, msg, *shown, **{"stacklevel": 2, **kwargs})  # the record names who called us
         except (Exception, SystemExit) as error:
             if is_of_a_signal(error) or (isinstance(error, SystemExit) and _is_main_thread()):

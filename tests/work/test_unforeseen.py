@@ -109,14 +109,14 @@ def test_a_letter_of_whose_end_nobody_could_be_told_makes_no_pause(make_queue, r
 def test_a_pause_whose_reason_cannot_be_told_is_made_in_plain_words(make_queue, redis_client, embedder, monkeypatch):
     """The call's items wait again under it, and who waits is told the true reason."""
     queue = make_queue(retry=ONE_TRY)
-    pause = inside(queue).store.pause
+    give_back = inside(queue).store.fail
 
-    def only_plain(owner, *, reason, **facts):
+    def only_plain(owner, items, *, reason, **facts):
         if "down" in reason:
             reason.encode("ascii", "no such handler")
-        return pause(owner, reason=reason, **facts)
+        return give_back(owner, items, reason=reason, **facts)
 
-    monkeypatch.setattr(inside(queue).store, "pause", only_plain)
+    monkeypatch.setattr(inside(queue).store, "fail", only_plain)
     embedder.rule = lambda texts: TransientError("down \xe4")
     with pytest.raises(BatchFailed, match="down"):
         queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
@@ -125,7 +125,7 @@ def test_a_pause_whose_reason_cannot_be_told_is_made_in_plain_words(make_queue, 
     assert in_flight(redis_client) == 0
 
 
-@pytest.mark.parametrize(("name", "times"), [("pause", 6), ("release", 20)])
+@pytest.mark.parametrize(("name", "times"), [("fail", 6), ("release", 20)])
 def test_items_are_released_whatever_their_pause_or_release_raises(
     make_queue, redis_client, embedder, monkeypatch, name, times
 ):
@@ -136,7 +136,7 @@ def test_items_are_released_whatever_their_pause_or_release_raises(
 
     def fail(*args, **kwargs):
         tries.append(1)
-        if name == "pause" or len(tries) < times:
+        if name == "fail" or len(tries) < times:
             raise ValueError("unforeseen")
         return method(*args, **kwargs)
 
