@@ -102,11 +102,13 @@ class Scripts:
 
     Attributes:
         background: the client for the worker's commands that need no script.
+        patience_seconds: for which such a command, and a script but an enqueue, is waited for.
         listening: the client that reads the events; its reads may block for ``LISTEN_SECONDS``.
     """
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         limit = min(socket_timeout(client) or BACKGROUND_TIMEOUT_SECONDS, BACKGROUND_TIMEOUT_SECONDS)
+        self.patience_seconds = limit
         impatient: dict[str, Any] = {
             "retry": Retry(NoBackoff(), 0),
             "retry_on_error": [],

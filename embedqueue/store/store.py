@@ -73,6 +73,7 @@ class Store:
         self.events = Events(self._scripts, self.keys)
         self.cache = CachedVectors(self._scripts, self.keys)
         self.figures = Figures(self._background, self.keys)
+        self._ahead: float | None = None  # what has to be added to our monotonic clock for the server's
         self.adoption = Adoption(self._scripts, self.keys)
 
     # -- enqueuing ---------------------------------------------------------------------------------------------
@@ -114,6 +115,7 @@ class Store:
         lease_seconds: float,
         max_deliveries: int,
         alone: bool,
+        patient: bool = False,
         urgent: Iterable[str] = (),
         terms: Terms | None = None,
     ) -> Claim:
@@ -127,6 +129,7 @@ class Store:
             lease_seconds: how long the items are the owner's without a sign of life.
             max_deliveries: an item whose lease has run out so often becomes a dead letter.
             alone: whether the caller has nothing in flight, so that an item on its last delivery may be claimed, alone.
+            patient: leave leases that ran out alone: nobody could renew them while Redis was away.
             urgent: redis_keys that are claimed before the oldest items.
             terms: on which the caller writes; None compares nothing.
 
@@ -138,11 +141,13 @@ class Store:
         """
         asked_mono = time.monotonic()
         agreed = ("", "", "") if terms is None else terms.agreed
-        settings = (limit, probe_limit, CLAIM_BYTES, owner, lease_seconds, max_deliveries, int(alone))
-        reply = self._call("claim", (), *settings, *agreed, *urgent)
+        deadline = "" if self._ahead is None else f"{asked_mono + self._ahead + self._scripts.patience_seconds:.6f}"
+        settings = (limit, probe_limit, CLAIM_BYTES, owner, lease_seconds, max_deliveries, int(alone), int(patient))
+        reply = self._call("claim", (), *settings, deadline, *agreed, *urgent)
         status, now_text, waiting, oldest, lease_end, pause_ms, alone_word, least_score, ran_out, rejected = reply[:10]
         strays, differs = reply[10:12]
         now = float(now_text)
+        self._ahead = now - time.monotonic()
         return Claim(
             status=status.decode(),
             owner=owner,

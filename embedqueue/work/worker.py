@@ -38,6 +38,9 @@ from .reporter import tell_dead
 REDIS_RETRY_SECONDS = (0.05, 2.0)
 #: Items that one claim takes at most, however many calls may start: while its script runs, Redis serves nobody else.
 CLAIM_LIMIT = 1000
+#: Seconds after Redis was away in which leases that ran out are left alone: those who live renew them, as they try again
+#: every two seconds at the latest. So deliveries count processes that died, and no outage.
+OUTAGE_GRACE_SECONDS = 5.0
 #: Seconds after which a process that may not claim asks whether it may now.
 BARRED_SECONDS = 30.0
 #: Seconds that putting the books in order may take before other things have their turn.
@@ -96,6 +99,7 @@ class Worker:
         self._most = CLAIM_LIMIT  # items that one claim takes now, see _claim
         self._lost: list[str] = []  # owners of claims that took items, perhaps, which nobody here has in hand
         self._failures = 0  # actions in a row that failed
+        self._failed_mono = -OUTAGE_GRACE_SECONDS  # when Redis last did not answer
         self._adopting: Iterator[list[Rejected]] | None = None  # the books are being put in order
         self.barred = ""
         self._checking: threading.Thread | None = None  # that finds out what became of items
@@ -155,6 +159,7 @@ class Worker:
             except EmbedQueueError as error:  # of another layout
                 self._bar(str(error))
             except RedisError as error:
+                self._failed_mono = time.monotonic()
                 self._rest(f"Redis does not answer, trying again: {error}", exc_info=False)
                 self._observers.redis_failed(error)
             except Exception:
@@ -194,6 +199,7 @@ class Worker:
                 lease_seconds=self._options.lease_seconds,
                 max_deliveries=self._options.max_deliveries,
                 alone=self._dispatch.pool.unfinished == 0,
+                patient=time.monotonic() - self._failed_mono < OUTAGE_GRACE_SECONDS,
                 urgent=urgent,
                 terms=self._terms(),
             )
@@ -203,6 +209,8 @@ class Worker:
             if claim.status == "adopt":
                 self._agenda.claim_failed(urgent)
                 self._adopt(claim.strays)
+            elif claim.status == "late":  # by a clock that was set; now we know the time
+                self._agenda.claim_failed(urgent)
             elif claim.status == "differs":
                 self._bar(_differs(claim, self._terms()))
             else:

@@ -4,14 +4,16 @@
 -- ARGV[4] owner: names this claim, "WORKER:NUMBER/SECONDS:", without spaces; numbers rise
 -- ARGV[5] seconds of the lease; ARGV[6] max_deliveries
 -- ARGV[7] "1": the caller has nothing in flight, so an item on its last delivery may be claimed, alone
--- ARGV[8..10] embedding_field, model, dimensions of the caller; "" where it does not know
--- ARGV[11..] redis_keys that somebody waits for
+-- ARGV[8] "1": leases that have run out are left alone, for nobody could renew them while Redis was away
+-- ARGV[9] the time from which the caller waits for the answer no longer, or ""
+-- ARGV[10..12] embedding_field, model, dimensions of the caller; "" where it does not know
+-- ARGV[13..] redis_keys that somebody waits for
 -- Answer: {status, now, waiting, oldest score or "", next lease end or "", pause in ms or -2, alone, least score claimed
 --   or "", leases that had run out, {member, reason, deliveries, ... of those that were rejected},
 --   {stray, ... that were met}, {setting, what is kept, ... that differ}, member, ...}
 --   status "ok"; "probe": the provider failed last time, this one call tests it, and its caller holds the pause;
 --   "paused": nobody claims; "adopt": nothing was claimed, for strays or ghosts have to be put right first;
---   "differs": the caller must not claim; "late": this claim is a copy that comes when nobody waits for it any more.
+--   "differs": the caller must not claim; "late": this claim comes when nobody waits for it any more, or is a copy.
 --   alone "no"; "waits": items on their last delivery stay, until the caller has nothing in flight;
 --   "taken": this is one of those, and nothing may be in flight beside it.
 --   or the error "LAYOUT n", and nothing has changed
@@ -19,7 +21,10 @@
 
 local limit, probe_limit, most_bytes, owner = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local lease, max_deliveries, alone_allowed = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7] == "1"
-local FIRST_URGENT = 11
+local patient = ARGV[8] == "1"
+local deadline = tonumber(ARGV[9])
+local FIRST_URGENT = 13
+local PATIENCE = 1 -- seconds after which somebody patient looks at leases again
 local AT_ONCE = 500 -- leases that one claim puts right, and strays that it tells of
 local MANY_SETTINGS = 200 -- from so many on, those that need not be kept any more are looked for
 
@@ -28,7 +33,7 @@ if layout and layout ~= LAYOUT then
   return redis.error_reply("LAYOUT " .. layout)
 end
 local number, worker = claim_number(owner)
-if number <= last_claim(worker) then
+if number <= last_claim(worker) or (deadline and now > deadline) then
   return { "late", seconds_text(now), 0, "", "", -2, "no", "", 0, {}, {}, {} }
 end
 close_claims(worker, number, lease)
@@ -56,7 +61,7 @@ end
 
 -- Items whose lease ran out (their worker died or lost Redis) wait again under their old score, one delivery more counted,
 -- or are rejected. What latest does not name becomes a stray.
-local ran_out = redis.call("ZRANGEBYSCORE", INFLIGHT, "-inf", seconds_text(now), "LIMIT", 0, AT_ONCE)
+local ran_out = redis.call("ZRANGEBYSCORE", INFLIGHT, "-inf", seconds_text(now), "LIMIT", 0, patient and 0 or AT_ONCE)
 local failed = {}
 for _, member in ipairs(ran_out) do
   local key = key_of(member)
@@ -154,7 +159,7 @@ local function take_alone()
   end
 end
 
-local ours = { ARGV[8], ARGV[9], ARGV[10] }
+local ours = { ARGV[10], ARGV[11], ARGV[12] }
 local status, pause_ms, differs = "ok", pause_left(), {}
 if limit > 0 then
   differs = differing(ours, false)
@@ -220,8 +225,12 @@ if status == "probe" then
 end
 
 local ends = redis.call("ZRANGE", INFLIGHT, 0, 0, "WITHSCORES")
+local lease_ends = ends[2] or ""
+if patient and ends[2] then
+  lease_ends = seconds_text(math.max(tonumber(ends[2]), now + PATIENCE))
+end
 local waiting, oldest = waiting_items()
 return {
-  status, seconds_text(now), waiting, oldest, ends[2] or "", pause_ms, alone,
+  status, seconds_text(now), waiting, oldest, lease_ends, pause_ms, alone,
   least_score, #ran_out, rejected, met, differs, unpack(members)
 }

@@ -47,9 +47,10 @@ for i = FIRST_FURTHER_KEY, #KEYS do
       word, value = "done", vector
     else
       local kind, ms = last_notice(key)
-      if kind == "blank" then
+      local since = ms >= math.floor(stamp / 1000)
+      if since and kind == "blank" then
         word = "blank"
-      elseif kind == "done" and vector and not of and ms >= math.floor(stamp / 1000) then
+      elseif since and kind == "done" and vector and not of then
         word, value = "done", vector
       end
     end
