@@ -15,7 +15,7 @@ import pytest
 from embedqueue import BatchFailed, ConfigurationError, EmbeddingBatchQueue, QueueStopped
 from embedqueue.store.events import Events
 from tests.inside import inside
-from tests.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
+from tests.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, provenance, stored
 
 
 @pytest.fixture(params=[True, False], ids=["worker", "producer"])
@@ -394,9 +394,10 @@ def test_unsent_notices(queue, redis_client, embedder):
     redis_client.eval(  # the write and the loss of its notice, in one step
         "redis.call('ZREM', 'embed_queue:inflight', redis.call('HGET', 'embed_queue:latest', 'doc:1'))"
         "redis.call('HDEL', 'embed_queue:latest', 'doc:1') redis.call('HDEL', 'embed_queue:claims', 'doc:1')"
-        "redis.call('HSET', 'doc:1', 'embedding', ARGV[1]) redis.call('DEL', 'embed_queue:events')",
+        "redis.call('HSET', 'doc:1', 'embedding', ARGV[1], 'embedding_of', ARGV[2]) redis.call('DEL', 'embed_queue:events')",
         0,
         stored("hello"),
+        provenance("hello"),
     )
     join(waiting)
     assert future.result(0) == expected("hello")

@@ -287,7 +287,7 @@ def test_equal_texts_are_claimed_within_bounds(make_queue, embedder, redis_clien
     queue = start_held(make_queue, embedder, ["same"] * 20)
     store, written = inside(queue).store, []
     complete = store.complete
-    store.complete = lambda *args: [written.append(len(args[3])), *complete(*args)][1:]
+    store.complete = lambda *args: [written.append(len(args[2])), *complete(*args)][1:]
     eventually(lambda: inside(queue).held == 3)
     assert inside(queue).room() == 0
     embedder.release()
