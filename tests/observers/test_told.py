@@ -42,7 +42,7 @@ def _abandon(queue, *, times: int) -> None:
     store = inside(queue).store
     limits = {"probe_limit": 10, "lease_seconds": 0.001, "max_deliveries": 9, "alone": True}
     for _ in range(times):
-        eventually(lambda: store.claim(f"dead:{next(NUMBERS)}/0.001:", 10, **limits).members, "the lease ends")  
+        eventually(lambda: store.claim(f"dead:{next(NUMBERS)}/0.001:", 10, **limits).members, "the lease ends")
 
 
 def test_leases_that_ran_out_are_told(make_queue, redis_client):

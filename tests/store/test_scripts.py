@@ -392,7 +392,13 @@ def test_a_claim_tells_how_long_its_oldest_item_has_waited(queue):
 
     def claim(limit, lease_seconds, urgent):
         return queue.store.claim(
-            f"w1:{next(numbers)}:", limit, probe_limit=2, lease_seconds=lease_seconds, max_deliveries=3, alone=False, urgent=urgent
+            f"w1:{next(numbers)}:",
+            limit,
+            probe_limit=2,
+            lease_seconds=lease_seconds,
+            max_deliveries=3,
+            alone=False,
+            urgent=urgent,
         )
 
     first = claim(2, 1000, ["doc:0", "doc:1"])

@@ -307,7 +307,9 @@ def test_out_of_memory_when_leases_end(fresh_redis_server, impatient, make_queue
     impatient.config_set("maxmemory", 1)
     for attempt in range(3):
         with contextlib.suppress(redis.exceptions.OutOfMemoryError):
-            store.claim(f"gone:{attempt + 2}/0.050:", 5, probe_limit=50, lease_seconds=0.05, max_deliveries=5, alone=True)
+            store.claim(
+                f"gone:{attempt + 2}/0.050:", 5, probe_limit=50, lease_seconds=0.05, max_deliveries=5, alone=True
+            )
     impatient.config_set("maxmemory", 0)
     standing = sum(impatient.zcard(f"embed_queue:{name}") for name in ("pending", "inflight", "dead"))
     assert standing == COUNT + 2
