@@ -257,6 +257,12 @@ def worker_threads() -> int:
     return sum("embedqueue-worker" in thread.name for thread in threading.enumerate())
 
 
+def believe(store: Store, server_ahead: float) -> None:
+    """Have whoever enqueues believe that the server's clock is so many seconds ahead of our monotonic one."""
+    for sender in store._scripts._senders:
+        sender.server_ahead = server_ahead
+
+
 class Copies:
     """Copies of the commands of a store that must come once only, as a network may hold them back.
 

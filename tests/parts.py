@@ -15,6 +15,7 @@ import tenacity
 from embedqueue import EmbeddingBatchQueue
 from embedqueue.demo.localredis import LocalRedis, NoRedis
 from embedqueue.testing import FakeEmbedder
+from embedqueue.values.provenance import digest
 from tests.provider import vector_of
 
 #: Longest wait for what must come, in seconds: plenty on a busy machine, and never spent when all is well.
@@ -52,6 +53,11 @@ class GatedEmbedder(FakeEmbedder):
 def stored(text: str, dimensions: int = DIMENSIONS) -> bytes:
     """What the hash of a text must hold."""
     return vector_of(text, dimensions).astype("<f4").tobytes()
+
+
+def provenance(text: str) -> str:
+    """What stands beside the vector of a text, as a worker of another process writes it."""
+    return f"m/{DIMENSIONS}/- {digest(text)} 1"
 
 
 def expected(text: str, dimensions: int = DIMENSIONS) -> list[float]:

@@ -15,8 +15,10 @@ from benchmarks import corpus
 from benchmarks.bench import Bench, Cell, Measured
 from benchmarks.figures import Answer
 from benchmarks.settings import CALL_TEXTS, FIELD
+from embedqueue.store.records import Terms
 from embedqueue.store.store import Store
 from embedqueue.values.item import decode_member, encode_member
+from embedqueue.values.provenance import digest
 
 TITLE = "What each step costs in Redis"
 ITEMS = 10_000
@@ -73,7 +75,8 @@ def _ours(client: redis.Redis, step: str, dimensions: int | None) -> Work:
 
     def claim() -> list[list[bytes]]:
         limits = {"probe_limit": CALL_TEXTS, "lease_seconds": 60.0, "max_deliveries": 5, "alone": False}
-        return [store.claim("w:1/60:", CALL_TEXTS, **limits).members for _ in range(ITEMS // CALL_TEXTS)]
+        owners = [f"w:{number}/60:" for number in range(1, ITEMS // CALL_TEXTS + 1)]
+        return [store.claim(owner, CALL_TEXTS, **limits).members for owner in owners]
 
     if step.startswith("enqueue"):
         return enqueue
@@ -82,8 +85,9 @@ def _ours(client: redis.Redis, step: str, dimensions: int | None) -> Work:
         return claim
     items = [[decode_member(member) for member in members] for members in claim()]
     vectors = iter(_vectors(dimensions or 0))
-    calls = [[(item.redis_key, item.member, next(vectors)) for item in call] for call in items]
-    return lambda: [store.complete("w:1/60:", FIELD, "create", call) for call in calls]
+    calls = [[(item.redis_key, item.member, next(vectors), digest(item.text)) for item in call] for call in items]
+    terms = Terms(FIELD, f"{FIELD}_of", "m", dimensions, f"m/{dimensions}/-", "create")
+    return lambda: [store.complete("w:1/60:", terms, call) for call in calls]
 
 
 def _bare(client: redis.Redis, step: str, dimensions: int | None) -> Work:

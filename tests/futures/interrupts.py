@@ -19,7 +19,7 @@ from embedqueue.futures.intake import Intake
 from embedqueue.futures.progress import Progress
 from embedqueue.futures.waiters import Waiters
 from embedqueue.observers.observers import Observers
-from embedqueue.store.records import Claim, Status
+from embedqueue.store.records import Claim, Status, Terms
 from embedqueue.testing import FakeEmbedder
 from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.item import encode_member
@@ -37,7 +37,7 @@ class BusyStore:
     """A store that takes no time."""
 
     def enqueue(self, groups, **options):
-        return 1, [True] * len(groups)
+        return 1, [True] * len(groups), 1
 
 
 def pair(name, text="text"):
@@ -130,8 +130,8 @@ def interrupt_users():
     """Do to the worker and to futures what users' threads do: all locks are free again, and the worker works on."""
     dispatch, progress, callbacks, futures = IdleDispatch(), Progress(), Callbacks("callbacks"), []
     waiters = Waiters(lambda: None, callbacks)
-    claim = Claim("ok", "me:", [], 0, None, None, None, "no", 0.0, 0, [], 0.0)
-    status = Status(0.0, 0, 0, 0, None, None, None, "", False, 0, 0.0, "")
+    claim = Claim("ok", "me:", [], 0, None, None, None, "no")
+    status = Status(0.0, 0, 0, 0, None, None, None, "", False, 0, "")
     store = SimpleNamespace(claim=lambda *_, **__: claim, status=lambda: status)
     outcomes = SimpleNamespace(find_out=lambda *_, **__: None)
     agenda, options = Agenda(Options()), Options()
@@ -142,6 +142,7 @@ def interrupt_users():
         waiters,
         outcomes,
         options,
+        lambda: Terms("embedding", None, "m", 4, "m/4/-", "create"),
         name="me:",
         start_queue=lambda: None,
         log=QueueLog(),

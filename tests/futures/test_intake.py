@@ -40,7 +40,7 @@ class BlockingStore:
         answer, self.answer = self.answer, None
         if isinstance(answer, BaseException):
             raise answer
-        return sum(map(len, groups)) // 2, answer or [True] * len(groups)
+        return sum(map(len, groups)) // 2, answer or [True] * len(groups), len(self.writes)
 
     def await_write(self):
         assert self._arrived.acquire(timeout=PATIENCE_SECONDS), "no write came"

@@ -8,6 +8,7 @@ import pytest
 
 from embedqueue.futures import notices
 from embedqueue.futures.notices import named_keys, named_reason
+from embedqueue.store.store import REASON_CHARS
 
 DEEP = "[" * 900 + "]" * 900
 DEEPER = "[" * 100_000
@@ -31,4 +32,4 @@ def test_a_body_beyond_all_bounds_is_not_read(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_reason_is_words_and_not_too_many() -> None:
     assert named_reason(f'{{"reason": {DEEP}}}') == ""
-    assert len(named_reason(json.dumps({"reason": "x" * 1_000_000}))) == 2000
+    assert len(named_reason(json.dumps({"reason": "x" * 1_000_000}))) == REASON_CHARS

@@ -9,10 +9,15 @@ import pytest
 
 from embedqueue.futures.outcomes import Outcomes
 from embedqueue.futures.waiters import Waiters
+from embedqueue.store.records import Asked
 from embedqueue.testing import FakeEmbedder
 from embedqueue.values.errors import ItemRejected
+from embedqueue.values.item import encode_member
+from embedqueue.values.provenance import digest
 
 VECTOR = np.arange(4, dtype="<f4").tobytes()
+TEXTS = [encode_member("doc:1", text) for text in ("old", "newer", "newest")]
+FIELDS = ("embedding", "embedding_of")
 
 
 class Told:
@@ -21,19 +26,21 @@ class Told:
     def __init__(self, word: str, value: bytes) -> None:
         self.found = (word, value)
 
-    def look(self, redis_keys, field):
-        return [self.found for _ in redis_keys]
+    def look(self, asked, field, provenance_field):
+        assert (field, provenance_field) == FIELDS
+        self.asked = asked
+        return [self.found for _ in asked]
 
 
 def look(word, value, *, blank=False, wanted=False):
     """The future of a key, and what is demanded, after a look."""
     waiters, demanded = Waiters(lambda: None), []
-    [future], entries = waiters.register([("doc:1", b"member")])
+    [future], entries = waiters.register([("doc:1", TEXTS[0])])
     waiters.commit(entries)
     if wanted:
         waiters.mark_wanted("doc:1")
     worker = SimpleNamespace(demanded=demanded.extend)
-    outcomes = Outcomes(Told(word, value), waiters, "embedding", FakeEmbedder(4), worker)
+    outcomes = Outcomes(Told(word, value), waiters, FIELDS, FakeEmbedder(4), worker)
     outcomes.find_out(["doc:1"], blank=blank)
     return future, demanded
 
@@ -77,10 +84,13 @@ def test_a_live_item_is_waited_for(value, wanted, demanded, blank):
 def test_all_futures_of_a_key_end():
     """Of three texts, of which the newest superseded the others."""
     waiters = Waiters(lambda: None)
-    futures, entries = waiters.register([("doc:1", b"old"), ("doc:1", b"newer"), ("doc:1", b"newest")])
-    waiters.commit(entries)
-    Outcomes(Told("done", VECTOR), waiters, "embedding", FakeEmbedder(4), SimpleNamespace()).find_out(["doc:1"])
+    futures, entries = waiters.register([("doc:1", text) for text in TEXTS])
+    for stamp, entry in zip((5, 6, 7), entries, strict=True):
+        waiters.commit([entry], stamp)
+    told = Told("done", VECTOR)
+    Outcomes(told, waiters, FIELDS, FakeEmbedder(4), SimpleNamespace()).find_out(["doc:1"])
     assert [future.result(0) for future in futures] == [[0, 1, 2, 3]] * 3
+    assert told.asked == [Asked("doc:1", 7, digest("newest"))], "not the newest was asked about"
 
 
 def test_a_text_that_never_reached_redis_ends_nothing():

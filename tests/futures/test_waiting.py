@@ -14,9 +14,8 @@ import pytest
 
 from embedqueue import BatchFailed, ConfigurationError, EmbeddingBatchQueue, QueueStopped
 from embedqueue.store.events import Events
-from embedqueue.values.provenance import digest
 from tests.inside import inside
-from tests.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
+from tests.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, provenance, stored
 
 
 @pytest.fixture(params=[True, False], ids=["worker", "producer"])
@@ -447,11 +446,10 @@ def test_unsent_notices(queue, redis_client, embedder):
     redis_client.eval(  # the write and the loss of its notice, in one step
         "redis.call('DEL', 'embed_queue:inflight')"
         "redis.call('HDEL', 'embed_queue:latest', 'doc:1') redis.call('HDEL', 'embed_queue:claims', 'doc:1')"
-        "redis.call('HSET', 'doc:1', 'embedding', ARGV[1], 'embedding_of', ARGV[2])"
-        "redis.call('DEL', 'embed_queue:events')",
+        "redis.call('HSET', 'doc:1', 'embedding', ARGV[1], 'embedding_of', ARGV[2]) redis.call('DEL', 'embed_queue:events')",
         0,
         stored("hello"),
-        f"model/8/- {digest('hello')} 1",
+        provenance("hello"),
     )
     join(waiting)
     assert future.result(0) == expected("hello")

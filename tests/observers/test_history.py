@@ -45,6 +45,7 @@ def test_processes_add_up(make_queue, redis_client, embedder):
     producer.enqueue("doc:3", "different")
     one.flush(PATIENCE_SECONDS)
     one.stop()
+    redis_client.hdel("embed_queue:settings", "model")  # somebody decides that it is another from now on
     with make_queue(model="model-b") as two:
         two.enqueue("doc:4", "more").result(PATIENCE_SECONDS)
     producer.stop()

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import queue as stdlib_queue
 import threading
 
 import pytest
 
 from embedqueue import InputRejected, Observer
+from embedqueue.values.item import encode_member
 from tests.inside import inside
 from tests.parts import PATIENCE_SECONDS, eventually, in_thread, join
+
+#: Of claims of workers that die: each has one above all before.
+NUMBERS = itertools.count(1)
 
 
 class Inbox(Observer):
@@ -39,8 +44,8 @@ def _abandon(queue, *, times: int) -> None:
     """Claim what waits as a worker that dies would, so often."""
     store = inside(queue).store
     limits = {"probe_limit": 10, "lease_seconds": 0.001, "max_deliveries": 9, "alone": True}
-    for turn in range(times):
-        eventually(lambda: store.claim(f"dead:{turn}:", 10, **limits).members, "the lease ends")  # noqa: B023
+    for _ in range(times):
+        eventually(lambda: store.claim(f"dead:{next(NUMBERS)}/0.001:", 10, **limits).members, "the lease ends")
 
 
 def test_leases_that_ran_out_are_told(make_queue, redis_client):
@@ -48,7 +53,7 @@ def test_leases_that_ran_out_are_told(make_queue, redis_client):
     inbox = Inbox()
     queue = make_queue(start=False, observers=[inbox])
     queue.enqueue("k", "words")
-    redis_client.zadd("embed_queue:pending", {redis_client.hget("embed_queue:latest", "k"): 1000}, xx=True)
+    redis_client.zadd("embed_queue:pending", {encode_member("k", "words"): 1000}, xx=True)
     _abandon(queue, times=1)
     queue.start()
     assert inbox.ran_out.get(timeout=PATIENCE_SECONDS) == 1

@@ -19,6 +19,7 @@ from redis.retry import Retry
 from embedqueue import BatchFailed, ConfigurationError, ItemRejected
 from embedqueue.demo.localredis import LocalRedis
 from embedqueue.store.clients import (
+    LONG_COMMAND_BYTES,
     ask,
     private_client,
     release_connection,
@@ -136,20 +137,24 @@ def test_what_we_use_of_redis_py(server, shape):
     with contextlib.closing(theirs), contextlib.closing(ours):
         connection = take_connection(ours)
         connection.register_connect_callback(seen.add)
-        echo = b"*2\r\n$4\r\nECHO\r\n$1\r\n\xff\r\n"
-        assert ask(connection, echo) == b"\xff", "a packed command is sent as it is, and its answer not decoded"
+        end = lambda: b"\r\n"  # noqa: E731
+        echo = b"*2\r\n$4\r\nECHO\r\n$1\r\n\xff"
+        assert ask(connection, echo, end) == b"\xff", "a packed command is sent as it is, and its answer not decoded"
         assert seen.connected == [], "a connection that was taken is connected"
         with pytest.raises(redis.ResponseError):
-            ask(connection, b"*1\r\n$4\r\nNONE\r\n")
-        assert ask(connection, echo) == b"\xff" and seen.connected == [], "a refusal leaves it connected"
+            ask(connection, b"*1\r\n$4\r\nNONE", end)
+        assert ask(connection, echo, end) == b"\xff" and seen.connected == [], "a refusal leaves it connected"
         for times in (1, 2):
             connection.disconnect()
-            assert ask(connection, echo) == b"\xff", "it connects by itself when it is used"
+            assert ask(connection, echo, end) == b"\xff", "it connects by itself when it is used"
             assert seen.connected == [connection] * times, "it tells, each time, that it has connected"
+        long = b"x" * LONG_COMMAND_BYTES
+        asked = b"*2\r\n$4\r\nECHO\r\n$%d\r\n%s" % (len(long), long)
+        assert ask(connection, asked, end) == long, "a long one is sent in parts"
         release_connection(ours, connection)
         assert take_connection(ours) is connection, "a pool gives again what it was given back"
         ours.connection_pool.disconnect()
-        ask(connection, echo)
+        ask(connection, echo, end)
         assert len(seen.connected) == 3, "a pool disconnects what is in use, too"
     assert socket_timeout(ours) == socket_timeout(theirs) == theirs.connection_pool.connection_kwargs["socket_timeout"]
     tries = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
 
 from embedqueue.values.item import encode_member
 from tests.proof.model import LEASE_SECONDS, MAX_DELIVERIES, read
-from tests.proof.moves import Queue
+from tests.proof.moves import Queue, asked
 
 
 @pytest.fixture(params=["redis", "fakeredis"])
@@ -18,7 +19,7 @@ def queue(request):
 
 
 def word_of(queue: Queue, key: str) -> str:
-    return queue.store.look([key], "embedding")[0][0]
+    return queue.store.look([asked(key)], "embedding", "embedding_of")[0][0]
 
 
 def notices(queue: Queue) -> list[tuple[str, object]]:
@@ -126,22 +127,19 @@ def test_workers_are_told_of_enough_at_once(queue, tell_at, tell_first, told):
 def test_a_probe_is_one_call(queue):
     """After a pause one claim of one call's size tries; its end lets all go on, its failure makes the pause longer."""
     queue.enqueue([(f"doc:{place}", "x") for place in range(5)])
+    owner = queue.claim("w1:", 2)
     for seconds in (1.0, 2.0, 4.0):
-        owner = queue.model.probe or "w1:0:"
-        answer = queue.store.pause(
-            owner, first_seconds=1, most_seconds=300, least_seconds=0, reason="down", redis_keys=[]
-        )
-        assert answer == seconds
-        queue.model.fail(owner, "down", 1, 300, 0, 0)
-        queue.release("w")
+        members = list(queue.model.inflight)
+        assert fail(queue, owner, *members) == seconds
+        queue.model.fail(owner, members, "down", 1, 300, 0, 0)
+        queue.check()
         queue.client.delete(queue.names.pause)
         queue.model.pause = ""
-        queue.claim("w1:", 10)
+        owner = queue.claim("w1:", 10)
         assert len(queue.model.inflight) == 2
-        before = len(queue.model.inflight)
         queue.claim("w2:", 10)
-        assert len(queue.model.inflight) == before, "two probed at once"
-    owner = queue.model.probe
+        assert len(queue.model.inflight) == 2, "two probed at once"
+    assert owner == queue.model.probe
     queue.complete(owner, list(queue.model.inflight))
     queue.claim("w2:", 10)
     queue.check()
@@ -204,7 +202,7 @@ def test_a_renewal_keeps_up_the_probe_of_its_worker_and_no_pause(queue, prober, 
 def test_a_release_lets_go_of_its_probe_and_of_no_pause(queue, prober, ours):
     queue.client.set(queue.names.pause_probe, prober, px=50_000)
     queue.store.hold(50, "probe w1:1/9:")
-    queue.store.release("w1:")
+    queue.store.release_all("w1:")
     assert queue.client.exists(queue.names.pause_probe) == (not ours)
     assert queue.client.get(queue.names.pause) == b"probe w1:1/9:"
 
@@ -227,13 +225,14 @@ def test_a_wish_of_the_provider_outlasts_a_shorter_pause_that_people_set_during_
     for seconds, words in ((2, b"down"), (200, b"maintenance"), (None, b"maintenance")):
         queue.client.set(queue.names.pause_probe, "w1:1:", px=9000)
         queue.store.hold(seconds, "maintenance")
-        fail(queue, least_seconds=100)
+        fail(queue, "w1:1:", least_seconds=100)
         assert queue.client.get(queue.names.pause) == words
         queue.client.delete(*queue.names.pauses)
 
 
 def test_a_pause_by_hand_in_the_words_of_a_failure_lasts_as_long_as_people_wish(queue):
-    fail(queue, least_seconds=20)
+    owner, member = under_way(queue, "doc:0")
+    fail(queue, owner, member, least_seconds=20)
     queue.store.hold(3600, "down")
     assert queue.store.status().pause_seconds > 3590
 
@@ -255,59 +254,83 @@ def test_a_pause_that_people_set_during_a_probe_outlasts_it(queue):
 def test_who_gives_nothing_back_keeps_what_it_holds(queue):
     queue.enqueue([("doc:0", "text")])
     queue.claim("w1:")
-    assert queue.store.release("w1:", []) == 0
+    assert queue.store.release([]) == 0
     queue.check()
 
 
-def fail(queue: Queue, least_seconds: float = 0.0) -> float:
-    return queue.store.pause(
-        "w1:1:", first_seconds=1, most_seconds=300, least_seconds=least_seconds, reason="down", redis_keys=["doc:0"]
-    )
+def under_way(queue: Queue, *keys: str) -> list:
+    """Items of these keys are claimed: the name of the claim, and their members."""
+    queue.enqueue([(key, "x") for key in keys])
+    return [queue.claim("w1:"), *(encode_member(key, "x") for key in keys)]
+
+
+def fail(queue: Queue, owner: str, *members: bytes, least_seconds: float = 0.0) -> float:
+    """A call of these items fails."""
+    times = {"first_seconds": 1, "most_seconds": 300, "least_seconds": least_seconds}
+    return queue.store.fail(owner, [(owner, member) for member in members], reason="down", **times)
 
 
 def test_that_the_provider_failed_is_known_for_a_while_after_the_pause(queue):
     """So that whoever comes next sends one call; but an idle queue is not failing for ever."""
-    fail(queue, least_seconds=20)
+    owner, member = under_way(queue, "doc:0")
+    fail(queue, owner, member, least_seconds=20)
     assert 15_000 < queue.client.pttl(queue.names.pause) <= 20_000
     assert 615_000 < queue.client.pttl(queue.names.pause_level) <= 620_000
 
 
 def test_a_wish_of_the_provider_makes_a_pause_longer(queue):
     """Of calls that fail side by side, the one that was told to wait for longest decides."""
-    assert fail(queue, least_seconds=20) == 20
-    assert fail(queue, least_seconds=100) == 100
+    owner, *members = under_way(queue, "doc:0", "doc:1", "doc:2")
+    assert fail(queue, owner, members[0], least_seconds=20) == 20
+    assert fail(queue, owner, members[1], least_seconds=100) == 100
     assert 95_000 < queue.client.pttl(queue.names.pause) <= 100_000
-    fail(queue, least_seconds=20)
+    fail(queue, owner, members[2], least_seconds=20)
     assert 95_000 < queue.client.pttl(queue.names.pause)
 
 
 def test_a_pause_without_an_end_stays_one_when_a_call_fails(queue):
     """Of a call that was under way when somebody wanted nothing claimed."""
+    owner, member = under_way(queue, "doc:0")
     queue.store.hold(None, "maintenance")
-    assert fail(queue, least_seconds=20) > 0
+    assert fail(queue, owner, member, least_seconds=20) > 0
     assert queue.client.get(queue.names.pause) == b"maintenance"
     assert queue.client.pttl(queue.names.pause) == -1
 
 
 def test_a_probe_is_not_held_up_by_another_call_that_fails(queue):
     """A probe ends with its lease, whatever the provider wishes."""
+    owner, member = under_way(queue, "doc:0")
     queue.client.set(queue.names.pause_probe, "w2:1/9:", px=9000)
-    assert fail(queue, least_seconds=250) <= 9
+    assert fail(queue, owner, member, least_seconds=250) <= 9
     assert 0 < queue.client.pttl(queue.names.pause_probe) <= 9000
     assert not queue.client.exists(queue.names.pause)
 
 
 def test_waiters_elsewhere_are_told_which_keys_a_call_failed_with(queue):
     """All of them where the probe failed: nothing can be served."""
-    fail(queue)
-    queue.client.set(queue.names.pause_probe, "w1:1:")
-    fail(queue)
-    found = [fields for _, fields in queue.client.xrange(queue.names.events)]
+    owner, *members = under_way(queue, "doc:0", "doc:1")
+    fail(queue, owner, members[0])
+    queue.client.set(queue.names.pause_probe, owner)
+    fail(queue, owner, members[1])
+    found = [fields for _, fields in queue.client.xrange(queue.names.events) if fields[b"body"]]
     assert [(f[b"kind"], f[b"by"], json.loads(f[b"body"])) for f in found] == [
-        (b"unserved", b"w1:1:", {"reason": "down", "keys": ["doc:0"]}),
-        (b"unserved", b"w1:1:", {"reason": "down", "keys": ["doc:0"]}),
-        (b"paused", b"w1:1:", {"reason": "down"}),
+        (b"unserved", owner.encode(), {"reason": "down", "keys": ["doc:0"]}),
+        (b"unserved", owner.encode(), {"reason": "down", "keys": ["doc:1"]}),
+        (b"paused", owner.encode(), {"reason": "down"}),
     ]
+
+
+def test_a_failure_that_was_told_already_begins_no_pause(queue):
+    """The answer to the first was lost, and the worker asks again; or a copy of it comes when all is well again."""
+    owner, member = under_way(queue, "doc:0")
+    assert fail(queue, owner, member) == 1
+    told = kinds(queue)
+    assert 0 < fail(queue, owner, member, least_seconds=100) <= 1, "the pause is as long as it was"
+    queue.client.delete(queue.names.pause)
+    assert fail(queue, owner, member) == 0
+    assert not queue.client.exists(queue.names.pause)
+    assert queue.client.get(queue.names.pause_level) == b"1"
+    assert kinds(queue) == told
 
 
 def test_how_long_a_single_item_waits_and_is_held(queue):
@@ -327,7 +350,7 @@ def test_several_are_given_up_at_once(queue):
     queue.enqueue([(f"doc:{place}", "x") for place in range(3)])
     scores = dict(queue.client.zrange(queue.names.pending, 0, -1, withscores=True))
     owner = queue.claim("w1:")
-    items = [(encode_member(f"doc:{place}", "x"), f"reason {place}", False) for place in range(3)]
+    items = [(owner, encode_member(f"doc:{place}", "x"), f"reason {place}", False) for place in range(3)]
     assert queue.store.reject(owner, items) == ["dead"] * 3
     letters = queue.store.dead.page(10, 0)
     assert {letter.redis_key: letter.reason for letter in letters} == {f"doc:{n}": f"reason {n}" for n in range(3)}
@@ -365,9 +388,17 @@ def test_a_claim_tells_how_long_its_oldest_item_has_waited(queue):
     for member, seconds in zip(members, (50, 100, 200), strict=True):
         queue.client.zincrby(queue.names.pending, -seconds, member)
 
+    numbers = itertools.count(1)
+
     def claim(limit, lease_seconds, urgent):
         return queue.store.claim(
-            "w1:1:", limit, probe_limit=2, lease_seconds=lease_seconds, max_deliveries=3, alone=False, urgent=urgent
+            f"w1:{next(numbers)}:",
+            limit,
+            probe_limit=2,
+            lease_seconds=lease_seconds,
+            max_deliveries=3,
+            alone=False,
+            urgent=urgent,
         )
 
     first = claim(2, 1000, ["doc:0", "doc:1"])
@@ -392,9 +423,11 @@ def test_the_last_delivery_is_made_alone_unless_it_is_the_first(queue, max_deliv
         pair = [key.encode(), encode_member(key, "x")]
         queue.store.enqueue([pair], max_pending=None, tell_at=50, tell_first=True)
 
+    numbers = itertools.count(1)
+
     def claim():
         return queue.store.claim(
-            "w1:1:", 10, probe_limit=2, lease_seconds=10, max_deliveries=max_deliveries, alone=False
+            f"w1:{next(numbers)}:", 10, probe_limit=2, lease_seconds=10, max_deliveries=max_deliveries, alone=False
         )
 
     enqueue("doc:0")

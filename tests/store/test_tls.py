@@ -21,9 +21,11 @@ from embedqueue import BatchFailed, ConfigurationError, ItemRejected, TransientE
 from embedqueue.demo.localredis import LocalRedis
 from embedqueue.embedders import GeminiEmbedder, OpenAIEmbedder
 from embedqueue.settings.settings import read
+from embedqueue.store.records import Asked
 from embedqueue.store.store import Keys
+from embedqueue.values.provenance import digest
 from tests.inside import inside
-from tests.parts import PATIENCE_SECONDS, eventually, expected, local_redis
+from tests.parts import PATIENCE_SECONDS, eventually, expected, local_redis, provenance
 from tests.provider import Provider, hang
 from tests.store.test_clients import _rules
 from tests.store.tls import TlsProxy
@@ -107,7 +109,7 @@ def test_nothing_but_the_namespace_and_the_hashes_is_touched(url, admin, make_qu
     found = {key.decode() for key in admin.keys("*")}
     ours = {key for key in found if key.startswith("embed_queue:")}
     assert found - ours == {*others, *(f"doc:{i}" for i in range(50))}
-    assert {key.decode() for key in admin.hkeys("doc:1")} == {"embedding"}
+    assert {key.decode() for key in admin.hkeys("doc:1")} == {"embedding", "embedding_of"}
     assert {name: admin.get(name).decode() for name in others} == others
 
 
@@ -225,8 +227,9 @@ def test_no_setting_turns_verification_off():
 
 def test_hashes_that_may_not_be_read_do_not_hide_the_others(url, admin, make_queue):
     """Whoever waits for several learns of each what there is to learn."""
-    admin.hset("doc:1", "embedding", b"vector")
-    admin.hset("private:1", "embedding", b"secret")
+    for key in ("doc:1", "private:1"):
+        admin.hset(key, mapping={"embedding": b"vector", "embedding_of": provenance("text")})
     store = inside(make_queue(redis.Redis.from_url(url), start=False)).store
-    found = store.look(["private:1", "doc:1", "private:2"], "embedding")
+    asked = [Asked(key, 0, digest("text")) for key in ("private:1", "doc:1", "private:2")]
+    found = store.look(asked, "embedding", "embedding_of")
     assert found == [("gone", b""), ("done", b"vector"), ("gone", b"")]

@@ -74,15 +74,20 @@ def test_a_probe_whose_worker_died_stands_in_the_way_for_its_lease_only(redis_cl
 
 
 @pytest.mark.parametrize(("by_people", "most_seconds"), [(False, 20), (True, HOUR_SECONDS + 20)])
-def test_a_pause_lasts_no_longer_than_it_was_made_to_last_unless_people_set_it(redis_client, by_people, most_seconds):
+def test_a_pause_lasts_no_longer_than_it_was_made_to_last_unless_people_set_it(
+    redis_client, make_queue, by_people, most_seconds
+):
     store = Store(redis_client, "embed_queue")
     if by_people:
         store.hold(20, "the provider failed over")
     else:
+        _enqueue_for_others(make_queue, redis_client)
+        [member] = _claim(redis_client, lease_seconds=10.0).members
         times = {"first_seconds": 20, "most_seconds": 300, "least_seconds": 0}
-        store.pause("other:1:", **times, reason="the provider failed: 503", redis_keys=[])
+        owner = "dead:1/10.000:"
+        assert store.fail(owner, [(owner, member)], **times, reason="the provider failed: 503") == 20
     _set_back(redis_client)
-    claim = _claim(redis_client, lease_seconds=10.0)
+    claim = _claim(redis_client, lease_seconds=10.0, owner="other:1")
     assert claim.status == "paused"
     assert most_seconds - 5 < claim.pause_seconds <= most_seconds
 

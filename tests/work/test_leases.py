@@ -7,9 +7,10 @@ import threading
 import pytest
 
 from embedqueue.values.item import encode_member
+from embedqueue.values.provenance import digest
 from tests.inside import inside
-from tests.parts import PATIENCE_SECONDS, expected
-from tests.proof.moves import Queue
+from tests.parts import PATIENCE_SECONDS, eventually, expected, in_flight
+from tests.proof.moves import Queue, terms
 
 
 def test_a_call_that_takes_many_leases_is_made_once(make_queue, redis_client, embedder):
@@ -35,8 +36,8 @@ def test_thousands_of_leases_are_renewed(make_queue, redis_client, embedder):
     queue.enqueue_many([(f"doc:{place}", f"text {place}") for place in range(2001)])
     queue.flush_now()
     embedder.wait_for_calls(1)
+    eventually(lambda: in_flight(redis_client) == 2001, "all are claimed")
     members = redis_client.zrange("embed_queue:inflight", 0, -1)
-    assert len(members) == 2001
     redis_client.zadd("embed_queue:inflight", dict.fromkeys(members, 1), xx=True)
     assert inside(queue).renew()
     assert redis_client.zcount("embed_queue:inflight", 2, "+inf") == 2001
@@ -90,8 +91,11 @@ def test_a_hash_that_is_none_is_told_apart(redis_client):
     queue.enqueue([("doc:0", "a"), ("doc:1", "b")])
     redis_client.set("doc:0", "no hash")
     owner = queue.claim("w1:")
-    lines = [("doc:0", encode_member("doc:0", "a"), b"vec0"), ("doc:1", encode_member("doc:1", "b"), b"vec1")]
-    words = queue.store.complete(owner, "embedding", "create", lines)
+    lines = [
+        (f"doc:{place}", encode_member(f"doc:{place}", text), f"vec{place}".encode(), digest(text))
+        for place, text in enumerate("ab")
+    ]
+    words = queue.store.complete(owner, terms("embedding"), lines)
     assert words[0].startswith("refused WRONGTYPE")
     assert words[1] == "done"
     assert redis_client.hget("doc:1", "embedding") == b"vec1"

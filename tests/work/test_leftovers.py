@@ -8,7 +8,7 @@ import pytest
 
 from embedqueue.values.item import encode_member
 from tests.proof.model import MAX_DELIVERIES
-from tests.proof.moves import Queue
+from tests.proof.moves import Queue, asked
 
 
 @pytest.fixture(params=["redis", "fakeredis"])
@@ -45,14 +45,20 @@ def test_a_member_that_reads_like_a_key_does_not_stop_the_key(queue):
     assert queue.store.dead.names() == [b"doc:0"]
     assert queue.store.dead.page(1, 0)[0].deliveries == 0
     queue.enqueue([("doc:0", "text")])
-    assert [word for word, _ in queue.store.look(["doc:0"], "embedding")] == ["live"]
+    assert [
+        word for word, _ in queue.store.look([asked("doc:0", queue.newest["doc:0"])], "embedding", "embedding_of")
+    ] == ["live"]
     owner = queue.claim("w1:")
     queue.complete(owner, [encode_member("doc:0", "text")])
-    assert [word for word, _ in queue.store.look(["doc:0"], "embedding")] == ["done"]
+    assert [
+        word for word, _ in queue.store.look([asked("doc:0", queue.newest["doc:0"])], "embedding", "embedding_of")
+    ] == ["done"]
     queue.enqueue([("doc:0", "bad")])
     queue.reject(queue.claim("w1:"), encode_member("doc:0", "bad"))
     queue.check()
-    assert [word for word, _ in queue.store.look(["doc:0"], "embedding")] == ["dead"]
+    assert [
+        word for word, _ in queue.store.look([asked("doc:0", queue.newest["doc:0"])], "embedding", "embedding_of")
+    ] == ["dead"]
     queue.leave(b"doc:0")  # of the two, the letter of the key is the one that must not vanish
     queue.claim("w1:")
     queue.check()
@@ -80,7 +86,7 @@ def test_a_leftover_newer_than_a_suspect_hides_nobody(queue):
 
 
 @pytest.mark.parametrize(
-    ("seconds_ago", "winner"), [(100, encode_member("doc:1", "ours")), (-100, leftover("doc:1", "x"))]
+    ("seconds_ago", "winner"), [(100, encode_member("doc:1", "ours")), (0, leftover("doc:1", "x"))]
 )
 def test_of_a_leftover_and_what_is_in_flight_the_newer_one_wins(queue, seconds_ago, winner):
     """The older one is neither handed out nor written."""
@@ -96,9 +102,13 @@ def test_a_foreign_member_among_those_in_flight_becomes_a_dead_letter(queue):
     """Whoever put it there: it is given up when its time has come, and nothing else is held up."""
     queue.client.zadd(queue.names.inflight, {b"rubbish": 1})
     queue.enqueue([("doc:0", "text")])
-    queue.store.claim("w1:1:", 10, probe_limit=2, lease_seconds=10, max_deliveries=3, alone=False)
+    claim = {"probe_limit": 2, "lease_seconds": 10, "max_deliveries": 3, "alone": False}
+    assert queue.store.claim("w1:1:", 10, **claim).status == "adopt"
+    assert [member for member, *_ in queue.store.adoption.run(None)] == [b"rubbish"]
+    queue.store.claim("w1:2:", 10, **claim)
     [letter] = queue.store.dead.page(10, 0)
-    assert (letter.member, letter.reason) == (b"rubbish", "not our JSON")
+    assert (letter.member, letter.redis_key) == (b"rubbish", "")
+    assert letter.reason.startswith("not our JSON")
     assert queue.client.zrange(queue.names.inflight, 0, -1) == [encode_member("doc:0", "text")]
 
 
@@ -111,4 +121,4 @@ def test_what_is_cut_short_becomes_a_dead_letter_of_no_key(queue, member):
     queue.check()
     [letter] = queue.store.dead.page(10, 0)
     assert (letter.member, letter.redis_key, letter.deliveries) == (member, "", 0)
-    assert letter.reason == "not our JSON"
+    assert letter.reason.startswith("not our JSON")

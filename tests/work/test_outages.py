@@ -301,13 +301,15 @@ def test_out_of_memory_when_leases_end(fresh_redis_server, impatient, make_queue
     dead, queue = make_queue(impatient, lease_seconds=0.05, start=False), make_queue(impatient, start=False)
     futures = queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(COUNT))
     store = inside(dead).store
-    store.claim("gone:1:", 20, probe_limit=50, lease_seconds=0.05, max_deliveries=5, alone=True)
+    store.claim("gone:1/0.050:", 20, probe_limit=50, lease_seconds=0.05, max_deliveries=5, alone=True)
     impatient.zadd("embed_queue:pending", {'{"redis_key":"doc:old","text":"old"}': 1, "not ours": 2})
     threading.Event().wait(0.1)  # the lease passes
     impatient.config_set("maxmemory", 1)
     for attempt in range(3):
         with contextlib.suppress(redis.exceptions.OutOfMemoryError):
-            store.claim(f"gone:{attempt + 2}:", 5, probe_limit=50, lease_seconds=0.05, max_deliveries=5, alone=True)
+            store.claim(
+                f"gone:{attempt + 2}/0.050:", 5, probe_limit=50, lease_seconds=0.05, max_deliveries=5, alone=True
+            )
     impatient.config_set("maxmemory", 0)
     standing = sum(impatient.zcard(f"embed_queue:{name}") for name in ("pending", "inflight", "dead"))
     assert standing == COUNT + 2

@@ -14,10 +14,9 @@ import redis
 from embedqueue import BatchFailed
 from embedqueue.store.records import Claim
 from embedqueue.values.options import Options
-from embedqueue.values.provenance import digest
 from embedqueue.work.agenda import Agenda
 from tests.inside import inside
-from tests.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
+from tests.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, provenance, stored
 
 
 @pytest.fixture
@@ -140,8 +139,7 @@ def test_a_slow_callback_holds_up_neither_claims_nor_leases(make_queue, redis_cl
     for member in redis_client.zrange("embed_queue:pending", 0, -1):  # finished elsewhere, and no notice tells
         redis_client.zrem("embed_queue:pending", member)
     redis_client.hdel("embed_queue:latest", "doc:elsewhere")
-    of = {"embedding": stored("text"), "embedding_of": f"model/8/- {digest('text')} 1"}
-    redis_client.hset("doc:elsewhere", mapping=of)
+    redis_client.hset("doc:elsewhere", mapping={"embedding": stored("text"), "embedding_of": provenance("text")})
     waiting = in_thread(lambda: future.result(PATIENCE_SECONDS))
     assert callback.wait(PATIENCE_SECONDS)
     other = make_queue(namespace="embed_queue", lease_seconds=0.6)  # would take over what runs out
