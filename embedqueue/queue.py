@@ -393,7 +393,7 @@ class EmbeddingBatchQueue:
             if deadline_mono == NEVER and not status.probing and (status.failing or status.pause_seconds is not None):
                 raise BatchFailed(f"{status.pause_reason}; {status.unfinished} items are still queued")
             if status.strays:
-                engine.store.adoption.run(self._options.provenance_field)
+                engine.worker.put_in_order()
                 continue
             engine.progress.wait_beyond(seen, min(deadline_mono - now, FLUSH_POLL_SECONDS))
             if engine.stopping.is_set():

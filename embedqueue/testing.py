@@ -176,7 +176,7 @@ class EagerQueue(EmbeddingBatchQueue):
                     alone=True,
                 )
                 if claim.status == "adopt":
-                    engine.store.adoption.run(options.provenance_field)
+                    engine.worker.put_in_order()
                     continue
                 engine.dispatch.begin(claim)  # even without members: the claim may have rejected some
                 if not claim.members:

@@ -38,7 +38,7 @@ from .reporter import tell_dead
 REDIS_RETRY_SECONDS = (0.05, 2.0)
 #: Items that one claim takes at most, however many calls may start: while its script runs, Redis serves nobody else.
 CLAIM_LIMIT = 1000
-#: Seconds after Redis was away in which leases that ran out are left alone: those who live renew them, as they try again
+#: Seconds after Redis was away in which leases that ran out are left alone: whoever lives renews them, as all try again
 #: every two seconds at the latest. So deliveries count processes that died, and no outage.
 OUTAGE_GRACE_SECONDS = 5.0
 #: Seconds after which a process that may not claim asks whether it may now.
@@ -246,6 +246,14 @@ class Worker:
             if time.monotonic() > until_mono:
                 return  # and go on when the next claim says so
         self._adopting = None
+
+    def put_in_order(self) -> None:
+        """Put the books in order at once, in this thread, and tell what was rejected on the way.
+
+        Raises:
+            redis.RedisError: Redis does not answer.
+        """
+        self._tell_rejected(self._store.adoption.run(self._options.provenance_field))
 
     def _tell_rejected(self, rejected: Iterable[Rejected]) -> None:
         letters = [dead_letter(member, time.time(), reason) for member, reason, _ in rejected]

@@ -84,6 +84,6 @@ def test_the_pages_name_every_key(page, heading):
 
     table = _read(page).partition(heading)[2].partition("\n## ")[0]
     named = {name.split(":DIGEST")[0] for name in re.findall(r"`(embed_queue:[a-z:]+)", table)}
-    there = {value for value in vars(Keys("embed_queue")).values() if isinstance(value, str)}
+    there = {value for value in vars(Keys("embed_queue")).values() if isinstance(value, str)} - {"embed_queue"}
     for name in there:
         assert any(each == name or (name.endswith(":") and each.startswith(name)) for each in named), name

@@ -98,7 +98,9 @@ def _hand_over(name: str, redis_key: str, text: str) -> None:
     """Enqueue; where there is no text any more, the vector of the old one goes as well."""
     queues[name].enqueue(redis_key, text)  # a blank text takes the place of what waits or is in flight
     if not text or text.isspace():
-        queues.redis(name).hdel(redis_key, queues.settings(name).option("embedding_field"))
+        options = queues[name].options
+        fields = (options.embedding_field, options.provenance_field)
+        queues.redis(name).hdel(redis_key, *(field for field in fields if field))
 
 
 def saved(
