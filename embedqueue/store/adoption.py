@@ -13,7 +13,7 @@ from .records import named_member
 from .scripts import Scripts
 
 #: Members that are looked at in one round trip.
-SLICE = 500
+SLICE = 100
 
 #: Where the scripts read the redis_key of a member without a parser, as prelude_claims.lua does.
 _QUICK_KEY = re.compile(rb'{"redis_key":"([^"\\\x00-\x1f\x7f]+)","text":"')

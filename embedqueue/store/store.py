@@ -24,7 +24,7 @@ REASON_CHARS = 1000
 #: The settings in which processes must agree, in the order of ``Terms.agreed``; prelude_claims.lua has the same.
 AGREED = ("embedding_field", "model", "dimensions")
 #: Bytes of members that one claim takes at most, but for the last of them.
-CLAIM_BYTES = 4_000_000
+CLAIM_BYTES = 1_000_000
 
 
 def _seconds_since(then: bytes, now: float) -> float | None:

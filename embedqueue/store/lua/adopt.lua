@@ -38,7 +38,7 @@ for i = FIRST_FURTHER_KEY, #KEYS do
   local member, key, fault = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local value = redis.call("HGET", LATEST, key)
   local elsewhere = redis.call("ZSCORE", INFLIGHT, member) or redis.call("ZSCORE", ALONE, member)
-  if value and entry(value) == member then
+  if value and names(value, member) then
     if elsewhere then
       redis.call("ZREM", PENDING, member) -- another program has enqueued the same again
     end

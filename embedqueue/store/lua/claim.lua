@@ -23,6 +23,7 @@ local limit, probe_limit, most_bytes, owner = tonumber(ARGV[1]), tonumber(ARGV[2
 local lease, max_deliveries, alone_allowed = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7] == "1"
 local patient = ARGV[8] == "1"
 local deadline = tonumber(ARGV[9])
+local READ_BYTES = 500000 -- of members that are read at once, about
 local FIRST_URGENT = 13
 local PATIENCE = 1 -- seconds after which somebody patient looks at leases again
 local AT_ONCE = 500 -- leases that one claim puts right, and strays that it tells of
@@ -66,9 +67,10 @@ local failed = {}
 for _, member in ipairs(ran_out) do
   local key = key_of(member)
   local value = key and redis.call("HGET", LATEST, key)
-  local score, deliveries = parse(value and entry(value) == member and redis.call("HGET", CLAIMS, key))
+  local named = value and names(value, member)
+  local score, deliveries = parse(named and redis.call("HGET", CLAIMS, key))
   deliveries = deliveries + 1
-  if not (value and entry(value) == member) then
+  if not named then
     disown(member, key, value)
   elseif deliveries >= max_deliveries then
     local reason = "its worker died " .. deliveries .. " times (max_deliveries)"
@@ -121,7 +123,7 @@ local function take(list)
     if full() then
       break
     elseif not place[member] then
-      if not (latest[i] and entry(latest[i]) == member) then
+      if not (latest[i] and names(latest[i], member)) then
         met[#met + 1] = member
       elseif deliveries > 0 and deliveries >= max_deliveries - 1 then
         redis.call("ZREM", PENDING, member) -- it may be what killed its workers, and must not take neighbours along
@@ -149,7 +151,7 @@ local function take_alone()
   end
   local key = list[1] and key_of(list[1])
   local value = key and redis.call("HGET", LATEST, key)
-  if value and entry(value) == list[1] then
+  if value and names(value, list[1]) then
     local _, deliveries = parse(redis.call("HGET", CLAIMS, key))
     put(list[1], key, list[2], deliveries)
     redis.call("ZREM", ALONE, list[1])
@@ -186,13 +188,18 @@ if limit > 0 and #members == 0 then
       take({ member, score })
     end
   end
-  local from = 0
+  local from, count = 0, 1 -- read one at first, and then as many as are not too long
   while not full() do
-    local list = redis.call("ZRANGE", PENDING, from, from + math.min(limit - #members, CHUNK) - 1, "WITHSCORES")
+    local list = redis.call("ZRANGE", PENDING, from, from + math.min(limit - #members, count) - 1, "WITHSCORES")
     if #list == 0 then
       break
     end
+    local size = 0
+    for i = 1, #list, 2 do
+      size = size + #list[i]
+    end
     from = from + take(list)
+    count = math.max(1, math.min(4 * count, CHUNK, math.floor(READ_BYTES * #list / 2 / size)))
   end
   if redis.call("ZCARD", ALONE) > 0 then
     alone = "waits"

@@ -46,13 +46,11 @@ for i = 1, #latest do
   local given = ARGV[7 + 3 * i]
   vector = given ~= "" and given or vector
   local word, error = "stale", nil
-  local named, stamp
-  if latest[i] then
-    named, stamp = entry(latest[i])
-  end
+  local named = latest[i] and names(latest[i], member)
+  local stamp
   if redis.call("ZSCORE", INFLIGHT, member) then
-    if named == member then
-      stamp = stamp or next_stamp()
+    if named then
+      stamp = tonumber(string.match(latest[i], "^%d+")) or next_stamp()
       word = "differs"
       if not differs then
         word, error = write(key, digest, stamp)

@@ -75,8 +75,7 @@ end
 
 -- Forget the live item of a key, whose member stands nowhere any more; the stamp goes to `gone`, for count_down.
 local function forget(key, value, gone)
-  local _, stamp = entry(value)
-  gone[#gone + 1] = stamp or 0
+  gone[#gone + 1] = tonumber(string.match(value, "^%d+") or 0)
   redis.call("HDEL", LATEST, key)
   redis.call("HDEL", CLAIMS, key)
 end
@@ -153,7 +152,7 @@ local function reject(member, key, score, deliveries, reason, foreign, gone)
     redis.call("HSET", INFO, member, cjson.encode(info)) -- it may be no UTF-8, so that JSON could not hold it
   end
   local value = key and redis.call("HGET", LATEST, key)
-  if value and entry(value) == member then
+  if value and names(value, member) then
     forget(key, value, gone)
   end
 end

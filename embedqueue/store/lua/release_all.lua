@@ -5,10 +5,12 @@
 -- The claim is closed by this: if it is still on its way, it is refused when it comes. A probe of theirs is over as well:
 -- the next claim probes at once.
 
+local SLICE = 200 -- members, which may be long
+
 local owner = ARGV[1]
 local number, worker = claim_number(owner)
 close_claims(worker, math.max(number or CLOSED, last_claim(worker)), lease_of(owner) or 0)
-local slice = redis.call("ZSCAN", INFLIGHT, ARGV[2], "COUNT", CHUNK)
+local slice = redis.call("ZSCAN", INFLIGHT, ARGV[2], "COUNT", SLICE)
 local released = 0
 for i = 1, #slice[2], 2 do
   released = released + release(slice[2][i], owner)
