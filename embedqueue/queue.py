@@ -48,7 +48,11 @@ FLUSH_ASK_SECONDS = 1.0
 
 
 class EmbeddingBatchQueue:
-    """The durable embedding queue.
+    """The durable embedding queue. Thread-safe.
+
+    A signal's handler, and a ``__del__``, may do with it what waits for no worker: enqueue, stop, ``flush_now``, look.
+    Not :meth:`flush`, ``stop(drain=True)`` or a future's ``.result()``: what it waits for may need what it has
+    interrupted. Then ``.result()`` raises ``RuntimeError``.
 
     Args:
         embedder: turns texts into vectors; see :class:`embedqueue.Embedder`.
@@ -331,6 +335,10 @@ class EmbeddingBatchQueue:
         if self._closed:
             return
         engine = self._engine
+        if engine.entered():  # who would end the future needs what this thread holds
+            raise RuntimeError(
+                "this signal handler, or __del__, has interrupted embedqueue, and would wait for ever here"
+            )
         member = engine.waiters.mark_wanted(redis_key)
         engine.worker.demanded([] if engine.settle.holds(redis_key, member) else [redis_key])
 

@@ -28,6 +28,8 @@ from .retry import default_retry
 #: A text that every healthy provider can embed. It is sent if nothing else shows whether the provider is healthy.
 CANARY = "ok"
 TOO_MANY_REQUESTS = 429
+#: What is left of the longest duration of a call after each further one.
+FADES = 0.9
 
 
 class Caller:
@@ -39,7 +41,7 @@ class Caller:
         retry: tenacity policy for tries in place; None for ours.
         limits: what a call may hold at first.
         concurrency: how many calls may be in flight; told how each call went.
-        stopping: set when the queue stops; it ends the waits between tries.
+        closing: set when the queue stops; no try is begun then, and the waits between tries end.
         log: takes the records.
         observers: told of each try.
 
@@ -49,6 +51,7 @@ class Caller:
         calls: tries so far, canaries included.
         texts_sent: texts in these.
         failed_calls: tries that brought no vectors, or not all.
+        usual_seconds: how long answered calls took of late, at most: the longest fades. None if none was answered.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class Caller:
         retry: tenacity.BaseRetrying | None,
         limits: Limits,
         concurrency: Concurrency,
-        stopping: threading.Event,
+        closing: threading.Event,
         log: Log = logger,
         observers: Observers | None = None,
     ) -> None:
@@ -68,7 +71,7 @@ class Caller:
         self.concurrency = concurrency
         self._embedder = embedder
         self._model = model
-        self._stopping = stopping
+        self._closing = closing
         policy = retry or default_retry()
         # Whatever the user's policy says, only what may work later is tried again, and the last error is raised.
         retry_if = tenacity.retry_all(tenacity.retry_if_exception_type(TransientError), policy.retry)
@@ -81,9 +84,10 @@ class Caller:
         self.calls = 0  # guarded by the lock, as are the other counters
         self.texts_sent = 0
         self.failed_calls = 0
+        self.usual_seconds: float | None = None  # two calls that end at once may count as one
 
     def _rest(self, seconds: float) -> None:
-        if self._stopping.wait(seconds):
+        if self._closing.wait(seconds):
             raise Stopping
 
     def call(self, texts: Sequence[str], policy: tenacity.BaseRetrying) -> Any:
@@ -119,7 +123,7 @@ class Caller:
             raise ConfigurationError(f"the retry policy raised {type(error).__name__}: {words_of(error)}") from error
 
     def _try(self, texts: Sequence[str]) -> Any:
-        if self._stopping.is_set():
+        if self._closing.is_set():
             raise Stopping
         with self._lock:
             self.calls += 1
@@ -154,6 +158,7 @@ class Caller:
             raise Faulty
         now_mono = self._last_success_mono = time.monotonic()
         self.concurrency.answered(began_mono, now_mono)
+        self.usual_seconds = max(now_mono - began_mono, FADES * (self.usual_seconds or 0.0))
         self._log.info(
             "embedqueue: a call of %d texts took %.3f s",
             len(texts),

@@ -148,6 +148,8 @@ class Observer:
     def accepted(self, count: int) -> None:
         """So many items are durable: told once for each write, which concurrent callers share, by one thread at a time.
 
+        Only an enqueue in a signal's handler, or in a ``__del__``, may be told of meanwhile.
+
         Who only counts needs neither ``enqueuing`` nor ``enqueued``, which every caller has to tell.
         """
 
