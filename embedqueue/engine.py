@@ -34,6 +34,9 @@ from .work.dispatch import Dispatch
 from .work.settle import Settle
 from .work.worker import Worker
 
+#: Seconds that stop() grants to API calls under way if it is given none: at least and at most.
+GRACE_SECONDS = (1.0, 10.0)
+
 
 class Engine:
     """The parts of one queue in one process. A queue that was stopped, and a forked child, get a new one.
@@ -52,6 +55,7 @@ class Engine:
 
     Attributes:
         name: under which this process claims and tells notices; it ends with a colon.
+        closing: set when no further call may begin.
         stopping: set when the calls under way must end.
         store: Redis.
         recorder: writes the history.
@@ -80,8 +84,10 @@ class Engine:
         start_queue: Callable[[], None],
     ) -> None:
         self._log = QueueLog(options.namespace)
+        self._client = client
         self._options = options
         self.name = f"{uuid.uuid4().hex[:12]}:"
+        self.closing = Event()
         self.stopping = Event()
         self.store = Store(client, options.namespace)
         history = f"embedqueue-history-{options.namespace}"
@@ -97,7 +103,16 @@ class Engine:
         self.waiters = Waiters(wanted, Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log))
         fields = (options.embedding_field, options.provenance_field)
         self.outcomes = Outcomes(self.store, self.waiters, fields, embedder, self.agenda)
-        self.intake = Intake(self.store, self.waiters, embedder, self.agenda, self.observers, options)
+        self.intake = Intake(
+            self.store,
+            lambda: Store(self._client, options.namespace),
+            self.waiters,
+            embedder,
+            self.agenda,
+            self.observers,
+            options,
+            self.entered,
+        )
         self.listener = Listener(
             self.store,
             self.waiters,
@@ -116,7 +131,7 @@ class Engine:
         concurrency = Concurrency(options.max_concurrency)
         terms = partial(_terms, options, embedder)
         limits = _limits(options, embedder)
-        self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.stopping, log, observers)
+        self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.closing, log, observers)
         self.pool = Pool(lambda: concurrency.limit, calls, self.agenda.progressed, log)
         self.settle = Settle(
             self.store,
@@ -149,14 +164,27 @@ class Engine:
             observers=observers,
         )
 
-    def stop(self, grace_seconds: float) -> None:
+    def entered(self) -> bool:
+        """Whether this thread holds a lock that others need to go on.
+
+        Then it has been interrupted, by a signal's handler or a ``__del__`` of the user's, and that asks.
+        """
+        return self.waiters.entered or self.agenda.entered or self.recorder.entered
+
+    def stop(self, grace_seconds: float | None) -> None:
         """Take everything down. What this process has claimed is released, and its futures are cancelled.
 
         The order matters: claim no more, let calls under way end and be written, and only then release what is left.
 
         Args:
-            grace_seconds: how long to wait for calls under way. One that takes longer is left behind.
+            grace_seconds: how long to wait for calls under way. One that takes longer is left behind. None: as long as
+                a call may be expected to take, for its texts would be paid for twice.
         """
+        if grace_seconds is None:
+            least, most = GRACE_SECONDS
+            usual = self.caller.usual_seconds
+            grace_seconds = most if usual is None else min(most, max(least, 2 * usual))
+        self.closing.set()
         end_mono = time.monotonic() + grace_seconds
         self.worker.stop(grace_seconds)
         self.dispatch.pool.close()
@@ -172,7 +200,8 @@ class Engine:
             self.waiters.cancel_all()
         finally:
             self.recorder.stop()
-            self.store.close()
+            self.intake.close()
+            self.listener.end(self.store.close)
 
 
 def _limits(options: Options, embedder: Embedder) -> Limits:

@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable
+from functools import cache
 from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -37,8 +38,6 @@ from .values.stats import PROBING, DeadLetter, QueueStats
 from .work.plan import NEVER
 from .work.worker import BARRED_SECONDS
 
-#: Seconds that stop() grants to API calls under way if it is given none, so that what is paid for is kept.
-STOP_GRACE_SECONDS = 1.0
 #: Seconds after which a flush asks Redis again what is unfinished, at most. It also asks when a call is back.
 FLUSH_POLL_SECONDS = 0.25
 #: Seconds between looks at whether the queue was stopped, for the thread that wants to start it.
@@ -48,7 +47,11 @@ FLUSH_ASK_SECONDS = 1.0
 
 
 class EmbeddingBatchQueue:
-    """The durable embedding queue.
+    """The durable embedding queue. Thread-safe.
+
+    A signal's handler, and a ``__del__``, may do with it what waits for no worker: enqueue, stop, ``flush_now``, look.
+    Not :meth:`flush`, ``stop(drain=True)`` or a future's ``.result()``: what it waits for may need what it has
+    interrupted. Then ``.result()`` raises ``RuntimeError``.
 
     Args:
         embedder: turns texts into vectors; see :class:`embedqueue.Embedder`.
@@ -115,7 +118,7 @@ class EmbeddingBatchQueue:
         self._checked_durability = False
         self._observers = _observers(self._options, self._log).bind(self._options.namespace, redis)
         self._engine = self._new_engine()
-        os.register_at_fork(after_in_child=_weakly(self, EmbeddingBatchQueue._forked))
+        _QUEUES[weakref.ref(self, _QUEUES.pop)] = None
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -155,13 +158,11 @@ class EmbeddingBatchQueue:
             if not self._started:
                 self._started = True
                 self._warn_of_data_loss()
-                atexit.register(_weakly(self, EmbeddingBatchQueue._stop_at_exit))
             self._start_worker()
 
     def _start_worker(self) -> None:
+        _stop_with_process(os.getpid())
         if self._options.worker:
-            if not self._engine.agenda.works:
-                stop_with_child(_weakly(self, EmbeddingBatchQueue._stop_at_exit))
             # What others ask for before this instant is of items that the worker finds left; later requests are heard.
             began_mono = time.monotonic()
             self._engine.worker.start()
@@ -194,8 +195,10 @@ class EmbeddingBatchQueue:
         """Stop. Items stay in Redis. What this process has claimed is released, and its futures are cancelled.
 
         Args:
-            timeout: seconds. Without ``drain``, for API calls under way; None grants one second. With it, for all there
-                is to do; None waits until it is done or the provider fails. A call that takes longer is left behind.
+            timeout: seconds. Without ``drain``, for API calls under way; None grants twice as long as calls took of
+                late at most, but no less than a second and no more than ten, and ten as long as none has been answered.
+                With it, for all there is to do; None waits until it is done or the provider fails. No further call is
+                begun. One that takes longer is left behind, and its texts are sent again.
             drain: flush first. What is not done in time stays queued, and the log says so.
         """
         deadline_mono = time.monotonic() + (timeout or 0.0)
@@ -211,9 +214,7 @@ class EmbeddingBatchQueue:
                     self._closed = self._shutting = True
                     self._started = self._shut = False
                     try:
-                        self._engine.stop(
-                            STOP_GRACE_SECONDS if timeout is None else max(0.0, deadline_mono - time.monotonic())
-                        )
+                        self._engine.stop(None if timeout is None else max(0.0, deadline_mono - time.monotonic()))
                         self._shut = True
                     finally:
                         self._shutting = False
@@ -334,6 +335,10 @@ class EmbeddingBatchQueue:
             return
         engine = self._engine
         engine.observers.check_wait()
+        if engine.entered():  # who would end the future needs what this thread holds
+            raise RuntimeError(
+                "this signal handler, or __del__, has interrupted embedqueue, and would wait for ever here"
+            )
         member = engine.waiters.mark_wanted(redis_key)
         engine.worker.demanded([] if engine.settle.holds(redis_key, member) else [redis_key])
 
@@ -540,6 +545,36 @@ def _observers(options: Options, log: QueueLog) -> Observers:
     functions = (options.on_batch, options.on_error, options.on_dead)
     own: list[Observer] = [Functions(*functions)] if functions != (None, None, None) else []
     return Observers([*options.observers, *own], log)
+
+
+#: All queues of this process, in the order in which they were made. Weak references, for nobody is kept alive by this.
+_QUEUES: dict[weakref.ref[EmbeddingBatchQueue], None] = {}
+
+
+def _all_queues() -> list[EmbeddingBatchQueue]:
+    return [queue for reference in list(_QUEUES) if (queue := reference()) is not None]
+
+
+def _all_forked() -> None:
+    with contextlib.ExitStack() as forks:
+        for queue in _all_queues():
+            forks.callback(queue._forked)
+
+
+os.register_at_fork(after_in_child=_all_forked)  # once: nobody can take it back
+
+
+@cache
+def _stop_with_process(pid: int) -> None:
+    """Have all queues stopped at the end of the process that has this id; the first start asks for it."""
+    atexit.register(_stop_all)
+    stop_with_child(_stop_all)
+
+
+def _stop_all() -> None:
+    with contextlib.ExitStack() as stops:  # the last one first; and all of them, whatever one raises
+        for queue in _all_queues():
+            stops.callback(queue._stop_at_exit)
 
 
 def _weakly(queue: EmbeddingBatchQueue, method: Any) -> Any:

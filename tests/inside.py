@@ -179,7 +179,7 @@ class Inside:
     @property
     def listens(self) -> bool:
         """Whether the thread that listens to other processes runs."""
-        return self._engine.listener._running
+        return self._engine.listener.running
 
     def stop_listening(self) -> None:
         """Hear nothing more of other processes."""
@@ -228,6 +228,17 @@ class Inside:
     def stop_at_exit(self) -> None:
         """What the end of the process does."""
         self._queue._stop_at_exit()
+
+    def locks_of_users(self) -> dict[str, tuple[Any, str]]:
+        """Locks that a user's thread takes, but for the queue's own, as owner and attribute."""
+        engine = self._engine
+        return {
+            "intake": (engine.intake, "_lock"),
+            "waiters": (engine.waiters, "_lock"),
+            "listener": (engine.listener, "_lock"),
+            "recorder": (engine.recorder, "_lock"),
+            "agenda": (engine.agenda, "_condition"),
+        }
 
     def locks(self) -> list[AbstractContextManager[Any]]:
         """All locks that threads of this process may hold when another one forks, in the order to take them."""

@@ -30,6 +30,8 @@ CANARY = "ok"
 TOO_MANY_REQUESTS = 429
 #: Seconds that one try may take. An embedder without a time limit of its own may hang for ever, and others wait for it.
 LONGEST_TRY_SECONDS = 600.0
+#: What is left of the longest duration of a call after each further one.
+FADES = 0.9
 
 
 class Caller:
@@ -41,7 +43,7 @@ class Caller:
         retry: tenacity policy for tries in place; None for ours.
         limits: what a call may hold at first.
         concurrency: how many calls may be in flight; told how each call went.
-        stopping: set when the queue stops; it ends the waits between tries.
+        closing: set when the queue stops; no try is begun then, and the waits between tries end.
         log: takes the records.
         observers: told of each try.
 
@@ -51,6 +53,7 @@ class Caller:
         calls: tries so far, canaries included.
         texts_sent: texts in these.
         failed_calls: tries that brought no vectors, or not all.
+        usual_seconds: how long answered calls took of late, at most: the longest fades. None if none was answered.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class Caller:
         retry: tenacity.BaseRetrying | None,
         limits: Limits,
         concurrency: Concurrency,
-        stopping: threading.Event,
+        closing: threading.Event,
         log: Log = logger,
         observers: Observers | None = None,
     ) -> None:
@@ -70,7 +73,7 @@ class Caller:
         self.concurrency = concurrency
         self._embedder = embedder
         self._model = model
-        self._stopping = stopping
+        self._closing = closing
         policy = retry or default_retry()
         # Whatever the user's policy says, only what may work later is tried again, and the last error is raised.
         retry_if = tenacity.retry_all(tenacity.retry_if_exception_type(TransientError), policy.retry)
@@ -85,9 +88,10 @@ class Caller:
         self.calls = 0  # guarded by the lock, as are the other counters
         self.texts_sent = 0
         self.failed_calls = 0
+        self.usual_seconds: float | None = None  # two calls that end at once may count as one
 
     def _rest(self, seconds: float) -> None:
-        if self._stopping.wait(seconds):
+        if self._closing.wait(seconds):
             raise Stopping
 
     def call(self, texts: Sequence[str], policy: tenacity.BaseRetrying) -> Any:
@@ -124,7 +128,7 @@ class Caller:
 
     def _try(self, texts: Sequence[str]) -> Any:
         thread = threading.get_ident()
-        if self._stopping.is_set() or thread in self._given_up:
+        if self._closing.is_set() or thread in self._given_up:
             raise Stopping
         began_mono = time.monotonic()
         with self._lock:
@@ -163,6 +167,7 @@ class Caller:
             raise Faulty
         now_mono = self._last_success_mono = time.monotonic()
         self.concurrency.answered(began_mono, now_mono)
+        self.usual_seconds = max(now_mono - began_mono, FADES * (self.usual_seconds or 0.0))
         self._log.info(
             "embedqueue: a call of %d texts took %.3f s",
             len(texts),

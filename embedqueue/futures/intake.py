@@ -3,13 +3,16 @@
 One caller at a time leads. It writes its own items and those of all callers who wait behind it, its followers. When it
 is done, the first of those who have come meanwhile leads. Each caller returns when its own items are durable. No lock
 is held during I/O.
+
+A signal's handler, or a ``__del__``, may enqueue while its own thread is in here. It must not wait in line, for it may
+stand in its own way. So it writes aside, over a connection of its own.
 """
 
 from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from embedqueue.embedders.protocol import Embedder
 from embedqueue.observers.observers import Observers
@@ -25,6 +28,8 @@ from .waiters import Waiters, Waiting
 
 #: Pairs that one round trip carries at most. Those of one caller are never cut, so alone they may be more.
 GROUP_LIMIT = 10_000
+#: Bytes of the same: what Redis takes too long for, or has no room for, must not fail others who only came along.
+GROUP_BYTES = 4 << 20
 
 #: redis_key and member; an empty member stands for a blank text.
 Pair = tuple[str, bytes]
@@ -44,6 +49,11 @@ class _Commit:
         self.entries: list[Waiting] = []  # of a leader: what it has registered for them
         self.written = False  # of a leader: whether it has written them
 
+    @property
+    def size(self) -> int:
+        """Bytes of its pairs, about."""
+        return sum(len(redis_key) + len(member) for redis_key, member in self.pairs)
+
     def wake(self) -> None:
         """Let its caller go on. To call it twice does no harm. Under the intake's lock."""
         if self.gate is not None and self.gate.locked():
@@ -55,11 +65,13 @@ class Intake:
 
     Args:
         store: Redis.
+        spare: makes another way to the same Redis, for one who enqueues while its own thread does so already.
         waiters: keeps the futures.
         embedder: its ``dimensions`` are the length of a blank text's vector.
         waker: told after each write how many items wait now.
         observers: told how many items were accepted.
         options: of the queue.
+        entered: tells whether this thread holds a lock that a leader may want.
 
     Attributes:
         accepted: items that this process has enqueued.
@@ -68,14 +80,21 @@ class Intake:
     def __init__(
         self,
         store: Store,
+        spare: Callable[[], Store],
         waiters: Waiters,
         embedder: Embedder,
         waker: Waker,
         observers: Observers,
         options: Options,
+        entered: Callable[[], bool],
     ) -> None:
-        self.accepted = 0  # only the leader counts, and there is one at a time
+        self.accepted = 0  # counted in one step
         self._store = store
+        self._make_spare = spare
+        self._entered = entered
+        self._spares: list[Store] = []  # all that were made
+        self._idle: list[Store] = []  # those of them that nobody uses
+        self._callers: dict[int, _Commit] = {}  # by thread, each changed by its own only
         self._waiters = waiters
         self._embedder = embedder
         self._waker = waker
@@ -83,7 +102,7 @@ class Intake:
         self._max_pending = options.max_pending
         self._tell_at = options.max_batch_size
         self._tell_first = not options.worker
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._followers: list[_Commit] = []  # in the order in which they came; guarded by the lock
         self._leader: _Commit | None = None  # guarded by the lock
 
@@ -102,23 +121,53 @@ class Intake:
             redis.RedisError: nothing of them is known to be accepted.
             EmbedQueueError: the caller who wrote for this one was interrupted; nothing of them is known to be accepted.
         """
-        commit = _Commit(pairs)
+        commit, caller = _Commit(pairs), threading.get_ident()
+        if caller in self._callers or self._entered():
+            self._write_aside(commit)
+        else:
+            self._callers[caller] = commit
+            try:
+                self._write_in_turn(commit)
+            finally:
+                del self._callers[caller]
+        commit.group = ()  # it is in there itself: its futures would live until the garbage collector comes by
+        if commit.error is not None:
+            raise commit.error
+        return commit.futures
+
+    def _write_aside(self, commit: _Commit) -> None:
+        try:
+            store = self._idle.pop()
+        except IndexError:
+            store = self._make_spare()
+            self._spares.append(store)
+        commit.group = (commit,)
+        try:
+            self._write(commit, store)
+            commit.written = True
+        finally:
+            self._idle.append(store)
+            if not commit.written:
+                self._waiters.forget(commit.entries)
+
+    def close(self) -> None:
+        """Close the connections of those who wrote aside."""
+        for store in self._spares:
+            store.close()
+
+    def _write_in_turn(self, commit: _Commit) -> None:
         try:
             self._arrive(commit)
             if commit.gate is not None:
                 commit.gate.acquire()
             if self._leader is commit:
                 self._gather(commit)
-                self._write(commit)
+                self._write(commit, self._store)
                 commit.written = True
                 self._depart(commit)
         except BaseException as error:  # Ctrl-C included, at any instruction: the next caller must be able to lead
             self._depart(commit, error)
             raise
-        commit.group = ()  # it is in there itself: its futures would live until the garbage collector comes by
-        if commit.error is not None:
-            raise commit.error
-        return commit.futures
 
     def _arrive(self, commit: _Commit) -> None:
         with self._lock:
@@ -132,10 +181,11 @@ class Intake:
     @locked
     def _gather(self, leader: _Commit) -> None:
         """Let the first followers join the leader's group: as many as fit into one round trip."""
-        joined, size = 0, len(leader.pairs)
+        joined, count, size = 0, len(leader.pairs), leader.size if self._followers else 0
         for other in self._followers:
-            size += len(other.pairs)
-            if size > GROUP_LIMIT:
+            count += len(other.pairs)
+            size += other.size
+            if count > GROUP_LIMIT or size > GROUP_BYTES:
                 break
             joined += 1
         leader.group, self._followers = (leader, *self._followers[:joined]), self._followers[joined:]
@@ -157,7 +207,7 @@ class Intake:
         if self._leader is not None:
             self._leader.wake()
 
-    def _write(self, leader: _Commit) -> None:
+    def _write(self, leader: _Commit, store: Store) -> None:
         # A share is written whole or not at all: with max_pending each caller's own pairs, else the whole group.
         shares = [leader.group] if self._max_pending is None else [(commit,) for commit in leader.group]
         written, groups = [], []
@@ -171,7 +221,7 @@ class Intake:
             groups.append(parts)
             written.append((share, latest, entries, len(pairs)))
         count = 0
-        waiting, taken, stamp = self._store.enqueue(
+        waiting, taken, stamp = store.enqueue(
             groups, max_pending=self._max_pending, tell_at=self._tell_at, tell_first=self._tell_first
         )
         for (share, latest, entries, size), fine in zip(written, taken, strict=True):

@@ -11,6 +11,7 @@ import json
 import re
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -40,6 +41,8 @@ LONGEST_BODY = 1 << 24
 REQUESTS = ("flush", "urgent")
 #: Seconds before a break whose requests are read again after it, so that none is missed.
 OVERLAP_SECONDS = 0.05
+#: Seconds that the end of the thread is waited for each time that its connection was closed: it may just have made one.
+ENDING_SECONDS = (0.01, 0.05, 0.25)
 #: Seconds to rest when Redis does not answer: at first, and at most; doubled in between.
 RECONNECT_SECONDS = (0.05, 5.0)
 
@@ -115,12 +118,17 @@ class Listener:
         self._progress = progress
         self._name = name
         self._thread_name = f"embedqueue-listener-{namespace}"
-        self._lock = threading.Lock()
-        self._running = False  # guarded by the lock
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None  # the one that listens; guarded by the lock
         self._stopping = Event()
         self._position: bytes | None = None  # id of the last notice; only the thread touches this and what follows
         self._swept_mono = 0.0
         self._heard_mono = 0.0  # all notices until then were read; ensure() sets it before the thread starts
+
+    @property
+    def running(self) -> bool:
+        """Whether somebody listens."""
+        return self._thread is not None and self._thread.is_alive()
 
     def ensure(self, since_mono: float | None = None) -> None:
         """Start the thread, unless it runs. It ends when nobody needs it. Does no I/O.
@@ -129,24 +137,36 @@ class Listener:
             since_mono: from when on requests of other processes are to be heard; None: from now on.
         """
         with self._lock:  # even to ask whether it runs: a thread that is about to end does not listen
-            if self._running or self._stopping.is_set():
+            if self.running or self._stopping.is_set():
                 return
             self._heard_mono = time.monotonic() if since_mono is None else since_mono
-            thread = threading.Thread(target=self._run, name=self._thread_name, daemon=True)
+            # If a signal's handler comes before it runs, the next one who asks starts another, and this one ends.
+            self._thread = threading.Thread(target=self._run, name=self._thread_name, daemon=True)
             try:
-                thread.start()
+                self._thread.start()
             except RuntimeError as error:  # no more threads: the next enqueue tries again
                 self._log.warning("embedqueue: nobody listens to other processes: %s", error)
-            else:
-                self._running = True
 
     def stop(self) -> None:
-        """Stop listening. Does not wait for the thread, which ends when the store closes its connection."""
+        """Heed nothing more. Does not wait for the thread."""
         self._stopping.set()
+
+    def end(self, disconnect: Callable[[], None]) -> None:
+        """Have the thread end, which is stopped, and wait a moment for it.
+
+        Args:
+            disconnect: closes the connection on which it reads; called once at least.
+        """
+        thread = self._thread
+        for seconds in ENDING_SECONDS:
+            disconnect()
+            if thread is None or not thread.is_alive() or thread is threading.current_thread():
+                return
+            thread.join(seconds)
 
     def _run(self) -> None:
         failures = 0
-        while not self._stopping.is_set():
+        while self._thread is threading.current_thread() and not self._stopping.is_set():
             try:
                 self._listen_once()
                 failures = 0
@@ -163,17 +183,18 @@ class Listener:
                 failures += 1
                 self._log.exception("embedqueue: a notice could not be handled")
                 self._stopping.wait(backoff_seconds(failures, *RECONNECT_SECONDS))
+            len(self._waiters)  # forgets those that nobody holds any more
             with self._lock:
-                if not (self._waker.works or len(self._waiters)):  # nobody to listen for
-                    self._running = False
+                if not self._waker.works and self._waiters.empty:  # nobody to listen for
+                    self._thread = None
                     self._position = None
                     return
-        with self._lock:
-            self._running = False
 
     def _listen_once(self) -> None:
         position = self._position or self._catch_up()
         self._sweep_if_due()
+        if self._stopping.is_set():  # this may have taken long, and nobody would wake us any more
+            return
         self._position, notices = self._store.events.listen(position, LISTEN_SECONDS)
         self._heard_mono = time.monotonic()
         heeded = [self._heed(notice) for notice in notices if not self._stopping.is_set()]

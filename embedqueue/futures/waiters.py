@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from embedqueue.values.errors import QueueStopped
-from embedqueue.values.locks import locked
+from embedqueue.values.locks import held_here, locked
 
 from .callbacks import Callbacks
 from .future import EmbeddingFuture, end_future
@@ -43,6 +43,8 @@ class Waiters:
     """The unfinished futures of this process. Thread-safe; no callback of a user runs under the lock.
 
     However many futures are held, nothing holds the lock for longer than an enqueue can wait; but ``cancel_all`` does.
+    A signal's handler, or a ``__del__``, may enqueue or stop while its own thread is in here. It leaves the entries of
+    keys alone: what arrives and what is dropped is noted, and the next one who comes catches up.
 
     Args:
         want: returns what a future calls with its redis_key when somebody waits for it, or None. The future keeps that
@@ -56,16 +58,44 @@ class Waiters:
     def __init__(self, want: Callable[[], Callable[[str], None] | None], callbacks: Callbacks | None = None) -> None:
         self.callbacks = callbacks
         self._want = want
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._newest: dict[str, Waiting] = {}  # of each redis_key, the newest entry, which knows the older ones
         self._wanted: set[Waiting] = set()  # those entries that somebody waits for
         self._closed = False
-        self._dropped: deque[Waiting] = deque()  # appended by the garbage collector
+        self._arrived: deque[Waiting] = deque()  # to be put in
+        self._dropped: deque[Waiting] = deque()  # to be taken out; appended by the garbage collector, too
 
-    # -- coming in: only the intake's leader calls these, in the order in which Redis takes the items -----------
+    @property
+    def entered(self) -> bool:
+        """Whether this thread is in here: then we are a handler, and must not wait for others, who may want to come."""
+        return held_here(self._lock)
+
+    def _catch_up(self) -> None:
+        while (self._arrived or self._dropped) and not self.entered:
+            self._take_over()
+
+    @locked
+    def _take_over(self) -> None:
+        newest = self._newest
+        while self._arrived:
+            entry = self._arrived[0]
+            # In this order, for a signal's handler may raise after each line: who comes next does what was begun.
+            before = newest.get(entry.redis_key)
+            if before is not None and before is not entry:
+                older = before.older or {} if entry.older is None else entry.older
+                older[before] = None
+                entry.older = older
+                before.older = None
+            newest[entry.redis_key] = entry
+            del self._arrived[0]
+        self._take(self._dropped.popleft() for _ in range(min(AT_ONCE, len(self._dropped))))
+
+    # -- coming in: the intake calls these, in the order in which Redis takes the items -------------------------
 
     def register(self, pairs: Iterable[tuple[str, bytes]]) -> tuple[list[EmbeddingFuture | None], list[Waiting]]:
         """Make a future for each pair; or find the one that exists, if the same text of the key is unfinished.
+
+        One that an earlier call has made counts once it is committed: until then it may be forgotten.
 
         Args:
             pairs: redis_key and member; for an empty member there is None instead of a future.
@@ -76,23 +106,18 @@ class Waiters:
         Raises:
             QueueStopped: the queue is stopped, so nobody would end them.
         """
-        self._forget_dropped()
-        return self._register(pairs)
-
-    @locked
-    def _register(self, pairs: Iterable[tuple[str, bytes]]) -> tuple[list[EmbeddingFuture | None], list[Waiting]]:
         futures: list[EmbeddingFuture | None] = []
         entries: list[Waiting] = []
-        if self._closed:
-            raise QueueStopped("the queue is stopped")
+        made: dict[str, Waiting] = {}
+        self._catch_up()
         want, pin, drop = self._want(), self._pin, self._dropped.append  # once: each time would make an object
         later = None if self.callbacks is None else self.callbacks.later
         for redis_key, member in pairs:
             if not member:
                 futures.append(None)
                 continue
-            newest = self._newest.get(redis_key)
-            if newest is not None and newest.member == member:
+            newest = made.get(redis_key) or self._newest.get(redis_key)
+            if newest is not None and newest.member == member and (newest.committed or redis_key in made):
                 future = newest()
                 if future is not None and future._unfinished:
                     futures.append(future)
@@ -102,28 +127,30 @@ class Waiters:
             entry.redis_key, entry.member, entry.older, entry.pinned = redis_key, member, None, None
             entry.committed = entry.wanted = False
             entry.stamp = 0
-            if newest is not None:
-                entry.older = newest.older or {}
-                entry.older[newest] = None
-            self._newest[redis_key] = entry
+            made[redis_key] = entry
             futures.append(future)
             entries.append(entry)
+        self._arrived.extend(entries)
+        self._catch_up()
+        if self._closed:  # either whoever closes finds them, or we see that it is closed
+            self.forget(entries)
+            raise QueueStopped("the queue is stopped")
         return futures, entries
 
     def commit(self, entries: Iterable[Waiting], stamp: int = 0) -> None:
         """The items of these entries are in Redis; none that their enqueue has made is below ``stamp``."""
-        with self._lock:
-            for entry in entries:
-                entry.committed, entry.stamp = True, stamp
+        for entry in entries:
+            entry.stamp = stamp
+            entry.committed = True
 
-    @locked
     def forget(self, entries: Iterable[Waiting]) -> None:
         """The items of these entries did not reach Redis: their caller gets an error instead of the futures."""
-        self._take(entries)
+        self._dropped.extend(entries)
+        self._catch_up()
 
     @locked
     def _pin(self, future: EmbeddingFuture) -> None:
-        if self._knows(future.entry):
+        if self._knows(future.entry) or future.entry in self._arrived:
             future.entry.pinned = future
 
     # -- the entries of a key ------------------------------------------------------------------------------------
@@ -167,21 +194,17 @@ class Waiters:
         entry.older = entry.pinned = None
         self._wanted.discard(entry)
 
-    def _forget_dropped(self) -> None:
-        """Take the entries out whose futures nobody holds any more."""
-        while self._dropped:
-            self._forget_some()
-
-    @locked
-    def _forget_some(self) -> None:
-        self._take(self._dropped.popleft() for _ in range(min(AT_ONCE, len(self._dropped))))
-
     # -- asking -----------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         """How many redis_keys have unfinished futures."""
-        self._forget_dropped()
+        self._catch_up()
         return len(self._newest)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody is known to hold an unfinished future. Asked under a lock, so it takes none."""
+        return not (self._arrived or self._newest)
 
     def futures(self) -> list[EmbeddingFuture]:
         """The futures that are unfinished now, whose items are in Redis, and that somebody still holds."""
@@ -189,13 +212,16 @@ class Waiters:
         return [future for future in found if future is not None]
 
     def any_wanted(self) -> bool:
-        """Whether somebody waits in ``.result()`` for anything."""
-        self._forget_dropped()
-        return bool(self._wanted)
+        """Whether somebody waits in ``.result()`` for anything. Asked under a lock, so it takes none."""
+        return any(entry() is not None for entry in tuple(self._wanted))
 
-    @locked
     def mark_wanted(self, redis_key: str) -> bytes | None:
         """Somebody waits for this redis_key. Returns its newest member that we know; None if we know none."""
+        self._catch_up()
+        return self._mark_wanted(redis_key)
+
+    @locked
+    def _mark_wanted(self, redis_key: str) -> bytes | None:
         newest = self._newest.get(redis_key)
         if newest is None:
             return None
@@ -221,7 +247,7 @@ class Waiters:
             For up to ``AT_ONCE`` keys at a time, by redis_key, the entries in the order in which they were enqueued; no
             key without entries, and nothing empty.
         """
-        self._forget_dropped()
+        self._catch_up()
         if redis_keys is None and wanted:
             with self._lock:
                 entries = list(self._wanted)
@@ -268,6 +294,7 @@ class Waiters:
             False if there are futures of other texts of the key only: nobody here knows which text is newer, so ask
             Redis what became of the key.
         """
+        self._catch_up()
         known, ended = self._take_written(redis_key, member)
         _end_all(ended, vector)
         return known
@@ -286,6 +313,8 @@ class Waiters:
             entries: of one redis_key, in the order of a snapshot.
             outcome: a vector, (dimensions,) float32 as bytes, or the error to raise.
         """
+        if self.entered:  # whoever looks after those who wait will find out
+            return
         with self._lock:
             ended = self._take(entries)
         _end_all(ended, outcome)
@@ -297,14 +326,18 @@ class Waiters:
 
     def cancel_all(self) -> None:
         """The queue stops: cancel every future, make no more, and see the callbacks off."""
-        _end_all(self._close(), None)
+        self._closed = True
+        self._catch_up()
+        _end_all(self._close(self.entered), None)
         if self.callbacks is not None:
             self.callbacks.stop()
 
     @locked
-    def _close(self) -> list[EmbeddingFuture]:
-        self._closed = True
-        return self._take([entry for redis_key in self._newest for entry in self._of(redis_key)])
+    def _close(self, entered: bool) -> list[EmbeddingFuture]:
+        entries = [entry for redis_key in self._newest for entry in self._of(redis_key)]
+        if not entered:
+            return self._take(entries)
+        return [future for entry in (*self._arrived, *entries) if (future := entry()) is not None]
 
 
 def _end_all(futures: Sequence[EmbeddingFuture], outcome: bytes | BaseException | None) -> None:

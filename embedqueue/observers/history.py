@@ -15,7 +15,7 @@ from typing import Any, Final, Self, get_args
 
 from embedqueue.store.figures import DAY_SECONDS, MINUTE_SECONDS, Figures
 from embedqueue.values.errors import Cause
-from embedqueue.values.locks import Event
+from embedqueue.values.locks import Event, held_here
 from embedqueue.values.log import Log, logger
 from embedqueue.values.observer import BatchReport, CallReport, Observer, RedisReport, ReleaseReport, SavingReport
 from embedqueue.values.stats import DeadLetter
@@ -161,6 +161,11 @@ class Recorder(Observer):
         self._enqueued = 0  # only accepted() changes it
         self._written = 0  # of those; of the thread alone
 
+    @property
+    def entered(self) -> bool:
+        """Whether this thread is in here: then we are a handler, and must not wait for others, who may want to come."""
+        return held_here(self._lock)
+
     def stop(self) -> None:
         """Write what is left, for a second at most."""
         self._stop.set()
@@ -206,7 +211,7 @@ class Recorder(Observer):
                         return
 
     def accepted(self, count: int) -> None:
-        """So many items are durable. One thread at a time tells it, so it needs no lock: enqueuing must be cheap."""
+        """So many items are durable. They are added in one step, without a lock: enqueuing must be cheap."""
         self._enqueued += count
         if self._thread is None:
             with self._lock:

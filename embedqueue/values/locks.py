@@ -1,8 +1,15 @@
-"""Locks that no exception from a signal's handler (Ctrl-C, ``sys.exit``) can leave locked.
+"""Locks that bear a signal's handler: what it raises (Ctrl-C, ``sys.exit``), and that it uses the queue itself.
 
 Python runs handlers in the main thread: when a function begins, when a call into C is back, where a loop jumps back.
-A plain ``threading.Lock`` in a ``with`` bears that, but for two traps. So where the main thread may come, conditions
-and events are those of this module, and a loop with a branch under a lock stands in a method that is ``locked``.
+There, in any thread, the garbage collector may also run a ``__del__`` of the user's.
+
+What they raise, a lock in a ``with`` bears, but for two traps. So where the main thread may come, conditions and events
+are those of this module, and a loop with a branch under a lock stands in a method that is ``locked``.
+
+If they use the queue, they must not wait for what their own thread holds. So all locks that an enqueue, a flush or a
+stop takes are reentrant. What such a lock guards is either changed in one step (without a call or a jump back), or
+only by who has asked :func:`held_here` before. And nobody who holds one waits for another: else the handler, whose
+thread holds the other, would wait for him.
 """
 
 from __future__ import annotations
@@ -41,11 +48,21 @@ class Event(threading.Event):
 
     def __init__(self) -> None:
         super().__init__()
-        self._cond = Condition(threading.Lock())
+        self._cond = Condition()
+
+
+def held_here(lock: Any) -> bool:
+    """Whether this thread holds a lock: where it would only now take it, we are a handler or a ``__del__`` in between.
+
+    Args:
+        lock: of ``threading.RLock``, or a condition of one.
+    """
+    held: bool = lock._is_owned()  # as threading.Condition asks its lock
+    return held
 
 
 class _Locked(Protocol):
-    _lock: threading.Lock
+    _lock: Any  # of threading.RLock
 
 
 Owner = TypeVar("Owner", bound=_Locked)

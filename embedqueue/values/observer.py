@@ -149,8 +149,9 @@ class Observer:
     def accepted(self, count: int) -> None:
         """So many items are durable: told once for each write, which concurrent callers share, by one thread at a time.
 
-        It must not enqueue: all enqueues wait for it. Who only counts needs neither ``enqueuing`` nor ``enqueued``,
-        which every caller has to tell.
+        Only an enqueue in a signal's handler, or in a ``__del__``, may be told of meanwhile.
+
+        Who only counts needs neither ``enqueuing`` nor ``enqueued``, which every caller has to tell.
         """
 
     def call_ended(self, report: CallReport) -> None:

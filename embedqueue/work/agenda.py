@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from embedqueue.calls.pool import Pool
 from embedqueue.store.records import Claim, Status
-from embedqueue.values.locks import Condition
+from embedqueue.values.locks import Condition, held_here
 from embedqueue.values.options import Options
 
 from .plan import LEAST_REFRESH_SECONDS, NEVER, REFRESH_SECONDS, Action, Plan, settled
@@ -32,7 +32,7 @@ class Agenda:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._condition = Condition(threading.Lock())
+        self._condition = Condition()
         self._plan = Plan(  # guarded by the condition, as is what follows
             options.flush_interval,
             options.max_batch_size,
@@ -48,6 +48,11 @@ class Agenda:
     def works(self) -> bool:
         """Whether this process claims."""
         return self._plan.works
+
+    @property
+    def entered(self) -> bool:
+        """Whether this thread is in here: then we are a handler, and must not wait for others, who may want to come."""
+        return held_here(self._condition)
 
     # -- what any thread notes ---------------------------------------------------------------------------------
 

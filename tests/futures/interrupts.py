@@ -1,30 +1,38 @@
 """A program that Ctrl-C hits at random instructions: a process of its own, for others' sake.
 
 ``python -m tests.futures.interrupts OTHERS`` while it enqueues, with so many other threads that do so; ``users``
-instead of a number: while it tells the worker, waits for futures and ends them. Exits with 0 if nothing broke.
+instead of a number: while it tells the worker, waits for futures and ends them. ``enqueue`` or ``stop``: while it does
+so, a handler comes that does this, at each instruction once. Exits with 0 if nothing broke.
 """
 
 from __future__ import annotations
 
+import dis
+import itertools
 import queue
 import random
 import signal
 import sys
 import threading
 from _thread import interrupt_main
+from collections import Counter
+from functools import cache
 from types import SimpleNamespace
 
 from embedqueue.futures.callbacks import Callbacks
 from embedqueue.futures.intake import Intake
+from embedqueue.futures.notices import Listener
 from embedqueue.futures.progress import Progress
 from embedqueue.futures.waiters import Waiters
+from embedqueue.observers.history import Recorder
 from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Claim, Status, Terms
 from embedqueue.testing import FakeEmbedder
-from embedqueue.values.errors import EmbedQueueError
+from embedqueue.values.errors import EmbedQueueError, QueueStopped
 from embedqueue.values.item import encode_member
 from embedqueue.values.locks import Event
 from embedqueue.values.log import QueueLog
+from embedqueue.values.observer import SavingReport
 from embedqueue.values.options import Options
 from embedqueue.work.agenda import Agenda
 from embedqueue.work.worker import Worker
@@ -83,11 +91,13 @@ def interrupt_intake(others):
     """Enqueue beside so many other threads: nobody else is harmed, and the line stays whole."""
     intake = Intake(
         BusyStore(),
+        BusyStore,
         Waiters(lambda: None),
         FakeEmbedder(2),
         SimpleNamespace(enqueued=lambda waiting: None),
         Observers(),
         Options(),
+        lambda: False,
     )
     ended, errors = threading.Event(), []
 
@@ -109,7 +119,7 @@ def interrupt_intake(others):
         thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()
     assert errors == [], errors
-    assert (intake._followers, intake._leader) == ([], None)
+    assert (intake._followers, intake._leader, intake._callers) == ([], None, {})
     assert len(intake.submit([pair("free")])) == 1
 
 
@@ -149,6 +159,19 @@ def interrupt_users():
         observers=Observers(),
     )
     stopping = Event()
+    recorder = Recorder(lambda figures: None, "model", "history")
+    events = SimpleNamespace(since=lambda _: (b"0-0", []), listen=lambda after, _: (after, []))
+    listener = Listener(  # its thread ends at once: nobody waits
+        SimpleNamespace(events=events),
+        Waiters(lambda: None),
+        outcomes,
+        SimpleNamespace(works=False, refresh=lambda: None),
+        progress,
+        name="me:",
+        namespace="",
+        log=QueueLog(),
+        observers=Observers(),
+    )
     worker.start()
 
     def step():
@@ -158,6 +181,9 @@ def interrupt_users():
         agenda.refresh()
         progress.count()
         stopping.set()
+        recorder.accepted(1)
+        recorder.saved(SavingReport(texts=1, tokens=1, by="cache"))
+        listener.ensure()
         waiters.commit(waiters.register([pair("dropped")])[1])
         futures[:], entries = waiters.register([pair("main", "older"), pair("main")])
         waiters.commit(entries)
@@ -170,7 +196,14 @@ def interrupt_users():
 
     def check():
         conditions = (agenda._condition, progress._changed, stopping._cond, *(future._condition for future in futures))
-        locks = [waiters._lock, callbacks._lock, agenda._starting, *(condition._lock for condition in conditions)]
+        locks = [
+            waiters._lock,
+            callbacks._lock,
+            agenda._starting,
+            recorder._lock,
+            listener._lock,
+            *(condition._lock for condition in conditions),
+        ]
         free = []
 
         def look():  # in another thread, for who holds an RLock can always take it again
@@ -191,8 +224,127 @@ def interrupt_users():
     assert dispatch.begun.get(timeout=PATIENCE_SECONDS) is claim
 
 
+@cache
+def instructions(code):
+    return {step.offset: step.opname for step in dis.get_instructions(code)}
+
+
+class Handled:
+    """The parts of a queue that users' threads enter, and a handler that comes once among their instructions."""
+
+    #: After these instructions, Python neither looks for signals nor collects garbage.
+    SILENT = (
+        "LOAD_",
+        "STORE_",
+        "DELETE_",
+        "POP_",
+        "COMPARE_",
+        "CONTAINS_",
+        "IS_",
+        "BINARY_SUBSCR",
+        "COPY",
+        "SWAP",
+        "NOP",
+    )
+
+    def __init__(self, what):
+        self.waiters, self.agenda = Waiters(lambda: None), Agenda(Options())
+        self.recorder = Recorder(lambda figures: None, "model", "history")
+        self.recorder.stop()  # it needs no thread here
+        parts = (self.waiters, self.agenda, self.recorder)
+        self.store = BusyStore()
+        self.intake = Intake(
+            self.store,
+            BusyStore,
+            self.waiters,
+            FakeEmbedder(2),
+            self.agenda,
+            Observers([self.recorder]),
+            Options(),
+            lambda: any(part.entered for part in parts),
+        )
+        self.handle = {"enqueue": self.enqueue, "stop": self.stop}[what]
+        self.futures = []
+        self.called = threading.Event()
+
+    def enqueue(self):
+        pairs = [pair("new"), pair("a", "of a handler"), pair("b", "newer"), ("blank", b"")]
+        new, *others = self.intake.submit(pairs)
+        new.add_done_callback(lambda future: self.called.set())  # and nobody holds it
+        self.futures += others
+        self.agenda.flush()
+
+    def stop(self):
+        self.enqueue()
+        self.agenda.quit()
+        self.waiters.cancel_all()
+
+    def use(self):
+        """What users' threads, and those that end futures, do one after the other."""
+        waiters, submit = self.waiters, self.intake.submit
+        self.futures += submit([pair("a", "older"), pair("b", "older"), pair("blank")])
+        submit([pair("dropped"), pair("b", "dropped")])
+        self.futures += submit([pair("a"), pair("b", "newer"), pair("a"), ("blank", b""), pair("c")])
+        waiters.mark_wanted("a")
+        waiters.written(*pair("a"), bytes(8))
+        waiters.fail(waiters.snapshot(["b"]), EmbedQueueError("failed"))
+        waiters.forget(waiters.register([pair("c", "forgotten")])[1])
+        self.agenda.demanded(["c"])
+        self.agenda.refresh()
+        len(waiters), waiters.any_wanted(), waiters.futures()
+
+    def use_and_handle_at(self, at):
+        """Use it, and be interrupted at the instruction ``at`` of those at which that may be; tells whether it was."""
+        left, before, seen = at, {}, Counter()
+
+        def trace(frame, event, arg):
+            nonlocal left
+            if "embedqueue" not in frame.f_code.co_filename or "tests" in frame.f_code.co_filename:
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                silent = before.get(frame, "LOAD_").startswith(self.SILENT)
+                before[frame] = instructions(frame.f_code)[frame.f_lasti]
+                seen[frame.f_code, frame.f_lasti] += 1
+                if not silent and seen[frame.f_code, frame.f_lasti] <= 2:  # of a loop, two rounds
+                    left -= 1
+                    if left == 0:
+                        sys.settrace(None)
+                        self.handle()
+            return trace
+
+        sys.settrace(trace)
+        try:
+            self.use()
+        except QueueStopped:
+            pass
+        finally:
+            sys.settrace(None)
+        return left <= 0
+
+
+def handle_everywhere(what):
+    """A handler enqueues, or stops, at any instruction: nobody hangs, every future ends, nothing is left behind."""
+    for at in itertools.count(1):
+        parts = Handled(what)
+        handled = parts.use_and_handle_at(at)
+        assert (parts.intake._followers, parts.intake._leader, parts.intake._callers) == ([], None, {}), at
+        assert not parts.waiters.entered and not parts.agenda.entered, at
+        if not handled:
+            return
+        if what == "enqueue":
+            parts.waiters.written(*pair("new"), bytes(8))
+            assert parts.called.is_set(), at
+            parts.waiters.cancel_all()
+        assert parts.called.is_set(), at
+        assert all(future.done() for future in parts.futures), at
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     sys.setswitchinterval(1e-4)  # threads take turns often
     sys.unraisablehook = lambda what: None  # what is raised in a weak reference's callback
-    interrupt_users() if sys.argv[1] == "users" else interrupt_intake(int(sys.argv[1]))
+    if sys.argv[1] in ("enqueue", "stop"):
+        handle_everywhere(sys.argv[1])
+    else:
+        interrupt_users() if sys.argv[1] == "users" else interrupt_intake(int(sys.argv[1]))

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from embedqueue.futures.intake import GROUP_LIMIT, Intake
+from embedqueue.futures.intake import GROUP_BYTES, GROUP_LIMIT, Intake
 from embedqueue.futures.waiters import Waiters
 from embedqueue.observers.observers import Observers
 from embedqueue.testing import FakeEmbedder
@@ -54,18 +54,25 @@ class Rig:
     """An intake over a blocking store, and threads that submit."""
 
     def __init__(self, max_pending=None):
-        self.store = BlockingStore()
+        self.store, self.spares = BlockingStore(), []
         self.told: list[int] = []
         self.waiters = Waiters(lambda: None)
         self.intake = Intake(
             self.store,
+            self.make_spare,
             self.waiters,
             FakeEmbedder(len(ZERO) // 4),
             SimpleNamespace(enqueued=self.told.append),
             Observers(),
             Options(max_pending=max_pending),
+            lambda: self.waiters.entered,
         )
         self.pool = ThreadPoolExecutor(32)
+
+    def make_spare(self):
+        self.spares.append(BlockingStore())
+        self.spares[-1].go_on()
+        return self.spares[-1]
 
     def submit(self, *pairs) -> Future:
         return self.pool.submit(self.intake.submit, list(pairs))
@@ -319,11 +326,12 @@ def test_interrupt_in_a_follower_being_written(rig):
     rig.check_free()
 
 
-@pytest.mark.parametrize("what", ["0", "4", "users"])
+@pytest.mark.parametrize("what", ["0", "4", "users", "enqueue", "stop"])
 def test_interrupts_at_any_instruction(what):
     """Ctrl-C may come between any two steps of leading or following: nobody else hangs, and the line stays whole.
 
-    So with the other locks that a user's thread takes: none is left locked, and the worker works on.
+    So with the other locks that a user's thread takes: none is left locked, and the worker works on. And so may a
+    handler that enqueues or stops.
     """
     command = [sys.executable, "-m", "tests.futures.interrupts", what]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50)
@@ -344,6 +352,91 @@ def test_group_limit(rig):
         rig.store.go_on()
     for future in (leader, one, two, three):
         future.result(PATIENCE_SECONDS)
+    rig.check_free()
+
+
+def test_large_texts_go_alone(rig):
+    """What one caller's size brings upon it, small ones behind and before it do not share."""
+    leader = rig.lead(pair("x"))
+    small = [rig.follow(pair("a")), rig.follow(pair("b"))]
+    large, last = rig.follow(pair("c", "t" * GROUP_BYTES)), rig.follow(pair("d"))
+    rig.store.go_on()
+    for expected, error in ((["a", "b"], None), (["c"], RedisConnectionError("too large")), (["d"], None)):
+        rig.store.await_write()
+        assert keys(rig.store.writes[-1]) == [expected]
+        rig.store.go_on(error)
+    for future in (leader, *small, last):
+        assert len(future.result(PATIENCE_SECONDS)) == 1
+    assert isinstance(large.exception(PATIENCE_SECONDS), RedisConnectionError)
+    rig.check_free()
+
+
+def test_refused_beside_the_same_text(limited_rig):
+    """Who was refused takes no future with him that another caller of the group has."""
+    rig = limited_rig
+    leader = rig.lead(pair("x"))
+    refused, taken = rig.follow(pair("a"), pair("b")), rig.follow(pair("a"))
+    rig.store.go_on()
+    leader.result(PATIENCE_SECONDS)
+    rig.store.await_write()
+    rig.store.go_on([False, True])
+    assert isinstance(refused.exception(PATIENCE_SECONDS), QueueFull)
+    [future] = taken.result(PATIENCE_SECONDS)
+    rig.waiters.written(*pair("a"), b"\0\0\x80?")
+    assert future.result(0) == [1.0]
+
+
+def test_a_handler_does_not_wait_in_line(rig):
+    """It has interrupted its own thread while that held what the leader, or the next one, needs to go on."""
+    leader = rig.lead(pair("a"))
+    with rig.waiters._lock:
+        [future] = rig.intake.submit([pair("b")])
+    assert not leader.done()
+    assert [keys(write) for write in rig.spares[0].writes] == [[["b"]]]
+    rig.waiters.written(*pair("b"), b"\0\0\x80?")
+    assert future.result(0) == [1.0]
+    rig.store.go_on()
+    leader.result(PATIENCE_SECONDS)
+    rig.check_free()
+
+
+def test_a_handler_in_a_follower(rig):
+    """Nor while its own thread stands in line, who may have to lead the next ones."""
+    leader, before = rig.lead(pair("a")), len(rig.intake._followers)
+    handled = []
+
+    def handle(number, frame):
+        rig.store.go_on()  # now the line is the follower's, who cannot go on before we are back
+        leader.result(PATIENCE_SECONDS)
+        handled.extend(rig.intake.submit([pair("of the handler")]))
+
+    def interrupt():
+        eventually(lambda: len(rig.intake._followers) > before, "it stands in line")
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        rig.store.await_write()
+        rig.store.go_on()
+
+    usual = signal.signal(signal.SIGUSR1, handle)
+    try:
+        helper = rig.pool.submit(interrupt)
+        assert len(rig.intake.submit([pair("main")])) == 1
+        helper.result(PATIENCE_SECONDS)
+    finally:
+        signal.signal(signal.SIGUSR1, usual)
+    assert len(handled) == 1
+    assert [keys(write) for write in rig.store.writes] == [[["a"]], [["main"]]]
+    rig.check_free()
+
+
+def test_a_handler_whose_write_fails(rig):
+    """It gets the error, and nobody else does; the next one writes over the same connection."""
+    with rig.waiters._lock:
+        held = rig.intake.submit([pair("a")])
+        rig.spares[0].go_on(RedisConnectionError("gone"))
+        with pytest.raises(RedisConnectionError):
+            rig.intake.submit([pair("b")])
+    assert len(rig.spares) == 1
+    assert rig.waiters.futures() == held
     rig.check_free()
 
 

@@ -504,3 +504,32 @@ def test_forget_the_newer_text(waiters):
     assert waiters.written("a", member(text="old"), ONE)
     assert old.result(0) == [1.0]
     assert len(waiters) == 0
+
+
+def test_a_handler_in_between(waiters):
+    """What it enqueues while its own thread is in here is known as soon as that goes on; it ends nothing itself."""
+    [older] = enter(waiters, ("a", "older"))
+    called = threading.Event()
+    with waiters._lock:
+        [newer] = enter(waiters, ("a", "newer"))
+        enter(waiters, ("b", "text"))[0].add_done_callback(lambda _: called.set())
+        for entries in waiters.snapshot().values():
+            waiters.resolve(entries, ONE)
+        assert not older.done()
+    assert waiters.written("a", member(text="newer"), ONE)
+    assert older.result(0) == newer.result(0) == [1.0]
+    waiters.written("b", member("b"), TWO)
+    assert called.is_set()
+    assert len(waiters) == 0
+
+
+def test_a_handler_that_stops_in_between(waiters):
+    """All futures are cancelled, those of the handler itself and of what it interrupts included."""
+    futures = enter(waiters, ("a", "text"), ("b", "text"))
+    with waiters._lock:
+        futures += enter(waiters, ("a", "of the handler"))
+        waiters.cancel_all()
+        with pytest.raises(QueueStopped):
+            enter(waiters, ("c", "text"))
+    assert all(future.cancelled() for future in futures)
+    assert not waiters.written("a", member(text="unknown"), ONE)

@@ -414,6 +414,15 @@ def test_wait_and_slow_redis(make_queue, embedder):
     assert not blocked
 
 
+def test_a_result_in_a_handler(make_queue):
+    """Where it would wait for ever, for its own thread holds what is needed to end the future, it says so."""
+    queue = make_queue()
+    future = queue.enqueue("doc:1", "one")
+    with inside(queue).waiters._lock, pytest.raises(RuntimeError, match="handler"):
+        future.result(PATIENCE_SECONDS)
+    assert future.result(PATIENCE_SECONDS) == expected("one")
+
+
 def test_result_while_stopping(make_queue):
     """A ``.result()`` that meets ``stop()`` never starts the queue again."""
     queue = make_queue(start=False)

@@ -11,17 +11,18 @@ import pytest
 
 from tests.parts import PATIENCE_SECONDS
 
-#: Seconds that a program may take to end while a call hangs: the grace for calls, twice where two signals come, and the
-#: interpreter's own time on a busy machine. The call itself hangs for longer.
+#: Seconds that a program may take to end while a call hangs: the grace for calls, which is a second where they take no
+#: time, twice where two signals come; and the interpreter's own time on a busy machine. The call itself hangs longer.
 END_SECONDS = 15.0
 
 
 def _hanging(make_peer, provider):
-    provider.hold()
     peer = make_peer()
+    peer.run("queue.enqueue('doc:first', 'first').result(30)")
+    provider.hold()
     peer.run("future = queue.enqueue('doc:1', 'hello')")
     peer.ask("future.result(60)")
-    assert provider.wait_for_calls(1, PATIENCE_SECONDS)
+    assert provider.wait_for_calls(2, PATIENCE_SECONDS)
     return peer
 
 
@@ -104,6 +105,80 @@ sys.exit(7)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=40)
     assert (done.returncode, done.stderr) == (7, "")
+
+
+HANDLERS_THAT_USE_THE_QUEUE = """
+import gc, itertools, random, signal, subprocess, sys, redis
+from embedqueue import EmbeddingBatchQueue, QueueStopped
+from embedqueue.testing import FakeEmbedder
+client = redis.from_url({url!r})
+queue = EmbeddingBatchQueue(FakeEmbedder(4), client, flush_interval=0.5, worker={worker}).start()
+numbers, made, busy = itertools.count(), [], []
+sys.unraisablehook = lambda what: made.append(what.exc_value)
+
+def use():
+    number = next(numbers)
+    made.append(queue.enqueue(f"handled:{{number}}", f"by a handler, {{number}}"))
+    queue.flush_now()
+    queue.stats()
+
+def handle(*_):
+    if not busy:  # else the next signal may come before this one is handled, and so on, until the stack is full
+        busy.append(1)
+        use()
+        busy.clear()
+
+class Draft:
+    def __init__(self):
+        self.itself = self  # so that the garbage collector finds it, wherever it comes by
+    def __del__(self):
+        if len(made) < {count}:
+            use()
+
+signal.signal(signal.SIGUSR1, handle)
+gc.set_threshold(50)
+send = '''
+import os, random, time
+parent = os.getppid()
+while os.getppid() == parent:
+    time.sleep(random.uniform(0.0002, 0.002))
+    os.kill(parent, 10)
+'''
+kept = []
+with subprocess.Popen([sys.executable, "-c", send]) as sender:
+    for number in itertools.count():
+        {draft}
+        kept.append(queue.enqueue(f"doc:{{number % 50}}", f"text {{number}}"))
+        queue.enqueue(f"dropped:{{number % 50}}", f"text {{number}}")
+        if number % 50 == 0:
+            kept[-1].add_done_callback(lambda _: None)
+            queue.enqueue(f"doc:{{number % 50}}", "")
+        if len(made) >= {count}:
+            break
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    sender.kill()
+for future in made:
+    assert future.result({seconds}), future
+for future in kept:
+    future.result({seconds})
+print(len(made), number)
+queue.stop()
+"""
+
+
+@pytest.mark.parametrize("draft", ["pass", "Draft()"], ids=["handler", "__del__"])
+@pytest.mark.parametrize("worker", [True, False], ids=["worker", "producer"])
+def test_handlers_use_the_queue(redis_server, redis_client, make_queue, worker, draft):
+    """A signal's handler, and a ``__del__``, enqueue, flush and look wherever they come: all of it works."""
+    if not worker:
+        make_queue()
+    code = HANDLERS_THAT_USE_THE_QUEUE.format(
+        url=redis_server.url, worker=worker, draft=draft, count=1000, seconds=PATIENCE_SECONDS
+    )
+    if draft != "pass":
+        code = code.replace("signal.SIGUSR1, handle", "signal.SIGUSR1, signal.SIG_IGN")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
 def test_sigterm_without_a_handler(make_peer, provider, redis_client):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import concurrent.futures
+import gc
 import threading
 import time
 
 import pytest
 import redis
+import tenacity
 
-from embedqueue import BatchFailed, QueueStopped, TransientError
+from embedqueue import BatchFailed, EmbeddingBatchQueue, QueueStopped, TransientError
 from tests.inside import inside
 from tests.parts import (
     ONE_TRY,
@@ -26,12 +29,13 @@ from tests.parts import (
 
 @pytest.mark.quiet
 def test_stop_while_a_call_hangs(make_queue, embedder, redis_client):
-    """``stop()`` leaves a hanging API call behind within about a second, and gives its items back at once."""
+    """Where calls take no time, ``stop()`` leaves one that hangs behind in about a second, and releases its items."""
     queue = make_queue()
+    queue.enqueue("doc:first", "first").result(PATIENCE_SECONDS)
     embedder.hold()
     futures = queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(5))
     queue.flush_now()
-    embedder.wait_for_calls(1)
+    embedder.wait_for_calls(2)
     began_mono = time.monotonic()
     queue.stop()
     assert time.monotonic() - began_mono < 3
@@ -40,6 +44,72 @@ def test_stop_while_a_call_hangs(make_queue, embedder, redis_client):
     assert redis_client.hlen("embed_queue:claims") == 0  # no delivery was charged
     with pytest.raises(concurrent.futures.CancelledError):
         futures[0].result()
+
+
+@pytest.mark.quiet
+@pytest.mark.parametrize("known", [False, True])
+def test_stop_pays_once(make_queue, embedder, redis_client, known):
+    """``stop()`` waits for a call that takes longer than a second if calls do, or if nobody knows: it is paid for."""
+    queue = make_queue()
+    for calls, text in enumerate(["before", "at the end"] if known else ["at the end"], 1):
+        embedder.hold()
+        future = queue.enqueue(f"doc:{text}", text)
+        queue.flush_now()
+        embedder.wait_for_calls(calls)
+        stopping = in_thread(queue.stop if text == "at the end" else lambda: future.result(PATIENCE_SECONDS))
+        stopping.join(1.3)
+        assert stopping.is_alive()
+        embedder.release()
+        join(stopping)
+    assert redis_client.hget("doc:at the end", "embedding") == stored("at the end")
+    assert set(embedder.sent.values()) == {1}
+
+
+def test_stop_ends_tries_at_once(make_queue, embedder, redis_client):
+    """A call that rests between two tries is not under way: its items go back at once."""
+    rests = threading.Event()
+    queue = make_queue(retry=tenacity.Retrying(wait=tenacity.wait_fixed(60), before_sleep=lambda _: rests.set()))
+    embedder.rule = lambda texts: TransientError("down")
+    queue.enqueue("doc:1", "one")
+    queue.flush_now()
+    assert rests.wait(PATIENCE_SECONDS)
+    began_mono = time.monotonic()
+    queue.stop(timeout=PATIENCE_SECONDS)
+    assert time.monotonic() - began_mono < PATIENCE_SECONDS / 2
+    assert (redis_client.zcard("embed_queue:pending"), in_flight(redis_client)) == (1, 0)
+
+
+def test_nothing_is_left_of_a_queue(make_queue, redis_client):
+    """However often it is started and stopped: no thread, no connection, no object, nothing to do at the end."""
+    queue = make_queue(start=False)
+
+    before = set(threading.enumerate())
+
+    def cycle():
+        for _ in range(20):
+            queue.start().stop(timeout=0)
+        eventually(lambda: set(threading.enumerate()) <= before, "all threads end", seconds=5)
+        gc.collect()
+        return len(redis_client.client_list()), atexit._ncallbacks(), len(gc.get_objects())
+
+    connections, callbacks, objects = cycle()
+    connections_later, callbacks_later, objects_later = cycle()
+    assert connections_later <= connections
+    assert callbacks_later == callbacks
+    assert objects_later - objects < 100  # five a cycle: coverage, too, keeps some
+
+
+def test_nothing_is_left_of_a_dropped_queue(make_queue, redis_client, embedder):
+    """Not even in what is done after a fork."""
+
+    def objects():
+        for _ in range(100):
+            EmbeddingBatchQueue(embedder, redis_client)
+        gc.collect()
+        return len(gc.get_objects())
+
+    before = objects()
+    assert objects() - before < 100
 
 
 def test_a_result_during_a_stop_asks_nobody(make_queue, embedder):

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from embedqueue import TransientError
+from embedqueue.values.locks import Condition
 from tests.inside import WRITE_BYTES, WRITE_ITEMS, inside, worker_threads
 from tests.parts import (
     DIMENSIONS,
@@ -297,3 +298,53 @@ def test_equal_texts_are_claimed_within_bounds(make_queue, embedder, redis_clien
     assert max(written) == 2
     assert sum(written) == 20
     assert embedder.sent == {"same": 1}
+
+
+class Witnessed:
+    """A lock that notes which others its thread holds when it takes it."""
+
+    def __init__(self, name, lock, held, seen):
+        self._name, self._lock, self._held, self._seen = name, lock, held, seen
+
+    def acquire(self, *args, **kwargs):
+        mine = self._held.__dict__.setdefault("names", [])
+        self._seen.update((other, self._name) for other in mine if other != self._name)
+        taken = self._lock.acquire(*args, **kwargs)
+        if taken:
+            mine.append(self._name)
+        return taken
+
+    def release(self):
+        self._held.names.remove(self._name)
+        self._lock.release()
+
+    def __enter__(self):
+        return self.acquire()
+
+    def __exit__(self, *_):
+        self.release()
+
+    def _is_owned(self):
+        return self._lock._is_owned()
+
+
+def test_nobody_holds_two_locks(make_queue):
+    """But who enters or leaves the intake: a handler whose thread holds one lock must never wait for who wants that."""
+    held, seen = threading.local(), set()
+    queue, producer = make_queue(start=False), make_queue(start=False, worker=False)
+    for one in (queue, producer):
+        for name, (owner, attribute) in inside(one).locks_of_users().items():
+            lock = Witnessed(name, threading.RLock(), held, seen)
+            setattr(owner, attribute, Condition(lock) if attribute == "_condition" else lock)
+        one.start()
+    kept = [queue.enqueue(f"doc:{i % 30}", f"text {i}") for i in range(100)]
+    queue.enqueue("doc:0", "")
+    assert [len(future.result(PATIENCE_SECONDS)) for future in kept]
+    for number in range(3):
+        assert producer.enqueue("other", f"text {number}").result(PATIENCE_SECONDS)
+        inside(producer).check_on_waiters()
+    queue.flush(PATIENCE_SECONDS)
+    queue.stats()
+    queue.stop()
+    producer.stop()
+    assert seen <= {("intake", "waiters")}

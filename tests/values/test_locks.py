@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 
-from embedqueue.values.locks import Condition, Event
+from embedqueue.values.locks import Condition, Event, held_here
 
 PATIENCE_SECONDS = 10.0
 
@@ -24,3 +24,16 @@ def test_an_event_wakes_who_waits():
     threading.Timer(0.01, event.set).start()
     assert event.wait(PATIENCE_SECONDS)
     assert event.is_set()
+
+
+def test_who_holds_a_lock():
+    """It is this thread that is asked about, and no other."""
+    lock, condition, held = threading.RLock(), Condition(), []
+    with lock, condition:
+        assert held_here(lock)
+        assert held_here(condition)
+        other = threading.Thread(target=lambda: held.extend((held_here(lock), held_here(condition))))
+        other.start()
+        other.join(PATIENCE_SECONDS)
+    assert held == [False, False]
+    assert not held_here(lock)

@@ -60,7 +60,7 @@ def test_what_is_claimed_when_sigterm_comes_is_given_back(env, redis_client, pro
         assert provider.wait_for_calls(1)
         assert redis_client.zcard("embed_queue:inflight") == 5
         running.send(signal.SIGTERM)
-        assert running.ended(9) == 0
+        assert running.ended() == 0
         running.assert_quiet()
     provider.release()
     assert redis_client.zcard("embed_queue:inflight") == 0

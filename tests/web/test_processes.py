@@ -66,7 +66,7 @@ def test_an_interpreter_ends_though_a_call_hangs(env, redis_client, provider):
     """A script that just ends is not kept by a worker, a listener or a call; its items go back."""
     provider.hold()
     with Running(["-c", ENDS], env) as running:
-        assert running.ended(10) == 0, running.output
+        assert running.ended() == 0, running.output
         assert "last line" in running.output
         running.assert_quiet()
     provider.release()
@@ -81,7 +81,7 @@ signal.signal(signal.SIGALRM, lambda *_: sys.exit(1))
 """
     + ENDS
     + """
-atexit.register(signal.setitimer, signal.ITIMER_REAL, 0.1)  # called before the queue stops, which takes a second
+atexit.register(signal.setitimer, signal.ITIMER_REAL, 0.1)  # called before the queue stops, which takes its time
 """
 )
 
