@@ -17,11 +17,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 import embedqueue.futures.waiters
 import embedqueue.observers.history
 import embedqueue.work.dispatch
 import embedqueue.work.settle
+import embedqueue.work.worker
 from embedqueue import EmbeddingBatchQueue
 from embedqueue.store.clients import release_connection, take_connection
 from embedqueue.store.store import Store
@@ -29,6 +31,7 @@ from embedqueue.store.store import Store
 #: Limits that a test may shrink, as module and name: for ``monkeypatch.setattr(*RECENT_VECTORS, 2)``.
 RECENT_VECTORS = embedqueue.work.dispatch, "RECENT_VECTORS"
 WRITE_ITEMS = embedqueue.work.settle, "WRITE_ITEMS"
+BARRED_SECONDS = embedqueue.work.worker, "BARRED_SECONDS"
 HISTORY_WRITE_SECONDS = embedqueue.observers.history, "WRITE_SECONDS"
 #: The function that ends a future: (future, outcome).
 END_FUTURES = embedqueue.futures.waiters, "end_future"
@@ -256,12 +259,14 @@ class Copies:
 
     Attributes:
         sent: the commands, in order.
+        lost: whether those that are sent from now on do not arrive: whoever sends them hears nothing.
     """
 
     ONCE = ("enqueue", "claim", "release", "release_all", "reject", "fail")
 
     def __init__(self, store: Store) -> None:
         self.sent: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.lost = False
         self._scripts = store._scripts
         self._run = self._scripts._run
         self._scripts._run = self._record  # type: ignore[method-assign]
@@ -269,6 +274,8 @@ class Copies:
     def _record(self, connection: Any, name: str, *args: Any, **options: Any) -> Any:
         if name in self.ONCE:
             self.sent.append((name, args[:3], {"last": options.get("last")}))
+            if self.lost:
+                raise RedisTimeoutError
         return self._run(connection, name, *args, **options)
 
     def arrive(self, which: int) -> None:

@@ -10,7 +10,6 @@ from embedqueue.values.item import encode_member
 from tests.inside import inside
 from tests.parts import PATIENCE_SECONDS, eventually
 
-
 #: Of claims of workers that die: each has one above all before.
 NUMBERS = itertools.count(1)
 
@@ -82,3 +81,14 @@ def test_redis_that_is_gone_is_told(fresh_redis_server, make_queue):
     assert inbox.redis.get(timeout=PATIENCE_SECONDS).error
     fresh_redis_server.start()
     assert queue.enqueue("b", "more").result(PATIENCE_SECONDS)
+
+
+def test_what_a_flush_finds_not_to_be_ours_is_told(make_queue, redis_client, caplog):
+    """Whoever flushes puts the books in order, and so it is they who bury it: it is told, and stands in the log."""
+    inbox = Inbox()
+    queue = make_queue(worker=False, observers=[inbox])
+    redis_client.zadd("embed_queue:pending", {"rubbish": 1})
+    queue.flush(PATIENCE_SECONDS)
+    assert queue.stats().dead == 1
+    assert inbox.dead.get(timeout=PATIENCE_SECONDS).text == "rubbish"
+    assert "embedqueue: 1 members of the queue cannot be ours and are dead letters now" in caplog.messages
