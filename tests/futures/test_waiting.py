@@ -394,7 +394,8 @@ def test_unsent_notices(queue, redis_client, embedder):
     redis_client.eval(  # the write and the loss of its notice, in one step
         "redis.call('ZREM', 'embed_queue:inflight', redis.call('HGET', 'embed_queue:latest', 'doc:1'))"
         "redis.call('HDEL', 'embed_queue:latest', 'doc:1') redis.call('HDEL', 'embed_queue:claims', 'doc:1')"
-        "redis.call('HSET', 'doc:1', 'embedding', ARGV[1], 'embedding_of', ARGV[2]) redis.call('DEL', 'embed_queue:events')",
+        "redis.call('HSET', 'doc:1', 'embedding', ARGV[1], 'embedding_of', ARGV[2])"
+        "redis.call('DEL', 'embed_queue:events')",
         0,
         stored("hello"),
         provenance("hello"),

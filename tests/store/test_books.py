@@ -627,7 +627,8 @@ def test_a_flush_counts_items_that_kill_their_workers(books):
     for _ in range(3):
         books.take()
         books.client.zadd(books.keys.inflight, {ours("doc:1"): 1})
-    assert books.take() == []
+    books.enqueue(("doc:2", "text"))
+    assert books.take() == [ours("doc:2")]
     assert [why for _, why, _ in books.claim.rejected] == ["its worker died 3 times (max_deliveries)"]
     assert books.store.status("flush").unfinished == 0
 
