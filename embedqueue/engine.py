@@ -54,6 +54,7 @@ class Engine:
         start_queue: starts the queue if it was not started; called when somebody waits.
 
     Attributes:
+        terms: returns on which terms this process writes.
         name: under which this process claims and tells notices; it ends with a colon.
         closing: set when no further call may begin.
         stopping: set when the calls under way must end.
@@ -129,7 +130,7 @@ class Engine:
         options, log, observers = self._options, self._log, self.observers
         calls = f"embedqueue-call-{options.namespace}"
         concurrency = Concurrency(options.max_concurrency)
-        terms = partial(_terms, options, embedder)
+        terms = self.terms = partial(_terms, options, embedder)
         limits = _limits(options, embedder)
         self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.closing, log, observers)
         self.pool = Pool(lambda: concurrency.limit, calls, self.agenda.progressed, log)

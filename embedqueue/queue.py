@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from inspect import iscoroutinefunction
 from types import TracebackType
@@ -42,6 +42,8 @@ from .work.worker import BARRED_SECONDS
 FLUSH_POLL_SECONDS = 0.25
 #: Seconds between looks at whether the queue was stopped, for the thread that wants to start it.
 LOCK_SECONDS = 0.05
+#: The same while the books are being put in order.
+ADOPTION_POLL_SECONDS = 0.02
 #: Seconds after which a flush asks for a drain again, if nothing is in flight.
 FLUSH_ASK_SECONDS = 1.0
 
@@ -384,6 +386,7 @@ class EmbeddingBatchQueue:
 
     def _flush(self, engine: Engine, name: str, deadline_mono: float) -> None:
         asked_mono = -FLUSH_ASK_SECONDS
+        adopting: Iterator[None] | None = None  # the books are being put in order
         while True:
             seen = engine.progress.finished
             status = engine.store.status(name)
@@ -395,12 +398,17 @@ class EmbeddingBatchQueue:
                 self.flush_now()
             if now >= deadline_mono:
                 raise TimeoutError(f"{status.unfinished} items are not finished")
+            if deadline_mono == NEVER and engine.worker.barred:
+                raise BatchFailed(f"{engine.worker.barred}; {status.unfinished} items are still queued")
             if deadline_mono == NEVER and not status.probing and (status.failing or status.pause_seconds is not None):
                 raise BatchFailed(f"{status.pause_reason}; {status.unfinished} items are still queued")
             if status.strays:
-                engine.worker.put_in_order()
-                continue
-            engine.progress.wait_beyond(seen, min(deadline_mono - now, FLUSH_POLL_SECONDS))
+                adopting = adopting or engine.worker.put_in_order()
+                until_mono = min(deadline_mono, now + FLUSH_POLL_SECONDS)
+                if all(time.monotonic() < until_mono for _ in adopting):
+                    adopting = None
+            poll_seconds = ADOPTION_POLL_SECONDS if status.strays else FLUSH_POLL_SECONDS
+            engine.progress.wait_beyond(seen, min(deadline_mono - now, poll_seconds))
             if engine.stopping.is_set():
                 raise QueueStopped("the queue was stopped during a flush")
 

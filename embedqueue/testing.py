@@ -174,10 +174,13 @@ class EagerQueue(EmbeddingBatchQueue):
                     lease_seconds=options.lease_seconds,
                     max_deliveries=options.max_deliveries,
                     alone=True,
+                    terms=engine.terms(),
                 )
                 if claim.status == "adopt":
-                    engine.worker.put_in_order()
+                    for _ in engine.worker.put_in_order():
+                        pass
                     continue
+                engine.worker.heed(claim)
                 engine.dispatch.begin(claim)  # even without members: the claim may have rejected some
                 if not claim.members:
                     return

@@ -17,12 +17,14 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 import embedqueue.calls.caller
 import embedqueue.futures.waiters
 import embedqueue.observers.history
 import embedqueue.work.dispatch
 import embedqueue.work.settle
+import embedqueue.work.worker
 from embedqueue import EmbeddingBatchQueue
 from embedqueue.store.clients import release_connection, take_connection
 from embedqueue.store.store import Store
@@ -33,6 +35,7 @@ WRITE_ITEMS = embedqueue.work.settle, "WRITE_ITEMS"
 WRITE_BYTES = embedqueue.work.settle, "WRITE_BYTES"
 REWRITE_SECONDS = embedqueue.work.settle, "REWRITE_SECONDS"
 LONGEST_TRY_SECONDS = embedqueue.calls.caller, "LONGEST_TRY_SECONDS"
+BARRED_SECONDS = embedqueue.work.worker, "BARRED_SECONDS"
 HISTORY_WRITE_SECONDS = embedqueue.observers.history, "WRITE_SECONDS"
 #: The function that ends a future: (future, outcome).
 END_FUTURES = embedqueue.futures.waiters, "end_future"
@@ -279,12 +282,14 @@ class Copies:
 
     Attributes:
         sent: the commands, in order.
+        lost: whether those that are sent from now on do not arrive: whoever sends them hears nothing.
     """
 
     ONCE = ("enqueue", "claim", "release", "release_all", "reject", "fail")
 
     def __init__(self, store: Store) -> None:
         self.sent: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.lost = False
         self._scripts = store._scripts
         self._run = self._scripts._run
         self._scripts._run = self._record  # type: ignore[method-assign]
@@ -292,6 +297,8 @@ class Copies:
     def _record(self, connection: Any, name: str, *args: Any, **options: Any) -> Any:
         if name in self.ONCE:
             self.sent.append((name, args[:3], {"last": options.get("last")}))
+            if self.lost:
+                raise RedisTimeoutError
         return self._run(connection, name, *args, **options)
 
     def arrive(self, which: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,9 +13,6 @@ from .scripts import Scripts
 
 #: Members that are looked at in one round trip.
 SLICE = 100
-
-#: Where the scripts read the redis_key of a member without a parser, as prelude_claims.lua does.
-_QUICK_KEY = re.compile(rb'{"redis_key":"([^"\\\x00-\x1f\x7f]+)","text":"')
 
 #: A member that was rejected, why, and how often its lease had run out.
 Rejected = tuple[bytes, str, int]
@@ -49,10 +45,12 @@ class Adoption:
         Yields:
             What was rejected, for it cannot be ours.
         """
+        seconds, micros = self._background.time()
+        latest_time = seconds + micros / 1e6  # one for all slices: of two texts of the future the later one is newer
         steps: list[Callable[[], Iterator[list[Rejected]]]] = [
-            lambda: self._in(self._keys.pending, provenance_field),
-            lambda: self._in(self._keys.inflight, provenance_field),
-            lambda: self._in(self._keys.alone, provenance_field),
+            lambda: self._in(self._keys.pending, provenance_field, latest_time),
+            lambda: self._in(self._keys.inflight, provenance_field, latest_time),
+            lambda: self._in(self._keys.alone, provenance_field, latest_time),
             self._ghosts,
         ]
         for step in steps:
@@ -65,12 +63,15 @@ class Adoption:
         """Put everything in order at once; see :meth:`rounds`. Returns what was rejected."""
         return [one for rejected in self.rounds(provenance_field) for one in rejected]
 
-    def adopt(self, members: Sequence[bytes], provenance_field: str | None) -> list[Rejected]:
+    def adopt(
+        self, members: Sequence[bytes], provenance_field: str | None, latest_time: float | None = None
+    ) -> list[Rejected]:
         """Adopt those members that are strays: the newest text of each key stays, and what cannot be ours is rejected.
 
         Args:
             members: any.
             provenance_field: as with :meth:`rounds`.
+            latest_time: Unix time; what is said to be of the future counts as enqueued then. None for now.
 
         Returns:
             What was rejected.
@@ -83,7 +84,9 @@ class Adoption:
             lines += [member, redis_key, fault]
         if not members:
             return []
-        _, *rejected = self._call("adopt", hashes, provenance_field or "", *lines)
+        _, *rejected = self._call(
+            "adopt", hashes, provenance_field or "", "" if latest_time is None else latest_time, *lines
+        )
         return [(rejected[i], rejected[i + 1].decode("utf-8", "replace"), 0) for i in range(0, len(rejected), 2)]
 
     def _read(self, member: bytes) -> tuple[str, str]:
@@ -92,20 +95,17 @@ class Adoption:
             item = decode_member(member)
         except NotOurs as error:
             return "", str(error)
-        quick = _QUICK_KEY.match(member)
-        if quick and quick[1].decode() != item.redis_key:
-            return "", "not our JSON: it has two keys, and readers of JSON do not agree on which counts"
         try:
             check_pair(item.redis_key, item.text, self._keys.namespace, None)
         except ValueError as error:
             return item.redis_key, str(error)
         return item.redis_key, "the text is blank" if is_blank(item.text) else ""
 
-    def _in(self, place: str, provenance_field: str | None) -> Iterator[list[Rejected]]:
+    def _in(self, place: str, provenance_field: str | None, latest_time: float) -> Iterator[list[Rejected]]:
         at = 0
         while members := self._background.zrange(place, at, at + SLICE - 1, desc=True):
             found = [member for member, right in zip(members, self._right(members, place), strict=True) if not right]
-            rejected = self.adopt(found, provenance_field)
+            rejected = self.adopt(found, provenance_field, latest_time)
             at += len(members) - len(found)
             yield rejected
             if found and self._right(found[:1], place) == [False]:

@@ -87,6 +87,8 @@ def decode_member(member: bytes) -> Item:
             raise NotOurs("not our JSON: redis_key and text must be strings, and redis_key not empty")
         redis_key.encode()
         text.encode()
+    except NotOurs:
+        raise
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise NotOurs(f"not our JSON: {error}") from None
     return Item(redis_key, text, member)

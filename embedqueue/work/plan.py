@@ -125,7 +125,7 @@ class Plan:
                 (self.refresh_mono, "refresh"),
                 *wanted,
             ]
-        due, action = min(wanted, key=lambda pair: pair[0])
+        due, action = min(wanted, key=lambda pair: max(pair[0], now))  # of those that are due, the first one
         due = max(due, self.redis_retry_mono)
         return (action, 0.0) if due <= now else (None, due - now)
 
@@ -327,6 +327,7 @@ class Plan:
         if not (keys and urgent and self.worker):
             return first_who_waits or asks
         self.urgent |= keys
+        self.barred_until_mono = 0.0  # whoever waits shall know at once, and perhaps somebody has decided
         linger_begins = self.linger_end_mono == NEVER
         if linger_begins:
             self.linger_end_mono = now + linger
@@ -358,7 +359,7 @@ def settled(urgent: Sequence[str], claim: Claim) -> Sequence[str]:
         urgent: what the claim looked for.
         claim: that claim.
     """
-    if claim.status == "paused":
+    if claim.status not in ("ok", "probe"):
         return ()
     taken = [_redis_key_of(member) for member in claim.members[: len(urgent)]]
     if claim.alone == "taken":  # it looked for nothing else

@@ -45,6 +45,8 @@ OUTAGE_GRACE_SECONDS = 5.0
 BARRED_SECONDS = 30.0
 #: Seconds that putting the books in order may take before other things have their turn.
 ADOPTION_SECONDS = 0.1
+#: Times in a row that the books may be put in order before we rest in between.
+ADOPTIONS = 3
 
 
 class Worker:
@@ -96,11 +98,13 @@ class Worker:
         self._log = log
         self._observers = observers
         self._claims = 0  # only the worker's thread touches this and what follows
-        self._most = CLAIM_LIMIT  # items that one claim takes now, see _claim
+        self._limit = max(CLAIM_LIMIT, options.api_batch_limit)
+        self._most = self._limit  # items that one claim takes now, see _claim
+        self._adoptions = 0  # claims in a row that found the books out of order
         self._lost: list[str] = []  # owners of claims that took items, perhaps, which nobody here has in hand
         self._failures = 0  # actions in a row that failed
         self._failed_mono = -OUTAGE_GRACE_SECONDS  # when Redis last did not answer
-        self._adopting: Iterator[list[Rejected]] | None = None  # the books are being put in order
+        self._adopting: Iterator[None] | None = None  # the books are being put in order
         self.barred = ""
         self._checking: threading.Thread | None = None  # that finds out what became of items
 
@@ -204,17 +208,15 @@ class Worker:
                 terms=self._terms(),
             )
             if len(claim.members) == self._most:
-                self._most = min(CLAIM_LIMIT, self._most + self._most // 8 + 1)
+                self._most = min(self._limit, self._most + self._most // 8 + 1)
             self._begin(claim, urgent)
-            if claim.status == "adopt":
+            self._adoptions = self._adoptions + 1 if claim.status == "adopt" else 0
+            if claim.status in ("adopt", "late"):  # late by a clock that was set; now we know the time
                 self._agenda.claim_failed(urgent)
-                self._adopt(claim.strays)
-            elif claim.status == "late":  # by a clock that was set; now we know the time
-                self._agenda.claim_failed(urgent)
-            elif claim.status == "differs":
-                self._bar(_differs(claim, self._terms()))
             else:
-                self.barred = ""
+                self.heed(claim)
+            if claim.status == "adopt" or claim.strays:
+                self._adopt(claim.strays)
         except BaseException as error:  # Redis may have given items to this owner, and we know nothing of them
             if isinstance(error, redis.TimeoutError):  # a claim as large as this one may never come in time
                 self._most = max(1, limit // 2)
@@ -238,28 +240,38 @@ class Worker:
         field, adoption = self._options.provenance_field, self._store.adoption
         until_mono = time.monotonic() + ADOPTION_SECONDS
         self._tell_rejected(adoption.adopt(strays, field))
+        if self._adoptions > ADOPTIONS and self._adopting is None:  # it seems not to help, or others are at it
+            self._agenda.rest(backoff_seconds(self._adoptions - ADOPTIONS, *REDIS_RETRY_SECONDS))
         if strays and self._adopting is None:
             return
-        self._adopting = self._adopting or adoption.rounds(field)
-        for rejected in self._adopting:
-            self._tell_rejected(rejected)
+        self._adopting = self._adopting or self.put_in_order()
+        for _ in self._adopting:
             if time.monotonic() > until_mono:
                 return  # and go on when the next claim says so
         self._adopting = None
 
-    def put_in_order(self) -> None:
-        """Put the books in order at once, in this thread, and tell what was rejected on the way.
+    def put_in_order(self) -> Iterator[None]:
+        """Put the books in order, in this thread, a slice a step, and tell what was rejected on the way.
 
         Raises:
             redis.RedisError: Redis does not answer.
         """
-        self._tell_rejected(self._store.adoption.run(self._options.provenance_field))
+        for rejected in self._store.adoption.rounds(self._options.provenance_field):
+            self._tell_rejected(rejected)
+            yield
 
     def _tell_rejected(self, rejected: Iterable[Rejected]) -> None:
         letters = [dead_letter(member, time.time(), reason) for member, reason, _ in rejected]
         if letters:
             self._log.error("embedqueue: %d members of the queue cannot be ours and are dead letters now", len(letters))
             tell_dead(self._observers, letters)
+
+    def heed(self, claim: Claim) -> None:
+        """Note whether this process may claim: it may not where its terms differ from what Redis keeps."""
+        if claim.status == "differs":
+            self._bar(_differs(claim, self._terms()))
+        else:
+            self.barred = ""
 
     def _bar(self, why: str) -> None:
         """This process may not claim: say so, once in the log, and to those who wait."""

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import itertools
 import queue as stdlib_queue
-import threading
 
-import pytest
-
-from embedqueue import InputRejected, Observer
+from embedqueue import Observer
 from embedqueue.values.item import encode_member
 from tests.inside import inside
-from tests.parts import PATIENCE_SECONDS, eventually, in_thread, join
+from tests.parts import PATIENCE_SECONDS, eventually
 
 #: Of claims of workers that die: each has one above all before.
 NUMBERS = itertools.count(1)
@@ -85,41 +81,3 @@ def test_redis_that_is_gone_is_told(fresh_redis_server, make_queue):
     assert inbox.redis.get(timeout=PATIENCE_SECONDS).error
     fresh_redis_server.start()
     assert queue.enqueue("b", "more").result(PATIENCE_SECONDS)
-
-
-@pytest.mark.parametrize("event", ["on_batch", "on_error", "on_dead"])
-@pytest.mark.parametrize("wait", ["result", "flush", "wait"])
-def test_an_observer_that_waits_is_told_that_it_must_not(make_queue, embedder, caplog, event, wait):
-    """Else the thread that tells it waits for itself, and the work stands still; to enqueue is fine."""
-    waits = {
-        "result": lambda: queue.enqueue("more", "more words").result(),
-        "flush": lambda: (queue.enqueue("more", "more words"), queue.flush()),
-        "wait": lambda: concurrent.futures.wait([queue.enqueue("more", "more words")]),
-    }
-    told = threading.Event()
-
-    def observe(_):
-        if not told.is_set():
-            told.set()
-            waits[wait]()
-
-    embedder.rule = lambda texts: InputRejected("no") if "bad" in texts else None
-    queue = make_queue(max_concurrency=1, **{event: observe})
-    queue.enqueue("k", "words" if event == "on_batch" else "bad").exception(PATIENCE_SECONDS)
-    assert told.wait(PATIENCE_SECONDS)
-    assert queue.enqueue("last", "last words").result(PATIENCE_SECONDS)
-    assert queue.enqueue("more", "more words").result(PATIENCE_SECONDS)
-    eventually(lambda: "an observer must not wait for its queue" in caplog.text, "it is told")
-
-
-def test_who_enqueues_may_wait_in_an_observer(make_queue):
-    """Its thread does no work."""
-
-    class Waits(Observer):
-        def enqueued(self, redis_keys):
-            vectors.append(queue.enqueue("k", "words").result(PATIENCE_SECONDS) if redis_keys == ["first"] else None)
-
-    vectors: list = []
-    queue = make_queue(observers=[Waits()])
-    join(in_thread(lambda: queue.enqueue("first", "words")))
-    assert [len(vector) for vector in vectors if vector] == [8]

@@ -43,6 +43,10 @@ class Held:
     owner: str = ""
 
 
+#: A score that was just given; Redis knows which.
+NOW: Any = object()
+
+
 @dataclass(eq=False)
 class Named:
     """What ``latest`` says of a key: a member, its stamp, and the score under which it was adopted, if it was."""
@@ -143,6 +147,7 @@ class Model:
     def _admit(self, key: bytes, member: bytes) -> None:
         self._exhume(key)
         if self.member(key) == member and self.stands(member):
+            self.latest[key].adopted = NOW
             return
         if key in self.latest:
             self._forget(key)
@@ -388,6 +393,9 @@ class Model:
                 named.stamp = int(stamp)
                 assert named.stamp > before, "a stamp that is not above all before"
                 self.stamp = max(self.stamp, named.stamp)
+            if named.adopted is NOW:
+                named.adopted = float(adopted)
+                assert abs(now - named.adopted) < 100
             stamps[key] = (member, named.stamp, float(adopted) if adopted else None)
             assert int(stamp) == named.stamp
         assert stamps == {key: (named.member, named.stamp, named.adopted) for key, named in self.latest.items()}

@@ -48,6 +48,16 @@ def test_is_an_embedder():
     assert fake.sent == {"a": 1, "b": 1}
 
 
+def test_a_queue_at_odds_with_its_namespace_does_not_embed_for_ever(fake_redis):
+    """Two queues of a test that share a Redis, and forgot that they have different models."""
+    fake = FakeEmbedder()
+    fake.rule = lambda texts: ConfigurationError("again and again") if len(fake.calls) > 5 else None
+    eager_queue(fake, fake_redis, model="one").enqueue("doc:1", "text").result(0)
+    with pytest.raises(BatchFailed, match="model"):
+        eager_queue(fake, fake_redis, model="two").enqueue("doc:2", "text").result(0)
+    assert len(fake.calls) <= 2
+
+
 def test_scripted_failures():
     """Failures come as often as told, before the rule, and then no more."""
     fake = FakeEmbedder(rule=lambda texts: InputRejected("bad") if "bad" in texts else None)

@@ -1,12 +1,14 @@
 -- Adopt members that another program has left, or that a loss of our books has left without a name: strays.
 --
 -- KEYS[15..] the users' hashes, one for each member; ARGV[1] field of the provenance, or ""
--- ARGV[2..] three for each member: member; its redis_key; why it cannot be ours, or ""
+-- ARGV[2] the latest time that counts as that of an enqueue, or "" for now
+-- ARGV[3..] three for each member: member; its redis_key; why it cannot be ours, or ""
 -- Answer: {strays that are left, member, reason, ... of those that were rejected}
 -- Keeps I1: of several texts of a key the newest stays. A stray is as old as its score says, an item of ours as its stamp
 -- says. One that is older than the vector in its hash is dropped.
 
-local rejected, failed, gone = {}, {}, {}
+local rejected, gone = {}, {}
+local latest_time = math.min(now, tonumber(ARGV[2]) or now)
 
 -- Whether a stray of this age is older than the vector that its hash holds.
 local function outdated(hash, age)
@@ -19,7 +21,8 @@ local function adopt(member, key, hash, score)
   local value = live_entry(key, gone)
   if value then
     local live, stamp, age = entry(value)
-    if (age or tonumber(redis.call("ZSCORE", PENDING, live) or 0)) >= score then
+    age = age or tonumber(redis.call("ZSCORE", PENDING, live) or parse(redis.call("HGET", CLAIMS, key)) or 0)
+    if age >= score then
       return remove(member)
     end
     remove(live)
@@ -34,8 +37,11 @@ local function adopt(member, key, hash, score)
 end
 
 for i = FIRST_FURTHER_KEY, #KEYS do
-  local at = 2 + 3 * (i - FIRST_FURTHER_KEY)
+  local at = 3 + 3 * (i - FIRST_FURTHER_KEY)
   local member, key, fault = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  if fault == "" and key_of(member) ~= key then
+    fault = "not our JSON: readers of JSON do not agree on its redis_key" -- or that it is JSON
+  end
   local value = redis.call("HGET", LATEST, key)
   local elsewhere = redis.call("ZSCORE", INFLIGHT, member) or redis.call("ZSCORE", ALONE, member)
   if value and names(value, member) then
@@ -48,16 +54,14 @@ for i = FIRST_FURTHER_KEY, #KEYS do
     end
     local score = redis.call("ZSCORE", PENDING, member)
     if score and fault ~= "" then
-      reject(member, key ~= "" and key or nil, score, 0, fault, false, gone)
+      reject(member, nil, score, 0, fault, true, gone) -- under its own name: its key may have an item, or a letter
       rejected[#rejected + 1] = member
       rejected[#rejected + 1] = fault
-      failed[#failed + 1] = key ~= "" and key or nil
     elseif score then
-      adopt(member, key, KEYS[i], math.min(now, math.max(0, tonumber(score))))
+      adopt(member, key, KEYS[i], math.min(latest_time, math.max(0, tonumber(score))))
     end
   end
 end
 count_down(gone)
 keep_stamp()
-tell("failed", "", failed)
 return { strays(), unpack(rejected) }

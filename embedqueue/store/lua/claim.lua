@@ -38,14 +38,15 @@ if number <= last_claim(worker) or (deadline and now > deadline) then
   return { "late", seconds_text(now), 0, "", "", -2, "no", "", 0, {}, {}, {} }
 end
 close_claims(worker, number, lease)
-if redis.call("HLEN", SETTINGS) > MANY_SETTINGS and number % 50 == 0 then
-  local all = redis.call("HGETALL", SETTINGS)
-  for i = 1, #all, 2 do
-    local ends = string.match(all[i + 1], "^%d+ ([%d.]+)")
+if redis.call("HLEN", SETTINGS) > MANY_SETTINGS then
+  local cursor, some = unpack(redis.call("HSCAN", SETTINGS, redis.call("HGET", SETTINGS, "cursor") or "0", "COUNT", 50))
+  for i = 1, #some, 2 do
+    local ends = string.match(some[i], "^%x+:?$") and string.match(some[i + 1], "^%d+ ([%d.]+)")
     if ends and tonumber(ends) < now then
-      redis.call("HDEL", SETTINGS, all[i])
+      redis.call("HDEL", SETTINGS, some[i])
     end
   end
+  redis.call("HSET", SETTINGS, "cursor", cursor)
 end
 
 local rejected, gone = {}, {} -- member, reason, deliveries, ...; stamps
@@ -98,8 +99,8 @@ local function put(member, key, score, deliveries)
   members[index], place[member] = member, true
   claims[2 * index - 1], claims[2 * index] = key, score .. " " .. deliveries .. " " .. owner
   bytes = bytes + #member
-  if least_score == "" or tonumber(score) < tonumber(least_score) then
-    least_score = score
+  if least_score == "" or clamped(score) < tonumber(least_score) then
+    least_score = seconds_text(clamped(score))
   end
 end
 

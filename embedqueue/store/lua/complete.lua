@@ -47,10 +47,11 @@ for i = 1, #latest do
   vector = given ~= "" and given or vector
   local word, error = "stale", nil
   local named = latest[i] and names(latest[i], member)
-  local stamp
+  local stamp, before
   if redis.call("ZSCORE", INFLIGHT, member) then
     if named then
-      stamp = tonumber(string.match(latest[i], "^%d+")) or next_stamp()
+      before = tonumber(string.match(latest[i], "^%d+") or 0)
+      stamp = before > 0 and before or next_stamp() -- of the first layout
       word = "differs"
       if not differs then
         word, error = write(key, digest, stamp)
@@ -64,7 +65,7 @@ for i = 1, #latest do
   elseif word == "done" or word == "skipped" then
     members[#members + 1] = member
     keys[#keys + 1] = key
-    gone[#gone + 1] = stamp
+    gone[#gone + 1] = before
   elseif word == "stale" then
     stale[#stale + 1] = key -- whoever waits for it must now ask for the newer text
   end

@@ -9,7 +9,7 @@
 -- Then the pairs: redis_key, member. An empty member withdraws the key: its newest text is blank.
 -- ARGV[#ARGV] the time from which nobody waits for the answer any more
 -- Answer: {how many items wait now, a stamp that no item taken in here is below, the words of the groups: "y" or "n" each}
---   or an error, and nothing is taken: "LATE now"; "OLD": the sender has sent a later one; "LAYOUT n"
+--   or an error, and nothing is taken: "LATE now"; "OLD n": the sender has sent a later one; "LAYOUT n"
 -- Keeps I1 (a key has one live item, and latest names it) and I2 (a superseded item is gone from every place).
 -- A sender awaits one enqueue at a time. So of its numbers, a smaller one than the last is a copy that the network held
 -- back after the sender had given up, and is refused; the last one again is a copy or a second try of what was done, and
@@ -25,7 +25,7 @@ last_stamp = tonumber(known[2] or 0)
 if known[3] then
   local last, first, words = string.match(known[3], "^(%d+) %S+ (%d+) (%a*)$")
   if number < tonumber(last) then
-    return redis.error_reply("OLD")
+    return redis.error_reply("OLD " .. stamp_text(number))
   elseif number == tonumber(last) then
     return { redis.call("ZCARD", PENDING), tonumber(first), words }
   end
@@ -88,14 +88,18 @@ local function admit(first, count)
     if values[i] then
       live, stamp = entry(values[i])
     end
-    if live ~= member or not stands(member) then
+    if live == member and stands(member) then
+      -- It is the newest text of the key again, newer than what another program has left since.
+      named[n + 1], named[n + 2] = key, stamp_text(stamp or next_stamp()) .. "/" .. seconds_text(now) .. " " .. member
+      n = n + 2
+    else
       if live then
         remove(live)
         redis.call("HDEL", CLAIMS, key)
         gone[#gone + 1] = stamp or 0
       end
       if member ~= "" then
-        scored[n + 1], scored[n + 2] = score, member -- the number: Redis writes it faster than string.format
+        scored[#scored + 1], scored[#scored + 2] = score, member -- Redis writes the number faster than string.format
         named[n + 1], named[n + 2] = key, stamp_text(next_stamp()) .. " " .. member
         n = n + 2
         score = score + 0.000001
@@ -106,8 +110,10 @@ local function admit(first, count)
     end
   end
   if n > 0 then
-    redis.call("ZADD", PENDING, "NX", unpack(scored)) -- NX: what another program has written keeps its time
     redis.call("HSET", LATEST, unpack(named))
+  end
+  if #scored > 0 then
+    redis.call("ZADD", PENDING, "NX", unpack(scored)) -- NX: what another program has written keeps its time
   end
 end
 

@@ -15,17 +15,22 @@ local function last_notice(key)
   if not told then
     told = {}
     for _, entry in ipairs(redis.call("XREVRANGE", EVENTS, "+", "-", "COUNT", TOLD)) do
-      local kind, body, ms = entry[2][2], entry[2][6], tonumber(string.match(entry[1], "^%d+"))
+      local kind, body, ms = entry[2][2], entry[2][6] or "", tonumber(string.match(entry[1], "^%d+"))
       if kind == "blank" or kind == "done" or kind == "failed" then
         local fine, keys = pcall(cjson.decode, body)
         for _, name in ipairs(fine and type(keys) == "table" and keys or {}) do
-          told[name] = told[name] or { kind, ms }
+          if type(name) == "string" then -- anybody may write into the stream
+            told[name] = told[name] or { kind, ms }
+          end
         end
       end
     end
   end
   return unpack(told[key] or { "", 0 })
 end
+
+local kept = redis.call("HGET", SETTINGS, "embedding_field")
+local field_is_theirs = not kept or kept == ARGV[1] -- those who write may write to another
 
 local answer = {}
 for i = FIRST_FURTHER_KEY, #KEYS do
@@ -50,7 +55,7 @@ for i = FIRST_FURTHER_KEY, #KEYS do
       local since = ms >= math.floor(stamp / 1000)
       if since and kind == "blank" then
         word = "blank"
-      elseif since and kind == "done" and vector and not of then
+      elseif since and kind == "done" and vector and not of and field_is_theirs then
         word, value = "done", vector
       end
     end

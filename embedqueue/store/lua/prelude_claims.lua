@@ -55,6 +55,12 @@ local function pause_left()
   return math.max(ms, probe_ms)
 end
 
+-- A score as a time, for it may be infinite: another program can write any.
+local FAR = 1000000000 -- seconds
+local function clamped(score)
+  return math.max(0, math.min(now + FAR, tonumber(score)))
+end
+
 -- How many items wait, and the score of the oldest, or "".
 local function waiting_items()
   local waiting, oldest = redis.call("ZCARD", PENDING), redis.call("ZRANGE", PENDING, 0, 0, "WITHSCORES")[2]
@@ -63,7 +69,7 @@ local function waiting_items()
   if first and (not oldest or tonumber(first) < tonumber(oldest)) then
     oldest = first
   end
-  return waiting + last, oldest or ""
+  return waiting + last, oldest and seconds_text(clamped(oldest)) or ""
 end
 
 -- How many more members stand somewhere than latest names: strays, less ghosts. The count of ours that wait need not be

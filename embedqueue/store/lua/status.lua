@@ -16,7 +16,8 @@ if ARGV[1] ~= "" and unknown == 0 then
   local live = redis.call("HLEN", LATEST)
   local stamp, left = string.match(redis.call("HGET", FLUSHES, ARGV[1]) or "", "^(%d+) (%d+) ")
   unfinished = math.min(live, tonumber(left or live))
-  stamp = stamp or redis.call("HGET", SETTINGS, "stamp") or "0"
+  stamp = stamp or stamp_text(next_stamp()) -- above all that is live, below all that comes
+  keep_stamp()
   redis.call("HSET", FLUSHES, ARGV[1], stamp .. " " .. unfinished .. " " .. seconds_text(now + FLUSH_SECONDS))
 end
 local first = in_flight > 0 and redis.call("ZRANGE", INFLIGHT, 0, 0, "WITHSCORES") or {}
