@@ -95,6 +95,7 @@ class Engine:
         self.recorder = Recorder(self.store.figures.add, options.model, history, self._log)
         self.observers = observers.joined_by(self.recorder) if options.history else observers
         self.agenda = Agenda(options)
+        self.terms = partial(_terms, options, embedder)
         self.progress = Progress(self.observers.check_wait)
         self._make_parts_of_futures(embedder, wanted)
         self._make_parts_of_work(embedder, start_queue)
@@ -102,8 +103,7 @@ class Engine:
     def _make_parts_of_futures(self, embedder: Embedder, wanted: Callable[[], Callable[[str], None] | None]) -> None:
         options = self._options
         self.waiters = Waiters(wanted, Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log))
-        fields = (options.embedding_field, options.provenance_field)
-        self.outcomes = Outcomes(self.store, self.waiters, fields, embedder, self.agenda)
+        self.outcomes = Outcomes(self.store, self.waiters, self.terms, embedder, self.agenda)
         self.intake = Intake(
             self.store,
             lambda: Store(self._client, options.namespace),
@@ -130,7 +130,6 @@ class Engine:
         options, log, observers = self._options, self._log, self.observers
         calls = f"embedqueue-call-{options.namespace}"
         concurrency = Concurrency(options.max_concurrency)
-        terms = self.terms = partial(_terms, options, embedder)
         limits = _limits(options, embedder)
         self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.closing, log, observers)
         self.pool = Pool(lambda: concurrency.limit, calls, self.agenda.progressed, log)
@@ -141,7 +140,7 @@ class Engine:
             self.agenda,
             self.progress,
             options,
-            terms,
+            self.terms,
             worker=self.name,
             stopping=self.stopping,
             log=log,
@@ -158,7 +157,7 @@ class Engine:
             self.waiters,
             self.outcomes,
             options,
-            terms,
+            self.terms,
             name=self.name,
             start_queue=start_queue,
             log=log,

@@ -36,7 +36,7 @@ from .values.observer import Observer
 from .values.options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Options, QueueOptions, spelled_out
 from .values.stats import PROBING, DeadLetter, QueueStats
 from .work.plan import NEVER
-from .work.worker import BARRED_SECONDS
+from .work.worker import ADOPTIONS, BARRED_SECONDS
 
 #: Seconds after which a flush asks Redis again what is unfinished, at most. It also asks when a call is back.
 FLUSH_POLL_SECONDS = 0.25
@@ -385,14 +385,15 @@ class EmbeddingBatchQueue:
         self._await_futures(engine, futures)
 
     def _flush(self, engine: Engine, name: str, deadline_mono: float) -> None:
-        asked_mono = -FLUSH_ASK_SECONDS
+        asked_mono, passes = -FLUSH_ASK_SECONDS, 0
         adopting: Iterator[None] | None = None  # the books are being put in order
         while True:
             seen = engine.progress.finished
-            status = engine.store.status(name)
-            if status.unfinished == 0 and status.strays == 0:
-                return
             now = time.monotonic()
+            anyway = passes >= ADOPTIONS  # another program never rests: flush what is known
+            status = engine.store.status(name, anyway=anyway)
+            if status.unfinished == 0 and (status.strays == 0 or anyway):
+                return
             if now - asked_mono >= FLUSH_ASK_SECONDS and (status.in_flight == 0 or asked_mono < 0):
                 asked_mono = now
                 self.flush_now()
@@ -402,11 +403,11 @@ class EmbeddingBatchQueue:
                 raise BatchFailed(f"{engine.worker.barred}; {status.unfinished} items are still queued")
             if deadline_mono == NEVER and not status.probing and (status.failing or status.pause_seconds is not None):
                 raise BatchFailed(f"{status.pause_reason}; {status.unfinished} items are still queued")
-            if status.strays:
+            if status.strays and not anyway:
                 adopting = adopting or engine.worker.put_in_order()
                 until_mono = min(deadline_mono, now + FLUSH_POLL_SECONDS)
                 if all(time.monotonic() < until_mono for _ in adopting):
-                    adopting = None
+                    adopting, passes = None, passes + 1
             poll_seconds = ADOPTION_POLL_SECONDS if status.strays else FLUSH_POLL_SECONDS
             engine.progress.wait_beyond(seen, min(deadline_mono - now, poll_seconds))
             if engine.stopping.is_set():

@@ -28,6 +28,7 @@ from .futures.future import EmbeddingFuture
 from .futures.intake import Pair
 from .queue import EmbeddingBatchQueue
 from .values.vectors import FLOAT32
+from .work.worker import ADOPTIONS
 
 #: Seconds that a held call waits for ``release()`` at most: a forgotten one must not hang a test run.
 PATIENCE_SECONDS = 30.0
@@ -163,6 +164,7 @@ class EagerQueue(EmbeddingBatchQueue):
     def flush_now(self) -> None:
         """Drain in this thread."""
         engine, limits, options = self._ready(), self._engine.caller.limits, self._options
+        adoptions = 0
         with self._turn:
             self.redis.delete(*engine.store.keys.pauses)  # a test has no time to rest
             while True:
@@ -174,8 +176,10 @@ class EagerQueue(EmbeddingBatchQueue):
                     lease_seconds=options.lease_seconds,
                     max_deliveries=options.max_deliveries,
                     alone=True,
+                    unordered=adoptions >= ADOPTIONS,
                     terms=engine.terms(),
                 )
+                adoptions = adoptions + 1 if claim.status == "adopt" else 0
                 if claim.status == "adopt":
                     for _ in engine.worker.put_in_order():
                         pass

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from embedqueue.embedders.protocol import Embedder
-from embedqueue.store.records import Asked
+from embedqueue.store.records import Asked, Terms
 from embedqueue.store.store import Store
 from embedqueue.values.errors import ItemRejected
 from embedqueue.values.item import decode_member
@@ -22,7 +22,7 @@ class Outcomes:
     Args:
         store: Redis.
         waiters: the unfinished futures of this process.
-        fields: of the users' hashes: that of the vector, and that of what it is of, or None.
+        terms: returns on which terms this process writes: in which fields of the users' hashes, and in which space.
         embedder: its ``dimensions`` are the length of a blank text's vector.
         waker: told of items that somebody waits for and that nobody has claimed.
     """
@@ -31,13 +31,13 @@ class Outcomes:
         self,
         store: Store,
         waiters: Waiters,
-        fields: tuple[str, str | None],
+        terms: Callable[[], Terms],
         embedder: Embedder,
         waker: Waker,
     ) -> None:
         self._store = store
         self._waiters = waiters
-        self._fields = fields
+        self._terms = terms
         self._embedder = embedder
         self._waker = waker
 
@@ -55,11 +55,14 @@ class Outcomes:
         urgent: list[str] = []  # released, or superseded by a text that nobody has asked for yet
         for part in self._waiters.slices(redis_keys, wanted=wanted):
             asked = [_asked(redis_key, entries) for redis_key, entries in part.items()]
-            found = self._store.look(asked, *self._fields)
+            stamps = {entry: entry.stamp for entries in part.values() for entry in entries}
+            terms = self._terms()
+            found = self._store.look(asked, terms.field, terms.provenance_field, terms.space)
             for (redis_key, entries), (word, value) in zip(part.items(), found, strict=True):
                 outcome = self._outcome(redis_key, word, value, blank)
                 if outcome is not None:
-                    self._waiters.resolve(entries, outcome)
+                    # But not for those who have enqueued the same text again since: what was asked is not of them.
+                    self._waiters.resolve([e for e in entries if e.committed and e.stamp == stamps[e]], outcome)
                 elif value == b"pending" and any(entry.wanted for entry in entries):
                     urgent.append(redis_key)
         if urgent:

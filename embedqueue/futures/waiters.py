@@ -26,12 +26,13 @@ AT_ONCE = 200
 class Waiting(weakref.ref[EmbeddingFuture]):
     """The entry of one future, which it holds weakly. All fields are guarded by the lock of :class:`Waiters`."""
 
-    __slots__ = ("committed", "member", "older", "pinned", "redis_key", "stamp", "wanted")
+    __slots__ = ("committed", "joined", "member", "older", "pinned", "redis_key", "stamp", "wanted")
     redis_key: str
     member: bytes
     older: dict[Waiting, None] | None  # of the newest entry of a key: those enqueued before it, in order, if any
     pinned: EmbeddingFuture | None  # the future, where it must not be dropped
     committed: bool  # whether its enqueue is known to have reached Redis
+    joined: bool  # whether it was committed, and its text is being enqueued again
     stamp: int  # that its item is not below, if this enqueue has made it; 0 before it is committed
     wanted: bool  # whether somebody waits in ``.result()``
 
@@ -101,7 +102,8 @@ class Waiters:
             pairs: redis_key and member; for an empty member there is None instead of a future.
 
         Returns:
-            Futures, in order, and the entries of those that are new.
+            Futures, in order; and the entries of those that are new, and of those that were found. These count as not
+            committed for now: nobody ends them with what Redis has answered before.
 
         Raises:
             QueueStopped: the queue is stopped, so nobody would end them.
@@ -121,16 +123,20 @@ class Waiters:
                 future = newest()
                 if future is not None and future._unfinished:
                     futures.append(future)
+                    if redis_key not in made:
+                        newest.joined, newest.committed = True, False
+                        entries.append(newest)
+                        made[redis_key] = newest
                     continue
             future = EmbeddingFuture(redis_key, want, pin, later)
             entry = future.entry = Waiting(future, drop)
             entry.redis_key, entry.member, entry.older, entry.pinned = redis_key, member, None, None
-            entry.committed = entry.wanted = False
+            entry.committed = entry.joined = entry.wanted = False
             entry.stamp = 0
             made[redis_key] = entry
             futures.append(future)
             entries.append(entry)
-        self._arrived.extend(entries)
+        self._arrived.extend(entry for entry in entries if not entry.joined)
         self._catch_up()
         if self._closed:  # either whoever closes finds them, or we see that it is closed
             self.forget(entries)
@@ -141,11 +147,15 @@ class Waiters:
         """The items of these entries are in Redis; none that their enqueue has made is below ``stamp``."""
         for entry in entries:
             entry.stamp = stamp
-            entry.committed = True
+            entry.joined, entry.committed = False, True
 
     def forget(self, entries: Iterable[Waiting]) -> None:
         """The items of these entries did not reach Redis: their caller gets an error instead of the futures."""
-        self._dropped.extend(entries)
+        for entry in entries:
+            if entry.joined:  # of an enqueue before, which has reached it
+                entry.joined, entry.committed = False, True
+            else:
+                self._dropped.append(entry)
         self._catch_up()
 
     @locked
@@ -192,6 +202,7 @@ class Waiters:
             else:
                 del self._newest[entry.redis_key]
         entry.older = entry.pinned = None
+        entry.member = b""  # whoever keeps the future need not keep its text
         self._wanted.discard(entry)
 
     # -- asking -----------------------------------------------------------------------------------------------

@@ -116,6 +116,7 @@ class Store:
         max_deliveries: int,
         alone: bool,
         patient: bool = False,
+        unordered: bool = False,
         urgent: Iterable[str] = (),
         terms: Terms | None = None,
     ) -> Claim:
@@ -130,6 +131,7 @@ class Store:
             max_deliveries: an item whose lease has run out so often becomes a dead letter.
             alone: whether the caller has nothing in flight, so that an item on its last delivery may be claimed, alone.
             patient: leave leases that ran out alone: nobody could renew them while Redis was away.
+            unordered: claim although the books are not in order.
             urgent: redis_keys that are claimed before the oldest items.
             terms: on which the caller writes; None compares nothing.
 
@@ -143,7 +145,7 @@ class Store:
         agreed = ("", "", "") if terms is None else terms.agreed
         deadline = "" if self._ahead is None else f"{asked_mono + self._ahead + self._scripts.patience_seconds:.6f}"
         settings = (limit, probe_limit, CLAIM_BYTES, owner, lease_seconds, max_deliveries, int(alone), int(patient))
-        reply = self._call("claim", (), *settings, deadline, *agreed, *urgent)
+        reply = self._call("claim", (), *settings, deadline, int(unordered), *agreed, *urgent)
         status, now_text, waiting, oldest, lease_end, pause_ms, alone_word, least_score, ran_out, rejected = reply[:10]
         strays, differs = reply[10:12]
         now = float(now_text)
@@ -300,14 +302,15 @@ class Store:
 
     # -- looking -----------------------------------------------------------------------------------------------
 
-    def status(self, flush: str = "") -> Status:
+    def status(self, flush: str = "", *, anyway: bool = False) -> Status:
         """Tell how the queue stands.
 
         Args:
             flush: a name. Under it is counted how many items are not finished of those that were live when it was first
                 asked for. Nothing is counted while the books are not in order; :meth:`end_flush` ends it.
+            anyway: count although they are not: what nobody has adopted is not waited for.
         """
-        reply = self._call("status", (), flush)
+        reply = self._call("status", (), flush, int(anyway))
         now = float(reply[0])
         return Status(
             now=now,
@@ -328,27 +331,30 @@ class Store:
         """Count no more for a flush of this name."""
         self._background.hdel(self.keys.flushes, flush)
 
-    def look(self, asked: Sequence[Asked], field: str, provenance_field: str | None) -> list[tuple[str, bytes]]:
+    def look(
+        self, asked: Sequence[Asked], field: str, provenance_field: str | None, space: str = ""
+    ) -> list[tuple[str, bytes]]:
         """Tell what became of items.
 
         Args:
             asked: which items.
             field: the field of the users' hashes that holds the vector.
             provenance_field: the field that says what the vector is of, or None.
+            space: in which the text's own vector is looked for; in another, only that of a newer item is one.
 
         Returns:
             A word and a value for each: "live" and where it is, b"pending" or b"in flight"; "dead" and the reason;
             "done" and the vector; "blank": its newest text was; "gone": nothing tells what became of it.
         """
         lines = [(one.redis_key, str(one.stamp), one.digest) for one in asked]
-        fields = (field, provenance_field or "")
+        fields = (field, provenance_field or "", space)
         try:
             reply = self._call("look", [one.redis_key for one in asked], *fields, *_flat(lines))
         except NoPermissionError:  # to read one of the users' hashes
             if len(asked) > 1:
                 half = len(asked) // 2
                 parts = (asked[:half], asked[half:])
-                return [found for part in parts for found in self.look(part, field, provenance_field)]
+                return [found for part in parts for found in self.look(part, field, provenance_field, space)]
             reply = self._call("look", [self.keys.events], *fields, *_flat(lines))  # a key of our own, and no hash
         return [(reply[i].decode(), reply[i + 1]) for i in range(0, len(reply), 2)]
 

@@ -321,7 +321,8 @@ class Plan:
         if first_who_waits:
             self.check_mono = now + CHECK_SECONDS[0]
         keys = dict.fromkeys(redis_keys)
-        asks = bool(keys) and not self.works and (urgent or self.worker)  # our own worker has to be started anyway
+        works = self.works and self.barred_until_mono == 0.0
+        asks = bool(keys) and not works and (urgent or self.worker)  # our own worker has to be started anyway
         if asks:
             self.asked |= keys
         if not (keys and urgent and self.worker):

@@ -43,7 +43,7 @@ REWRITE_SECONDS = (0.05, 2.0)
 WRITE_ITEMS = 500
 WRITE_BYTES = 1 << 20
 #: Leases that one script renews at most.
-RENEW_ITEMS = 1000
+RENEW_ITEMS = 500
 #: Tries of a move that raises what no Redis that is away would make it raise.
 UNFORESEEN_TRIES = 3
 

@@ -37,7 +37,7 @@ from .reporter import tell_dead
 #: Seconds to rest when Redis does not answer: at first, and at most; doubled in between.
 REDIS_RETRY_SECONDS = (0.05, 2.0)
 #: Items that one claim takes at most, however many calls may start: while its script runs, Redis serves nobody else.
-CLAIM_LIMIT = 1000
+CLAIM_LIMIT = 500
 #: Seconds after Redis was away in which leases that ran out are left alone: whoever lives renews them, as all try again
 #: every two seconds at the latest. So deliveries count processes that died, and no outage.
 OUTAGE_GRACE_SECONDS = 5.0
@@ -45,7 +45,8 @@ OUTAGE_GRACE_SECONDS = 5.0
 BARRED_SECONDS = 30.0
 #: Seconds that putting the books in order may take before other things have their turn.
 ADOPTION_SECONDS = 0.1
-#: Times in a row that the books may be put in order before we rest in between.
+#: Times in a row that the books are put in order before something is claimed all the same: another program may never
+#: rest. What it has left and nobody has adopted is older than the vector in its hash, then, and dropped by its stamp.
 ADOPTIONS = 3
 
 
@@ -204,6 +205,7 @@ class Worker:
                 max_deliveries=self._options.max_deliveries,
                 alone=self._dispatch.pool.unfinished == 0,
                 patient=time.monotonic() - self._failed_mono < OUTAGE_GRACE_SECONDS,
+                unordered=self._adoptions >= ADOPTIONS,
                 urgent=urgent,
                 terms=self._terms(),
             )
@@ -240,8 +242,6 @@ class Worker:
         field, adoption = self._options.provenance_field, self._store.adoption
         until_mono = time.monotonic() + ADOPTION_SECONDS
         self._tell_rejected(adoption.adopt(strays, field))
-        if self._adoptions > ADOPTIONS and self._adopting is None:  # it seems not to help, or others are at it
-            self._agenda.rest(backoff_seconds(self._adoptions - ADOPTIONS, *REDIS_RETRY_SECONDS))
         if strays and self._adopting is None:
             return
         self._adopting = self._adopting or self.put_in_order()
@@ -292,7 +292,7 @@ class Worker:
     def _ask(self) -> None:
         """Have items claimed that somebody waits for: by our worker, which was not started, or by other processes."""
         redis_keys = self._agenda.take_asked()
-        if self._options.worker:
+        if self._options.worker and not self.barred:
             self._start_queue()
         else:
             with contextlib.suppress(RedisError):  # the items are safe, and the next check asks again

@@ -9,15 +9,15 @@ import pytest
 
 from embedqueue.futures.outcomes import Outcomes
 from embedqueue.futures.waiters import Waiters
-from embedqueue.store.records import Asked
+from embedqueue.store.records import Asked, Terms
 from embedqueue.testing import FakeEmbedder
 from embedqueue.values.errors import ItemRejected
 from embedqueue.values.item import encode_member
 from embedqueue.values.provenance import digest
 
+TERMS = Terms("embedding", "embedding_of", "model", 4, "model/4/-", "create")
 VECTOR = np.arange(4, dtype="<f4").tobytes()
 TEXTS = [encode_member("doc:1", text) for text in ("old", "newer", "newest")]
-FIELDS = ("embedding", "embedding_of")
 
 
 class Told:
@@ -26,8 +26,8 @@ class Told:
     def __init__(self, word: str, value: bytes) -> None:
         self.found = (word, value)
 
-    def look(self, asked, field, provenance_field):
-        assert (field, provenance_field) == FIELDS
+    def look(self, asked, *where):
+        assert where == (TERMS.field, TERMS.provenance_field, TERMS.space)
         self.asked = asked
         return [self.found for _ in asked]
 
@@ -40,7 +40,7 @@ def look(word, value, *, blank=False, wanted=False):
     if wanted:
         waiters.mark_wanted("doc:1")
     worker = SimpleNamespace(demanded=demanded.extend)
-    outcomes = Outcomes(Told(word, value), waiters, FIELDS, FakeEmbedder(4), worker)
+    outcomes = Outcomes(Told(word, value), waiters, lambda: TERMS, FakeEmbedder(4), worker)
     outcomes.find_out(["doc:1"], blank=blank)
     return future, demanded
 
@@ -88,7 +88,7 @@ def test_all_futures_of_a_key_end():
     for stamp, entry in zip((5, 6, 7), entries, strict=True):
         waiters.commit([entry], stamp)
     told = Told("done", VECTOR)
-    Outcomes(told, waiters, FIELDS, FakeEmbedder(4), SimpleNamespace()).find_out(["doc:1"])
+    Outcomes(told, waiters, lambda: TERMS, FakeEmbedder(4), SimpleNamespace()).find_out(["doc:1"])
     assert [future.result(0) for future in futures] == [[0, 1, 2, 3]] * 3
     assert told.asked == [Asked("doc:1", 7, digest("newest"))], "not the newest was asked about"
 

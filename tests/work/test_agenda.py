@@ -78,7 +78,7 @@ def test_items_of_the_future():
         ({"remaining": 1}, "claim", 0.0),
         ({"renew_mono": NOW + 3}, None, 3.0),
         ({"renew_mono": NOW}, "renew", 0.0),
-        ({"renew_mono": NOW, "flush": True, "refresh_mono": 0.0}, "claim", 0.0),
+        ({"renew_mono": NOW, "flush": True, "refresh_mono": 0.0}, "renew", 0.0),
         ({"flush": True, "redis_retry_mono": NOW + 1}, None, 1.0),
         ({"renew_mono": NOW, "redis_retry_mono": NOW + 1}, None, 1.0),
     ],

@@ -6,8 +6,9 @@
 -- ARGV[7] "1": the caller has nothing in flight, so an item on its last delivery may be claimed, alone
 -- ARGV[8] "1": leases that have run out are left alone, for nobody could renew them while Redis was away
 -- ARGV[9] the time from which the caller waits for the answer no longer, or ""
--- ARGV[10..12] embedding_field, model, dimensions of the caller; "" where it does not know
--- ARGV[13..] redis_keys that somebody waits for
+-- ARGV[10] "1": claim although there are strays or ghosts: another program never rests, and adopting them has not helped
+-- ARGV[11..13] embedding_field, model, dimensions of the caller; "" where it does not know
+-- ARGV[14..] redis_keys that somebody waits for
 -- Answer: {status, now, waiting, oldest score or "", next lease end or "", pause in ms or -2, alone, least score claimed
 --   or "", leases that had run out, {member, reason, deliveries, ... of those that were rejected},
 --   {stray, ... that were met}, {setting, what is kept, ... that differ}, member, ...}
@@ -22,11 +23,11 @@
 local limit, probe_limit, most_bytes, owner = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local lease, max_deliveries, alone_allowed = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7] == "1"
 local patient = ARGV[8] == "1"
-local deadline = tonumber(ARGV[9])
+local deadline, unordered = tonumber(ARGV[9]), ARGV[10] == "1"
 local READ_BYTES = 500000 -- of members that are read at once, about
-local FIRST_URGENT = 13
+local FIRST_URGENT = 14
 local PATIENCE = 1 -- seconds after which somebody patient looks at leases again
-local AT_ONCE = 500 -- leases that one claim puts right, and strays that it tells of
+local AT_ONCE = 200 -- leases that one claim puts right, and strays that it tells of
 local MANY_SETTINGS = 200 -- from so many on, those that need not be kept any more are looked for
 
 local layout = redis.call("HGET", SETTINGS, "layout")
@@ -162,7 +163,7 @@ local function take_alone()
   end
 end
 
-local ours = { ARGV[10], ARGV[11], ARGV[12] }
+local ours = { ARGV[11], ARGV[12], ARGV[13] }
 local status, pause_ms, differs = "ok", pause_left(), {}
 if limit > 0 then
   differs = differing(ours, false)
@@ -171,7 +172,7 @@ if #differs > 0 then
   status, limit = "differs", 0
 elseif pause_ms ~= -2 then
   status, limit = "paused", 0
-elseif strays() ~= 0 then
+elseif strays() ~= 0 and not unordered then
   status, limit = "adopt", 0
 elseif redis.call("EXISTS", LEVEL) == 1 then
   status, limit = "probe", math.min(limit, probe_limit)

@@ -1,7 +1,8 @@
 -- Tell what became of items that somebody waits for.
 --
 -- KEYS[15..] the users' hashes; ARGV[1] field of the vector; ARGV[2] field of the provenance, or ""
--- ARGV[3..] three for each: redis_key, a stamp that the item is not below, the digest of its text
+-- ARGV[3] the space of vectors in which a text's own vector is looked for
+-- ARGV[4..] three for each: redis_key, a stamp that the item is not below, the digest of its text
 -- Answer: two values for each item: "live", "pending" or "in flight" | "dead", its reason | "done", its vector
 --   | "blank", "" (so was its newest text, as one of the last notices tells) | "gone", "" (nothing tells what became of it)
 -- It is done where the hash says that its vector is of this text, or of a newer one; or else where one of the last notices
@@ -35,7 +36,7 @@ local field_is_theirs = not kept or kept == ARGV[1] -- those who write may write
 local answer = {}
 for i = FIRST_FURTHER_KEY, #KEYS do
   local at = 3 * (i - FIRST_FURTHER_KEY)
-  local key, stamp, digest = ARGV[3 + at], tonumber(ARGV[4 + at]), ARGV[5 + at]
+  local key, stamp, digest = ARGV[4 + at], tonumber(ARGV[5 + at]), ARGV[6 + at]
   local word, value = "gone", ""
   local live = live_entry(key, gone)
   local info = cjson.decode(not live and redis.call("HGET", INFO, key) or "{}")
@@ -47,8 +48,8 @@ for i = FIRST_FURTHER_KEY, #KEYS do
     local vector = redis.pcall("HGET", KEYS[i], ARGV[1])
     vector = type(vector) == "string" and vector
     local line = vector and ARGV[2] ~= "" and redis.pcall("HGET", KEYS[i], ARGV[2])
-    local of, written = string.match(type(line) == "string" and line or "", "^%S+ (%x+) (%d+)$")
-    if of and (of == digest or tonumber(written) >= stamp) then
+    local space, of, written = string.match(type(line) == "string" and line or "", "^(%S+) (%x+) (%d+)$")
+    if of and ((of == digest and space == ARGV[3]) or tonumber(written) >= stamp) then
       word, value = "done", vector
     else
       local kind, ms = last_notice(key)

@@ -127,12 +127,15 @@ local function count_down(stamps)
   if #stamps == 0 or redis.call("EXISTS", FLUSHES) == 0 then
     return
   end
-  local flushes = redis.call("HGETALL", FLUSHES)
+  local flushes, highest = redis.call("HGETALL", FLUSHES), math.max(unpack(stamps, 1, math.min(#stamps, CHUNK)))
+  for i = CHUNK + 1, #stamps do
+    highest = math.max(highest, stamps[i])
+  end
   for i = 1, #flushes, 2 do
     local stamp, left, ends = string.match(flushes[i + 1], "^(%d+) (%d+) (%S+)$")
-    local gone = 0
-    for _, one in ipairs(stamps) do
-      gone = gone + (one <= tonumber(stamp) and 1 or 0)
+    local gone = highest <= tonumber(stamp) and #stamps or 0
+    for i = 1, gone == 0 and #stamps or 0 do
+      gone = gone + (stamps[i] <= tonumber(stamp) and 1 or 0)
     end
     if tonumber(ends) < now then -- whoever flushed has died
       redis.call("HDEL", FLUSHES, flushes[i])

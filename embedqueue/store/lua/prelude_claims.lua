@@ -10,9 +10,11 @@ local function strict_key_of(member)
   return nil
 end
 
--- The same for a member that is most likely ours: where the key needs no unescaping, no parser is asked.
+-- The same for a member that is most likely ours, or of json.dumps: where the key needs no unescaping, no parser is asked.
 local function key_of(member)
-  return string.match(member, '^{"redis_key":"([^"\\%c]+)","text":"') or strict_key_of(member)
+  return string.match(member, '^{"redis_key":"([^"\\%c]+)","text":"')
+    or string.match(member, '^{"redis_key": "([^"\\%c]+)", "text": "')
+    or strict_key_of(member)
 end
 
 -- The score (text), deliveries (number) and owner of an entry of claims; nil, 0 and "" where there is none.

@@ -1,18 +1,19 @@
 -- Tell how the queue stands, in one round trip.
 --
 -- ARGV[1] name of a flush, or ""; a flush that is not known begins now: it waits for all that is live
+-- ARGV[2] "1": it begins although the books are not in order, for another program never rests
 -- Answer: {now, waiting, in flight, dead, oldest score or "", next lease end or "", pause in ms or -2, its reason,
 --   "1" while the provider has not yet answered again, how many items the flush still waits for (0 without one), the owner
 --   of the claim that tests the provider or "", how many more members stand somewhere than latest names}
--- A flush does not begin while the last of these is not 0: then its count would be wrong.
+-- Else a flush does not begin while the last of these is not 0, for it would not wait for what nobody has adopted.
 
-local FLUSH_SECONDS = 300 -- a flush that nobody asks about any more ends
+local FLUSH_SECONDS = 30 -- a flush that nobody asks about any more ends
 
 -- An idle worker asks this a few times a minute, so what cannot be there is not asked for.
 local in_flight, pause_ms, unknown = redis.call("ZCARD", INFLIGHT), pause_left(), strays()
 local waiting, oldest = waiting_items()
 local unfinished = 0
-if ARGV[1] ~= "" and unknown == 0 then
+if ARGV[1] ~= "" and (unknown == 0 or ARGV[2] == "1") then
   local live = redis.call("HLEN", LATEST)
   local stamp, left = string.match(redis.call("HGET", FLUSHES, ARGV[1]) or "", "^(%d+) (%d+) ")
   unfinished = math.min(live, tonumber(left or live))
