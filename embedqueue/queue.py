@@ -36,7 +36,7 @@ from .values.observer import Observer
 from .values.options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Options, QueueOptions, spelled_out
 from .values.stats import PROBING, DeadLetter, QueueStats
 from .work.plan import NEVER
-from .work.worker import ADOPTIONS, BARRED_SECONDS
+from .work.worker import ADOPTIONS, BARRED_SECONDS, OUTAGE_GRACE_SECONDS
 
 #: Seconds after which a flush asks Redis again what is unfinished, at most. It also asks when a call is back.
 FLUSH_POLL_SECONDS = 0.25
@@ -404,6 +404,7 @@ class EmbeddingBatchQueue:
             if deadline_mono == NEVER and not status.probing and (status.failing or status.pause_seconds is not None):
                 raise BatchFailed(f"{status.pause_reason}; {status.unfinished} items are still queued")
             if status.strays and not anyway:
+                engine.store.end_flush(name)  # it begins anew when the books are in order: its count may be wrong
                 adopting = adopting or engine.worker.put_in_order()
                 until_mono = min(deadline_mono, now + FLUSH_POLL_SECONDS)
                 if all(time.monotonic() < until_mono for _ in adopting):
@@ -534,7 +535,12 @@ class EmbeddingBatchQueue:
         """Warn, once, if Redis is set up so that it may lose what was durable."""
         if not self._checked_durability:
             self._checked_durability = True
-            found = [danger.words for danger in dangers(self._engine.store.info())]
+            info = self._engine.store.info()
+            if info.get("uptime_in_seconds", OUTAGE_GRACE_SECONDS) < OUTAGE_GRACE_SECONDS:
+                with contextlib.suppress(RedisError):
+                    if self._engine.store.in_flight_count():
+                        self._engine.worker.be_patient()
+            found = [danger.words for danger in dangers(info)]
             if found:
                 self._log.warning("embedqueue: Redis may lose items: %s", "; ".join(found))
 

@@ -57,7 +57,7 @@ def stored(text: str, dimensions: int = DIMENSIONS) -> bytes:
 
 def provenance(text: str) -> str:
     """What stands beside the vector of a text, as a worker of another process writes it."""
-    return f"m/{DIMENSIONS}/- {digest(text)} 1"
+    return f"gemini-embedding-001/{DIMENSIONS}/- {digest(text)} 1"
 
 
 def expected(text: str, dimensions: int = DIMENSIONS) -> list[float]:

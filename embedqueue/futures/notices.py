@@ -230,7 +230,8 @@ class Listener:
         if notice.by.startswith(self._name):
             return False
         if notice.kind in ("done", "stale", "failed"):
-            self._outcomes.find_out(None if notice.body == "[]" else named_keys(notice.body))
+            keys = None if notice.body == "[]" else named_keys(notice.body)
+            self._outcomes.find_out(keys, done=notice.kind == "done" and keys is not None)
             self._progress.count()
         elif notice.kind == "blank":
             self._outcomes.find_out(named_keys(notice.body), blank=True)

@@ -41,13 +41,16 @@ class Outcomes:
         self._embedder = embedder
         self._waker = waker
 
-    def find_out(self, redis_keys: Iterable[str] | None, *, wanted: bool = False, blank: bool = False) -> None:
+    def find_out(
+        self, redis_keys: Iterable[str] | None, *, wanted: bool = False, blank: bool = False, done: bool = False
+    ) -> None:
         """Ask Redis what became of items, and end the futures of those that have ended.
 
         Args:
             redis_keys: of the items; None for all that have unfinished futures here.
             wanted: only items that somebody waits for in ``.result()``.
             blank: whether the newest text of the keys is known to be blank.
+            done: whether vectors of the keys are known to have just been written.
 
         Raises:
             redis.RedisError: Redis does not answer.
@@ -59,7 +62,7 @@ class Outcomes:
             terms = self._terms()
             found = self._store.look(asked, terms.field, terms.provenance_field, terms.space)
             for (redis_key, entries), (word, value) in zip(part.items(), found, strict=True):
-                outcome = self._outcome(redis_key, word, value, blank)
+                outcome = self._outcome(redis_key, word, value, blank, done)
                 if outcome is not None:
                     # But not for those who have enqueued the same text again since: what was asked is not of them.
                     self._waiters.resolve([e for e in entries if e.committed and e.stamp == stamps[e]], outcome)
@@ -68,15 +71,15 @@ class Outcomes:
         if urgent:
             self._waker.demanded(urgent)
 
-    def _outcome(self, redis_key: str, word: str, value: bytes, blank: bool) -> bytes | ItemRejected | None:
+    def _outcome(self, redis_key: str, word: str, value: bytes, blank: bool, done: bool) -> bytes | ItemRejected | None:
         """The end of a key's futures, by a word of ``store/lua/look.lua``; None if the item is live."""
         if word == "dead":
             return ItemRejected(redis_key, value.decode("utf-8", "replace"))
         if word == "blank" or (blank and word != "live"):
             return zero_vector(self._embedder.dimensions)
-        if word == "done":
+        if word == "done" or (done and word == "unproven"):
             return value
-        if word == "gone":
+        if word in ("gone", "unproven"):
             return ItemRejected(
                 redis_key, "neither queued, nor dead, nor does its hash hold a vector that is known to be of it"
             )

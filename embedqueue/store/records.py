@@ -92,6 +92,7 @@ class Claim:
         ran_out: how many claims had a lease that ran out; their items wait again, or are rejected.
         rejected: members that became dead letters by this claim, the reason, and how often their lease had run out.
         strays: members that were met and that our books do not name.
+        unknown: how many more members stand somewhere than our books name; less than 0 where they name too many.
         differs: settings in which this worker does not agree with what is kept in Redis, and what is kept.
         asked_mono: when Redis was asked, by our monotonic clock.
     """
@@ -108,6 +109,7 @@ class Claim:
     ran_out: int = 0
     rejected: Sequence[tuple[bytes, str, int]] = ()
     strays: Sequence[bytes] = ()
+    unknown: int = 0
     differs: Sequence[tuple[str, str]] = ()
     asked_mono: float = 0.0
 

@@ -147,13 +147,13 @@ class Store:
         settings = (limit, probe_limit, CLAIM_BYTES, owner, lease_seconds, max_deliveries, int(alone), int(patient))
         reply = self._call("claim", (), *settings, deadline, int(unordered), *agreed, *urgent)
         status, now_text, waiting, oldest, lease_end, pause_ms, alone_word, least_score, ran_out, rejected = reply[:10]
-        strays, differs = reply[10:12]
+        strays, differs, unknown = reply[10:13]
         now = float(now_text)
         self._ahead = now - time.monotonic()
         return Claim(
             status=status.decode(),
             owner=owner,
-            members=reply[12:],
+            members=reply[13:],
             waiting=waiting,
             oldest_age_seconds=_seconds_since(oldest, now),
             lease_end_seconds=_seconds_until(lease_end, now),
@@ -165,6 +165,7 @@ class Store:
                 (rejected[i], rejected[i + 1].decode(), int(rejected[i + 2])) for i in range(0, len(rejected), 3)
             ],
             strays=strays,
+            unknown=unknown,
             differs=[(differs[i].decode(), differs[i + 1].decode()) for i in range(0, len(differs), 2)],
             asked_mono=asked_mono,
         )
@@ -344,7 +345,8 @@ class Store:
 
         Returns:
             A word and a value for each: "live" and where it is, b"pending" or b"in flight"; "dead" and the reason;
-            "done" and the vector; "blank": its newest text was; "gone": nothing tells what became of it.
+            "done" and the vector; "unproven" and a vector of which nothing says what it is of; "blank": its newest text
+            was; "gone": nothing tells what became of it.
         """
         lines = [(one.redis_key, str(one.stamp), one.digest) for one in asked]
         fields = (field, provenance_field or "", space)
@@ -370,6 +372,10 @@ class Store:
     def agree(self, terms: Terms) -> None:
         """Keep the settings of these terms from now on, whatever was kept before."""
         self._background.hset(self.keys.settings, mapping=dict(zip(AGREED, terms.agreed, strict=True)))
+
+    def in_flight_count(self) -> int:
+        """Count the items that are claimed."""
+        return int(self._background.zcard(self.keys.inflight))
 
     def info(self) -> dict[str, Any]:
         """Ask Redis for its INFO; empty where that is not allowed, or Redis does not answer."""

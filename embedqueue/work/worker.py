@@ -11,7 +11,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import redis
@@ -110,6 +110,10 @@ class Worker:
         self._checking: threading.Thread | None = None  # that finds out what became of items
 
     # -- life --------------------------------------------------------------------------------------------------
+
+    def be_patient(self) -> None:
+        """Redis has just come up: leave leases alone for a moment, which nobody could renew meanwhile."""
+        self._failed_mono = time.monotonic()
 
     def start(self) -> None:
         """Claim from now on, and at once what an earlier run left. Idempotent.
@@ -217,8 +221,8 @@ class Worker:
                 self._agenda.claim_failed(urgent)
             else:
                 self.heed(claim)
-            if claim.status == "adopt" or claim.strays:
-                self._adopt(claim.strays)
+            if claim.status == "adopt" or claim.strays or claim.unknown:
+                self._adopt(claim)
         except BaseException as error:  # Redis may have given items to this owner, and we know nothing of them
             if isinstance(error, redis.TimeoutError):  # a claim as large as this one may never come in time
                 self._most = max(1, limit // 2)
@@ -237,12 +241,11 @@ class Worker:
         else:  # a stop may have released already what we held, and knew nothing of this claim
             self._lost.append(claim.owner)
 
-    def _adopt(self, strays: Sequence[bytes]) -> None:
-        """Put the books in order, slice by slice: nothing is claimed before."""
-        field, adoption = self._options.provenance_field, self._store.adoption
-        until_mono = time.monotonic() + ADOPTION_SECONDS
-        self._tell_rejected(adoption.adopt(strays, field))
-        if strays and self._adopting is None:
+    def _adopt(self, claim: Claim) -> None:
+        """Put the books in order, slice by slice: before anything is claimed, or beside it if there are ghosts only."""
+        until_mono = time.monotonic() + (ADOPTION_SECONDS if claim.status == "adopt" else 0.0)
+        self._tell_rejected(self._store.adoption.adopt(claim.strays, self._options.provenance_field))
+        if claim.unknown == 0 and self._adopting is None:
             return
         self._adopting = self._adopting or self.put_in_order()
         for _ in self._adopting:

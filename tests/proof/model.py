@@ -167,7 +167,7 @@ class Model:
         status, alone_word = "ok", "no"
         if self.pause or self.probe:
             status, limit = "paused", 0
-        elif self.unknown():
+        elif self.unknown() > 0:
             status, limit = "adopt", 0
         elif self.level:
             status, limit = "probe", min(limit, probe_limit)

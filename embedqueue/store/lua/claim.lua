@@ -11,9 +11,9 @@
 -- ARGV[14..] redis_keys that somebody waits for
 -- Answer: {status, now, waiting, oldest score or "", next lease end or "", pause in ms or -2, alone, least score claimed
 --   or "", leases that had run out, {member, reason, deliveries, ... of those that were rejected},
---   {stray, ... that were met}, {setting, what is kept, ... that differ}, member, ...}
+--   {stray, ... that were met}, {setting, what is kept, ... that differ}, strays less ghosts, member, ...}
 --   status "ok"; "probe": the provider failed last time, this one call tests it, and its caller holds the pause;
---   "paused": nobody claims; "adopt": nothing was claimed, for strays or ghosts have to be put right first;
+--   "paused": nobody claims; "adopt": nothing was claimed, for strays have to be adopted first;
 --   "differs": the caller must not claim; "late": this claim comes when nobody waits for it any more, or is a copy.
 --   alone "no"; "waits": items on their last delivery stay, until the caller has nothing in flight;
 --   "taken": this is one of those, and nothing may be in flight beside it.
@@ -36,7 +36,7 @@ if layout and layout ~= LAYOUT then
 end
 local number, worker = claim_number(owner)
 if number <= last_claim(worker) or (deadline and now > deadline) then
-  return { "late", seconds_text(now), 0, "", "", -2, "no", "", 0, {}, {}, {} }
+  return { "late", seconds_text(now), 0, "", "", -2, "no", "", 0, {}, {}, {}, 0 }
 end
 close_claims(worker, number, lease)
 if redis.call("HLEN", SETTINGS) > MANY_SETTINGS then
@@ -164,7 +164,7 @@ local function take_alone()
 end
 
 local ours = { ARGV[11], ARGV[12], ARGV[13] }
-local status, pause_ms, differs = "ok", pause_left(), {}
+local status, pause_ms, differs, unknown = "ok", pause_left(), {}, strays()
 if limit > 0 then
   differs = differing(ours, false)
 end
@@ -172,7 +172,7 @@ if #differs > 0 then
   status, limit = "differs", 0
 elseif pause_ms ~= -2 then
   status, limit = "paused", 0
-elseif strays() ~= 0 and not unordered then
+elseif unknown > 0 and not unordered then -- a ghost cannot be claimed, so it bars nobody
   status, limit = "adopt", 0
 elseif redis.call("EXISTS", LEVEL) == 1 then
   status, limit = "probe", math.min(limit, probe_limit)
@@ -241,5 +241,5 @@ end
 local waiting, oldest = waiting_items()
 return {
   status, seconds_text(now), waiting, oldest, lease_ends, pause_ms, alone,
-  least_score, #ran_out, rejected, met, differs, unpack(members)
+  least_score, #ran_out, rejected, met, differs, unknown, unpack(members)
 }

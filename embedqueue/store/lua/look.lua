@@ -4,6 +4,7 @@
 -- ARGV[3] the space of vectors in which a text's own vector is looked for
 -- ARGV[4..] three for each: redis_key, a stamp that the item is not below, the digest of its text
 -- Answer: two values for each item: "live", "pending" or "in flight" | "dead", its reason | "done", its vector
+--   | "unproven", a vector of which nothing says what it is of
 --   | "blank", "" (so was its newest text, as one of the last notices tells) | "gone", "" (nothing tells what became of it)
 -- It is done where the hash says that its vector is of this text, or of a newer one; or else where one of the last notices
 -- tells that an item of the key was finished since. That some vector stands there proves nothing.
@@ -56,8 +57,8 @@ for i = FIRST_FURTHER_KEY, #KEYS do
       local since = ms >= math.floor(stamp / 1000)
       if since and kind == "blank" then
         word = "blank"
-      elseif since and kind == "done" and vector and not of and field_is_theirs then
-        word, value = "done", vector
+      elseif vector and not of and field_is_theirs then
+        word, value = since and kind == "done" and "done" or "unproven", vector
       end
     end
   end
