@@ -49,6 +49,7 @@ class Plan:
         worker: whether this process may claim at all: the option of that name.
         works: whether it does, because the worker was started.
         began_mono: when the worker was started. The first refresh makes items from before that due, and resets it.
+        fresh: whether this process has enqueued since then. If not, all that waits was there before.
         waiting: items that wait in Redis, as far as we know.
         oldest_mono: when the oldest of them was enqueued; NEVER if none waits.
         paused_until_mono: nobody claims before.
@@ -77,6 +78,7 @@ class Plan:
     worker: bool = True
     works: bool = False
     began_mono: float = 0.0
+    fresh: bool = False
     waiting: int = 0
     oldest_mono: float = NEVER
     paused_until_mono: float = 0.0
@@ -171,7 +173,7 @@ class Plan:
 
     def begin(self, now: float) -> None:
         """The worker is started ``now``. What was enqueued before, here or by an earlier run, is drained at once."""
-        self.works = True
+        self.works, self.fresh = True, False
         self.began_mono = now
         self.flush |= self.waiting > 0
 
@@ -222,6 +224,8 @@ class Plan:
                 del self.urgent[redis_key]
                 self.lingered -= 1
         self.seen(standing, now)
+        # What comes back from a worker that died is due, and was not among what this drain began with.
+        self.flush |= isinstance(standing, Claim) and standing.ran_out > 0
         self.failing, self.alone = failing, alone
         self.renew_mono = min(self.renew_mono, renew_mono)
 
@@ -257,7 +261,8 @@ class Plan:
         self.oldest_mono = NEVER if standing.oldest_age_seconds is None else now - standing.oldest_age_seconds
         # An item may be of the future: a clock was set back, or that of another program is ahead. Nobody knows how old
         # it is, so it is drained now.
-        self.flush |= self.oldest_mono < self.began_mono or now < self.oldest_mono < NEVER
+        left = self.oldest_mono < self.began_mono or (self.began_mono > 0.0 and self.waiting > 0 and not self.fresh)
+        self.flush |= left or now < self.oldest_mono < NEVER
         self.began_mono = 0.0
         self.paused_until_mono = 0.0 if standing.pause_seconds is None else now + standing.pause_seconds
         self.refresh_mono = now + (REFRESH_AGAIN_SECONDS if self.overtaken else self.refresh_seconds)
@@ -277,7 +282,7 @@ class Plan:
         Returns:
             Whether the worker has to think again.
         """
-        self.overtaken = True
+        self.overtaken = self.fresh = True
         first = self.waiting == 0 and waiting > 0
         self.waiting = waiting
         if first:

@@ -226,8 +226,9 @@ from embedqueue import EmbeddingBatchQueue, OpenAIEmbedder
 from tests.inside import inside
 warnings.simplefilter("ignore")  # 3.12 and later warn of every fork beside threads
 embedder = OpenAIEmbedder("test-key", {provider.openai_url!r}, dimensions=8)
-queue = EmbeddingBatchQueue(embedder, redis.from_url({redis_server.url!r})).start()
+queue = EmbeddingBatchQueue(embedder, redis.from_url({redis_server.url!r}))
 def work():
+    queue.start()  # the parent's worker would take at once what this one gives back
     queue.enqueue("doc:1", "hello")
     queue.flush_now()
     while not inside(queue).calls: pass

@@ -38,12 +38,32 @@ def agenda(**state) -> Plan:
 def test_leftovers(age, action):
     """What was enqueued before the worker began is drained at once; what came since waits for company."""
     plan = Plan(flush_interval=3600.0, max_batch_size=50, refresh_seconds=30.0, works=True, began_mono=NOW - 5)
+    plan.fresh = True
     assert plan.next(NOW, 0, 4) == ("refresh", 0.0)
     plan.seen(Seen(waiting=1, oldest_age_seconds=age), NOW)
     assert plan.next(NOW, 0, 4)[0] == action
     plan.flush = False
     plan.seen(Seen(waiting=1, oldest_age_seconds=age + 10), NOW + 10)  # only the first look asks that
     assert plan.next(NOW + 10, 0, 4)[0] is None
+
+
+def test_what_waits_when_the_first_answer_comes_was_left_by_others():
+    """Unless this process has enqueued since: the answer may come so late that the times do not tell."""
+    plan = Plan(flush_interval=3600.0, max_batch_size=50, refresh_seconds=30.0, works=True, began_mono=NOW - 5)
+    plan.seen(Seen(waiting=1, oldest_age_seconds=4.9), NOW)
+    assert plan.next(NOW, 0, 4)[0] == "claim"
+
+
+def test_what_a_dead_worker_held_is_due_although_a_drain_is_under_way():
+    """It was not among what the drain began with, which ends before it: it must not wait for company."""
+    plan = Plan(flush_interval=3600.0, max_batch_size=50, refresh_seconds=30.0, works=True, refresh_mono=NOW + 30)
+    plan.flush_now()
+    plan.waiting = 20
+    limit = plan.claim_limit(NOW, 10, 1)
+    plan.claimed(limit, Claim("ok", "w:1/60:", [], 10, 0.0, None, None, "no"), NOW)
+    plan.claim_limit(NOW, 10, 1)
+    plan.claimed(10, Claim("ok", "w:2/60:", [], 5, 0.0, None, None, "no", ran_out=5), NOW)
+    assert plan.next(NOW, 0, 4)[0] == "claim"
 
 
 def test_items_of_the_future():

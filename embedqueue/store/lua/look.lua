@@ -9,7 +9,7 @@
 -- It is done where the hash says that its vector is of this text, or of a newer one; or else where one of the last notices
 -- tells that an item of the key was finished since. That some vector stands there proves nothing.
 
-local TOLD = 200 -- notices that are read, and only where nothing else tells what became of an item
+local TOLD = 100 -- notices that are read, and only where nothing else tells what became of an item
 local gone, told = {}, nil
 
 -- The last notice that tells of the end of an item of the key: its kind and its time in ms.

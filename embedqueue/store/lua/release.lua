@@ -10,6 +10,6 @@ for i = 1, #ARGV, 2 do
   released = released + release(ARGV[i + 1], ARGV[i])
 end
 if released > 0 then
-  notice("wake", ARGV[1], "")
+  notice("flush", ARGV[1], "") -- they were due when they were claimed
 end
 return released

@@ -19,6 +19,6 @@ if string.sub(redis.call("GET", PROBE) or "", 1, #owner) == owner then
   redis.call("DEL", PROBE)
 end
 if released > 0 then
-  notice("wake", owner, "")
+  notice("flush", owner, "") -- they were due when they were claimed
 end
 return { slice[1], released }
