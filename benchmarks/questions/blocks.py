@@ -140,8 +140,8 @@ def _steps(client: redis.Redis, waiting: int, in_flight: int, dead: int) -> Iter
     yield "failure of a call of 1000", fail
     yield "release of all of a claim", lambda: store.release_all("worker:1/3600.000:")
     yield "release of all of a worker", lambda: store.release_all("nobody:")
-    yield "look at 200 that wait", lambda: store.look([Asked(key) for key in some[:200]], FIELD, f"{FIELD}_of")
-    yield "look at 200 unknown", lambda: store.look([Asked(f"u:{i}") for i in range(200)], FIELD, f"{FIELD}_of")
+    yield "look at 200 that wait", lambda: store.look([Asked(key) for key in some[:200]], _TERMS)
+    yield "look at 200 unknown", lambda: store.look([Asked(f"u:{i}") for i in range(200)], _TERMS)
     yield "names of all dead letters", store.dead.names
     yield "a page of dead letters", lambda: store.dead.page(200, dead // 2)
     yield (

@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterable, Sequence
 from embedqueue.embedders.protocol import Embedder
 from embedqueue.store.records import Asked, Terms
 from embedqueue.store.store import Store
-from embedqueue.values.errors import ItemRejected
+from embedqueue.values.errors import BatchFailed, ItemRejected
 from embedqueue.values.item import decode_member
 from embedqueue.values.provenance import digest
 from embedqueue.values.vectors import zero_vector
 
 from .demand import Waker
 from .waiters import Waiters, Waiting
+
+#: What is said of a process whose settings are not those of the workers.
+DIFFERENT = "another embedding_field, model or dimensions than this process has: embedqueue space show tells, space adopt decides"
 
 
 class Outcomes:
@@ -59,8 +62,7 @@ class Outcomes:
         for part in self._waiters.slices(redis_keys, wanted=wanted):
             asked = [_asked(redis_key, entries) for redis_key, entries in part.items()]
             stamps = {entry: entry.stamp for entries in part.values() for entry in entries}
-            terms = self._terms()
-            found = self._store.look(asked, terms.field, terms.provenance_field, terms.space)
+            found = self._store.look(asked, self._terms())
             for (redis_key, entries), (word, value) in zip(part.items(), found, strict=True):
                 outcome = self._outcome(redis_key, word, value, blank, done)
                 if outcome is not None:
@@ -71,7 +73,9 @@ class Outcomes:
         if urgent:
             self._waker.demanded(urgent)
 
-    def _outcome(self, redis_key: str, word: str, value: bytes, blank: bool, done: bool) -> bytes | ItemRejected | None:
+    def _outcome(
+        self, redis_key: str, word: str, value: bytes, blank: bool, done: bool
+    ) -> bytes | BatchFailed | ItemRejected | None:
         """The end of a key's futures, by a word of ``store/lua/look.lua``; None if the item is live."""
         if word == "dead":
             return ItemRejected(redis_key, value.decode("utf-8", "replace"))
@@ -79,6 +83,8 @@ class Outcomes:
             return zero_vector(self._embedder.dimensions)
         if word == "done" or (done and word == "unproven"):
             return value
+        if word == "differs":
+            return BatchFailed(f"{redis_key} was embedded by workers with {DIFFERENT}")
         if word in ("gone", "unproven"):
             return ItemRejected(
                 redis_key, "neither queued, nor dead, nor does its hash hold a vector that is known to be of it"

@@ -332,32 +332,28 @@ class Store:
         """Count no more for a flush of this name."""
         self._background.hdel(self.keys.flushes, flush)
 
-    def look(
-        self, asked: Sequence[Asked], field: str, provenance_field: str | None, space: str = ""
-    ) -> list[tuple[str, bytes]]:
+    def look(self, asked: Sequence[Asked], terms: Terms) -> list[tuple[str, bytes]]:
         """Tell what became of items.
 
         Args:
             asked: which items.
-            field: the field of the users' hashes that holds the vector.
-            provenance_field: the field that says what the vector is of, or None.
-            space: in which the text's own vector is looked for; in another, only that of a newer item is one.
+            terms: on which whoever asks would write: where the vector and what it is of stand, and in which space.
 
         Returns:
             A word and a value for each: "live" and where it is, b"pending" or b"in flight"; "dead" and the reason;
-            "done" and the vector; "unproven" and a vector of which nothing says what it is of; "blank": its newest text
-            was; "gone": nothing tells what became of it.
+            "done" and the vector; "differs": the workers of the namespace write otherwise; "unproven" and a vector of
+            which nothing says what it is of; "blank": its newest text was; "gone": nothing tells what became of it.
         """
         lines = [(one.redis_key, str(one.stamp), one.digest) for one in asked]
-        fields = (field, provenance_field or "", space)
+        where = (terms.provenance_field or "", terms.space, *terms.agreed)
         try:
-            reply = self._call("look", [one.redis_key for one in asked], *fields, *_flat(lines))
+            reply = self._call("look", [one.redis_key for one in asked], *where, *_flat(lines))
         except NoPermissionError:  # to read one of the users' hashes
             if len(asked) > 1:
                 half = len(asked) // 2
                 parts = (asked[:half], asked[half:])
-                return [found for part in parts for found in self.look(part, field, provenance_field, space)]
-            reply = self._call("look", [self.keys.events], *fields, *_flat(lines))  # a key of our own, and no hash
+                return [found for part in parts for found in self.look(part, terms)]
+            reply = self._call("look", [self.keys.events], *where, *_flat(lines))  # a key of our own, and no hash
         return [(reply[i].decode(), reply[i + 1]) for i in range(0, len(reply), 2)]
 
     def pending_count(self) -> int:

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from embedqueue.values.item import decode_member, encode_member
 from embedqueue.values.provenance import digest
 from tests.proof.model import MAX_DELIVERIES
-from tests.proof.moves import Queue, asked, member_vector
+from tests.proof.moves import Queue, asked, member_vector, terms
 
 KEYS = [f"doc:{i}" for i in range(4)]
 DIGESTS = ["d1", "d2", "d3"]
@@ -204,7 +204,7 @@ class History(RuleBasedStateMachine):
         one = self.queues[queue]
         questions = [asked(key, one.newest.get(key)) for key in KEYS]
         right = {key: self._vector_of(one, key) for key in KEYS}
-        for key, found in zip(KEYS, one.store.look(questions, one.field, f"{one.field}_of"), strict=True):
+        for key, found in zip(KEYS, one.store.look(questions, terms(one.field)), strict=True):
             word, value = one.model.look(key.encode(), right[key])
             if word == "gone" and (one.newest.get(key, b"") == b"" or key in one.taken):
                 assert found[0] in (

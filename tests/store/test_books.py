@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from dataclasses import replace
 
 import pytest
 import redis
@@ -17,6 +18,7 @@ from embedqueue.values.item import encode_member
 from embedqueue.values.provenance import digest
 from tests.inside import BARRED_SECONDS, Copies
 from tests.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, stored
+from tests.proof.moves import terms
 
 FIELDS = ("embedding", "embedding_of")
 TERMS = Terms(*FIELDS, "m", 16, "m/16/-", "create")
@@ -660,7 +662,9 @@ def test_a_flush_waits_for_what_others_have_left_before_it(redis_client, make_qu
 
 
 def look(books, stamp: int, text: str = "text", provenance_field: str | None = FIELDS[1]) -> str:
-    return books.store.look([Asked("doc:1", stamp, digest(text))], FIELDS[0], provenance_field)[0][0]
+    return books.store.look(
+        [Asked("doc:1", stamp, digest(text))], replace(terms(FIELDS[0]), provenance_field=provenance_field)
+    )[0][0]
 
 
 def test_an_old_vector_in_the_hash_is_not_taken_for_that_of_an_item(books):
@@ -725,7 +729,7 @@ def test_an_item_that_was_given_up_and_discarded_is_gone(books):
     stamp = books.enqueue(("doc:1", "text"))
     [member] = books.take()
     books.store.reject(books.claim.owner, [(books.claim.owner, member, "bad", False)])
-    assert books.store.look([Asked("doc:1", stamp, digest("text"))], *FIELDS) == [("dead", b"bad")]
+    assert books.store.look([Asked("doc:1", stamp, digest("text"))], terms(FIELDS[0])) == [("dead", b"bad")]
     books.store.dead.discard(["doc:1"])
     assert look(books, stamp) in ("gone", "unproven")
 

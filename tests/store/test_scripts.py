@@ -9,7 +9,7 @@ import pytest
 
 from embedqueue.values.item import encode_member
 from tests.proof.model import LEASE_SECONDS, MAX_DELIVERIES, read
-from tests.proof.moves import Queue, asked
+from tests.proof.moves import Queue, asked, terms
 
 
 @pytest.fixture(params=["redis", "fakeredis"])
@@ -19,7 +19,7 @@ def queue(request):
 
 
 def word_of(queue: Queue, key: str) -> str:
-    return queue.store.look([asked(key)], "embedding", "embedding_of")[0][0]
+    return queue.store.look([asked(key)], terms("embedding"))[0][0]
 
 
 def notices(queue: Queue) -> list[tuple[str, object]]:

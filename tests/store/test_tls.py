@@ -26,6 +26,7 @@ from embedqueue.store.store import Keys
 from embedqueue.values.provenance import digest
 from tests.inside import inside
 from tests.parts import PATIENCE_SECONDS, eventually, expected, local_redis, provenance
+from tests.proof.moves import terms
 from tests.provider import Provider, hang
 from tests.store.test_clients import _rules
 from tests.store.tls import TlsProxy
@@ -231,5 +232,5 @@ def test_hashes_that_may_not_be_read_do_not_hide_the_others(url, admin, make_que
         admin.hset(key, mapping={"embedding": b"vector", "embedding_of": provenance("text")})
     store = inside(make_queue(redis.Redis.from_url(url), start=False)).store
     asked = [Asked(key, 0, digest("text")) for key in ("private:1", "doc:1", "private:2")]
-    found = store.look(asked, "embedding", "embedding_of")
+    found = store.look(asked, terms("embedding"))
     assert found == [("gone", b""), ("done", b"vector"), ("gone", b"")]

@@ -8,7 +8,7 @@ import pytest
 
 from embedqueue.values.item import encode_member
 from tests.proof.model import MAX_DELIVERIES
-from tests.proof.moves import Queue, asked
+from tests.proof.moves import Queue, asked, terms
 
 
 @pytest.fixture(params=["redis", "fakeredis"])
@@ -45,20 +45,20 @@ def test_a_member_that_reads_like_a_key_does_not_stop_the_key(queue):
     assert queue.store.dead.names() == [b"doc:0"]
     assert queue.store.dead.page(1, 0)[0].deliveries == 0
     queue.enqueue([("doc:0", "text")])
-    assert [
-        word for word, _ in queue.store.look([asked("doc:0", queue.newest["doc:0"])], "embedding", "embedding_of")
-    ] == ["live"]
+    assert [word for word, _ in queue.store.look([asked("doc:0", queue.newest["doc:0"])], terms("embedding"))] == [
+        "live"
+    ]
     owner = queue.claim("w1:")
     queue.complete(owner, [encode_member("doc:0", "text")])
-    assert [
-        word for word, _ in queue.store.look([asked("doc:0", queue.newest["doc:0"])], "embedding", "embedding_of")
-    ] == ["done"]
+    assert [word for word, _ in queue.store.look([asked("doc:0", queue.newest["doc:0"])], terms("embedding"))] == [
+        "done"
+    ]
     queue.enqueue([("doc:0", "bad")])
     queue.reject(queue.claim("w1:"), encode_member("doc:0", "bad"))
     queue.check()
-    assert [
-        word for word, _ in queue.store.look([asked("doc:0", queue.newest["doc:0"])], "embedding", "embedding_of")
-    ] == ["dead"]
+    assert [word for word, _ in queue.store.look([asked("doc:0", queue.newest["doc:0"])], terms("embedding"))] == [
+        "dead"
+    ]
     queue.leave(b"doc:0")  # of the two, the letter of the key is the one that must not vanish
     queue.claim("w1:")
     queue.check()

@@ -1,10 +1,11 @@
 -- Tell what became of items that somebody waits for.
 --
--- KEYS[15..] the users' hashes; ARGV[1] field of the vector; ARGV[2] field of the provenance, or ""
--- ARGV[3] the space of vectors in which a text's own vector is looked for
--- ARGV[4..] three for each: redis_key, a stamp that the item is not below, the digest of its text
+-- KEYS[15..] the users' hashes; ARGV[1] field of the provenance, or ""
+-- ARGV[2] the space of vectors in which a text's own vector is looked for
+-- ARGV[3..5] embedding_field, model, dimensions of whoever asks; "" where it does not know
+-- ARGV[6..] three for each: redis_key, a stamp that the item is not below, the digest of its text
 -- Answer: two values for each item: "live", "pending" or "in flight" | "dead", its reason | "done", its vector
---   | "unproven", a vector of which nothing says what it is of
+--   | "differs", "" (the workers write otherwise than whoever asks would) | "unproven", a vector of which nothing says what it is of
 --   | "blank", "" (so was its newest text, as one of the last notices tells) | "gone", "" (nothing tells what became of it)
 -- It is done where the hash says that its vector is of this text, or of a newer one; or else where one of the last notices
 -- tells that an item of the key was finished since. That some vector stands there proves nothing.
@@ -31,13 +32,12 @@ local function last_notice(key)
   return unpack(told[key] or { "", 0 })
 end
 
-local kept = redis.call("HGET", SETTINGS, "embedding_field")
-local field_is_theirs = not kept or kept == ARGV[1] -- those who write may write to another
+local differs = #differing({ ARGV[3], ARGV[4], ARGV[5] }, false) > 0
 
 local answer = {}
 for i = FIRST_FURTHER_KEY, #KEYS do
   local at = 3 * (i - FIRST_FURTHER_KEY)
-  local key, stamp, digest = ARGV[4 + at], tonumber(ARGV[5 + at]), ARGV[6 + at]
+  local key, stamp, digest = ARGV[6 + at], tonumber(ARGV[7 + at]), ARGV[8 + at]
   local word, value = "gone", ""
   local live = live_entry(key, gone)
   local info = cjson.decode(not live and redis.call("HGET", INFO, key) or "{}")
@@ -45,19 +45,21 @@ for i = FIRST_FURTHER_KEY, #KEYS do
     word, value = "live", redis.call("ZSCORE", INFLIGHT, (entry(live))) and "in flight" or "pending"
   elseif info.member then
     word, value = "dead", info.reason
+  elseif differs then
+    word = last_notice(key) == "blank" and "blank" or "differs"
   else
-    local vector = redis.pcall("HGET", KEYS[i], ARGV[1])
+    local vector = redis.pcall("HGET", KEYS[i], ARGV[3])
     vector = type(vector) == "string" and vector
-    local line = vector and ARGV[2] ~= "" and redis.pcall("HGET", KEYS[i], ARGV[2])
+    local line = vector and ARGV[1] ~= "" and redis.pcall("HGET", KEYS[i], ARGV[1])
     local space, of, written = string.match(type(line) == "string" and line or "", "^(%S+) (%x+) (%d+)$")
-    if of and ((of == digest and space == ARGV[3]) or tonumber(written) >= stamp) then
+    if of and ((of == digest and space == ARGV[2]) or tonumber(written) >= stamp) then
       word, value = "done", vector
     else
       local kind, ms = last_notice(key)
       local since = ms >= math.floor(stamp / 1000)
       if since and kind == "blank" then
         word = "blank"
-      elseif vector and not of and field_is_theirs then
+      elseif vector and not of then
         word, value = since and kind == "done" and "done" or "unproven", vector
       end
     end
