@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 from .embedders.protocol import Embedder
 from .engine import Engine, stop_with_child
 from .futures.future import EmbeddingFuture
-from .futures.intake import Pair
+from .futures.intake import Pair, in_parts
 from .observers.history import History, read_history
 from .observers.observers import Functions, Observers
 from .store.durability import dangers
@@ -289,6 +289,9 @@ class EmbeddingBatchQueue:
     def enqueue_many(self, items: Iterable[tuple[str, str]]) -> list[EmbeddingFuture]:
         """Take many items in, in one round trip. All of them reach Redis, or none does.
 
+        More than 10,000 pairs, or 8 MB of them, go in parts of that size, of which each is all or nothing: Redis serves
+        nobody else while it takes a part in.
+
         Args:
             items: (redis_key, text) pairs, as :meth:`enqueue` takes them. Of several texts of a key, the last one wins.
 
@@ -296,10 +299,20 @@ class EmbeddingBatchQueue:
             Futures, in order.
 
         Raises:
-            TypeError, ValueError, QueueFull, QueueStopped, redis.RedisError: as with :meth:`enqueue`.
+            TypeError, ValueError: a bad pair; nothing was written.
+            QueueFull, QueueStopped, redis.RedisError: as with :meth:`enqueue`. If parts before were taken, a note of the
+                error (``__notes__``) says how many pairs those are.
         """
         pairs = [self._pair(*_two(item)) for item in items]
-        return self._submit(pairs) if pairs else []
+        futures: list[EmbeddingFuture] = []
+        try:
+            for part in in_parts(pairs):
+                futures += self._submit(part)
+        except Exception as error:
+            if futures:
+                error.add_note(f"embedqueue: the first {len(futures)} of {len(pairs)} pairs are enqueued")
+            raise
+        return futures
 
     def _pair(self, redis_key: str, text: str) -> Pair:
         check_pair(redis_key, text, self._options.namespace, self._options.max_text_chars)

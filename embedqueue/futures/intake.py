@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from embedqueue.embedders.protocol import Embedder
 from embedqueue.observers.observers import Observers
@@ -30,6 +30,8 @@ from .waiters import Waiters, Waiting
 GROUP_LIMIT = 10_000
 #: Bytes of the same: what Redis takes too long for, or has no room for, must not fail others who only came along.
 GROUP_BYTES = 4 << 20
+#: Bytes of members that one round trip carries at most, but for the last of them.
+PART_BYTES = 8 << 20
 
 #: redis_key and member; an empty member stands for a blank text.
 Pair = tuple[str, bytes]
@@ -263,3 +265,17 @@ def _for_follower(error: BaseException) -> BaseException:
     if isinstance(error, Exception):
         return copy.copy(error)
     return EmbedQueueError("interrupted while writing: enqueue again")
+
+
+def in_parts(pairs: Sequence[Pair]) -> Iterator[list[Pair]]:
+    """Cut pairs into what one round trip carries."""
+    part: list[Pair] = []
+    size = 0
+    for pair in pairs:
+        part.append(pair)
+        size += len(pair[1])
+        if len(part) == GROUP_LIMIT or size >= PART_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part

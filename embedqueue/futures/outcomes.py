@@ -16,7 +16,7 @@ from .demand import Waker
 from .waiters import Waiters, Waiting
 
 #: What is said of a process whose settings are not those of the workers.
-DIFFERENT = "another embedding_field, model or dimensions than this process has: embedqueue space show tells, space adopt decides"
+DIFFERENT = "another embedding_field, model or dimensions than this process has; embedqueue space show tells which"
 
 
 class Outcomes:

@@ -111,7 +111,8 @@ class Waiters:
         futures: list[EmbeddingFuture | None] = []
         entries: list[Waiting] = []
         made: dict[str, Waiting] = {}
-        self._catch_up()
+        if self._arrived:
+            self._catch_up()
         want, pin, drop = self._want(), self._pin, self._dropped.append  # once: each time would make an object
         later = None if self.callbacks is None else self.callbacks.later
         for redis_key, member in pairs:

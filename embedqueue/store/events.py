@@ -9,7 +9,7 @@ from .keys import Keys
 from .records import Notice
 from .scripts import Scripts
 
-#: Notices that the stream keeps, approximately; prelude.lua has the same number.
+#: Notices that the stream keeps, approximately; names.lua has the same number.
 _KEPT = 10_000
 
 

@@ -38,7 +38,7 @@ OF_CLAIMS: Final = tuple(
     name for name in SCRIPTS if name not in ("enqueue", "release_probe", "discard_dead", "hold_cached")
 )
 
-#: The layout of the queue's keys that the scripts know; prelude.lua has the same.
+#: The layout of the queue's keys that the scripts know; names.lua has the same.
 LAYOUT: Final = 2
 
 #: Seconds that an enqueue may take to reach Redis where the user's client has no time limit of its own.
@@ -51,7 +51,8 @@ LATE_TRIES = 4
 def script_text(name: str) -> str:
     """The Lua of one move, with what it shares with others."""
     folder = resources.files(__package__) / "lua"
-    parts = ("prelude", "prelude_claims", name) if name in OF_CLAIMS else ("prelude", name)
+    first = ("names", "enqueue_one") if name == "enqueue" else ("names",)
+    parts = (*first, "prelude", *(("prelude_claims",) if name in OF_CLAIMS else ()), name)
     return "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
 
 

@@ -102,7 +102,7 @@ class Store:
         for group in groups:
             parts += group
         waiting, stamp, words = self._scripts.enqueue((max_pending or 0, tell_at, int(tell_first)), parts)
-        return waiting, [word == ord("y") for word in words], stamp
+        return waiting, [word == ord("y") for word in words], int(stamp)
 
     # -- working -----------------------------------------------------------------------------------------------
 

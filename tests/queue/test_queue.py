@@ -856,3 +856,15 @@ def test_counters_begin_at_zero_and_count_one_by_one(make_queue, embedder):
     stats = queue.stats()
     assert (stats.enqueued, stats.embedded, stats.rejected, stats.released) == (2, 1, 1, 0)
     assert stats.last_progress is not None
+
+
+def test_many_pairs_go_in_parts(fake_redis, make_queue):
+    """So Redis serves others in between. What is raised on the way says how many pairs are in."""
+    queue = make_queue(worker=False, max_pending=10_005)
+    pairs = [(f"doc:{place}", f"text {place}") for place in range(10_010)]
+    with pytest.raises(QueueFull) as raised:
+        queue.enqueue_many(pairs)
+    assert raised.value.__notes__ == ["embedqueue: the first 10000 of 10010 pairs are enqueued"]
+    assert fake_redis.zcard("embed_queue:pending") == 10_000
+    assert len(queue.enqueue_many(pairs[:10_005])) == 10_005
+    assert fake_redis.zcard("embed_queue:pending") == 10_005

@@ -17,7 +17,6 @@
 
 local limit, tell_at, tell_first, sender = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == "1", ARGV[4]
 local number, groups, deadline = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[#ARGV])
-local known = redis.call("HMGET", SETTINGS, "layout", "stamp", sender)
 if known[1] and known[1] ~= LAYOUT then
   return redis.error_reply("LAYOUT " .. known[1])
 end
@@ -27,7 +26,7 @@ if known[3] then
   if number < tonumber(last) then
     return redis.error_reply("OLD " .. stamp_text(number))
   elseif number == tonumber(last) then
-    return { redis.call("ZCARD", PENDING), tonumber(first), words }
+    return { redis.call("ZCARD", PENDING), first, words }
   end
 end
 if now > deadline then
@@ -38,24 +37,16 @@ local any_dead = redis.call("EXISTS", INFO) == 1
 local first_stamp = math.max(now_us, last_stamp + 1)
 local words = {}
 
+-- Keep what the next one has to know.
 local function finish(before, after)
   if (tell_first and before == 0 and after > 0) or (before < tell_at and after >= tell_at) then
     notice("wake", "", "")
   end
   words = table.concat(words)
-  local sent = stamp_text(number) .. " " .. seconds_text(deadline + SLACK) .. " " .. stamp_text(first_stamp) .. " " .. words
+  local first = stamp_text(first_stamp)
+  local sent = ARGV[5] .. " " .. ARGV[#ARGV] .. " " .. first .. " " .. words
   redis.call("HSET", SETTINGS, "stamp", stamp_text(last_stamp), sender, sent, "layout", LAYOUT)
-  return { after, first_stamp, words }
-end
-
--- The common case, one item of a new key and no limit, takes the fewest commands.
-if limit == 0 and #ARGV == 10 and ARGV[9] ~= "" and not any_dead then
-  if redis.call("HSETNX", LATEST, ARGV[8], stamp_text(first_stamp) .. " " .. ARGV[9]) == 1 then
-    last_stamp, words[1] = first_stamp, "y"
-    local added = redis.call("ZADD", PENDING, "NX", now, ARGV[9])
-    local after = redis.call("ZCARD", PENDING)
-    return finish(after - added, after)
-  end
+  return { after, first, words }
 end
 
 local before = redis.call("ZCARD", PENDING)
