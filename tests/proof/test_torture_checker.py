@@ -8,10 +8,11 @@ import sys
 
 import pytest
 
+from embedqueue.values.item import encode_member
 from tests.proof.torture.actor import DIMENSIONS, calm, digest, text_of
 from tests.proof.torture.checker import AFTERMATH_SECONDS, LEAST_SAMPLES, check, table
 from tests.proof.torture.failpoints import RigMemoryError
-from tests.proof.torture.history import OUR_KEYS, Fault, History, Send, read_complaints
+from tests.proof.torture.history import OUR_KEYS, Fault, History, Send, read_complaints, read_redis
 from tests.provider import vector_of
 
 KEY = "doc:p1:0"
@@ -289,6 +290,43 @@ def test_books_that_do_not_agree_are_told():
     history = sound()
     history.leftovers = ["claims name 'doc:p1:0'"]
     assert broken(history) == ["lost"]
+
+
+def test_a_flush_that_would_not_end_is_told():
+    history = sound()
+    history.flushes = {"w1:7": 299.0}
+    assert broken(history) == []
+    history.flushes = {"w1:7": 3600.0}
+    assert broken(history) == ["lost"]
+    history.faults = [Fault("stepped back", "clock", 1.0, 1.0)]
+    assert broken(history) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "named", "told"),
+    [
+        ("pending", True, 0),
+        ("inflight", True, 0),
+        ("alone", True, 0),
+        ("alone", False, 2),  # nothing names it, and the counts differ
+        ("dead", True, 2),  # latest names what stands nowhere, and the counts differ
+    ],
+)
+def test_books_are_read_in_the_layout_that_they_have(redis_client, place, named, told):
+    redis_client.zadd(f"embed_queue:{place}", {encode_member(KEY, "text"): 1.0})
+    if named:
+        redis_client.hset("embed_queue:latest", KEY, b"1700000000000000/5.0 " + encode_member(KEY, "text"))
+    history = sound()
+    read_redis(history, redis_client)
+    assert len(history.leftovers) == told
+    assert history.live == ({KEY} if named and place != "dead" else set())
+
+
+def test_a_flush_is_read_with_the_seconds_that_it_has_left(redis_client):
+    redis_client.hset("embed_queue:flushes", "w1:7", f"5 1 {redis_client.time()[0] + 100}.5")
+    history = sound()
+    read_redis(history, redis_client)
+    assert 90 < history.flushes["w1:7"] < 102
 
 
 def test_the_table_counts_each_fault_with_what_came_of_it():

@@ -26,6 +26,7 @@ import redis.sentinel
 import tenacity
 
 from embedqueue import EmbeddingBatchQueue, EmbedQueueError, OpenAIEmbedder
+from embedqueue.store.records import named_member
 from tests.proof.torture import failpoints
 
 DIMENSIONS = 16
@@ -180,12 +181,12 @@ class Producer:
         """How an item stands in Redis, for people."""
         client, queue = self._direct, "embed_queue"
         try:
-            live = client.hget(f"{queue}:latest", key) or b""
-            scores = {name: client.zscore(f"{queue}:{name}", live) for name in ("pending", "inflight")}
+            live = named_member(client.hget(f"{queue}:latest", key) or b"")
+            scores = {name: client.zscore(f"{queue}:{name}", live) for name in ("pending", "inflight", "alone")}
             pause, level = client.get(f"{queue}:pause"), client.get(f"{queue}:pause:level")
             claim, now = client.hget(f"{queue}:claims", key), client.time()[0]
             left = client.pttl(f"{queue}:pause")
-            return f"live {live!r} {scores} claim {claim!r} pause {pause!r} {left} ms, level {level!r}, now {now}"
+            return f"live {live[:200]!r} {scores} claim {claim!r} pause {pause!r} {left} ms, level {level!r}, now {now}"
         except redis.RedisError as error:
             return f"Redis does not answer: {error}"
 

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Literal
 
 from tests.proof.torture.actor import RESULT_SECONDS, text_of
-from tests.proof.torture.history import OUR_KEYS, OUR_PREFIXES, Fault, History, Send, Versions
+from tests.proof.torture.history import OUR_KEYS, OUR_PREFIXES, STEPS_SECONDS, Fault, History, Send, Versions
 
 Promise = Literal["lost", "stale", "future", "open", "sent again", "memory", "stranger", "process"]
 
@@ -16,6 +16,8 @@ Promise = Literal["lost", "stale", "future", "open", "sent again", "memory", "st
 AFTERMATH_SECONDS = 8.0
 #: Where Redis was away for so long (seconds), a future need not end in time: on a busy machine it starts slowly.
 OUTAGE_SECONDS = 10.0
+#: Seconds for which a flush is counted that nobody asks about; ``status.lua`` has the same.
+FLUSH_SECONDS = 300
 #: A process may be this much larger (MB) towards its end than it was after its beginning.
 GROWTH_MB = 24.0
 #: Samples of a process' size from which its growth is judged; one a second.
@@ -118,6 +120,10 @@ class _Check:
             self._break("stale", what, at)
         for what in history.leftovers:
             self._break("lost", f"the queue's books do not agree: {what}")
+        stepped = max(STEPS_SECONDS) if any(fault.kind == "clock" for fault in history.faults) else 0.0
+        for name, seconds in history.flushes.items():
+            if seconds > FLUSH_SECONDS + 2 * stepped:
+                self._break("lost", f"flush {name} is counted for {seconds:.0f} s more, although nobody asks for it")
 
     def _futures(self) -> None:
         """Each future ended, unless its process was killed, with what its hash held then, or newer."""

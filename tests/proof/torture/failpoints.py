@@ -26,7 +26,7 @@ STEPS: dict[str, tuple[type, str, int]] = {
     "complete": (Store, "complete", 30),
     "release": (Store, "release", 1),
     "reject": (Store, "reject", 1),
-    "pause": (Store, "pause", 1),
+    "fail": (Store, "fail", 1),
     "extend": (Store, "extend", 2),
 }
 

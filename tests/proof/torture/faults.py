@@ -17,15 +17,13 @@ import redis
 from embedqueue.demo.localredis import LocalRedis
 from tests.proof.torture.actor import DIMENSIONS
 from tests.proof.torture.answers import ACCOUNT, REFUSALS, TRANSIENT, malformed, redirects
-from tests.proof.torture.history import Fault
+from tests.proof.torture.history import STEPS_SECONDS, Fault
 from tests.proof.torture.network import SPOILS, Proxy
 from tests.proof.torture.topology import ClockedRedis, Replicated
 from tests.provider import Answer, Provider, fail, hang, trickle
 
 #: What may be asked for; the first five together, "failover" with "process" and "provider" only.
 KINDS = ("process", "redis", "clock", "network", "provider", "failover")
-#: Seconds by which the server's clock is set: from a correction to a mistake.
-STEPS_SECONDS = (0.5, 5.0, 60.0, 3600.0)
 #: Texts of the largest call of the rig; malformed answers are made for it and for a single text.
 CALL_TEXTS = (1, 20)
 

@@ -13,13 +13,18 @@ import numpy as np
 import redis
 
 from embedqueue.store.keys import Keys
+from embedqueue.store.records import named_member
 from tests.proof.torture.actor import DIMENSIONS, PROCESS_HEADER, digest, text_of
 from tests.provider import Call, vector_of
 
 #: What a queue keeps in Redis; a run has no cache.
 OUR_KEYS = set(Keys("embed_queue").all)
+#: The sorted sets of which one holds each live item.
+PLACES = ("pending", "inflight", "alone")
 #: What the names of the queue's other keys begin with.
 OUR_PREFIXES = ("embed_queue:history:m:", "embed_queue:history:d:")
+#: Seconds by which the server's clock is set: from a correction to a mistake.
+STEPS_SECONDS = (0.5, 5.0, 60.0, 3600.0)
 #: A provider that takes longer may have been given up by the client, whose time limit for silence is 2 s.
 SLOW_SECONDS = 1.5
 #: The text by which a queue asks whether the provider is well.
@@ -69,9 +74,10 @@ class History:
         sends: in the order of their arrivals.
         hashes: redis_key to the digest of its vector, in the end.
         dead: redis_key to the reason of its dead letter.
-        live: redis_keys with a place in pending or in flight.
+        live: redis_keys with a place in one of PLACES.
         names: all keys in Redis.
-        leftovers: what the queue's own books name although it is neither waiting nor in flight.
+        leftovers: where the queue's own books do not agree: a name without a member, a member without a name.
+        flushes: name of a flush that is still counted to the seconds until that ends.
         watched: (time, what was seen): hashes that went back to an older text.
         killed: processes that the rig ended without warning.
         exits: exit codes of processes, where they are not 0.
@@ -86,6 +92,7 @@ class History:
     live: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     leftovers: list[str] = field(default_factory=list)
+    flushes: dict[str, float] = field(default_factory=dict)
     watched: list[tuple[float, str]] = field(default_factory=list)
     killed: set[str] = field(default_factory=set)
     exits: dict[str, int] = field(default_factory=dict)
@@ -191,11 +198,17 @@ def read_redis(history: History, client: redis.Redis) -> None:
     history.names = {name.decode("utf-8", "replace") for name in client.scan_iter(count=1000)}
     for name, info in client.hgetall("embed_queue:dead:info").items():
         history.dead[name.decode()] = str(json.loads(info).get("reason", ""))
-    living = {*client.zrange("embed_queue:pending", 0, -1), *client.zrange("embed_queue:inflight", 0, -1)}
-    latest = client.hgetall("embed_queue:latest")
-    history.live = {key.decode() for key, member in latest.items() if member in living}
-    history.leftovers = [f"latest names {key!r}" for key in sorted(set(latest) - {k.encode() for k in history.live})]
+    places = {name: client.zrange(f"embed_queue:{name}", 0, -1) for name in PLACES}
+    standing = [member for members in places.values() for member in members]
+    living = set(standing)
+    latest = {key.decode(): named_member(entry) for key, entry in client.hgetall("embed_queue:latest").items()}
+    history.live = {key for key, member in latest.items() if member in living}
+    history.leftovers = [f"latest names {key!r}" for key in sorted(set(latest) - history.live)]
     claims = {key.decode() for key in client.hkeys("embed_queue:claims")}
     history.leftovers += [f"claims name {key!r}" for key in sorted(claims - history.live)]
-    named = set(latest.values())
-    history.leftovers += [f"nothing names {member!r}" for member in sorted(living - named)]
+    history.leftovers += [f"nothing names {member[:100]!r}" for member in sorted(living - set(latest.values()))]
+    if len(standing) != len(latest):
+        history.leftovers.append(f"latest has {len(latest)} entries, and members stand in {len(standing)} places")
+    now = float(client.time()[0])
+    for name, flush in client.hgetall("embed_queue:flushes").items():
+        history.flushes[name.decode()] = float(flush.split()[2]) - now
