@@ -9,10 +9,11 @@ import sys
 import pytest
 
 from embedqueue.values.item import encode_member
-from tests.proof.torture.actor import DIMENSIONS, calm, digest, text_of
+from tests.proof.torture.actor import calm
 from tests.proof.torture.checker import AFTERMATH_SECONDS, LEAST_SAMPLES, check, table
 from tests.proof.torture.failpoints import RigMemoryError
 from tests.proof.torture.history import OUR_KEYS, Fault, History, Send, read_complaints, read_redis
+from tests.proof.torture.texts import DIMENSIONS, digest, text_of
 from tests.provider import vector_of
 
 KEY = "doc:p1:0"

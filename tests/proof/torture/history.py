@@ -14,7 +14,8 @@ import redis
 
 from embedqueue.store.keys import Keys
 from embedqueue.store.records import named_member
-from tests.proof.torture.actor import DIMENSIONS, PROCESS_HEADER, digest, text_of
+from tests.proof.torture.actor import PROCESS_HEADER
+from tests.proof.torture.texts import DIMENSIONS, digest, short, text_of
 from tests.provider import Call, vector_of
 
 #: What a queue keeps in Redis; a run has no cache.
@@ -64,6 +65,17 @@ class Send:
     failed: bool = False
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a hash was seen to hold, when that was new: the digest of its vector, the line beside it, other fields."""
+
+    at: float
+    redis_key: str
+    vector: str
+    line: str
+    others: tuple[str, ...] = ()
+
+
 @dataclass
 class History:
     """All that the checker knows.
@@ -78,6 +90,7 @@ class History:
         names: all keys in Redis.
         leftovers: where the queue's own books do not agree: a name without a member, a member without a name.
         flushes: name of a flush that is still counted to the seconds until that ends.
+        seen: what hashes held, in the order of the looks.
         watched: (time, what was seen): hashes that went back to an older text.
         killed: processes that the rig ended without warning.
         exits: exit codes of processes, where they are not 0.
@@ -93,6 +106,7 @@ class History:
     names: set[str] = field(default_factory=set)
     leftovers: list[str] = field(default_factory=list)
     flushes: dict[str, float] = field(default_factory=dict)
+    seen: list[Seen] = field(default_factory=list)
     watched: list[tuple[float, str]] = field(default_factory=list)
     killed: set[str] = field(default_factory=set)
     exits: dict[str, int] = field(default_factory=dict)
@@ -122,22 +136,28 @@ class Watch:
 
     def __init__(self, versions: Versions) -> None:
         self._versions = versions
-        self._seen: dict[str, int] = {}
+        self._newest: dict[str, int] = {}
+        self._last: dict[str, tuple[str, str, tuple[str, ...]]] = {}
+        self.seen: list[Seen] = []
         self._spoken: set[str] = set()
         self.found: list[tuple[float, str]] = []
 
     def look(self, client: redis.Redis, at: float) -> dict[str, str]:
         """Look at all hashes once; returns the digests of their vectors."""
-        vectors = read_hashes(client)
-        for redis_key, vector in vectors.items():
-            seen = self._seen.get(redis_key, 0)
+        vectors = {}
+        for redis_key, found in read_hashes(client).items():
+            if self._last.get(redis_key) != found:
+                self._last[redis_key] = found
+                self.seen.append(Seen(at, redis_key, *found))
+            vectors[redis_key] = vector = found[0]
+            seen = self._newest.get(redis_key, 0)
             version = self._versions.find(redis_key, vector, seen + self.AHEAD)
             if version is None:
                 self._speak(at, f"{redis_key} holds a vector of none of its texts")
             elif version < seen:
                 self._speak(at, f"{redis_key} went back from version {seen} to {version}")
             else:
-                self._seen[redis_key] = version
+                self._newest[redis_key] = version
         return vectors
 
     def _speak(self, at: float, what: str) -> None:
@@ -146,18 +166,19 @@ class Watch:
             self.found.append((at, what))
 
 
-def read_hashes(client: redis.Redis) -> dict[str, str]:
-    """The digest of the vector in each hash of the producers."""
+def read_hashes(client: redis.Redis) -> dict[str, tuple[str, str, tuple[str, ...]]]:
+    """Of each hash of the producers: the digest of its vector, the line beside it, and its other fields."""
     found = {}
     names = list(client.scan_iter("doc:*", count=1000))
     for at in range(0, len(names), 1000):
         part = names[at : at + 1000]
         pipeline = client.pipeline(transaction=False)
         for name in part:
-            pipeline.hget(name, "embedding")
+            pipeline.hgetall(name)
         for name, stored in zip(part, pipeline.execute(), strict=True):
-            if stored is not None:
-                found[name.decode()] = digest(np.frombuffer(stored, dtype="<f4"))
+            vector = np.frombuffer(stored.pop(b"embedding", b""), dtype="<f4")
+            line = stored.pop(b"embedding_of", b"").decode()
+            found[name.decode()] = digest(vector), line, tuple(sorted(field.decode() for field in stored))
     return found
 
 
@@ -189,7 +210,7 @@ def read_sends(calls: list[Call]) -> list[Send]:
         slow = call.ended is None or call.ended - call.started > SLOW_SECONDS
         failed = slow or call.status != 200 or call.answer is not None
         process = call.headers.get(PROCESS_HEADER.lower(), "")
-        sends += [Send(text, call.started, process, failed) for text in call.texts if text != CANARY]
+        sends += [Send(short(text), call.started, process, failed) for text in call.texts if text != CANARY]
     return sends
 
 
