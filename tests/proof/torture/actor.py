@@ -59,7 +59,7 @@ def calm(record: logging.LogRecord) -> bool:
     read, and what the rig has raised itself.
     """
     error = record.exc_info[1] if record.exc_info else None
-    raised = isinstance(error, failpoints.RigMemoryError | failpoints.RigLogError)
+    raised = isinstance(error, failpoints.RIG_ERRORS)
     ours = record.name in ("root", "embedqueue") or record.name.startswith("embedqueue.")
     if error and (raised or not (ours or record.levelno >= logging.ERROR)):
         record.msg, record.args = f"{record.getMessage()} (handled: {error!r})", ()

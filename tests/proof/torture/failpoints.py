@@ -81,6 +81,14 @@ class RigLogError(Exception):
     """What the rig raises in filters and handlers of logging."""
 
 
+class RigLogExit(SystemExit):
+    """The same, in threads: it may be that a handler wants to end its thread."""
+
+
+#: What the rig raises itself.
+RIG_ERRORS = (RigMemoryError, RigLogError, RigLogExit)
+
+
 def spoil_logs(rng: random.Random) -> None:
     """Have a filter of the product's logger, and a handler of all loggers, raise now and then.
 
@@ -92,7 +100,7 @@ def spoil_logs(rng: random.Random) -> None:
 
     def fail() -> None:
         in_thread = threading.current_thread() is not threading.main_thread()
-        error = rng.choice([RigLogError, RigMemoryError] + [SystemExit] * in_thread)
+        error = rng.choice([RigLogError, RigMemoryError] + [RigLogExit] * in_thread)
         raise error("in a log")
 
     def spoil(record: logging.LogRecord) -> bool:
