@@ -158,7 +158,7 @@ class Crowd:
             self.exits[name] = code
 
     def end(self, meanwhile: Callable[[], None]) -> None:
-        """SIGTERM to those who enqueue and, when all of them and of their children have ended, to the workers.
+        """SIGTERM to the strangers, then to the producers and, when all with their children have ended, to the workers.
 
         Producers may wait for futures until then; so somebody outside of the crowd has to drain, for its last workers
         may die at a failpoint meanwhile.
@@ -166,7 +166,7 @@ class Crowd:
         Args:
             meanwhile: called now and then.
         """
-        for ending in ("producer", "stranger", "worker"):
+        for ending in ("stranger", "producer", "worker"):
             self._signal(ending, signal.SIGTERM)
             deadline_mono = time.monotonic() + END_SECONDS
             while self._await_end(ending, LOOK_SECONDS) and time.monotonic() < deadline_mono:
