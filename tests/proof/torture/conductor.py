@@ -56,6 +56,8 @@ LONGEST_PAUSE_SECONDS = 4.0
 LEASE_SECONDS = {True: 1.5, False: 20.0}
 
 
+#: What glibc frees goes back to the system at once: so what a process grows by is what it holds.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_ARENA_MAX": "2"}
 #: In what a stranger differs: each has a queue with other settings than all others.
 DIFFERENCES = ("model", "dimensions", "embedding_field")
 
@@ -122,7 +124,13 @@ class Crowd:
         try:
             with (self._folder / f"{name}.log").open("wb") as log:
                 actor = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[theirs], process_group=0
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=[theirs],
+                    process_group=0,
+                    env={**os.environ, **MALLOC},
                 )
         finally:
             os.close(theirs)
