@@ -46,6 +46,8 @@ WITH_FAILOVER = {"failover", "process", "signals", "provider", "settings", "larg
 LATE_SCRIPTS = ("enqueue", "claim", "complete", "release", "release_all", "reject", "fail")
 #: Seconds for which a copy is held, at most: longer than a client waits for an answer, and than a lease.
 LATE_SECONDS = 4.0
+#: How often the other program puts back what it has, instead of something else: there is time for newer texts before.
+BACK = 0.3
 #: Texts of the largest call of the rig; malformed answers are made for it and for a single text.
 CALL_TEXTS = (1, 20)
 
@@ -196,7 +198,8 @@ class Faults:
 
     def _do_foreign(self, deed: Callable[[], str | None]) -> Injected | None:
         with suppress(redis.RedisError):
-            name = self._other.put_back() or deed()
+            back = self._other.put_back if self._rng.random() < BACK else None
+            name = (back and back()) or deed()
             return name and (name, None)
         return None
 
