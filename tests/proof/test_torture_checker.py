@@ -358,6 +358,8 @@ class TestAnotherProgram:
         assert broken(history) == promise
         history.faults = [Fault("status 400", "provider", 1.0, 1.0)]
         assert broken(history) == []
+        ended["words"] = "neither queued, nor dead, nor does its hash hold a vector that is known to be of it"
+        assert broken(history) == promise
 
     def test_what_it_left_must_be_embedded(self):
         history = sound()

@@ -28,6 +28,8 @@ BARRED = "this process claims nothing"
 AFTERMATH_SECONDS = 8.0
 #: Where Redis was away for so long (seconds), a future need not end in time: on a busy machine it starts slowly.
 OUTAGE_SECONDS = 10.0
+#: What is said of an item of which nothing tells what became of it.
+GONE = "neither queued, nor dead"
 #: What stands beside a vector.
 LINE = re.compile(r"(?P<space>\S+) (?P<digest>[0-9a-f]{16}) (?P<stamp>\d+)")
 #: Seconds for which a flush is counted that nobody asks about; ``status.lua`` has the same.
@@ -230,7 +232,8 @@ class _Check:
                 self._break(
                     "settings", f"{line['process']} was refused, and has the settings of all: {words}", line["at"]
                 )
-            if line.get("error") == "ItemRejected" and not (self._provider_failed or self._was_taken(key, 0, since)):
+            refused = self._provider_failed and GONE not in words
+            if line.get("error") == "ItemRejected" and not (refused or self._was_taken(key, 0, since)):
                 self._break("future", f"{key}, version {version}, was rejected for no reason: {words}", line["at"])
             return
         self._verdict.vectors += 1
