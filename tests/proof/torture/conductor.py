@@ -24,7 +24,7 @@ import redis
 from embedqueue import EmbeddingBatchQueue
 from embedqueue.demo.localredis import LocalRedis
 from tests.inside import inside
-from tests.proof.torture.actor import make_queue
+from tests.proof.torture.actor import Journal, make_queue
 from tests.proof.torture.failpoints import EXIT_CODE
 from tests.proof.torture.faults import Faults
 from tests.proof.torture.history import (
@@ -38,6 +38,8 @@ from tests.proof.torture.history import (
     read_sends,
 )
 from tests.proof.torture.network import Proxy
+from tests.proof.torture.others import OtherProgram
+from tests.proof.torture.texts import SETTINGS, short
 from tests.proof.torture.topology import ClockedRedis, Replicated, find_faketime
 from tests.provider import Provider
 
@@ -52,6 +54,12 @@ LONGEST_PAUSE_SECONDS = 4.0
 #: Seconds of a lease: short where processes die or stand still, so that others take over while the rig watches; long
 #: where none does, for there nothing may be sent twice, however slow the machine.
 LEASE_SECONDS = {True: 1.5, False: 20.0}
+
+
+#: What glibc frees goes back to the system at once: so what a process grows by is what it holds.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_ARENA_MAX": "2"}
+#: In what a stranger differs: each has a queue with other settings than all others.
+DIFFERENCES = ("model", "dimensions", "embedding_field")
 
 
 @dataclass(frozen=True)
@@ -88,25 +96,41 @@ class Crowd:
         self._lifelines: dict[int, tuple[str, int]] = {}  # by our end of each that still holds: role, process group
         self.victims: set[str] = set()
         self.exits: dict[str, int] = {}
-        for role in ["producer"] * plan.producers + ["worker"] * plan.workers:
+        strangers = 1 if "settings" in plan.kinds else 0
+        for role in ["producer"] * plan.producers + ["worker"] * plan.workers + ["stranger"] * strangers:
             self._start(role)
 
     def _start(self, role: str) -> None:
         self._await_end(role, 0.0)  # close the lifelines that nobody holds any more
         self._born += 1
         name = f"p{self._born}"
-        command = [sys.executable, "-m", "tests.proof.torture.actor", "--role", role, "--name", name]
+        job = "worker" if role == "worker" else "producer"
+        command = [sys.executable, "-m", "tests.proof.torture.actor", "--role", job, "--name", name]
         for option, url in self._urls.items():
             command += [f"--{option}", url]
         command += ["--folder", str(self._folder), "--lease", str(self._plan.lease_seconds)]
         command += ["--seed", str(self._plan.seed * 1000 + self._born), "--parent", str(os.getpid())]
-        if "process" in self._plan.kinds and self._born > 1 and self._born % 2 == 0:
-            command.append("--failpoints")
+        kinds = self._plan.kinds
+        traits = {
+            "failpoints": "process" in kinds and self._born % 2 == 0,
+            "handlers": "signals" in kinds,
+            "large": "large" in kinds,
+            "log": "log" in kinds,
+        }
+        command += [f"--{trait}" for trait, has in traits.items() if has]
+        if role == "stranger":
+            command += ["--differs", DIFFERENCES[self._born % len(DIFFERENCES)]]
         ours, theirs = os.pipe()
         try:
             with (self._folder / f"{name}.log").open("wb") as log:
                 actor = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[theirs], process_group=0
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=[theirs],
+                    process_group=0,
+                    env={**os.environ, **MALLOC},
                 )
         finally:
             os.close(theirs)
@@ -142,7 +166,7 @@ class Crowd:
             self.exits[name] = code
 
     def end(self, meanwhile: Callable[[], None]) -> None:
-        """SIGTERM to the producers and, when all of them and of their children have ended, to the workers.
+        """SIGTERM to the strangers, then to the producers and, when all with their children have ended, to the workers.
 
         Producers may wait for futures until then; so somebody outside of the crowd has to drain, for its last workers
         may die at a failpoint meanwhile.
@@ -150,7 +174,7 @@ class Crowd:
         Args:
             meanwhile: called now and then.
         """
-        for ending in ("producer", "worker"):
+        for ending in ("stranger", "producer", "worker"):
             self._signal(ending, signal.SIGTERM)
             deadline_mono = time.monotonic() + END_SECONDS
             while self._await_end(ending, LOOK_SECONDS) and time.monotonic() < deadline_mono:
@@ -178,7 +202,7 @@ class Crowd:
 
     def kill_all(self) -> None:
         """However the run ends, none of them stays."""
-        for role in ("producer", "worker"):
+        for role in ("producer", "stranger", "worker"):
             self._signal(role, signal.SIGKILL)
         for _, actor in self._actors.values():
             actor.wait(timeout=10)
@@ -234,21 +258,25 @@ def run(plan: Plan, versions: Versions) -> History:
         folder = Path(name)
         redis_url = f"redis://127.0.0.1:{proxies['redis'].port}" if "redis" in proxies else server.url
         provider_url = f"http://127.0.0.1:{proxies['api'].port}/v1"
+        with server.client() as client:  # who has other settings may come first
+            client.hset("embed_queue:settings", mapping=SETTINGS)
         crowd = Crowd(folder, plan, {"redis": redis_url, "direct": server.url, "provider": provider_url})
         watch = Watch(versions)
+        look = partial(_look, server, watch, provider)
+        other = OtherProgram(partial(server.client, socket_timeout=2), rng, Journal(name, "other").write)
         try:
-            faults = Faults(set(plan.kinds), rng, server, provider, crowd, proxies, plan.lease_seconds)
-            _torture(plan, rng, crowd, faults, watch, server)
+            faults = Faults(set(plan.kinds), rng, server, provider, crowd, proxies, plan.lease_seconds, other)
+            _torture(plan, rng, crowd, faults, look)
             faults.end()
             # who still waits is served by a worker that nothing hits, whatever became of those of the crowd
             with make_queue(server.url, provider.openai_url, worker=True, lease_seconds=plan.lease_seconds) as queue:
-                crowd.end(meanwhile=partial(_look, server, watch))
+                crowd.end(meanwhile=look)
                 drain_rest(queue, SETTLE_SECONDS)
         finally:
             crowd.kill_all()
         history = History(lines=list(read_journals(folder)))
         history.hashes = watch.look(server.client(), time.time())
-        history.watched = watch.found
+        history.watched, history.seen = watch.found, watch.seen
         history.sends = read_sends(provider.calls)
         history.faults = sorted(faults.injected + _own_faults(history.lines, faults.injected), key=_start)
         history.killed = crowd.victims | {fault.process for fault in history.faults if fault.name.startswith("exit")}
@@ -258,9 +286,7 @@ def run(plan: Plan, versions: Versions) -> History:
     return history
 
 
-def _torture(
-    plan: Plan, rng: random.Random, crowd: Crowd, faults: Faults, watch: Watch, server: LocalRedis | Replicated
-) -> None:
+def _torture(plan: Plan, rng: random.Random, crowd: Crowd, faults: Faults, look: Callable[[], None]) -> None:
     """Faults, until the time is over; and a look at the hashes, as often as costs little."""
     end_mono = time.monotonic() + plan.seconds
     look_mono = 0.0
@@ -270,15 +296,27 @@ def _torture(
         crowd.replace_dead()
         began_mono = time.monotonic()
         if began_mono >= look_mono:
-            _look(server, watch)
+            look()
             look_mono = time.monotonic() + max(0.5, 5 * (time.monotonic() - began_mono))
 
 
-def _look(server: LocalRedis | Replicated, watch: Watch) -> None:
+def _look(server: LocalRedis | Replicated, watch: Watch, provider: Provider) -> None:
     """Look at the hashes, if Redis answers, and end a pause that is too long for the rig."""
+    shorten(provider)
     with contextlib.suppress(redis.RedisError):
         watch.look(server.client(socket_timeout=2), time.time())
         end_pause(server.client(socket_timeout=2), LONGEST_PAUSE_SECONDS)
+
+
+def shorten(provider: Provider) -> None:
+    """Have a provider forget large texts that it has answered: there may be thousands."""
+    with provider._changed:
+        for counter in (provider.sent, provider.answered):
+            counter.clear()  # the rig counts by calls
+        for call in provider.calls:
+            if call.ended is not None and call.document:
+                call.document = {}
+                call.texts = [short(text) for text in call.texts]
 
 
 def _start(fault: Fault) -> float:
@@ -293,7 +331,7 @@ def _own_faults(lines: list[dict], injected: list[Fault]) -> list[Fault]:
         if line["event"] == "fault":
             earlier = bisect.bisect(starts, line["at"], key=_start)
             at_stake = starts[earlier - 1].at_stake if earlier else 0
-            found.append(Fault(line["name"], "process", line["at"], line["at"], line["process"], at_stake))
+            found.append(Fault(line["name"], line["kind"], line["at"], line["at"], line["process"], at_stake))
     return found
 
 

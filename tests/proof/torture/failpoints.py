@@ -1,4 +1,4 @@
-"""Ends or startles a process inside a step of an item's life.
+"""Ends or startles a process inside a step of an item's life, or in its log.
 
 The steps are methods that the product calls anyway; they are wrapped here, in the rig's own processes, so that nothing
 of this stands in the product.
@@ -6,6 +6,7 @@ of this stands in the product.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import threading
@@ -26,7 +27,7 @@ STEPS: dict[str, tuple[type, str, int]] = {
     "complete": (Store, "complete", 30),
     "release": (Store, "release", 1),
     "reject": (Store, "reject", 1),
-    "pause": (Store, "pause", 1),
+    "fail": (Store, "fail", 1),
     "extend": (Store, "extend", 2),
 }
 
@@ -74,3 +75,45 @@ def arm_at(owner: type, method: str, passes: int, name: str, report: Report) -> 
         return result
 
     setattr(owner, method, wrapped)
+
+
+class RigLogError(Exception):
+    """What the rig raises in filters and handlers of logging."""
+
+
+class RigLogExit(SystemExit):
+    """The same, in threads: it may be that a handler wants to end its thread."""
+
+
+#: What the rig raises itself.
+RIG_ERRORS = (RigMemoryError, RigLogError, RigLogExit)
+
+
+def spoil_logs(rng: random.Random) -> None:
+    """Have a filter of the product's logger, and a handler of all loggers, raise now and then.
+
+    What they are given stands in the process' log before they raise: the rig looks for what nobody handled there.
+    """
+    logging.raiseExceptions = False  # as the library's pages advise for production; else the log is full of ours
+    root = logging.getLogger()
+    good = list(root.handlers)
+
+    def fail() -> None:
+        in_thread = threading.current_thread() is not threading.main_thread()
+        error = rng.choice([RigLogError, RigMemoryError] + [RigLogExit] * in_thread)
+        raise error("in a log")
+
+    def spoil(record: logging.LogRecord) -> bool:
+        if rng.random() < 0.5:
+            for handler in good:
+                handler.handle(record)
+            fail()
+        return True
+
+    class Spoiled(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if rng.random() < 0.5:
+                fail()
+
+    logging.getLogger("embedqueue").addFilter(spoil)
+    root.addHandler(Spoiled())  # behind the others

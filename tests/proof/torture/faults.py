@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import signal
@@ -15,17 +16,38 @@ from typing import Any, Protocol
 import redis
 
 from embedqueue.demo.localredis import LocalRedis
-from tests.proof.torture.actor import DIMENSIONS
+from embedqueue.store.scripts import script_text
 from tests.proof.torture.answers import ACCOUNT, REFUSALS, TRANSIENT, malformed, redirects
-from tests.proof.torture.history import Fault
+from tests.proof.torture.history import STEPS_SECONDS, Fault
 from tests.proof.torture.network import SPOILS, Proxy
+from tests.proof.torture.others import OtherProgram
+from tests.proof.torture.texts import DIMENSIONS
 from tests.proof.torture.topology import ClockedRedis, Replicated
 from tests.provider import Answer, Provider, fail, hang, trickle
 
-#: What may be asked for; the first five together, "failover" with "process" and "provider" only.
-KINDS = ("process", "redis", "clock", "network", "provider", "failover")
-#: Seconds by which the server's clock is set: from a correction to a mistake.
-STEPS_SECONDS = (0.5, 5.0, 60.0, 3600.0)
+#: What may be asked for: all but the last go together.
+KINDS = (
+    "process",
+    "signals",
+    "redis",
+    "clock",
+    "network",
+    "late",
+    "provider",
+    "foreign",
+    "settings",
+    "large",
+    "log",
+    "failover",
+)
+#: What goes with "failover", which has servers of its own and no proxy before them.
+WITH_FAILOVER = {"failover", "process", "signals", "provider", "settings", "large", "log"}
+#: The commands of which copies come late. What is rare is held as soon as it comes, the others once each time.
+LATE_SCRIPTS = ("enqueue", "claim", "complete", "release", "release_all", "reject", "fail")
+#: Seconds for which a copy is held, at most: longer than a client waits for an answer, and than a lease.
+LATE_SECONDS = 4.0
+#: How often the other program puts back what it has, instead of something else: there is time for newer texts before.
+BACK = 0.3
 #: Texts of the largest call of the rig; malformed answers are made for it and for a single text.
 CALL_TEXTS = (1, 20)
 
@@ -54,6 +76,7 @@ class Faults:
         hosts: the processes.
         proxies: by what they lead to.
         lease_seconds: of the queues.
+        other: the other program at the same queue.
     """
 
     def __init__(
@@ -65,6 +88,7 @@ class Faults:
         hosts: Hosts,
         proxies: dict[str, Proxy],
         lease_seconds: float,
+        other: OtherProgram,
     ) -> None:
         self.injected: list[Fault] = []
         self._rng = rng
@@ -73,6 +97,7 @@ class Faults:
         self._proxies = proxies
         self._lease_seconds = lease_seconds
         self._server = server
+        self._other = other
         self._later: list[tuple[float, Callable[[], Any]]] = []  # (monotonic, what undoes a fault)
         self._answers = {count: list(malformed(count, DIMENSIONS).items()) for count in CALL_TEXTS}
         self._answers[1] += redirects("http://127.0.0.1:9/v1/embeddings").items()
@@ -82,9 +107,13 @@ class Faults:
             "clock": [self._clock],
             "provider": [self._status, self._status, self._malformed, self._malformed, self._slow, self._outage],
             "network": [partial(self._network, name, how) for name in proxies for how in SPOILS],
+            "late": [partial(self._late, name) for name in LATE_SCRIPTS],
+            "signals": [self._interrupt],
+            "foreign": [partial(self._do_foreign, deed) for deed in (other.take, other.take, other.leave, other.junk)],
             "failover": [partial(self._fail_over, kill=False), partial(self._fail_over, kill=True)],
         }
-        self._table = {kind: table[kind] for kind in sorted(kinds)}
+        # "settings", "large" and "log" are not injected: processes are as they are from their start.
+        self._table = {kind: table[kind] for kind in sorted(kinds) if kind in table}
 
     def one(self) -> None:
         """Inject a fault of a kind at random, after undoing what has lasted long enough."""
@@ -101,6 +130,7 @@ class Faults:
     def end(self) -> None:
         """Undo what would last."""
         self._undo(until_mono=float("inf"))
+        self._other.end()
         with self._provider._changed:
             self._provider._script.clear()
         self._provider.release()
@@ -160,6 +190,19 @@ class Faults:
         found = self._signal(signal.SIGUSR1)
         return found and ("fork", found[0])
 
+    def _interrupt(self) -> Injected | None:
+        found = self._signal(signal.SIGUSR2)
+        return found and ("SIGUSR2", found[0])
+
+    # -- another program ---------------------------------------------------------------------------------------
+
+    def _do_foreign(self, deed: Callable[[], str | None]) -> Injected | None:
+        with suppress(redis.RedisError):
+            back = self._other.put_back if self._rng.random() < BACK else None
+            name = (back and back()) or deed()
+            return name and (name, None)
+        return None
+
     # -- the clock, the master ---------------------------------------------------------------------------------
 
     def _clock(self) -> Injected:
@@ -212,6 +255,16 @@ class Faults:
         self._proxies[name].spoil(how, upwards=upwards)
         way = {("redis", True): "to Redis", ("redis", False): "from Redis"}
         return f"{how} {way.get((name, upwards), 'to the API' if upwards else 'from the API')}", None
+
+    def _late(self, script: str) -> None:
+        """A copy of the next command of a kind comes late; noted when it does."""
+        mark = hashlib.sha1(script_text(script).encode()).hexdigest().encode()
+        start, stake = time.time(), self._at_stake()
+
+        def delivered() -> None:
+            self.injected.append(Fault(f"held and reset: {script}", "late", start, time.time(), None, stake))
+
+        self._proxies["redis"].hold_and_reset(mark, self._rng.uniform(0.0, LATE_SECONDS), delivered)
 
 
 class RedisFaults:

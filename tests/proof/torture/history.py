@@ -13,13 +13,19 @@ import numpy as np
 import redis
 
 from embedqueue.store.keys import Keys
-from tests.proof.torture.actor import DIMENSIONS, PROCESS_HEADER, digest, text_of
+from embedqueue.store.records import named_member
+from tests.proof.torture.actor import PROCESS_HEADER
+from tests.proof.torture.texts import DIMENSIONS, digest, short, text_of
 from tests.provider import Call, vector_of
 
 #: What a queue keeps in Redis; a run has no cache.
 OUR_KEYS = set(Keys("embed_queue").all)
+#: The sorted sets of which one holds each live item.
+PLACES = ("pending", "inflight", "alone")
 #: What the names of the queue's other keys begin with.
 OUR_PREFIXES = ("embed_queue:history:m:", "embed_queue:history:d:")
+#: Seconds by which the server's clock is set: from a correction to a mistake.
+STEPS_SECONDS = (0.5, 5.0, 60.0, 3600.0)
 #: A provider that takes longer may have been given up by the client, whose time limit for silence is 2 s.
 SLOW_SECONDS = 1.5
 #: The text by which a queue asks whether the provider is well.
@@ -59,6 +65,17 @@ class Send:
     failed: bool = False
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a hash was seen to hold, when that was new: the digest of its vector, the line beside it, other fields."""
+
+    at: float
+    redis_key: str
+    vector: str
+    line: str
+    others: tuple[str, ...] = ()
+
+
 @dataclass
 class History:
     """All that the checker knows.
@@ -69,9 +86,11 @@ class History:
         sends: in the order of their arrivals.
         hashes: redis_key to the digest of its vector, in the end.
         dead: redis_key to the reason of its dead letter.
-        live: redis_keys with a place in pending or in flight.
+        live: redis_keys with a place in one of PLACES.
         names: all keys in Redis.
-        leftovers: what the queue's own books name although it is neither waiting nor in flight.
+        leftovers: where the queue's own books do not agree: a name without a member, a member without a name.
+        flushes: name of a flush that is still counted to the seconds until that ends.
+        seen: what hashes held, in the order of the looks.
         watched: (time, what was seen): hashes that went back to an older text.
         killed: processes that the rig ended without warning.
         exits: exit codes of processes, where they are not 0.
@@ -86,6 +105,8 @@ class History:
     live: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     leftovers: list[str] = field(default_factory=list)
+    flushes: dict[str, float] = field(default_factory=dict)
+    seen: list[Seen] = field(default_factory=list)
     watched: list[tuple[float, str]] = field(default_factory=list)
     killed: set[str] = field(default_factory=set)
     exits: dict[str, int] = field(default_factory=dict)
@@ -115,22 +136,28 @@ class Watch:
 
     def __init__(self, versions: Versions) -> None:
         self._versions = versions
-        self._seen: dict[str, int] = {}
+        self._newest: dict[str, int] = {}
+        self._last: dict[str, tuple[str, str, tuple[str, ...]]] = {}
+        self.seen: list[Seen] = []
         self._spoken: set[str] = set()
         self.found: list[tuple[float, str]] = []
 
     def look(self, client: redis.Redis, at: float) -> dict[str, str]:
         """Look at all hashes once; returns the digests of their vectors."""
-        vectors = read_hashes(client)
-        for redis_key, vector in vectors.items():
-            seen = self._seen.get(redis_key, 0)
+        vectors = {}
+        for redis_key, found in read_hashes(client).items():
+            if self._last.get(redis_key) != found:
+                self._last[redis_key] = found
+                self.seen.append(Seen(at, redis_key, *found))
+            vectors[redis_key] = vector = found[0]
+            seen = self._newest.get(redis_key, 0)
             version = self._versions.find(redis_key, vector, seen + self.AHEAD)
             if version is None:
                 self._speak(at, f"{redis_key} holds a vector of none of its texts")
             elif version < seen:
                 self._speak(at, f"{redis_key} went back from version {seen} to {version}")
             else:
-                self._seen[redis_key] = version
+                self._newest[redis_key] = version
         return vectors
 
     def _speak(self, at: float, what: str) -> None:
@@ -139,18 +166,19 @@ class Watch:
             self.found.append((at, what))
 
 
-def read_hashes(client: redis.Redis) -> dict[str, str]:
-    """The digest of the vector in each hash of the producers."""
+def read_hashes(client: redis.Redis) -> dict[str, tuple[str, str, tuple[str, ...]]]:
+    """Of each hash of the producers: the digest of its vector, the line beside it, and its other fields."""
     found = {}
     names = list(client.scan_iter("doc:*", count=1000))
     for at in range(0, len(names), 1000):
         part = names[at : at + 1000]
         pipeline = client.pipeline(transaction=False)
         for name in part:
-            pipeline.hget(name, "embedding")
+            pipeline.hgetall(name)
         for name, stored in zip(part, pipeline.execute(), strict=True):
-            if stored is not None:
-                found[name.decode()] = digest(np.frombuffer(stored, dtype="<f4"))
+            vector = np.frombuffer(stored.pop(b"embedding", b""), dtype="<f4")
+            line = stored.pop(b"embedding_of", b"").decode()
+            found[name.decode()] = digest(vector), line, tuple(sorted(field.decode() for field in stored))
     return found
 
 
@@ -182,7 +210,7 @@ def read_sends(calls: list[Call]) -> list[Send]:
         slow = call.ended is None or call.ended - call.started > SLOW_SECONDS
         failed = slow or call.status != 200 or call.answer is not None
         process = call.headers.get(PROCESS_HEADER.lower(), "")
-        sends += [Send(text, call.started, process, failed) for text in call.texts if text != CANARY]
+        sends += [Send(short(text), call.started, process, failed) for text in call.texts if text != CANARY]
     return sends
 
 
@@ -191,11 +219,17 @@ def read_redis(history: History, client: redis.Redis) -> None:
     history.names = {name.decode("utf-8", "replace") for name in client.scan_iter(count=1000)}
     for name, info in client.hgetall("embed_queue:dead:info").items():
         history.dead[name.decode()] = str(json.loads(info).get("reason", ""))
-    living = {*client.zrange("embed_queue:pending", 0, -1), *client.zrange("embed_queue:inflight", 0, -1)}
-    latest = client.hgetall("embed_queue:latest")
-    history.live = {key.decode() for key, member in latest.items() if member in living}
-    history.leftovers = [f"latest names {key!r}" for key in sorted(set(latest) - {k.encode() for k in history.live})]
+    places = {name: client.zrange(f"embed_queue:{name}", 0, -1) for name in PLACES}
+    standing = [member for members in places.values() for member in members]
+    living = set(standing)
+    latest = {key.decode(): named_member(entry) for key, entry in client.hgetall("embed_queue:latest").items()}
+    history.live = {key for key, member in latest.items() if member in living}
+    history.leftovers = [f"latest names {key!r}" for key in sorted(set(latest) - history.live)]
     claims = {key.decode() for key in client.hkeys("embed_queue:claims")}
     history.leftovers += [f"claims name {key!r}" for key in sorted(claims - history.live)]
-    named = set(latest.values())
-    history.leftovers += [f"nothing names {member!r}" for member in sorted(living - named)]
+    history.leftovers += [f"nothing names {member[:100]!r}" for member in sorted(living - set(latest.values()))]
+    if len(standing) != len(latest):
+        history.leftovers.append(f"latest has {len(latest)} entries, and members stand in {len(standing)} places")
+    now = float(client.time()[0])
+    for name, flush in client.hgetall("embed_queue:flushes").items():
+        history.flushes[name.decode()] = float(flush.split()[2]) - now

@@ -1,0 +1,168 @@
+"""The torture rig's faults do what their names say."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import socket
+import threading
+
+import pytest
+import redis
+
+from embedqueue import EmbeddingBatchQueue
+from embedqueue.store.records import named_member
+from embedqueue.testing import FakeEmbedder
+from embedqueue.values.item import encode_member
+from embedqueue.values.log import QueueLog
+from tests.parts import PATIENCE_SECONDS, eventually
+from tests.proof.torture.failpoints import RigLogError, RigMemoryError, spoil_logs
+from tests.proof.torture.network import Proxy
+from tests.proof.torture.others import KEYS, OtherProgram, fate_of
+from tests.proof.torture.signals import DEEDS, Handler
+from tests.proof.torture.texts import text_of
+
+PENDING, LATEST = "embed_queue:pending", "embed_queue:latest"
+
+
+@pytest.fixture
+def proxy(redis_server):
+    def connect() -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(redis_server.url.removeprefix("unix://"))
+        return connection
+
+    proxy = Proxy(connect, random.Random(1))
+    yield proxy
+    proxy.close()
+
+
+@pytest.mark.parametrize("size", [1, 1_000_000], ids=["small", "in several parts"])
+def test_a_copy_comes_after_its_client_was_reset(proxy, redis_client, size):
+    near = redis.Redis(port=proxy.port, socket_timeout=PATIENCE_SECONDS, retry=None)
+    near.ping()
+    delivered = threading.Event()
+    proxy.hold_and_reset(b"held", PATIENCE_SECONDS, delivered.set)
+    with pytest.raises(redis.ConnectionError):
+        near.rpush("list", "held" + "x" * size)
+    assert near.rpush("list", "newer") == 1
+    proxy.heal()  # it does not come to whoever is at rest
+    assert delivered.is_set()
+    eventually(lambda: redis_client.llen("list") == 2, "the copy has come")
+    assert redis_client.lindex("list", 1) == b"held" + b"x" * size
+    near.close()
+
+
+class Lines:
+    def __init__(self):
+        self.name = "p1"
+        self.lines = []
+
+    def write(self, event, **facts):
+        self.lines.append((event, facts))
+
+    def of(self, event):
+        return [facts for found, facts in self.lines if found == event]
+
+
+@pytest.fixture
+def lines():
+    return Lines()
+
+
+@pytest.fixture
+def other(redis_client, lines):
+    return OtherProgram(lambda: redis_client, random.Random(3), lines.write)
+
+
+@pytest.fixture
+def queue(redis_client):
+    queue = EmbeddingBatchQueue(FakeEmbedder(16), redis_client, worker=False)
+    yield queue
+    queue.stop()
+
+
+def key_of(fate):
+    return next(key for key in (f"doc:p1:{number}" for number in range(100)) if fate_of(key) == fate)
+
+
+@pytest.mark.parametrize("fate", ["embedded", "dropped", "put back"])
+def test_another_program_takes_members_that_stand_in_the_books(redis_client, other, lines, queue, fate):
+    key = key_of(fate)
+    queue.enqueue(key, text_of(key, 4))
+    score = redis_client.zscore(PENDING, encode_member(key, text_of(key, 4)))
+    assert other.take() == "members taken away"
+    assert redis_client.zcard(PENDING) == 0
+    assert redis_client.hexists(LATEST, key)
+    (taken,) = lines.of("taken")
+    assert (taken["key"], taken["version"], "vector" in taken) == (key, 4, fate == "embedded")
+    assert redis_client.hexists(key, "embedding") == (fate == "embedded")
+    assert other.put_back() == ("members put back" if fate == "put back" else None)
+    assert redis_client.zrange(PENDING, 0, -1, withscores=True) == (
+        [(encode_member(key, text_of(key, 4)), score)] if fate == "put back" else []
+    )
+
+
+def test_another_program_does_not_take_what_was_superseded(redis_client, other, lines, queue):
+    key = key_of("put back")
+    queue.enqueue(key, text_of(key, 1))
+    other.take()
+    queue.enqueue(key, text_of(key, 2))
+    other.put_back()
+    other.take()
+    assert [taken["version"] for taken in lines.of("taken")] == [1, 2]
+    assert redis_client.zrange(PENDING, 0, -1) == [encode_member(key, text_of(key, 1))]
+
+
+def test_another_program_leaves_members_of_its_own(redis_client, other, lines):
+    for _ in range(10):
+        assert other.leave() == "members left"
+    left = [json.loads(member) for member in redis_client.zrange(PENDING, 0, -1)]
+    accepted = {(key, version) for line in lines.of("accepted") for key, version in line["versions"].items()}
+    assert {(pair["redis_key"], pair["text"]) for pair in left} == {(key, text_of(key, v)) for key, v in accepted}
+    assert {key for key, _ in accepted} <= set(KEYS)
+    for number in range(20):
+        assert other.junk() == "members that are not ours left"
+        assert len(lines.of("junk")) == number + 1
+    assert redis_client.zcard(PENDING) == len(left) + 20
+
+
+def test_a_spoiled_log_raises_now_and_then(monkeypatch):
+    logger, root = logging.getLogger("embedqueue"), logging.getLogger()
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    for owner, place in ((logger, "filters"), (root, "handlers")):
+        monkeypatch.setattr(owner, place, list(getattr(owner, place)))
+    spoil_logs(random.Random(1))
+    raised = 0
+    for _ in range(100):
+        try:
+            logger.warning("a word")
+        except (RigLogError, RigMemoryError):
+            raised += 1
+    assert 50 < raised < 90
+    for _ in range(100):
+        QueueLog("x").warning("a word")  # ours bear it
+
+
+@pytest.mark.parametrize("deed", sorted(set(DEEDS)))
+def test_a_handler_does_what_it_says(redis_client, lines, queue, deed, monkeypatch):
+    stopped = []
+    handler = Handler(queue, lines, "1", lambda: stopped.append(deed))
+    monkeypatch.setattr(handler._rng, "choice", lambda deeds: deed)
+    ends = deed.endswith(("stop", "exit"))
+    if deed.endswith("exit"):
+        with pytest.raises(SystemExit):
+            handler.user()
+    else:
+        handler.user()
+    assert [fault["name"] for fault in lines.of("fault")] == [f"{deed} in a handler"]
+    assert bool(stopped) == bool(lines.of("leaving")) == ends
+    assert queue.closed == deed.startswith("stop")
+    keys = {key for line in lines.of("accepted") for key in line["versions"]}
+    assert len(keys) == len(handler.kept) == redis_client.zcard(PENDING)
+    assert {named_member(redis_client.hget(LATEST, key)) for key in keys} == set(redis_client.zrange(PENDING, 0, -1))
+    assert len(keys) == {"enqueue": 1, "enqueue_many": 3}.get(deed, 0)
+    if ends:
+        handler.user()  # once it leaves, it does nothing more
+        assert len(lines.of("fault")) == 1
