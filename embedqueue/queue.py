@@ -300,8 +300,8 @@ class EmbeddingBatchQueue:
 
         Raises:
             TypeError, ValueError: a bad pair; nothing was written.
-            QueueFull, QueueStopped, redis.RedisError: as with :meth:`enqueue`. If parts before were taken, a note of the
-                error (``__notes__``) says how many pairs those are.
+            QueueFull, QueueStopped, redis.RedisError: as with :meth:`enqueue`. If parts before were taken, a note of it
+                (``__notes__``) says how many pairs those are.
         """
         pairs = [self._pair(*_two(item)) for item in items]
         futures: list[EmbeddingFuture] = []
