@@ -232,8 +232,7 @@ class _Check:
                 self._break(
                     "settings", f"{line['process']} was refused, and has the settings of all: {words}", line["at"]
                 )
-            # Who has another field looks for the vector there (docs/reliability.md, "What is known and left").
-            refused = (self._provider_failed and GONE not in words) or self._is_stranger(line["process"])
+            refused = self._provider_failed and GONE not in words
             if line.get("error") == "ItemRejected" and not (refused or self._was_taken(key, 0, since)):
                 self._break("future", f"{key}, version {version}, was rejected for no reason: {words}", line["at"])
             return
