@@ -112,7 +112,7 @@ import gc, itertools, random, signal, subprocess, sys, redis
 from embedqueue import EmbeddingBatchQueue, QueueStopped
 from embedqueue.testing import FakeEmbedder
 client = redis.from_url({url!r})
-queue = EmbeddingBatchQueue(FakeEmbedder(4), client, flush_interval=0.5, worker={worker}).start()
+queue = EmbeddingBatchQueue(FakeEmbedder(8), client, flush_interval=0.5, worker={worker}).start()
 numbers, made, busy = itertools.count(), [], []
 sys.unraisablehook = lambda what: made.append(what.exc_value)
 
