@@ -15,6 +15,7 @@ Code that begins with the words ``# main thread`` runs there, everything else in
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import queue as queues
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -40,9 +42,14 @@ class Failed(AssertionError):
 
 
 class Answer:
-    """What a child will have answered."""
+    """What a child will have answered.
 
-    def __init__(self) -> None:
+    Args:
+        threads: tells what the threads of the child are at, where no answer comes.
+    """
+
+    def __init__(self, threads: Callable[[], str]) -> None:
+        self._threads = threads
         self._lines: queues.SimpleQueue[dict[str, Any]] = queues.SimpleQueue()
 
     def put(self, line: dict[str, Any]) -> None:
@@ -52,7 +59,7 @@ class Answer:
         try:
             line = self._lines.get(timeout=timeout)
         except queues.Empty:
-            raise AssertionError("the child does not answer") from None
+            raise AssertionError(f"the child does not answer:\n{self._threads()}") from None
         if "error" in line:
             raise Failed(line["error"], line["trace"])
         return line["value"]
@@ -82,14 +89,14 @@ class Peer:
             line = json.loads(raw)
             with self._lock:
                 place: Any = self._said if "said" in line else self._answers
-                answer = place.setdefault(line.get("said", line.get("number")), Answer())
+                answer = place.setdefault(line.get("said", line.get("number")), Answer(self._dump))
             answer.put(line if "number" in line else {"value": None})
 
     def ask(self, code: str) -> Answer:
         """Start to evaluate an expression, or to run statements, in a new thread of the child."""
         with self._lock:
             number = len(self._answers) + 1
-            answer = self._answers[number] = Answer()
+            answer = self._answers[number] = Answer(self._dump)
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"number": number, "code": code}).encode() + b"\n")
         self.process.stdin.flush()
@@ -104,8 +111,15 @@ class Peer:
     def heard(self, word: str, timeout: float = PATIENCE_SECONDS) -> None:
         """Wait until the child says this word."""
         with self._lock:
-            answer = self._said.setdefault(word, Answer())
+            answer = self._said.setdefault(word, Answer(self._dump))
         answer.get(timeout)
+
+    def _dump(self) -> str:
+        """What the threads of the child are at, if it still lives."""
+        with contextlib.suppress(OSError, ProcessLookupError):
+            self.process.send_signal(signal.SIGUSR2)
+            time.sleep(1)  # the child writes it by itself, whatever it is at
+        return self.errors
 
     def kill(self) -> None:
         self.process.kill()
@@ -221,6 +235,7 @@ def main() -> None:
     from embedqueue import EmbeddingBatchQueue, OpenAIEmbedder
     from tests.inside import inside
 
+    faulthandler.register(signal.SIGUSR2)
     setup = json.loads(sys.argv[1])
     options = setup["options"]
     start = options.pop("start", True)
