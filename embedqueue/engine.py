@@ -112,6 +112,7 @@ class Engine:
             self.agenda,
             self.observers,
             options,
+            self.outcomes.find_out,
             self.entered,
         )
         self.listener = Listener(

@@ -10,9 +10,12 @@ stand in its own way. So it writes aside, over a connection of its own.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from redis.exceptions import RedisError
 
 from embedqueue.embedders.protocol import Embedder
 from embedqueue.observers.observers import Observers
@@ -73,6 +76,7 @@ class Intake:
         waker: told after each write how many items wait now.
         observers: told how many items were accepted.
         options: of the queue.
+        find_out: finds out what became of the items of these redis_keys.
         entered: tells whether this thread holds a lock that a leader may want.
 
     Attributes:
@@ -88,11 +92,13 @@ class Intake:
         waker: Waker,
         observers: Observers,
         options: Options,
+        find_out: Callable[[list[str]], None],
         entered: Callable[[], bool],
     ) -> None:
         self.accepted = 0  # counted in one step
         self._store = store
         self._make_spare = spare
+        self._find_out = find_out
         self._entered = entered
         self._spares: list[Store] = []  # all that were made
         self._idle: list[Store] = []  # those of them that nobody uses
@@ -228,7 +234,9 @@ class Intake:
         )
         for (share, latest, entries, size), fine in zip(written, taken, strict=True):
             if fine:
-                self._waiters.commit(entries, stamp)
+                if heard := self._waiters.commit(entries, stamp):
+                    with contextlib.suppress(RedisError):  # the next check finds it out
+                        self._find_out(heard)
                 count += size
                 if b"" in latest.values():
                     self._end_blank(redis_key for redis_key, member in latest.items() if not member)

@@ -26,12 +26,13 @@ AT_ONCE = 200
 class Waiting(weakref.ref[EmbeddingFuture]):
     """The entry of one future, which it holds weakly. All fields are guarded by the lock of :class:`Waiters`."""
 
-    __slots__ = ("committed", "joined", "member", "older", "pinned", "redis_key", "stamp", "wanted")
+    __slots__ = ("committed", "heard", "joined", "member", "older", "pinned", "redis_key", "stamp", "wanted")
     redis_key: str
     member: bytes
     older: dict[Waiting, None] | None  # of the newest entry of a key: those enqueued before it, in order, if any
     pinned: EmbeddingFuture | None  # the future, where it must not be dropped
     committed: bool  # whether its enqueue is known to have reached Redis
+    heard: bool  # whether somebody was to look after it before it was committed: a notice may be quicker than an answer
     joined: bool  # whether it was committed, and its text is being enqueued again
     stamp: int  # that its item is not below, if this enqueue has made it; 0 before it is committed
     wanted: bool  # whether somebody waits in ``.result()``
@@ -132,7 +133,7 @@ class Waiters:
             future = EmbeddingFuture(redis_key, want, pin, later)
             entry = future.entry = Waiting(future, drop)
             entry.redis_key, entry.member, entry.older, entry.pinned = redis_key, member, None, None
-            entry.committed = entry.joined = entry.wanted = False
+            entry.committed = entry.heard = entry.joined = entry.wanted = False
             entry.stamp = 0
             made[redis_key] = entry
             futures.append(future)
@@ -144,11 +145,20 @@ class Waiters:
             raise QueueStopped("the queue is stopped")
         return futures, entries
 
-    def commit(self, entries: Iterable[Waiting], stamp: int = 0) -> None:
-        """The items of these entries are in Redis; none that their enqueue has made is below ``stamp``."""
+    def commit(self, entries: Iterable[Waiting], stamp: int = 0) -> list[str]:
+        """The items of these entries are in Redis; none that their enqueue has made is below ``stamp``.
+
+        Returns:
+            The redis_keys of those that somebody was to look after meanwhile, and has left out.
+        """
+        heard = []
         for entry in entries:
             entry.stamp = stamp
             entry.joined, entry.committed = False, True
+            if entry.heard:  # asked after it is committed: whoever comes later finds it
+                entry.heard = False
+                heard.append(entry.redis_key)
+        return heard
 
     def forget(self, entries: Iterable[Waiting]) -> None:
         """The items of these entries did not reach Redis: their caller gets an error instead of the futures."""
@@ -276,7 +286,10 @@ class Waiters:
     def _slice(self, redis_keys: Sequence[str], wanted: bool) -> dict[str, list[Waiting]]:
         found = {}
         for redis_key in redis_keys:
-            entries = [entry for entry in self._of(redis_key) if entry.committed and (entry.wanted or not wanted)]
+            known = self._of(redis_key)
+            for entry in known:
+                entry.heard = True
+            entries = [entry for entry in known if entry.committed and (entry.wanted or not wanted)]
             if entries:
                 found[redis_key] = entries
         return found

@@ -97,6 +97,7 @@ def interrupt_intake(others):
         SimpleNamespace(enqueued=lambda waiting: None),
         Observers(),
         Options(),
+        lambda redis_keys: None,
         lambda: False,
     )
     ended, errors = threading.Event(), []
@@ -261,6 +262,7 @@ class Handled:
             self.agenda,
             Observers([self.recorder]),
             Options(),
+            lambda redis_keys: None,
             lambda: any(part.entered for part in parts),
         )
         self.handle = {"enqueue": self.enqueue, "stop": self.stop}[what]

@@ -57,6 +57,7 @@ class Rig:
         self.store, self.spares = BlockingStore(), []
         self.told: list[int] = []
         self.waiters = Waiters(lambda: None)
+        self.looked_after: list[str] = []
         self.intake = Intake(
             self.store,
             self.make_spare,
@@ -65,6 +66,7 @@ class Rig:
             SimpleNamespace(enqueued=self.told.append),
             Observers(),
             Options(max_pending=max_pending),
+            self.looked_after.extend,
             lambda: self.waiters.entered,
         )
         self.pool = ThreadPoolExecutor(32)
@@ -129,6 +131,16 @@ def test_alone(rig):
     assert not future.done()
     assert rig.store.writes == [[[b"a", encode_member("a", "text")]]]
     assert rig.told == [1]
+
+
+def test_a_notice_that_is_quicker_than_the_answer(rig):
+    """Another process has embedded the item before its enqueue has returned: the look that found nobody is made again."""
+    one = rig.lead(pair("a"))
+    assert list(rig.waiters.slices(["a"])) == []  # nobody knows yet whether it was taken
+    rig.store.go_on()
+    one.result(PATIENCE_SECONDS)
+    assert rig.looked_after == ["a"]
+    assert list(rig.waiters.slices(["a"]))
 
 
 def test_followers_share_a_round_trip(rig):
