@@ -134,7 +134,7 @@ def test_alone(rig):
 
 
 def test_a_notice_that_is_quicker_than_the_answer(rig):
-    """Another process has embedded the item before its enqueue has returned: the look that found nobody is made again."""
+    """Another process has embedded the item before its enqueue returns: the look that found nobody is made again."""
     one = rig.lead(pair("a"))
     assert list(rig.waiters.slices(["a"])) == []  # nobody knows yet whether it was taken
     rig.store.go_on()
