@@ -216,19 +216,19 @@ class Worker:
             if len(claim.members) == self._most:
                 self._most = min(self._limit, self._most + self._most // 8 + 1)
             self._begin(claim, urgent)
-            self._adoptions = self._adoptions + 1 if claim.status == "adopt" else 0
-            if claim.status in ("adopt", "late"):  # late by a clock that was set; now we know the time
-                self._agenda.claim_failed(urgent)
-            else:
-                self.heed(claim)
-            if claim.status == "adopt" or claim.strays or claim.unknown:
-                self._adopt(claim)
         except BaseException as error:  # Redis may have given items to this owner, and we know nothing of them
             if isinstance(error, redis.TimeoutError):  # a claim as large as this one may never come in time
                 self._most = max(1, limit // 2)
             self._lost.append(owner)
             self._agenda.claim_failed(urgent)
             raise
+        self._adoptions = self._adoptions + 1 if claim.status == "adopt" else 0
+        if claim.status in ("adopt", "late"):  # late by a clock that was set; now we know the time
+            self._agenda.claim_failed(urgent)
+        else:
+            self.heed(claim)
+        if claim.status == "adopt" or claim.strays or claim.unknown:
+            self._adopt(claim)
 
     def _begin(self, claim: Claim, urgent: list[str]) -> None:
         if claim.status == "probe" and self._dispatch.pool.room() == 0:
@@ -247,11 +247,11 @@ class Worker:
         self._tell_rejected(self._store.adoption.adopt(claim.strays, self._options.provenance_field))
         if claim.unknown == 0 and self._adopting is None:
             return
-        self._adopting = self._adopting or self.put_in_order()
-        for _ in self._adopting:
+        adopting, self._adopting = self._adopting or self.put_in_order(), None
+        for _ in adopting:
             if time.monotonic() > until_mono:
-                return  # and go on when the next claim says so
-        self._adopting = None
+                self._adopting = adopting  # go on when the next claim says so
+                return
 
     def put_in_order(self) -> Iterator[None]:
         """Put the books in order, in this thread, a slice a step, and tell what was rejected on the way.

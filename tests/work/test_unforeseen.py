@@ -420,3 +420,29 @@ def test_a_dead_letter_that_somebody_spoilt_hides_no_other(make_queue, redis_cli
     redis_client.hset("embed_queue:dead:info", mapping={"a": "{oops", "b": "[" * 100_000})
     assert {letter.redis_key: letter.reason for letter in queue.dead_letters()} == {"a": "", "b": "", "c": "no"}
     assert [letter.redis_key for letter in inside(queue).store.dead.find(["a", "b", "c"])] == ["c"]
+
+
+def test_books_that_cannot_be_put_in_order_cost_no_claim(make_queue, redis_client, embedder, monkeypatch):
+    """What the same claim has brought is on its way, and is not released: it would be sent twice."""
+    queue = make_queue(start=False)
+    queue.enqueue("gone:1", "text")
+    redis_client.delete("embed_queue:pending")  # another program has taken it
+    future = queue.enqueue("doc:1", "one")
+    failed = threading.Event()
+
+    def fail(*args):
+        failed.set()
+        raise redis.ConnectionError("cut")
+
+    monkeypatch.setattr(inside(queue).store.adoption, "rounds", fail)
+    embedder.hold()
+    queue.start()
+    embedder.wait_for_calls(1)
+    assert failed.wait(PATIENCE_SECONDS)
+    failed.clear()
+    queue.flush_now()
+    assert failed.wait(PATIENCE_SECONDS), "the next claim has come, after what is lost was released"
+    assert in_flight(redis_client) == 1
+    embedder.release()
+    assert future.result(PATIENCE_SECONDS) == expected("one")
+    assert embedder.sent["one"] == 1

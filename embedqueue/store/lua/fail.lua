@@ -48,6 +48,7 @@ end
 redis.call("PEXPIRE", LEVEL, math.ceil(math.max(ms, 0) + 2 * most_ms))
 
 tell("unserved", owner, keys, ARGV[5])
+notice("wake", owner, "") -- items wait again, and there is a pause
 if probe then
   notice("paused", owner, cjson.encode({ reason = ARGV[5] }))
 end
