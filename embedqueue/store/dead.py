@@ -66,7 +66,7 @@ class DeadLetters:
             pipeline.zscore(self._keys.dead, member)
         times = pipeline.execute()
         return [
-            _with_info(dead_letter(member, died_at), info)
+            _with_info(_letter(member, "member" in _known(info), died_at), info)
             for (_, info), member, died_at in zip(found, members, times, strict=True)
             if died_at is not None
         ]
@@ -103,13 +103,19 @@ def _as_bytes(name: str | bytes) -> bytes:
     return name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
 
 
+def _letter(member: bytes, ours: bool, died_at: float, reason: str = "", deliveries: int = 0) -> DeadLetter:
+    """A letter, whole. One that is not ours has no redis_key, whatever it reads like: its member is its name."""
+    letter = dead_letter(member, died_at, reason, deliveries)
+    return letter if ours else replace(letter, redis_key="", text=member.decode("utf-8", "replace"))
+
+
 def _read_letter(
     died_at: bytes, size: int, reason: bytes, deliveries: int, member: bytes, key: bytes, text: bytes
 ) -> DeadLetter:
     """A letter as ``lua/dead_letters.lua`` gives it."""
     why = reason.decode("utf-8", "replace")
     if member:
-        return dead_letter(member, float(died_at), why, deliveries)
+        return _letter(member, bool(key), float(died_at), why, deliveries)
     name, beginning = key.decode("utf-8", "replace"), text.decode("utf-8", "ignore")  # which ends within a character
     return DeadLetter(name, beginning, why, float(died_at), deliveries, b"", size)
 

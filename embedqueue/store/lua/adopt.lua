@@ -40,7 +40,7 @@ for i = FIRST_FURTHER_KEY, #KEYS do
   local at = 3 + 3 * (i - FIRST_FURTHER_KEY)
   local member, key, fault = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   if fault == "" and key_of(member) ~= key then
-    fault = "not our JSON: readers of JSON do not agree on its redis_key" -- or that it is JSON
+    key, fault = "", "not our JSON: readers of JSON do not agree on its redis_key" -- or that it is JSON
   end
   local value = redis.call("HGET", LATEST, key)
   local elsewhere = redis.call("ZSCORE", INFLIGHT, member) or redis.call("ZSCORE", ALONE, member)
@@ -54,7 +54,11 @@ for i = FIRST_FURTHER_KEY, #KEYS do
     end
     local score = redis.call("ZSCORE", PENDING, member)
     if score and fault ~= "" then
-      reject(member, nil, score, 0, fault, true, gone) -- under its own name: its key may have an item, or a letter
+      local named = key ~= "" and not value -- else under its own name, for its key has an item
+      if named then
+        drop_dead_letter(key)
+      end
+      reject(member, named and key or nil, score, 0, fault, not named, gone)
       rejected[#rejected + 1] = member
       rejected[#rejected + 1] = fault
     elseif score then
