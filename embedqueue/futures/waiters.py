@@ -90,7 +90,8 @@ class Waiters:
                 before.older = None
             newest[entry.redis_key] = entry
             del self._arrived[0]
-        self._take(self._dropped.popleft() for _ in range(min(AT_ONCE, len(self._dropped))))
+        if self._dropped:
+            self._take([self._dropped.popleft() for _ in range(min(AT_ONCE, len(self._dropped)))])
 
     # -- coming in: the intake calls these, in the order in which Redis takes the items -------------------------
 
@@ -112,6 +113,7 @@ class Waiters:
         futures: list[EmbeddingFuture | None] = []
         entries: list[Waiting] = []
         made: dict[str, Waiting] = {}
+        joined = False
         if self._arrived:
             self._catch_up()
         want, pin, drop = self._want(), self._pin, self._dropped.append  # once: each time would make an object
@@ -127,6 +129,7 @@ class Waiters:
                     futures.append(future)
                     if redis_key not in made:
                         newest.joined, newest.committed = True, False
+                        joined = True
                         entries.append(newest)
                         made[redis_key] = newest
                     continue
@@ -138,7 +141,7 @@ class Waiters:
             made[redis_key] = entry
             futures.append(future)
             entries.append(entry)
-        self._arrived.extend(entry for entry in entries if not entry.joined)
+        self._arrived.extend([entry for entry in entries if not entry.joined] if joined else entries)
         self._catch_up()
         if self._closed:  # either whoever closes finds them, or we see that it is closed
             self.forget(entries)
