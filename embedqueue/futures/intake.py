@@ -15,8 +15,6 @@ import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from redis.exceptions import RedisError
-
 from embedqueue.embedders.protocol import Embedder
 from embedqueue.observers.observers import Observers
 from embedqueue.store.store import Store
@@ -235,7 +233,9 @@ class Intake:
         for (share, latest, entries, size), fine in zip(written, taken, strict=True):
             if fine:
                 if heard := self._waiters.commit(entries, stamp):
-                    with contextlib.suppress(RedisError):  # the next check finds it out
+                    with contextlib.suppress(
+                        Exception
+                    ):  # they are taken in; the next check finds out what became of them
                         self._find_out(heard)
                 count += size
                 if b"" in latest.values():
