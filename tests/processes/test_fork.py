@@ -94,8 +94,13 @@ def traffic(name):
         if i % 10 == 0:
             futures[-1].result(15)
     return [future.result(15)[0] for future in futures]
+def child(name):
+    try:
+        return traffic(name)
+    finally:
+        queue.stop()  # it may hold items of the others, who would wait until its leases run out
 """)
-    peer.run("joins = [fork(lambda name=name: traffic(name)) for name in range(2)]; mine = traffic('parent')")
+    peer.run("joins = [fork(lambda name=name: child(name)) for name in range(2)]; mine = traffic('parent')")
     for name, code in (("parent", "mine"), (0, "joins[0]()"), (1, "joins[1]()")):
         assert peer.get(code) == [expected(f"text {name}/{i}")[0] for i in range(150)]
     assert set(provider.sent.values()) == {1}
