@@ -99,6 +99,9 @@ with subprocess.Popen([sys.executable, "-c", send]) as sender:
             work()
         except SystemExit:
             pass
+        except BaseException:  # so that it is told: an end while signals come would be that of a signal
+            sender.kill()
+            raise
     sender.kill()
 queue.enqueue("doc:last", "last").result({PATIENCE_SECONDS})
 sys.exit(7)
