@@ -95,4 +95,5 @@ class Outcomes:
 def _asked(redis_key: str, entries: Sequence[Waiting]) -> Asked:
     """What to ask about a key. Its older texts end as its newest does."""
     newest = entries[-1]
-    return Asked(redis_key, newest.stamp, digest(decode_member(newest.member).text))
+    member = newest.member  # empty where the future has ended meanwhile: then the answer is for nobody
+    return Asked(redis_key, newest.stamp, digest(decode_member(member).text) if member else "")

@@ -161,14 +161,19 @@ class Agenda:
             What to do; None to end the thread.
         """
         with self._condition:
-            while not self._quit and not self._plan.idle:
+            while not self._quit and not self._plan.idle and self._is_ours():
                 room = self._plan.room(pool.size, pool.in_flight, held(), call_limit())
                 action, wait_seconds = self._plan.next(time.monotonic(), pool.unfinished, room)
                 if action is not None:
                     return action
                 self._condition.wait(None if wait_seconds == NEVER else wait_seconds)
-            self._thread = None
+            if self._is_ours():
+                self._thread = None
             return None
+
+    def _is_ours(self) -> bool:
+        """Whether this thread is the worker's: where a signal came during a start, there may be one of before."""
+        return self._thread is None or self._thread is threading.current_thread()
 
     def asking(self) -> None:
         """Redis is being asked from now on: its answer may lack what is noted later."""

@@ -286,9 +286,10 @@ class Worker:
 
     def _release_lost(self) -> None:
         """Release what lost claims may have taken: these items must not wait until their leases end."""
-        while self._lost:
-            self._store.release_all(self._lost[-1])
-            self._lost.pop()
+        for owner in list(self._lost):  # a thread that a signal has cut off from its start may be here as well
+            self._store.release_all(owner)
+            with contextlib.suppress(ValueError):
+                self._lost.remove(owner)
 
     # -- those who wait ----------------------------------------------------------------------------------------
 
