@@ -775,3 +775,14 @@ def test_who_waits_for_a_long_key_hears_of_its_vector(redis_client, make_queue):
     """Though no notice is long enough to name it."""
     make_queue()
     assert make_queue(worker=False).enqueue(LONG_KEY, "text").result(PATIENCE_SECONDS) == expected("text")
+
+
+def test_a_text_that_is_enqueued_again_is_no_older_than_before(books):
+    """Its first enqueue was by a clock that has been set back since; what another program then puts back is older."""
+    member = ours("doc:1", "newest")
+    books.enqueue(("doc:1", "newest"))
+    ahead = books.client.time()[0] + 60
+    books.client.hset(books.keys.latest, "doc:1", b"%d %s" % (ahead * 1_000_000, member))
+    books.enqueue(("doc:1", "newest"))
+    books.client.zadd(books.keys.pending, {ours("doc:1", "older"): ahead - 1})
+    assert books.take() == [member]

@@ -75,13 +75,15 @@ local function admit(first, count)
   local scored, named, n = {}, {}, 0
   for i = 1, count do
     local member, key = ARGV[first + 2 * i - 1], keys[i]
-    local live, stamp
+    local live, stamp, age
     if values[i] then
-      live, stamp = entry(values[i])
+      live, stamp, age = entry(values[i])
     end
     if live == member and stands(member) then
-      -- It is the newest text of the key again, newer than what another program has left since.
-      named[n + 1], named[n + 2] = key, stamp_text(stamp or next_stamp()) .. "/" .. seconds_text(now) .. " " .. member
+      -- It is the newest text of the key again, newer than what another program has left since. No older than it was
+      -- in any case, for the clock may have been set back.
+      age = seconds_text(math.max(now, age or 0))
+      named[n + 1], named[n + 2] = key, stamp_text(stamp or next_stamp()) .. "/" .. age .. " " .. member
       n = n + 2
     else
       if live then
