@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import concurrent.futures
 import gc
+import itertools
 import threading
 import time
 
@@ -92,11 +93,12 @@ def test_nothing_is_left_of_a_queue(make_queue, redis_client):
         gc.collect()
         return len(redis_client.client_list()), atexit._ncallbacks(), len(gc.get_objects())
 
-    connections, callbacks, objects = cycle()
-    connections_later, callbacks_later, objects_later = cycle()
-    assert connections_later <= connections
-    assert callbacks_later == callbacks
-    assert objects_later - objects < 100  # five a cycle: coverage, too, keeps some
+    seen = [cycle() for _ in range(4)]
+    assert seen[-1][0] <= seen[0][0]
+    assert seen[-1][1] == seen[0][1]
+    # Five a start at most: coverage, too, keeps some. What is left of a queue is so after each of them; what else this
+    # process does, such as a first import, is not.
+    assert min(later[2] - earlier[2] for earlier, later in itertools.pairwise(seen)) < 100
 
 
 def test_nothing_is_left_of_a_dropped_queue(make_queue, redis_client, embedder):
