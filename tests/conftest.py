@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +21,7 @@ from embedqueue.demo.localredis import LocalRedis
 pytest.register_assert_rewrite("tests.calls.rig", "tests.parts", "tests.proof.model", "tests.proof.moves")
 
 from tests.parts import GatedEmbedder, local_redis  # noqa: E402
+from tests.proof.torture.network import Proxy  # noqa: E402
 from tests.provider import Provider  # noqa: E402
 
 MakeQueue = Callable[..., EmbeddingBatchQueue]
@@ -45,6 +48,20 @@ def redis_client(redis_server: LocalRedis) -> Iterator[redis.Redis]:
     client.flushall()
     yield client
     client.close()
+
+
+@pytest.fixture
+def slow_way(redis_server: LocalRedis) -> Iterator[Proxy]:
+    """A way to Redis that can hold a message back, or break off."""
+
+    def connect() -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(redis_server.url.removeprefix("unix://"))
+        return connection
+
+    proxy = Proxy(connect, random.Random(1))
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture

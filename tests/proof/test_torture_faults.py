@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import random
-import socket
 import threading
 
 import pytest
@@ -18,7 +17,6 @@ from embedqueue.values.item import encode_member
 from embedqueue.values.log import QueueLog
 from tests.parts import PATIENCE_SECONDS, eventually
 from tests.proof.torture.failpoints import RigLogError, RigMemoryError, spoil_logs
-from tests.proof.torture.network import Proxy
 from tests.proof.torture.others import KEYS, OtherProgram, fate_of
 from tests.proof.torture.signals import DEEDS, Handler
 from tests.proof.torture.texts import text_of
@@ -26,28 +24,16 @@ from tests.proof.torture.texts import text_of
 PENDING, LATEST = "embed_queue:pending", "embed_queue:latest"
 
 
-@pytest.fixture
-def proxy(redis_server):
-    def connect() -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(redis_server.url.removeprefix("unix://"))
-        return connection
-
-    proxy = Proxy(connect, random.Random(1))
-    yield proxy
-    proxy.close()
-
-
 @pytest.mark.parametrize("size", [1, 1_000_000], ids=["small", "in several parts"])
-def test_a_copy_comes_after_its_client_was_reset(proxy, redis_client, size):
-    near = redis.Redis(port=proxy.port, socket_timeout=PATIENCE_SECONDS, retry=None)
+def test_a_copy_comes_after_its_client_was_reset(slow_way, redis_client, size):
+    near = redis.Redis(port=slow_way.port, socket_timeout=PATIENCE_SECONDS, retry=None)
     near.ping()
     delivered = threading.Event()
-    proxy.hold_and_reset(b"held", PATIENCE_SECONDS, delivered.set)
+    slow_way.hold_and_reset(b"held", PATIENCE_SECONDS, delivered.set)
     with pytest.raises(redis.ConnectionError):
         near.rpush("list", "held" + "x" * size)
     assert near.rpush("list", "newer") == 1
-    proxy.heal()  # it does not come to whoever is at rest
+    slow_way.heal()  # it does not come to whoever is at rest
     assert delivered.is_set()
     eventually(lambda: redis_client.llen("list") == 2, "the copy has come")
     assert redis_client.lindex("list", 1) == b"held" + b"x" * size

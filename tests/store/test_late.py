@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import random
-import socket
 import threading
 
-import pytest
 import redis
 
 from embedqueue import EmbeddingBatchQueue
@@ -15,7 +12,6 @@ from embedqueue.testing import FakeEmbedder
 from embedqueue.values.item import encode_member
 from tests.inside import believe
 from tests.parts import eventually
-from tests.proof.torture.network import Proxy
 
 PENDING = "embed_queue:pending"
 
@@ -23,20 +19,6 @@ PENDING = "embed_queue:pending"
 def _refused(client: redis.Redis) -> int:
     """How many enqueues were refused: nobody awaited them any more."""
     return client.info("commandstats")["cmdstat_evalsha"]["failed_calls"]
-
-
-@pytest.fixture
-def slow_way(redis_server):
-    """A way to Redis that can hold a message back."""
-
-    def connect() -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(redis_server.url.removeprefix("unix://"))
-        return connection
-
-    proxy = Proxy(connect, random.Random(1))
-    yield proxy
-    proxy.close()
 
 
 def test_a_text_that_comes_late_does_not_supersede_a_newer_one(slow_way, redis_client):
