@@ -328,7 +328,7 @@ class EmbeddingBatchQueue:
             raise
         if not self._options.worker:
             engine.listener.ensure()
-        elif not self._started and not self._warned_not_started:
+        elif not (self._started or self._closed or self._warned_not_started):
             self._warned_not_started = True
             self._log.warning("embedqueue: enqueuing on a queue that was not started; its items wait in Redis")
         return futures

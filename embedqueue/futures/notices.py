@@ -41,8 +41,8 @@ LONGEST_BODY = 1 << 24
 REQUESTS = ("flush", "urgent")
 #: Seconds before a break whose requests are read again after it, so that none is missed.
 OVERLAP_SECONDS = 0.05
-#: Seconds that the end of the thread is waited for each time that its connection was closed: it may just have made one.
-ENDING_SECONDS = (0.01, 0.05, 0.25)
+#: Seconds that the end of the thread is waited for.
+ENDING_SECONDS = 0.3
 #: Seconds to rest when Redis does not answer: at first, and at most; doubled in between.
 RECONNECT_SECONDS = (0.05, 5.0)
 
@@ -155,14 +155,13 @@ class Listener:
         """Have the thread end, which is stopped, and wait a moment for it.
 
         Args:
-            disconnect: closes the connection on which it reads; called once at least.
+            disconnect: closes the connections on which it reads; called twice, for it may have been about to make one.
         """
         thread = self._thread
-        for seconds in ENDING_SECONDS:
+        disconnect()
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join(ENDING_SECONDS)
             disconnect()
-            if thread is None or not thread.is_alive() or thread is threading.current_thread():
-                return
-            thread.join(seconds)
 
     def _run(self) -> None:
         failures = 0

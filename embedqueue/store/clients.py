@@ -6,6 +6,8 @@ pinned by ``test_what_we_use_of_redis_py`` in ``tests/store/test_clients.py``.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -73,6 +75,23 @@ def take_connection(client: redis.Redis) -> Any:
 def release_connection(client: redis.Redis, connection: Any) -> None:
     """Put a connection back into the pool that it was taken from."""
     client.connection_pool.release(connection)
+
+
+def close_connections(client: redis.Redis) -> None:
+    """Close the connections of a client of ours, and wake the threads that read on one.
+
+    A connection that is in use is shut down and not closed: whoever uses it fails and disconnects it. Closed under
+    them, its number could be that of another socket when they read, and redis-py would connect anew under them.
+    """
+    pool: Any = client.connection_pool
+    for connection in list(pool._in_use_connections):
+        theirs = connection._sock
+        if isinstance(theirs, socket.socket):
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(theirs, socket.SHUT_RDWR)  # an SSLSocket's own would change it under its reader
+        elif theirs is not None:  # fakeredis
+            connection.disconnect()
+    pool.disconnect(inuse_connections=False)
 
 
 def ask(connection: Any, command: bytes, end: Callable[[], bytes]) -> Any:

@@ -25,6 +25,7 @@ class Events:
 
     def __init__(self, scripts: Scripts, keys: Keys) -> None:
         self._background, self._listening = scripts.background, scripts.listening
+        self._listen = scripts.listen
         self._key = keys.events
 
     def tell(self, kind: str, by: str, body: str = "") -> None:
@@ -57,7 +58,8 @@ class Events:
         Returns:
             The id of the last notice that came, or ``after``, and at most 500 notices.
         """
-        reply: Any = self._listening.xread({self._key: after}, count=500, block=max(1, int(block_seconds * 1000)))
+        block_ms = max(1, int(block_seconds * 1000))
+        reply = self._listen("XREAD", "COUNT", 500, "BLOCK", block_ms, "STREAMS", self._key, after)
         entries = reply[0][1] if reply else []
         return (entries[-1][0] if entries else after), _notices(entries)
 

@@ -21,6 +21,7 @@ from .clients import (
     BACKGROUND_TIMEOUT_SECONDS,
     LISTEN_SECONDS,
     ask,
+    close_connections,
     private_client,
     release_connection,
     retry_policy,
@@ -128,7 +129,7 @@ class Scripts:
         self._enqueue_keys = (b"10", *self._keys[:10])  # of pauses it need not know
         self._patience = socket_timeout(self._enqueuing) or ANSWER_SECONDS
         self._senders: list[_Sender] = []  # that are free; one serves all, for there is one enqueue at a time
-        self._closings = 0
+        self._closed = False
 
     def call(self, name: str, further_keys: Sequence[str], *args: str | bytes | float) -> Any:
         """Run a script on a connection of the background client.
@@ -152,7 +153,29 @@ class Scripts:
             parts = [_as_bytes(arg) for arg in args]
             return self._run(connection, name, len(declared), _packed(*declared), parts)
         finally:
+            if self._closed:
+                connection.disconnect()
             release_connection(self.background, connection)
+
+    def listen(self, *command: str | bytes | int) -> Any:
+        """Run a command that blocks, on a connection of the client ``listening``; ``close()`` ends it.
+
+        Returns:
+            Its answer, as redis-py gives it.
+
+        Raises:
+            redis.RedisError: Redis does not answer, or these scripts are closed.
+        """
+        connection = take_connection(self.listening)
+        try:
+            if self._closed:  # asked once it is connected: from now on, close() wakes us
+                raise redis.ConnectionError("closed")
+            connection.send_command(*command)
+            return self.listening.parse_response(connection, str(command[0]))  # type: ignore[no-untyped-call]
+        finally:
+            if self._closed:
+                connection.disconnect()
+            release_connection(self.listening, connection)
 
     def enqueue(self, settings: tuple[int, ...], parts: list[bytes]) -> Any:
         """Run the enqueue script on a connection that is kept: a third less time than through the client's pool.
@@ -173,7 +196,6 @@ class Scripts:
             sender = self._senders.pop()
         except IndexError:  # at first; or a signal's handler enqueues, and has interrupted an enqueue
             sender = _Sender(self._enqueuing)
-        closings = self._closings
         try:
             sender.number += 1
             stood = sender.stands
@@ -187,8 +209,8 @@ class Scripts:
                 return self._in_time(sender, settings, parts, None)
         finally:
             self._senders.append(sender)
-            if closings != self._closings:  # close() came meanwhile
-                sender.drop()
+            if self._closed:
+                self._drop_senders()
 
     def _in_time(self, sender: _Sender, settings: tuple[int, ...], parts: list[bytes], retry: Retry | None) -> Any:
         declared = _declared(self._enqueue_keys, settings)
@@ -258,12 +280,17 @@ class Scripts:
             raise
 
     def close(self) -> None:
-        """Close our own connections, those on which other threads still read included."""
-        self._closings += 1
+        """Close our own connections, for good: what is called from now on disconnects when it ends."""
+        self._closed = True
         for client in (self._enqueuing, self.background, self.listening):
             with contextlib.suppress(RedisError, OSError, ValueError):  # ValueError: fakeredis, under a reader
-                client.connection_pool.disconnect()
-        self._senders = []
+                close_connections(client)
+        self._drop_senders()
+
+    def _drop_senders(self) -> None:
+        with contextlib.suppress(IndexError):  # a thread that enqueues takes its sender away, and drops it when it ends
+            while True:
+                self._senders.pop().drop()
 
 
 def _pieces(parts: Iterable[bytes]) -> list[bytes]:

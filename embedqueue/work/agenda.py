@@ -119,6 +119,11 @@ class Agenda:
             return self._thread if self.acts else None
 
     @property
+    def has_quit(self) -> bool:
+        """Whether ``quit()`` was called."""
+        return self._quit
+
+    @property
     def acts(self) -> bool:
         """Whether the worker's thread runs."""
         return self._thread is not None and self._thread.is_alive()

@@ -168,6 +168,8 @@ class Worker:
             except EmbedQueueError as error:  # of another layout
                 self._bar(str(error))
             except RedisError as error:
+                if self._agenda.has_quit:  # stop() closes our connections, even under a command
+                    continue
                 self._failed_mono = time.monotonic()
                 self._rest(f"Redis does not answer, trying again: {error}", exc_info=False)
                 self._observers.redis_failed(error)

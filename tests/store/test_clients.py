@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from embedqueue.demo.localredis import LocalRedis
 from embedqueue.store.clients import (
     LONG_COMMAND_BYTES,
     ask,
+    close_connections,
     private_client,
     release_connection,
     retry_policy,
@@ -153,9 +155,18 @@ def test_what_we_use_of_redis_py(server, shape):
         assert ask(connection, asked, end) == long, "a long one is sent in parts"
         release_connection(ours, connection)
         assert take_connection(ours) is connection, "a pool gives again what it was given back"
-        ours.connection_pool.disconnect()
-        ask(connection, echo, end)
-        assert len(seen.connected) == 3, "a pool disconnects what is in use, too"
+        if shape == "fakeredis decoded":
+            close_connections(ours)
+        else:
+            connection.send_command("BLPOP", "nothing", 0)
+            number = connection._sock.fileno()
+            close_connections(ours)
+            os.fstat(number)  # still open: no other socket can get the number while somebody may read from it
+            with pytest.raises(redis.ConnectionError):
+                ours.parse_response(connection, "BLPOP")
+            with pytest.raises(OSError):
+                os.fstat(number)
+        assert ask(connection, echo, end) == b"\xff" and len(seen.connected) == 3, "its user connects anew"
     assert socket_timeout(ours) == socket_timeout(theirs) == theirs.connection_pool.connection_kwargs["socket_timeout"]
     tries = []
     with pytest.raises(redis.ConnectionError):
