@@ -16,14 +16,14 @@ from tests.proof.torture.conductor import Crowd, Plan
 from tests.proof.torture.faults import KINDS
 from tests.proof.torture.history import read_journals
 
-#: The mix takes some 90 s: so long is each part (s), times EMBEDQUEUE_TORTURE_FACTOR. In the first, nothing may be sent
+#: The mix takes a good minute: so long is each part (s), times EMBEDQUEUE_TORTURE_FACTOR. In the first, nothing may be sent
 #: twice.
 PARTS = {
-    "late,foreign,settings,large,log": 6,
-    "process,signals": 10,
-    "provider": 8,
-    "failover,process": 5,
-    ",".join(kind for kind in KINDS if kind != "failover"): 20,
+    "late,foreign,settings,large,log": 4,
+    "process,signals": 7,
+    "provider": 6,
+    "failover,process": 4,
+    ",".join(kind for kind in KINDS if kind != "failover"): 13,
 }
 FACTOR = float(os.environ.get("EMBEDQUEUE_TORTURE_FACTOR", "1"))
 
