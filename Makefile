@@ -25,7 +25,7 @@ setup: $(VENV)/.dev
 # The suite waits more than it computes: three processes a core, each with a Redis of its own. What measures time comes
 # last, alone. ARGS may leave nothing of either, which pytest answers with 5.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not quiet" $(ARGS) || test $$? = 5
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 10 -m "not quiet" $(ARGS) || test $$? = 5
 	$(BIN)/python -m pytest -m quiet $(ARGS) || test $$? = 5
 
 # The one gate: tests, lint, format, types, import layers.

@@ -217,6 +217,8 @@ class Worker:
             )
             if len(claim.members) == self._most:
                 self._most = min(self._limit, self._most + self._most // 8 + 1)
+            if claim.status not in ("adopt", "late", "differs"):
+                self.heed(claim)  # before its items are sent on: their futures may end at once
             self._begin(claim, urgent)
         except BaseException as error:  # Redis may have given items to this owner, and we know nothing of them
             if isinstance(error, redis.TimeoutError):  # a claim as large as this one may never come in time
@@ -227,7 +229,7 @@ class Worker:
         self._adoptions = self._adoptions + 1 if claim.status == "adopt" else 0
         if claim.status in ("adopt", "late"):  # late by a clock that was set; now we know the time
             self._agenda.claim_failed(urgent)
-        else:
+        elif claim.status == "differs":
             self.heed(claim)
         if claim.status == "adopt" or claim.strays or claim.unknown:
             self._adopt(claim)
