@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 6
 BIN := $(VENV)/bin
+QUIET = $(if $(filter tests%,$(ARGS)),,$(shell grep -rl --include=*.py pytest.mark.quiet tests))
 ROOMS := values store observers futures calls work settings operating embedders queue metrics cli dashboard proof
 
 .PHONY: demo example-flask example-django setup test test-all check lint coverage clean
@@ -26,7 +27,7 @@ setup: $(VENV)/.dev
 # last, alone. ARGS may leave nothing of either, which pytest answers with 5.
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 10 -m "not quiet" $(ARGS) || test $$? = 5
-	$(BIN)/python -m pytest -m quiet $(ARGS) || test $$? = 5
+	$(BIN)/python -m pytest -m quiet $(QUIET) $(ARGS) || test $$? = 5
 
 # The one gate: tests, lint, format, types, import layers.
 check: test lint

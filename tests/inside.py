@@ -20,6 +20,7 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 import embedqueue.calls.caller
+import embedqueue.futures.intake
 import embedqueue.futures.waiters
 import embedqueue.observers.history
 import embedqueue.work.dispatch
@@ -31,6 +32,7 @@ from embedqueue.store.store import Store
 
 #: Limits that a test may shrink, as module and name: for ``monkeypatch.setattr(*RECENT_BYTES, 0)``.
 RECENT_BYTES = embedqueue.work.dispatch, "RECENT_BYTES"
+GROUP_LIMIT = embedqueue.futures.intake, "GROUP_LIMIT"
 WRITE_ITEMS = embedqueue.work.settle, "WRITE_ITEMS"
 WRITE_BYTES = embedqueue.work.settle, "WRITE_BYTES"
 REWRITE_SECONDS = embedqueue.work.settle, "REWRITE_SECONDS"

@@ -16,8 +16,8 @@ from tests.proof.torture.conductor import Crowd, Plan
 from tests.proof.torture.faults import KINDS
 from tests.proof.torture.history import read_journals
 
-#: The mix takes a good minute: so long is each part (s), times EMBEDQUEUE_TORTURE_FACTOR. In the first, nothing may be sent
-#: twice.
+#: The mix takes a good minute: so long is each part (s), times EMBEDQUEUE_TORTURE_FACTOR. In the first, nothing may be
+#: sent twice.
 PARTS = {
     "late,foreign,settings,large,log": 4,
     "process,signals": 7,

@@ -26,6 +26,7 @@ from embedqueue.testing import FakeEmbedder
 from embedqueue.values.item import encode_member
 from embedqueue.values.options import Options, QueueOptions
 from embedqueue.values.vectors import to_floats
+from tests.inside import GROUP_LIMIT
 from tests.parts import PATIENCE_SECONDS, eventually
 
 PENDING = "embed_queue:pending"
@@ -858,13 +859,14 @@ def test_counters_begin_at_zero_and_count_one_by_one(make_queue, embedder):
     assert stats.last_progress is not None
 
 
-def test_many_pairs_go_in_parts(fake_redis, make_queue):
+def test_many_pairs_go_in_parts(fake_redis, make_queue, monkeypatch):
     """So Redis serves others in between. What is raised on the way says how many pairs are in."""
-    queue = make_queue(worker=False, max_pending=10_005)
-    pairs = [(f"doc:{place}", f"text {place}") for place in range(10_010)]
+    monkeypatch.setattr(*GROUP_LIMIT, 100)
+    queue = make_queue(worker=False, max_pending=105)
+    pairs = [(f"doc:{place}", f"text {place}") for place in range(110)]
     with pytest.raises(QueueFull) as raised:
         queue.enqueue_many(pairs)
-    assert raised.value.__notes__ == ["embedqueue: the first 10000 of 10010 pairs are enqueued"]
-    assert fake_redis.zcard("embed_queue:pending") == 10_000
-    assert len(queue.enqueue_many(pairs[:10_005])) == 10_005
-    assert fake_redis.zcard("embed_queue:pending") == 10_005
+    assert raised.value.__notes__ == ["embedqueue: the first 100 of 110 pairs are enqueued"]
+    assert fake_redis.zcard("embed_queue:pending") == 100
+    assert len(queue.enqueue_many(pairs[:105])) == 105
+    assert fake_redis.zcard("embed_queue:pending") == 105

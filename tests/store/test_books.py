@@ -681,6 +681,21 @@ def test_an_old_vector_in_the_hash_is_not_taken_for_that_of_an_item(books):
     assert look(books, stamp) in ("gone", "unproven")
 
 
+def test_a_master_that_was_demoted_tells_nothing(redis_client):
+    """Its connections of before still stand, and it has not heard of what the new master has taken in since."""
+    books = Books(redis_client)
+    stamp = books.enqueue(("doc:1", "text"))
+    books.client.delete(books.keys.pending)
+    books.client.replicaof("127.0.0.1", 1)  # nobody answers there
+    try:
+        with pytest.raises(redis.exceptions.ReadOnlyError):
+            look(books, stamp)
+    finally:
+        books.client.replicaof("NO", "ONE")
+    assert look(books, stamp) == "gone"
+    books.store.close()
+
+
 @pytest.mark.parametrize("of", ["text", "newer"])
 def test_a_vector_of_the_text_or_of_a_newer_one_is_that_of_the_item(books, of):
     """Also where no notice tells of it."""

@@ -136,10 +136,11 @@ def test_a_slow_callback_holds_up_neither_claims_nor_leases(make_queue, redis_cl
     callback, go_on = threading.Event(), threading.Event()
     future = queue.enqueue("doc:elsewhere", "text")
     future.add_done_callback(lambda _: (callback.set(), go_on.wait(PATIENCE_SECONDS)))
-    for member in redis_client.zrange("embed_queue:pending", 0, -1):  # finished elsewhere, and no notice tells
-        redis_client.zrem("embed_queue:pending", member)
-    redis_client.hdel("embed_queue:latest", "doc:elsewhere")
-    redis_client.hset("doc:elsewhere", mapping={"embedding": stored("text"), "embedding_of": provenance("text")})
+    with redis_client.pipeline() as elsewhere:  # finished there, and no notice tells
+        elsewhere.delete("embed_queue:pending")
+        elsewhere.hdel("embed_queue:latest", "doc:elsewhere")
+        elsewhere.hset("doc:elsewhere", mapping={"embedding": stored("text"), "embedding_of": provenance("text")})
+        elsewhere.execute()
     waiting = in_thread(lambda: future.result(PATIENCE_SECONDS))
     assert callback.wait(PATIENCE_SECONDS)
     other = make_queue(namespace="embed_queue", lease_seconds=0.6)  # would take over what runs out

@@ -10,6 +10,10 @@
 -- It is done where the hash says that its vector is of this text, or of a newer one; or else where one of the last notices
 -- tells that an item of the key was finished since. That some vector stands there proves nothing.
 
+-- This removes nothing. But a master that was demoted, and still has connections of its time as one, refuses to write; else
+-- it would tell that items are gone of which it has not heard.
+redis.call("HDEL", FLUSHES, "")
+
 local TOLD = 100 -- notices that are read, and only where nothing else tells what became of an item
 local gone, told = {}, nil
 
