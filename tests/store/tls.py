@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
@@ -34,39 +35,53 @@ class TlsProxy:
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
         self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._start(self._accept)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for sock in [self._listener, *self._sockets]:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
+        _end(self._listener, *self._sockets)
+        for thread in self._threads:
+            thread.join(10)
+        self._listener.close()
+
+    def _start(self, run: Callable[..., None], *args: socket.socket) -> threading.Thread:
+        thread = threading.Thread(target=run, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return thread
 
     def _accept(self) -> None:
-        with suppress(OSError):  # the listener was closed
+        with suppress(OSError):  # the listener was ended
             while True:
                 sock, _ = self._listener.accept()
                 self._sockets.append(sock)
-                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+                self._start(self._serve, sock)
 
     def _serve(self, sock: socket.socket) -> None:
+        """Sockets are closed here alone, when both directions have ended: OpenSSL reads by number, whose ever it is."""
         with suppress(OSError), sock, self._context.wrap_socket(sock, server_side=True) as secure:
             self.connections += 1
             family = socket.AF_UNIX if isinstance(self._target, str) else socket.AF_INET
             with socket.socket(family) as plain:
                 plain.connect(self._target if isinstance(self._target, str) else ("127.0.0.1", self._target))
                 self._sockets += [secure, plain]
-                threading.Thread(target=_copy, args=(plain, secure), daemon=True).start()
+                back = self._start(_copy, plain, secure)
                 _copy(secure, plain)
+                back.join()
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:
     with suppress(OSError, ValueError):
         while data := source.recv(STEP_BYTES):
             target.sendall(data)
-    for sock in (source, target):
+    _end(source, target)
+
+
+def _end(*sockets: socket.socket) -> None:
+    """Wake whoever reads or writes there. Nothing is closed."""
+    for sock in sockets:
         with suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
