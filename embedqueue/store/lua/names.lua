@@ -4,8 +4,9 @@
 --   1 pending ZSET     member -> Unix time of the enqueue
 --   2 inflight ZSET    member -> end of its lease
 --   3 alone ZSET       member -> Unix time of the enqueue, of items on their last delivery: each is claimed alone
---   4 latest HASH      redis_key -> "STAMP MEMBER" of its one live item, or "STAMP/SCORE MEMBER" where another program
---                      has written the member, with the time that counts as that of its enqueue
+--   4 latest HASH      redis_key -> "STAMP MEMBER" of its one live item, or "STAMP/SCORE MEMBER" where the time that
+--                      counts as that of its enqueue is not the stamp's: another program has written the member, or
+--                      it was enqueued again, which makes it no older
 --   5 claims HASH      redis_key -> "score deliveries owner"; no owner while the item waits again; an owner is
 --                      "WORKER:NUMBER/SECONDS:", with the seconds of its lease
 --   6 dead ZSET        member -> when it was rejected

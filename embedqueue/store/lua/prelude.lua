@@ -39,13 +39,12 @@ local function names(value, member)
   return #value == at + #member and string.find(value, member, at + 1, true) == at + 1
 end
 
--- Take a member out of wherever it stands; returns how many places that were, and whether it waited.
+-- Take a member out of wherever it stands.
 local function remove(member)
-  local waited = redis.call("ZREM", PENDING, member)
-  if waited == 0 then
-    waited = redis.call("ZREM", ALONE, member)
+  if redis.call("ZREM", PENDING, member) == 0 then
+    redis.call("ZREM", ALONE, member)
   end
-  return waited + redis.call("ZREM", INFLIGHT, member), waited == 1
+  redis.call("ZREM", INFLIGHT, member)
 end
 
 local function stands(member)
