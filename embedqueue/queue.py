@@ -13,6 +13,7 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import cache
 from inspect import iscoroutinefunction
@@ -20,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 import redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from .embedders.protocol import Embedder
 from .engine import Engine, stop_with_child
@@ -28,6 +29,7 @@ from .futures.future import EmbeddingFuture
 from .futures.intake import Pair, in_parts
 from .observers.history import History, read_history
 from .observers.observers import Functions, Observers
+from .store.clients import refused_as_such
 from .store.durability import dangers
 from .values.errors import BatchFailed, QueueStopped
 from .values.item import check_pair, encode_member, is_blank
@@ -290,7 +292,7 @@ class EmbeddingBatchQueue:
         """Take many items in, in one round trip. All of them reach Redis, or none does.
 
         More than 10,000 pairs, or 8 MB of them, go in parts of that size, of which each is all or nothing: Redis serves
-        nobody else while it takes a part in.
+        nobody else while it takes a part in. A Redis that refuses commands of that size gets smaller parts.
 
         Args:
             items: (redis_key, text) pairs, as :meth:`enqueue` takes them. Of several texts of a key, the last one wins.
@@ -306,8 +308,15 @@ class EmbeddingBatchQueue:
         pairs = [self._pair(*_two(item)) for item in items]
         futures: list[EmbeddingFuture] = []
         try:
-            for part in in_parts(pairs):
-                futures += self._submit(part)
+            parts = deque(in_parts(pairs))
+            while parts:
+                part = parts.popleft()
+                try:
+                    futures += self._submit(part)
+                except ResponseError as error:
+                    if len(part) == 1 or not refused_as_such(error):
+                        raise
+                    parts.extendleft((part[len(part) // 2 :], part[: len(part) // 2]))
         except Exception as error:
             if futures:
                 error.add_note(f"embedqueue: the first {len(futures)} of {len(pairs)} pairs are enqueued")

@@ -15,6 +15,8 @@ import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import redis
+
 from embedqueue.embedders.protocol import Embedder
 from embedqueue.observers.observers import Observers
 from embedqueue.store.store import Store
@@ -30,7 +32,10 @@ from .waiters import Waiters, Waiting
 #: Pairs that one round trip carries at most. Those of one caller are never cut, so alone they may be more.
 GROUP_LIMIT = 10_000
 #: Bytes of the same: what Redis takes too long for, or has no room for, must not fail others who only came along.
-GROUP_BYTES = 4 << 20
+#: Hosted servers take a command of up to 1 MiB.
+GROUP_BYTES = 3 << 18
+#: Bytes from which a connection that breaks may have been cut for the size of the group.
+CUT_BYTES = 1 << 16
 #: Bytes of members that one round trip carries at most, but for the last of them.
 PART_BYTES = 8 << 20
 
@@ -111,6 +116,7 @@ class Intake:
         self._lock = threading.RLock()
         self._followers: list[_Commit] = []  # in the order in which they came; guarded by the lock
         self._leader: _Commit | None = None  # guarded by the lock
+        self._parted = 0  # leaders to come that take nobody along; guarded by the lock
 
     def submit(self, pairs: Sequence[Pair]) -> list[EmbeddingFuture]:
         """Make pairs durable.
@@ -168,7 +174,12 @@ class Intake:
                 commit.gate.acquire()
             if self._leader is commit:
                 self._gather(commit)
-                self._write(commit, self._store)
+                try:
+                    self._write(commit, self._store)
+                except (redis.ResponseError, redis.ConnectionError) as error:
+                    if not self._part_company(commit, error):
+                        raise
+                    self._write(commit, self._store)
                 commit.written = True
                 self._depart(commit)
         except BaseException as error:  # Ctrl-C included, at any instruction: the next caller must be able to lead
@@ -187,6 +198,10 @@ class Intake:
     @locked
     def _gather(self, leader: _Commit) -> None:
         """Let the first followers join the leader's group: as many as fit into one round trip."""
+        if self._parted > 0:
+            self._parted -= 1
+            leader.group = (leader,)
+            return
         joined, count, size = 0, len(leader.pairs), leader.size if self._followers else 0
         for other in self._followers:
             count += len(other.pairs)
@@ -195,6 +210,21 @@ class Intake:
                 break
             joined += 1
         leader.group, self._followers = (leader, *self._followers[:joined]), self._followers[joined:]
+
+    @locked
+    def _part_company(self, leader: _Commit, error: Exception) -> bool:
+        """Redis has refused a group, perhaps because of one caller's pairs: each of them writes its own, in turn.
+
+        Returns:
+            Whether the leader, too, is to write again.
+        """
+        others, size = leader.group[1:], sum(one.size for one in leader.group)
+        if not others or (isinstance(error, redis.ConnectionError) and size < CUT_BYTES):
+            return False
+        self._followers = [*others, *self._followers]
+        self._waiters.forget(leader.entries)
+        leader.group, leader.entries, self._parted = (leader,), [], len(others)
+        return True
 
     @locked
     def _depart(self, commit: _Commit, error: BaseException | None = None) -> None:

@@ -7,6 +7,7 @@ pinned by ``test_what_we_use_of_redis_py`` in ``tests/store/test_clients.py``.
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -92,6 +93,15 @@ def close_connections(client: redis.Redis) -> None:
         elif theirs is not None:  # fakeredis
             connection.disconnect()
     pool.disconnect(inuse_connections=False)
+
+
+def refused_as_such(error: Exception) -> bool:
+    """Whether Redis has refused a command for what it is, above all for its size, before any script has run.
+
+    Everything that has a word of its own (OOM, MISCONF, NOREPLICAS, ...) is a state of the server, which passes.
+    """
+    words = str(error)
+    return type(error) is redis.ResponseError and "script" not in words and not re.match(r"[A-Z]{3,}\b", words)
 
 
 def ask(connection: Any, command: bytes, end: Callable[[], bytes]) -> Any:

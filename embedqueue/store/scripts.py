@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
 from embedqueue.values.errors import EmbedQueueError
@@ -20,6 +20,7 @@ from embedqueue.values.errors import EmbedQueueError
 from .clients import (
     BACKGROUND_TIMEOUT_SECONDS,
     LISTEN_SECONDS,
+    LONG_COMMAND_BYTES,
     ask,
     close_connections,
     private_client,
@@ -265,7 +266,11 @@ class Scripts:
             try:
                 return send(self._evalsha[name])
             except NoScriptError:  # Redis was restarted, or its scripts were flushed
-                return send(_packed(b"EVAL", script_text(name).encode()))
+                text = script_text(name).encode()
+                # With a large command, the text might be what makes it too large.
+                if sum(map(len, parts)) > LONG_COMMAND_BYTES and _loaded(connection, text):
+                    return send(self._evalsha[name])
+                return send(_packed(b"EVAL", text))
 
         try:
             return (retry or connection.retry).call_with_retry(exchange, lambda error: drop())
@@ -291,6 +296,15 @@ class Scripts:
         with contextlib.suppress(IndexError):  # a thread that enqueues takes its sender away, and drops it when it ends
             while True:
                 self._senders.pop().drop()
+
+
+def _loaded(connection: Any, text: bytes) -> bool:
+    """Load a script into Redis; returns whether that is allowed."""
+    try:
+        ask(connection, b"*3" + _packed(b"SCRIPT", b"LOAD", text), lambda: b"\r\n")
+    except NoPermissionError:
+        return False
+    return True
 
 
 def _pieces(parts: Iterable[bytes]) -> list[bytes]:

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import redis
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from .adoption import Adoption
 from .cache import CachedVectors
+from .clients import refused_as_such
 from .dead import DeadLetters
 from .events import Events
 from .figures import Figures
@@ -191,9 +192,14 @@ class Store:
             before = vector
         try:
             reply = self._call("complete", [redis_key for redis_key, *_ in items], *args)
-        except NoPermissionError as error:  # of one key: the others shall not suffer for it
+        except ResponseError as error:
+            if not (isinstance(error, NoPermissionError) or refused_as_such(error)):
+                raise
             if len(items) == 1:
+                if not isinstance(error, NoPermissionError):
+                    self._call("complete", (), *args[:7])  # raises where Redis refuses whatever we send
                 return [f"refused {error}"]
+            # One key, or the size of all: the others shall not suffer for it.
             half = len(items) // 2
             parts = (items[:half], items[half:])
             return [word for part in parts for word in self.complete(owner, terms, part)]

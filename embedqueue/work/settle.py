@@ -40,8 +40,11 @@ LONGEST_PAUSE_SECONDS = 300.0
 #: Seconds between tries of a write that Redis did not answer: at first, and at most; doubled in between.
 REWRITE_SECONDS = (0.05, 2.0)
 #: Items, and bytes of what is sent or copied for them, that one script takes: while it runs, Redis serves nobody else.
+#: Hosted servers take a command of up to 1 MiB.
 WRITE_ITEMS = 500
-WRITE_BYTES = 1 << 20
+WRITE_BYTES = 3 << 18
+#: What a command may end with that is too large, or takes too long.
+TOO_MUCH = (redis.TimeoutError, redis.ResponseError)
 #: Leases that one script renews at most.
 RENEW_ITEMS = 500
 #: Tries of a move that raises what no Redis that is away would make it raise.
@@ -157,7 +160,7 @@ class Settle:
         try:
             for at in range(0, len(members), most):
                 self._store.extend(self._worker, self._options.lease_seconds, members[at : at + most])
-        except redis.TimeoutError:
+        except TOO_MUCH:
             self._renew_items = max(1, min(most, len(members)) // 2)
             raise
         self._renew_items = min(RENEW_ITEMS, most + most // 8 + 1)
@@ -328,7 +331,7 @@ class Settle:
                     least_seconds=least_seconds,
                     reason=reason,
                 )
-            except redis.TimeoutError:
+            except TOO_MUCH:
                 most = max(1, most // 2)
                 raise
 
@@ -363,7 +366,7 @@ class Settle:
     def _persist_parts(
         self, move: Callable[[list[T]], list[Answer]], items: Sequence[T], *, tries: float = UNFORESEEN_TRIES
     ) -> list[Answer]:
-        """As ``persist``, for a move of many items: of fewer at a time where Redis takes too long for so many."""
+        """As ``persist``, for a move of many items: of fewer at a time where so many may be too much for Redis."""
         answers: list[Answer] = []
         rest, most = list(items), len(items)
 
@@ -372,7 +375,7 @@ class Settle:
             while rest:
                 try:
                     answers.extend(move(rest[:most]))
-                except redis.TimeoutError:
+                except TOO_MUCH:
                     most = max(1, min(most, len(rest)) // 2)
                     raise
                 rest = rest[most:]
