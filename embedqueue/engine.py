@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -233,10 +234,21 @@ def _cache(store: Store, settle: Settle, options: Options, embedder: Embedder, s
     )
 
 
-def stop_with_child(stop: Callable[[], object]) -> None:
-    """Have ``stop`` called at the end of this process if it is a child of multiprocessing.
+def is_work_horse() -> bool:
+    """Whether this is RQ's child for one job (``main_work_horse``): it ends with ``os._exit``, and tells nobody."""
+    if "rq" not in sys.modules:
+        return False
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None and frame.f_code.co_name != "main_work_horse":
+        frame = frame.f_back
+    return frame is not None
 
-    Such children end with ``os._exit``: they run multiprocessing's own finalizers, but no functions of ``atexit``.
+
+def stop_with_child(stop: Callable[[], object]) -> None:
+    """Have ``stop`` called at the end of this process if it is a child of multiprocessing, or of Celery's pool.
+
+    Such children end with ``os._exit``: they run multiprocessing's own finalizers, or Celery's handlers of
+    ``worker_process_shutdown``, but no functions of ``atexit``.
 
     Args:
         stop: called without arguments.
@@ -246,3 +258,5 @@ def stop_with_child(stop: Callable[[], object]) -> None:
         from multiprocessing.util import Finalize
 
         Finalize(None, stop, exitpriority=10)
+    if signals := sys.modules.get("celery.signals"):
+        signals.worker_process_shutdown.connect(lambda **_: stop(), weak=False)

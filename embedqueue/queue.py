@@ -24,7 +24,7 @@ import redis
 from redis.exceptions import RedisError, ResponseError
 
 from .embedders.protocol import Embedder
-from .engine import Engine, stop_with_child
+from .engine import Engine, is_work_horse, stop_with_child
 from .futures.future import EmbeddingFuture
 from .futures.intake import Pair, in_parts
 from .observers.history import History, read_history
@@ -42,6 +42,8 @@ from .work.worker import ADOPTIONS, BARRED_SECONDS, OUTAGE_GRACE_SECONDS
 
 #: Seconds after which a flush asks Redis again what is unfinished, at most. It also asks when a call is back.
 FLUSH_POLL_SECONDS = 0.25
+#: Seconds in which a worker that no start() has started claims nothing but what it has to.
+QUIET_SECONDS = 2.0
 #: Seconds between looks at whether the queue was stopped, for the thread that wants to start it.
 LOCK_SECONDS = 0.05
 #: The same while the books are being put in order.
@@ -118,6 +120,7 @@ class EmbeddingBatchQueue:
         self._shut = False  # whether it has come to its end
         self._shutting = False  # whether it is under way
         self._started = False
+        self._quiet_seconds = QUIET_SECONDS  # until somebody says start()
         self._warned_not_started = False
         self._checked_durability = False
         self._observers = _observers(self._options, self._log).bind(self._options.namespace, redis)
@@ -126,10 +129,15 @@ class EmbeddingBatchQueue:
 
     # -- life --------------------------------------------------------------------------------------------------
 
-    def start(self) -> Self:
+    def start(self, *, quietly: bool = False) -> Self:
         """Start the worker thread, and drain what an earlier run left. Idempotent.
 
         A queue that was stopped starts anew. With ``worker=False`` there is no thread to start.
+
+        Args:
+            quietly: for a start because of some use. This process may end at once, as after one job, and must not take
+                along what others would embed: for two seconds it claims only what somebody waits for or asks for, and
+                what is enough for a drain by its number. A later ``start()`` ends that.
 
         Returns:
             The queue itself.
@@ -138,6 +146,8 @@ class EmbeddingBatchQueue:
             RuntimeError: there are no more threads.
         """
         with self._lock:
+            if not quietly:
+                self._quiet_seconds = 0.0
             if self._closed:
                 self._engine = self._new_engine()
                 self._closed = False
@@ -169,7 +179,7 @@ class EmbeddingBatchQueue:
         if self._options.worker:
             # What others ask for before this instant is of items that the worker finds left; later requests are heard.
             began_mono = time.monotonic()
-            self._engine.worker.start()
+            self._engine.worker.start(NEVER if is_work_horse() else self._quiet_seconds)
             self._engine.listener.ensure(began_mono)
 
     def _ready(self) -> Engine:

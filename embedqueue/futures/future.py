@@ -177,7 +177,7 @@ class EmbeddingFuture(Future[list[float]]):
         if self._pin is not None and self._unfinished:
             self._check_process()
             self._pin(self)
-        call = functools.partial(contextvars.copy_context().run, fn)  # type: ignore[call-arg]  # fn gets the future
+        call = functools.partial(_call_back, contextvars.copy_context(), fn)
         awaited = getattr(fn, "__module__", None) == "asyncio.futures"  # of asyncio.wrap_future()
         with self._condition:  # reentrant; the future cannot end meanwhile
             later = self._unfinished and not awaited  # an event loop is told at once, whatever other callbacks do
@@ -194,6 +194,14 @@ class EmbeddingFuture(Future[list[float]]):
             add()
         else:
             self._later(add)
+
+
+def _call_back(context: contextvars.Context, fn: Callable[[Future[Any]], object], future: Future[Any]) -> None:
+    """As concurrent.futures does. But a log that raises fails neither who adds a callback nor who ends a future."""
+    try:
+        context.run(fn, future)
+    except Exception:
+        logger.exception("embedqueue: a callback of %r has raised", future)
 
 
 def _twin(error: BaseException) -> BaseException:

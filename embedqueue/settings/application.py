@@ -126,7 +126,7 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         settings = self._of(name)
         if self._eager is not None:
             return self._eager.queue(settings).start()
-        return settings.queue(redis=self._client(name)).start()
+        return settings.queue(redis=self._client(name)).start(quietly=True)
 
     def made(self, name: str = DEFAULT) -> EmbeddingBatchQueue | None:
         """The queue if it was used already."""

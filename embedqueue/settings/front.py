@@ -30,9 +30,9 @@ class Front(_Queue):
         """All queues of the application, by name."""
         raise NotImplementedError
 
-    def start(self) -> EmbeddingBatchQueue:  # type: ignore[override]  # not this object, but the queue
+    def start(self, *, quietly: bool = False) -> EmbeddingBatchQueue:  # type: ignore[override]  # not this object
         """Use the queue now, or again after ``stop()``. Elsewhere the first use starts it."""
-        return self.queues[DEFAULT].start()
+        return self.queues[DEFAULT].start(quietly=quietly)
 
     def stop(self, timeout: float | None = None, drain: bool = False) -> None:
         """See :meth:`embedqueue.EmbeddingBatchQueue.stop`. A queue that was not used stays so."""

@@ -10,7 +10,7 @@ from redis.exceptions import NoPermissionError
 from embedqueue.values.item import NotOurs, check_pair, decode_member, is_blank
 
 from .keys import Keys
-from .records import named_member
+from .records import Terms, named_member
 from .scripts import Scripts
 
 #: Members that are looked at in one round trip.
@@ -38,11 +38,12 @@ class Adoption:
         self._background: Any = scripts.background
         self._keys = keys
 
-    def rounds(self, provenance_field: str | None) -> Iterator[list[Rejected]]:
+    def rounds(self, terms: Terms) -> Iterator[list[Rejected]]:
         """Put everything in order; each step is one slice. It ends when the counts agree, or all has been looked at.
 
         Args:
-            provenance_field: of the users' hashes, that says how old the vector beside it is; None: nothing does.
+            terms: of the caller, who says where it stands how old a vector is. One that is at odds with the namespace
+                adopts nothing.
 
         Yields:
             What was rejected, for it cannot be ours.
@@ -50,9 +51,9 @@ class Adoption:
         seconds, micros = self._background.time()
         latest_time = seconds + micros / 1e6  # one for all slices: of two texts of the future the later one is newer
         steps: list[Callable[[], Iterator[list[Rejected]]]] = [
-            lambda: self._in(self._keys.pending, provenance_field, latest_time),
-            lambda: self._in(self._keys.inflight, provenance_field, latest_time),
-            lambda: self._in(self._keys.alone, provenance_field, latest_time),
+            lambda: self._in(self._keys.pending, terms, latest_time),
+            lambda: self._in(self._keys.inflight, terms, latest_time),
+            lambda: self._in(self._keys.alone, terms, latest_time),
             self._ghosts,
         ]
         if self._unknown() < 0:
@@ -63,18 +64,16 @@ class Adoption:
                 if self._unknown() == 0:
                     return
 
-    def run(self, provenance_field: str | None) -> list[Rejected]:
+    def run(self, terms: Terms) -> list[Rejected]:
         """Put everything in order at once; see :meth:`rounds`. Returns what was rejected."""
-        return [one for rejected in self.rounds(provenance_field) for one in rejected]
+        return [one for rejected in self.rounds(terms) for one in rejected]
 
-    def adopt(
-        self, members: Sequence[bytes], provenance_field: str | None, latest_time: float | None = None
-    ) -> list[Rejected]:
+    def adopt(self, members: Sequence[bytes], terms: Terms, latest_time: float | None = None) -> list[Rejected]:
         """Adopt those members that are strays: the newest text of each key stays, and what cannot be ours is rejected.
 
         Args:
             members: any.
-            provenance_field: as with :meth:`rounds`.
+            terms: as with :meth:`rounds`.
             latest_time: Unix time; what is said to be of the future counts as enqueued then. None for now.
 
         Returns:
@@ -88,15 +87,15 @@ class Adoption:
             lines += [member, redis_key, fault]
         if not members:
             return []
-        until = "" if latest_time is None else latest_time
+        until = *terms.agreed, "" if latest_time is None else latest_time
         try:
-            _, *rejected = self._call("adopt", hashes, provenance_field or "", until, *lines)
+            _, *rejected = self._call("adopt", hashes, terms.provenance_field or "", *until, *lines)
         except NoPermissionError:  # to read one of the users' hashes
             if len(members) > 1:
                 half = len(members) // 2
                 parts = (members[:half], members[half:])
-                return [one for part in parts for one in self.adopt(part, provenance_field, latest_time)]
-            _, *rejected = self._call("adopt", [self._keys.events], "", until, *lines)  # a key of our own, and no hash
+                return [one for part in parts for one in self.adopt(part, terms, latest_time)]
+            _, *rejected = self._call("adopt", [self._keys.events], "", *until, *lines)  # a key of our own, and no hash
         return [(rejected[i], rejected[i + 1].decode("utf-8", "replace"), 0) for i in range(0, len(rejected), 2)]
 
     def _read(self, member: bytes) -> tuple[str, str]:
@@ -111,11 +110,11 @@ class Adoption:
             return item.redis_key, str(error)
         return item.redis_key, "the text is blank" if is_blank(item.text) else ""
 
-    def _in(self, place: str, provenance_field: str | None, latest_time: float) -> Iterator[list[Rejected]]:
+    def _in(self, place: str, terms: Terms, latest_time: float) -> Iterator[list[Rejected]]:
         at = 0
         while members := self._background.zrange(place, at, at + SLICE - 1, desc=True):
             found = [member for member, right in zip(members, self._right(members, place), strict=True) if not right]
-            rejected = self.adopt(found, provenance_field, latest_time)
+            rejected = self.adopt(found, terms, latest_time)
             at += len(members) - len(found)
             yield rejected
             if found and self._right(found[:1], place) == [False]:

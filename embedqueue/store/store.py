@@ -115,7 +115,7 @@ class Store:
         probe_limit: int,
         lease_seconds: float,
         max_deliveries: int,
-        alone: bool,
+        alone: bool | None,
         patient: bool = False,
         unordered: bool = False,
         urgent: Iterable[str] = (),
@@ -130,7 +130,8 @@ class Store:
             probe_limit: most items to claim where the claim tests a provider that failed.
             lease_seconds: how long the items are the owner's without a sign of life.
             max_deliveries: an item whose lease has run out so often becomes a dead letter.
-            alone: whether the caller has nothing in flight, so that an item on its last delivery may be claimed, alone.
+            alone: whether the caller has nothing in flight, so that an item on its last delivery may be claimed, alone;
+                None leaves such items to others.
             patient: leave leases that ran out alone: nobody could renew them while Redis was away.
             unordered: claim although the books are not in order.
             urgent: redis_keys that are claimed before the oldest items.
@@ -145,7 +146,8 @@ class Store:
         asked_mono = time.monotonic()
         agreed = ("", "", "") if terms is None else terms.agreed
         deadline = "" if self._ahead is None else f"{asked_mono + self._ahead + self._scripts.patience_seconds:.6f}"
-        settings = (limit, probe_limit, CLAIM_BYTES, owner, lease_seconds, max_deliveries, int(alone), int(patient))
+        word = "never" if alone is None else int(alone)
+        settings = (limit, probe_limit, CLAIM_BYTES, owner, lease_seconds, max_deliveries, word, int(patient))
         reply = self._call("claim", (), *settings, deadline, int(unordered), *agreed, *urgent)
         status, now_text, waiting, oldest, lease_end, pause_ms, alone_word, least_score, ran_out, rejected = reply[:10]
         strays, differs, unknown = reply[10:13]

@@ -100,12 +100,22 @@ class Agenda:
 
     # -- the worker's life -------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """The worker is started: claim from now on. Idempotent; does nothing after ``quit()``."""
+    def begin(self, quiet_seconds: float = 0.0) -> None:
+        """The worker is started: claim from now on. Does nothing after ``quit()``.
+
+        Args:
+            quiet_seconds: in which only what somebody waits or asks for is claimed, or what is enough for a drain; with
+                NEVER, not even that. A later start without it ends it.
+        """
         with self._condition:
-            if not self._plan.works and not self._quit:
-                self._plan.begin(time.monotonic())
+            if not self._quit and (not self._plan.works or (self._plan.quiet_until_mono and not quiet_seconds)):
+                self._plan.begin(time.monotonic(), quiet_seconds)
                 self._condition.notify_all()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether this process may end at any moment, and claims no more than it has to."""
+        return time.monotonic() < self._plan.quiet_until_mono
 
     def quit(self) -> threading.Thread | None:
         """Do nothing more.

@@ -49,6 +49,9 @@ class Plan:
         worker: whether this process may claim at all: the option of that name.
         works: whether it does, because the worker was started.
         began_mono: when the worker was started. The first refresh makes items from before that due, and resets it.
+        quiet_until_mono: nothing is claimed before only because of the time that it has waited, or because somebody has
+            left it: this process may end at any moment. NEVER where it is known to: then no number of items is enough.
+        left: items wait that an earlier run, or a worker that died, has left.
         fresh: whether this process has enqueued since then. If not, all that waits was there before.
         waiting: items that wait in Redis, as far as we know.
         oldest_mono: when the oldest of them was enqueued; NEVER if none waits.
@@ -78,6 +81,8 @@ class Plan:
     worker: bool = True
     works: bool = False
     began_mono: float = 0.0
+    quiet_until_mono: float = 0.0
+    left: bool = False
     fresh: bool = False
     waiting: int = 0
     oldest_mono: float = NEVER
@@ -133,15 +138,21 @@ class Plan:
 
     def _drain_mono(self) -> float:
         """When a drain is due, or its next claim; 0 for at once."""
-        if self.flush or self.remaining > 0 or self.lingered > 0 or self.waiting >= self.max_batch_size:
+        if self.flush or self.remaining > 0 or self.lingered > 0 or self._is_size_reached:
             return 0.0
         return min(self.demand_mono, self._time_mono())
 
+    @property
+    def _is_size_reached(self) -> bool:
+        return self.waiting >= self.max_batch_size and self.quiet_until_mono != NEVER
+
     def _time_mono(self) -> float:
-        """When a drain is due because of the time that items have waited."""
+        """When a drain is due because of the time that items have waited, or because somebody has left them."""
+        if self.left:
+            return self.quiet_until_mono
         if self.waiting == 0:
             return NEVER
-        return 0.0 if self.failing else self.oldest_mono + self.flush_interval
+        return max(0.0 if self.failing else self.oldest_mono + self.flush_interval, self.quiet_until_mono)
 
     def claim_limit(self, now: float, call_limit: int, free_calls: int) -> int:
         """Begin a claim, and a drain if none is under way.
@@ -162,7 +173,7 @@ class Plan:
             full_calls = self.waiting - self.waiting % call_limit  # the rest goes on waiting, to share a call
             enough = -(-self.max_batch_size // call_limit) * call_limit  # calls that carry what made the drain due
             self.remaining = room if self.whole else max(full_calls, min(self.waiting, enough))
-            self.flush = False
+            self.flush = self.left = False
         self.demand_mono = self.linger_end_mono = NEVER
         self.lingered = len(self.urgent)
         return min(room, self.remaining)
@@ -171,11 +182,17 @@ class Plan:
         """The redis_keys that a claim is to look for first."""
         return list(islice(self.urgent, URGENT_LIMIT))
 
-    def begin(self, now: float) -> None:
-        """The worker is started ``now``. What was enqueued before, here or by an earlier run, is drained at once."""
+    def begin(self, now: float, quiet_seconds: float) -> None:
+        """The worker is started ``now``. What was enqueued before, here or by an earlier run, is due after the quiet.
+
+        Args:
+            now: by the monotonic clock, in seconds.
+            quiet_seconds: of ``quiet_until_mono``, from now on.
+        """
         self.works, self.fresh = True, False
         self.began_mono = now
-        self.flush |= self.waiting > 0
+        self.left |= self.waiting > 0
+        self.quiet_until_mono = now + quiet_seconds if quiet_seconds else 0.0
 
     def room(self, size: int, in_flight: int, held: int, call_limit: int) -> int:
         """For how many calls to claim: as many as may start, and one more of a long backlog.
@@ -262,13 +279,13 @@ class Plan:
         # An item may be of the future: a clock was set back, or that of another program is ahead. Nobody knows how old
         # it is, so it is drained now.
         left = self.oldest_mono < self.began_mono or (self.began_mono > 0.0 and self.waiting > 0 and not self.fresh)
-        self.flush |= left or now < self.oldest_mono < NEVER
+        self.left |= left or now < self.oldest_mono < NEVER
         self.began_mono = 0.0
         self.paused_until_mono = 0.0 if standing.pause_seconds is None else now + standing.pause_seconds
         self.refresh_mono = now + (REFRESH_AGAIN_SECONDS if self.overtaken else self.refresh_seconds)
         if standing.lease_end_seconds is not None:
             if standing.lease_end_seconds <= 0:
-                self.flush = True
+                self.left = True
             else:
                 self.refresh_mono = min(self.refresh_mono, now + standing.lease_end_seconds)
 

@@ -115,13 +115,16 @@ class Worker:
         """Redis has just come up: leave leases alone for a moment, which nobody could renew meanwhile."""
         self._failed_mono = time.monotonic()
 
-    def start(self) -> None:
+    def start(self, quiet_seconds: float = 0.0) -> None:
         """Claim from now on, and at once what an earlier run left. Idempotent.
+
+        Args:
+            quiet_seconds: as :meth:`Agenda.begin` takes them.
 
         Raises:
             RuntimeError: there are no more threads.
         """
-        self._agenda.begin()
+        self._agenda.begin(quiet_seconds)
         self._agenda.ensure(self._run)
 
     def demanded(self, redis_keys: Iterable[str]) -> None:
@@ -209,7 +212,8 @@ class Worker:
                 probe_limit=call_limit,
                 lease_seconds=self._options.lease_seconds,
                 max_deliveries=self._options.max_deliveries,
-                alone=self._dispatch.pool.unfinished == 0,
+                # What is on its last delivery must not meet a process that ends.
+                alone=None if self._agenda.quiet else self._dispatch.pool.unfinished == 0,
                 patient=time.monotonic() - self._failed_mono < OUTAGE_GRACE_SECONDS,
                 unordered=self._adoptions >= ADOPTIONS,
                 urgent=urgent,
@@ -231,7 +235,7 @@ class Worker:
             self._agenda.claim_failed(urgent)
         elif claim.status == "differs":
             self.heed(claim)
-        if claim.status == "adopt" or claim.strays or claim.unknown:
+        if claim.status != "differs" and (claim.strays or claim.unknown):
             self._adopt(claim)
 
     def _begin(self, claim: Claim, urgent: list[str]) -> None:
@@ -248,7 +252,7 @@ class Worker:
     def _adopt(self, claim: Claim) -> None:
         """Put the books in order, slice by slice: before anything is claimed, or beside it if there are ghosts only."""
         until_mono = time.monotonic() + (ADOPTION_SECONDS if claim.status == "adopt" else 0.0)
-        self._tell_rejected(self._store.adoption.adopt(claim.strays, self._options.provenance_field))
+        self._tell_rejected(self._store.adoption.adopt(claim.strays, self._terms()))
         if claim.unknown == 0 and self._adopting is None:
             return
         adopting, self._adopting = self._adopting or self.put_in_order(), None
@@ -263,7 +267,7 @@ class Worker:
         Raises:
             redis.RedisError: Redis does not answer.
         """
-        for rejected in self._store.adoption.rounds(self._options.provenance_field):
+        for rejected in self._store.adoption.rounds(self._terms()):
             self._tell_rejected(rejected)
             yield
 

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import gc
 import json
+import logging
 import threading
 import tracemalloc
 import weakref
@@ -117,6 +118,23 @@ def test_callbacks_that_fail(queue, redis_client, caplog):
     assert not left
     assert queue.enqueue("doc:0", "another").result(PATIENCE_SECONDS) == expected("another")
     assert in_flight(redis_client) == 0
+
+
+def test_a_callback_and_a_log_that_fail(queue):
+    """Whoever adds the callback to a future that has ended hears of neither."""
+
+    class Broken(logging.Handler):
+        def emit(self, record):
+            raise OSError("the disk is full")
+
+    future = queue.enqueue("doc:1", "hello")
+    future.result(PATIENCE_SECONDS)
+    handler = Broken()
+    logging.getLogger().addHandler(handler)
+    try:
+        future.add_done_callback(lambda _: 1 / 0)
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def test_callback_that_waits(make_queue):

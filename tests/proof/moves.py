@@ -93,7 +93,7 @@ class Queue:
         """Strays are adopted, ghosts forgotten."""
         self.check()
         strays = self.model.strays()
-        self.store.adoption.run(f"{self.field}_of")
+        self.store.adoption.run(terms(self.field))
         self.model.adopt(strays, {member for member in strays if not _ours(member)})
         if strays or self.model.unknown():
             self.adopted(strays)
@@ -116,7 +116,7 @@ class Queue:
             if self.model.unknown():
                 self.put_in_order()
             if claim.strays:
-                self.store.adoption.adopt(claim.strays, f"{self.field}_of")
+                self.store.adoption.adopt(claim.strays, terms(self.field))
                 self.model.adopt(claim.strays, {member for member in claim.strays if not _ours(member)})
                 self.adopted(claim.strays)
             if not limit:

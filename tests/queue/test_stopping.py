@@ -313,6 +313,7 @@ def test_stop_inside_stop_wherever_it_is(make_queue):
 def test_start_after_stop(make_queue):
     """A stopped queue can be started again, and drains what it left."""
     queue = make_queue()
+    queue.enqueue("doc:0", "zero").result(PATIENCE_SECONDS)  # so it has looked for what an earlier run left
     first = queue.enqueue("doc:1", "one")
     queue.stop()
     assert first.cancelled()

@@ -52,8 +52,8 @@ class Books:
             if self.claim.status != "adopt":
                 return self.claim.members
             assert self.claims < 100, "the books never come in order"
-            self.store.adoption.run(FIELDS[1])
-            self.store.adoption.adopt(self.claim.strays, FIELDS[1])
+            self.store.adoption.run(TERMS)
+            self.store.adoption.adopt(self.claim.strays, TERMS)
 
     def write(self, *members: bytes) -> list[str]:
         pairs = [json.loads(member) for member in members]
@@ -143,7 +143,7 @@ def test_what_another_program_has_taken_is_forgotten(books, taken):
     books.enqueue(("doc:2", "text"))
     assert books.take() == [ours("doc:2")]
     assert books.claim.unknown == -1
-    books.store.adoption.run(FIELDS[1])
+    books.store.adoption.run(TERMS)
     assert books.named() == {b"doc:2": ours("doc:2")}
     assert [fields[b"body"] for _, fields in books.client.xrange(books.keys.events) if fields[b"kind"] == b"stale"] == [
         b'["doc:1"]'
@@ -250,6 +250,21 @@ def test_a_text_older_than_the_vector_in_the_hash_is_dropped(books):
     assert not books.waits() and not books.named()
     [theirs] = leave(books, [0.5])
     assert books.take() == [theirs]
+
+
+@pytest.mark.parametrize(
+    "other", [{"field": "other", "provenance_field": "other_of"}, {"model": "n"}, {"dimensions": 8}]
+)
+def test_who_is_at_odds_with_the_namespace_adopts_nothing(books, other):
+    """It would look in its own field for the age of the vector, and take what is older for the newest."""
+    books.enqueue(("doc:1", "new"))
+    books.write(*books.take())
+    leave(books, [-100, 100])
+    stranger = replace(TERMS, **other)
+    assert books.store.adoption.run(stranger) == []
+    books.store.adoption.adopt(books.client.zrange(books.keys.pending, 0, -1), stranger)
+    assert len(books.waits()) == 2 and not books.named()
+    assert len(books.take()) == 1
 
 
 TWO_KEYS = [
@@ -612,11 +627,11 @@ def test_a_flush_counts_down_whatever_becomes_of_its_items(books):
     books.client.zrem(books.keys.inflight, ours("doc:4"))
     books.client.zrem(books.keys.pending, ours("doc:5"))
     assert (left(), books.store.status("flush").strays) == (0, -2), "it tells nothing before the books are in order"
-    books.store.adoption.run(FIELDS[1])
+    books.store.adoption.run(TERMS)
     assert left() == 2
     leave(books, [0.5], "doc:6")
     assert books.store.status().strays == 1
-    books.store.adoption.run(FIELDS[1])
+    books.store.adoption.run(TERMS)
     assert left() == 1
     books.store.release_all("w:")
     found = books.take(100, worker="v")

@@ -42,7 +42,7 @@ def test_leftovers(age, action):
     assert plan.next(NOW, 0, 4) == ("refresh", 0.0)
     plan.seen(Seen(waiting=1, oldest_age_seconds=age), NOW)
     assert plan.next(NOW, 0, 4)[0] == action
-    plan.flush = False
+    plan.left = False
     plan.seen(Seen(waiting=1, oldest_age_seconds=age + 10), NOW + 10)  # only the first look asks that
     assert plan.next(NOW + 10, 0, 4)[0] is None
 
@@ -347,3 +347,49 @@ def test_seen_pause():
 def test_backoff(failures, seconds):
     """Doubled each time, up to the most, without overflow."""
     assert backoff_seconds(failures, 1.0, 300.0) == seconds
+
+
+# -- processes that may end at any moment ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        lambda plan: plan.seen(Seen(waiting=1, oldest_age_seconds=100.0), NOW),
+        lambda plan: plan.seen(Seen(lease_end_seconds=-1.0), NOW),
+        lambda plan: plan.seen(Seen(waiting=1, oldest_age_seconds=100.0), NOW, failing=True),
+    ],
+    ids=["left by others", "left by a dead worker", "after a failure"],
+)
+def test_what_is_not_claimed_in_the_first_seconds(note):
+    plan = Plan(flush_interval=1.0, max_batch_size=50, refresh_seconds=30.0)
+    plan.begin(NOW - 1, 2.0)
+    note(plan)
+    assert plan.next(NOW, 0, 4) == (None, 1.0)
+    assert plan.next(NOW + 1, 0, 4)[0] == "claim"
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        lambda plan: plan.flush_now(),
+        lambda plan: plan.demanded(["doc:1"], NOW - 1, 0.01),
+        lambda plan: plan.enqueued(50, NOW),
+    ],
+    ids=["asked for", "waited for", "enough"],
+)
+def test_what_is_claimed_from_the_first_moment(note):
+    plan = Plan(flush_interval=1.0, max_batch_size=50, refresh_seconds=30.0)
+    plan.begin(NOW - 1, 2.0)
+    plan.seen(Seen(waiting=1, oldest_age_seconds=0.5), NOW)
+    note(plan)
+    assert plan.next(NOW, 0, 4)[0] == "claim"
+
+
+def test_a_process_that_is_known_to_end_claims_only_what_it_waits_or_asks_for():
+    plan = Plan(flush_interval=1.0, max_batch_size=50, refresh_seconds=30.0)
+    plan.begin(NOW - 100, NEVER)
+    plan.seen(Seen(waiting=100, oldest_age_seconds=100.0), NOW)
+    assert plan.next(NOW, 0, 4)[0] is None
+    plan.demanded(["doc:1"], NOW - 1, 0.01)
+    assert plan.next(NOW, 0, 4)[0] == "claim"

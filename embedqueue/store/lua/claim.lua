@@ -3,7 +3,8 @@
 -- ARGV[1] most items to claim; ARGV[2] most items of a probe (one call's worth); ARGV[3] most bytes of members
 -- ARGV[4] owner: names this claim, "WORKER:NUMBER/SECONDS:", without spaces; numbers rise
 -- ARGV[5] seconds of the lease; ARGV[6] max_deliveries
--- ARGV[7] "1": the caller has nothing in flight, so an item on its last delivery may be claimed, alone
+-- ARGV[7] "1": the caller has nothing in flight, so an item on its last delivery may be claimed, alone; "0": it must wait
+--   until that is so; "never": others shall claim it
 -- ARGV[8] "1": leases that have run out are left alone, for nobody could renew them while Redis was away
 -- ARGV[9] the time from which the caller waits for the answer no longer, or ""
 -- ARGV[10] "1": claim although there are strays or ghosts: another program never rests, and adopting them has not helped
@@ -203,7 +204,7 @@ if limit > 0 and #members == 0 then
     from = from + take(list)
     count = math.max(1, math.min(4 * count, CHUNK, math.floor(READ_BYTES * #list / 2 / size)))
   end
-  if redis.call("ZCARD", ALONE) > 0 then
+  if ARGV[7] ~= "never" and redis.call("ZCARD", ALONE) > 0 then
     alone = "waits"
   end
 end
