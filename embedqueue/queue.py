@@ -124,6 +124,9 @@ class EmbeddingBatchQueue:
         self._warned_not_started = False
         self._checked_durability = False
         self._observers = _observers(self._options, self._log).bind(self._options.namespace, redis)
+        self._dropped: Any = weakref.finalize(
+            self, int
+        )  # what takes down the engine of a queue that nobody holds any more
         self._engine = self._new_engine()
         _QUEUES[weakref.ref(self, _QUEUES.pop)] = None
 
@@ -192,7 +195,8 @@ class EmbeddingBatchQueue:
         return engine
 
     def _new_engine(self) -> Engine:
-        return Engine(
+        self._dropped.detach()
+        engine = Engine(
             self._embedder,
             self._redis,
             self._options,
@@ -200,6 +204,9 @@ class EmbeddingBatchQueue:
             wanted=weakref.WeakMethod(self._wanted),
             start_queue=_weakly(self, EmbeddingBatchQueue._start_waited_for),
         )
+        self._dropped = weakref.finalize(self, _take_down, engine, self._log)
+        self._dropped.atexit = False  # at the end of the process, all queues are stopped anyway
+        return engine
 
     def _forked(self) -> None:
         self._lock = threading.RLock()
@@ -230,6 +237,7 @@ class EmbeddingBatchQueue:
                     try:
                         self._engine.stop(None if timeout is None else max(0.0, deadline_mono - time.monotonic()))
                         self._shut = True
+                        self._dropped.detach()
                     finally:
                         self._shutting = False
 
@@ -622,6 +630,15 @@ def _stop_all() -> None:
     with contextlib.ExitStack() as stops:  # the last one first; and all of them, whatever one raises
         for queue in _all_queues():
             stops.callback(queue._stop_at_exit)
+
+
+def _take_down(engine: Engine, log: QueueLog) -> None:
+    """Stop what a dropped queue has left at work: in a thread, for garbage is collected at any instruction."""
+    if engine.agenda.acts or engine.listener.running:
+        if engine.agenda.works and not engine.agenda.began_quietly:
+            log.warning("embedqueue: a started queue was dropped, so it stops: hold it for as long as it shall work")
+        with contextlib.suppress(RuntimeError):  # no more threads, or the interpreter ends
+            threading.Thread(target=engine.stop, args=(None,), name="embedqueue-stop", daemon=True).start()
 
 
 def _weakly(queue: EmbeddingBatchQueue, method: Any) -> Any:

@@ -83,9 +83,11 @@ class Pool:
             self._hire()
 
     def close(self) -> None:
-        """Start no more calls. Those that wait for their turn are dropped."""
+        """Start no more calls. Those that wait for their turn are dropped, and idle threads end."""
         with self._moved:
             self._closed = True
+            for _ in range(self._threads):
+                self._calls.put(_end)
             self._moved.notify_all()
 
     def wait(self, timeout: float) -> bool:
@@ -157,6 +159,10 @@ class Pool:
                         self._threads -= 1
                         return
                 continue
+            if call is _end:
+                with self._lock:
+                    self._threads -= 1
+                return
             if not self._serve(call):
                 return
             del call  # an idle thread holds no texts
@@ -183,3 +189,7 @@ class Pool:
                 self._turns[thread] = outer
         self._finished()
         return counted
+
+
+def _end() -> None:
+    """In the place of a call: the thread that takes it ends."""

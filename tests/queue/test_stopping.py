@@ -131,6 +131,40 @@ def test_nothing_is_left_of_a_dropped_queue(make_queue, redis_client, embedder):
     assert objects() - before < 100
 
 
+def test_a_dropped_queue_stops(redis_client, embedder, caplog):
+    """Its call under way is written, and nothing of it stays; the log says that it should have been held."""
+    before, connections = set(threading.enumerate()), _connections(redis_client)
+    queue = EmbeddingBatchQueue(embedder, redis_client).start()
+    embedder.hold()
+    future = queue.enqueue("doc:1", "one")
+    queue.flush_now()
+    embedder.wait_for_calls(1)
+    del queue
+    gc.collect()
+    embedder.release()
+    assert future.result(PATIENCE_SECONDS) == expected("one"), "a queue lives as long as a future of it"
+    del future
+    gc.collect()
+    eventually(lambda: set(threading.enumerate()) <= before, "its threads end")
+    eventually(lambda: _connections(redis_client) <= connections, "disconnected")
+    assert [record.levelname for record in caplog.records if "was dropped" in record.message] == ["WARNING"]
+
+
+def test_a_queue_that_is_dropped_during_a_call_pays_once(redis_client, embedder):
+    """Also where nobody holds a future."""
+    queue = EmbeddingBatchQueue(embedder, redis_client).start()
+    embedder.hold()
+    queue.enqueue("doc:1", "one")
+    queue.flush_now()
+    embedder.wait_for_calls(1)
+    del queue
+    gc.collect()
+    embedder.release()
+    eventually(lambda: redis_client.hexists("doc:1", "embedding"), "written")
+    eventually(lambda: worker_threads() == 0, "it ends")
+    assert (in_flight(redis_client), embedder.sent) == (0, {"one": 1})
+
+
 def test_a_result_during_a_stop_asks_nobody(make_queue, embedder):
     """While ``stop()`` waits for a call under way, who waits for another item starts nothing, and learns of the end."""
     queue = make_queue()
