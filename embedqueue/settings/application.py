@@ -30,10 +30,15 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
 
     Args:
         load: reads the application's settings. Called at first use, so that errors come there and not at import.
+        tested: whether the application's tests are under way, as far as its framework tells. Then the queues are eager,
+            and nothing reaches the Redis of the settings, unless the setting ``EAGER`` of the default queue says so.
     """
 
-    def __init__(self, load: Callable[[], dict[str, Settings]]) -> None:
+    def __init__(self, load: Callable[[], dict[str, Settings]], tested: Callable[[], bool] = lambda: False) -> None:
         self._load = load
+        self._tested = tested
+        self._given: Eager | None = None  # of eagerly()
+        self._woken = 0  # the process that had its first request
         self._forget()
         os.register_at_fork(after_in_child=_weakly(self))
 
@@ -44,7 +49,7 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         self._onlookers: dict[str, EmbeddingBatchQueue] = {}
         self._clients: dict[str, Redis] = {}
         self._reached: set[str] = set()  # names of queues whose Redis has answered
-        self._eager: Eager | None = None
+        self._eager: Eager | None = None  # known once the settings were read
 
     def _forked(self) -> None:
         """Another thread may have held the lock when the process forked. The queues themselves survive forks."""
@@ -74,6 +79,10 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
     def _read(self) -> dict[str, Settings]:
         if self._settings is None:
             self._settings = self._load()
+            self._eager = self._given
+            eager = self._settings[DEFAULT].eager
+            if self._eager is None and (self._tested() if eager is None else eager):
+                self._eager = Eager(None, None)
         return self._settings
 
     def _of(self, name: str) -> Settings:
@@ -107,6 +116,24 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         """How many queues there are."""
         return len(self.all_settings)
 
+    def wake(self, *_: object, **__: object) -> None:
+        """Start the queues at the first request of a process, whatever it is: what was left shall not wait for more.
+
+        In a thread, for no request shall wait for Redis or fail because of it. Later calls do nothing.
+        """
+        if self._woken != os.getpid():
+            self._woken = os.getpid()
+            with contextlib.suppress(RuntimeError):  # no more threads: an enqueue starts them
+                threading.Thread(target=self._use_all, name="embedqueue-first-request", daemon=True).start()
+
+    def _use_all(self) -> None:
+        try:
+            for name, settings in self.all_settings.items():
+                if self._eager is None and settings.options.get("worker", True):
+                    self[name]
+        except Exception as error:  # the first use raises the same to whoever can act
+            logger.info("embedqueue: a queue was not started at the first request: %s", error)
+
     def _greet(self, name: str) -> None:
         """One look before the first use, outside of the lock: many threads may find Redis down, none waits for another.
 
@@ -136,8 +163,8 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         """A queue of one's own that is not started: to look at, or to start with other options."""
         with self._lock:
             settings = self._of(name)
-            if self._eager is not None and not overrides:
-                return self._eager.queue(settings)
+            if self._eager is not None:
+                return self._eager.queue(settings, **overrides)
             return settings.queue(redis=self._client(name), **overrides)
 
     def look(self, name: str = DEFAULT) -> EmbeddingBatchQueue:
@@ -180,11 +207,10 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
     def reset(self) -> None:
         """Stop every queue and forget all settings: the next use reads them anew."""
         with self._lock:
-            queues, eager = [*self._queues.values(), *self._onlookers.values()], self._eager
+            queues = [*self._queues.values(), *self._onlookers.values()]
         for queue in queues:
             queue.stop()
         self._forget()
-        self._eager = eager
 
     @contextlib.contextmanager
     def eagerly(self, embedder: Embedder | None = None, redis: Redis | None = None) -> Iterator[Eager]:
@@ -195,11 +221,11 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
             redis: a client instead of a fake Redis of this block's own.
         """
         self.reset()
-        self._eager = Eager(embedder, redis)
+        self._given = Eager(embedder, redis)
         try:
-            yield self._eager
+            yield self._given
         finally:
-            self._eager = None
+            self._given = None
             self.reset()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from redis import Redis
 
 from embedqueue.embedders import Embedder
@@ -24,9 +26,14 @@ class Eager:
         self.embedder = embedder
         self.embedders: dict[str, Embedder] = {}
 
-    def queue(self, settings: Settings) -> EagerQueue:
-        """A queue as the settings say, but for Redis, the provider and time."""
+    def queue(self, settings: Settings, **overrides: Any) -> EagerQueue:
+        """A queue as the settings say, but for Redis, the provider and time.
+
+        Args:
+            settings: of the queue.
+            overrides: options of the queue that differ from the settings.
+        """
         embedder = FakeEmbedder(settings.dimensions) if self.embedder is None else self.embedder
-        queue = EagerQueue(embedder, self.redis, settings.model, **settings.options)
+        queue = EagerQueue(embedder, self.redis, settings.model, **settings.options | overrides)
         self.embedders[queue.options.namespace] = embedder
         return queue

@@ -1,7 +1,7 @@
 """One way to configure a queue, shared by Flask, Django and the command line.
 
-The names are ``REDIS_URL``, ``PROVIDER``, ``API_KEY``, ``BASE_URL``, ``MODEL``, ``DIMENSIONS`` and every option of the
-queue by its own name in capitals. In the environment each has the prefix ``EMBEDQUEUE_``.
+The names are ``REDIS_URL``, ``PROVIDER``, ``API_KEY``, ``BASE_URL``, ``MODEL``, ``DIMENSIONS``, ``EAGER`` and every
+option of the queue by its own name in capitals. In the environment each has the prefix ``EMBEDQUEUE_``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _MODEL_DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-ada-002": 1
 _OPTION_TYPES = {name: hint for name, hint in typing.get_type_hints(Options).items() if name != "model"}
 #: Every name that a configuration may hold.
 KNOWN: tuple[str, ...] = (
-    *("REDIS_URL", "PROVIDER", "API_KEY", "BASE_URL", "MODEL", "DIMENSIONS"),
+    *("REDIS_URL", "PROVIDER", "API_KEY", "BASE_URL", "MODEL", "DIMENSIONS", "EAGER"),
     *(option.name.upper() for option in fields(Options) if option.name != "model"),
 )
 #: What Kubernetes puts into the environment of every pod where a service is called "embedqueue" or "embedqueue-...".
@@ -72,6 +72,8 @@ class Settings:
         base_url: where the provider stands; None for its own address.
         model: the model's name.
         dimensions: length of the vectors.
+        eager: whether an application's queues are those of its tests: offline, on a fake Redis. None: where a test
+            runner is known to be at work.
         options: options of the queue that differ from the defaults, by their own names.
         spelling: how a user writes a name, ``{}`` standing for it; for messages.
     """
@@ -82,6 +84,7 @@ class Settings:
     base_url: str | None = None
     model: str = PROVIDERS[DEFAULT_PROVIDER][0]
     dimensions: int = PROVIDERS[DEFAULT_PROVIDER][1]
+    eager: bool | None = None
     options: dict[str, Any] = field(default_factory=dict)
     spelling: str = field(default="{}", compare=False)
 
@@ -180,6 +183,7 @@ def read(mapping: Mapping[str, Any], prefix: str = "", *, spelling: str | None =
         base_url=_text("BASE_URL", given, spelling) or None,
         model=model,
         dimensions=_converted("DIMENSIONS", dimensions, int, spelling),
+        eager=_converted("EAGER", given.get("EAGER"), bool | None, spelling),
         options=options,
         spelling=spelling,
     )

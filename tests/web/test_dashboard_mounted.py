@@ -41,14 +41,14 @@ def test_in_an_application_under_a_prefix(queue, dead):  # noqa: F811
 
 
 def test_with_the_flask_extension(env, redis_client):
-    """The queues of the application's settings, which are looked at and never started."""
+    """The queues of the application's settings; to look at them starts none of those that only enqueue."""
     app = flask.Flask("site")
-    app.config.update(env, EMBEDQUEUE_QUEUES={"titles": {"DIMENSIONS": 8}})
+    app.config.update(env, EMBEDQUEUE_WORKER=False, EMBEDQUEUE_QUEUES={"titles": {"DIMENSIONS": 8}})
     embeddings = EmbedQueue(app)
     app.register_blueprint(dashboard(embeddings, open=True), url_prefix="/embeddings")
     client = app.test_client()
     with app.app_context():
-        embeddings.queues.idle(worker=False).enqueue("doc:1", "text")
+        embeddings.queues.idle().enqueue("doc:1", "text")
     page = client.get("/embeddings/").text
     assert re.search(r'id="waiting">1<', page)
     assert "?queue=titles" in page

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from django.conf import settings
+from django.core import mail
 from django.db import transaction
 
 from embedqueue.queue import EmbeddingBatchQueue
@@ -31,8 +32,13 @@ def load() -> dict[str, Settings]:
     return read_queues(given, spelling=SPELLING)
 
 
+def _is_tested() -> bool:
+    """Whether Django's test environment is set up, by ``manage.py test`` or pytest-django: it keeps mail back then."""
+    return hasattr(mail, "outbox")
+
+
 #: The project's queues by name, each made and started at its first use in each process.
-queues = Queues(load)
+queues = Queues(load, _is_tested)
 
 
 class _DefaultQueue(Front):

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.core import checks
-from django.core.signals import setting_changed
+from django.core.signals import request_started, setting_changed
 from django.db.models.signals import post_delete, post_save
 
 
@@ -20,6 +20,7 @@ class EmbedQueueConfig(AppConfig):
 
     def ready(self) -> None:
         """Register checks and signals."""
+        from .access import queues
         from .checks import check_services, check_settings
         from .models import deleted, saved
 
@@ -27,6 +28,7 @@ class EmbedQueueConfig(AppConfig):
         checks.register(check_services, "embedqueue", deploy=True)
         post_save.connect(saved, dispatch_uid="embedqueue.saved")
         post_delete.connect(deleted, dispatch_uid="embedqueue.deleted")
+        request_started.connect(queues.wake, dispatch_uid="embedqueue.wake")
         setting_changed.connect(_setting_changed, dispatch_uid="embedqueue.settings")
 
 

@@ -47,8 +47,8 @@ EXTENSION = "embedqueue"
 class EmbedQueue(Front):
     """The Flask extension. Its methods are those of the queue of the current app.
 
-    Nothing is connected and no thread runs before the first use, in whichever process that is: under gunicorn each
-    worker has its own, with and without ``--preload``.
+    Nothing is connected and no thread runs before the first request or use, in whichever process that is: under
+    gunicorn each worker has its own, with and without ``--preload``.
 
     Args:
         app: the application; or call :meth:`init_app` later.
@@ -63,7 +63,8 @@ class EmbedQueue(Front):
         if EXTENSION in app.extensions:
             return  # a second object for the same app: both speak of the same queues
         config = app.config  # not the app: what it holds must not hold it
-        app.extensions[EXTENSION] = Queues(lambda: read_queues(config, ENVIRONMENT_PREFIX))
+        queues = app.extensions[EXTENSION] = Queues(lambda: read_queues(config, ENVIRONMENT_PREFIX))
+        app.before_request(queues.wake)
         app.cli.add_command(group)
 
     @property

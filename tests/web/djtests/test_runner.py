@@ -1,0 +1,47 @@
+"""What a project's own tests do that never heard of us: nothing reaches the Redis of its settings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from embedqueue.contrib.django import queue, queues
+from tests.web.djsite.notes.models import Note
+
+TESTS = """
+from django.test import TestCase
+from embedqueue.contrib.django import queue
+
+class Tests(TestCase):
+    def test_enqueue(self):
+        self.assertEqual(len(queue.enqueue("doc:1", "text").result(5)), 16)
+        queue.flush(5)
+"""
+
+
+@pytest.mark.parametrize("eager", [None, "0"])
+def test_manage_py_test_leaves_redis_alone(env, redis_client, provider, tmp_path, eager):
+    """But where the project says otherwise."""
+    (tmp_path / "test_ours.py").write_text(TESTS)
+    path = os.pathsep.join(filter(None, sys.path))
+    environment = {**os.environ, **env, "PYTHONPATH": path, "DJANGO_SETTINGS_MODULE": "tests.web.djsite.settings"}
+    environment.pop("EMBEDQUEUE_EAGER")
+    if eager is not None:
+        environment["EMBEDQUEUE_EAGER"] = eager
+    command = [sys.executable, "-m", "django", "test", str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=45)
+    assert done.returncode == 0, done.stderr
+    assert redis_client.exists("doc:1") == (eager is not None)
+    assert bool(redis_client.keys("*")) == bool(provider.sent) == (eager is not None)
+
+
+def test_models_and_commands_too(real_settings, redis_client, provider, run, monkeypatch):
+    monkeypatch.delenv("EMBEDQUEUE_EAGER")
+    queues.reset()
+    Note.objects.create(body="hello")
+    run("backfill")
+    assert queue.stats().embedded >= 1
+    assert (redis_client.keys("*"), provider.sent) == ([], {})
