@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ def state_of(stats: QueueStats, options: Options, now: float) -> State:
         reason = stats.pause_reason or ""
         if reason == PROBING:
             return State("Probing", "The provider failed. One call is testing it; nothing else is sent.", "warn")
+        if stats.paused_until == math.inf:
+            return State("Paused", f"Nothing is sent until somebody resumes: {reason}", "bad")
         left = words.duration(max(0.0, stats.paused_until - now))
         return State("Paused", f"Nothing is sent for another {left}: {reason}", "bad")
     if stats.in_flight:

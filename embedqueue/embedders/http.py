@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import threading
 import time
@@ -282,6 +283,10 @@ def _redirect(url: str, answer: Answer) -> EmbedQueueError:
     )
 
 
+#: How ``http.client`` tells that CONNECT was refused for want of a password; all else may pass.
+_PROXY_WANTS_PASSWORD = re.compile(r"Tunnel connection failed: 407\b")
+
+
 def failure_of(error: Exception, url: str, *, reached: bool) -> EmbedQueueError:
     """The error that a failed exchange becomes.
 
@@ -301,7 +306,9 @@ def failure_of(error: Exception, url: str, *, reached: bool) -> EmbedQueueError:
     reason = _root(error)
     why = f"{type(reason).__name__}: {reason}"
     if isinstance(error, kinds.ProxyError):
-        return ConfigurationError(f"the proxy on the way to {host} refuses: {why}")
+        if _PROXY_WANTS_PASSWORD.search(why):
+            return ConfigurationError(f"the proxy on the way to {host} refuses: {why}")
+        return TransientError(f"no way to {host} through the proxy: {why}", cause="connection")
     if isinstance(error, kinds.SSLError):
         if isinstance(reason, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return TransientError(f"{host} hung up during the handshake: {why}", cause="connection")

@@ -61,8 +61,10 @@ def asked_wait(headers: Mapping[str, str], message: str, retry_delay: str | None
     Returns:
         Seconds from now, between 0 and a day, or None where nothing is said.
     """
-    names = ("date", "retry-after-ms", "retry-after", "x-ratelimit-reset")
-    date, after_ms, after, reset = (headers.get(name, "")[:_HINT_CHARS] for name in names)
+    names = ("date", "retry-after-ms", "retry-after", "x-ratelimit-reset", "x-ratelimit-remaining")
+    date, after_ms, after, reset, remaining = (headers.get(name, "")[:_HINT_CHARS] for name in names)
+    if (_number(remaining) or 0.0) > 0.0:
+        reset = ""  # this limit is not what refuses us
     now_server = _date_seconds(date)
     now = now_unix if now_server is None else now_server
     for seconds in (
@@ -100,15 +102,18 @@ def _date_seconds(text: str) -> float | None:
 def _retry_after(text: str, now: float) -> float | None:
     value = _number(text)
     if value is not None:
-        return value
+        return _from_now(value, now)
     date = _date_seconds(text)
     return date - now if date is not None else duration_seconds(text)
 
 
 def _reset(text: str, now: float) -> float | None:
     value = _number(text)
-    if value is None:
-        return duration_seconds(text)
+    return duration_seconds(text) if value is None else _from_now(value, now)
+
+
+def _from_now(value: float, now: float) -> float:
+    """Seconds from now of a number that is either that, or an instant (some servers put one into Retry-After, too)."""
     if value > _EPOCH_FLOOR_MS:
         return value / 1000 - now
     return value - now if value > _EPOCH_FLOOR_SECONDS else value

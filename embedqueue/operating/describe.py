@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -13,9 +14,16 @@ from embedqueue.values.words import printable
 
 
 def stats_as_json(stats: QueueStats) -> str:
-    """How the queue stands in Redis, for a script. What this very process has done is left out: nothing."""
+    """How the queue stands in Redis, for a script. What this very process has done is left out: nothing.
+
+    ``paused`` tells whether nothing is claimed now; ``paused_until`` is null as well where that has no end.
+    """
     names = ("waiting", "in_flight", "dead", "oldest_age", "paused_until", "pause_reason")
-    return json.dumps({name: getattr(stats, name) for name in names})
+    facts = {name: getattr(stats, name) for name in names}
+    facts["paused"] = stats.paused_until is not None
+    if stats.paused_until == math.inf:
+        facts["paused_until"] = None
+    return json.dumps(facts)
 
 
 def describe(stats: QueueStats) -> Iterator[str]:
@@ -27,7 +35,8 @@ def describe(stats: QueueStats) -> Iterator[str]:
         yield f"oldest     {stats.oldest_age:.0f} s"
     if stats.paused_until is not None:
         seconds = max(0.0, stats.paused_until - time.time())
-        yield f"paused     for {seconds:.0f} s: {printable(stats.pause_reason or '')}"
+        until = "until somebody resumes" if seconds == math.inf else f"for {seconds:.0f} s"
+        yield f"paused     {until}: {printable(stats.pause_reason or '')}"
 
 
 def lines(facts: Mapping[str, Any]) -> Iterator[str]:

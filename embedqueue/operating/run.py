@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -102,6 +103,9 @@ def _until_empty(queue: EmbeddingBatchQueue, ending: Ending, refusals: _Refusals
         if stats.paused_until is None:
             failing_mono = None
             continue
+        if stats.paused_until == math.inf:
+            left = stats.waiting + stats.in_flight
+            raise BatchFailed(f"paused until somebody resumes: {stats.pause_reason}; {left} items are still queued")
         now_mono = time.monotonic()
         failing_mono = failing_mono or now_mono
         if refusals.error is not None or now_mono - failing_mono > BURST_PATIENCE_SECONDS:

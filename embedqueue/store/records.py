@@ -85,7 +85,7 @@ class Claim:
         waiting: how many items stay in pending.
         oldest_age_seconds: how long the oldest of those has waited; None where none waits.
         lease_end_seconds: how long until the next lease of anybody ends; None where nothing is in flight.
-        pause_seconds: how long the pause still lasts; None where there is none.
+        pause_seconds: how long the pause still lasts, inf where it has no end; None where there is none.
         alone: whether an item on its last delivery has to travel alone. "no": there is none. "waits": it stays in
             pending until the caller has nothing in flight. "taken": it is the one member.
         waited_seconds: how long the oldest of the members has waited; 0 where there are none.
@@ -125,7 +125,7 @@ class Status:
         dead: how many dead letters there are.
         oldest_age_seconds: how long the oldest waiting item has waited; None where none waits.
         lease_end_seconds: how long until the next lease ends; None where nothing is in flight.
-        pause_seconds: how long the pause still lasts; None where there is none.
+        pause_seconds: how long the pause still lasts, inf where it has no end; None where there is none.
         pause_reason: why there is a pause, in words for people; "" where there is none.
         failing: the provider has not answered well since it failed.
         unfinished: how many items the flush that was asked for still waits for.

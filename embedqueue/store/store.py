@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -39,7 +40,7 @@ def _seconds_until(then: bytes, now: float) -> float | None:
 def _pause_seconds(ms: int) -> float | None:
     if ms == -2:
         return None
-    return ms / 1000 if ms >= 0 else 5.0  # a pause that somebody set by hand without an end: look again
+    return ms / 1000 if ms >= 0 else math.inf  # somebody has made it by hand, without an end
 
 
 def _flat(lines: Iterable[Iterable[Any]]) -> list[Any]:

@@ -17,7 +17,8 @@ class QueueStats:
         in_flight: items that some worker has claimed.
         dead: dead letters.
         oldest_age: seconds since the oldest waiting item was enqueued, or None.
-        paused_until: Unix time at which somebody may claim again, or None.
+        paused_until: Unix time at which somebody may claim again; inf for a pause that was made without an end;
+            None where there is none.
         pause_reason: what the provider said, or None.
         enqueued: items accepted.
         embedded: items whose vector was written.

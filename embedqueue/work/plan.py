@@ -25,6 +25,8 @@ REFRESH_SECONDS = 30.0
 LEAST_REFRESH_SECONDS = 5.0
 #: The same if something was noted during the last refresh: its answer may be older than that.
 REFRESH_AGAIN_SECONDS = 0.05
+#: Seconds after which a claim asks whether a pause without an end still lasts: no notice tells of a DEL by hand.
+LOOK_AGAIN_SECONDS = 5.0
 #: Seconds between two checks on the items that somebody waits for: at first, and at most. A check is one call of a
 #: script. It finds what a lost notice told, and items that wait again because they were released or superseded.
 CHECK_SECONDS = (2.0, 5.0)
@@ -281,7 +283,8 @@ class Plan:
         left = self.oldest_mono < self.began_mono or (self.began_mono > 0.0 and self.waiting > 0 and not self.fresh)
         self.left |= left or now < self.oldest_mono < NEVER
         self.began_mono = 0.0
-        self.paused_until_mono = 0.0 if standing.pause_seconds is None else now + standing.pause_seconds
+        seconds = standing.pause_seconds
+        self.paused_until_mono = 0.0 if seconds is None else now + (LOOK_AGAIN_SECONDS if seconds == NEVER else seconds)
         self.refresh_mono = now + (REFRESH_AGAIN_SECONDS if self.overtaken else self.refresh_seconds)
         if standing.lease_end_seconds is not None:
             if standing.lease_end_seconds <= 0:

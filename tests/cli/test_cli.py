@@ -328,7 +328,10 @@ def test_pause_and_resume(run, redis_client):
     """Nothing is claimed in between, and whoever asks is told why."""
     run("enqueue", "-", text=lines(("doc:1", "hello")))
     assert "until it is resumed" in run("pause", "--reason", "the provider moves")
-    assert "the provider moves" in run("stats")
+    assert "until somebody resumes: the provider moves" in run("stats")
+    shown = json.loads(run("stats", "--json"))
+    assert (shown["paused"], shown["paused_until"], shown["pause_reason"]) == (True, None, "the provider moves")
+    assert "paused until somebody resumes" in run("worker", "--burst", code=1)
     assert "the provider moves" in run("explain", "doc:1")
     assert "The pause is over" in run("resume")
     redis_client.set("embed_queue:pause:probe", "other:1/60.000:", px=60_000)

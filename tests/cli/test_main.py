@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import runpy
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 
+import embedqueue
+
 
 def _module() -> Callable[[], object]:
-    return lambda: runpy.run_module("embedqueue", run_name="__main__")
+    # Not runpy.run_module: it does not run what pytest has imported, which is all of a package with a plugin for pytest.
+    path = Path(embedqueue.__file__).with_name("__main__.py")
+    code = compile(path.read_text("utf-8"), path, "exec")
+    return lambda: exec(code, {"__name__": "__main__", "__package__": "embedqueue"})
 
 
 def _script() -> Callable[[], object]:

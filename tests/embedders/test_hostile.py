@@ -277,6 +277,23 @@ def test_a_proxy_sees_the_host_and_its_own_password_only(secure, clean, variable
     assert not any(KEY.encode() in part or b"private" in part for part in proxy.heard)
 
 
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(502, TransientError), (503, TransientError), (504, TransientError), (407, ConfigurationError)],
+)
+def test_a_proxy_that_lets_nobody_through(clean, status, error):
+    """For a moment, or for want of a password."""
+
+    def refuse(sock: socket.socket) -> None:
+        sock.recv(1 << 16)
+        sock.sendall(b"HTTP/1.1 %d Sorry\r\nContent-Length: 0\r\n\r\n" % status)
+
+    with server(refuse) as proxy_port:
+        clean.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy_port}")
+        with pytest.raises(error, match=rf"proxy.*{status}"):
+            OpenAIEmbedder(KEY, "https://provider.test/v1").embed_batch(["private"], "m")
+
+
 def test_a_proxy_that_breaks_tls_open_is_found_out(clean, authority):
     """It shows a certificate of its own, which nobody here trusts."""
     other = trustme.CA()

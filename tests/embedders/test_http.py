@@ -274,7 +274,7 @@ def test_netrc_does_not_replace_our_key(provider: Provider, tmp_path: Path, monk
 def test_proxies_of_the_environment_are_used(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     with Provider() as gone:
         monkeypatch.setenv("http_proxy", gone.url.replace("//", "//user:hunter2@"))
-    with pytest.raises(ConfigurationError, match="proxy") as caught:
+    with pytest.raises(TransientError, match="proxy") as caught:
         OpenAIEmbedder("k", "http://example.invalid/v1", timeout=2).embed_batch(["x"], "m")
     assert "hunter2" not in str(caught.value)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -286,6 +286,9 @@ def test_a_ca_bundle_that_is_not_there(provider: Provider, monkeypatch: pytest.M
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "no-such-file.pem")
     with pytest.raises(ConfigurationError, match=r"no-such-file\.pem"):
         OpenAIEmbedder("k", provider.url.replace("http", "https"), timeout=2).embed_batch(["x"], "m")
+
+
+TUNNEL = "Tunnel connection failed:"
 
 
 def _retries(reason: Exception) -> urllib3.exceptions.MaxRetryError:
@@ -301,7 +304,9 @@ def _retries(reason: Exception) -> urllib3.exceptions.MaxRetryError:
         (requests.exceptions.ConnectionError(urllib3.exceptions.ProtocolError("x", OSError())), TransientError, True),
         (requests.exceptions.SSLError(_retries(ssl.SSLCertVerificationError(1, "expired"))), ConfigurationError, None),
         (requests.exceptions.SSLError(_retries(ssl.SSLEOFError(8, "EOF"))), TransientError, False),
-        (requests.exceptions.ProxyError(_retries(OSError("407"))), ConfigurationError, None),
+        (requests.exceptions.ProxyError(_retries(OSError(f"{TUNNEL} 407 Who?"))), ConfigurationError, None),
+        (requests.exceptions.ProxyError(_retries(OSError(f"{TUNNEL} 503 Busy"))), TransientError, False),
+        (requests.exceptions.ProxyError(_retries(OSError(111, "refused"))), TransientError, False),
         (requests.exceptions.InvalidURL("secret"), ConfigurationError, None),
         (requests.exceptions.MissingSchema("secret"), ConfigurationError, None),
         (requests.exceptions.InvalidHeader("secret"), ConfigurationError, None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,8 +46,8 @@ class Row:
 
     @property
     def paused_until(self) -> datetime | None:
-        """When the provider is asked again."""
-        if self.stats is None or self.stats.paused_until is None:
+        """When the provider is asked again; None for a pause without an end."""
+        if self.stats is None or self.stats.paused_until in (None, math.inf):
             return None
         return datetime.fromtimestamp(self.stats.paused_until, UTC)
 
