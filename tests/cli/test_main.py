@@ -13,7 +13,7 @@ import embedqueue
 
 
 def _module() -> Callable[[], object]:
-    # Not runpy.run_module: it does not run what pytest has imported, which is all of a package with a plugin for pytest.
+    # Not runpy.run_module, which cannot run what pytest imports itself: all of a package that has a plugin for it.
     path = Path(embedqueue.__file__).with_name("__main__.py")
     code = compile(path.read_text("utf-8"), path, "exec")
     return lambda: exec(code, {"__name__": "__main__", "__package__": "embedqueue"})
