@@ -227,7 +227,7 @@ def _cache(store: Store, settle: Settle, options: Options, embedder: Embedder, s
         store,
         ttl_seconds=options.cache_ttl,
         hold_seconds=options.lease_seconds,
-        kind=lambda: f"{options.model}\0{embedder.dimensions}\0{task}",
+        kind=lambda: f"{options.model}\0{embedder.dimensions}\0{task}\0{getattr(embedder, 'variant', '')}",
         name=f"embedqueue-cache-{options.namespace}",
         stopping=stopping,
         persist=settle.persist,

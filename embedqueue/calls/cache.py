@@ -34,7 +34,8 @@ class Cache:
         store: Redis.
         ttl_seconds: how long a vector is kept.
         hold_seconds: how long a reservation holds if nobody renews it.
-        kind: returns what decides a vector beside its text: the model, the dimensions, the task.
+        kind: returns what decides a vector beside its text: the model, the dimensions, the task, the
+            embedder's variant.
         name: of the thread that waits for others.
         stopping: set when the queue stops.
         persist: makes a move in Redis again and again until Redis answers; see ``Settle.persist``.

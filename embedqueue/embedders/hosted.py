@@ -97,6 +97,14 @@ class HostedEmbedder:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={shown_url(self._url)!r}, dimensions={self.dimensions})"
 
+    @property
+    def variant(self) -> str:
+        """What decides a vector beside its text, the model, its length and the task: whose server, and what it is told.
+
+        Vectors of one variant are not kept for another, see ``Cache``.
+        """
+        return self._url
+
     def close(self) -> None:
         """Close the connections that this process holds. A later call opens new ones."""
         self._http.close()

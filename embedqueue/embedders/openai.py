@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -114,6 +115,11 @@ class OpenAIEmbedder(HostedEmbedder):
 
     def _chose_encoding(self, options: Mapping[str, Any]) -> bool:
         return self._encoding_format is None and options.get("encoding_format") == "base64"
+
+    @property
+    def variant(self) -> str:
+        """Whose server, and what more it is told in every request."""
+        return f"{super().variant}\0{json.dumps(self._extra_body, sort_keys=True, default=str)}"
 
     def _body(self, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> dict[str, Any]:
         return {"model": self._slug(model), "input": texts, **options, **self._extra_body}

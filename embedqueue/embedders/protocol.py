@@ -16,7 +16,8 @@ class Embedder(Protocol):
     """Turns texts into vectors. Must be thread-safe: ``max_concurrency`` calls run side by side.
 
     An embedder may also carry ``max_texts``, ``max_tokens`` (what one call may hold; None means no
-    known limit) and ``task_type``; the queue reads them where they exist.
+    known limit), ``task_type``, and ``variant`` (a string of all else that decides a vector beside its text and the
+    model, such as the server's address); the queue reads them where they exist.
     """
 
     @property

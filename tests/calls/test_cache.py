@@ -8,11 +8,12 @@ import time
 
 import pytest
 
-from embedqueue import BatchFailed, InputRejected, TransientError
+from embedqueue import BatchFailed, InputRejected, OpenAIEmbedder, TransientError
 from embedqueue.calls.cache import BUSY, PAUSED, Cache
 from embedqueue.store.store import Store
 from tests.inside import inside
 from tests.parts import ONE_TRY, PATIENCE_SECONDS, GatedEmbedder, eventually, expected, in_flight
+from tests.provider import Provider
 
 
 def reservations(client) -> list[bytes]:
@@ -268,3 +269,17 @@ def test_who_waits_for_another_workers_text_gets_it_when_it_is_there(make_queue,
     embedder.release()
     assert ours.result(PATIENCE_SECONDS) == expected("same")
     assert inside(second).embedder.calls == []
+
+
+@pytest.mark.parametrize("other", [{"body": {"user": "another"}}, {"base_url": "the other"}])
+def test_what_decides_a_vector_beside_its_text_has_entries_of_its_own(make_queue, redis_client, provider, other):
+    """Another server's vector, or one that was made for another purpose, is not taken for this one's."""
+    with Provider() as elsewhere:
+        urls = {"base_url": elsewhere.openai_url} if "base_url" in other else other
+        for given, told in (({}, provider), (urls, elsewhere if "base_url" in other else provider)):
+            embedder = OpenAIEmbedder("test-key", **{"base_url": provider.openai_url, "dimensions": 8, **given})
+            for place in (1, 2):  # the second time it is the cache's
+                queue = make_queue(embedder=embedder, cache_ttl=60)
+                queue.enqueue(f"doc:{place}", "text").result(PATIENCE_SECONDS)
+                queue.stop()
+        assert [len(one.calls) for one in (provider, elsewhere)] == ([1, 1] if "base_url" in other else [2, 0])
