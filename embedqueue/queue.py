@@ -40,6 +40,7 @@ from .values.stats import PROBING, DeadLetter, QueueStats
 from .work.plan import NEVER
 from .work.worker import ADOPTIONS, BARRED_SECONDS, OUTAGE_GRACE_SECONDS
 
+DEFAULT_MODEL = "google/gemini-embedding-001"
 #: Seconds after which a flush asks Redis again what is unfinished, at most. It also asks when a call is back.
 FLUSH_POLL_SECONDS = 0.25
 #: Seconds in which a worker that no start() has started claims nothing but what it has to.
@@ -63,7 +64,7 @@ class EmbeddingBatchQueue:
         embedder: turns texts into vectors; see :class:`embedqueue.Embedder`.
         redis: any synchronous redis-py client. It is never changed and never closed; private connections are made
             with its settings.
-        model: name of the model, as its users write it.
+        model: name of the model, as its users write it; by default the embedder's ``default_model`` where it has one.
         flush_interval: seconds that an item may wait before a drain starts.
         max_batch_size: items that, waiting together, start a drain at once.
         embedding_field: field of the users' hashes that receives the vector.
@@ -102,7 +103,7 @@ class EmbeddingBatchQueue:
         self,
         embedder: Embedder,
         redis: redis.Redis,
-        model: str = "google/gemini-embedding-001",
+        model: str = DEFAULT_MODEL,
         flush_interval: float = DEFAULT_FLUSH_INTERVAL,
         max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
         **options: Unpack[QueueOptions],
@@ -111,6 +112,11 @@ class EmbeddingBatchQueue:
             raise TypeError("embedder must have dimensions and embed_batch(texts, model)")
         if not hasattr(redis, "connection_pool") or iscoroutinefunction(redis.execute_command):
             raise TypeError(f"redis must be a synchronous redis-py client, not {type(redis).__name__}")
+        own_model = getattr(embedder, "default_model", None)
+        if model == DEFAULT_MODEL and isinstance(own_model, str):
+            model = own_model
+        if callable(meet := getattr(embedder, "meet", None)):
+            meet(model)
         self._options = Options(model=model, flush_interval=flush_interval, max_batch_size=max_batch_size, **options)
         self._log = QueueLog(self._options.namespace)
         self._embedder = embedder

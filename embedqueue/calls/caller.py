@@ -14,10 +14,16 @@ import tenacity
 
 from embedqueue.embedders.protocol import Embedder
 from embedqueue.observers.observers import Observers
-from embedqueue.values.errors import CallTooLarge, ConfigurationError, InputRejected, TransientError
+from embedqueue.values.errors import (
+    CallTooLarge,
+    ConfigurationError,
+    EmbedQueueError,
+    InputRejected,
+    TransientError,
+)
 from embedqueue.values.log import Log, logger
 from embedqueue.values.observer import CallReport, Outcome
-from embedqueue.values.vectors import Malformed, as_rows, faulty_rows
+from embedqueue.values.vectors import Malformed, WrongWidth, as_rows, faulty_rows
 from embedqueue.values.words import said_by, words_of
 
 from .batching import Limits, estimated_tokens
@@ -83,6 +89,7 @@ class Caller:
         self._once = policy.copy(stop=tenacity.stop_after_attempt(1))
         self._lock = threading.Lock()
         self._last_success_mono = 0.0
+        self._wrong_width: tuple[int, str] | None = None  # of the last answer that had one, and its first text
         self._tries: dict[int, float] = {}  # by thread: when the try that is under way began; guarded by the lock
         self._given_up: set[int] = set()  # threads whose try took too long; guarded by the lock
         self.calls = 0  # guarded by the lock, as are the other counters
@@ -149,12 +156,16 @@ class Caller:
     def _ask(self, texts: Sequence[str], began_mono: float) -> Any:
         try:
             rows = as_rows(self._embedder.embed_batch(texts, self._model), len(texts), self._embedder.dimensions)
+            self._wrong_width = None
             faulty = faulty_rows(rows)
         except (TransientError, InputRejected, ConfigurationError) as error:
             self._count_failure()
             if getattr(error, "status", None) == TOO_MANY_REQUESTS:
                 self.concurrency.refused(began_mono, time.monotonic())
             raise
+        except WrongWidth as error:
+            self._count_failure()
+            raise self._of_the_width(error, texts) from None
         except Malformed as error:
             self._count_failure()
             raise TransientError(str(error), suspect_input=True) from None
@@ -178,6 +189,13 @@ class Caller:
             self._count_failure()
             raise Partial(rows, faulty.tolist())
         return rows
+
+    def _of_the_width(self, error: WrongWidth, texts: Sequence[str]) -> EmbedQueueError:
+        """Once may be a fault of the moment. Twice in a row, and of more than one text, it is the model's width."""
+        before, self._wrong_width = self._wrong_width, (error.width, texts[0])
+        if before is not None and before[0] == error.width and (len(texts) > 1 or before[1] != texts[0]):
+            return ConfigurationError(f"{error}: give it dimensions={error.width}, or another model")
+        return TransientError(str(error), suspect_input=True)
 
     def _tell(self, texts: Sequence[str], began_mono: float, error: BaseException | None) -> None:
         if self._observers:
@@ -221,16 +239,16 @@ class Caller:
         with self._lock:
             self._given_up.discard(threading.get_ident())
 
-    def healthy_since(self, then_mono: float) -> bool:
-        """Whether the provider has served another text since then, or serves the canary now."""
+    def fault_since(self, then_mono: float) -> Exception | None:
+        """None if the provider has served another text since then, or serves the canary now; else why it does not."""
         if self._last_success_mono > then_mono:
-            return True
+            return None
         try:
             self.call([CANARY], self._once)
         except (TransientError, InputRejected, ConfigurationError) as error:
             self._log.debug("embedqueue: the canary failed too: %s", error)
-            return False
-        return True
+            return error
+        return None
 
     def patient(self, probe: bool) -> tenacity.BaseRetrying:
         """The policy for a whole call: the user's or ours; a probe is tried once."""

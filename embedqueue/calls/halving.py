@@ -74,8 +74,7 @@ class Halving:
             self._send(now, policy)
         # Suspects are judged at the end: by then a neighbour has mostly been served, and no canary is needed.
         if self._suspects:
-            if not self._caller.healthy_since(self._suspected_mono):
-                raise Unserved(self._suspects[0][1], texts)
+            self._show_health(self._suspected_mono, self._suspects[0][1], texts)
             for text, error in self._suspects:
                 self._refuse(text, _reason(error))
         self._caller.learn(self._limits)  # not before: a refusal may have been about one text
@@ -103,12 +102,20 @@ class Halving:
         self._deliver([texts[i] for i in good], [error.rows[i].tobytes() for i in good])
         self._parts.append(([texts[i] for i in error.faulty], self._caller.patient(False)))
 
+    def _show_health(self, then_mono: float, error: BaseException, texts: Sequence[str]) -> None:
+        """Go on only if the provider has served another text since then, or serves one now."""
+        fault = self._caller.fault_since(then_mono)
+        if fault is not None:  # what somebody has to set right says more than how a text of ours failed
+            raise Unserved(fault if isinstance(fault, ConfigurationError) else error, texts) from None
+
     def _refused(self, texts: Sequence[str], error: InputRejected, policy: tenacity.BaseRetrying) -> None:
         self._refusals += 1
         if self._refusals == 1:
             self._refused_mono = time.monotonic()
-        if self._refusals == REFUSALS_BEFORE_CANARY and not self._caller.healthy_since(self._refused_mono):
-            raise Unserved(error, texts) from None  # it refuses everything, so there is no bad text to find
+        if self._refusals == REFUSALS_BEFORE_CANARY:
+            self._show_health(
+                self._refused_mono, error, texts
+            )  # where it refuses everything, no text is bad
         if len(texts) == 1:
             self._suspect(texts[0], error)
             if isinstance(error, CallTooLarge):  # too large in itself: this says nothing of its neighbours
@@ -134,8 +141,9 @@ class Halving:
             return
         # In a probe, a failure without a status may be a text's fault, too: else that text would block the queue.
         suspicious = error.suspect_input or (self._probe and error.status is None)
-        if not suspicious or not self._caller.healthy_since(began_mono):
+        if not suspicious:
             raise Unserved(error, texts) from None
+        self._show_health(began_mono, error, texts)
         if len(texts) > 1:
             self._parts.extend((part, once) for part in split(texts, None))
         elif policy is once:

@@ -27,6 +27,9 @@ _OPENAI_MAX_TOKENS = 300_000
 #: Texts in one call to OpenRouter: what Gemini takes, its strictest upstream known to us.
 _OPENROUTER_MAX_TEXTS = 100
 
+#: Models whose vectors cannot be as long as those of the default one (platform.openai.com, "Embeddings").
+MODEL_DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-ada-002": 1536}
+
 
 class OpenAIEmbedder(HostedEmbedder):
     """Any server that answers ``POST .../embeddings`` as OpenAI does: OpenAI, TEI, vLLM, Ollama, infinity, LiteLLM ...
@@ -88,6 +91,20 @@ class OpenAIEmbedder(HostedEmbedder):
         )
         self._encoding_format = encoding_format
         self._extra_body = dict(body or {})
+
+    @property
+    def default_model(self) -> str | None:
+        """What a queue asks OpenAI itself for where it is given no model; None for other servers."""
+        return "text-embedding-3-large" if self._is_openai else None
+
+    def meet(self, model: str) -> None:
+        """Take the length that the vectors of a model are known to have, unless another was given.
+
+        Args:
+            model: what a queue will ask for.
+        """
+        if self.dimensions == EMBED_DIMENSIONS:
+            self.dimensions = MODEL_DIMENSIONS.get(model.rpartition("/")[2], EMBED_DIMENSIONS)
 
     def _default_limits(self) -> tuple[int | None, int | None]:
         return (_OPENAI_MAX_TEXTS, _OPENAI_MAX_TOKENS) if self._is_openai else (None, None)

@@ -16,8 +16,9 @@ class Embedder(Protocol):
     """Turns texts into vectors. Must be thread-safe: ``max_concurrency`` calls run side by side.
 
     An embedder may also carry ``max_texts``, ``max_tokens`` (what one call may hold; None means no
-    known limit), ``task_type``, and ``variant`` (a string of all else that decides a vector beside its text and the
-    model, such as the server's address); the queue reads them where they exist.
+    known limit), ``task_type``, ``variant`` (a string of all else that decides a vector beside its text and the
+    model, such as the server's address), ``default_model`` (what a queue asks for that is given none) and
+    ``meet(model)`` (told what a queue will ask for); the queue uses them where they exist.
     """
 
     @property

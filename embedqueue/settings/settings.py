@@ -19,6 +19,7 @@ import redis
 import redis.connection
 
 from embedqueue.embedders import Embedder, GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
+from embedqueue.embedders.openai import MODEL_DIMENSIONS
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.errors import OptionError
 from embedqueue.values.options import EMBED_DIMENSIONS, Options
@@ -43,8 +44,6 @@ PROVIDERS: Mapping[str, tuple[str, int]] = {
     "openai": ("text-embedding-3-large", EMBED_DIMENSIONS),
     "local": ("wordllama", 256),
 }
-#: Models whose vectors have other dimensions than their provider's default model.
-_MODEL_DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-ada-002": 1536}
 
 _OPTION_TYPES = {name: hint for name, hint in typing.get_type_hints(Options).items() if name != "model"}
 #: Every name that a configuration may hold.
@@ -175,7 +174,7 @@ def read(mapping: Mapping[str, Any], prefix: str = "", *, spelling: str | None =
     model = _text("MODEL", given, spelling) or PROVIDERS[provider][0]
     dimensions = given.get("DIMENSIONS")
     if dimensions is None or dimensions == "":
-        dimensions = _MODEL_DIMENSIONS.get(model.rpartition("/")[2], PROVIDERS[provider][1])
+        dimensions = MODEL_DIMENSIONS.get(model.rpartition("/")[2], PROVIDERS[provider][1])
     settings = Settings(
         redis_url=_text("REDIS_URL", given, spelling) or DEFAULT_REDIS_URL,
         provider=provider,

@@ -15,6 +15,19 @@ class Malformed(ValueError):
     """An answer that is not one vector a text."""
 
 
+class WrongWidth(Malformed):
+    """Vectors of another length than the embedder promises.
+
+    Args:
+        width: numbers of each.
+        dimensions: what the embedder promises.
+    """
+
+    def __init__(self, width: int, dimensions: int) -> None:
+        super().__init__(f"the model gives {width} dimensions, the embedder is set to {dimensions}")
+        self.width = width
+
+
 def as_rows(answer: Any, count: int, dimensions: int) -> NDArray[np.float32]:
     """Turn an embedder's answer into rows.
 
@@ -27,6 +40,7 @@ def as_rows(answer: Any, count: int, dimensions: int) -> NDArray[np.float32]:
         Float32 array of shape ``(count, dimensions)``, C-contiguous.
 
     Raises:
+        WrongWidth: vectors of one other length.
         Malformed: another shape, or not numbers.
     """
     try:
@@ -37,7 +51,7 @@ def as_rows(answer: Any, count: int, dimensions: int) -> NDArray[np.float32]:
     if rows.ndim != 2 or len(rows) != count:
         raise Malformed(f"{count} texts were sent and an answer of shape {rows.shape} came back")
     if rows.shape[1] != dimensions:
-        raise Malformed(f"the model gives {rows.shape[1]} dimensions, the embedder is set to {dimensions}")
+        raise WrongWidth(rows.shape[1], dimensions)
     return rows
 
 

@@ -379,7 +379,7 @@ class Dispatch:
         if call.hung == 1:  # else the canary hangs as well
             self._enter(call)
             try:
-                healthy = self._caller.healthy_since(began_mono)
+                healthy = self._caller.fault_since(began_mono) is None
             finally:
                 given_up = not self._leave(call)
             if given_up:

@@ -129,7 +129,22 @@ def test_wrong_dimensions():
     """An embedder that is set to the wrong dimensions buries nothing, and the reason says what to set."""
     fake = FakeEmbedder(dimensions=8)
     fake.embed_batch = lambda texts, model: np.ones((len(texts), 12))
-    assert "12 dimensions" in str(Rig(fake).unserved())
+    rig = Rig(fake)
+    failure = rig.unserved()
+    assert "give it dimensions=12" in str(failure)
+    assert failure.account, "somebody has to act"
+    assert rig.caller.calls == 2, "once may be a fault of the moment"
+
+
+def test_wrong_dimensions_of_one_text():
+    """Alone it may be the text's fault; another text that has them, too, says that it is not."""
+    fake = FakeEmbedder(dimensions=8)
+    fake.embed_batch = lambda texts, model: np.ones((len(texts), 12))
+    assert "give it dimensions=12" in str(Rig(fake).unserved(["alone"]))
+    odd = FakeEmbedder(dimensions=8)
+    embed = odd.embed_batch
+    odd.embed_batch = lambda texts, model: np.ones((1, 12)) if texts == ["odd"] else embed(texts, model)
+    assert "12 dimensions" in Rig(odd).serve(["odd"]).refused["odd"]
 
 
 @pytest.mark.parametrize("answer", [None, [], [[1.0] * 8] * 2, [[1.0] * 8] * 51, "text", {"data": []}], ids=repr)

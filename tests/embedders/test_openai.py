@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from redis import Redis
 
+from embedqueue import EmbeddingBatchQueue
 from embedqueue.embedders import Embedder, OpenAIEmbedder, OpenRouterEmbedder
 from embedqueue.embedders.openai import embeddings_url
 from embedqueue.values.errors import CallTooLarge, ConfigurationError, EmbedQueueError, InputRejected, TransientError
@@ -257,3 +259,19 @@ def test_words_with_a_lone_surrogate_can_be_told(provider: Provider, status: int
     with pytest.raises(EmbedQueueError) as caught:
         OpenAIEmbedder("test-key", provider.openai_url).embed_batch(["x"], "m")
     assert r"bad \ud800\u202e\x07 thing" in str(caught.value)
+
+
+def test_a_queue_asks_openai_for_a_model_of_its_own(fake_redis: Redis) -> None:
+    """And for vectors as long as the model makes them, where nobody has said more."""
+    subject = OpenAIEmbedder("k")
+    assert EmbeddingBatchQueue(subject, fake_redis).options.model == "text-embedding-3-large"
+    assert subject.dimensions == 3072
+    for model in ("text-embedding-3-small", "openai/text-embedding-ada-002"):
+        subject = OpenAIEmbedder("k")
+        assert EmbeddingBatchQueue(subject, fake_redis, model).options.model == model
+        assert subject.dimensions == 1536
+    given = OpenAIEmbedder("k", dimensions=256)
+    EmbeddingBatchQueue(given, fake_redis, "text-embedding-3-small")
+    assert given.dimensions == 256
+    own = OpenAIEmbedder("k", "http://localhost:8080/v1")
+    assert EmbeddingBatchQueue(own, fake_redis).options.model == "google/gemini-embedding-001"
