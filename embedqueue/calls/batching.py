@@ -58,6 +58,44 @@ class Limits:
         return Limits(min(self.texts, other.texts), min(self.tokens, other.tokens))
 
 
+#: Calls that have to go well, each as large as is allowed, before larger ones are tried: at first, and at most.
+GROW_AFTER = (8, 512)
+
+
+@dataclass(slots=True)
+class Care:
+    """How many texts calls hold after an errand: a call failed again and again, and its parts were served.
+
+    A server that answers a list with one vector, or takes too long for a full call, would do so each time. After a call
+    that had no answer in time, they hold half: perhaps the server is away, and perhaps that was too much for it.
+
+    Attributes:
+        texts: most texts of a call; None for no such limit.
+    """
+
+    texts: int | None = None
+    _well: int = 0
+    _grown: bool = False
+    _grow_after: int = GROW_AFTER[0]
+
+    def begin(self, served: int) -> None:
+        """Calls hold so many texts for now. If they have just grown, they wait longer before they do so again."""
+        if self._grown:
+            self._grow_after = min(2 * self._grow_after, GROW_AFTER[1])
+        self.texts = served if self.texts is None else min(served, self.texts)
+        self._well, self._grown = 0, False
+
+    def served(self, count: int, most: int) -> None:
+        """A call of ``count`` texts was served; ``most`` is what calls may hold at all."""
+        if self.texts is None or count < self.texts:
+            return
+        self._well += 1
+        if self._well >= self._grow_after:
+            self.texts, self._well, self._grown = self.texts + max(1, self.texts // 2), 0, True
+            if self.texts >= most:
+                self.texts = None
+
+
 def cut(texts: Iterable[str], limits: Limits) -> list[list[str]]:
     """Cut texts into calls, in order, none larger than the limits.
 

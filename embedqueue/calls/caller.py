@@ -5,9 +5,11 @@ What becomes of the texts of a call that fails in the end, ``halving`` decides.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import tenacity
@@ -26,7 +28,7 @@ from embedqueue.values.observer import CallReport, Outcome
 from embedqueue.values.vectors import Malformed, WrongWidth, as_rows, faulty_rows
 from embedqueue.values.words import said_by, words_of
 
-from .batching import Limits, estimated_tokens
+from .batching import Care, Limits, estimated_tokens
 from .concurrency import Concurrency
 from .failures import Faulty, Partial, Stopping
 from .retry import default_retry
@@ -54,7 +56,7 @@ class Caller:
         observers: told of each try.
 
     Attributes:
-        limits: what a call may hold, by what was learned from refusals; see :meth:`learn`.
+        limits: what a call may hold, by what was learned; see :meth:`learn` and :meth:`be_careful`.
         concurrency: as given.
         calls: tries so far, canaries included.
         texts_sent: texts in these.
@@ -75,7 +77,8 @@ class Caller:
     ) -> None:
         self._log = log
         self._observers = observers or Observers()
-        self.limits = limits
+        self._limits = limits  # guarded by the lock, as is the next
+        self._care = Care()
         self.concurrency = concurrency
         self._embedder = embedder
         self._model = model
@@ -96,6 +99,12 @@ class Caller:
         self.texts_sent = 0
         self.failed_calls = 0
         self.usual_seconds: float | None = None  # two calls that end at once may count as one
+
+    @property
+    def limits(self) -> Limits:
+        """What one call may hold now."""
+        most = self._care.texts
+        return self._limits if most is None else self._limits.narrowed_to(replace(self._limits, texts=most))
 
     def _rest(self, seconds: float) -> None:
         if self._closing.wait(seconds):
@@ -145,6 +154,7 @@ class Caller:
         try:
             rows = self._ask(texts, began_mono)
         except BaseException as error:
+            self._log.info("embedqueue: a try of a call of %d texts failed: %s", len(texts), _words(error, texts))
             self._tell(texts, began_mono, error)
             raise
         finally:
@@ -178,6 +188,9 @@ class Caller:
             raise Faulty
         now_mono = self._last_success_mono = time.monotonic()
         self.concurrency.answered(began_mono, now_mono)
+        if self._care.texts is not None:
+            with self._lock:
+                self._care.served(len(texts), self._limits.texts)
         self.usual_seconds = max(now_mono - began_mono, FADES * (self.usual_seconds or 0.0))
         self._log.info(
             "embedqueue: a call of %d texts took %.3f s",
@@ -258,14 +271,37 @@ class Caller:
         """The policy of a single try, for parts of a call in which a bad text is being looked for."""
         return self._once
 
-    def learn(self, limits: Limits) -> None:
-        """Keep to these limits from now on, as far as they are narrower: a call was served under them."""
+    def learn(self, began: Limits, limits: Limits) -> None:
+        """Keep to these limits from now on, where they are narrower than those with which a call began.
+
+        Args:
+            began: the limits that there were.
+            limits: under which it was served.
+        """
         with self._lock:
-            narrower = self.limits.narrowed_to(limits)
-            if narrower == self.limits:
+            narrower = Limits(
+                min(self._limits.texts, limits.texts) if limits.texts < began.texts else self._limits.texts,
+                min(self._limits.tokens, limits.tokens) if limits.tokens < began.tokens else self._limits.tokens,
+            )
+            if narrower == self._limits:
                 return
-            self.limits = narrower
+            self._limits = narrower
         self._log.info("embedqueue: calls hold %d texts and %d tokens from now on", narrower.texts, narrower.tokens)
+
+    def be_careful(self, texts: int, most: int) -> None:
+        """Make smaller calls for now: one of ``texts`` texts failed, which ``most`` may not.
+
+        Args:
+            texts: of the call.
+            most: that calls hold from now on.
+        """
+        with self._lock:
+            first = self._care.texts is None
+            self._care.begin(most)
+        level = logging.WARNING if first else logging.INFO
+        self._log.log(
+            level, "embedqueue: after a call of %d texts that failed, calls hold %d texts for now", texts, most
+        )
 
 
 def _outcome(error: BaseException | None) -> Outcome:

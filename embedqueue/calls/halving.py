@@ -47,7 +47,9 @@ class Halving:
         self._probe = probe
         self._deliver = deliver
         self._refuse = refuse
-        self._limits = caller.limits
+        self._began = self._limits = caller.limits
+        # Texts of the largest call that failed for no known reason, and of the largest part that was served since.
+        self._failed = self._served = 0
         self._parts: deque[tuple[Sequence[str], tenacity.BaseRetrying]] = deque()  # still to be sent, and how
         self._refusals = 0
         self._refused_mono = 0.0  # when the first one came
@@ -77,7 +79,9 @@ class Halving:
             self._show_health(self._suspected_mono, self._suspects[0][1], texts)
             for text, error in self._suspects:
                 self._refuse(text, _reason(error))
-        self._caller.learn(self._limits)  # not before: a refusal may have been about one text
+        elif self._failed and self._served:
+            self._caller.be_careful(self._failed, self._served)
+        self._caller.learn(self._began, self._limits)  # not before: a refusal may have been about one text
 
     def _send(self, texts: Sequence[str], policy: tenacity.BaseRetrying) -> None:
         began_mono = time.monotonic()
@@ -93,6 +97,7 @@ class Halving:
             raise Unserved(error, texts) from None
         else:
             self._misled |= texts == [self._blamed]
+            self._served = max(self._served, len(texts)) if self._failed else 0
             self._deliver(texts, [row.tobytes() for row in rows])
 
     def _part(self, texts: Sequence[str], error: Partial) -> None:
@@ -113,9 +118,7 @@ class Halving:
         if self._refusals == 1:
             self._refused_mono = time.monotonic()
         if self._refusals == REFUSALS_BEFORE_CANARY:
-            self._show_health(
-                self._refused_mono, error, texts
-            )  # where it refuses everything, no text is bad
+            self._show_health(self._refused_mono, error, texts)  # where it refuses everything, no text is bad
         if len(texts) == 1:
             self._suspect(texts[0], error)
             if isinstance(error, CallTooLarge):  # too large in itself: this says nothing of its neighbours
@@ -143,8 +146,14 @@ class Halving:
         suspicious = error.suspect_input or (self._probe and error.status is None)
         if not suspicious:
             raise Unserved(error, texts) from None
-        self._show_health(began_mono, error, texts)
+        try:
+            self._show_health(began_mono, error, texts)
+        except Unserved:
+            if error.cause == "timeout" and len(texts) > 1:
+                self._caller.be_careful(len(texts), len(texts) // 2)
+            raise
         if len(texts) > 1:
+            self._failed = max(self._failed, len(texts))
             self._parts.extend((part, once) for part in split(texts, None))
         elif policy is once:
             self._parts.append((texts, self._caller.patient(False)))  # a text is blamed only after all its tries

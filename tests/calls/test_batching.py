@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedqueue.calls.batching import Limits, cut, estimated_tokens, split
+from embedqueue.calls.batching import Care, Limits, cut, estimated_tokens, split
 from embedqueue.values.errors import CallTooLarge
 
 TEXTS = st.lists(st.text(max_size=60), max_size=40)
@@ -124,3 +124,40 @@ def test_halving_is_logarithmic(count, data):
         cuts += 1
     assert call == [bad]
     assert cuts <= math.ceil(math.log2(count))
+
+
+# -- after an errand -------------------------------------------------------------------------------------------------
+
+
+def test_calls_are_smaller_after_an_errand_and_grow_back_when_all_goes_well():
+    care = Care()
+    care.begin(4)
+    assert care.texts == 4
+    sizes = []
+    for _ in range(60):
+        if care.texts is not None:
+            care.served(care.texts, 10)
+        sizes.append(care.texts)
+    assert sizes[:8] == [4] * 7 + [6], "eight go well before the next is larger"
+    assert sizes[-1] is None, "in the end nothing is left of it"
+
+
+def test_calls_that_were_not_full_prove_nothing():
+    care = Care()
+    care.begin(4)
+    for _ in range(100):
+        care.served(3, 10)
+    assert care.texts == 4
+
+
+def test_who_grows_too_far_waits_longer_the_next_time():
+    care, sent = Care(), 0
+    care.begin(1)
+    for _ in range(1000):  # of a server that answers one text only
+        assert care.texts is not None
+        if care.texts == 1:
+            care.served(1, 50)
+        else:
+            care.begin(1)
+            sent += 1
+    assert sent <= 7

@@ -12,6 +12,7 @@ from embedqueue.calls.retry import ATTEMPTS
 from embedqueue.testing import FakeEmbedder
 from embedqueue.values.errors import CallTooLarge, InputRejected, TransientError
 from tests.calls.rig import LOG2, TEXTS, Rig, limited, poison
+from tests.parts import ONE_TRY
 
 # -- one bad text ------------------------------------------------------------------------------------------------------
 
@@ -288,3 +289,34 @@ def test_a_probe_whose_vector_is_unfit_is_tried_again_before_anybody_is_blamed()
     rig = Rig(SpoilsOnce()).serve(["x"], probe=True)
     assert set(rig.delivered) == {"x"}
     assert rig.embedder.sent["x"] == 2
+
+
+def test_what_halving_has_found_out_is_remembered(caplog):
+    """A server that answers a list with one vector is not asked at full size each time. One warning says so."""
+    texts = [f"text {place}" for place in range(16)]
+    rig = Rig(retry=ONE_TRY)
+    embed = rig.embedder.embed_batch
+    rig.embedder.embed_batch = lambda texts, model: embed(texts, model)[:1]
+    sent = []
+    for _ in range(3):
+        rig.delivered.clear()
+        before = rig.caller.texts_sent
+        rest = list(texts)
+        while rest:
+            most = rig.caller.limits.texts
+            rig.serve(rest[:most])
+            rest = rest[most:]
+        assert set(rig.delivered) == set(texts)
+        sent.append(rig.caller.texts_sent - before)
+    assert sent[0] > 4 * 16
+    assert sum(sent[1:]) < 2.5 * 16
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "embedqueue: after a call of 16 texts that failed, calls hold 1 texts for now"
+    ]
+
+
+def test_a_text_that_makes_its_calls_fail_says_nothing_of_their_size():
+    rig = Rig(rule=lambda texts: TransientError("?", suspect_input=True) if "text 3" in texts else None, retry=ONE_TRY)
+    rig.serve([f"text {place}" for place in range(8)])
+    assert list(rig.refused) == ["text 3"]
+    assert rig.caller.limits.texts == 50
