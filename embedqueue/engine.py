@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -235,10 +234,10 @@ def _cache(store: Store, settle: Settle, options: Options, embedder: Embedder, s
 
 
 def is_work_horse() -> bool:
-    """Whether this is RQ's child for one job (``main_work_horse``): it ends with ``os._exit``, and tells nobody."""
-    if "rq" not in sys.modules:
-        return False
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    """Whether this thread does a job in RQ's child for it (``main_work_horse``), which ends with ``os._exit``."""
+    # Not by sys._current_frames(), which would see the main thread from any other: while it walks, a garbage collection
+    # stops the interpreter for ever (python/cpython#106883).
+    frame = sys._getframe() if "rq" in sys.modules else None
     while frame is not None and frame.f_code.co_name != "main_work_horse":
         frame = frame.f_back
     return frame is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -250,6 +251,23 @@ def test_a_text_older_than_the_vector_in_the_hash_is_dropped(books):
     assert not books.waits() and not books.named()
     [theirs] = leave(books, [0.5])
     assert books.take() == [theirs]
+
+
+BLANK = b'{"redis_key":"doc:1","text":" "}'
+
+
+@pytest.mark.parametrize("member", [None, BLANK], ids=["adopted", "rejected"])
+def test_what_others_leave_supersedes_the_dead_letter_of_its_key(books, member):
+    """One key has one dead letter at most, and none beside a live item."""
+    books.enqueue(("doc:1", "bad"))
+    [bad] = books.take()
+    owner = books.claim.owner
+    assert books.store.reject(owner, [(owner, bad, "bad", False)]) == ["dead"]
+    [theirs] = leave(books, [1]) if member is None else [member]
+    books.client.zadd(books.keys.pending, {theirs: time.time()})
+    assert books.take() == ([theirs] if member is None else [])
+    assert bad not in books.client.zrange(books.keys.dead, 0, -1)
+    assert books.client.hlen(books.keys.dead_info) == books.client.zcard(books.keys.dead) == (member is not None)
 
 
 @pytest.mark.parametrize(
