@@ -641,10 +641,9 @@ def _stop_all() -> None:
 def _take_down(engine: Engine, log: QueueLog) -> None:
     """Stop what a dropped queue has left at work: in a thread, for garbage is collected at any instruction."""
     if engine.agenda.acts or engine.listener.running:
-        if engine.agenda.works and not engine.agenda.began_quietly:
-            log.warning("embedqueue: a started queue was dropped, so it stops: hold it for as long as it shall work")
+        log.info("embedqueue: a queue was dropped, so it stops: hold it for as long as it shall work")
         with contextlib.suppress(RuntimeError):  # no more threads, or the interpreter ends
-            threading.Thread(target=engine.stop, args=(None,), name="embedqueue-stop", daemon=True).start()
+            threading.Thread(target=engine.stop, args=(None,), name="embedqueue-stop", daemon=False).start()
 
 
 def _weakly(queue: EmbeddingBatchQueue, method: Any) -> Any:

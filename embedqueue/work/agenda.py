@@ -113,11 +113,6 @@ class Agenda:
                 self._condition.notify_all()
 
     @property
-    def began_quietly(self) -> bool:
-        """Whether some use has started the worker, and not somebody's word."""
-        return self._plan.quiet_until_mono > 0.0
-
-    @property
     def quiet(self) -> bool:
         """Whether this process may end at any moment, and claims no more than it has to."""
         return time.monotonic() < self._plan.quiet_until_mono
