@@ -65,8 +65,8 @@ def openai_rows(document: Any, count: int) -> NDArray[np.float32]:
     _check_count(entries, count)
     indices = [entry.get("index") for entry in entries]
     vectors = [entry.get("embedding") for entry in entries]
-    if indices != list(range(count)) and any(index is not None for index in indices):
-        vectors = _in_order(vectors, indices)
+    if indices != list(range(count)):
+        vectors = _in_order(vectors, [_whole(index) for index in indices])
     return _stack(vectors)
 
 
@@ -111,12 +111,23 @@ def _check_count(entries: list[Any], count: int) -> None:
         raise Malformed("the answer holds something else than vectors")
 
 
+def _whole(index: Any) -> Any:
+    """An index as a whole number where it is one in another form: some servers write "0" or 0.0."""
+    if isinstance(index, str) and len(index) < 10 and index.isascii() and index.isdecimal():
+        return int(index)
+    return int(index) if isinstance(index, float) and index.is_integer() else index
+
+
 def _in_order(vectors: list[Any], indices: list[Any]) -> list[Any]:
-    if any(type(index) is not int for index in indices) or sorted(indices) != list(range(len(indices))):
+    """Vectors by their indices, counted from 0 or from 1; as they come where none has one."""
+    if all(index is None for index in indices):
+        return vectors
+    first = 1 if 0 not in indices else 0
+    if any(type(index) is not int for index in indices) or sorted(indices) != list(range(first, first + len(indices))):
         raise Malformed(f"the indices are not 0 to {len(indices) - 1}")
     ordered = [None] * len(vectors)
     for index, vector in zip(indices, vectors, strict=True):
-        ordered[index] = vector
+        ordered[index - first] = vector
     return ordered
 
 
