@@ -35,12 +35,18 @@ from .values.errors import BatchFailed, QueueStopped
 from .values.item import check_pair, encode_member, is_blank
 from .values.log import QueueLog
 from .values.observer import Observer
-from .values.options import DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_BATCH_SIZE, Options, QueueOptions, spelled_out
+from .values.options import (
+    DEFAULT_FLUSH_INTERVAL,
+    DEFAULT_MAX_BATCH_SIZE,
+    DEFAULT_MODEL,
+    Options,
+    QueueOptions,
+    spelled_out,
+)
 from .values.stats import PROBING, DeadLetter, QueueStats
 from .work.plan import NEVER
 from .work.worker import ADOPTIONS, BARRED_SECONDS, OUTAGE_GRACE_SECONDS
 
-DEFAULT_MODEL = "google/gemini-embedding-001"
 #: Seconds after which a flush asks Redis again what is unfinished, at most. It also asks when a call is back.
 FLUSH_POLL_SECONDS = 0.25
 #: Seconds in which a worker that no start() has started claims nothing but what it has to.
@@ -130,9 +136,8 @@ class EmbeddingBatchQueue:
         self._warned_not_started = False
         self._checked_durability = False
         self._observers = _observers(self._options, self._log).bind(self._options.namespace, redis)
-        self._dropped: Any = weakref.finalize(
-            self, int
-        )  # what takes down the engine of a queue that nobody holds any more
+        # What takes down the engine of a queue that nobody holds any more: nothing yet.
+        self._dropped: Any = weakref.finalize(self, int)
         self._engine = self._new_engine()
         _QUEUES[weakref.ref(self, _QUEUES.pop)] = None
 

@@ -104,7 +104,7 @@ class Caller:
     def limits(self) -> Limits:
         """What one call may hold now."""
         most = self._care.texts
-        return self._limits if most is None else self._limits.narrowed_to(replace(self._limits, texts=most))
+        return self._limits if most is None else replace(self._limits, texts=min(self._limits.texts, most))
 
     def _rest(self, seconds: float) -> None:
         if self._closing.wait(seconds):

@@ -263,9 +263,8 @@ class Intake:
         for (share, latest, entries, size), fine in zip(written, taken, strict=True):
             if fine:
                 if heard := self._waiters.commit(entries, stamp):
-                    with contextlib.suppress(
-                        Exception
-                    ):  # they are taken in; the next check finds out what became of them
+                    # They are taken in, whatever this raises: the next check finds out what became of them.
+                    with contextlib.suppress(Exception):
                         self._find_out(heard)
                 count += size
                 if b"" in latest.values():

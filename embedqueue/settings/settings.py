@@ -22,7 +22,7 @@ from embedqueue.embedders import Embedder, GeminiEmbedder, LocalEmbedder, OpenAI
 from embedqueue.embedders.openai import MODEL_DIMENSIONS
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.errors import OptionError
-from embedqueue.values.options import EMBED_DIMENSIONS, Options
+from embedqueue.values.options import DEFAULT_MODEL, EMBED_DIMENSIONS, Options
 from embedqueue.values.words import shown_url
 
 #: What stands before each name in the environment.
@@ -39,8 +39,8 @@ _HOSTED: Mapping[str, type[GeminiEmbedder] | type[OpenAIEmbedder]] = {
 }
 #: Model and dimensions of each provider, unless told otherwise.
 PROVIDERS: Mapping[str, tuple[str, int]] = {
-    "gemini": ("google/gemini-embedding-001", EMBED_DIMENSIONS),
-    "openrouter": ("google/gemini-embedding-001", EMBED_DIMENSIONS),
+    "gemini": (DEFAULT_MODEL, EMBED_DIMENSIONS),
+    "openrouter": (DEFAULT_MODEL, EMBED_DIMENSIONS),
     "openai": ("text-embedding-3-large", EMBED_DIMENSIONS),
     "local": ("wordllama", 256),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, Final
@@ -147,16 +147,11 @@ class Scripts:
             redis.ResponseError: Redis refused the script or a command in it (memory, ACL); nothing need be repeated.
             redis.RedisError: Redis does not answer; whether the script has run is not known.
         """
-        connection = take_connection(self.background)
-        try:
+        with self._taken(self.background) as connection:
             declared = [b"%d" % (len(self._keys) + len(further_keys)), *self._keys]
             declared += [key.encode() for key in further_keys]
             parts = [_as_bytes(arg) for arg in args]
             return self._run(connection, name, len(declared), _packed(*declared), parts)
-        finally:
-            if self._closed:
-                connection.disconnect()
-            release_connection(self.background, connection)
 
     def listen(self, *command: str | bytes | int) -> Any:
         """Run a command that blocks, on a connection of the client ``listening``; ``close()`` ends it.
@@ -167,16 +162,22 @@ class Scripts:
         Raises:
             redis.RedisError: Redis does not answer, or these scripts are closed.
         """
-        connection = take_connection(self.listening)
-        try:
+        with self._taken(self.listening) as connection:
             if self._closed:  # asked once it is connected: from now on, close() wakes us
                 raise redis.ConnectionError("closed")
             connection.send_command(*command)
             return self.listening.parse_response(connection, str(command[0]))  # type: ignore[no-untyped-call]
+
+    @contextlib.contextmanager
+    def _taken(self, client: redis.Redis) -> Iterator[Any]:
+        """A connection of a client's pool for one exchange; once these scripts are closed, it does not stay open."""
+        connection = take_connection(client)
+        try:
+            yield connection
         finally:
             if self._closed:
                 connection.disconnect()
-            release_connection(self.listening, connection)
+            release_connection(client, connection)
 
     def enqueue(self, settings: tuple[int, ...], parts: list[bytes]) -> Any:
         """Run the enqueue script on a connection that is kept: a third less time than through the client's pool.

@@ -14,6 +14,8 @@ from .errors import OptionTypeError, OptionValueError
 from .observer import BatchReport, CallReport, Observer, RedisReport
 from .stats import DeadLetter
 
+#: The model of a queue that is given none.
+DEFAULT_MODEL = "google/gemini-embedding-001"
 #: What google/gemini-embedding-001 gives unless told otherwise (ai.google.dev, models page).
 EMBED_DIMENSIONS = 3072
 #: Seconds that an item may wait for company before a drain starts: embeddings are rarely urgent.
@@ -54,7 +56,7 @@ def _is_count(value: object) -> bool:
 class Options:
     """Everything about a queue that is a plain value. Each field is documented at ``EmbeddingBatchQueue``."""
 
-    model: str = "google/gemini-embedding-001"
+    model: str = DEFAULT_MODEL
     flush_interval: float = DEFAULT_FLUSH_INTERVAL
     max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
     embedding_field: str = "embedding"

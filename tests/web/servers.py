@@ -120,6 +120,10 @@ class Running:
         print(self.output)  # shown if the test fails
 
 
+#: What Django needs to know of the test site.
+DJANGO = {"DJANGO_SETTINGS_MODULE": "tests.web.djsite.settings"}
+
+
 class Site:
     """A web server that runs; its address is in its output."""
 

@@ -8,9 +8,7 @@ import requests
 from embedqueue import EmbeddingBatchQueue
 from embedqueue.testing import FakeEmbedder
 from tests.parts import PATIENCE_SECONDS, eventually
-from tests.web.servers import gunicorn, site_of
-
-DJANGO = {"DJANGO_SETTINGS_MODULE": "tests.web.djsite.settings"}
+from tests.web.servers import DJANGO, gunicorn, site_of
 
 
 @pytest.mark.parametrize("preload", [[], ["--preload"]], ids=["", "preload"])

@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.parts import eventually
-from tests.web.servers import Running, Site, free_port, gunicorn, site_of
-
-DJANGO = {"DJANGO_SETTINGS_MODULE": "tests.web.djsite.settings"}
+from tests.web.servers import DJANGO, Running, Site, free_port, gunicorn, site_of
 
 
 def test_django_reloads_itself_and_the_queue_goes_on(env, redis_client, provider, tmp_path):
