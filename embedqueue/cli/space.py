@@ -27,7 +27,7 @@ def show(source: Source, as_json: bool) -> None:
         click.echo(json.dumps({"kept": kept, "ours": ours, "differ": differ}))
     for name in () if as_json else AGREED:
         word = "" if name not in differ else "  <- differs"
-        click.echo(f"{name}: kept {kept.get(name, 'nothing yet')}, here {ours[name] or 'not known yet'}{word}")
+        click.echo(f"{name}: kept {kept.get(name, 'nothing yet')}, here {ours.get(name, 'not known yet')}{word}")
     if differ:
         raise click.exceptions.Exit(1)
 
@@ -52,6 +52,6 @@ def adopt(source: Source, yes: bool) -> None:
 
 
 def _compared(settings: Settings) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """What is kept, what these settings say ("" where that is not known), and the names in which the two differ."""
-    kept, ours = agreed(settings), dict(zip(AGREED, terms(settings).agreed, strict=True))
-    return kept, ours, [name for name, value in kept.items() if ours[name] and ours[name] != value]
+    """What is kept, what these settings say, as far as that is known, and the names in which the two differ."""
+    kept, ours = agreed(settings), terms(settings).agreed
+    return kept, ours, [name for name, value in kept.items() if ours.get(name, value) != value]

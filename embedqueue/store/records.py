@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from embedqueue.values.options import Options
 from embedqueue.values.provenance import model_name, space
+
+#: What is kept for ``provenance_field`` where nothing is written of what vectors are of.
+NO_PROVENANCE = "(none)"
 
 
 def named_member(entry: bytes) -> bytes:
@@ -35,9 +39,21 @@ class Terms:
     if_missing: str
 
     @property
-    def agreed(self) -> tuple[str, str, str]:
-        """What must agree, as the scripts take it."""
-        return self.field, self.model, "" if self.dimensions is None else str(self.dimensions)
+    def agreed(self) -> dict[str, str]:
+        """In what all who write must agree, by name; what is not known yet is not there."""
+        role = self.space.rpartition("/")[2]
+        return self.read | {"provenance_field": self.provenance_field or NO_PROVENANCE, "role": role}
+
+    @property
+    def read(self) -> dict[str, str]:
+        """That part of it in which those who only read must agree with them."""
+        all_of_it = {"embedding_field": self.field, "model": self.model, "dimensions": str(self.dimensions or "")}
+        return {name: value for name, value in all_of_it.items() if value}
+
+
+def as_json(values: dict[str, str]) -> str:
+    """What the scripts decode."""
+    return json.dumps(values, separators=(",", ":"))
 
 
 def terms_of(options: Options, dimensions: int | None, role: str | None) -> Terms:

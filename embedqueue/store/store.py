@@ -17,14 +17,14 @@ from .dead import DeadLetters
 from .events import Events
 from .figures import Figures
 from .keys import Keys
-from .records import Asked, Claim, Status, Terms
+from .records import Asked, Claim, Status, Terms, as_json
 from .scripts import Scripts
 
 #: Characters of a reason that are kept, in each of its notices, too: the words of an embedder of one's own may hold all
 #: the texts of its call.
 REASON_CHARS = 1000
-#: The settings in which processes must agree, in the order of ``Terms.agreed``; prelude_claims.lua has the same.
-AGREED = ("embedding_field", "model", "dimensions")
+#: The settings in which processes must agree, those of ``Terms.agreed``; prelude_claims.lua has the same.
+AGREED = ("embedding_field", "provenance_field", "model", "dimensions", "role")
 #: Bytes of members that one claim takes at most, but for the last of them.
 CLAIM_BYTES = 1_000_000
 
@@ -145,11 +145,11 @@ class Store:
             EmbedQueueError: the keys are of another release's layout; nothing was claimed.
         """
         asked_mono = time.monotonic()
-        agreed = ("", "", "") if terms is None else terms.agreed
+        agreed = as_json({} if terms is None else terms.agreed)
         deadline = "" if self._ahead is None else f"{asked_mono + self._ahead + self._scripts.patience_seconds:.6f}"
         word = "never" if alone is None else int(alone)
         settings = (limit, probe_limit, CLAIM_BYTES, owner, lease_seconds, max_deliveries, word, int(patient))
-        reply = self._call("claim", (), *settings, deadline, int(unordered), *agreed, *urgent)
+        reply = self._call("claim", (), *settings, deadline, int(unordered), agreed, *urgent)
         status, now_text, waiting, oldest, lease_end, pause_ms, alone_word, least_score, ran_out, rejected = reply[:10]
         strays, differs, unknown = reply[10:13]
         now = float(now_text)
@@ -188,7 +188,8 @@ class Store:
             latest of its key, and nothing was written; "refused ...": Redis does not let us write its hash, and it is
             still in flight; "differs": the terms are not those of the namespace, and it is still in flight.
         """
-        args: list[str | bytes] = [owner, terms.if_missing, terms.provenance_field or "", terms.space, *terms.agreed]
+        provenance, agreed = terms.provenance_field or "", as_json(terms.agreed)
+        args: list[str | bytes] = [owner, terms.if_missing, provenance, terms.space, agreed]
         before = None
         for _, member, vector, digest in items:
             args += (member, digest, b"" if vector is before else vector)
@@ -200,7 +201,7 @@ class Store:
                 raise
             if len(items) == 1:
                 if not isinstance(error, NoPermissionError):
-                    self._call("complete", (), *args[:7])  # raises where Redis refuses whatever we send
+                    self._call("complete", (), *args[:5])  # raises where Redis refuses whatever we send
                 return [f"refused {error}"]
             # One key, or the size of all: the others shall not suffer for it.
             half = len(items) // 2
@@ -354,7 +355,7 @@ class Store:
             which nothing says what it is of; "blank": its newest text was; "gone": nothing tells what became of it.
         """
         lines = [(one.redis_key, str(one.stamp), one.digest) for one in asked]
-        where = (terms.provenance_field or "", terms.space, *terms.agreed)
+        where = (terms.provenance_field or "", terms.space, as_json(terms.read))
         try:
             reply = self._call("look", [one.redis_key for one in asked], *where, *_flat(lines))
         except NoPermissionError:  # to read one of the users' hashes
@@ -376,7 +377,8 @@ class Store:
 
     def agree(self, terms: Terms) -> None:
         """Keep the settings of these terms from now on, whatever was kept before."""
-        self._background.hset(self.keys.settings, mapping=dict(zip(AGREED, terms.agreed, strict=True)))
+        mapping: Any = terms.agreed
+        self._background.hset(self.keys.settings, mapping=mapping)
 
     def in_flight_count(self) -> int:
         """Count the items that are claimed."""

@@ -2,8 +2,8 @@
 --
 -- KEYS[15..] the users' hashes; ARGV[1] field of the provenance, or ""
 -- ARGV[2] the space of vectors in which a text's own vector is looked for
--- ARGV[3..5] embedding_field, model, dimensions of whoever asks; "" where it does not know
--- ARGV[6..] three for each: redis_key, a stamp that the item is not below, the digest of its text
+-- ARGV[3] JSON: in what whoever asks has to agree with the workers, by name; in its embedding_field stand vectors
+-- ARGV[4..] three for each: redis_key, a stamp that the item is not below, the digest of its text
 -- Answer: two values for each item: "live", "pending" or "in flight" | "dead", its reason | "done", its vector
 --   | "differs", "" (the workers write otherwise than whoever asks would) | "unproven", a vector of which nothing says what it is of
 --   | "blank", "" (so was its newest text, as one of the last notices tells) | "gone", "" (nothing tells what became of it)
@@ -36,12 +36,13 @@ local function last_notice(key)
   return unpack(told[key] or { "", 0 })
 end
 
-local differs = #differing({ ARGV[3], ARGV[4], ARGV[5] }, false) > 0
+local ours = cjson.decode(ARGV[3])
+local differs = #differing(ours, false) > 0
 
 local answer = {}
 for i = FIRST_FURTHER_KEY, #KEYS do
   local at = 3 * (i - FIRST_FURTHER_KEY)
-  local key, stamp, digest = ARGV[6 + at], tonumber(ARGV[7 + at]), ARGV[8 + at]
+  local key, stamp, digest = ARGV[4 + at], tonumber(ARGV[5 + at]), ARGV[6 + at]
   local word, value = "gone", ""
   local live = live_entry(key, gone)
   local info = cjson.decode(not live and redis.call("HGET", INFO, key) or "{}")
@@ -52,7 +53,7 @@ for i = FIRST_FURTHER_KEY, #KEYS do
   elseif differs then
     word = last_notice(key) == "blank" and "blank" or "differs"
   else
-    local vector = redis.pcall("HGET", KEYS[i], ARGV[3])
+    local vector = redis.pcall("HGET", KEYS[i], ours.embedding_field)
     vector = type(vector) == "string" and vector
     local line = vector and ARGV[1] ~= "" and redis.pcall("HGET", KEYS[i], ARGV[1])
     local space, of, written = string.match(type(line) == "string" and line or "", "^(%S+) (%x+) (%d+)$")

@@ -127,15 +127,16 @@ local function last_claim(worker)
   return tonumber(string.match(redis.call("HGET", SETTINGS, worker) or "", "^(%d+) ") or 0)
 end
 
--- The settings in which processes must agree, and do not: {name, what is kept, name, what is kept, ...}. What is not
--- kept yet is kept from now on. `ours`: embedding_field, model, dimensions; "" where it is not known.
-local AGREED = { "embedding_field", "model", "dimensions" }
+-- The settings in which processes must agree, and do not: {name, what is kept, name, what is kept, ...}. With `keep`, what
+-- is not kept yet is kept from now on. `ours`: what the caller has, by name; what it does not know is not there.
+local AGREED = { "embedding_field", "provenance_field", "model", "dimensions", "role" }
 local function differing(ours, keep)
   local found = {}
   for i, kept in ipairs(redis.call("HMGET", SETTINGS, unpack(AGREED))) do
-    if not kept and keep and ours[i] ~= "" then
-      redis.call("HSET", SETTINGS, AGREED[i], ours[i])
-    elseif kept and ours[i] ~= "" and kept ~= ours[i] then
+    local own = ours[AGREED[i]]
+    if own and not kept and keep then
+      redis.call("HSET", SETTINGS, AGREED[i], own)
+    elseif own and kept and kept ~= own then
       found[#found + 1] = AGREED[i]
       found[#found + 1] = kept
     end
