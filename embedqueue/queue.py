@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from inspect import iscoroutinefunction
 from types import TracebackType
@@ -43,6 +43,7 @@ from .values.options import (
     QueueOptions,
     spelled_out,
 )
+from .values.provenance import digest
 from .values.stats import PROBING, DeadLetter, QueueStats
 from .work.plan import NEVER
 from .work.worker import ADOPTIONS, BARRED_SECONDS, OUTAGE_GRACE_SECONDS
@@ -294,7 +295,7 @@ class EmbeddingBatchQueue:
 
     # -- enqueuing ---------------------------------------------------------------------------------------------
 
-    def enqueue(self, redis_key: str, text: str) -> EmbeddingFuture:
+    def enqueue(self, redis_key: str, text: str, *, if_changed: bool = False) -> EmbeddingFuture:
         """Take an item in, in one round trip to Redis. It is durable when this returns.
 
         The newest text of a key wins: all unfinished futures of the key resolve with the vector that ends up in its
@@ -304,20 +305,22 @@ class EmbeddingBatchQueue:
         Args:
             redis_key: the hash that receives the vector.
             text: what to embed.
+            if_changed: where the hash has the vector of this very text already, by this model, and nothing of the key
+                is unfinished, queue nothing: the future has ended with that vector. Needs ``provenance_field``.
 
         Returns:
             A future of the vector, ``dimensions`` floats. If the same text of the key is unfinished, it is the same
             future again.
 
         Raises:
-            TypeError, ValueError: bad arguments; nothing was written.
+            TypeError, ValueError: bad arguments, or ``if_changed`` without ``provenance_field``; nothing was written.
             QueueFull: ``max_pending`` items wait.
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached; nothing is known to have been accepted.
         """
-        return self._submit([self._pair(redis_key, text)])[0]
+        return self._submit([self._pair(redis_key, text)], self._digests([text], if_changed))[0]
 
-    def enqueue_many(self, items: Iterable[tuple[str, str]]) -> list[EmbeddingFuture]:
+    def enqueue_many(self, items: Iterable[tuple[str, str]], *, if_changed: bool = False) -> list[EmbeddingFuture]:
         """Take many items in, in one round trip. All of them reach Redis, or none does.
 
         More than 10,000 pairs, or 8 MB of them, go in parts of that size, of which each is all or nothing: Redis serves
@@ -325,6 +328,7 @@ class EmbeddingBatchQueue:
 
         Args:
             items: (redis_key, text) pairs, as :meth:`enqueue` takes them. Of several texts of a key, the last one wins.
+            if_changed: as with :meth:`enqueue`. The vectors that are there already are read afterwards, in slices.
 
         Returns:
             Futures, in order.
@@ -334,14 +338,17 @@ class EmbeddingBatchQueue:
             QueueFull, QueueStopped, redis.RedisError: as with :meth:`enqueue`. If parts before were taken, a note of it
                 (``__notes__``) says how many pairs those are.
         """
-        pairs = [self._pair(*_two(item)) for item in items]
+        texts = [_two(item) for item in items]
+        pairs = [self._pair(*item) for item in texts]
+        digests = self._digests((text for _, text in texts), if_changed)
         futures: list[EmbeddingFuture] = []
         try:
             parts = deque(in_parts(pairs))
             while parts:
                 part = parts.popleft()
                 try:
-                    futures += self._submit(part)
+                    at = len(futures)
+                    futures += self._submit(part, digests and digests[at : at + len(part)])
                 except ResponseError as error:
                     if len(part) == 1 or not refused_as_such(error):
                         raise
@@ -357,10 +364,18 @@ class EmbeddingBatchQueue:
         member = encode_member(redis_key, text)
         return redis_key, b"" if is_blank(text) else member
 
-    def _submit(self, pairs: list[Pair]) -> list[EmbeddingFuture]:
+    def _digests(self, texts: Iterable[str], if_changed: bool) -> list[str] | None:
+        if not if_changed:
+            return None
+        if self._options.provenance_field is None:
+            raise ValueError("if_changed needs a provenance_field: nothing else tells what a vector is of")
+        return ["" if is_blank(text) else digest(text) for text in texts]
+
+    def _submit(self, pairs: list[Pair], digests: Sequence[str] | None = None) -> list[EmbeddingFuture]:
         engine = self._ready()
         try:
-            futures = self._watched_submit(engine, pairs) if self._observers else engine.intake.submit(pairs)
+            submit = self._watched_submit if self._observers else engine.intake.submit
+            futures = submit(pairs, digests)
         except RedisError as error:
             engine.observers.redis_failed(error)
             raise
@@ -371,16 +386,43 @@ class EmbeddingBatchQueue:
             self._log.warning("embedqueue: enqueuing on a queue that was not started; its items wait in Redis")
         return futures
 
-    def _watched_submit(self, engine: Engine, pairs: list[Pair]) -> list[EmbeddingFuture]:
+    def _watched_submit(self, pairs: list[Pair], digests: Sequence[str] | None) -> list[EmbeddingFuture]:
         observers, redis_keys = self._observers, [redis_key for redis_key, _ in pairs]
         observers.tell("enqueuing", redis_keys)
         try:
-            futures = engine.intake.submit(pairs)
+            futures = self._engine.intake.submit(pairs, digests)
         except BaseException as error:
             observers.tell("not_enqueued", redis_keys, error)
             raise
         observers.tell("enqueued", redis_keys)
         return futures
+
+    def forget(self, redis_key: str, vector: bool = False) -> None:
+        """Drop all that there is of a key, as its document is deleted.
+
+        Afterwards nothing of it waits, is in flight or is a dead letter, and no vector of it is written any more,
+        whoever holds it; until it is enqueued again. Who waits for it gets :class:`ItemRejected`.
+
+        Args:
+            redis_key: the hash that would receive the vector.
+            vector: take the vector, and what it is of, out of the hash as well. Without ``provenance_field`` that of a
+                text may go which somebody enqueues meanwhile, if its vector is quicker.
+
+        Raises:
+            TypeError, ValueError: no possible key.
+            QueueStopped: the queue is stopped.
+            redis.RedisError: Redis cannot be reached; or, ``redis.ResponseError``, the vector is to go and there is no
+                hash at the key, but something else.
+        """
+        check_pair(redis_key, "", self._options.namespace, None)
+        engine = self._ready()
+        stamp = engine.intake.forget(redis_key)
+        if engine.store.status().strays:  # another program may have left a text of the key
+            for _ in engine.worker.put_in_order():
+                pass
+            stamp = engine.intake.forget(redis_key)
+        if vector:
+            engine.store.erase(redis_key, engine.terms(), stamp)
 
     def _wanted(self, redis_key: str) -> None:
         """Somebody waits in ``.result()``, so the item is urgent. Does no I/O: the caller may hold a future's lock."""

@@ -191,9 +191,9 @@ class EagerQueue(EmbeddingBatchQueue):
                 if not claim.members:
                     return
 
-    def _submit(self, pairs: list[Pair]) -> list[EmbeddingFuture]:
+    def _submit(self, pairs: list[Pair], digests: Sequence[str] | None = None) -> list[EmbeddingFuture]:
         with self._turn:
-            futures = super()._submit(pairs)
+            futures = super()._submit(pairs, digests)
             self.flush_now()
         return futures
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from embedqueue.values.options import Options
 from embedqueue.values.provenance import model_name, space
@@ -72,6 +73,39 @@ def terms_of(options: Options, dimensions: int | None, role: str | None) -> Term
         space=space(options.model, dimensions, role),
         if_missing=options.if_missing,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Unless:
+    """Which pairs of an enqueue are left out where their hashes have vectors of these very texts.
+
+    Attributes:
+        terms: on which whoever enqueues would write.
+        vector_bytes: of a vector.
+        digests: of the texts, one for each pair, as ``values.provenance.digest`` tells it; "" where the pair is taken
+            in whatever stands in its hash.
+    """
+
+    terms: Terms
+    vector_bytes: int
+    digests: Sequence[str]
+
+
+class Taken(NamedTuple):
+    """What an enqueue has taken in.
+
+    Attributes:
+        waiting: how many items wait now.
+        groups: whether each group was taken.
+        stamp: no item taken in is below it, unless it was live already; and each that was live before is.
+        left_out: of each pair None; or, where it was left out because its hash has the vector of its text, that vector,
+            b"" where there are many. Nothing where no pair could be.
+    """
+
+    waiting: int
+    groups: Sequence[bool]
+    stamp: int
+    left_out: Sequence[bytes | None] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +207,8 @@ class Notice:
     """One entry of the events stream.
 
     Attributes:
-        kind: "wake", "flush", "urgent", "done", "stale", "blank", "failed", "unserved" or "paused"; see docs/design.md.
+        kind: "wake", "flush", "urgent", "done", "stale", "blank", "forgotten", "failed", "unserved" or "paused"; see
+            docs/design.md.
         by: the worker that tells, or "".
         body: a JSON list of redis_keys, a JSON object, or "".
     """

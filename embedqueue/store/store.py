@@ -17,7 +17,7 @@ from .dead import DeadLetters
 from .events import Events
 from .figures import Figures
 from .keys import Keys
-from .records import Asked, Claim, Status, Terms, as_json
+from .records import Asked, Claim, Status, Taken, Terms, Unless, as_json
 from .scripts import Scripts
 
 #: Characters of a reason that are kept, in each of its notices, too: the words of an embedder of one's own may hold all
@@ -25,6 +25,8 @@ from .scripts import Scripts
 REASON_CHARS = 1000
 #: The settings in which processes must agree, those of ``Terms.agreed``; prelude_claims.lua has the same.
 AGREED = ("embedding_field", "provenance_field", "model", "dimensions", "role")
+#: Vectors that one round trip reads.
+VECTORS_AT_ONCE = 500
 #: Bytes of members that one claim takes at most, but for the last of them.
 CLAIM_BYTES = 1_000_000
 
@@ -81,20 +83,23 @@ class Store:
     # -- enqueuing ---------------------------------------------------------------------------------------------
 
     def enqueue(
-        self, groups: Sequence[Sequence[bytes]], *, max_pending: int | None, tell_at: int, tell_first: bool
-    ) -> tuple[int, list[bool], int]:
+        self,
+        groups: Sequence[Sequence[bytes]],
+        *,
+        max_pending: int | None,
+        tell_at: int,
+        tell_first: bool,
+        unless: Unless | None = None,
+    ) -> Taken:
         """Make groups of pairs durable in one round trip.
 
         Args:
-            groups: redis_key and member alternate in each; an empty member withdraws the key. A group is taken whole or
-                not at all.
+            groups: redis_key and member alternate in each; an empty member withdraws the key, because its text is
+                blank, and ``values.item.FORGOTTEN`` because it has none any more. A group is taken whole or not at all.
             max_pending: most items that may wait; None for no limit.
             tell_at: the workers are told when so many items wait.
             tell_first: the workers are told when the first item waits, too.
-
-        Returns:
-            How many items wait now; for each group whether it was taken; and a stamp that no item taken in here is
-            below, unless it was live already.
+            unless: which pairs are left out where their hashes have vectors of the very texts; None: none.
 
         Raises:
             redis.RedisError: nothing is known to have been accepted; the user's retry policy has ended.
@@ -103,8 +108,22 @@ class Store:
         parts = [b"%d" % len(groups), *(b"%d" % (len(group) // 2) for group in groups)]
         for group in groups:
             parts += group
-        waiting, stamp, words = self._scripts.enqueue((max_pending or 0, tell_at, int(tell_first)), parts)
-        return waiting, [word == ord("y") for word in words], int(stamp)
+        hashes: list[str] = []
+        if unless is not None:
+            keys = [group[i] for group in groups for i in range(0, len(group), 2)]
+            hashes = [key.decode() for key, digest in zip(keys, unless.digests, strict=True) if digest]
+        if unless is not None and hashes:
+            terms = unless.terms
+            parts += [part.encode() for part in (terms.provenance_field or "", terms.space, str(unless.vector_bytes))]
+            parts += [as_json(terms.read).encode(), "".join(one.ljust(16) for one in unless.digests).encode()]
+        settings = max_pending or 0, tell_at, int(tell_first)
+        waiting, stamp, words, *more = self._scripts.enqueue(settings, parts, hashes)
+        left_out: list[bytes | None] = []
+        if more:
+            bits, *vectors = more
+            rest = iter(vectors)
+            left_out = [next(rest, b"") if bit == ord("1") else None for bit in bits]
+        return Taken(waiting, [word == ord("y") for word in words], int(stamp), left_out)
 
     # -- working -----------------------------------------------------------------------------------------------
 
@@ -338,6 +357,32 @@ class Store:
             strays=reply[11],
         )
 
+    def vectors(self, redis_keys: Sequence[str], terms: Terms) -> list[bytes | None]:
+        """Read the vectors of hashes, in slices; None where there is none that may be read."""
+        found: list[bytes | None] = []
+        for at in range(0, len(redis_keys), VECTORS_AT_ONCE):
+            pipeline = self._background.pipeline(transaction=False)
+            for redis_key in redis_keys[at : at + VECTORS_AT_ONCE]:
+                pipeline.hget(redis_key, terms.field)
+            found += [value if isinstance(value, bytes) else None for value in pipeline.execute(raise_on_error=False)]
+        return found
+
+    def erase(self, redis_key: str, terms: Terms, stamp: int) -> bool:
+        """Take the vector out of a hash, with what it is of, unless something of the key is live.
+
+        Args:
+            redis_key: name of the hash.
+            terms: where the vector and what it is of stand.
+            stamp: of an item; its vector stays, and those of later ones.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            redis.ResponseError: it is no hash.
+        """
+        return bool(self._call("erase", [redis_key], terms.field, terms.provenance_field or "", stamp))
+
     def end_flush(self, flush: str) -> None:
         """Count no more for a flush of this name."""
         self._background.hdel(self.keys.flushes, flush)
@@ -352,7 +397,8 @@ class Store:
         Returns:
             A word and a value for each: "live" and where it is, b"pending" or b"in flight"; "dead" and the reason;
             "done" and the vector; "differs": the workers of the namespace write otherwise; "unproven" and a vector of
-            which nothing says what it is of; "blank": its newest text was; "gone": nothing tells what became of it.
+            which nothing says what it is of; "blank": its newest text was; "forgotten": it shall have none; "gone":
+            nothing tells what became of it.
         """
         lines = [(one.redis_key, str(one.stamp), one.digest) for one in asked]
         where = (terms.provenance_field or "", terms.space, as_json(terms.read))

@@ -15,6 +15,7 @@ from typing import Any
 import redis
 
 from embedqueue.store.store import Keys
+from embedqueue.values.provenance import digest
 
 MAX_DELIVERIES = 3
 #: Of a lease; no test lasts a tenth of it.
@@ -111,7 +112,14 @@ class Model:
         for place in (self.pending, self.alone, self.inflight, self.claims):
             place.pop(key if place is self.claims else member, None)
 
-    def _exhume(self, key: bytes) -> None:
+    def holds(self, key: bytes, of: str, vector_bytes: int) -> bool:
+        """Whether the key's hash has the vector of the text of this digest, and nothing newer is known to come."""
+        if self.unknown() or key not in self.hashes or self.stands(self.member(key)):
+            return False
+        vector, named = self.hashes[key]
+        return len(vector) == vector_bytes and digest(json.loads(named.member)["text"]) == of
+
+    def exhume(self, key: bytes) -> None:
         if key in self.dead and self.dead[key][1]:
             del self.dead[key]
 
@@ -145,7 +153,7 @@ class Model:
         return len(self.pending), taken
 
     def _admit(self, key: bytes, member: bytes) -> None:
-        self._exhume(key)
+        self.exhume(key)
         if self.member(key) == member and self.stands(member):
             self.latest[key].adopted = NOW
             return
@@ -240,7 +248,7 @@ class Model:
             else:
                 if key in self.latest:
                     self._forget(key)
-                self._exhume(key)
+                self.exhume(key)
                 self.latest[key] = Named(member, score)
 
     def complete(self, owner: str, items: Sequence[tuple[bytes, bytes, bytes]], missing: set[bytes], bad: set[bytes]):
@@ -357,12 +365,12 @@ class Model:
         found = []
         mine = f"busy {owner}".encode()
         paused = self.probe != owner and (self.pause or self.probe or self.level)
-        for digest in digests:
-            value = self.cache.get(digest, mine)
+        for name in digests:
+            value = self.cache.get(name, mine)
             if value == mine:
-                self.cache.pop(digest, None)
+                self.cache.pop(name, None)
                 if not paused:
-                    self.cache[digest] = mine
+                    self.cache[name] = mine
                 found.append(b"paused" if paused else b"")
             else:
                 found.append(b"busy" if value.startswith(b"busy ") else value)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import redis
 
-from embedqueue.store.records import Asked, Claim, Terms
+from embedqueue.store.records import Asked, Claim, Terms, Unless
 from embedqueue.store.store import Store
-from embedqueue.values.item import NotOurs, decode_member, encode_member
+from embedqueue.values.item import FORGOTTEN, NotOurs, decode_member, encode_member
 from embedqueue.values.provenance import digest
 from tests.inside import Copies
 from tests.proof.model import ENDED, LEASE_SECONDS, MAX_DELIVERIES, Model, key_of, read
@@ -58,7 +58,7 @@ class Queue:
 
     def enqueue(self, *groups: list[tuple[str, str]], limit: int | None = None) -> list[bool]:
         pairs = [[(key, encode_member(key, text) if text else b"") for key, text in group] for group in groups]
-        waiting, taken, _ = self.store.enqueue(
+        waiting, taken, *_ = self.store.enqueue(
             [[part for key, member in group for part in (key.encode(), member)] for group in pairs],
             max_pending=limit,
             tell_at=50,
@@ -70,6 +70,51 @@ class Queue:
             for key, member in group if fine else ():
                 self.accept(key, member)
         return taken
+
+    def enqueue_if_changed(self, *pairs: tuple[str, str]) -> list[bool]:
+        """Of different keys. Returns which of them were left out."""
+        lines = [(key, encode_member(key, text) if text else b"") for key, text in pairs]
+        sizes = {len(member_vector(member)) for _, member in lines}
+        vector_bytes = max(sizes)
+        conditions = [digest(text) if text else "" for _, text in pairs]
+        expected = [
+            bool(member) and self.model.holds(key.encode(), of, vector_bytes)
+            for (key, member), of in zip(lines, conditions, strict=True)
+        ]
+        taken = self.store.enqueue(
+            [[part for key, member in lines for part in (key.encode(), member)]],
+            max_pending=None,
+            tell_at=50,
+            tell_first=True,
+            unless=Unless(terms(self.field), vector_bytes, conditions),
+        )
+        assert [vector is not None for vector in taken.left_out or [None] * len(lines)] == expected
+        admitted = [(key, member) for (key, member), out in zip(lines, expected, strict=True) if not out]
+        for (key, _), out, vector in zip(lines, expected, taken.left_out or expected, strict=True):
+            if out:
+                assert vector == self.model.hashes[key.encode()][0]
+                self.model.exhume(key.encode())
+        self.model.enqueue([[(key.encode(), member) for key, member in admitted]], None)
+        for key, member in admitted:
+            self.accept(key, member)
+        return expected
+
+    def forget(self, key: str, *, vector: bool) -> None:
+        """Nothing of the key is live or dead any more; and if so wanted, no vector stands there."""
+        stamp = self.store.enqueue([[key.encode(), FORGOTTEN]], max_pending=None, tell_at=50, tell_first=True).stamp
+        self.model.enqueue([[(key.encode(), b"")]], None)
+        self.accept(key, b"")
+        if vector and self.client.type(key) == b"hash":
+            self.store.erase(key, terms(self.field), stamp)
+            self.model.hashes.pop(key.encode(), None)
+            assert not self.client.hexists(key, self.field)
+            assert not self.client.hexists(key, f"{self.field}_of")
+
+    def erase_late(self, key: str) -> None:
+        """Of a vector that was seen before, which a newer one, or one to come, has taken the place of."""
+        if self.client.type(key) == b"hash" and (of := self.model.hashes.get(key.encode())):
+            self.store.erase(key, terms(self.field), of[1].stamp)
+            assert self.client.hget(key, self.field) == of[0]
 
     def leave(self, member: bytes, seconds_ago: float = 0.0) -> None:
         """Something of the asyncio design, or of nobody, which looks whether the same is there and adds it."""

@@ -74,6 +74,18 @@ class History(RuleBasedStateMachine):
         self.queues[queue].enqueue(*groups, limit=limit)
         assert len(self.queues[queue].model.pending) <= max(before, limit)
 
+    @rule(queue=queues, pairs=st.lists(st.tuples(keys, texts), min_size=1, max_size=3, unique_by=lambda p: p[0]))
+    def enqueue_if_changed(self, queue, pairs):
+        self.queues[queue].enqueue_if_changed(*pairs)
+
+    @rule(queue=queues, key=keys, vector=st.booleans())
+    def forget(self, queue, key, vector):
+        self.queues[queue].forget(key, vector=vector)
+
+    @rule(queue=queues, key=keys)
+    def erase_late(self, queue, key):
+        self.queues[queue].erase_late(key)
+
     @rule(queue=queues, key=keys, text=st.sampled_from(["a", "old"]), age=st.sampled_from([0.0, 1e6]))
     def legacy_enqueue(self, queue, key, text, age):
         """In another JSON style, or in ours; just now, or long before all else."""
@@ -210,6 +222,7 @@ class History(RuleBasedStateMachine):
                 assert found[0] in (
                     "gone",
                     "blank",
+                    "forgotten",
                     "done",
                     "unproven",
                 )  # what was of before, for no stamp is asked for

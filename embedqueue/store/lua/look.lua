@@ -6,7 +6,7 @@
 -- ARGV[4..] three for each: redis_key, a stamp that the item is not below, the digest of its text
 -- Answer: two values for each item: "live", "pending" or "in flight" | "dead", its reason | "done", its vector
 --   | "differs", "" (the workers write otherwise than whoever asks would) | "unproven", a vector of which nothing says what it is of
---   | "blank", "" (so was its newest text, as one of the last notices tells) | "gone", "" (nothing tells what became of it)
+--   | "blank", "" (so was its newest text, as one of the last notices tells) | "forgotten", "" (the same for a key that was) | "gone", "" (nothing tells what became of it)
 -- It is done where the hash says that its vector is of this text, or of a newer one; or else where one of the last notices
 -- tells that an item of the key was finished since. That some vector stands there proves nothing.
 
@@ -23,7 +23,7 @@ local function last_notice(key)
     told = {}
     for _, entry in ipairs(redis.call("XREVRANGE", EVENTS, "+", "-", "COUNT", TOLD)) do
       local kind, body, ms = entry[2][2], entry[2][6] or "", tonumber(string.match(entry[1], "^%d+"))
-      if kind == "blank" or kind == "done" or kind == "failed" then
+      if kind == "blank" or kind == "forgotten" or kind == "done" or kind == "failed" then
         local fine, keys = pcall(cjson.decode, body)
         for _, name in ipairs(fine and type(keys) == "table" and keys or {}) do
           if type(name) == "string" then -- anybody may write into the stream
@@ -51,7 +51,8 @@ for i = FIRST_FURTHER_KEY, #KEYS do
   elseif info.member then
     word, value = "dead", info.reason
   elseif differs then
-    word = last_notice(key) == "blank" and "blank" or "differs"
+    local kind = last_notice(key)
+    word = (kind == "blank" or kind == "forgotten") and kind or "differs"
   else
     local vector = redis.pcall("HGET", KEYS[i], ours.embedding_field)
     vector = type(vector) == "string" and vector
@@ -62,8 +63,8 @@ for i = FIRST_FURTHER_KEY, #KEYS do
     else
       local kind, ms = last_notice(key)
       local since = ms >= math.floor(stamp / 1000)
-      if since and kind == "blank" then
-        word = "blank"
+      if since and (kind == "blank" or kind == "forgotten") then
+        word = kind
       elseif vector and not of then
         word, value = since and kind == "done" and "done" or "unproven", vector
       end
