@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache
 from inspect import iscoroutinefunction
 from types import TracebackType
@@ -23,6 +23,8 @@ from typing import Any, Self, Unpack
 import redis
 from redis.exceptions import RedisError, ResponseError
 
+from .backlog.filler import Filler, Verified, to_fix, verified
+from .backlog.inspection import Text, hashes_with_text
 from .embedders.protocol import Embedder
 from .engine import Engine, is_work_horse, stop_with_child
 from .futures.future import EmbeddingFuture
@@ -422,7 +424,7 @@ class EmbeddingBatchQueue:
                 pass
             stamp = engine.intake.forget(redis_key)
         if vector:
-            engine.store.erase(redis_key, engine.terms(), stamp)
+            engine.store.hashes.erase(redis_key, engine.terms(), stamp)
 
     def _wanted(self, redis_key: str) -> None:
         """Somebody waits in ``.result()``, so the item is urgent. Does no I/O: the caller may hold a future's lock."""
@@ -569,6 +571,55 @@ class EmbeddingBatchQueue:
         if minutes < 1 or days < 1:
             raise ValueError("minutes and days must be at least 1")
         return read_history(self._engine.store.figures, minutes, days)
+
+    # -- vectors that are there ---------------------------------------------------------------------------------
+
+    def verify(
+        self,
+        items: Iterable[tuple[str, str]] | None = None,
+        *,
+        match: str | None = None,
+        text_field: str | None = None,
+        fix: bool = False,
+        relabel: bool = False,
+    ) -> Verified:
+        """Look whether hashes have the vectors of their texts, of this model; and put right those that have not.
+
+        No vector is moved, and nothing is paid for but what is enqueued. May be stopped and started again.
+
+        Args:
+            items: (redis_key, text) pairs. Or else, with the next two, the texts that stand in the hashes themselves:
+            match: of the hashes' keys, a pattern as SCAN takes it.
+            text_field: the field that holds the text.
+            fix: enqueue what is missing or wrong; of a blank text, take the vector out of its hash.
+            relabel: enqueue also where a vector of the right length is there and nothing says what it is of, as one
+                that an earlier release has written. Else such vectors are left alone.
+
+        Returns:
+            How many there are of each kind; see :class:`Verified`.
+
+        Raises:
+            TypeError, ValueError: neither items nor both of the others; or, with ``fix``, a bad pair.
+            QueueFull: with ``fix``; what went before is enqueued.
+            QueueStopped: the queue is stopped.
+            redis.RedisError: Redis cannot be reached.
+        """
+        if items is None:
+            if match is None or text_field is None:
+                raise TypeError("verify takes items, or both match and text_field")
+            items = self._texts(match, text_field)
+        return verified(self._filler(to_fix(relabel=relabel) if fix else ()).fill(items))
+
+    def _filler(
+        self, kinds: Collection[str] | None, max_waiting: int | None = None, full: Callable[[int], None] | None = None
+    ) -> Filler:
+        """What looks at many texts and enqueues those of these kinds; for the commands, too."""
+        engine = self._ready()
+        return Filler(self, engine.store, engine.terms, kinds, max_waiting=max_waiting, full=full)
+
+    def _texts(self, match: str, text_field: str) -> Iterator[Text]:
+        """The texts that stand in hashes."""
+        return hashes_with_text(self._ready().store, match, text_field)
 
     # -- dead letters ------------------------------------------------------------------------------------------
 

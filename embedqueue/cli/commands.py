@@ -169,6 +169,17 @@ def resume(source: Source) -> None:
     click.echo("The pause is over." if lift_pause(source.settings()) else "There is no pause to end.")
 
 
+@command(cli, "forget", "embedqueue forget doc:17 doc:18 --vector")
+@click.argument("keys", nargs=-1, required=True)
+@click.option("--vector", is_flag=True, help="Take the vectors out of the hashes as well.")
+def forget(source: Source, keys: tuple[str, ...], vector: bool) -> None:
+    """Drop all that there is of documents that are deleted: what waits, is in flight, or was given up."""
+    queue = source.look()
+    for key in keys:
+        queue.forget(key, vector)
+    click.echo(f"{len(keys)} forgotten")
+
+
 @command(cli, "explain", "embedqueue explain doc:17")
 @click.argument("redis_key")
 @as_json

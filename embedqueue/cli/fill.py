@@ -1,4 +1,4 @@
-"""Commands that put items in: from a file, or from hashes that lack a vector."""
+"""Commands that put items in: from a file, or from hashes that lack their vectors; and one that only looks."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import asdict
 from typing import Any, TextIO
 
 import click
 
-from embedqueue.operating.backlog import DEFAULT_MAX_WAITING, Filler, Pairs, hashes_with_text
+from embedqueue.backlog.filler import DEFAULT_MAX_WAITING, to_fix, verified
+from embedqueue.backlog.inspection import Text
+from embedqueue.operating.describe import lines
+from embedqueue.queue import EmbeddingBatchQueue
+from embedqueue.values.item import is_blank
 
-from .context import Source, cli, command
+from .context import Source, as_json, cli, command
 
 #: Seconds between two lines of progress where there is no terminal.
 LINE_SECONDS = 10.0
@@ -23,29 +29,63 @@ LINE_CHARS = 1 << 26
 
 Done = Callable[[], float]
 
+relabel_option = click.option(
+    "--relabel", is_flag=True, help="Also those with a vector of the right length of which nothing says what it is of."
+)
+max_waiting_option = click.option(
+    "--max-waiting", type=click.IntRange(1), default=DEFAULT_MAX_WAITING, show_default=True, metavar="COUNT",
+    help="Go on only while fewer items wait.",
+)  # fmt: skip
+
 
 @command(cli, "enqueue", "embedqueue enqueue texts.jsonl --resume")
 @click.argument("file", type=click.File("r", encoding="utf-8-sig"))
-@click.option("--resume", is_flag=True, help="Skip what has a vector of the model's length, or waits already.")
+@click.option("--resume", is_flag=True, help="Skip what has its vector, or one of which nothing says what it is of.")
+@relabel_option
 @click.option("--max-waiting", type=click.IntRange(1), metavar="COUNT", help="Go on only while fewer items wait.")
-def enqueue(source: Source, file: TextIO, resume: bool, max_waiting: int | None) -> None:
+def enqueue(source: Source, file: TextIO, resume: bool, relabel: bool, max_waiting: int | None) -> None:
     """Enqueue a file ("-" is standard input): JSONL, or CSV with a header, each with redis_key and text."""
     total, position = _size(file)
-    _fill(source, _pairs(file), total, position, everything=not resume, max_waiting=max_waiting)
+    kinds = to_fix(relabel=relabel) if resume else None
+    _tell(*_fill(source, lambda queue: _pairs(file), kinds, max_waiting, total, position))
 
 
 @command(cli, "backfill", "embedqueue backfill --match 'doc:*' --text-field body")
 @click.option("--match", required=True, metavar="PATTERN", help="Of the hashes' keys, as SCAN takes it.")
 @click.option("--text-field", required=True, metavar="NAME", help="Field that holds the text.")
-@click.option("--all", "everything", is_flag=True, help="Also hashes that have a vector of the model's length.")
-@click.option(
-    "--max-waiting", type=click.IntRange(1), default=DEFAULT_MAX_WAITING, show_default=True, metavar="COUNT",
-    help="Go on only while fewer items wait.",
-)  # fmt: skip
-def backfill(source: Source, match: str, text_field: str, everything: bool, max_waiting: int) -> None:
-    """Enqueue hashes that lack a vector, or have one of another length. May be stopped and started again."""
-    pairs = hashes_with_text(source.settings(), match, text_field)
-    _fill(source, pairs, None, lambda: 0.0, everything=everything, max_waiting=max_waiting)
+@click.option("--all", "everything", is_flag=True, help="Also hashes that have the vector of their text.")
+@relabel_option
+@max_waiting_option
+def backfill(source: Source, match: str, text_field: str, everything: bool, relabel: bool, max_waiting: int) -> None:
+    """Enqueue hashes that lack the vector of their text by this model. May be stopped and started again."""
+    kinds = None if everything else to_fix(relabel=relabel)
+    _tell(*_fill(source, lambda queue: _not_blank(queue._texts(match, text_field)), kinds, max_waiting))
+
+
+@command(cli, "verify", "embedqueue verify --match 'doc:*' --text-field body --fix")
+@click.option("--match", required=True, metavar="PATTERN", help="Of the hashes' keys, as SCAN takes it.")
+@click.option("--text-field", required=True, metavar="NAME", help="Field that holds the text.")
+@click.option("--fix", is_flag=True, help="Enqueue what is missing or wrong; empty hashes whose text is blank.")
+@relabel_option
+@max_waiting_option
+@as_json
+def verify(
+    source: Source, match: str, text_field: str, fix: bool, relabel: bool, max_waiting: int, as_json: bool
+) -> None:
+    """Tell whether hashes have the vectors of their texts by this model. Exits with 1 where one has not."""
+    kinds = to_fix(relabel=relabel) if fix else ()
+    found = verified(_fill(source, lambda queue: queue._texts(match, text_field), kinds, max_waiting))
+    if as_json:
+        click.echo(json.dumps(asdict(found)))
+    else:
+        click.echo("\n".join(lines(asdict(found))))
+    if found.faults:
+        raise click.exceptions.Exit(1)
+
+
+def _not_blank(texts: Iterable[Text]) -> Iterator[Text]:
+    """A backfill takes no vector away."""
+    return (text for text in texts if not is_blank(text[1]))
 
 
 def _size(file: TextIO) -> tuple[int | None, Done]:
@@ -61,22 +101,25 @@ def _size(file: TextIO) -> tuple[int | None, Done]:
 
 
 def _fill(
-    source: Source, pairs: Pairs, total: int | None, position: Done, *, everything: bool, max_waiting: int | None
-) -> None:
+    source: Source,
+    texts_of: Callable[[EmbeddingBatchQueue], Iterable[Text]],
+    kinds: Collection[str] | None,
+    max_waiting: int | None,
+    total: int | None = None,
+    position: Done = lambda: 0.0,
+) -> Iterator[tuple[int, Counter[str]]]:
+    """As ``Filler.fill``, with a meter."""
     count = seen = 0
+    queue = source.look()
     with Meter(total) as meter:
-        settings = source.settings()
-        filler = Filler(
-            settings,
-            source.look(),
-            settings.client(),
-            everything=everything,
-            max_waiting=max_waiting,
-            full=meter.tell_full,
-        )
-        for taken, looked_at in filler.fill(pairs):
-            count, seen = count + taken, seen + looked_at
+        for taken, found in queue._filler(kinds, max_waiting, meter.tell_full).fill(texts_of(queue)):
+            count, seen = count + taken, seen + found.total()
             meter.show(position(), count, seen)
+            yield taken, found
+
+
+def _tell(*parts: tuple[int, Counter[str]]) -> None:
+    count, seen = sum(taken for taken, _ in parts), sum(found.total() for _, found in parts)
     click.echo(f"{count} enqueued, {seen - count} left as they are")
 
 
@@ -134,7 +177,7 @@ class Meter:
         )
 
 
-def _pairs(file: TextIO) -> Iterator[tuple[str, str]]:
+def _pairs(file: TextIO) -> Iterator[Text]:
     """Pairs of a file; what its first character is tells the format."""
     lines = _lines(file)
     first = next(lines, "")
@@ -163,7 +206,7 @@ def _lines(file: TextIO) -> Iterator[str]:
         yield line
 
 
-def _of_json(first: str, lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+def _of_json(first: str, lines: Iterator[str]) -> Iterator[Text]:
     for number, line in enumerate((line for part in ([first], lines) for line in part), 1):
         if line.strip():
             try:

@@ -347,7 +347,7 @@ class Intake:
         """End the futures of pairs that were left out with the vectors of their hashes, a newer one if there is."""
         terms, members = self._terms(), dict(commit.pairs)
         redis_keys = [redis_key for redis_key, vector in commit.left_out.items() if not vector]
-        vectors = self._store.vectors(redis_keys, terms) if redis_keys else ()
+        vectors = self._store.hashes.vectors(redis_keys, terms) if redis_keys else ()
         for redis_key, vector in {**commit.left_out, **dict(zip(redis_keys, vectors, strict=True))}.items():
             if vector and len(vector) == len(self._zero()):
                 self._waiters.written(redis_key, members[redis_key], vector)

@@ -16,6 +16,7 @@ from .clients import refused_as_such
 from .dead import DeadLetters
 from .events import Events
 from .figures import Figures
+from .hashes import Hashes
 from .keys import Keys
 from .records import Asked, Claim, Status, Taken, Terms, Unless, as_json
 from .scripts import Scripts
@@ -25,8 +26,6 @@ from .scripts import Scripts
 REASON_CHARS = 1000
 #: The settings in which processes must agree, those of ``Terms.agreed``; prelude_claims.lua has the same.
 AGREED = ("embedding_field", "provenance_field", "model", "dimensions", "role")
-#: Vectors that one round trip reads.
-VECTORS_AT_ONCE = 500
 #: Bytes of members that one claim takes at most, but for the last of them.
 CLAIM_BYTES = 1_000_000
 
@@ -66,6 +65,7 @@ class Store:
         cache: the vectors by text.
         figures: what was done by minute and by day.
         adoption: puts the books in order after another program has left or taken members.
+        hashes: what the users' hashes have.
     """
 
     def __init__(self, client: redis.Redis, namespace: str) -> None:
@@ -79,6 +79,7 @@ class Store:
         self.figures = Figures(self._background, self.keys)
         self._ahead: float | None = None  # what has to be added to our monotonic clock for the server's
         self.adoption = Adoption(self._scripts, self.keys)
+        self.hashes = Hashes(self._scripts, self.keys)
 
     # -- enqueuing ---------------------------------------------------------------------------------------------
 
@@ -356,32 +357,6 @@ class Store:
             probe=reply[10].decode("utf-8", "replace"),
             strays=reply[11],
         )
-
-    def vectors(self, redis_keys: Sequence[str], terms: Terms) -> list[bytes | None]:
-        """Read the vectors of hashes, in slices; None where there is none that may be read."""
-        found: list[bytes | None] = []
-        for at in range(0, len(redis_keys), VECTORS_AT_ONCE):
-            pipeline = self._background.pipeline(transaction=False)
-            for redis_key in redis_keys[at : at + VECTORS_AT_ONCE]:
-                pipeline.hget(redis_key, terms.field)
-            found += [value if isinstance(value, bytes) else None for value in pipeline.execute(raise_on_error=False)]
-        return found
-
-    def erase(self, redis_key: str, terms: Terms, stamp: int) -> bool:
-        """Take the vector out of a hash, with what it is of, unless something of the key is live.
-
-        Args:
-            redis_key: name of the hash.
-            terms: where the vector and what it is of stand.
-            stamp: of an item; its vector stays, and those of later ones.
-
-        Returns:
-            Whether there was one.
-
-        Raises:
-            redis.ResponseError: it is no hash.
-        """
-        return bool(self._call("erase", [redis_key], terms.field, terms.provenance_field or "", stamp))
 
     def end_flush(self, flush: str) -> None:
         """Count no more for a flush of this name."""

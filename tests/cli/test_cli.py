@@ -71,7 +71,7 @@ def test_no_more_wait_than_are_allowed(run, redis_client, make_room):
 @pytest.fixture
 def make_room(monkeypatch):
     """Embeds what waits in a thread's stead whenever the filler rests."""
-    from embedqueue.operating.backlog import Filler
+    from embedqueue.backlog.filler import Filler
 
     def install(client):
         most = []
@@ -88,7 +88,6 @@ def make_room(monkeypatch):
 
 def test_whoever_waits_for_room_is_told(run, redis_client):
     """After some seconds a sentence says why nothing happens, and what to start."""
-    from embedqueue.operating.backlog import Filler
 
     waits = []
 
@@ -98,17 +97,14 @@ def test_whoever_waits_for_room_is_told(run, redis_client):
             if len(waits) == 12:
                 redis_client.delete("embed_queue:pending", "embed_queue:latest")
 
-    filler = Filler(
-        _settings(), _settings().queue(worker=False), redis_client, everything=True, max_waiting=1, full=waits.append
-    )
+    filler = _settings().queue(worker=False)._filler(None, 1, waits.append)
     filler._nap = Nap()
-    assert list(filler.fill([("a", "x"), ("b", "y")])) == [(1, 1), (1, 1)]
+    assert list(filler.fill([("a", "x"), ("b", "y")])) == [(1, {"unseen": 1})] * 2
     assert waits == [0.5] * 10 + [1, 0.5]  # 1 item waits, it says after five seconds
 
 
 def test_a_queue_of_bounded_length_is_filled_as_room_comes(run, redis_client):
     """``max_pending`` of the queue itself is no error: what does not fit is put in later, and nothing twice."""
-    from embedqueue.operating.backlog import Filler
 
     waiting = []
 
@@ -118,10 +114,10 @@ def test_a_queue_of_bounded_length_is_filled_as_room_comes(run, redis_client):
             redis_client.zpopmin("embed_queue:pending", 1)
 
     queue = _settings().queue(worker=False, max_pending=2)
-    filler = Filler(_settings(), queue, redis_client, everything=True, max_waiting=None)
+    filler = queue._filler(None, None, waiting.append)
     filler._nap = Nap()
-    assert list(filler.fill([("a", "x"), ("b", "y")])) == [(2, 2)]
-    assert list(filler.fill([("c", "z")])) == [(1, 1)]
+    assert list(filler.fill([("a", "x"), ("b", "y")])) == [(2, {"unseen": 2})]
+    assert list(filler.fill([("c", "z")])) == [(1, {"unseen": 1})]
     assert waiting == [2]
     left = [json.loads(member)["redis_key"] for member in redis_client.zrange("embed_queue:pending", 0, -1)]
     assert left == ["b", "c"]
@@ -193,6 +189,30 @@ def test_backfill(run, redis_client):
     assert "0 enqueued, 3 left" in run("backfill", "--match", "doc:*", "--text-field", "body")
     assert redis_client.zcard("embed_queue:pending") == 2
     assert "3 enqueued" in run("backfill", "--match", "doc:*", "--text-field", "body", "--all")
+
+
+def test_verify(run, redis_client):
+    """Exits with 1 while something is wrong; what waits to be put right is not."""
+    redis_client.hset("doc:1", mapping={"body": "no vector"})
+    redis_client.hset("doc:2", mapping={"body": "unlabelled", "embedding": b"\0" * 64})
+    found = json.loads(run("verify", "--match", "doc:*", "--text-field", "body", "--json", code=1))
+    assert found == {
+        "checked": 2, "missing": 1, "other_text": 0, "other_space": 0, "unlabelled": 1, "malformed": 0, "waiting": 0,
+        "fixed": 0,
+    }  # fmt: skip
+    assert "fixed" in run("verify", "--match", "doc:*", "--text-field", "body", "--fix", code=1)
+    assert redis_client.zcard("embed_queue:pending") == 1
+    run("verify", "--match", "doc:*", "--text-field", "body")
+    run("verify", "--match", "doc:*", "--text-field", "body", "--fix", "--relabel")
+    assert redis_client.zcard("embed_queue:pending") == 2
+
+
+def test_forget(run, redis_client):
+    run("enqueue", "-", text=lines(("doc:1", "hello"), ("doc:2", "hello")))
+    redis_client.hset("doc:1", "embedding", b"\0" * 64)
+    assert "2 forgotten" in run("forget", "doc:1", "doc:2", "--vector")
+    assert redis_client.zcard("embed_queue:pending") == 0
+    assert not redis_client.exists("doc:1")
 
 
 def test_dead_letters(run, redis_client, provider):

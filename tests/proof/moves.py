@@ -105,7 +105,7 @@ class Queue:
         self.model.enqueue([[(key.encode(), b"")]], None)
         self.accept(key, b"")
         if vector and self.client.type(key) == b"hash":
-            self.store.erase(key, terms(self.field), stamp)
+            self.store.hashes.erase(key, terms(self.field), stamp)
             self.model.hashes.pop(key.encode(), None)
             assert not self.client.hexists(key, self.field)
             assert not self.client.hexists(key, f"{self.field}_of")
@@ -113,7 +113,7 @@ class Queue:
     def erase_late(self, key: str) -> None:
         """Of a vector that was seen before, which a newer one, or one to come, has taken the place of."""
         if self.client.type(key) == b"hash" and (of := self.model.hashes.get(key.encode())):
-            self.store.erase(key, terms(self.field), of[1].stamp)
+            self.store.hashes.erase(key, terms(self.field), of[1].stamp)
             assert self.client.hget(key, self.field) == of[0]
 
     def leave(self, member: bytes, seconds_ago: float = 0.0) -> None:

@@ -61,7 +61,7 @@ def test_a_vector_that_is_newer_stays(make_queue, redis_client, monkeypatch, fie
     """Somebody enqueues the key anew between the two steps, and its vector is quicker; without provenance: waits."""
     queue = make_queue(max_batch_size=1, provenance_field=field)
     queue.enqueue("doc:1", "old").result(PATIENCE_SECONDS)
-    erase = queue._engine.store.erase
+    erase = queue._engine.store.hashes.erase
 
     def late(redis_key, terms, stamp):
         if field:
@@ -71,7 +71,7 @@ def test_a_vector_that_is_newer_stays(make_queue, redis_client, monkeypatch, fie
             make_queue(start=False, provenance_field=None).enqueue("doc:1", "new")
         return erase(redis_key, terms, stamp)
 
-    monkeypatch.setattr(queue._engine.store, "erase", late)
+    monkeypatch.setattr(queue._engine.store.hashes, "erase", late)
     queue.forget("doc:1", vector=True)
     assert redis_client.hexists("doc:1", "embedding")
 

@@ -35,7 +35,7 @@ def test_it_takes_one_round_trip(queue, make_queue, monkeypatch):
     monkeypatch.setattr(
         queue._engine.store._scripts, "_run", lambda *args, **more: sent.append(args[1]) or send(*args, **more)
     )
-    monkeypatch.setattr(queue._engine.store, "vectors", None)
+    monkeypatch.setattr(queue._engine.store.hashes, "vectors", None)
     queue.enqueue("doc:1", "one", if_changed=True).result(0)
     assert sent == ["enqueue_if_changed"]
 
@@ -129,13 +129,13 @@ def test_a_vector_that_goes_meanwhile_leaves_nobody_waiting(queue, redis_client,
     pairs = [(f"doc:{place}", "same") for place in range(60)]
     for future in queue.enqueue_many(pairs):
         future.result(PATIENCE_SECONDS)
-    read = queue._engine.store.vectors
+    read = queue._engine.store.hashes.vectors
 
     def late(redis_keys, terms):
         redis_client.delete("doc:3")
         return read(redis_keys, terms)
 
-    monkeypatch.setattr(queue._engine.store, "vectors", late)
+    monkeypatch.setattr(queue._engine.store.hashes, "vectors", late)
     futures = queue.enqueue_many(pairs, if_changed=True)
     with pytest.raises(Exception, match="doc:3"):
         futures[3].result(PATIENCE_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from itertools import islice
@@ -10,10 +11,11 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from redis.exceptions import RedisError
 
+from embedqueue.backlog.filler import DEFAULT_MAX_WAITING
+from embedqueue.backlog.inspection import FAULTS
 from embedqueue.contrib.django.access import queues
-from embedqueue.contrib.django.backfill import backfill
+from embedqueue.contrib.django.backfill import backfill, verify
 from embedqueue.operating.arguments import address, concurrency, duration
-from embedqueue.operating.backlog import DEFAULT_MAX_WAITING
 from embedqueue.operating.control import dead_letter_of, dead_letters, lift_pause, set_pause
 from embedqueue.operating.describe import describe, describe_dead, lines, stats_as_json
 from embedqueue.operating.explain import explain
@@ -59,7 +61,17 @@ class Command(BaseCommand):
         fill.add_argument("--max-waiting", type=int, default=DEFAULT_MAX_WAITING, help="items that may wait at a time")
         fill.add_argument("--wait", action="store_true", help="return when all of it is embedded")
         fill.add_argument("--all", action="store_true", help="also what has a vector already")
+        fill.add_argument("--relabel", action="store_true", help="also vectors of which nothing says what they are of")
         fill.add_argument("--database", metavar="ALIAS", help="where the rows are, unless the models' own manager says")
+        verifying = command(
+            "verify", self._verify, "Tell whether rows have the vectors of their texts; else exit with 1."
+        )
+        verifying.add_argument("models", nargs="*", metavar="app.Model", help="all such models if none is named")
+        verifying.add_argument("--database", metavar="ALIAS", help="where the rows are")
+        verifying.add_argument("--json", action="store_true", help="for scripts")
+        forgetting = command("forget", self._forget, "Drop all that there is of keys.")
+        forgetting.add_argument("keys", nargs="+", metavar="key")
+        forgetting.add_argument("--vector", action="store_true", help="the vectors in the hashes as well")
         explaining = command("explain", self._explain, "Tell where a key's vector is, and why.")
         explaining.add_argument("key")
         pause = command("pause", self._pause, "Have nobody claim anything; items are taken in as ever.")
@@ -127,10 +139,25 @@ class Command(BaseCommand):
             queue=None if name == DEFAULT else name,
             max_waiting=options["max_waiting"],
             everything=options["all"],
+            relabel=options["relabel"],
             wait=options["wait"],
             say=self.stdout.write,
         )
         self.stdout.write(f"{count} enqueued")
+
+    def _verify(self, name: str, options: dict[str, Any]) -> None:
+        queues.settings(name)  # a name that is none is told
+        queue = None if name == DEFAULT else name
+        found = asdict(verify(options["models"], queue=queue, using=options["database"]))
+        self.stdout.write(json.dumps(found) if options["json"] else "\n".join(lines(found)))
+        if faults := sum(found[kind] for kind in FAULTS):
+            raise CommandError(f"{faults} vectors are missing or wrong; backfill enqueues their texts")
+
+    def _forget(self, name: str, options: dict[str, Any]) -> None:
+        queue = queues.look(name)
+        for key in options["keys"]:
+            queue.forget(key, options["vector"])
+        self.stdout.write(f"{len(options['keys'])} forgotten")
 
     def _explain(self, name: str, options: dict[str, Any]) -> None:
         self.stdout.write("\n".join(lines(explain(queues.settings(name), options["key"]))))
