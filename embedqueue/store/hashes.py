@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from embedqueue.values.vectors import FLOAT32
 
 from .keys import Keys
 from .records import Terms, named_member
@@ -56,7 +58,7 @@ class Hashes:
             pipeline.hget(redis_key, field)
         return [value if isinstance(value, bytes) else None for value in pipeline.execute(raise_on_error=False)]
 
-    def look(self, redis_keys: Sequence[str], terms: Terms) -> list[Looked]:
+    def look(self, redis_keys: Sequence[str | bytes], terms: Terms) -> list[Looked]:
         """Tell what hashes have, in one round trip.
 
         Args:
@@ -98,3 +100,16 @@ class Hashes:
             redis.ResponseError: it is no hash.
         """
         return bool(self._call("erase", [redis_key], terms.field, terms.provenance_field or "", stamp))
+
+    def label(self, lines: Mapping[str, str], terms: Terms) -> int:
+        """Write beside vectors what they are of, where nothing says so and nothing of the key is live.
+
+        Args:
+            lines: what to write, by redis_key.
+            terms: where it stands, and the length of the vectors that are meant.
+
+        Returns:
+            Of how many it was written.
+        """
+        size = FLOAT32.itemsize * (terms.dimensions or 0)
+        return int(self._call("label", list(lines), terms.field, terms.provenance_field or "", size, *lines.values()))

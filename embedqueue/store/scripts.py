@@ -34,7 +34,7 @@ from .keys import Keys
 SCRIPTS: Final = (
     "enqueue", "enqueue_if_changed", "claim", "complete", "release", "release_all", "release_probe", "extend", "reject",
     "fail", "status", "look", "adopt", "forget_ghosts", "dead_letters", "retry_dead", "discard_dead", "erase",
-    "take_cached", "hold_cached",
+    "label", "take_cached", "hold_cached",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.
 OF_CLAIMS: Final = tuple(

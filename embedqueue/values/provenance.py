@@ -64,6 +64,11 @@ def space(model: str, dimensions: int | None, role: str | None) -> str:
     return f"{model_name(model)}/{dimensions or 0}/{'_'.join((role or '').split()) or '-'}"
 
 
+def line(space: str, text: str) -> str:
+    """What stands beside a vector of a text whose item is not known."""
+    return f"{space} {digest(text)} 0"
+
+
 def digest(text: str) -> str:
     """The digest of a text as it was enqueued: BLAKE2b of its UTF-8, 8 bytes, as 16 hexadecimal digits."""
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
