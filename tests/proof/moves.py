@@ -18,9 +18,9 @@ def member_vector(member: bytes) -> bytes:
     return np.frombuffer(member.ljust(64), dtype="<f4").tobytes()
 
 
-def terms(field: str, if_missing: str = "create") -> Terms:
-    """On which terms the moves write, with the provenance beside the vector."""
-    return Terms(field, f"{field}_of", "", None, "m/16/-", if_missing)
+def terms(field: str, if_missing: str = "create", *, model: str = "") -> Terms:
+    """On which terms the moves write, with the provenance beside the vector; without a model, nobody is at odds."""
+    return Terms(field, f"{field}_of", model, None, f"{model or 'm'}/16/-", if_missing)
 
 
 def asked(key: str, member: bytes | None = None, stamp: int = 0) -> Asked:
@@ -71,14 +71,14 @@ class Queue:
                 self.accept(key, member)
         return taken
 
-    def enqueue_if_changed(self, *pairs: tuple[str, str]) -> list[bool]:
+    def enqueue_if_changed(self, *pairs: tuple[str, str], model: str) -> list[bool]:
         """Of different keys. Returns which of them were left out."""
         lines = [(key, encode_member(key, text) if text else b"") for key, text in pairs]
         sizes = {len(member_vector(member)) for _, member in lines}
         vector_bytes = max(sizes)
         conditions = [digest(text) if text else "" for _, text in pairs]
         expected = [
-            bool(member) and self.model.holds(key.encode(), of, vector_bytes)
+            bool(member) and self.model.holds(key.encode(), of, vector_bytes, model)
             for (key, member), of in zip(lines, conditions, strict=True)
         ]
         taken = self.store.enqueue(
@@ -86,7 +86,7 @@ class Queue:
             max_pending=None,
             tell_at=50,
             tell_first=True,
-            unless=Unless(terms(self.field), vector_bytes, conditions),
+            unless=Unless(terms(self.field, model=model), vector_bytes, conditions),
         )
         assert [vector is not None for vector in taken.left_out or [None] * len(lines)] == expected
         admitted = [(key, member) for (key, member), out in zip(lines, expected, strict=True) if not out]
@@ -154,9 +154,16 @@ class Queue:
                 self.accept(key.decode(), member)
         self.legacy -= set(strays)
 
-    def claim(self, worker: str, limit: int = 10, *, alone: bool = False, urgent: list[str] | None = None) -> str:
+    def decide(self, model: str) -> None:
+        """Somebody decides that from now on vectors are of this model."""
+        self.store.agree(terms(self.field, model=model))
+        self.model.kept = model
+
+    def claim(
+        self, worker: str, limit: int = 10, *, alone: bool = False, urgent: list[str] | None = None, model: str = "m"
+    ) -> str:
         self.check()
-        owner, claim = self._claim(worker, limit, alone, urgent)
+        owner, claim = self._claim(worker, limit, alone, urgent, model)
         while claim.status == "adopt":
             if self.model.unknown():
                 self.put_in_order()
@@ -166,11 +173,11 @@ class Queue:
                 self.adopted(claim.strays)
             if not limit:
                 break
-            owner, claim = self._claim(worker, limit, alone, urgent)
+            owner, claim = self._claim(worker, limit, alone, urgent, model)
         self.hands += [(owner, member) for member in claim.members]
         return owner
 
-    def _claim(self, worker: str, limit: int, alone: bool, urgent: list[str] | None) -> tuple[str, Claim]:
+    def _claim(self, worker: str, limit: int, alone: bool, urgent: list[str] | None, model: str) -> tuple[str, Claim]:
         self.claims += 1
         owner = f"{self.name(worker)}{self.claims}:"
         holders = {member for member, holds in self.model.inflight.items() if holds}
@@ -182,11 +189,12 @@ class Queue:
             max_deliveries=MAX_DELIVERIES,
             alone=alone,
             urgent=urgent or [],
+            terms=terms(self.field, model=model),
         )
         assert len(set(claim.members)) == len(claim.members) <= limit
         assert not holders & set(claim.members), "an item that another worker holds was handed out"
         wanted = [key.encode() for key in urgent or []]
-        status, members, word, met = self.model.claim(owner, limit, 2, alone, wanted)
+        status, members, word, met = self.model.claim(owner, limit, 2, alone, wanted, model)
         assert (claim.status, claim.members, claim.alone, claim.strays) == (status, members, word, met)
         assert claim.waiting == self.model.waiting
         return owner, claim
@@ -195,7 +203,9 @@ class Queue:
         """The name of a worker in its present life, with the colon."""
         return f"{worker.rstrip(':')}.{self.lives.get(worker, 0)}:"
 
-    def complete(self, owner: str, members: list[bytes], *, skip: bool = False, times: int = 1) -> None:
+    def complete(
+        self, owner: str, members: list[bytes], *, skip: bool = False, times: int = 1, model: str = "m"
+    ) -> None:
         for _ in range(times):
             items = [(key_of(member), member, member_vector(member)) for member in members]
             types = {key: self.client.type(key) for key, _, _ in items}
@@ -204,9 +214,10 @@ class Queue:
             lines = [
                 (key.decode(), member, vector, digest(decode_member(member).text)) for key, member, vector in items
             ]
-            words = self.store.complete(owner, terms(self.field, "skip" if skip else "create"), lines)
+            on = terms(self.field, "skip" if skip else "create", model=model)
+            words = self.store.complete(owner, on, lines)
             plain = ["refused" if word.startswith("refused WRONGTYPE") else word for word in words]
-            assert plain == self.model.complete(owner, items, missing, bad)
+            assert plain == self.model.complete(owner, items, missing, bad, model)
             for (key, member, *_), word in zip(lines, plain, strict=True):
                 if word in ("done", "skipped"):
                     self.written[key] = self.order[member]
