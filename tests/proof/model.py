@@ -75,8 +75,6 @@ class Model:
     dead: dict[bytes, tuple[bytes, bool]] = field(default_factory=dict)  # by name: the member, and whether it is ours
     #: Vectors, of which texts they are, and by which model.
     hashes: dict[bytes, tuple[bytes, Named, str]] = field(default_factory=dict)
-        default_factory=dict
-    )  # vectors, of which texts, by which model
     cache: dict[str, bytes] = field(default_factory=dict)
     flushes: dict[str, set[Named]] = field(default_factory=dict)  # what each still waits for
     numbers: dict[str, float] = field(default_factory=dict)  # of each worker, that of its last claim
