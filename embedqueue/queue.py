@@ -33,6 +33,7 @@ from .observers.history import History, read_history
 from .observers.observers import Functions, Observers
 from .store.clients import refused_as_such
 from .store.durability import dangers
+from .store.records import due_seconds
 from .values.errors import BatchFailed, QueueStopped
 from .values.item import check_pair, encode_member, is_blank
 from .values.log import QueueLog
@@ -52,6 +53,8 @@ from .work.worker import ADOPTIONS, BARRED_SECONDS, OUTAGE_GRACE_SECONDS
 
 #: Seconds after which a flush asks Redis again what is unfinished, at most. It also asks when a call is back.
 FLUSH_POLL_SECONDS = 0.25
+#: Seconds that an item may be given at most: ten years.
+LONGEST_WITHIN = 315_360_000.0
 #: Seconds in which a worker that no start() has started claims nothing but what it has to.
 QUIET_SECONDS = 2.0
 #: Seconds between looks at whether the queue was stopped, for the thread that wants to start it.
@@ -297,7 +300,9 @@ class EmbeddingBatchQueue:
 
     # -- enqueuing ---------------------------------------------------------------------------------------------
 
-    def enqueue(self, redis_key: str, text: str, *, if_changed: bool = False) -> EmbeddingFuture:
+    def enqueue(
+        self, redis_key: str, text: str, *, within: float | None = None, if_changed: bool = False
+    ) -> EmbeddingFuture:
         """Take an item in, in one round trip to Redis. It is durable when this returns.
 
         The newest text of a key wins: all unfinished futures of the key resolve with the vector that ends up in its
@@ -307,6 +312,8 @@ class EmbeddingBatchQueue:
         Args:
             redis_key: the hash that receives the vector.
             text: what to embed.
+            within: seconds in which it shall be embedded, as far as that depends on the queue: by then a drain starts.
+                What may wait for long stands behind what may not, and ages to the front. None: ``flush_interval``.
             if_changed: where the hash has the vector of this very text already, by this model, and nothing of the key
                 is unfinished, queue nothing: the future has ended with that vector. Needs ``provenance_field``.
 
@@ -320,9 +327,11 @@ class EmbeddingBatchQueue:
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached; nothing is known to have been accepted.
         """
-        return self._submit([self._pair(redis_key, text)], self._digests([text], if_changed))[0]
+        return self._submit([self._pair(redis_key, text)], self._digests([text], if_changed), _seconds(within))[0]
 
-    def enqueue_many(self, items: Iterable[tuple[str, str]], *, if_changed: bool = False) -> list[EmbeddingFuture]:
+    def enqueue_many(
+        self, items: Iterable[tuple[str, str]], *, within: float | None = None, if_changed: bool = False
+    ) -> list[EmbeddingFuture]:
         """Take many items in, in one round trip. All of them reach Redis, or none does.
 
         More than 10,000 pairs, or 8 MB of them, go in parts of that size, of which each is all or nothing: Redis serves
@@ -330,6 +339,7 @@ class EmbeddingBatchQueue:
 
         Args:
             items: (redis_key, text) pairs, as :meth:`enqueue` takes them. Of several texts of a key, the last one wins.
+            within: as with :meth:`enqueue`, of each.
             if_changed: as with :meth:`enqueue`. The vectors that are there already are read afterwards, in slices.
 
         Returns:
@@ -340,6 +350,7 @@ class EmbeddingBatchQueue:
             QueueFull, QueueStopped, redis.RedisError: as with :meth:`enqueue`. If parts before were taken, a note of it
                 (``__notes__``) says how many pairs those are.
         """
+        seconds = _seconds(within)
         texts = [_two(item) for item in items]
         pairs = [self._pair(*item) for item in texts]
         digests = self._digests((text for _, text in texts), if_changed)
@@ -350,7 +361,7 @@ class EmbeddingBatchQueue:
                 part = parts.popleft()
                 try:
                     at = len(futures)
-                    futures += self._submit(part, digests and digests[at : at + len(part)])
+                    futures += self._submit(part, digests and digests[at : at + len(part)], seconds)
                 except ResponseError as error:
                     if len(part) == 1 or not refused_as_such(error):
                         raise
@@ -373,11 +384,13 @@ class EmbeddingBatchQueue:
             raise ValueError("if_changed needs a provenance_field: nothing else tells what a vector is of")
         return ["" if is_blank(text) else digest(text) for text in texts]
 
-    def _submit(self, pairs: list[Pair], digests: Sequence[str] | None = None) -> list[EmbeddingFuture]:
+    def _submit(
+        self, pairs: list[Pair], digests: Sequence[str] | None = None, within: float | None = None
+    ) -> list[EmbeddingFuture]:
         engine = self._ready()
         try:
             submit = self._watched_submit if self._observers else engine.intake.submit
-            futures = submit(pairs, digests)
+            futures = submit(pairs, digests, within)
         except RedisError as error:
             engine.observers.redis_failed(error)
             raise
@@ -388,11 +401,13 @@ class EmbeddingBatchQueue:
             self._log.warning("embedqueue: enqueuing on a queue that was not started; its items wait in Redis")
         return futures
 
-    def _watched_submit(self, pairs: list[Pair], digests: Sequence[str] | None) -> list[EmbeddingFuture]:
+    def _watched_submit(
+        self, pairs: list[Pair], digests: Sequence[str] | None, within: float | None
+    ) -> list[EmbeddingFuture]:
         observers, redis_keys = self._observers, [redis_key for redis_key, _ in pairs]
         observers.tell("enqueuing", redis_keys)
         try:
-            futures = self._engine.intake.submit(pairs, digests)
+            futures = self._engine.intake.submit(pairs, digests, within)
         except BaseException as error:
             observers.tell("not_enqueued", redis_keys, error)
             raise
@@ -555,6 +570,7 @@ class EmbeddingBatchQueue:
             texts_sent=caller.texts_sent,
             calls_under_way=engine.pool.unfinished,
             last_progress=counters.last_progress,
+            due_in=due_seconds(status.score_age_seconds, status.base_seconds, self._options.flush_interval),
         )
 
     def history(self, minutes: int = 60, days: int = 30) -> History:
@@ -582,6 +598,7 @@ class EmbeddingBatchQueue:
         text_field: str | None = None,
         fix: bool = False,
         relabel: bool = False,
+        within: float | None = None,
     ) -> Verified:
         """Look whether hashes have the vectors of their texts, of this model; and put right those that have not.
 
@@ -594,6 +611,7 @@ class EmbeddingBatchQueue:
             fix: enqueue what is missing or wrong; of a blank text, take the vector out of its hash.
             relabel: enqueue also where a vector of the right length is there and nothing says what it is of, as one
                 that an earlier release has written. Else such vectors are left alone.
+            within: seconds in which what is enqueued shall be embedded; None: ``flush_interval``.
 
         Returns:
             How many there are of each kind; see :class:`Verified`.
@@ -608,14 +626,20 @@ class EmbeddingBatchQueue:
             if match is None or text_field is None:
                 raise TypeError("verify takes items, or both match and text_field")
             items = self._texts(match, text_field)
-        return verified(self._filler(to_fix(relabel=relabel) if fix else ()).fill(items))
+        kinds = to_fix(relabel=relabel) if fix else ()
+        return verified(self._filler(kinds, within=_seconds(within)).fill(items))
 
     def _filler(
-        self, kinds: Collection[str] | None, max_waiting: int | None = None, full: Callable[[int], None] | None = None
+        self,
+        kinds: Collection[str] | None,
+        max_waiting: int | None = None,
+        full: Callable[[int], None] | None = None,
+        *,
+        within: float | None = None,
     ) -> Filler:
         """What looks at many texts and enqueues those of these kinds; for the commands, too."""
         engine = self._ready()
-        return Filler(self, engine.store, engine.terms, kinds, max_waiting=max_waiting, full=full)
+        return Filler(self, engine.store, engine.terms, kinds, max_waiting=max_waiting, within=within, full=full)
 
     def _texts(self, match: str, text_field: str) -> Iterator[Text]:
         """The texts that stand in hashes."""
@@ -687,6 +711,16 @@ class EmbeddingBatchQueue:
             found = [danger.words for danger in dangers(info)]
             if found:
                 self._log.warning("embedqueue: Redis may lose items: %s", "; ".join(found))
+
+
+def _seconds(within: float | None) -> float | None:
+    if within is None:
+        return None
+    if not isinstance(within, int | float) or isinstance(within, bool):
+        raise TypeError(f"within must be a number of seconds, not {within!r}")
+    if not 0.0 <= within <= LONGEST_WITHIN:
+        raise ValueError(f"within must be a number of seconds from 0 to {LONGEST_WITHIN:.0f}, not {within!r}")
+    return float(within)
 
 
 def _two(item: tuple[str, str]) -> tuple[str, str]:

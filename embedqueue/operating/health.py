@@ -25,21 +25,18 @@ REQUEST_SECONDS = 5.0
 Answer = tuple[int, str, bytes]
 
 
-def verdict(
-    stats: QueueStats, *, quiet_seconds: float, flush_interval: float, max_batch_size: int, stall_seconds: float
-) -> tuple[bool, str]:
+def verdict(stats: QueueStats, *, quiet_seconds: float, max_batch_size: int, stall_seconds: float) -> tuple[bool, str]:
     """Whether there is progress, or nothing to do; and a sentence.
 
     Args:
         stats: of the worker's own queue object.
         quiet_seconds: since the worker finished something or began to work.
-        flush_interval: seconds that an item may wait.
         max_batch_size: items that make a drain start.
         stall_seconds: after which quiet is a fault.
     """
     if stats.paused_until is not None:
         return False, f"paused: {stats.pause_reason}"
-    due = stats.waiting >= max_batch_size or (stats.oldest_age or 0.0) > flush_interval
+    due = stats.waiting >= max_batch_size or (stats.due_in is not None and stats.due_in < 0.0)
     if not due and not stats.calls_under_way:
         return True, "nothing is due"
     if quiet_seconds <= stall_seconds:
@@ -70,7 +67,6 @@ class Health:
         return verdict(
             stats,
             quiet_seconds=time.time() - max(self._began, stats.last_progress or 0.0),
-            flush_interval=self._queue.options.flush_interval,
             max_batch_size=self._queue.options.max_batch_size,
             stall_seconds=self._stall_seconds,
         )

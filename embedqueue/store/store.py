@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,7 @@ from .events import Events
 from .figures import Figures
 from .hashes import Hashes
 from .keys import Keys
-from .records import Asked, Claim, Status, Taken, Terms, Unless, as_json
+from .records import Asked, Claim, Status, Taken, Terms, Unless, Within, as_json
 from .scripts import Scripts
 
 #: Characters of a reason that are kept, in each of its notices, too: the words of an embedder of one's own may hold all
@@ -91,6 +92,7 @@ class Store:
         tell_at: int,
         tell_first: bool,
         unless: Unless | None = None,
+        within: Within | None = None,
     ) -> Taken:
         """Make groups of pairs durable in one round trip.
 
@@ -101,6 +103,7 @@ class Store:
             tell_at: the workers are told when so many items wait.
             tell_first: the workers are told when the first item waits, too.
             unless: which pairs are left out where their hashes have vectors of the very texts; None: none.
+            within: which pairs have a patience of their own; None: none.
 
         Raises:
             redis.RedisError: nothing is known to have been accepted; the user's retry policy has ended.
@@ -109,21 +112,25 @@ class Store:
         parts = [b"%d" % len(groups), *(b"%d" % (len(group) // 2) for group in groups)]
         for group in groups:
             parts += group
+        more: dict[str, Any] = {}
         hashes: list[str] = []
         if unless is not None:
             keys = [group[i] for group in groups for i in range(0, len(group), 2)]
             hashes = [key.decode() for key, digest in zip(keys, unless.digests, strict=True) if digest]
-        if unless is not None and hashes:
             terms = unless.terms
-            parts += [part.encode() for part in (terms.provenance_field or "", terms.space, str(unless.vector_bytes))]
-            parts += [as_json(terms.read).encode(), "".join(one.ljust(16) for one in unless.digests).encode()]
+            what = {"provenance": terms.provenance_field, "space": terms.space, "size": unless.vector_bytes}
+            more = {"unless": {**what, "terms": terms.read}, "digests": unless.digests}
+        if within is not None:
+            more |= {"base": within.base_seconds, "within": [False if one is None else one for one in within.seconds]}
         settings = max_pending or 0, tell_at, int(tell_first)
-        waiting, stamp, words, *more = self._scripts.enqueue(settings, parts, hashes)
+        waiting, stamp, words, *rest = self._scripts.enqueue(
+            settings, parts, json.dumps(more) if more else None, hashes
+        )
         left_out: list[bytes | None] = []
-        if more:
-            bits, *vectors = more
-            rest = iter(vectors)
-            left_out = [next(rest, b"") if bit == ord("1") else None for bit in bits]
+        if rest:
+            bits, *some = rest
+            vectors = iter(some)
+            left_out = [next(vectors, b"") if bit == ord("1") else None for bit in bits]
         return Taken(waiting, [word == ord("y") for word in words], int(stamp), left_out)
 
     # -- working -----------------------------------------------------------------------------------------------
@@ -170,20 +177,22 @@ class Store:
         word = "never" if alone is None else int(alone)
         settings = (limit, probe_limit, CLAIM_BYTES, owner, lease_seconds, max_deliveries, word, int(patient))
         reply = self._call("claim", (), *settings, deadline, int(unordered), agreed, *urgent)
-        status, now_text, waiting, oldest, lease_end, pause_ms, alone_word, least_score, ran_out, rejected = reply[:10]
-        strays, differs, unknown = reply[10:13]
+        status, now_text, waiting, score, since, base, lease_end, pause_ms, alone_word, oldest = reply[:10]
+        ran_out, rejected, strays, differs, unknown = reply[10:15]
         now = float(now_text)
         self._ahead = now - time.monotonic()
         return Claim(
             status=status.decode(),
             owner=owner,
-            members=reply[13:],
+            members=reply[15:],
             waiting=waiting,
-            oldest_age_seconds=_seconds_since(oldest, now),
+            oldest_age_seconds=_seconds_since(since, now),
+            score_age_seconds=_seconds_since(score, now),
+            base_seconds=float(base) if base else None,
             lease_end_seconds=_seconds_until(lease_end, now),
             pause_seconds=_pause_seconds(pause_ms),
             alone=alone_word.decode(),
-            waited_seconds=_seconds_since(least_score, now) or 0.0,
+            waited_seconds=_seconds_since(oldest, now) or 0.0,
             ran_out=ran_out,
             rejected=[
                 (rejected[i], rejected[i + 1].decode(), int(rejected[i + 2])) for i in range(0, len(rejected), 3)
@@ -348,14 +357,16 @@ class Store:
             waiting=reply[1],
             in_flight=reply[2],
             dead=reply[3],
-            oldest_age_seconds=_seconds_since(reply[4], now),
-            lease_end_seconds=_seconds_until(reply[5], now),
-            pause_seconds=_pause_seconds(reply[6]),
-            pause_reason=reply[7].decode("utf-8", "replace"),
-            failing=reply[8] == b"1",
-            unfinished=reply[9],
-            probe=reply[10].decode("utf-8", "replace"),
-            strays=reply[11],
+            score_age_seconds=_seconds_since(reply[4], now),
+            oldest_age_seconds=_seconds_since(reply[5], now),
+            base_seconds=float(reply[6]) if reply[6] else None,
+            lease_end_seconds=_seconds_until(reply[7], now),
+            pause_seconds=_pause_seconds(reply[8]),
+            pause_reason=reply[9].decode("utf-8", "replace"),
+            failing=reply[10] == b"1",
+            unfinished=reply[11],
+            probe=reply[12].decode("utf-8", "replace"),
+            strays=reply[13],
         )
 
     def end_flush(self, flush: str) -> None:

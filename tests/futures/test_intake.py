@@ -34,7 +34,7 @@ class BlockingStore:
         self._arrived = threading.Semaphore(0)
         self._go_on = threading.Semaphore(0)
 
-    def enqueue(self, groups, *, max_pending, tell_at, tell_first, unless):
+    def enqueue(self, groups, *, max_pending, tell_at, tell_first, unless, within):
         self.writes.append([list(group) for group in groups])
         self._arrived.release()
         assert self._go_on.acquire(timeout=PATIENCE_SECONDS), "the test forgot a write"
