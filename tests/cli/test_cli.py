@@ -133,30 +133,6 @@ def _settings():
     return read_environment()
 
 
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("hello\n", "neither JSONL nor CSV"),
-        ('{"redis_key": "a", "text": "b"}\n{oops\n', "line 2 is no JSON"),
-        ('{"redis_key": "a"}\n', "line 1 needs redis_key and text"),
-        ("redis_key,text\n,x\n", "line 2 needs redis_key and text"),
-        ('{"redis_key": ' + "[" * 100_000, "line 1 is no JSON"),
-        ('{"redis_key": "a", "text": 1' + "0" * 5000 + "}", "line 1 is no JSON"),
-        ("x" * 200_000, "neither JSONL nor CSV"),
-    ],
-)
-def test_bad_files(run, text, sentence):
-    """A bad line is named."""
-    assert sentence in run("enqueue", "-", text=text, code=1)
-
-
-@pytest.mark.parametrize("start", ["", '{"redis_key": "a", "text": "b"}\n', "redis_key,text\n"])
-def test_a_line_without_end(run, monkeypatch, start):
-    """A device, or the wrong file: it is given up long before memory is."""
-    monkeypatch.setattr("embedqueue.cli.fill.LINE_CHARS", 1000)
-    assert "a line has more than 1000 characters" in run("enqueue", "-", text=start + "x" * 1001, code=1)
-
-
 @pytest.mark.parametrize("seconds", ["nan", "inf", "1e999", "1e300", "-1", "1" * 5000])
 @pytest.mark.parametrize(
     "words",
