@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 
 import pytest
@@ -179,7 +180,10 @@ def test_dead_letters(run, redis_client, provider):
     assert "doc:1" in run("dead", "list")
     assert json.loads(run("dead", "list", "--json"))["redis_key"] == "doc:1"
     assert "bad" in run("dead", "show", "doc:1")
-    assert json.loads(run("dead", "show", "doc:1", "--json"))["text"] == "bad"
+    for shown in (run("dead", "show", "doc:1"), run("explain", "doc:1")):
+        assert re.search(r"died_at +20\d\d-\d\d-\d\d [\d:]{8} \S+, (now|\d+ s ago)\n", shown)
+    told = json.loads(run("dead", "show", "doc:1", "--json"))
+    assert told["text"] == "bad" and told["died_at"] > 1e9
     assert run("dead", "list", "--reason", "something else").startswith("There are no")
     assert '"state": "dead"' in run("explain", "doc:1", "--json")
     assert "0 put back" in run("dead", "retry", "--reason", "something else")
