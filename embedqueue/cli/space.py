@@ -6,6 +6,7 @@ import json
 
 import click
 
+from embedqueue.operating.confirm import confirm
 from embedqueue.operating.control import agree, agreed, terms
 from embedqueue.settings.settings import Settings
 from embedqueue.store.store import AGREED
@@ -45,8 +46,7 @@ def adopt(source: Source, yes: bool) -> None:
         click.echo("Nothing differs.")
         return
     click.echo("\n".join(f"{name} {kept[name]} -> {ours[name]}" for name in differ))
-    if not yes:
-        click.confirm("Vectors that are there stay as they are. Go on?", abort=True)
+    confirm("Vectors that are there stay as they are. Go on?", yes=yes)
     agree(settings)
     click.echo("Adopted. Workers with these settings go on within half a minute.")
 

@@ -189,10 +189,38 @@ def test_dead_letters(run, redis_client, provider):
     assert "0 put back" in run("dead", "retry", "--reason", "something else")
     assert "1 put back" in run("dead", "retry", "--reason", "cannot embed")
     assert redis_client.zcard("embed_queue:pending") == 1
-    assert "0 discarded" in run("dead", "discard", "doc:1")
+    assert "0 discarded: doc:1 is no dead letter" in run("dead", "discard", "doc:1", code=1)
+    assert "0 put back: doc:1 is no dead letter" in run("dead", "retry", "doc:1", code=1)
     assert "doc:1 is no dead letter" in run("dead", "show", "doc:1", code=1)
     run("dead", "retry", code=2)
     run("dead", "retry", "--all", "doc:1", code=2)
+
+
+def test_keys_that_have_no_dead_letter(run, redis_client, provider):
+    """The others are put back or dropped, and a script hears of it; a key that is named twice is one."""
+    provider.rule = poison("bad", 400)
+    run("enqueue", "-", text=lines(*((f"doc:{i}", f"bad {i}") for i in range(4))))
+    run("worker", "--burst")
+    assert "1 put back: 1 of 2 keys have no dead letter" in run("dead", "retry", "doc:0", "other", code=1)
+    assert run("dead", "retry", "doc:1", "doc:1") == "1 put back\n"
+    assert "1 discarded: 2 of 3 keys have no dead letter" in run("dead", "discard", "a", "doc:2", "b", code=1)
+    assert redis_client.zcard("embed_queue:dead") == 1
+    assert run("dead", "retry", "--all") == "1 put back\n"
+    assert run("dead", "retry", "--all") == "0 put back\n"
+
+
+def test_nobody_says_yes(run, redis_client, provider):
+    """Dead letters are dropped only with --yes where there is no terminal, or where each was named."""
+    provider.rule = poison("bad", 400, {"error": {"message": "cannot embed this"}})
+    run("enqueue", "-", text=lines(("doc:1", "bad"), ("doc:2", "bad too")))
+    run("worker", "--burst")
+    for choice in (["--all"], ["--reason", "cannot"]):
+        for text in ("", "y\n"):
+            assert "nothing was changed: --yes" in run("dead", "discard", *choice, text=text, code=1)
+    assert redis_client.zcard("embed_queue:dead") == 2
+    assert run("dead", "discard", "doc:1") == "1 discarded\n"
+    assert run("dead", "discard", "--reason", "cannot", "--yes") == "1 discarded\n"
+    assert run("dead", "discard", "--all") == "0 discarded\n"
 
 
 def test_no_command_hands_a_terminal_what_it_would_obey(run, redis_client, provider):

@@ -71,7 +71,11 @@ def test_dead_letters_from_the_command_line(real_app, provider):
     listed = _run(real_app, "dead", "list").output
     assert "note:1" in listed and "note:2" in listed and "bad 1" not in listed
     assert _run(real_app, "dead", "retry").exit_code == 2
+    unasked = _run(real_app, "dead", "discard", "--all")
+    assert unasked.exit_code == 1 and "nothing was changed: --yes" in unasked.output
     assert _run(real_app, "dead", "discard", "note:2").output == "1 discarded\n"
+    again = _run(real_app, "dead", "discard", "note:2")
+    assert again.exit_code == 1 and "note:2 is no dead letter" in again.output
     provider.rule = None
     assert _run(real_app, "dead", "retry", "--all").output == "1 put back\n"
     assert _run(real_app, "dead", "list").output in ("There are no dead letters.\n",)

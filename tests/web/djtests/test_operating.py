@@ -26,9 +26,25 @@ def test_from_a_pause_to_a_dead_letter(run, real_settings, redis_client, provide
         assert "bad words" in run("dead", "show", "note:1")
         assert "0 put back" in run("dead", "retry", "--reason", "something else")
         assert "1 put back" in run("dead", "retry", "--reason", "cannot embed")
-        with pytest.raises(CommandError, match="no dead letter"):
-            run("dead", "show", "note:1")
+        for command in ("show", "retry", "discard"):
+            with pytest.raises(CommandError, match="note:1 is no dead letter"):
+                run("dead", command, "note:1")
         with pytest.raises(CommandError, match="give keys"):
             run("dead", "discard", "--all", "--reason", "x")
         with pytest.raises(CommandError, match="health"):
             run("worker", "--burst", "--health", "here")
+
+
+def test_nobody_says_yes(run, real_settings, redis_client, provider):
+    """Dead letters are dropped only with --yes where there is no terminal, or where each was named."""
+    from django.conf import settings
+
+    provider.rule = poison("bad", 400)
+    with override_settings(EMBEDQUEUE={**settings.EMBEDQUEUE, "WORKER": False}):
+        queue.enqueue_many([("note:1", "bad"), ("note:2", "bad too")])
+        run("worker", "--burst")
+        with pytest.raises(CommandError, match="Drop 2 dead letters .* nothing was changed: --yes"):
+            run("dead", "discard", "--all")
+        assert redis_client.zcard("embed_queue:dead") == 2
+        assert run("dead", "discard", "note:1") == "1 discarded\n"
+        assert run("dead", "discard", "--all", "--yes") == "1 discarded\n"

@@ -17,6 +17,7 @@ from embedqueue.operating.backlog import DEFAULT_MAX_WAITING
 from embedqueue.operating.control import dead_letter_of, dead_letters, lift_pause, set_pause
 from embedqueue.operating.describe import describe, describe_dead, lines, stats_as_json
 from embedqueue.operating.explain import explain
+from embedqueue.operating.letters import WrongChoice, discard, retry
 from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, beside, run_worker
 from embedqueue.settings.application import DEFAULT
 from embedqueue.settings.checks import check_key, explain_redis, problems
@@ -80,6 +81,8 @@ class Command(BaseCommand):
             made.add_argument("keys", nargs="*", metavar="key")
             made.add_argument("--reason", help="those whose reason contains this")
             made.add_argument("--all", action="store_true", help="all dead letters")
+            if name == "discard":
+                made.add_argument("--yes", action="store_true", help="do not ask")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the subcommand; a user's mistake is a sentence, not a traceback."""
@@ -87,7 +90,7 @@ class Command(BaseCommand):
             options["run"](options["queue"], options)
         except RedisError as error:
             raise CommandError(printable(explain_redis(queues.settings(options["queue"]), error))) from None
-        except (SettingsError, EmbedQueueError, TimeoutError) as error:
+        except (SettingsError, EmbedQueueError, WrongChoice, TimeoutError) as error:
             raise CommandError(printable(str(error))) from None
 
     def _check(self, name: str, options: dict[str, Any]) -> None:
@@ -153,15 +156,8 @@ class Command(BaseCommand):
         self.stdout.write("\n".join(describe_dead(letters)) or "There are no dead letters.")
 
     def _dead_retry(self, name: str, options: dict[str, Any]) -> None:
-        self.stdout.write(f"{queues.look(name).retry_dead(_chosen(name, options))} put back")
+        self.stdout.write(retry(queues.look(name), options["keys"], options["reason"], options["all"]))
 
     def _dead_discard(self, name: str, options: dict[str, Any]) -> None:
-        self.stdout.write(f"{queues.look(name).discard_dead(_chosen(name, options))} discarded")
-
-
-def _chosen(name: str, options: dict[str, Any]) -> list[str | bytes] | None:
-    if [bool(options["keys"]), options["reason"] is not None, options["all"]].count(True) != 1:
-        raise CommandError("give keys, or --reason, or --all")
-    if options["reason"] is not None:
-        return [letter.redis_key or letter.member for letter in dead_letters(queues.look(name), options["reason"])]
-    return None if options["all"] else list(options["keys"])
+        choice = options["keys"], options["reason"], options["all"]
+        self.stdout.write(discard(queues.look(name), *choice, options["yes"]))
