@@ -18,9 +18,8 @@ from embedqueue.operating.describe import describe, lines, stats_as_json
 from embedqueue.operating.examine import examine
 from embedqueue.operating.explain import explain
 from embedqueue.operating.health import STALL_SECONDS
-from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, beside, run_worker
+from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, Served, run_worker
 from embedqueue.settings.checks import check_key
-from embedqueue.settings.settings import SettingsError
 from embedqueue.values.observer import Observer
 from embedqueue.values.words import printable
 
@@ -29,6 +28,8 @@ from .context import Source, as_json, cli, command
 #: Seconds between two looks of ``top``.
 TOP_SECONDS = 1.0
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+#: Where there are several queues, a line tells of which it is.
+LOG_FORMAT_OF_SEVERAL = "%(asctime)s %(levelname)s %(namespace)s %(message)s"
 
 
 def _read(function: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
@@ -43,11 +44,11 @@ def _read(function: Callable[[str], Any]) -> Callable[[click.Context, click.Para
     return read
 
 
-@command(cli, "worker", "embedqueue worker --concurrency 16 --health 127.0.0.1:9100")
+@command(cli, "worker", "embedqueue worker --concurrency 16 --health 127.0.0.1:9100", shown="NAMESPACE")
 @click.option(
-    "--concurrency", metavar="COUNT", callback=_read(concurrency_of), help='API calls in flight, a number or "auto".'
+    "--concurrency", metavar="COUNT", callback=_read(concurrency_of), help='API calls in flight for a queue, or "auto".'
 )
-@click.option("--burst", is_flag=True, help="End once the queue is empty; with 1 where the provider fails.")
+@click.option("--burst", is_flag=True, help="End once each queue is empty; with 1 where a provider fails.")
 @click.option(
     "--grace", callback=_read(duration), default=DEFAULT_GRACE_SECONDS, show_default=True, metavar="SECONDS",
     help="For calls under way at the end; what they do not finish goes back to the queue.",
@@ -74,26 +75,31 @@ def worker(
     log_level: str,
     trace: bool,
 ) -> None:
-    """Work the queue until SIGTERM, which lets calls under way finish; a second one ends the process at once.
+    """Work one queue or several until SIGTERM, which lets calls under way finish; a second one ends it at once.
 
     Ends with 0 after SIGTERM, SIGINT or a burst; 1 where it could not work; 2 if used wrongly; by the signal itself
     (143, 130) after a second one.
     """
     options = {} if concurrency is None else {"max_concurrency": concurrency}
-    settings = source.settings(**options)
-    missing = check_key(settings)
-    if missing:
-        raise SettingsError(missing[0])
     traces = [_tracing()] if trace else []
-    logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT)
+    served = [Served(name, one.settings(), partial(one.queue, **options)) for name, one in source.each().items()]
+    _log(log_level.upper(), several=len(served) > 1)
     run_worker(
-        lambda more: source.queue(worker=True, observers=beside(settings, [*traces, *more]), **options),
+        served,
         burst=burst,
         grace=grace,
         health=health,
         stall=stall,
+        observers=traces,
         say=click.echo,
     )
+
+
+def _log(level: str, *, several: bool) -> None:
+    handler = logging.StreamHandler()
+    form = LOG_FORMAT_OF_SEVERAL if several else LOG_FORMAT
+    handler.setFormatter(logging.Formatter(form, defaults={"namespace": "-"}))  # of others' records
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def _tracing() -> Observer:

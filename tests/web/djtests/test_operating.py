@@ -6,7 +6,7 @@ import pytest
 from django.core.management import CommandError
 from django.test import override_settings
 
-from embedqueue.contrib.django import queue
+from embedqueue.contrib.django import queue, queues
 from tests.provider import poison
 
 
@@ -48,3 +48,31 @@ def test_nobody_says_yes(run, real_settings, redis_client, provider):
         assert redis_client.zcard("embed_queue:dead") == 2
         assert run("dead", "discard", "note:1") == "1 discarded\n"
         assert run("dead", "discard", "--all", "--yes") == "1 discarded\n"
+
+
+def test_a_worker_of_the_projects_queues(run, real_settings, redis_client, redis_server):
+    """All of them, or those that are named; each with its own settings, which a sentence names."""
+    from django.conf import settings
+
+    own = {**settings.EMBEDQUEUE, "WORKER": False, "QUEUES": {"titles": {}, "images": {}}}
+
+    def work(*arguments):
+        for name in ("default", "titles", "images"):
+            queues[name].enqueue(f"{name}:1", "hello")
+        run("worker", "--burst", *arguments)
+        done = [name for name in ("default", "titles", "images") if redis_client.hexists(f"{name}:1", "embedding")]
+        redis_client.delete(*(f"{name}:1" for name in done))
+        return done
+
+    with override_settings(EMBEDQUEUE=own):
+        assert work("titles", "images") == ["titles", "images"]
+        assert work("--queue", "titles") == ["titles"]
+        assert work() == ["default", "titles", "images"]
+        with pytest.raises(CommandError, match="there is no queue 'nothing'"):
+            run("worker", "titles", "nothing")
+    own["QUEUES"] = {"titles": {}, "images": {"REDIS_URL": f"{redis_server.url}-none"}}
+    with (
+        override_settings(EMBEDQUEUE=own),
+        pytest.raises(CommandError, match=r'start it, or set EMBEDQUEUE\["QUEUES"\]\["images"\]\["REDIS_URL"\]'),
+    ):
+        run("worker", "--burst")

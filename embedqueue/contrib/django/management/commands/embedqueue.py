@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -18,9 +19,9 @@ from embedqueue.operating.control import dead_letter_of, dead_letters, lift_paus
 from embedqueue.operating.describe import describe, describe_dead, lines, stats_as_json
 from embedqueue.operating.explain import explain
 from embedqueue.operating.letters import WrongChoice, discard, retry
-from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, beside, run_worker
+from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, Served, run_worker
 from embedqueue.settings.application import DEFAULT
-from embedqueue.settings.checks import check_key, explain_redis, problems
+from embedqueue.settings.checks import explain_redis, problems
 from embedqueue.settings.settings import SettingsError
 from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.words import printable
@@ -44,7 +45,9 @@ class Command(BaseCommand):
 
         check = command("check", self._check, "Tell what is wrong, and what to set.")
         check.add_argument("--no-call", action="store_true", help="make no real call to the provider")
-        worker = command("worker", self._worker, "Work the queue in this process until SIGTERM.")
+        worker = command("worker", self._worker, "Work the queues in this process until SIGTERM.")
+        worker.set_defaults(queue=None)
+        worker.add_argument("names", nargs="*", metavar="name", help="of the queues; all of them if none is named")
         worker.add_argument("--burst", action="store_true", help="end once the queue is empty")
         worker.add_argument("--concurrency", type=concurrency, help='API calls in flight, a number or "auto"')
         worker.add_argument("--health", type=address, metavar="HOST:PORT", help="answer at /health and /metrics there")
@@ -89,7 +92,7 @@ class Command(BaseCommand):
         try:
             options["run"](options["queue"], options)
         except RedisError as error:
-            raise CommandError(printable(explain_redis(queues.settings(options["queue"]), error))) from None
+            raise CommandError(printable(explain_redis(queues.settings(options["queue"] or DEFAULT), error))) from None
         except (SettingsError, EmbedQueueError, WrongChoice, TimeoutError) as error:
             raise CommandError(printable(str(error))) from None
 
@@ -99,14 +102,11 @@ class Command(BaseCommand):
             raise CommandError("\n".join(map(printable, found)))
         self.stdout.write("All is well.")
 
-    def _worker(self, name: str, options: dict[str, Any]) -> None:
-        missing = check_key(queues.settings(name))
-        if missing:
-            raise CommandError(missing[0])
-        settings = queues.settings(name)
+    def _worker(self, name: str | None, options: dict[str, Any]) -> None:
         own = {} if options["concurrency"] is None else {"max_concurrency": options["concurrency"]}
+        names = dict.fromkeys([*options["names"], *([name] if name else ())]) or queues
         run_worker(
-            lambda more: queues.idle(name, worker=True, observers=beside(settings, more), **own),
+            [Served(one, queues.settings(one), partial(queues.idle, one, **own)) for one in names],
             burst=options["burst"],
             grace=options["grace"],
             health=options["health"],
