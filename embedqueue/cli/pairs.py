@@ -72,7 +72,7 @@ def read_pairs(
                 pair = None if row is None else _pair(row, key_column, text_column, check)
             except StopIteration:
                 return
-            except (csv.Error, _Fault) as error:
+            except _Fault as error:
                 yield BadLine(start, lines.number, lines.fault or str(error))
                 continue
             if lines.fault:
@@ -121,7 +121,7 @@ class _Lines:
         self.number -= 1
 
     def leave(self) -> None:
-        """Leave the file open: it is its opener's."""
+        """Leave the file open: it is its opener's, who still asks how far it was read."""
         self._text.detach()
 
     def _fault_of(self, line: str) -> str:

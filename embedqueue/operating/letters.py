@@ -34,7 +34,7 @@ def names_of(queue: EmbeddingBatchQueue, keys: Sequence[str], reason: str | None
         raise WrongChoice("give keys, or --reason, or --all")
     if reason is not None:
         return [letter.redis_key or letter.member for letter in dead_letters(queue, reason)]
-    return None if everything else list(dict.fromkeys(keys))
+    return None if everything else list(keys)
 
 
 def retry(queue: EmbeddingBatchQueue, keys: Sequence[str], reason: str | None, everything: bool) -> str:
