@@ -6,6 +6,7 @@ import json
 
 import click
 
+from embedqueue.operating.confirm import confirm
 from embedqueue.operating.control import agree, agreed, terms
 from embedqueue.operating.spaces import count_spaces, label
 from embedqueue.settings.settings import Settings
@@ -69,8 +70,7 @@ def adopt(source: Source, labels: bool, match: str, text_field: str | None, yes:
     for name in differ:
         click.echo(printable(f"{name} {kept[name]} -> {ours[name]}"))
     _tell(count_spaces(settings, match))
-    if not yes:
-        click.confirm("Vectors that are there stay as they are. Go on?", abort=True)
+    confirm("Vectors that are there stay as they are. Go on?", yes=yes)
     if differ:
         agree(settings)
         click.echo("Adopted. Workers with these settings go on within half a minute.")

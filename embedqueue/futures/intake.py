@@ -299,7 +299,7 @@ class Intake:
         shares = [leader.group] if self._max_pending is None else [(commit,) for commit in leader.group]
         written, groups = [], []
         unless: list[str] | None = [] if any(commit.digests for commit in leader.group) else None
-        seconds = [commit.within for commit in leader.group if commit.within is not None]
+        patient = any(commit.within is not None for commit in leader.group)
         patience: list[float | None] = []
         for share in shares:
             pairs = share[0].pairs if len(share) == 1 else [pair for commit in share for pair in commit.pairs]
@@ -312,7 +312,7 @@ class Intake:
             written.append((share, latest, entries, len(pairs)))
             if unless is not None:
                 unless += _conditions(share, latest)
-            if seconds:
+            if patient:
                 patience += _patience(share, latest)
         count = 0
         taken = store.enqueue(
@@ -321,7 +321,7 @@ class Intake:
             tell_at=self._tell_at,
             tell_first=self._tell_first,
             unless=None if unless is None else Unless(self._terms(), len(self._zero()), unless),
-            within=Within(patience, self._flush_interval) if seconds else None,
+            within=Within(patience, self._flush_interval) if patient else None,
         )
         left_out = iter(taken.left_out)
         for (share, latest, entries, size), fine in zip(written, taken.groups, strict=True):
@@ -343,7 +343,8 @@ class Intake:
                 share[0].error = QueueFull(self._max_pending)
                 self._waiters.forget(entries)
         self.accepted += count
-        if seconds:
+        if patient:
+            seconds = (self._flush_interval if one is None else one for one in patience)
             self._waker.enqueued(taken.waiting, min(seconds))
         else:
             self._waker.enqueued(taken.waiting)

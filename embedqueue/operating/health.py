@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from types import TracebackType
@@ -70,6 +70,23 @@ class Health:
             max_batch_size=self._queue.options.max_batch_size,
             stall_seconds=self._stall_seconds,
         )
+
+
+def all_of(healths: Mapping[str, Callable[[], tuple[bool, str]]]) -> Callable[[], tuple[bool, str]]:
+    """The health of several queues as one: whether all are well; and a line for each that is not, or for each.
+
+    Args:
+        healths: by the names of the queues; where there is one, its name goes without saying.
+    """
+    if len(healths) == 1:
+        return next(iter(healths.values()))
+
+    def look() -> tuple[bool, str]:
+        found = {name: health() for name, health in healths.items()}
+        bad = {name: one for name, one in found.items() if not one[0]}
+        return not bad, "\n".join(f"{name}: {sentence}" for name, (_, sentence) in (bad or found).items())
+
+    return look
 
 
 class _Server(ThreadingHTTPServer):

@@ -306,7 +306,7 @@ class Plan:
         self.overtaken = self.fresh = True
         first = self.waiting == 0 and waiting > 0
         self.waiting = waiting
-        due_mono = now + within if within is not None else now + self.flush_interval if first else NEVER
+        due_mono = now + (self.flush_interval if within is None else within)
         sooner = due_mono < self.due_mono and waiting > 0
         if sooner:
             self.due_mono = due_mono

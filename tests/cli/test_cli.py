@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 
 import pytest
@@ -129,30 +130,6 @@ def _settings():
     return read_environment()
 
 
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("hello\n", "neither JSONL nor CSV"),
-        ('{"redis_key": "a", "text": "b"}\n{oops\n', "line 2 is no JSON"),
-        ('{"redis_key": "a"}\n', "line 1 needs redis_key and text"),
-        ("redis_key,text\n,x\n", "line 2 needs redis_key and text"),
-        ('{"redis_key": ' + "[" * 100_000, "line 1 is no JSON"),
-        ('{"redis_key": "a", "text": 1' + "0" * 5000 + "}", "line 1 is no JSON"),
-        ("x" * 200_000, "neither JSONL nor CSV"),
-    ],
-)
-def test_bad_files(run, text, sentence):
-    """A bad line is named."""
-    assert sentence in run("enqueue", "-", text=text, code=1)
-
-
-@pytest.mark.parametrize("start", ["", '{"redis_key": "a", "text": "b"}\n', "redis_key,text\n"])
-def test_a_line_without_end(run, monkeypatch, start):
-    """A device, or the wrong file: it is given up long before memory is."""
-    monkeypatch.setattr("embedqueue.cli.fill.LINE_CHARS", 1000)
-    assert "a line has more than 1000 characters" in run("enqueue", "-", text=start + "x" * 1001, code=1)
-
-
 @pytest.mark.parametrize("seconds", ["nan", "inf", "1e999", "1e300", "-1", "1" * 5000])
 @pytest.mark.parametrize(
     "words",
@@ -207,6 +184,18 @@ def test_verify(run, redis_client):
     assert redis_client.zcard("embed_queue:pending") == 2
 
 
+def test_what_is_put_in_by_hand_stands_behind_what_users_enqueue(run, redis_client):
+    """For a day, unless told otherwise."""
+    run("enqueue", "-", text=lines(("doc:1", "hello")))
+    run("enqueue", "-", "--within", "60", text=lines(("doc:2", "hello")))
+    redis_client.hset("doc:3", "body", "text")
+    run("backfill", "--match", "doc:*", "--text-field", "body")
+    now = redis_client.time()[0]
+    scores = {m.split(b'"')[3]: s - now for m, s in redis_client.zrange("embed_queue:pending", 0, -1, withscores=True)}
+    assert scores == pytest.approx({b"doc:1": 82_800, b"doc:2": -3540, b"doc:3": 82_800}, abs=10)
+    assert "within" in run("enqueue", "-", "--within", "-1", text=lines(("doc:1", "x")), code=2)
+
+
 def test_forget(run, redis_client):
     run("enqueue", "-", text=lines(("doc:1", "hello"), ("doc:2", "hello")))
     redis_client.hset("doc:1", "embedding", b"\0" * 64)
@@ -223,16 +212,47 @@ def test_dead_letters(run, redis_client, provider):
     assert "doc:1" in run("dead", "list")
     assert json.loads(run("dead", "list", "--json"))["redis_key"] == "doc:1"
     assert "bad" in run("dead", "show", "doc:1")
-    assert json.loads(run("dead", "show", "doc:1", "--json"))["text"] == "bad"
+    for shown in (run("dead", "show", "doc:1"), run("explain", "doc:1")):
+        assert re.search(r"died_at +20\d\d-\d\d-\d\d [\d:]{8} \S+, (now|\d+ s ago)\n", shown)
+    told = json.loads(run("dead", "show", "doc:1", "--json"))
+    assert told["text"] == "bad" and told["died_at"] > 1e9
     assert run("dead", "list", "--reason", "something else").startswith("There are no")
     assert '"state": "dead"' in run("explain", "doc:1", "--json")
     assert "0 put back" in run("dead", "retry", "--reason", "something else")
     assert "1 put back" in run("dead", "retry", "--reason", "cannot embed")
     assert redis_client.zcard("embed_queue:pending") == 1
-    assert "0 discarded" in run("dead", "discard", "doc:1")
+    assert "0 discarded: doc:1 is no dead letter" in run("dead", "discard", "doc:1", code=1)
+    assert "0 put back: doc:1 is no dead letter" in run("dead", "retry", "doc:1", code=1)
     assert "doc:1 is no dead letter" in run("dead", "show", "doc:1", code=1)
     run("dead", "retry", code=2)
     run("dead", "retry", "--all", "doc:1", code=2)
+
+
+def test_keys_that_have_no_dead_letter(run, redis_client, provider):
+    """The others are put back or dropped, and a script hears of it; a key that is named twice is one."""
+    provider.rule = poison("bad", 400)
+    run("enqueue", "-", text=lines(*((f"doc:{i}", f"bad {i}") for i in range(4))))
+    run("worker", "--burst")
+    assert "1 put back: 1 of 2 keys have no dead letter" in run("dead", "retry", "doc:0", "other", code=1)
+    assert run("dead", "retry", "doc:1", "doc:1") == "1 put back\n"
+    assert "1 discarded: 2 of 3 keys have no dead letter" in run("dead", "discard", "a", "doc:2", "b", code=1)
+    assert redis_client.zcard("embed_queue:dead") == 1
+    assert run("dead", "retry", "--all") == "1 put back\n"
+    assert run("dead", "retry", "--all") == "0 put back\n"
+
+
+def test_nobody_says_yes(run, redis_client, provider):
+    """Dead letters are dropped only with --yes where there is no terminal, or where each was named."""
+    provider.rule = poison("bad", 400, {"error": {"message": "cannot embed this"}})
+    run("enqueue", "-", text=lines(("doc:1", "bad"), ("doc:2", "bad too")))
+    run("worker", "--burst")
+    for choice in (["--all"], ["--reason", "cannot"]):
+        for text in ("", "y\n"):
+            assert "nothing was changed: --yes" in run("dead", "discard", *choice, text=text, code=1)
+    assert redis_client.zcard("embed_queue:dead") == 2
+    assert run("dead", "discard", "doc:1") == "1 discarded\n"
+    assert run("dead", "discard", "--reason", "cannot", "--yes") == "1 discarded\n"
+    assert run("dead", "discard", "--all") == "0 discarded\n"
 
 
 def test_no_command_hands_a_terminal_what_it_would_obey(run, redis_client, provider):
@@ -372,7 +392,7 @@ def test_explain(run, redis_client, provider):
         return json.loads(run("explain", key, "--json"))
 
     assert told("doc:1")["state"] == "unknown"
-    run("enqueue", "-", text=lines(("doc:1", "hello")))
+    run("enqueue", "-", "--within", "3600", text=lines(("doc:1", "hello")))
     waiting = told("doc:1")
     assert waiting["state"] == "waiting" and waiting["pending_since"] > 1e9 and "3600 s" in waiting["because"]
     settings = _settings()
@@ -392,7 +412,7 @@ def test_explain(run, redis_client, provider):
 
 def test_explain_an_item_that_is_due(run):
     """By its age or by how many wait: nothing more has to happen but that a worker has room."""
-    run("enqueue", "-", text=lines(("doc:1", "hello"), ("doc:2", "hello")))
+    run("enqueue", "-", "--within", "3600", text=lines(("doc:1", "hello"), ("doc:2", "hello")))
     assert "it is due, with 1 others" in run("explain", "doc:1", "--set", "flush_interval=0.000001")
     assert "it is due, with 1 others" in run("explain", "doc:1", "--set", "max_batch_size=2")
     assert "or when 3 items wait; 2 do" in run("explain", "doc:1", "--set", "max_batch_size=3")
@@ -434,8 +454,8 @@ def test_settings_before_and_after_the_command(run, redis_client, monkeypatch):
     assert "1 enqueued" in run("--redis", f"unix://{url}", "enqueue", "-", "--namespace", "mine", text=text)
     assert redis_client.zcard("mine:pending") == 1
     assert "waiting    1" in run("--namespace", "other", "stats", "--namespace", "mine", "--redis", f"unix://{url}")
-    assert "5000000 s" in run(
-        "explain", "doc:1", "--redis", f"unix://{url}", "--set", "namespace=mine", "--set", "flush-interval=5000000.4"
+    assert "when 77 items wait" in run(
+        "explain", "doc:1", "--redis", f"unix://{url}", "--set", "namespace=mine", "--set", "max-batch-size=77"
     )
     assert "FLUSH_INTERVAL" in run("stats", "--set", "flush_intervall=5", code=1)
     assert "NAME=VALUE" in run("stats", "--set", "flush_interval", code=2)

@@ -33,8 +33,10 @@ def test_show_says_what_differs_and_fails(run, kept):
 
 
 def test_adopt_asks_first(run, kept, redis_client):
-    assert "model old -> new" in run("space", "adopt", text="n\n", code=1)
-    assert run("space", "adopt", text="", code=1)
+    """And where there is no terminal, nobody says yes."""
+    for text in ("n\n", "y\n", ""):
+        said = run("space", "adopt", text=text, code=1)
+        assert "model old -> new" in said and "nothing was changed: --yes" in said
     assert redis_client.hget("embed_queue:settings", "model") == b"old"
 
 
