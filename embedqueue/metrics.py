@@ -7,8 +7,9 @@
 
 Counters and histograms are of this process, and are prometheus_client's own, so that its multiprocess mode adds them up
 over gunicorn's workers. All of a queue stand at 0 from when it is made: what appears at its first event only, has risen
-by nothing yet, and the first alert is missed. What waits, is in flight or is dead stands in Redis and is asked for at each scrape; it is the
-same whichever process answers, so a dashboard takes the maximum of it over processes, and never the sum.
+by nothing yet, and the first alert is missed. What waits, is in flight or is dead stands in Redis and is asked for at
+each scrape; it is the same whichever process answers, so a dashboard takes the maximum of it over processes, and never
+the sum.
 """
 
 from __future__ import annotations
