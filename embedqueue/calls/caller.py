@@ -221,6 +221,9 @@ class Caller:
                 status=getattr(error, "status", None),
                 error=_words(error, texts),
                 cause=getattr(error, "cause", None),
+                model=self._model,
+                provider=getattr(self._embedder, "provider", type(self._embedder).__name__),
+                server=getattr(self._embedder, "server", None),
                 time=now,
             )
             self._observers.tell("call_ended", report)

@@ -41,6 +41,7 @@ class GeminiEmbedder(HostedEmbedder):
     """
 
     key_variables = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+    provider = "gcp.gemini"
     success_field = "embeddings"
 
     def __init__(

@@ -25,7 +25,7 @@ from embedqueue.values.words import READ_CHARS, SHOWN_CHARS, forms, printable, s
 
 from .answers import OptionRefused, classify
 from .faults import read_fault
-from .http import Answer, Http, Limits, origin
+from .http import Answer, Http, Limits, host_and_port, origin
 from .keys import Secret, revealed
 from .rows import Malformed
 from .waits import asked_wait
@@ -94,6 +94,8 @@ class HostedEmbedder:
 
     #: Environment variables that may hold the key, in the order in which they are looked at.
     key_variables: tuple[str, ...] = ()
+    #: Whose API it is, as OpenTelemetry names it (``gen_ai.provider.name``).
+    provider = ""
     #: Fields of an answer that only a success has.
     success_field = "data"
 
@@ -139,6 +141,11 @@ class HostedEmbedder:
         Vectors of one variant are not kept for another, see ``Cache``.
         """
         return self._url
+
+    @property
+    def server(self) -> tuple[str, int] | None:
+        """Host and port of the server; None for an address that is none."""
+        return host_and_port(self._url)
 
     def close(self) -> None:
         """Close the connections that this process holds. A later call opens new ones."""

@@ -183,7 +183,7 @@ class Http:
         return line
 
     def _open(self, url: str) -> _Line:
-        if not _is_address(url):
+        if host_and_port(url) is None:
             raise ConfigurationError(f"base_url must be http:// or https:// and a host, not {shown_url(url)!r}")
         session = _Session()
         adapter = TimedAdapter(pool_connections=2, pool_maxsize=1)
@@ -213,12 +213,14 @@ def _prepared(session: requests.Session, url: str, headers: Mapping[str, str]) -
     return request
 
 
-def _is_address(url: str) -> bool:
+def host_and_port(url: str) -> tuple[str, int] | None:
+    """Where an URL leads to; None where it is not of HTTP, or broken."""
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:  # broken brackets
-        return False
+        ports = {"http": 80, "https": 443}
+        return (parts.hostname, parts.port or ports[parts.scheme]) if parts.hostname else None
+    except (ValueError, KeyError):  # broken brackets, a port that is none, another scheme
+        return None
 
 
 def origin(url: str) -> str:

@@ -56,6 +56,7 @@ class OpenAIEmbedder(HostedEmbedder):
     """
 
     key_variables = ("OPENAI_API_KEY",)
+    provider = "openai"  # also of other servers: it tells the format
     default_path = "/v1"
     _automatic_encoding: EncodingFormat = "base64"
 
@@ -162,6 +163,7 @@ class OpenRouterEmbedder(OpenAIEmbedder):
     """
 
     key_variables = ("OPENROUTER_API_KEY",)
+    provider = "openrouter"
     default_path = "/api/v1"
     _automatic_encoding = "float"
 

@@ -11,6 +11,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     ClusterCrossSlotError,
+    ClusterError,
     NoPermissionError,
     RedisError,
 )
@@ -29,7 +30,7 @@ def explain_redis(settings: Settings, error: RedisError) -> str:
     url, name = shown_url(settings.redis_url), settings.spelled("REDIS_URL")
     if isinstance(error, NoPermissionError):
         return f"Redis at {url} does not let this user near the queue ({error}): grant it the keys and commands."
-    if isinstance(error, ClusterCrossSlotError | AskError):  # MOVED is an AskError too
+    if isinstance(error, AskError | ClusterCrossSlotError | ClusterError):  # MOVED is an AskError too
         return f"Redis at {url} is a node of a Redis Cluster, {NO_CLUSTER}: set {name} to another."
     if any(words in str(error) for words in ("NOAUTH", "Authentication required", "HELLO must be called")):
         return f"Redis at {url} wants a password: write {name} as redis://:PASSWORD@HOST:PORT/0."
