@@ -167,6 +167,8 @@ def test_checks_name_what_to_set():
         assert 'embedqueue.E001) EMBEDQUEUE["PROVIDERR"] is not a setting' in _checks()
     with override_settings(EMBEDQUEUE={"REDIS_URL": "localhost"}):
         assert 'EMBEDQUEUE["REDIS_URL"] must be redis://' in _checks()
+    with override_settings(EMBEDQUEUE={"REDIS_URL": "redis://h/0?ssl=true"}):
+        assert "for TLS write rediss://" in _checks()
     with override_settings(EMBEDQUEUE={"PROVIDER": "gemini"}):
         assert 'embedqueue.W001) There is no API key for gemini: set EMBEDQUEUE["API_KEY"]' in _checks()
     with override_settings(EMBEDQUEUE={"PROVIDER": "gemini", "WORKER": False}):
