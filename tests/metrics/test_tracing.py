@@ -156,11 +156,21 @@ def test_an_embedder_of_ones_own_is_named_by_its_class(fake_redis):
     class Named(FakeEmbedder):
         provider, server = "acme", ("h", 8)
 
-    for number, kind in enumerate((FakeEmbedder, Named)):
+    class Otherwise(FakeEmbedder):
+        provider, server = object(), "http://h:8"
+
+    class Raising(FakeEmbedder):
+        @property
+        def server(self):
+            raise OSError("not now")
+
+    for number, kind in enumerate((FakeEmbedder, Named, Otherwise, Raising)):
         eager_queue(kind(), fake_redis, observers=[seen.tracing]).enqueue(f"doc:{number}", f"text {number}")
     calls = [span.attributes for span in seen.named("embeddings")]
-    assert [call["gen_ai.provider.name"] for call in calls] == ["FakeEmbedder", "acme"]
-    assert (calls[1]["server.address"], calls[1]["server.port"]) == ("h", 8)
+    assert [call["gen_ai.provider.name"] for call in calls] == ["FakeEmbedder", "acme", "Otherwise", "Raising"]
+    assert [(call.get("server.address"), call.get("server.port")) for call in calls] == [
+        (None, None), ("h", 8), (None, None), (None, None)
+    ]  # fmt: skip
 
 
 def test_a_call_is_in_the_trace_of_its_own_batch_only(fake_redis):
