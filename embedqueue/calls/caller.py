@@ -309,7 +309,7 @@ class Caller:
 
 
 def _whose(embedder: Embedder) -> tuple[str, tuple[str, int] | None]:
-    """Whose API an embedder calls, and where; what a user's own embedder means otherwise by these names is left alone."""
+    """Whose API an embedder calls, and where; what a user's own means otherwise by these names is left alone."""
     try:
         provider, server = getattr(embedder, "provider", None), getattr(embedder, "server", None)
     except Exception:  # a property of the user's
