@@ -16,7 +16,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache
-from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -34,6 +33,7 @@ from .observers.observers import Functions, Observers
 from .store.clients import refused_as_such
 from .store.durability import dangers
 from .store.records import due_seconds
+from .store.usable import check_client
 from .values.errors import BatchFailed, QueueStopped
 from .values.item import check_pair, encode_member, is_blank
 from .values.log import QueueLog
@@ -106,7 +106,8 @@ class EmbeddingBatchQueue:
         on_dead: called with a :class:`DeadLetter` when an item was given up.
 
     Raises:
-        TypeError: an option of the wrong type, or an embedder without ``dimensions`` and ``embed_batch``.
+        TypeError: an option of the wrong type, an embedder without ``dimensions`` and ``embed_batch``, or a client that
+            a queue cannot work with: of asyncio, of a cluster, or one that changes keys.
         ValueError: an option out of range.
     """
 
@@ -122,8 +123,7 @@ class EmbeddingBatchQueue:
     ) -> None:
         if not callable(getattr(embedder, "embed_batch", None)) or not hasattr(embedder, "dimensions"):
             raise TypeError("embedder must have dimensions and embed_batch(texts, model)")
-        if not hasattr(redis, "connection_pool") or iscoroutinefunction(redis.execute_command):
-            raise TypeError(f"redis must be a synchronous redis-py client, not {type(redis).__name__}")
+        check_client(redis)
         own_model = getattr(embedder, "default_model", None)
         if model == DEFAULT_MODEL and isinstance(own_model, str):
             model = own_model

@@ -17,8 +17,9 @@ class Embedder(Protocol):
 
     An embedder may also carry ``max_texts``, ``max_tokens`` (what one call may hold; None means no
     known limit), ``task_type``, ``variant`` (a string of all else that decides a vector beside its text and the
-    model, such as the server's address), ``default_model`` (what a queue asks for that is given none) and
-    ``meet(model)`` (told what a queue will ask for); the queue uses them where they exist.
+    model, such as the server's address), ``default_model`` (what a queue asks for that is given none),
+    ``meet(model)`` (told what a queue will ask for), ``provider`` and ``server`` (whose API it is, and its host and
+    port, for observers; see ``CallReport``); the queue uses them where they exist.
     """
 
     @property

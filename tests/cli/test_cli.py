@@ -18,7 +18,8 @@ from embedqueue import ConfigurationError, InputRejected, __version__
 from embedqueue.cli import cli
 from embedqueue.demo.localredis import LocalRedis, find_search_module
 from tests.inside import inside
-from tests.parts import PATIENCE_SECONDS
+from tests.parts import PATIENCE_SECONDS, local_redis
+from tests.proof.torture.topology import free_port
 from tests.provider import poison
 
 
@@ -487,6 +488,7 @@ def test_check_tells_of_redis(run, redis_client):
         ({"redis_version": "6.0.16"}, "problem", "redis", "too old"),
         ({"redis_version": "6.2.0"}, "ok", "redis", "6.2.0"),
         ({"role": "slave"}, "problem", "redis", "name its master"),
+        ({"cluster_enabled": 1}, "problem", "redis", "a node of a Redis Cluster, which embedqueue does not support"),
         ({"loading": 1}, "warning", "persistence", "still loading"),
         ({"aof_enabled": 0}, "warning", "persistence", "appendonly yes"),
         ({"aof_enabled": 1, "aof_last_write_status": "err"}, "problem", "persistence", "is the disk full?"),
@@ -503,6 +505,21 @@ def test_check_of_a_redis_that_may_hurt(run, redis_client, monkeypatch, facts, l
     assert any((found["level"], found["about"]) == (level, about) and words in found["words"] for found in findings), (
         findings
     )
+
+
+def test_a_node_of_a_cluster_is_told(run):
+    """Whatever a command is answered there: it is not a fault of the queue's."""
+    args = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    for server in local_redis(appendonly=False, port=free_port(), args=args):
+        told = run("--redis", server.url, "stats", code=1)
+        assert "is a node of a Redis Cluster, which embedqueue does not support yet" in told
+
+
+def test_options_of_other_clients_in_the_url_are_told(run):
+    """In one line that says the right form, by every command."""
+    for command in ("stats", "check", "flush"):
+        told = run("--redis", "redis://localhost/0?ssl=true", command, code=1)
+        assert "for TLS write rediss:// instead of redis://" in told and "Traceback" not in told
 
 
 def test_check_of_a_clock_that_is_wrong(run, monkeypatch):

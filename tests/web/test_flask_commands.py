@@ -116,6 +116,17 @@ def test_no_redis_is_no_traceback(app, tmp_path):
         assert "Traceback" not in result.output
 
 
+def test_a_url_with_options_of_another_client_is_no_traceback(app):
+    """One line, from each command and at the first use."""
+    app.config["EMBEDQUEUE_REDIS_URL"] = "redis://localhost/0?ssl=true"
+    for command in (["stats"], ["check"]):
+        result = _run(app, *command)
+        assert result.exit_code == 1, command
+        assert "Error: EMBEDQUEUE_REDIS_URL has the option 'ssl'" in result.output and "rediss://" in result.output
+    with app.app_context(), pytest.raises(ValueError, match="for TLS write rediss://"):
+        EmbedQueue().enqueue("a", "b")
+
+
 def test_a_wrong_password_is_told_at_first_use(app, password_redis):
     """The note says which setting holds it, and shows no password."""
     for url, told in (("nothing", "wants a password"), (":hunter2@", "refuses the password")):
