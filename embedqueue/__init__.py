@@ -24,7 +24,7 @@ from .values.options import (
     EMBED_DIMENSIONS,
     PENDING_ZSET_KEY,
 )
-from .values.stats import DeadLetter, QueueStats
+from .values.stats import DeadLetter, LiveWorker, QueueStats
 
 __version__ = "0.1.0"
 
@@ -34,6 +34,7 @@ __all__ = [
     "EmbeddingFuture",
     "QueueStats",
     "DeadLetter",
+    "LiveWorker",
     # embedders
     "Embedder",
     "GeminiEmbedder",

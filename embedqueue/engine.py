@@ -18,6 +18,7 @@ from .calls.pool import Pool
 from .embedders.protocol import Embedder
 from .futures.callbacks import Callbacks
 from .futures.intake import Intake
+from .futures.lateness import Lateness
 from .futures.notices import Listener
 from .futures.outcomes import Outcomes
 from .futures.progress import Progress
@@ -102,7 +103,10 @@ class Engine:
 
     def _make_parts_of_futures(self, embedder: Embedder, wanted: Callable[[], Callable[[str], None] | None]) -> None:
         options = self._options
-        self.waiters = Waiters(wanted, Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log))
+        late = f"embedqueue-late-{options.namespace}"
+        lateness = Lateness(self.store, self.terms, self.agenda, name=self.name, thread_name=late)
+        callbacks = Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log)
+        self.waiters = Waiters(wanted, callbacks, lateness.words)
         self.outcomes = Outcomes(self.store, self.waiters, self.terms, embedder, self.agenda)
         self.intake = Intake(
             self.store,
@@ -195,6 +199,7 @@ class Engine:
         if self.agenda.works:
             try:
                 self.store.release_all(self.name)
+                self.worker.leave()
             except Exception as error:  # what comes after it must be done all the same
                 self._log.warning("embedqueue: stopped without releasing items, their leases will run out: %s", error)
         try:

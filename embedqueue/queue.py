@@ -43,7 +43,7 @@ from .values.options import (
     QueueOptions,
     spelled_out,
 )
-from .values.stats import PROBING, DeadLetter, QueueStats
+from .values.stats import PROBING, DeadLetter, LiveWorker, QueueStats
 from .work.plan import NEVER
 from .work.worker import ADOPTIONS, BARRED_SECONDS, OUTAGE_GRACE_SECONDS
 
@@ -492,7 +492,7 @@ class EmbeddingBatchQueue:
             redis.RedisError: Redis cannot be reached.
         """
         engine = self._engine
-        status, counters, caller = engine.store.status(), engine.settle.counters, engine.caller
+        status, counters, caller = engine.store.status(workers=True), engine.settle.counters, engine.caller
         barred = engine.worker.barred
         pause_seconds = BARRED_SECONDS if barred and status.pause_seconds is None else status.pause_seconds
         return QueueStats(
@@ -511,7 +511,16 @@ class EmbeddingBatchQueue:
             texts_sent=caller.texts_sent,
             calls_under_way=engine.pool.unfinished,
             last_progress=counters.last_progress,
+            workers=status.workers,
         )
+
+    def workers(self) -> list[LiveWorker]:
+        """The workers of the queue, in whatever process, that have announced themselves: by host and pid.
+
+        Raises:
+            redis.RedisError: Redis cannot be reached, or does not let us know.
+        """
+        return self._engine.store.workers.all()
 
     def history(self, minutes: int = 60, days: int = 30) -> History:
         """What all processes did lately, if they have the option ``history``.

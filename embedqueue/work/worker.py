@@ -31,6 +31,7 @@ from embedqueue.values.options import Options
 
 from .agenda import Agenda
 from .dispatch import Dispatch
+from .heartbeat import Heartbeat
 from .plan import Action
 from .reporter import tell_dead
 
@@ -108,6 +109,7 @@ class Worker:
         self._adopting: Iterator[None] | None = None  # the books are being put in order
         self.barred = ""
         self._checking: threading.Thread | None = None  # that finds out what became of items
+        self._heartbeat = Heartbeat(store.workers, options, terms, self._doing, name=name, log=log)
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -156,6 +158,7 @@ class Worker:
             "claim": self._claim,
             "ask": self._ask,
             "check": self._check_on_waiters,
+            "beat": self._beat,
         }
         dispatch = self._dispatch
         while True:
@@ -184,6 +187,21 @@ class Worker:
         if self._failures == 1 or exc_info:
             self._log.warning("embedqueue: %s", message, exc_info=exc_info)
         self._agenda.rest(backoff_seconds(self._failures, *REDIS_RETRY_SECONDS))
+
+    def _beat(self) -> None:
+        self._heartbeat.beat()
+        self._agenda.beaten()
+
+    def _doing(self) -> str:
+        """What this worker does, in a few words."""
+        calls = self._dispatch.pool.unfinished
+        if calls:
+            return f"calling {calls}"
+        return "barred" if self.barred else "paused" if self._agenda.pausing else "idle"
+
+    def leave(self) -> None:
+        """Nothing is claimed any more, and all was released: this process no longer works."""
+        self._heartbeat.leave()
 
     # -- claiming ----------------------------------------------------------------------------------------------
 
