@@ -32,6 +32,7 @@ from .values.log import QueueLog
 from .values.options import Options
 from .work.agenda import Agenda
 from .work.dispatch import Dispatch
+from .work.heartbeat import Heartbeat
 from .work.settle import Settle
 from .work.worker import Worker
 
@@ -72,6 +73,7 @@ class Engine:
         pool: of call threads.
         settle: brings items to their end.
         dispatch: turns claimed items into calls.
+        heartbeat: tells that this process works.
         worker: claims what is due.
     """
 
@@ -155,6 +157,7 @@ class Engine:
         self.dispatch = Dispatch(
             self.caller, self.pool, self.settle, cache, options, worker=self.name, log=log, observers=observers
         )
+        self.heartbeat = Heartbeat(self.store.workers, options, self.terms, name=self.name, log=log)
         self.worker = Worker(
             self.store,
             self.agenda,
@@ -163,6 +166,7 @@ class Engine:
             self.outcomes,
             options,
             self.terms,
+            self.heartbeat,
             name=self.name,
             start_queue=start_queue,
             log=log,
@@ -199,7 +203,7 @@ class Engine:
         if self.agenda.works:
             try:
                 self.store.release_all(self.name)
-                self.worker.leave()
+                self.heartbeat.leave()
             except Exception as error:  # what comes after it must be done all the same
                 self._log.warning("embedqueue: stopped without releasing items, their leases will run out: %s", error)
         try:

@@ -442,14 +442,15 @@ class EmbeddingBatchQueue:
             seen = engine.progress.finished
             now = time.monotonic()
             anyway = passes >= ADOPTIONS  # another program never rests: flush what is known
-            status = engine.store.status(name, anyway=anyway)
+            status = engine.store.status(name, anyway=anyway, workers=True)
             if status.unfinished == 0 and (status.strays == 0 or anyway):
                 return
             if now - asked_mono >= FLUSH_ASK_SECONDS and (status.in_flight == 0 or asked_mono < 0):
                 asked_mono = now
                 self.flush_now()
             if now >= deadline_mono:
-                raise TimeoutError(f"{status.unfinished} items are not finished")
+                nobody = "; no worker is running" if status.workers == 0 and not engine.agenda.works else ""
+                raise TimeoutError(f"{status.unfinished} items are not finished{nobody}")
             if deadline_mono == NEVER and engine.worker.barred:
                 raise BatchFailed(f"{engine.worker.barred}; {status.unfinished} items are still queued")
             if deadline_mono == NEVER and not status.probing and (status.failing or status.pause_seconds is not None):

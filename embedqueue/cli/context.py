@@ -33,6 +33,9 @@ class Source(Protocol):
     def look(self) -> EmbeddingBatchQueue:
         """A queue that only looks and enqueues; no worker of its own is ever started."""
 
+    def others(self) -> Mapping[str, Settings]:
+        """The settings of the application's other queues, by name."""
+
 
 class Context:
     """Settings from the environment, and the command's options before them.
@@ -60,6 +63,10 @@ class Context:
     def look(self) -> EmbeddingBatchQueue:
         """See :class:`Source`."""
         return self.queue(worker=False)
+
+    def others(self) -> Mapping[str, Settings]:
+        """See :class:`Source`: the environment tells of one queue alone."""
+        return {}
 
 
 _SETTINGS = {

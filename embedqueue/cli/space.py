@@ -6,8 +6,7 @@ import json
 
 import click
 
-from embedqueue.operating.control import agree, agreed, terms
-from embedqueue.settings.settings import Settings
+from embedqueue.operating.control import agree, compared
 from embedqueue.store.store import AGREED
 
 from .context import Source, as_json, cli, command
@@ -22,7 +21,7 @@ def space() -> None:
 @as_json
 def show(source: Source, as_json: bool) -> None:
     """Tell what is kept, and what workers with these settings have. Exits with 1 where they would claim nothing."""
-    kept, ours, differ = _compared(source.settings())
+    kept, ours, differ = compared(source.settings())
     if as_json:
         click.echo(json.dumps({"kept": kept, "ours": ours, "differ": differ}))
     for name in () if as_json else AGREED:
@@ -40,7 +39,7 @@ def adopt(source: Source, yes: bool) -> None:
     Workers with other settings claim nothing from then on. A search finds nothing sensible among vectors of two models.
     """
     settings = source.settings()
-    kept, ours, differ = _compared(settings)
+    kept, ours, differ = compared(settings)
     if not differ:
         click.echo("Nothing differs.")
         return
@@ -49,9 +48,3 @@ def adopt(source: Source, yes: bool) -> None:
         click.confirm("Vectors that are there stay as they are. Go on?", abort=True)
     agree(settings)
     click.echo("Adopted. Workers with these settings go on within half a minute.")
-
-
-def _compared(settings: Settings) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """What is kept, what these settings say ("" where that is not known), and the names in which the two differ."""
-    kept, ours = agreed(settings), dict(zip(AGREED, terms(settings).agreed, strict=True))
-    return kept, ours, [name for name, value in kept.items() if ours[name] and ours[name] != value]

@@ -34,8 +34,8 @@ class EmbeddingFuture(Future[list[float]]):
         pin: called with the future when it gets a callback, so that it is kept until it ends. None: nobody keeps it.
         later: called with a function, which runs a callback, when the future has ended; it has the function called in a
             thread that does no work, and returns at once. None: callbacks run in the thread that ends the future.
-        late: called with the redis_key and a timeout, in seconds, by whoever has waited for so long in vain; returns why
-            it takes longer. None: nobody is told why.
+        late: called with the redis_key and the seconds for which somebody has waited in vain; returns why it takes
+            longer. None: nobody is told why.
 
     Attributes:
         entry: where it stands in :class:`Waiters`, which alone looks at this.

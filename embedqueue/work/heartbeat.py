@@ -28,7 +28,6 @@ class Heartbeat:
         workers: where it is announced.
         options: of the queue.
         terms: returns on which terms this process writes.
-        doing: returns what the worker does, in a few words.
         name: under which this process claims; it ends with a colon.
         log: takes the record of a Redis that refuses the announcement.
     """
@@ -38,7 +37,6 @@ class Heartbeat:
         workers: Workers,
         options: Options,
         terms: Callable[[], Terms],
-        doing: Callable[[], str],
         *,
         name: str,
         log: Log,
@@ -46,15 +44,17 @@ class Heartbeat:
         self._workers = workers
         self._options = options
         self._terms = terms
-        self._doing = doing
         self._name = name.removesuffix(":")
         self._log = log
         self._began_mono: float | None = None  # when it was first announced, or that was tried
         self._refused = False
         self._left = False
 
-    def beat(self) -> None:
+    def beat(self, doing: str) -> None:
         """Announce the worker for another minute. Where Redis refuses that, it works all the same, and the log says so.
+
+        Args:
+            doing: what the worker does, in a few words.
 
         Raises:
             redis.RedisError: Redis does not answer.
@@ -69,7 +69,7 @@ class Heartbeat:
             "version": sys.modules["embedqueue"].__version__,  # written down there alone
             "model": self._options.model,
             "space": self._terms().space,
-            "doing": self._doing(),
+            "doing": doing,
         }
         try:
             self._workers.announce(self._name, HEARD_SECONDS, time.monotonic() - self._began_mono, facts, tidy=first)

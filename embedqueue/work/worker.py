@@ -64,6 +64,7 @@ class Worker:
         outcomes: finds out what became of items.
         options: of the queue.
         terms: returns on which terms this process writes.
+        heartbeat: tells that this process works.
         name: under which this process claims; it ends with a colon.
         start_queue: starts the queue if it was not started; called when somebody waits and nobody here claims.
         log: takes the records.
@@ -82,6 +83,7 @@ class Worker:
         outcomes: Outcomes,
         options: Options,
         terms: Callable[[], Terms],
+        heartbeat: Heartbeat,
         *,
         name: str,
         start_queue: Callable[[], None],
@@ -95,6 +97,7 @@ class Worker:
         self._outcomes = outcomes
         self._options = options
         self._terms = terms
+        self._heartbeat = heartbeat
         self._name = name
         self._start_queue = start_queue
         self._log = log
@@ -109,7 +112,6 @@ class Worker:
         self._adopting: Iterator[None] | None = None  # the books are being put in order
         self.barred = ""
         self._checking: threading.Thread | None = None  # that finds out what became of items
-        self._heartbeat = Heartbeat(store.workers, options, terms, self._doing, name=name, log=log)
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -189,7 +191,7 @@ class Worker:
         self._agenda.rest(backoff_seconds(self._failures, *REDIS_RETRY_SECONDS))
 
     def _beat(self) -> None:
-        self._heartbeat.beat()
+        self._heartbeat.beat(self._doing())
         self._agenda.beaten()
 
     def _doing(self) -> str:
@@ -198,10 +200,6 @@ class Worker:
         if calls:
             return f"calling {calls}"
         return "barred" if self.barred else "paused" if self._agenda.pausing else "idle"
-
-    def leave(self) -> None:
-        """Nothing is claimed any more, and all was released: this process no longer works."""
-        self._heartbeat.leave()
 
     # -- claiming ----------------------------------------------------------------------------------------------
 

@@ -154,6 +154,7 @@ def interrupt_users():
         outcomes,
         options,
         lambda: Terms("embedding", None, "m", 4, "m/4/-", "create"),
+        SimpleNamespace(beat=lambda doing: None),
         name="me:",
         start_queue=lambda: None,
         log=QueueLog(),

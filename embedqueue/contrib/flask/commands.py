@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +44,10 @@ class AppSource:
     def look(self) -> EmbeddingBatchQueue:
         """A queue that only looks."""
         return self._queues.look(self._name)
+
+    def others(self) -> Mapping[str, Settings]:
+        """The settings of the app's other queues."""
+        return self._queues.others(self._name)
 
 
 def _for_app(command: click.Command) -> click.Command:
