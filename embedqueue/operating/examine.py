@@ -74,11 +74,6 @@ def _examine_server(settings: Settings, client: Any) -> Iterator[Finding]:
         yield Finding("problem", "redis", f"{version} at {at} is too old: take Redis 6.2 or later")
     else:
         yield Finding("ok", "redis", f"{version} at {at}")
-    if info.get("cluster_enabled"):
-        words = (
-            "this is a node of a Redis Cluster, where a queue and its hashes lie apart: name one without cluster mode"
-        )
-        yield Finding("problem", "redis", words)
     if info.get("role") == "slave":
         yield Finding("problem", "redis", "this is a replica, where nothing can be written: name its master")
     yield from _examine_persistence(info)
