@@ -257,9 +257,33 @@ def test_no_redis(run):
         assert "Error" in run("--redis", "redis://127.0.0.1:1", *arguments, code=1)
 
 
-def test_top(run):
-    """A line a look."""
-    assert len(run("top", "--count", "2", "--interval", "0.1").splitlines()) == 3
+def test_top(run, redis_client):
+    """A line a look; where nobody works, it says so."""
+    shown = run("top", "--count", "2", "--interval", "0.1").splitlines()
+    assert len(shown) == 3 and shown[2].endswith("no worker is running")
+    redis_client.set("embed_queue:workers", "no hash")
+    assert run("top", "--count", "1").splitlines()[1].endswith("empty"), "what is not known is not said"
+
+
+def test_who_works(run):
+    """A line a worker, or an object; where nobody works, every command that one would look at says so."""
+    assert "no worker is running: what waits is embedded once one is started" in run("workers", code=1)
+    assert run("workers", "--json", code=1) == ""
+    assert "workers    no worker is running" in run("stats")
+    with read_environment().queue(worker=True) as queue:
+        eventually(lambda: queue.stats().workers == 1, "it announces itself")
+        [one] = [json.loads(line) for line in run("workers", "--json").splitlines()]
+        assert (one["pid"], one["doing"], one["version"]) == (os.getpid(), "idle", __version__)
+        assert f"{one['host']}  pid {one['pid']}  idle  {one['space']}  since 20" in run("workers")
+        assert json.loads(run("stats", "--json"))["workers"] == 1
+        assert "workers    1" in run("stats")
+        assert "been told" in run("flush")
+
+
+def test_a_check_where_items_wait_and_nobody_works(run):
+    """It ends with 1."""
+    run("enqueue", "-", text=lines(("doc:1", "hello")))
+    assert "1 items wait, and no worker is running: start one" in run("check", "--no-call", code=1)
 
 
 def test_the_live_view(env, redis_client, provider):
@@ -547,7 +571,7 @@ def test_flush_without_a_key_leaves_the_work_to_others(run, redis_client, monkey
     monkeypatch.setenv("EMBEDQUEUE_PROVIDER", "gemini")
     for name in ("EMBEDQUEUE_API_KEY", "EMBEDQUEUE_BASE_URL", "GEMINI_API_KEY", "GOOGLE_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    assert "not finished" in run("flush", "--wait", "--timeout", "0.1", code=1)
+    assert "1 items are not finished; no worker is running" in run("flush", "--wait", "--timeout", "0.1", code=1)
     assert not redis_client.exists("embed_queue:pause")
 
 

@@ -63,12 +63,15 @@ def late(future, timeout: float = 0.05) -> str:
 def test_where_an_item_stands(make_queue, embedder, redis_client, monkeypatch):
     """It waits, is claimed by this process or by another; a later look finds that it has ended."""
     monkeypatch.setattr(lateness, "LEAST_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(lateness, "LOOK_SECONDS", PATIENCE_SECONDS)
     producer = make_queue(worker=False)
     future = producer.enqueue("doc:1", "one")
     assert late(future) == "doc:1 was not embedded within 0.05 s: it waits; no worker is running"
     embedder.hold()
-    worker = make_queue()
+    worker = make_queue(start=False)
     mine = worker.enqueue("doc:2", "two")
+    worker.start()
+    embedder.wait_for_calls(1)  # with both
     eventually(lambda: producer.stats().workers == 1, "it is announced")
     assert re.search(r"a worker \(pid \d+ on .*, heard of \d+ s ago\) has claimed it, and its call is", late(future))
     assert late(mine).endswith("this process has claimed it, and its call is under way")
@@ -124,12 +127,14 @@ def test_a_redis_that_does_not_answer_holds_nobody_up(make_queue, monkeypatch):
     assert sum(thread.name == "late" for thread in threading.enumerate()) == 2
     silent.answers.set()
     eventually(lambda: not any(thread.name == "late" for thread in threading.enumerate()), "they end")
+    monkeypatch.setattr(lateness, "LOOK_SECONDS", PATIENCE_SECONDS)
     silent.look = lambda *args: [("gone", b"")]
     assert asked.words("doc:1", 1.0).endswith("just now it has ended")
 
 
 def test_no_more_threads(make_queue, monkeypatch):
     """What is known without one is told; the next may have one."""
+    monkeypatch.setattr(lateness, "LOOK_SECONDS", PATIENCE_SECONDS)
     asked = lateness_of(make_queue(worker=False))
 
     def start(thread):

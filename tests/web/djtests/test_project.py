@@ -196,6 +196,9 @@ def test_commands(run, real_settings, redis_client):
     with override_settings(EMBEDQUEUE={**settings.EMBEDQUEUE, "WORKER": False}):
         queue.enqueue("note:1", "a")
         assert "waiting    1" in run("stats")
+        assert "no worker is running" in run("workers") and run("workers", "--json") == "\n"
+        with pytest.raises(CommandError, match="1 items wait, and no worker is running"):
+            run("check")
         run("worker", "--burst")
         assert json.loads(run("stats", "--json"))["waiting"] == 0
         queue.enqueue("note:2", "b")
