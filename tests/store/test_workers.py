@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import fakeredis
 import pytest
 import redis
@@ -52,7 +54,10 @@ def test_one_that_is_not_heard_of_any_more_is_gone(store, client):
     eventually(lambda: not client.exists(KEY), "the key ends")
     assert store.status(workers=True).workers == 0
     announce(store, "lives")
-    client.hset(KEY, mapping={"died": "1.0 60.0 0.5 {}", "of a clock that was set back": "99999999999.0 60.0 0.5 {}"})
+    facts = json.dumps(FACTS)
+    client.hset(
+        KEY, mapping={"died": f"1.0 60.0 0.5 {facts}", "of a clock set back": f"99999999999.0 60.0 0.5 {facts}"}
+    )
     assert (store.status(workers=True).workers, len(store.workers.all())) == (1, 1)
     announce(store, "lives")
     assert client.hlen(KEY) == 3, "only who comes anew looks through all"
