@@ -18,6 +18,7 @@ from .calls.pool import Pool
 from .embedders.protocol import Embedder
 from .futures.callbacks import Callbacks
 from .futures.intake import Intake
+from .futures.lateness import Lateness
 from .futures.notices import Listener
 from .futures.outcomes import Outcomes
 from .futures.progress import Progress
@@ -31,6 +32,7 @@ from .values.log import QueueLog
 from .values.options import Options
 from .work.agenda import Agenda
 from .work.dispatch import Dispatch
+from .work.heartbeat import Heartbeat
 from .work.settle import Settle
 from .work.worker import Worker
 
@@ -71,6 +73,7 @@ class Engine:
         pool: of call threads.
         settle: brings items to their end.
         dispatch: turns claimed items into calls.
+        heartbeat: tells that this process works.
         worker: claims what is due.
     """
 
@@ -102,7 +105,10 @@ class Engine:
 
     def _make_parts_of_futures(self, embedder: Embedder, wanted: Callable[[], Callable[[str], None] | None]) -> None:
         options = self._options
-        self.waiters = Waiters(wanted, Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log))
+        late = f"embedqueue-late-{options.namespace}"
+        lateness = Lateness(self.store, self.terms, self.agenda, name=self.name, thread_name=late)
+        callbacks = Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log)
+        self.waiters = Waiters(wanted, callbacks, lateness.words)
         self.outcomes = Outcomes(self.store, self.waiters, self.terms, embedder, self.agenda)
         self.intake = Intake(
             self.store,
@@ -152,6 +158,7 @@ class Engine:
         self.dispatch = Dispatch(
             self.caller, self.pool, self.settle, cache, options, worker=self.name, log=log, observers=observers
         )
+        self.heartbeat = Heartbeat(self.store.workers, options, self.terms, name=self.name, log=log)
         self.worker = Worker(
             self.store,
             self.agenda,
@@ -160,6 +167,7 @@ class Engine:
             self.outcomes,
             options,
             self.terms,
+            self.heartbeat,
             name=self.name,
             start_queue=start_queue,
             log=log,
@@ -196,6 +204,7 @@ class Engine:
         if self.agenda.works:
             try:
                 self.store.release_all(self.name)
+                self.heartbeat.leave()
             except Exception as error:  # what comes after it must be done all the same
                 self._log.warning("embedqueue: stopped without releasing items, their leases will run out: %s", error)
         try:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.settings.settings import Settings
 from embedqueue.store.records import Terms, terms_of
-from embedqueue.store.store import Store
+from embedqueue.store.store import AGREED, Store
 from embedqueue.values.options import Options
 from embedqueue.values.stats import DeadLetter
 
@@ -38,6 +38,12 @@ def terms(settings: Settings) -> Terms:
     """On which terms a worker with these settings writes."""
     options = Options(model=settings.model, **settings.options)
     return terms_of(options, settings.dimensions, getattr(settings.embedder(), "task_type", None))
+
+
+def compared(settings: Settings) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """What is kept, what these settings say ("" where that is not known), and the names in which the two differ."""
+    kept, ours = agreed(settings), dict(zip(AGREED, terms(settings).agreed, strict=True))
+    return kept, ours, [name for name, value in kept.items() if ours[name] and ours[name] != value]
 
 
 def agree(settings: Settings) -> None:
