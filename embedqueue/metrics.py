@@ -107,7 +107,7 @@ class QueueCollector:
 
     def collect(self) -> Iterator[Any]:
         """The gauges."""
-        up, waiting, in_flight, dead, oldest, paused, workers = families = self._families()
+        up, waiting, in_flight, dead, oldest, due, paused, workers = families = self._families()
         for namespace, store in list(self._stores.items()):
             try:
                 status = store.status(workers=True)
@@ -119,6 +119,7 @@ class QueueCollector:
             in_flight.add_metric([namespace], status.in_flight)
             dead.add_metric([namespace], status.dead)
             oldest.add_metric([namespace], status.oldest_age_seconds or 0.0)
+            due.add_metric([namespace], max(0.0, status.score_age_seconds or 0.0))
             paused.add_metric([namespace], status.pause_seconds or 0.0)
             if status.workers is not None:
                 workers.add_metric([namespace], status.workers)
@@ -133,7 +134,11 @@ class QueueCollector:
                 ("waiting", "Items that wait."),
                 ("in_flight", "Items that a worker has claimed."),
                 ("dead", "Dead letters."),
-                ("oldest_age_seconds", "Age of the oldest item that waits; 0 if none does."),
+                ("oldest_age_seconds", "Age of the item that is due before all others; 0 if none waits."),
+                (
+                    "due_age_seconds",
+                    "The same, less by what it may wait longer than others, or more.",
+                ),
                 ("paused_seconds", "For how long nobody claims, because the provider failed; 0 if there is no pause."),
                 ("workers", "Workers that were heard of within the last minute."),
             )

@@ -38,7 +38,7 @@ def explain_redis(settings: Settings, error: RedisError) -> str:
     if isinstance(error, NoPermissionError) and "eval" in str(error):
         return f"Redis at {url} lets this user run no scripts ({error}): grant what docs/redis-acl.md lists."
     if isinstance(error, _OF_CLUSTERS):
-        return f"Redis at {url} is a node of a cluster ({error}): name a Redis without cluster mode in {name}."
+        return f"Redis at {url} is a node of a Redis Cluster, {NO_CLUSTER} ({error}): name another in {name}."
     if isinstance(error, ReadOnlyError):
         return f"Redis at {url} is a replica, where nothing can be written ({error}): name its master in {name}."
     if isinstance(error, OutOfMemoryError):
@@ -50,8 +50,6 @@ def explain_redis(settings: Settings, error: RedisError) -> str:
         )
     if isinstance(error, NoPermissionError):
         return f"Redis at {url} does not let this user near the queue ({error}): grant it the keys and commands."
-    if isinstance(error, AskError | ClusterCrossSlotError | ClusterError):  # MOVED is an AskError too
-        return f"Redis at {url} is a node of a Redis Cluster, {NO_CLUSTER}: set {name} to another."
     if any(words in str(error) for words in ("NOAUTH", "Authentication required", "HELLO must be called")):
         return f"Redis at {url} wants a password: write {name} as redis://:PASSWORD@HOST:PORT/0."
     if isinstance(error, AuthenticationError | AuthorizationError):
