@@ -2,8 +2,16 @@
 
 from embedqueue.futures.future import EmbeddingFuture
 
-from .embedders import Embedder, GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
+from .embedders import (
+    Embedder,
+    GeminiEmbedder,
+    LocalEmbedder,
+    OpenAIEmbedder,
+    OpenRouterEmbedder,
+    QueryEmbedder,
+)
 from .queue import EmbeddingBatchQueue
+from .search import SearchHit
 from .values.errors import (
     BatchFailed,
     CallTooLarge,
@@ -34,8 +42,10 @@ __all__ = [
     "EmbeddingFuture",
     "QueueStats",
     "DeadLetter",
+    "SearchHit",
     # embedders
     "Embedder",
+    "QueryEmbedder",
     "GeminiEmbedder",
     "OpenRouterEmbedder",
     "OpenAIEmbedder",
