@@ -174,3 +174,16 @@ def test_stopped_before_the_fork(make_peer):
     peer.run("queue.stop()")
     peer.run("join = fork(lambda: [queue.closed, queue.start().enqueue('doc:1', 'hello').result(15)])")
     assert peer.get("join()") == [True, expected("hello")]
+
+
+def test_queries_in_a_forked_child(make_peer, provider):
+    """While the parent's is under way: the child has a sender of its own."""
+    provider.hold()
+    peer = make_peer()
+    parent = peer.ask("queue.embed_query('of the parent', 15)")
+    assert provider.wait_for_calls(1, PATIENCE_SECONDS)
+    peer.run("join = fork(lambda: queue.embed_query('of the child', 15))")
+    assert provider.wait_for_calls(2, PATIENCE_SECONDS)
+    provider.release()
+    assert peer.get("join()") == expected("of the child")
+    assert parent.get() == expected("of the parent")
