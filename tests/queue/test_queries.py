@@ -383,14 +383,11 @@ def test_what_a_handler_raises_leaves_no_query_behind(make_queue, embedder, on_s
         raise KeyboardInterrupt
 
     send = on_signal(interrupt)
-    served = 0
     for i in range(100):
         with pytest.raises(KeyboardInterrupt):
             in_thread(lambda i=i: (time.sleep(i / 100 * 0.003), send()))
             queue.embed_query(f"text {i}", PATIENCE_SECONDS)
-            served += 1
             threading.Event().wait(PATIENCE_SECONDS)
-    assert 0 < served < 100  # some were interrupted before they had their vector, some after that
     assert queue.embed_query("the last", PATIENCE_SECONDS) == expected("the last")
     eventually(lambda: not query_threads(), "the senders end")
 
