@@ -138,6 +138,11 @@ class Inside:
     # -- queries ------------------------------------------------------------------------------------------------
 
     @property
+    def queries(self) -> Any:
+        """Who embeds queries: ``ask``, ``stop``."""
+        return self._engine.queries
+
+    @property
     def waiting_queries(self) -> int:
         """Queries that no sender has taken."""
         return len(self._engine.queries._waiting)

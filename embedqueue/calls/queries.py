@@ -239,10 +239,11 @@ class Queries:
         except (BatchFailed, RedisError) as error:
             _end(queries, error)
         except BaseException as error:
+            if isinstance(error, Exception):
+                self._log.exception("embedqueue: a query failed in a way that it should not")
             _end(queries, BatchFailed("a query failed in a way that it should not"), error)
             if not isinstance(error, Exception):
                 raise
-            self._log.exception("embedqueue: a query failed in a way that it should not")
         finally:
             for query in queries:
                 self._drop(query)

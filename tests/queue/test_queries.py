@@ -291,6 +291,49 @@ def test_stopping_ends_queries(make_queue, embedder):
     assert queue.start().embed_query("three") == expected("three")
 
 
+def test_stopping_ends_the_waits_between_tries(make_queue, embedder):
+    """No thread stays behind until the provider's time is over."""
+    queue = make_queue(start=False)
+    embedder.fail_with(TransientError("not now", retry_after=15))
+    [query] = asked(queue, "one")
+    embedder.wait_for_calls(1)
+    queue.stop()
+    assert isinstance(query.result(PATIENCE_SECONDS), QueueStopped)
+    eventually(lambda: not query_threads(), "the sender ends", 10)
+
+
+def test_who_asks_just_after_a_stop_does_not_wait(make_queue, embedder):
+    """It was not stopped yet when this one looked."""
+    queries = inside(make_queue(start=False)).queries
+    queries.stop()
+    with pytest.raises(QueueStopped):
+        queries.ask("one", PATIENCE_SECONDS)
+    assert embedder.calls == []
+
+
+def test_what_no_code_should_raise_is_told_and_leaves_nobody_waiting(make_queue, embedder, monkeypatch, caplog):
+    queue = make_queue(start=False)
+    with monkeypatch.context() as broken:
+        broken.setattr(inside(queue).store, "pause_reason", lambda: {}["a fault of ours"])
+        with pytest.raises(BatchFailed, match="in a way that it should not") as failed:
+            queue.embed_query("one")
+    assert isinstance(failed.value.__cause__, KeyError)
+    assert "a query failed in a way" in caplog.text
+    assert queue.embed_query("one") == expected("one")
+
+
+def test_a_vector_that_cannot_be_kept_is_returned_all_the_same(make_queue, embedder, monkeypatch):
+    queue = make_queue(start=False, cache_ttl=60)
+
+    def away(*_):
+        raise redis.ConnectionError("gone")
+
+    monkeypatch.setattr(inside(queue).store.cache, "put", away)
+    assert queue.embed_query("one") == expected("one")
+    assert queue.embed_query("one") == expected("one")
+    assert embedder.calls == [["one"], ["one"]]
+
+
 def test_a_redis_that_is_away_is_told(make_queue, embedder):
     """Nobody knows then whether there is a pause, and a search needs it anyway."""
     away = redis.Redis(unix_socket_path="/nowhere/redis.sock")
@@ -392,8 +435,12 @@ def test_what_a_handler_raises_leaves_no_query_behind(make_queue, embedder, on_s
     eventually(lambda: not query_threads(), "the senders end")
 
 
-def test_eager_queues_ask_in_the_callers_thread():
-    """No thread, no linger; after a failure there is no pause."""
+def test_eager_queues_ask_in_the_callers_thread(monkeypatch):
+    """No thread, no linger; after a failure there is no pause; Ctrl-C gets through."""
+
+    def interrupt():
+        raise KeyboardInterrupt
+
     with eager_queue(wait_linger=60.0) as queue:
         threads = threading.active_count()
         embedder = queue._embedder
@@ -404,4 +451,9 @@ def test_eager_queues_ask_in_the_callers_thread():
         with pytest.raises(BatchFailed, match="the key is wrong"):
             queue.embed_query("a dog")
         assert queue.embed_query("a dog") == embedder.vector_of("a dog").tolist()
+        with monkeypatch.context() as interrupted:
+            interrupted.setattr(inside(queue).store, "pause_reason", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                queue.embed_query("a bird")
+        assert queue.embed_query("a bird") == embedder.vector_of("a bird").tolist()
         assert threading.active_count() == threads

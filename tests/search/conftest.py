@@ -13,7 +13,7 @@ from tests.parts import local_redis
 @pytest.fixture(scope="session")
 def searching_redis() -> Iterator[LocalRedis]:
     """One for all tests of searches."""
-    for server in local_redis(search=True, appendonly=False):
+    for server in local_redis(search=True, appendonly=False, args=("--enable-debug-command", "local")):
         if not server.has_search:
             pytest.skip("no search module for Redis: pip install embedqueue[demo]")
         yield server

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import redis
 
 from embedqueue import EmbedQueueError, SearchHit
 from embedqueue.search import search as search_module
+from embedqueue.search.definition import told
 from embedqueue.testing import FakeEmbedder
 from tests.parts import PATIENCE_SECONDS, eventually
 
@@ -135,6 +139,40 @@ def test_an_index_without_vectors_of_ours(queue, searching):
         queue.search("the cat", index="texts")
 
 
+def test_numbers_that_are_not_known(queue, searching):
+    schema = ["embedding", "VECTOR", "FLAT", 6, "TYPE", "BFLOAT16", "DIM", 16, "DISTANCE_METRIC", "L2"]
+    searching.execute_command("FT.CREATE", "small", "ON", "HASH", "SCHEMA", *schema)
+    with pytest.raises(EmbedQueueError, match="vectors of BFLOAT16"):
+        queue.search("the cat", index="small")
+
+
+def test_a_distance_that_redis_does_not_tell():
+    """Old search modules do not: a score would be a guess."""
+    info = [b"attributes", [[b"identifier", b"embedding", b"attribute", b"embedding", b"type", b"VECTOR"]]]
+    with pytest.raises(EmbedQueueError, match="does not tell which distance"):
+        told("notes", info, "embedding")
+
+
+def test_a_hash_that_expires_meanwhile_is_no_hit(queue, searching):
+    """Redis finds it, and has nothing to show of it."""
+    queue.create_index("notes", "doc:")
+    fill(queue, searching)
+    found(queue, "the cat")
+    searching.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", 0)
+    try:
+        searching.pexpire("doc:dog", 1)
+        seconds, micros = searching.time()
+        eventually(lambda: searching.time() > (seconds, micros + 2000) or searching.time()[0] > seconds, "expired")
+        assert {hit.redis_key for hit in queue.search("the cat", index="notes")} == {"doc:cat", "doc:bank"}
+    finally:
+        searching.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", 1)
+
+
+def test_a_schema_that_redis_refuses(queue):
+    with pytest.raises(redis.ResponseError):
+        queue.create_index("notes", "doc:", fields={"lang": "TAG NONSENSE"})
+
+
 def test_an_index_that_is_not_there(queue):
     with pytest.raises(EmbedQueueError, match=r"no index 'nothing'.*create_index"):
         queue.search("the cat", index="nothing")
@@ -173,6 +211,21 @@ def test_a_redis_without_the_module_is_refused_with_a_sentence(make_queue, redis
     for use in (lambda: queue.create_index("notes", "doc:"), lambda: queue.search("the cat", index="notes")):
         with pytest.raises(EmbedQueueError, match="no search module"):
             use()
+
+
+def test_a_user_with_the_rights_of_the_page_and_no_others(make_queue, searching_redis, searching, embedder):
+    """docs/redis-acl.md lists what a search needs beside what a queue does."""
+    page = (Path(__file__).parents[2] / "docs" / "redis-acl.md").read_text("utf-8")
+    rules = re.search(r"ACL SETUSER (.*?)\n```", page, re.DOTALL).group(1).replace("\\\n", " ").split()
+    more = re.search(r"Searches .*? need `(.*?)`.*?`(~embeddings)`", page, re.DOTALL)
+    searching.execute_command("ACL", "SETUSER", *rules, *" ".join(more.groups()).split())
+    queue = make_queue(searching_redis.client(username="embedqueue", password="password"), cache_ttl=60)
+    queue.create_index("embeddings", "doc:")
+    queue.create_index("embeddings", "doc:")
+    for key, text in TEXTS.items():
+        queue.enqueue(key, text).result(PATIENCE_SECONDS)
+    assert found(queue, "the cat", index="embeddings")[0].redis_key == "doc:cat"
+    searching.acl_deluser("embedqueue")
 
 
 @pytest.mark.parametrize(
