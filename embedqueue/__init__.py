@@ -3,8 +3,16 @@
 from embedqueue.futures.future import EmbeddingFuture
 
 from .backlog.filler import Verified
-from .embedders import Embedder, GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
+from .embedders import (
+    Embedder,
+    GeminiEmbedder,
+    LocalEmbedder,
+    OpenAIEmbedder,
+    OpenRouterEmbedder,
+    QueryEmbedder,
+)
 from .queue import EmbeddingBatchQueue
+from .search import SearchHit
 from .values.errors import (
     BatchFailed,
     CallTooLarge,
@@ -37,8 +45,10 @@ __all__ = [
     "DeadLetter",
     "Verified",
     "LiveWorker",
+    "SearchHit",
     # embedders
     "Embedder",
+    "QueryEmbedder",
     "GeminiEmbedder",
     "OpenRouterEmbedder",
     "OpenAIEmbedder",

@@ -15,7 +15,8 @@ from .calls.cache import Cache
 from .calls.caller import Caller
 from .calls.concurrency import Concurrency
 from .calls.pool import Pool
-from .embedders.protocol import Embedder
+from .calls.queries import Queries
+from .embedders.protocol import Embedder, QuerySide, role_of
 from .futures.callbacks import Callbacks
 from .futures.intake import Intake
 from .futures.lateness import Lateness
@@ -25,8 +26,10 @@ from .futures.progress import Progress
 from .futures.waiters import Waiters
 from .observers.history import Recorder
 from .observers.observers import Observers
+from .search import ExactSearch, Search
 from .store.records import Terms, terms_of
 from .store.store import Store
+from .values.errors import EmbedQueueError
 from .values.locks import Event
 from .values.log import QueueLog
 from .values.options import Options
@@ -61,6 +64,7 @@ class Engine:
         closing: set when no further call may begin.
         stopping: set when the calls under way must end.
         store: Redis.
+        search: finds hashes by their vectors.
         recorder: writes the history.
         observers: told what happens, the recorder included if the option ``history`` says so.
         agenda: knows what is due.
@@ -70,6 +74,7 @@ class Engine:
         intake: takes items in.
         listener: hears what other processes do and want.
         caller: calls the embedder.
+        queries: embeds the queries of searches.
         pool: of call threads.
         settle: brings items to their end.
         dispatch: turns claimed items into calls.
@@ -99,6 +104,7 @@ class Engine:
         self.observers = observers.joined_by(self.recorder) if options.history else observers
         self.agenda = Agenda(options)
         self.terms = partial(_terms, options, embedder)
+        self.search: Search | ExactSearch = Search(self.store.client, options.embedding_field)
         self.progress = Progress(self.observers.check_wait)
         self._make_parts_of_futures(embedder, wanted)
         self._make_parts_of_work(embedder, start_queue)
@@ -140,6 +146,20 @@ class Engine:
         concurrency = Concurrency(options.max_concurrency)
         limits = _limits(options, embedder)
         self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.closing, log, observers)
+        # Their own caller: what is learned of calls of documents need not hold for queries, nor the other way round.
+        asker = Caller(
+            QuerySide(embedder), options.model, options.retry, limits, concurrency, self.closing, log, observers
+        )
+        self.queries = Queries(
+            asker,
+            self.store,
+            cache_kind=None if options.cache_ttl is None else lambda: f"{_kind(options, embedder)}\0query",
+            cache_seconds=options.cache_ttl or 0.0,
+            linger_seconds=options.wait_linger,
+            name=f"embedqueue-query-{options.namespace}",
+            log=log,
+            observers=observers,
+        )
         self.pool = Pool(lambda: concurrency.limit, calls, self.agenda.progressed, log)
         self.settle = Settle(
             self.store,
@@ -174,6 +194,17 @@ class Engine:
             observers=observers,
         )
 
+    def dimensions(self) -> int:
+        """The length of the vectors, as the embedder tells it, or else as the first write has kept it in Redis.
+
+        Raises:
+            EmbedQueueError: neither tells.
+        """
+        known = self.terms().dimensions or int(self.store.agreed().get("dimensions", 0))
+        if not known:
+            raise EmbedQueueError("the length of the vectors is not known before the first one: embed a text first")
+        return known
+
     def entered(self) -> bool:
         """Whether this thread holds a lock that others need to go on.
 
@@ -195,6 +226,7 @@ class Engine:
             usual = self.caller.usual_seconds
             grace_seconds = most if usual is None else min(most, max(least, 2 * usual))
         self.closing.set()
+        self.queries.stop()
         end_mono = time.monotonic() + grace_seconds
         self.worker.stop(grace_seconds)
         self.dispatch.pool.close()
@@ -225,18 +257,23 @@ def _limits(options: Options, embedder: Embedder) -> Limits:
 
 def _terms(options: Options, embedder: Embedder) -> Terms:
     """On which terms this process writes now; the length of the vectors may be learned late."""
-    return terms_of(options, embedder.dimensions, getattr(embedder, "task_type", None))
+    return terms_of(options, embedder.dimensions, role_of(embedder, options.model))
+
+
+def _kind(options: Options, embedder: Embedder) -> str:
+    """What decides the vector of a document beside its text."""
+    role, variant = role_of(embedder, options.model) or "", getattr(embedder, "variant", "")
+    return f"{options.model}\0{embedder.dimensions}\0{role}\0{variant}"
 
 
 def _cache(store: Store, settle: Settle, options: Options, embedder: Embedder, stopping: Event) -> Cache | None:
     if options.cache_ttl is None:
         return None
-    task = str(getattr(embedder, "task_type", None) or "")
     return Cache(
         store,
         ttl_seconds=options.cache_ttl,
         hold_seconds=options.lease_seconds,
-        kind=lambda: f"{options.model}\0{embedder.dimensions}\0{task}\0{getattr(embedder, 'variant', '')}",
+        kind=lambda: _kind(options, embedder),
         name=f"embedqueue-cache-{options.namespace}",
         stopping=stopping,
         persist=settle.persist,

@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -30,12 +30,13 @@ from .futures.future import EmbeddingFuture
 from .futures.intake import Pair, in_parts
 from .observers.history import History, read_history
 from .observers.observers import Functions, Observers
+from .search import SearchHit, define
 from .store.clients import refused_as_such
 from .store.durability import dangers
 from .store.records import due_seconds
 from .store.usable import check_client
 from .values.errors import BatchFailed, QueueStopped
-from .values.item import check_pair, encode_member, is_blank
+from .values.item import check_pair, check_query, encode_member, is_blank
 from .values.log import QueueLog
 from .values.observer import Observer
 from .values.options import (
@@ -48,6 +49,7 @@ from .values.options import (
 )
 from .values.provenance import digest
 from .values.stats import PROBING, DeadLetter, LiveWorker, QueueStats
+from .values.vectors import to_floats
 from .work.plan import NEVER
 from .work.worker import ADOPTIONS, BARRED_SECONDS, OUTAGE_GRACE_SECONDS
 
@@ -454,6 +456,112 @@ class EmbeddingBatchQueue:
         member = engine.waiters.mark_wanted(redis_key)
         engine.worker.demanded([] if engine.settle.holds(redis_key, member) else [redis_key])
 
+    # -- searching ---------------------------------------------------------------------------------------------
+
+    def embed_query(self, text: str, timeout: float | None = None) -> list[float]:
+        """The vector of a search query, in the model's role of queries. Nothing is enqueued, and no hash is written.
+
+        The call is made by this process at once, also with ``worker=False`` and without a ``start()``, beside the
+        ``max_concurrency`` calls of documents. Callers who come together share it, and equal texts are sent once. With
+        ``cache_ttl``, vectors of queries are kept as well, apart from those of documents.
+
+        Args:
+            text: what is looked for.
+            timeout: seconds to wait at most; None waits until the provider has answered or failed.
+
+        Returns:
+            ``dimensions`` floats.
+
+        Raises:
+            TypeError: the text is no str.
+            ValueError: it is blank, so that nothing is near it; or longer than ``max_text_chars``; or no UTF-8.
+            TimeoutError: there is no vector in time.
+            BatchFailed: the queue is paused, or the provider failed; ``__cause__`` is what the embedder raised.
+            InputRejected: the provider refuses this text.
+            QueueStopped: the queue is stopped.
+            redis.RedisError: Redis cannot be reached, so that nobody knows whether there is a pause.
+        """
+        check_query(text, self._options.max_text_chars)
+        engine = self._ready()
+        engine.observers.check_wait()
+        return to_floats(engine.queries.ask(text, timeout))
+
+    def search(
+        self,
+        text: str,
+        k: int = 10,
+        *,
+        index: str,
+        filter: str | None = None,  # noqa: A002 - as Redis calls it
+        return_fields: Iterable[str] | None = None,
+        timeout: float | None = None,
+    ) -> list[SearchHit]:
+        """The hashes whose vectors are nearest to a query's, the nearest first.
+
+        Args:
+            text: what is looked for.
+            k: how many at most.
+            index: its name; :meth:`create_index` makes one, and any other over ``embedding_field`` will do.
+            filter: which hashes may be found, in the language of Redis' search, such as ``"@lang:{en}"``.
+            return_fields: which fields of the hashes come along; None for all but the vector.
+            timeout: seconds to wait for the query's vector at most; see :meth:`embed_query`.
+
+        Raises:
+            TypeError, ValueError, TimeoutError, BatchFailed, InputRejected, QueueStopped: as :meth:`embed_query`.
+            EmbedQueueError: there is no such index, or Redis cannot search.
+            redis.RedisError: Redis cannot be reached, or cannot read the filter.
+        """
+        if not isinstance(k, int) or k < 1:
+            raise ValueError(f"k must be a whole number from 1 on, not {k!r}")
+        if isinstance(return_fields, str):
+            raise TypeError("return_fields must be a list of names, not one str")
+        wanted = None if return_fields is None else list(return_fields)
+        vector = self.embed_query(text, timeout)
+        return self._ready().search.find(index, vector, k, filter, wanted)
+
+    def create_index(
+        self,
+        name: str,
+        prefix: str | Iterable[str],
+        *,
+        algorithm: str = "HNSW",
+        distance: str = "COSINE",
+        fields: Mapping[str, str | Sequence[str]] | None = None,
+        provenance: bool = False,
+    ) -> None:
+        """Create an index over the vectors, unless an equal one is there. Redis keeps it up to date from then on.
+
+        Args:
+            name: of the index.
+            prefix: what the hashes' keys begin with, or several of those.
+            algorithm: "HNSW" (fast, finds nearly all) or "FLAT" (compares every vector).
+            distance: "COSINE", "L2" or "IP".
+            fields: other fields to filter by, and their types: ``{"lang": "TAG", "price": "NUMERIC"}``, or more words
+                of their schema: ``"TAG SEPARATOR ;"``. If the index is there, the types are compared.
+            provenance: hold ``provenance_field`` as well, as tags: space, digest and stamp.
+
+        Raises:
+            TypeError, ValueError: what cannot be.
+            EmbedQueueError: another index of this name is there; Redis cannot search; or the length of the vectors is
+                not known yet.
+            QueueStopped: the queue is stopped.
+            redis.RedisError: Redis cannot be reached.
+        """
+        engine, more = self._ready(), dict(fields or {})
+        if provenance:
+            if self._options.provenance_field is None:
+                raise ValueError("this queue has no provenance_field, so there is nothing to hold")
+            more[self._options.provenance_field] = ("TAG", "SEPARATOR", " ", "CASESENSITIVE")
+        definition = define(
+            prefix,
+            vector_field=self._options.embedding_field,
+            dimensions=engine.dimensions(),
+            algorithm=algorithm,
+            distance=distance,
+            fields=more,
+        )
+        engine.search.create(name, definition)
+
     # -- draining ----------------------------------------------------------------------------------------------
 
     def flush_now(self) -> None:
@@ -552,7 +660,8 @@ class EmbeddingBatchQueue:
             redis.RedisError: Redis cannot be reached.
         """
         engine = self._engine
-        status, counters, caller = engine.store.status(workers=True), engine.settle.counters, engine.caller
+        status, counters = engine.store.status(workers=True), engine.settle.counters
+        callers = engine.caller, engine.queries.caller
         barred = engine.worker.barred
         pause_seconds = BARRED_SECONDS if barred and status.pause_seconds is None else status.pause_seconds
         return QueueStats(
@@ -566,9 +675,9 @@ class EmbeddingBatchQueue:
             embedded=counters.embedded,
             rejected=counters.rejected,
             released=counters.released,
-            calls=caller.calls,
-            failed_calls=caller.failed_calls,
-            texts_sent=caller.texts_sent,
+            calls=sum(caller.calls for caller in callers),
+            failed_calls=sum(caller.failed_calls for caller in callers),
+            texts_sent=sum(caller.texts_sent for caller in callers),
             calls_under_way=engine.pool.unfinished,
             last_progress=counters.last_progress,
             due_in=due_seconds(status.score_age_seconds, status.base_seconds, self._options.flush_interval),

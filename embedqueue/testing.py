@@ -27,6 +27,7 @@ from .engine import Engine
 from .futures.future import EmbeddingFuture
 from .futures.intake import Pair
 from .queue import EmbeddingBatchQueue
+from .search import ExactSearch
 from .values.vectors import FLOAT32
 from .work.worker import ADOPTIONS
 
@@ -191,6 +192,11 @@ class EagerQueue(EmbeddingBatchQueue):
                 if not claim.members:
                     return
 
+    def embed_query(self, text: str, timeout: float | None = None) -> list[float]:
+        """Embed in this thread; see :meth:`embedqueue.EmbeddingBatchQueue.embed_query`."""
+        self.redis.delete(*self._ready().store.keys.pauses)
+        return super().embed_query(text, timeout)
+
     def _submit(
         self, pairs: list[Pair], digests: Sequence[str] | None = None, within: float | None = None
     ) -> list[EmbeddingFuture]:
@@ -206,6 +212,10 @@ class EagerQueue(EmbeddingBatchQueue):
         engine = super()._new_engine()
         engine.pool = engine.dispatch.pool = _NoPool(lambda: 1, "", lambda: None)
         engine.waiters.callbacks = None
+        engine.queries.inline = True
+        engine.search = ExactSearch(
+            engine.store.client, self._options.embedding_field, namespace=self._options.namespace
+        )
         return engine
 
 

@@ -194,4 +194,14 @@ class Cache:
             one[1]()
 
     def _digest(self, text: str) -> str:
-        return hashlib.blake2b(f"{self._kind()}\0{text}".encode(), digest_size=20).hexdigest()
+        return digest_of(self._kind(), text)
+
+
+def digest_of(kind: str, text: str) -> str:
+    """Under which digest a vector is kept.
+
+    Args:
+        kind: what decides it beside its text.
+        text: as it was enqueued, or asked for.
+    """
+    return hashlib.blake2b(f"{kind}\0{text}".encode(), digest_size=20).hexdigest()

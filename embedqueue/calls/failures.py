@@ -19,6 +19,7 @@ class Unserved(Exception):
         texts: of the call.
 
     Attributes:
+        cause: as given.
         reason: of the pause that follows.
         retry_after: seconds that the provider asks us to wait; 0 if it does not.
         account: whether nothing works until somebody acts (key, credit, model).
@@ -26,6 +27,7 @@ class Unserved(Exception):
 
     def __init__(self, cause: BaseException, texts: Sequence[str]) -> None:
         super().__init__(said_by(cause, texts))
+        self.cause = cause
         self.reason = f"the provider failed: {self}"
         self.retry_after = finite_seconds(getattr(cause, "retry_after", None)) or 0.0
         self.account = isinstance(cause, ConfigurationError)

