@@ -102,7 +102,8 @@ class Engine:
 
     def _make_parts_of_futures(self, embedder: Embedder, wanted: Callable[[], Callable[[str], None] | None]) -> None:
         options = self._options
-        self.waiters = Waiters(wanted, Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log))
+        callbacks = Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log)
+        self.waiters = Waiters(wanted, callbacks, options.vector_type)
         self.outcomes = Outcomes(self.store, self.waiters, self.terms, embedder, self.agenda)
         self.intake = Intake(
             self.store,
@@ -132,7 +133,17 @@ class Engine:
         calls = f"embedqueue-call-{options.namespace}"
         concurrency = Concurrency(options.max_concurrency)
         limits = _limits(options, embedder)
-        self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.closing, log, observers)
+        self.caller = Caller(
+            embedder,
+            options.model,
+            options.retry,
+            limits,
+            concurrency,
+            self.closing,
+            log,
+            observers,
+            options.vector_type,
+        )
         self.pool = Pool(lambda: concurrency.limit, calls, self.agenda.progressed, log)
         self.settle = Settle(
             self.store,
@@ -222,11 +233,13 @@ def _cache(store: Store, settle: Settle, options: Options, embedder: Embedder, s
     if options.cache_ttl is None:
         return None
     task = str(getattr(embedder, "task_type", None) or "")
+    # Of float32 nothing is said, as it was before there was a choice: what is kept of then is still found.
+    stored = "" if options.vector_type == "float32" else f"\0{options.vector_type}"
     return Cache(
         store,
         ttl_seconds=options.cache_ttl,
         hold_seconds=options.lease_seconds,
-        kind=lambda: f"{options.model}\0{embedder.dimensions}\0{task}\0{getattr(embedder, 'variant', '')}",
+        kind=lambda: f"{options.model}\0{embedder.dimensions}\0{task}\0{getattr(embedder, 'variant', '')}{stored}",
         name=f"embedqueue-cache-{options.namespace}",
         stopping=stopping,
         persist=settle.persist,

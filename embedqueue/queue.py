@@ -76,6 +76,8 @@ class EmbeddingBatchQueue:
         embedding_field: field of the users' hashes that receives the vector.
         provenance_field: field beside it that receives what the vector is of, as docs/design.md tells; "" for the name
             of ``embedding_field`` and "_of"; None: nothing is written of that.
+        vector_type: "float32", or "float16" for half of the memory: what the vectors' numbers are in Redis. All workers
+            of a namespace must agree in it, and an index over the hashes must have that type.
         namespace: prefix of the queue's keys.
         api_batch_limit: most texts in one API call.
         api_batch_tokens: most estimated tokens in one API call; a longer text travels alone.

@@ -6,11 +6,10 @@ import json
 from typing import Any
 
 import click
-import numpy as np
 from redis.exceptions import ResponseError
 
 from embedqueue.settings.settings import Settings
-from embedqueue.values.vectors import FLOAT32
+from embedqueue.values.vectors import index_type, to_bytes
 from embedqueue.values.words import printable
 
 from .context import Source, as_json, cli, command
@@ -34,8 +33,8 @@ def index() -> None:
 def create(source: Source, prefix: str, metric: str, algorithm: str, name: str) -> None:
     """Create it, with the dimensions of the model."""
     settings = source.settings()
-    kind = ["VECTOR", algorithm, 6, "TYPE", "FLOAT32", "DIM", settings.dimensions, "DISTANCE_METRIC", metric]
-    schema = [settings.option("embedding_field"), *kind]
+    numbers = ["TYPE", index_type(settings.option("vector_type")), "DIM", settings.dimensions]
+    schema = [settings.option("embedding_field"), "VECTOR", algorithm, 6, *numbers, "DISTANCE_METRIC", metric]
     # redis-py has its search classes in other places from version to version
     _run(settings, "FT.CREATE", name, "ON", "HASH", "PREFIX", 1, prefix, "SCHEMA", *schema)
     click.echo(f"Index {name} over {prefix}*, {settings.dimensions} dimensions, {metric}.")
@@ -67,10 +66,10 @@ def search(source: Source, words: str, count: int, show: str | None, name: str, 
     settings = source.settings()
     if not words.strip():
         raise click.UsageError("there are no words to search for")
-    vector = np.asarray(settings.embedder().embed_batch([words], settings.model), dtype=FLOAT32)[0]
+    vector = to_bytes(settings.embedder().embed_batch([words], settings.model)[0], settings.option("vector_type"))
     query = f"*=>[KNN {count} @{settings.option('embedding_field')} $vector AS distance]"
     fields = ["distance", *([show] if show else [])]
-    options = ["PARAMS", "2", "vector", vector.tobytes(), "SORTBY", "distance", "RETURN", str(len(fields)), *fields]
+    options = ["PARAMS", "2", "vector", vector, "SORTBY", "distance", "RETURN", str(len(fields)), *fields]
     reply = _run(settings, "FT.SEARCH", name, query, *options, "LIMIT", "0", str(count), "DIALECT", "2")
     for key, values in zip(_plain(reply[1::2]), _plain(reply[2::2]), strict=True):
         found = dict(zip(values[::2], values[1::2], strict=True))

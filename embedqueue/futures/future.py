@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from embedqueue.values.errors import QueueStopped
 from embedqueue.values.locks import Condition
 from embedqueue.values.log import logger
-from embedqueue.values.vectors import to_floats
+from embedqueue.values.vectors import VectorType, to_floats
 
 
 class EmbeddingFuture(Future[list[float]]):
@@ -34,6 +34,7 @@ class EmbeddingFuture(Future[list[float]]):
         pin: called with the future when it gets a callback, so that it is kept until it ends. None: nobody keeps it.
         later: called with a function, which runs a callback, when the future has ended; it has the function called in a
             thread that does no work, and returns at once. None: callbacks run in the thread that ends the future.
+        vector_type: of the bytes with which it ends.
 
     Attributes:
         entry: where it stands in :class:`Waiters`, which alone looks at this.
@@ -50,12 +51,14 @@ class EmbeddingFuture(Future[list[float]]):
         want: Callable[[str], None] | None = None,
         pin: Callable[[EmbeddingFuture], None] | None = None,
         later: Callable[[Callable[[], object]], None] | None = None,
+        vector_type: VectorType = "float32",
     ) -> None:
         self._state = PENDING
         self._redis_key = redis_key
         self._want = want
         self._pin = pin
         self._later = later
+        self._vector_type = vector_type
         self._pid = os.getpid()
 
     # -- fields of concurrent.futures.Future, made late --------------------------------------------------------
@@ -89,7 +92,7 @@ class EmbeddingFuture(Future[list[float]]):
         # The worker hands over bytes; floats are made for those who ask. They are made here and not in result(), since
         # asyncio reads this field without calling result() from Python 3.14 on (python/cpython#134173).
         if isinstance(self._outcome, bytes):
-            self._outcome = to_floats(self._outcome)
+            self._outcome = to_floats(self._outcome, self._vector_type)
         return self._outcome
 
     @_result.setter
@@ -221,7 +224,7 @@ def end_future(future: EmbeddingFuture, outcome: bytes | BaseException | None) -
 
     Args:
         future: not ended, or cancelled by its user.
-        outcome: the vector, (dimensions,) float32 as bytes; or the error, of which each who waits gets a copy; None
+        outcome: the vector, as the bytes that are stored; or the error, of which each who waits gets a copy; None
             cancels.
 
     Raises:
@@ -246,12 +249,13 @@ def end_future(future: EmbeddingFuture, outcome: bytes | BaseException | None) -
         logger.exception("embedqueue: a callback of %s ended in a way that it should not", future._redis_key)
 
 
-def finished_future(vector: bytes) -> EmbeddingFuture:
+def finished_future(vector: bytes, vector_type: VectorType = "float32") -> EmbeddingFuture:
     """A future that has ended already.
 
     Args:
-        vector: its outcome, (dimensions,) float32 as bytes.
+        vector: its outcome, as the bytes that are stored.
+        vector_type: of these.
     """
-    future = EmbeddingFuture()
+    future = EmbeddingFuture(vector_type=vector_type)
     future.set_result(vector)  # type: ignore[arg-type]  # see _result
     return future

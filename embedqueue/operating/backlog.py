@@ -15,7 +15,7 @@ from embedqueue.store.keys import Keys
 from embedqueue.store.records import named_member
 from embedqueue.values.errors import QueueFull
 from embedqueue.values.item import encode_member
-from embedqueue.values.vectors import FLOAT32
+from embedqueue.values.vectors import size_bytes
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -108,7 +108,7 @@ class Filler:
             pipeline.hstrlen(redis_key, self._settings.option("embedding_field"))
             pipeline.hget(self._keys.latest, redis_key)
         found = pipeline.execute(raise_on_error=False)  # a key of another type becomes a dead letter that says so
-        right = FLOAT32.itemsize * self._settings.dimensions
+        right = size_bytes(self._settings.dimensions, self._settings.option("vector_type"))
         return [
             pair
             for pair, size, live in zip(part, found[::2], found[1::2], strict=True)

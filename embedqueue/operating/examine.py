@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from embedqueue.settings.checks import check_call, check_key, check_redis
 from embedqueue.settings.settings import Settings
 from embedqueue.store.durability import dangers
+from embedqueue.values.vectors import index_type
 from embedqueue.values.words import shown_url
 
 #: The oldest Redis that has every command of the scripts.
@@ -124,7 +125,7 @@ def _examine_clock(client: Any) -> Iterator[Finding]:
 
 
 def _examine_indexes(settings: Settings, client: Any) -> Iterator[Finding]:
-    """Redis leaves hashes whose vector has other dimensions out of an index without a word to whoever wrote them."""
+    """Redis leaves hashes whose vector has another length out of an index without a word to whoever wrote them."""
     try:
         names = client.execute_command("FT._LIST")
     except RedisError:
@@ -144,10 +145,11 @@ def _examine_indexes(settings: Settings, client: Any) -> Iterator[Finding]:
 def _examine_index(settings: Settings, name: str, known: dict[str, Any], facts: dict[bytes, Any]) -> Finding:
     dimensions, kind = int(known.get("dim", 0)), known.get("data_type", "")
     failures = int(facts.get(b"hash_indexing_failures", 0))
-    if dimensions != settings.dimensions or kind != "FLOAT32":
+    right = index_type(settings.option("vector_type"))
+    if dimensions != settings.dimensions or kind != right:
         words = (
-            f"{name} holds vectors of {dimensions} {kind} numbers, the model gives {settings.dimensions} of FLOAT32: "
-            f"drop it (FT.DROPINDEX {name}) and create it anew"
+            f"{name} holds vectors of {dimensions} {kind} numbers, these settings give {settings.dimensions} of "
+            f"{right} (vector_type): drop it (FT.DROPINDEX {name}) and create it anew"
         )
         return Finding("problem", "index", words)
     if failures:

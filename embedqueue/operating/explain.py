@@ -12,7 +12,7 @@ from embedqueue.store.keys import Keys
 from embedqueue.store.records import named_member
 from embedqueue.values.item import decode_member
 from embedqueue.values.stats import PROBING
-from embedqueue.values.vectors import FLOAT32
+from embedqueue.values.vectors import size_bytes
 
 from .control import dead_letter_of
 
@@ -82,7 +82,7 @@ def _hash_facts(client: Any, settings: Settings, redis_key: str) -> dict[str, An
         size = client.hstrlen(redis_key, settings.option("embedding_field"))
     except ResponseError as error:
         return {"hash": str(error)}
-    right = FLOAT32.itemsize * settings.dimensions
+    right = size_bytes(settings.dimensions, settings.option("vector_type"))
     return {"hash": "a vector" if size == right else "no vector" if not size else f"{size} bytes instead of {right}"}
 
 

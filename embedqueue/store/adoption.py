@@ -87,7 +87,7 @@ class Adoption:
             lines += [member, redis_key, fault]
         if not members:
             return []
-        until = *terms.agreed, "" if latest_time is None else latest_time
+        until = "" if latest_time is None else latest_time, *terms.agreed
         try:
             _, *rejected = self._call("adopt", hashes, terms.provenance_field or "", *until, *lines)
         except NoPermissionError:  # to read one of the users' hashes

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from embedqueue.values.options import Options
 from embedqueue.values.provenance import model_name, space
+from embedqueue.values.vectors import VectorType
 
 
 def named_member(entry: bytes) -> bytes:
@@ -25,6 +26,7 @@ class Terms:
         dimensions: length of the vectors; None while it is not known.
         space: in which the vectors are, the first word of the provenance.
         if_missing: "create" makes a hash that is gone anew; "skip" leaves it alone.
+        vector_type: of the vectors' numbers.
     """
 
     field: str
@@ -33,11 +35,12 @@ class Terms:
     dimensions: int | None
     space: str
     if_missing: str
+    vector_type: VectorType = "float32"
 
     @property
-    def agreed(self) -> tuple[str, str, str]:
-        """What must agree, as the scripts take it."""
-        return self.field, self.model, "" if self.dimensions is None else str(self.dimensions)
+    def agreed(self) -> tuple[str, ...]:
+        """What must agree, as the scripts take it: in the order of ``AGREED``."""
+        return self.field, self.model, "" if self.dimensions is None else str(self.dimensions), self.vector_type
 
 
 def terms_of(options: Options, dimensions: int | None, role: str | None) -> Terms:
@@ -55,6 +58,7 @@ def terms_of(options: Options, dimensions: int | None, role: str | None) -> Term
         dimensions=dimensions,
         space=space(options.model, dimensions, role),
         if_missing=options.if_missing,
+        vector_type=options.vector_type,
     )
 
 

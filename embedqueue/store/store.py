@@ -24,7 +24,9 @@ from .scripts import Scripts
 #: the texts of its call.
 REASON_CHARS = 1000
 #: The settings in which processes must agree, in the order of ``Terms.agreed``; prelude_claims.lua has the same.
-AGREED = ("embedding_field", "model", "dimensions")
+AGREED = ("embedding_field", "model", "dimensions", "vector_type")
+#: What a namespace has agreed in that keeps other settings but not this one: an earlier release has kept them.
+AGREED_BEFORE = {"vector_type": "float32"}
 #: Bytes of members that one claim takes at most, but for the last of them.
 CLAIM_BYTES = 1_000_000
 
@@ -145,7 +147,7 @@ class Store:
             EmbedQueueError: the keys are of another release's layout; nothing was claimed.
         """
         asked_mono = time.monotonic()
-        agreed = ("", "", "") if terms is None else terms.agreed
+        agreed = ("",) * len(AGREED) if terms is None else terms.agreed
         deadline = "" if self._ahead is None else f"{asked_mono + self._ahead + self._scripts.patience_seconds:.6f}"
         word = "never" if alone is None else int(alone)
         settings = (limit, probe_limit, CLAIM_BYTES, owner, lease_seconds, max_deliveries, word, int(patient))
@@ -180,7 +182,7 @@ class Store:
         Args:
             owner: the name of the claim of whoever writes.
             terms: what to write where.
-            items: redis_key, member, float32 bytes of the vector, digest of the text; neighbours that share the object
+            items: redis_key, member, bytes of the vector, digest of the text; neighbours that share the object
                 of the vector are sent it once.
 
         Returns:
@@ -200,7 +202,7 @@ class Store:
                 raise
             if len(items) == 1:
                 if not isinstance(error, NoPermissionError):
-                    self._call("complete", (), *args[:7])  # raises where Redis refuses whatever we send
+                    self._call("complete", (), *args[: 4 + len(AGREED)])  # raises where Redis refuses whatever we send
                 return [f"refused {error}"]
             # One key, or the size of all: the others shall not suffer for it.
             half = len(items) // 2
@@ -372,7 +374,8 @@ class Store:
     def agreed(self) -> dict[str, str]:
         """What the processes of the namespace have to agree in: the settings that are kept, by name."""
         kept: Any = self._background.hmget(self.keys.settings, AGREED)
-        return {name: value.decode("utf-8", "replace") for name, value in zip(AGREED, kept, strict=True) if value}
+        found = {name: value.decode("utf-8", "replace") for name, value in zip(AGREED, kept, strict=True) if value}
+        return {**AGREED_BEFORE, **found} if found else {}
 
     def agree(self, terms: Terms) -> None:
         """Keep the settings of these terms from now on, whatever was kept before."""

@@ -57,7 +57,7 @@ class _Recent:
         self._bytes = 0
 
     def get(self, text: str) -> bytes | None:
-        """The vector of a text, (dimensions,) float32 as bytes, or None."""
+        """The vector of a text, (dimensions,) as the bytes that are stored, or None."""
         return self._vectors.get(text)
 
     def keep(self, text: str, vector: bytes) -> None:
@@ -206,7 +206,7 @@ class Dispatch:
             calls: new ones are appended here.
 
         Returns:
-            Items whose vector is known, with it, as float32 bytes.
+            Items whose vector is known, with it, as the bytes that are stored.
         """
         fresh: dict[str, list[Item]] = {}
         ready = []

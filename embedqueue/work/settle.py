@@ -183,7 +183,7 @@ class Settle:
 
         Args:
             owner: of the claim.
-            pairs: items and their vectors, each (dimensions,) float32 as bytes.
+            pairs: items and their vectors, each (dimensions,) as the bytes that are stored.
             times: of the claim.
 
         Raises:

@@ -6,11 +6,10 @@ import threading
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import numpy as np
 import redis
 
 from embedqueue.settings.settings import Settings
-from embedqueue.values.vectors import FLOAT32
+from embedqueue.values.vectors import index_type, to_bytes
 
 
 class Hit(NamedTuple):
@@ -43,7 +42,15 @@ class NoteSearch:
         with self._lock:
             if self._indexed:
                 return
-            vector = ["VECTOR", "HNSW", "6", "TYPE", "FLOAT32", "DIM", str(self.settings.dimensions)]
+            vector = [
+                "VECTOR",
+                "HNSW",
+                "6",
+                "TYPE",
+                index_type(self.settings.option("vector_type")),
+                "DIM",
+                str(self.settings.dimensions),
+            ]
             schema = [self._field, *vector, "DISTANCE_METRIC", "COSINE"]
             try:
                 self._client.execute_command(
@@ -62,9 +69,10 @@ class NoteSearch:
             redis.RedisError: Redis cannot be asked.
         """
         self.ensure_index()
-        vector = np.asarray(self._embedder.embed_batch([question], self.settings.model), dtype=FLOAT32)[0]
+        rows = self._embedder.embed_batch([question], self.settings.model)
+        vector = to_bytes(rows[0], self.settings.option("vector_type"))
         query = f"*=>[KNN {count} @{self._field} $vector AS distance]"
-        options = ["PARAMS", "2", "vector", vector.tobytes(), "SORTBY", "distance", "RETURN", "1", "distance"]
+        options = ["PARAMS", "2", "vector", vector, "SORTBY", "distance", "RETURN", "1", "distance"]
         reply = self._client.execute_command("FT.SEARCH", f"{self._prefix}index", query, *options, "DIALECT", "2")
         pairs = zip(reply[1::2], reply[2::2], strict=True)
         return [Hit(key.decode(), 1 - float(fields[1])) for key, fields in pairs]

@@ -8,8 +8,7 @@
 -- ARGV[8] "1": leases that have run out are left alone, for nobody could renew them while Redis was away
 -- ARGV[9] the time from which the caller waits for the answer no longer, or ""
 -- ARGV[10] "1": claim although there are strays or ghosts: another program never rests, and adopting them has not helped
--- ARGV[11..13] embedding_field, model, dimensions of the caller; "" where it does not know
--- ARGV[14..] redis_keys that somebody waits for
+-- ARGV[11..] agreed, of the caller; behind them redis_keys that somebody waits for
 -- Answer: {status, now, waiting, oldest score or "", next lease end or "", pause in ms or -2, alone, least score claimed
 --   or "", leases that had run out, {member, reason, deliveries, ... of those that were rejected},
 --   {stray, ... that were met}, {setting, what is kept, ... that differ}, strays less ghosts, member, ...}
@@ -26,7 +25,7 @@ local lease, max_deliveries, alone_allowed = tonumber(ARGV[5]), tonumber(ARGV[6]
 local patient = ARGV[8] == "1"
 local deadline, unordered = tonumber(ARGV[9]), ARGV[10] == "1"
 local READ_BYTES = 500000 -- of members that are read at once, about
-local FIRST_URGENT = 14
+local FIRST_URGENT = 11 + #AGREED
 local PATIENCE = 1 -- seconds after which somebody patient looks at leases again
 local AT_ONCE = 200 -- leases that one claim puts right, and strays that it tells of
 local MANY_SETTINGS = 200 -- from so many on, those that need not be kept any more are looked for
@@ -164,10 +163,9 @@ local function take_alone()
   end
 end
 
-local ours = { ARGV[11], ARGV[12], ARGV[13] }
 local status, pause_ms, differs, unknown = "ok", pause_left(), {}, strays()
 if limit > 0 then
-  differs = differing(ours, false)
+  differs = differing(11, false)
 end
 if #differs > 0 then
   status, limit = "differs", 0
@@ -222,7 +220,7 @@ for at = 1, #members, CHUNK do
   redis.call("HSET", CLAIMS, unpack(claims, 2 * at - 1, 2 * last))
 end
 if #members > 0 then
-  differing(ours, true)
+  differing(11, true)
 elseif #met > 0 then
   status = "adopt"
 end

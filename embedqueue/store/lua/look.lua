@@ -2,8 +2,8 @@
 --
 -- KEYS[15..] the users' hashes; ARGV[1] field of the provenance, or ""
 -- ARGV[2] the space of vectors in which a text's own vector is looked for
--- ARGV[3..5] embedding_field, model, dimensions of whoever asks; "" where it does not know
--- ARGV[6..] three for each: redis_key, a stamp that the item is not below, the digest of its text
+-- ARGV[3..] agreed, of whoever asks; the first is the field of the vector. Behind them
+--   three for each: redis_key, a stamp that the item is not below, the digest of its text
 -- Answer: two values for each item: "live", "pending" or "in flight" | "dead", its reason | "done", its vector
 --   | "differs", "" (the workers write otherwise than whoever asks would) | "unproven", a vector of which nothing says what it is of
 --   | "blank", "" (so was its newest text, as one of the last notices tells) | "gone", "" (nothing tells what became of it)
@@ -36,12 +36,12 @@ local function last_notice(key)
   return unpack(told[key] or { "", 0 })
 end
 
-local differs = #differing({ ARGV[3], ARGV[4], ARGV[5] }, false) > 0
+local differs = #differing(3, false) > 0
 
 local answer = {}
 for i = FIRST_FURTHER_KEY, #KEYS do
-  local at = 3 * (i - FIRST_FURTHER_KEY)
-  local key, stamp, digest = ARGV[6 + at], tonumber(ARGV[7 + at]), ARGV[8 + at]
+  local at = 3 + #AGREED + 3 * (i - FIRST_FURTHER_KEY)
+  local key, stamp, digest = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
   local word, value = "gone", ""
   local live = live_entry(key, gone)
   local info = cjson.decode(not live and redis.call("HGET", INFO, key) or "{}")

@@ -127,15 +127,22 @@ local function last_claim(worker)
   return tonumber(string.match(redis.call("HGET", SETTINGS, worker) or "", "^(%d+) ") or 0)
 end
 
--- The settings in which processes must agree, and do not: {name, what is kept, name, what is kept, ...}. What is not
--- kept yet is kept from now on. `ours`: embedding_field, model, dimensions; "" where it is not known.
-local AGREED = { "embedding_field", "model", "dimensions" }
-local function differing(ours, keep)
-  local found = {}
-  for i, kept in ipairs(redis.call("HMGET", SETTINGS, unpack(AGREED))) do
-    if not kept and keep and ours[i] ~= "" then
-      redis.call("HSET", SETTINGS, AGREED[i], ours[i])
-    elseif kept and ours[i] ~= "" and kept ~= ours[i] then
+-- The settings in which processes must agree, in the order in which scripts take them: "agreed" in their heads. "" stands
+-- for one that the caller does not know.
+local AGREED = { "embedding_field", "model", "dimensions", "vector_type" }
+-- What a namespace has agreed in that keeps others of these but not this one: an earlier release has kept them.
+local BEFORE = { vector_type = "float32" }
+
+-- Those in which the caller, whose own begin at ARGV[first], is at odds with what is kept: {name, what is kept, ...}.
+-- `keep`: what is not kept yet is kept from now on.
+local function differing(first, keep)
+  local found, all = {}, redis.call("HMGET", SETTINGS, unpack(AGREED))
+  for i, kept in ipairs(all) do
+    local ours = ARGV[first + i - 1]
+    kept = kept or (all[1] and BEFORE[AGREED[i]]) -- the first is known to everybody, and kept with the first claim
+    if not kept and keep and ours ~= "" then
+      redis.call("HSET", SETTINGS, AGREED[i], ours)
+    elseif kept and ours ~= "" and kept ~= ours then
       found[#found + 1] = AGREED[i]
       found[#found + 1] = kept
     end
