@@ -14,8 +14,10 @@ from .calls.batching import Limits
 from .calls.cache import Cache
 from .calls.caller import Caller
 from .calls.concurrency import Concurrency
+from .calls.lengths import Lengths
 from .calls.pool import Pool
 from .embedders.protocol import Embedder
+from .embedders.text_limits import text_limit
 from .futures.callbacks import Callbacks
 from .futures.intake import Intake
 from .futures.notices import Listener
@@ -160,7 +162,15 @@ class Engine:
         )
         cache = _cache(self.store, self.settle, options, embedder, self.stopping)
         self.dispatch = Dispatch(
-            self.caller, self.pool, self.settle, cache, options, worker=self.name, log=log, observers=observers
+            self.caller,
+            self.pool,
+            self.settle,
+            cache,
+            Lengths(text_limit(embedder, options.model), options.on_long, options.model),
+            options,
+            worker=self.name,
+            log=log,
+            observers=observers,
         )
         self.worker = Worker(
             self.store,

@@ -24,6 +24,7 @@ import redis
 from redis.exceptions import RedisError, ResponseError
 
 from .embedders.protocol import Embedder
+from .embedders.text_limits import text_limit
 from .engine import Engine, is_work_horse, stop_with_child
 from .futures.future import EmbeddingFuture
 from .futures.intake import Pair, in_parts
@@ -94,6 +95,10 @@ class EmbeddingBatchQueue:
         cache_ttl: seconds for which vectors are kept by text, or None for no cache.
         if_missing: "create" the hash if it is gone when its vector arrives, or "skip" it.
         max_text_chars: longest text in characters, or None; ``enqueue`` raises ``ValueError`` beyond.
+        on_long: what to do with a text of more tokens than the model takes, as far as that is known: "reject" it, so
+            that it becomes a dead letter, or "truncate" it to a beginning that fits. None rejects it if the provider
+            would cut it without a word, and else leaves it to the provider, which refuses it. docs/providers.md has the
+            limits, and what is estimated.
         history: whether this process writes down how much it does, for ``history()`` and the dashboard.
         observers: told what happens; see :class:`embedqueue.Observer`. What they raise is logged once.
         on_batch: called with a :class:`BatchReport` when vectors were written; it is an observer of one function, as
@@ -127,6 +132,11 @@ class EmbeddingBatchQueue:
             meet(model)
         self._options = Options(model=model, flush_interval=flush_interval, max_batch_size=max_batch_size, **options)
         self._log = QueueLog(self._options.namespace)
+        if self._options.on_long is not None and text_limit(embedder, model) is None:
+            words = (
+                "embedqueue: on_long does nothing, for it is not known what %s takes: give the embedder max_text_tokens"
+            )
+            self._log.warning(words, model)
         self._embedder = embedder
         self._redis = redis
         self._lock = threading.RLock()  # reentrant: a signal's handler may call stop() while start() or stop() holds it
@@ -513,6 +523,7 @@ class EmbeddingBatchQueue:
             texts_sent=caller.texts_sent,
             calls_under_way=engine.pool.unfinished,
             last_progress=counters.last_progress,
+            truncated=counters.truncated,
         )
 
     def history(self, minutes: int = 60, days: int = 30) -> History:

@@ -55,6 +55,7 @@ class HostedEmbedder:
         max_tokens: what one call may hold; None means no known limit.
         max_response_bytes: the largest answer that is read, decoded.
         headers: more headers for every request. They win over ours.
+        max_text_tokens: what one text may hold; None means what is known of the model.
     """
 
     #: Environment variables that may hold the key, in the order in which they are looked at.
@@ -74,6 +75,7 @@ class HostedEmbedder:
         max_tokens: int | None,
         max_response_bytes: int,
         headers: Mapping[str, str] | None,
+        max_text_tokens: int | None,
     ) -> None:
         connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         limits = Limits(
@@ -85,6 +87,7 @@ class HostedEmbedder:
         self.dimensions = _count("dimensions", dimensions)
         self.max_texts = None if max_texts is None else _count("max_texts", max_texts)
         self.max_tokens = None if max_tokens is None else _count("max_tokens", max_tokens)
+        self.max_text_tokens = None if max_text_tokens is None else _count("max_text_tokens", max_text_tokens)
         self.task_type: str | None = None
         self._url = url
         self._given_key = api_key
@@ -104,6 +107,14 @@ class HostedEmbedder:
         Vectors of one variant are not kept for another, see ``Cache``.
         """
         return self._url
+
+    def cuts_long_texts(self, model: str) -> bool:
+        """Whether a text of too many tokens is cut without a word, as far as is known; else it is refused.
+
+        Args:
+            model: what is asked for.
+        """
+        return False
 
     def close(self) -> None:
         """Close the connections that this process holds. A later call opens new ones."""
@@ -170,6 +181,10 @@ class HostedEmbedder:
     def _needs_key(self) -> bool:
         return True
 
+    def _is_success(self, document: Any) -> bool:
+        """Whether the body of an answer below 300 holds vectors."""
+        return isinstance(document, dict) and not document.get("error") and self.success_field in document
+
     def _instead_of(self, name: str, value: Any) -> Any:
         """What to send instead of a refused option: nothing, unless there is something weaker."""
         return None
@@ -181,7 +196,7 @@ class HostedEmbedder:
         if answer.status >= 300:
             raise self._refusal(answer, url, texts, options)
         document = documents.parse(answer.body)
-        if not isinstance(document, dict) or document.get("error") or self.success_field not in document:
+        if not self._is_success(document):
             # perhaps a refusal under HTTP 200: OpenRouter sends them when its upstream had started
             refusal = self._refusal(answer, url, texts, options)
             unexplained = isinstance(document, dict) and not document.get("error")

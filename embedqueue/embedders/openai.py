@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from embedqueue.values.errors import OptionValueError
 from embedqueue.values.options import EMBED_DIMENSIONS
 
+from .dialects import dialect_of
 from .hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, HostedEmbedder
-from .rows import openai_rows
 
 EncodingFormat = Literal["base64", "float"]
 
@@ -42,7 +42,9 @@ class OpenAIEmbedder(HostedEmbedder):
         api_key: the key; None reads ``OPENAI_API_KEY`` at the first call, "" sends none. Only OpenAI's own host
             needs one.
         base_url: as people write it: with or without ``/v1``, a final slash or ``/embeddings``. A path is kept as it is
-            (infinity has no ``/v1``: give ``http://host:7997/embeddings``); without any path it is ``/v1``.
+            (infinity has no ``/v1``: give ``http://host:7997/embeddings``); without any path it is ``/v1``. TEI's own
+            ``http://host:8080/embed`` and Ollama's own ``http://host:11434/api/embed`` are spoken as well: only there
+            can these servers be asked to refuse a text that is too long, which they cut without a word otherwise.
         dimensions: length of the vectors.
         timeout: seconds that the server may keep silent, or a pair: seconds to connect, seconds of silence.
         encoding_format: "base64" or "float" to insist; None chooses and adapts.
@@ -52,6 +54,7 @@ class OpenAIEmbedder(HostedEmbedder):
         max_response_bytes: the largest answer that is read, decoded.
         headers: more headers for every request; they win over ours.
         body: more fields for every request, such as ``{"input_type": "document"}``.
+        max_text_tokens: tokens in one text; None means what is known of the model.
     """
 
     key_variables = ("OPENAI_API_KEY",)
@@ -72,11 +75,13 @@ class OpenAIEmbedder(HostedEmbedder):
         max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
         headers: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        max_text_tokens: int | None = None,
     ) -> None:
         if encoding_format not in ("base64", "float", None):
             raise OptionValueError("encoding_format", f'must be "base64", "float" or None, not {encoding_format!r}')
         url = embeddings_url(base_url, self.default_path)
         self._is_openai = _is_openai(url)
+        self._dialect = dialect_of(url)
         default_texts, default_tokens = self._default_limits()
         super().__init__(
             api_key,
@@ -88,6 +93,7 @@ class OpenAIEmbedder(HostedEmbedder):
             max_tokens=default_tokens if max_tokens is None else max_tokens,
             max_response_bytes=max_response_bytes,
             headers=headers,
+            max_text_tokens=max_text_tokens,
         )
         self._encoding_format = encoding_format
         self._extra_body = dict(body or {})
@@ -122,7 +128,9 @@ class OpenAIEmbedder(HostedEmbedder):
         return model.removeprefix("openai/") if self._is_openai else model
 
     def _options(self, model: str) -> dict[str, Any]:
-        options: dict[str, Any] = {"encoding_format": self._encoding_format or self._automatic_encoding}
+        options: dict[str, Any] = {}
+        if self._dialect.encodes:
+            options["encoding_format"] = self._encoding_format or self._automatic_encoding
         if self.dimensions != EMBED_DIMENSIONS:
             options["dimensions"] = self.dimensions
         return options
@@ -139,10 +147,18 @@ class OpenAIEmbedder(HostedEmbedder):
         return f"{super().variant}\0{json.dumps(self._extra_body, sort_keys=True, default=str)}"
 
     def _body(self, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        return {"model": self._slug(model), "input": texts, **options, **self._extra_body}
+        fixed = {"model": self._slug(model)} if self._dialect.names_model else {}
+        return {**fixed, self._dialect.texts: texts, **options, **self._dialect.refuses_long, **self._extra_body}
+
+    def cuts_long_texts(self, model: str) -> bool:
+        """As far as is known of the server; one of which nothing is known may, for many do."""
+        return not (self._is_openai or self._dialect.refuses_long)
+
+    def _is_success(self, document: Any) -> bool:
+        return self._dialect.is_success(document)
 
     def _rows(self, document: Any, count: int, model: str) -> NDArray[np.float32]:
-        return openai_rows(document, count)
+        return self._dialect.rows(document, count)
 
 
 class OpenRouterEmbedder(OpenAIEmbedder):
@@ -177,6 +193,10 @@ class OpenRouterEmbedder(OpenAIEmbedder):
     def _default_limits(self) -> tuple[int | None, int | None]:
         return _OPENROUTER_MAX_TEXTS, None
 
+    def cuts_long_texts(self, model: str) -> bool:
+        """What the model's own provider does: Google cuts, the others refuse."""
+        return "gemini" in model
+
     def _needs_key(self) -> bool:
         return True
 
@@ -196,11 +216,11 @@ def embeddings_url(base_url: str, default_path: str) -> str:
         default_path: the path where none is given.
 
     Returns:
-        An URL whose path ends in ``/embeddings``; whether it is a good one shows at the first call.
+        An URL whose path ends in ``/embeddings`` or ``/embed``; whether it is a good one shows at the first call.
     """
     address, mark, query = base_url.strip().partition("?")
     address = address.rstrip("/")
-    if not address.endswith("/embeddings"):
+    if not address.endswith(("/embeddings", "/embed")):
         has_path = "/" in address.partition("://")[2]
         address += "/embeddings" if has_path else f"{default_path}/embeddings"
     return address + mark + query

@@ -17,8 +17,10 @@ class Embedder(Protocol):
 
     An embedder may also carry ``max_texts``, ``max_tokens`` (what one call may hold; None means no
     known limit), ``task_type``, ``variant`` (a string of all else that decides a vector beside its text and the
-    model, such as the server's address), ``default_model`` (what a queue asks for that is given none) and
-    ``meet(model)`` (told what a queue will ask for); the queue uses them where they exist.
+    model, such as the server's address), ``default_model`` (what a queue asks for that is given none),
+    ``meet(model)`` (told what a queue will ask for), ``max_text_tokens`` (what one text may hold, instead of what is
+    known of the model) and ``cuts_long_texts(model)`` (whether longer ones are cut without a word: see the option
+    ``on_long``); the queue uses them where they exist.
     """
 
     @property

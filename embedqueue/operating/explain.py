@@ -6,6 +6,8 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from embedqueue.calls.lengths import Lengths, TooLong
+from embedqueue.embedders.text_limits import text_limit
 from embedqueue.futures.notices import named_keys
 from embedqueue.settings.settings import Settings
 from embedqueue.store.keys import Keys
@@ -52,7 +54,8 @@ def _live_facts(
     pending, lease = client.zscore(keys.pending, member), client.zscore(keys.inflight, member)
     pending = client.zscore(keys.alone, member) if pending is None else pending
     claim = (client.hget(keys.claims, redis_key) or b"").decode().split()
-    facts: dict[str, Any] = {"text_chars": len(decode_member(member).text)}
+    text = decode_member(member).text
+    facts: dict[str, Any] = {"text_chars": len(text), **_length_facts(settings, text)}
     if len(claim) > 1:
         facts["deliveries"] = int(claim[1])
     if lease is not None:
@@ -75,6 +78,18 @@ def _live_facts(
         words = f"a drain starts in {due:.0f} s at the latest (flush_interval), or when {size} items wait; {waiting} do"
     facts["because"] = f"{words}. Where nobody works the queue, it stays."
     return facts
+
+
+def _length_facts(settings: Settings, text: str) -> dict[str, Any]:
+    """What becomes of a text that is too long for the model; nothing where it is not, or nobody knows."""
+    lengths = Lengths(text_limit(settings.embedder(), settings.model), settings.option("on_long"), settings.model)
+    try:
+        sent = lengths.fit(text)
+    except TooLong as error:
+        return {"too_long": f"it will be a dead letter: {error}"}
+    if len(sent) == len(text):
+        return {}
+    return {"too_long": f"its first {len(sent)} characters will be embedded (on_long), which fit the model"}
 
 
 def _hash_facts(client: Any, settings: Settings, redis_key: str) -> dict[str, Any]:

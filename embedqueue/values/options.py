@@ -35,6 +35,7 @@ DEFAULT_NAMESPACE = "embed_queue"
 PENDING_ZSET_KEY = f"{DEFAULT_NAMESPACE}:pending"
 
 IfMissing = Literal["create", "skip"]
+OnLong = Literal["reject", "truncate"]
 OnBatch = Callable[[BatchReport], object]
 OnError = Callable[[CallReport | RedisReport], object]
 OnDead = Callable[[DeadLetter], object]
@@ -77,6 +78,7 @@ class Options:
     cache_ttl: float | None = None
     if_missing: IfMissing = "create"
     max_text_chars: int | None = None
+    on_long: OnLong | None = None
     history: bool = True
     observers: Sequence[Observer] = ()
     on_batch: OnBatch | None = None
@@ -119,8 +121,10 @@ class Options:
                 raise OptionTypeError(name, f"must be True or False, not {getattr(self, name)!r}")
         if not isinstance(self.retry, BaseRetrying | None) or isinstance(self.retry, AsyncRetrying):
             raise OptionTypeError("retry", "must be a tenacity policy such as tenacity.Retrying(...)")
-        for name, hint in (("if_missing", IfMissing), ("vector_type", VectorType)):
-            self._word(name, get_args(hint))
+        self._word("if_missing", get_args(IfMissing))
+        self._word("vector_type", get_args(VectorType))
+        if self.on_long is not None:
+            self._word("on_long", get_args(OnLong))
         _check(not set("{}") & set(self.namespace), "namespace", "must not hold braces: they are a cluster's hash tag")
         for name in ("on_batch", "on_error", "on_dead"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):
@@ -174,6 +178,7 @@ class QueueOptions(TypedDict, total=False):
     cache_ttl: float | None
     if_missing: IfMissing
     max_text_chars: int | None
+    on_long: OnLong | None
     history: bool
     observers: Sequence[Observer]
     on_batch: OnBatch | None

@@ -29,6 +29,7 @@ class QueueStats:
         texts_sent: texts in all calls.
         calls_under_way: API calls that are not back yet, or whose vectors are being written.
         last_progress: Unix time at which an item was last finished or released, or None: health is progress.
+        truncated: embedded items of which only a beginning was sent, because their text was too long (``on_long``).
     """
 
     waiting: int
@@ -46,6 +47,7 @@ class QueueStats:
     texts_sent: int
     calls_under_way: int
     last_progress: float | None
+    truncated: int = 0
 
 
 @dataclass(frozen=True, slots=True)

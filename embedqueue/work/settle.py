@@ -60,12 +60,14 @@ class Counters:
 
     Attributes:
         embedded: items whose vector was written.
+        truncated: those of them of which only a beginning was embedded.
         rejected: items that became dead letters.
         released: items that wait again because the provider failed.
         last_progress: Unix time at which an item last ended or was released; None if none has.
     """
 
     embedded: int = 0
+    truncated: int = 0
     rejected: int = 0
     released: int = 0
     last_progress: float | None = None
@@ -209,6 +211,7 @@ class Settle:
                 refused.append((item, word))
         with self._lock:
             self.counters.embedded += len(written)
+            self.counters.truncated += sum(item.truncated for item in written)
         self._release(barred)  # the next claim tells what differs
         for item, word in refused:
             self.reject(owner, [item], word.removeprefix("refused "))
