@@ -37,9 +37,11 @@ def explain(settings: Settings, redis_key: str) -> dict[str, Any]:
         facts |= {"state": "dead", "because": letter.reason, "died_at": round(letter.died_at, 3)}
         facts |= {"deliveries": letter.deliveries, "text_chars": len(letter.text)}
     elif facts["hash"] == "a vector":
-        written_at = _written_at(client, keys, redis_key)
+        written_at, truncated = _last_write(client, keys, redis_key)
         because = "its vector is in the hash, and nothing newer waits"
         facts |= {"state": "written", "written_at": written_at, "because": because}
+        if truncated:
+            facts["too_long"] = "only a beginning of its text was embedded (on_long)"
     else:
         facts |= {
             "state": "unknown",
@@ -101,17 +103,20 @@ def _hash_facts(client: Any, settings: Settings, redis_key: str) -> dict[str, An
     return {"hash": "a vector" if size == right else "no vector" if not size else f"{size} bytes instead of {right}"}
 
 
-def _written_at(client: Any, keys: Keys, redis_key: str) -> float | None:
-    """When it was written, as far back as the notices go, which are trimmed; else None."""
-    end = "+"
+def _last_write(client: Any, keys: Keys, redis_key: str) -> tuple[float | None, bool]:
+    """When it was written, and whether its text was cut, as far back as the notices go, which are trimmed."""
+    end, truncated = "+", False
     for _ in range(NOTICES // NOTICES_PAGE):
         entries = client.xrevrange(keys.events, max=end, count=NOTICES_PAGE)
         for name, fields in entries:
-            if fields.get(b"kind") == b"done" and redis_key in named_keys(
-                fields.get(b"body", b"").decode("utf-8", "replace")
-            ):
-                return int(name.partition(b"-")[0]) / 1000
+            kind = fields.get(b"kind")
+            if kind not in (b"done", b"truncated"):
+                continue
+            if redis_key in named_keys(fields.get(b"body", b"").decode("utf-8", "replace")):
+                if kind == b"done":
+                    return int(name.partition(b"-")[0]) / 1000, truncated
+                truncated = True  # told right after the write
         if len(entries) < NOTICES_PAGE:
             break
         end = f"({entries[-1][0].decode()}"
-    return None
+    return None, truncated

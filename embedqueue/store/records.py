@@ -161,7 +161,8 @@ class Notice:
     """One entry of the events stream.
 
     Attributes:
-        kind: "wake", "flush", "urgent", "done", "stale", "blank", "failed", "unserved" or "paused"; see docs/design.md.
+        kind: "wake", "flush", "urgent", "done", "truncated", "stale", "blank", "failed", "unserved" or "paused"; see
+            docs/design.md.
         by: the worker that tells, or "".
         body: a JSON list of redis_keys, a JSON object, or "".
     """

@@ -5,6 +5,8 @@ Each move is made in Redis first. Futures end after that, never before it.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import threading
 import time
@@ -209,9 +211,13 @@ class Settle:
                 barred.append(item)
             else:
                 refused.append((item, word))
+        truncated = [item.redis_key for item in written if item.truncated]
         with self._lock:
             self.counters.embedded += len(written)
-            self.counters.truncated += sum(item.truncated for item in written)
+            self.counters.truncated += len(truncated)
+        if truncated:
+            with contextlib.suppress(RedisError):  # `explain` lacks it then, which is not worth a wait
+                self._store.events.tell("truncated", self._worker, json.dumps(truncated))
         self._release(barred)  # the next claim tells what differs
         for item, word in refused:
             self.reject(owner, [item], word.removeprefix("refused "))

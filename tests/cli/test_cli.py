@@ -370,6 +370,25 @@ def test_explain(run, redis_client, provider):
     assert "WRONGTYPE" in told("doc:2")["hash"]
 
 
+def test_explain_a_text_that_is_too_long(run, redis_client, monkeypatch):
+    """What will become of it; and afterwards, that only a beginning was embedded."""
+    monkeypatch.setenv("EMBEDQUEUE_MODEL", "all-minilm")  # it takes 512 tokens
+    long = "word " * 600
+
+    def told(key, *more):
+        return json.loads(run("explain", key, "--json", *more)).get("too_long")
+
+    run("enqueue", "-", text=lines(("doc:1", long), ("doc:2", "short")))
+    assert "it will be a dead letter: the text is too long for all-minilm" in told("doc:1")
+    assert "first 2519 characters will be embedded" in told("doc:1", "--set", "on_long=truncate")
+    run("worker", "--burst", "--set", "on_long=truncate")
+    assert told("doc:1") == "only a beginning of its text was embedded (on_long)"
+    assert told("doc:2") is None
+    run("enqueue", "-", text=lines(("doc:1", "short")))
+    run("worker", "--burst")
+    assert told("doc:1") is None
+
+
 def test_explain_an_item_that_is_due(run):
     """By its age or by how many wait: nothing more has to happen but that a worker has room."""
     run("enqueue", "-", text=lines(("doc:1", "hello"), ("doc:2", "hello")))
