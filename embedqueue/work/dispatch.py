@@ -155,14 +155,14 @@ class Dispatch:
             with self._lock:
                 ready = self._arrange(claim, items, times, calls)
             tell_duplicates(self._observers, items, (text for call in calls for text in call.items))
+            for reason, unsent in too_long.items():  # first: whoever waits for these need not wait for a call
+                rejected = _Call(claim.owner, False, claim.asked_mono, times, taken=unsent)
+                self._submit(rejected, lambda call, why=reason: self._settle.reject(self._worker, call.taken, why))  # type: ignore[misc]
             for call in calls:
                 self._submit(call, self._run)
             if ready:
                 written = _Call(claim.owner, False, claim.asked_mono, times, taken=[item for item, _ in ready])
                 self._submit(written, lambda _: self._settle.write(self._worker, ready, times))
-            for reason, unsent in too_long.items():
-                rejected = _Call(claim.owner, False, claim.asked_mono, times, taken=unsent)
-                self._submit(rejected, lambda call, why=reason: self._settle.reject(self._worker, call.taken, why))  # type: ignore[misc]
             if claim.status == "probe" and not calls:  # calls under way, which are no probes, bring its vectors
                 tested = _Call(claim.owner, False, claim.asked_mono, times)
                 self._submit(tested, lambda _: self._settle.release_probe(claim.owner))

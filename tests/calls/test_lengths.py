@@ -84,10 +84,12 @@ def test_what_is_cut_fits_and_is_the_beginning(text):
 
 
 def test_most_of_the_room_is_used():
-    """By the estimate; and words stay whole."""
+    """By the estimate; and words stay whole, unless they have no end."""
     cut = fit(PROSE, 1000, "truncate")
     assert careful_tokens(cut) > 980
     assert PROSE[len(cut)] == " "
+    assert len(fit("x" * 9000, 1000, "truncate")) == 4 * (1000 - ADDED_TOKENS)
+    assert fit("0123456789" * 10, 100, "truncate") == ("0123456789" * 10)[: 100 - ADDED_TOKENS]
 
 
 def test_what_fits_is_not_cut():

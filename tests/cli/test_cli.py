@@ -384,6 +384,7 @@ def test_explain_a_text_that_is_too_long(run, redis_client, monkeypatch):
     run("worker", "--burst", "--set", "on_long=truncate")
     assert told("doc:1") == "only a beginning of its text was embedded (on_long)"
     assert told("doc:2") is None
+    assert json.loads(run("explain", "doc:1", "--json"))["written_at"] > 1e9
     run("enqueue", "-", text=lines(("doc:1", "short")))
     run("worker", "--burst")
     assert told("doc:1") is None

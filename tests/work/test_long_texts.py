@@ -137,6 +137,17 @@ def test_a_probe_that_is_too_long_proves_nothing(redis_client, make_queue):
     eventually(lambda: not redis_client.exists("embed_queue:pause:level"))
 
 
+def test_who_waits_for_it_waits_for_no_call(make_queue, embedder):
+    """Though the one call that there may be is under way."""
+    embedder.hold()
+    queue = make_queue(start=False, max_concurrency=1)
+    _, long = queue.enqueue_many([("doc:1", "short"), ("doc:2", LONG)])
+    queue.start()
+    with pytest.raises(ItemRejected):
+        long.result(PATIENCE_SECONDS)
+    embedder.release()
+
+
 def test_an_eager_queue_does_the_same(fake_redis):
     """So users' tests tell what will happen."""
     with pytest.raises(ItemRejected, match="on_long"):
@@ -151,6 +162,7 @@ def test_who_asks_for_it_in_vain_is_told(fake_redis, caplog):
     assert "on_long does nothing, for it is not known what my-model takes" in caplog.text
     caplog.clear()
     EmbeddingBatchQueue(FakeEmbedder(), fake_redis, on_long="truncate")
+    EmbeddingBatchQueue(FakeEmbedder(), fake_redis, model="my-model")
     assert not caplog.text
 
 
