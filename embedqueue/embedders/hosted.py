@@ -108,14 +108,6 @@ class HostedEmbedder:
         """
         return self._url
 
-    def cuts_long_texts(self, model: str) -> bool:
-        """Whether a text of too many tokens is cut without a word, as far as is known; else it is refused.
-
-        Args:
-            model: what is asked for.
-        """
-        return False
-
     def close(self) -> None:
         """Close the connections that this process holds. A later call opens new ones."""
         self._http.close()
