@@ -2,6 +2,7 @@
 
 from embedqueue.futures.future import EmbeddingFuture
 
+from .backlog.filler import Verified
 from .embedders import Embedder, GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
 from .queue import EmbeddingBatchQueue
 from .values.errors import (
@@ -34,6 +35,7 @@ __all__ = [
     "EmbeddingFuture",
     "QueueStats",
     "DeadLetter",
+    "Verified",
     # embedders
     "Embedder",
     "GeminiEmbedder",

@@ -117,6 +117,7 @@ class Engine:
             options,
             self.outcomes.find_out,
             self.entered,
+            self.terms,
         )
         self.listener = Listener(
             self.store,

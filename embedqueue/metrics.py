@@ -6,8 +6,10 @@
     queue = EmbeddingBatchQueue(..., observers=[metrics])
 
 Counters and histograms are of this process, and are prometheus_client's own, so that its multiprocess mode adds them up
-over gunicorn's workers. What waits, is in flight or is dead stands in Redis and is asked for at each scrape; it is the
-same whichever process answers, so a dashboard takes the maximum of it over processes, and never the sum.
+over gunicorn's workers. All of a queue stand at 0 from when it is made: what appears at its first event only, has risen
+by nothing yet, and the first alert is missed. What waits, is in flight or is dead stands in Redis and is asked for at
+each scrape; it is the same whichever process answers, so a dashboard takes the maximum of it over processes, and never
+the sum.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from itertools import product
+from typing import Any, get_args, get_type_hints
 
 import redis
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
@@ -25,7 +28,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from redis.exceptions import RedisError
 
 from .store.store import Store
-from .values.observer import BatchReport, CallReport, Observer, RedisReport, ReleaseReport, SavingReport
+from .values.observer import BatchReport, CallReport, Observer, Outcome, RedisReport, ReleaseReport, SavingReport
 from .values.stats import DeadLetter
 
 #: The variable that puts prometheus_client into its multiprocess mode.
@@ -34,17 +37,25 @@ MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _CALL_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _CALL_TEXTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 _WAIT_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 21600, 86400)
+#: The values that a second label may have, by its name.
+_VALUES = {"outcome": get_args(Outcome), "by": get_args(get_type_hints(SavingReport)["by"])}
 
 
 class _Families:
     """The counters and histograms on one registry, made once: a name may stand on it only once."""
 
     def __init__(self, registry: Any) -> None:
+        self._made: list[tuple[Any, tuple[str, ...]]] = []  # each family with the labels that it has beside the queue
+
         def counter(name: str, words: str, *labels: str) -> Any:
-            return Counter(f"embedqueue_{name}", words, ("queue", *labels), registry=registry)
+            return made(Counter(f"embedqueue_{name}", words, ("queue", *labels), registry=registry), labels)
 
         def histogram(name: str, words: str, buckets: Sequence[float]) -> Any:
-            return Histogram(f"embedqueue_{name}", words, ("queue",), registry=registry, buckets=buckets)
+            return made(Histogram(f"embedqueue_{name}", words, ("queue",), registry=registry, buckets=buckets), ())
+
+        def made(family: Any, labels: tuple[str, ...]) -> Any:
+            self._made.append((family, labels))
+            return family
 
         self.enqueued = counter("enqueued", "Items accepted.")
         self.not_enqueued = counter("not_enqueued", "Items refused: the queue was full, or Redis failed.")
@@ -66,6 +77,12 @@ class _Families:
         self.wait_seconds = histogram(
             "wait_seconds", "Seconds from enqueue to written vector, of the oldest item of a claim.", _WAIT_SECONDS
         )
+
+    def begin(self, queue: str) -> None:
+        """Let every series of a queue stand at 0, unless it stands already."""
+        for family, labels in self._made:
+            for values in product(*(_VALUES[label] for label in labels)):
+                family.labels(queue, *values)
 
 
 class QueueCollector:
@@ -168,6 +185,7 @@ class _QueueMetrics(Observer):
     def __init__(self, families: _Families, queue: str) -> None:
         self._families = families
         self._queue = queue
+        families.begin(queue)
         self._enqueued = families.enqueued.labels(queue)  # what is used for each enqueue is looked up once
 
     def enqueued(self, redis_keys: Sequence[str]) -> None:

@@ -14,15 +14,16 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache
-from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 import redis
 from redis.exceptions import RedisError, ResponseError
 
+from .backlog.filler import Filler, Verified, to_fix, verified
+from .backlog.inspection import Text, hashes_with_text
 from .embedders.protocol import Embedder
 from .embedders.text_limits import text_limit
 from .engine import Engine, is_work_horse, stop_with_child
@@ -32,6 +33,8 @@ from .observers.history import History, read_history
 from .observers.observers import Functions, Observers
 from .store.clients import refused_as_such
 from .store.durability import dangers
+from .store.records import due_seconds
+from .store.usable import check_client
 from .values.errors import BatchFailed, QueueStopped
 from .values.item import check_pair, encode_member, is_blank
 from .values.log import QueueLog
@@ -44,12 +47,15 @@ from .values.options import (
     QueueOptions,
     spelled_out,
 )
+from .values.provenance import digest
 from .values.stats import PROBING, DeadLetter, QueueStats
 from .work.plan import NEVER
 from .work.worker import ADOPTIONS, BARRED_SECONDS, OUTAGE_GRACE_SECONDS
 
 #: Seconds after which a flush asks Redis again what is unfinished, at most. It also asks when a call is back.
 FLUSH_POLL_SECONDS = 0.25
+#: Seconds that an item may be given at most: ten years.
+LONGEST_WITHIN = 315_360_000.0
 #: Seconds in which a worker that no start() has started claims nothing but what it has to.
 QUIET_SECONDS = 2.0
 #: Seconds between looks at whether the queue was stopped, for the thread that wants to start it.
@@ -107,7 +113,8 @@ class EmbeddingBatchQueue:
         on_dead: called with a :class:`DeadLetter` when an item was given up.
 
     Raises:
-        TypeError: an option of the wrong type, or an embedder without ``dimensions`` and ``embed_batch``.
+        TypeError: an option of the wrong type, an embedder without ``dimensions`` and ``embed_batch``, or a client that
+            a queue cannot work with: of asyncio, of a cluster, or one that changes keys.
         ValueError: an option out of range.
     """
 
@@ -123,8 +130,7 @@ class EmbeddingBatchQueue:
     ) -> None:
         if not callable(getattr(embedder, "embed_batch", None)) or not hasattr(embedder, "dimensions"):
             raise TypeError("embedder must have dimensions and embed_batch(texts, model)")
-        if not hasattr(redis, "connection_pool") or iscoroutinefunction(redis.execute_command):
-            raise TypeError(f"redis must be a synchronous redis-py client, not {type(redis).__name__}")
+        check_client(redis)
         own_model = getattr(embedder, "default_model", None)
         if model == DEFAULT_MODEL and isinstance(own_model, str):
             model = own_model
@@ -306,7 +312,9 @@ class EmbeddingBatchQueue:
 
     # -- enqueuing ---------------------------------------------------------------------------------------------
 
-    def enqueue(self, redis_key: str, text: str) -> EmbeddingFuture:
+    def enqueue(
+        self, redis_key: str, text: str, *, within: float | None = None, if_changed: bool = False
+    ) -> EmbeddingFuture:
         """Take an item in, in one round trip to Redis. It is durable when this returns.
 
         The newest text of a key wins: all unfinished futures of the key resolve with the vector that ends up in its
@@ -316,20 +324,26 @@ class EmbeddingBatchQueue:
         Args:
             redis_key: the hash that receives the vector.
             text: what to embed.
+            within: seconds in which it shall be embedded, as far as that depends on the queue: by then a drain starts.
+                What may wait for long stands behind what may not, and ages to the front. None: ``flush_interval``.
+            if_changed: where the hash has the vector of this very text already, by this model, and nothing of the key
+                is unfinished, queue nothing: the future has ended with that vector. Needs ``provenance_field``.
 
         Returns:
             A future of the vector, ``dimensions`` floats. If the same text of the key is unfinished, it is the same
             future again.
 
         Raises:
-            TypeError, ValueError: bad arguments; nothing was written.
+            TypeError, ValueError: bad arguments, or ``if_changed`` without ``provenance_field``; nothing was written.
             QueueFull: ``max_pending`` items wait.
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached; nothing is known to have been accepted.
         """
-        return self._submit([self._pair(redis_key, text)])[0]
+        return self._submit([self._pair(redis_key, text)], self._digests([text], if_changed), _seconds(within))[0]
 
-    def enqueue_many(self, items: Iterable[tuple[str, str]]) -> list[EmbeddingFuture]:
+    def enqueue_many(
+        self, items: Iterable[tuple[str, str]], *, within: float | None = None, if_changed: bool = False
+    ) -> list[EmbeddingFuture]:
         """Take many items in, in one round trip. All of them reach Redis, or none does.
 
         More than 10,000 pairs, or 8 MB of them, go in parts of that size, of which each is all or nothing: Redis serves
@@ -337,6 +351,8 @@ class EmbeddingBatchQueue:
 
         Args:
             items: (redis_key, text) pairs, as :meth:`enqueue` takes them. Of several texts of a key, the last one wins.
+            within: as with :meth:`enqueue`, of each.
+            if_changed: as with :meth:`enqueue`. The vectors that are there already are read afterwards, in slices.
 
         Returns:
             Futures, in order.
@@ -346,14 +362,18 @@ class EmbeddingBatchQueue:
             QueueFull, QueueStopped, redis.RedisError: as with :meth:`enqueue`. If parts before were taken, a note of it
                 (``__notes__``) says how many pairs those are.
         """
-        pairs = [self._pair(*_two(item)) for item in items]
+        seconds = _seconds(within)
+        texts = [_two(item) for item in items]
+        pairs = [self._pair(*item) for item in texts]
+        digests = self._digests((text for _, text in texts), if_changed)
         futures: list[EmbeddingFuture] = []
         try:
             parts = deque(in_parts(pairs))
             while parts:
                 part = parts.popleft()
                 try:
-                    futures += self._submit(part)
+                    at = len(futures)
+                    futures += self._submit(part, digests and digests[at : at + len(part)], seconds)
                 except ResponseError as error:
                     if len(part) == 1 or not refused_as_such(error):
                         raise
@@ -369,10 +389,20 @@ class EmbeddingBatchQueue:
         member = encode_member(redis_key, text)
         return redis_key, b"" if is_blank(text) else member
 
-    def _submit(self, pairs: list[Pair]) -> list[EmbeddingFuture]:
+    def _digests(self, texts: Iterable[str], if_changed: bool) -> list[str] | None:
+        if not if_changed:
+            return None
+        if self._options.provenance_field is None:
+            raise ValueError("if_changed needs a provenance_field: nothing else tells what a vector is of")
+        return ["" if is_blank(text) else digest(text) for text in texts]
+
+    def _submit(
+        self, pairs: list[Pair], digests: Sequence[str] | None = None, within: float | None = None
+    ) -> list[EmbeddingFuture]:
         engine = self._ready()
         try:
-            futures = self._watched_submit(engine, pairs) if self._observers else engine.intake.submit(pairs)
+            submit = self._watched_submit if self._observers else engine.intake.submit
+            futures = submit(pairs, digests, within)
         except RedisError as error:
             engine.observers.redis_failed(error)
             raise
@@ -383,16 +413,45 @@ class EmbeddingBatchQueue:
             self._log.warning("embedqueue: enqueuing on a queue that was not started; its items wait in Redis")
         return futures
 
-    def _watched_submit(self, engine: Engine, pairs: list[Pair]) -> list[EmbeddingFuture]:
+    def _watched_submit(
+        self, pairs: list[Pair], digests: Sequence[str] | None, within: float | None
+    ) -> list[EmbeddingFuture]:
         observers, redis_keys = self._observers, [redis_key for redis_key, _ in pairs]
         observers.tell("enqueuing", redis_keys)
         try:
-            futures = engine.intake.submit(pairs)
+            futures = self._engine.intake.submit(pairs, digests, within)
         except BaseException as error:
             observers.tell("not_enqueued", redis_keys, error)
             raise
         observers.tell("enqueued", redis_keys)
         return futures
+
+    def forget(self, redis_key: str, vector: bool = False) -> None:
+        """Drop all that there is of a key, as its document is deleted.
+
+        Afterwards nothing of it waits, is in flight or is a dead letter, and no vector of it is written any more,
+        whoever holds it; until it is enqueued again. Who waits for it gets :class:`ItemRejected`.
+
+        Args:
+            redis_key: the hash that would receive the vector.
+            vector: take the vector, and what it is of, out of the hash as well. Without ``provenance_field`` that of a
+                text may go which somebody enqueues meanwhile, if its vector is quicker.
+
+        Raises:
+            TypeError, ValueError: no possible key.
+            QueueStopped: the queue is stopped.
+            redis.RedisError: Redis cannot be reached; or, ``redis.ResponseError``, the vector is to go and there is no
+                hash at the key, but something else.
+        """
+        check_pair(redis_key, "", self._options.namespace, None)
+        engine = self._ready()
+        stamp = engine.intake.forget(redis_key)
+        if engine.store.status().strays:  # another program may have left a text of the key
+            for _ in engine.worker.put_in_order():
+                pass
+            stamp = engine.intake.forget(redis_key)
+        if vector:
+            engine.store.hashes.erase(redis_key, engine.terms(), stamp)
 
     def _wanted(self, redis_key: str) -> None:
         """Somebody waits in ``.result()``, so the item is urgent. Does no I/O: the caller may hold a future's lock."""
@@ -524,6 +583,7 @@ class EmbeddingBatchQueue:
             calls_under_way=engine.pool.unfinished,
             last_progress=counters.last_progress,
             truncated=counters.truncated,
+            due_in=due_seconds(status.score_age_seconds, status.base_seconds, self._options.flush_interval),
         )
 
     def history(self, minutes: int = 60, days: int = 30) -> History:
@@ -540,6 +600,63 @@ class EmbeddingBatchQueue:
         if minutes < 1 or days < 1:
             raise ValueError("minutes and days must be at least 1")
         return read_history(self._engine.store.figures, minutes, days)
+
+    # -- vectors that are there ---------------------------------------------------------------------------------
+
+    def verify(
+        self,
+        items: Iterable[tuple[str, str]] | None = None,
+        *,
+        match: str | None = None,
+        text_field: str | None = None,
+        fix: bool = False,
+        relabel: bool = False,
+        within: float | None = None,
+    ) -> Verified:
+        """Look whether hashes have the vectors of their texts, of this model; and put right those that have not.
+
+        No vector is moved, and nothing is paid for but what is enqueued. May be stopped and started again.
+
+        Args:
+            items: (redis_key, text) pairs. Or else, with the next two, the texts that stand in the hashes themselves:
+            match: of the hashes' keys, a pattern as SCAN takes it.
+            text_field: the field that holds the text.
+            fix: enqueue what is missing or wrong; of a blank text, take the vector out of its hash.
+            relabel: enqueue also where a vector of the right length is there and nothing says what it is of, as one
+                that an earlier release has written. Else such vectors are left alone.
+            within: seconds in which what is enqueued shall be embedded; None: ``flush_interval``.
+
+        Returns:
+            How many there are of each kind; see :class:`Verified`.
+
+        Raises:
+            TypeError, ValueError: neither items nor both of the others; or, with ``fix``, a bad pair.
+            QueueFull: with ``fix``; what went before is enqueued.
+            QueueStopped: the queue is stopped.
+            redis.RedisError: Redis cannot be reached.
+        """
+        if items is None:
+            if match is None or text_field is None:
+                raise TypeError("verify takes items, or both match and text_field")
+            items = self._texts(match, text_field)
+        kinds = to_fix(relabel=relabel) if fix else ()
+        return verified(self._filler(kinds, within=_seconds(within)).fill(items))
+
+    def _filler(
+        self,
+        kinds: Collection[str] | None,
+        max_waiting: int | None = None,
+        full: Callable[[int], None] | None = None,
+        *,
+        within: float | None = None,
+    ) -> Filler:
+        """What looks at many texts and enqueues those of these kinds; for the commands, too."""
+        engine = self._ready()
+        return Filler(self, engine.store, engine.terms, kinds, max_waiting=max_waiting, within=within, full=full)
+
+    def _texts(self, match: str, text_field: str) -> Iterator[Text]:
+        """The texts that stand in hashes."""
+        return hashes_with_text(self._ready().store, match, text_field)
 
     # -- dead letters ------------------------------------------------------------------------------------------
 
@@ -607,6 +724,16 @@ class EmbeddingBatchQueue:
             found = [danger.words for danger in dangers(info)]
             if found:
                 self._log.warning("embedqueue: Redis may lose items: %s", "; ".join(found))
+
+
+def _seconds(within: float | None) -> float | None:
+    if within is None:
+        return None
+    if not isinstance(within, int | float) or isinstance(within, bool):
+        raise TypeError(f"within must be a number of seconds, not {within!r}")
+    if not 0.0 <= within <= LONGEST_WITHIN:
+        raise ValueError(f"within must be a number of seconds from 0 to {LONGEST_WITHIN:.0f}, not {within!r}")
+    return float(within)
 
 
 def _two(item: tuple[str, str]) -> tuple[str, str]:

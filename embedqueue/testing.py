@@ -191,9 +191,11 @@ class EagerQueue(EmbeddingBatchQueue):
                 if not claim.members:
                     return
 
-    def _submit(self, pairs: list[Pair]) -> list[EmbeddingFuture]:
+    def _submit(
+        self, pairs: list[Pair], digests: Sequence[str] | None = None, within: float | None = None
+    ) -> list[EmbeddingFuture]:
         with self._turn:
-            futures = super()._submit(pairs)
+            futures = super()._submit(pairs, digests, within)
             self.flush_now()
         return futures
 

@@ -85,6 +85,7 @@ class Caller:
         self._embedder = embedder
         self._model = model
         self._vector_type = vector_type
+        self._provider, self._server = _whose(embedder)
         self._closing = closing
         policy = retry or default_retry()
         # Whatever the user's policy says, only what may work later is tried again, and the last error is raised.
@@ -225,6 +226,9 @@ class Caller:
                 status=getattr(error, "status", None),
                 error=_words(error, texts),
                 cause=getattr(error, "cause", None),
+                model=self._model,
+                provider=self._provider,
+                server=self._server,
                 time=now,
             )
             self._observers.tell("call_ended", report)
@@ -306,6 +310,20 @@ class Caller:
         self._log.log(
             level, "embedqueue: after a call of %d texts that failed, calls hold %d texts for now", texts, most
         )
+
+
+def _whose(embedder: Embedder) -> tuple[str, tuple[str, int] | None]:
+    """Whose API an embedder calls, and where; what a user's own means otherwise by these names is left alone."""
+    try:
+        provider, server = getattr(embedder, "provider", None), getattr(embedder, "server", None)
+    except Exception:  # a property of the user's
+        provider = server = None
+    if not isinstance(provider, str) or not provider:
+        provider = type(embedder).__name__
+    match server:
+        case (str(host), int(port)):
+            return provider, (host, port)
+    return provider, None
 
 
 def _outcome(error: BaseException | None) -> Outcome:

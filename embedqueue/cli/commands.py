@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import click
 
@@ -18,45 +16,34 @@ from embedqueue.operating.describe import describe, lines, stats_as_json
 from embedqueue.operating.examine import examine
 from embedqueue.operating.explain import explain
 from embedqueue.operating.health import STALL_SECONDS
-from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, beside, run_worker
+from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, Served, run_worker
 from embedqueue.settings.checks import check_key
-from embedqueue.settings.settings import SettingsError
 from embedqueue.values.observer import Observer
 from embedqueue.values.words import printable
 
-from .context import Source, as_json, cli, command
+from .context import Source, as_json, cli, command, read
 
 #: Seconds between two looks of ``top``.
 TOP_SECONDS = 1.0
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+#: Where there are several queues, a line tells of which it is.
+LOG_FORMAT_OF_SEVERAL = "%(asctime)s %(levelname)s %(namespace)s %(message)s"
 
 
-def _read(function: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    """A function of one string as click calls it."""
-
-    def read(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
-        try:
-            return None if value is None else function(value)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
-
-    return read
-
-
-@command(cli, "worker", "embedqueue worker --concurrency 16 --health 127.0.0.1:9100")
+@command(cli, "worker", "embedqueue worker --concurrency 16 --health 127.0.0.1:9100", shown="NAMESPACE")
 @click.option(
-    "--concurrency", metavar="COUNT", callback=_read(concurrency_of), help='API calls in flight, a number or "auto".'
+    "--concurrency", metavar="COUNT", callback=read(concurrency_of), help='API calls in flight for a queue, or "auto".'
 )
-@click.option("--burst", is_flag=True, help="End once the queue is empty; with 1 where the provider fails.")
+@click.option("--burst", is_flag=True, help="End once each queue is empty; with 1 where a provider fails.")
 @click.option(
-    "--grace", callback=_read(duration), default=DEFAULT_GRACE_SECONDS, show_default=True, metavar="SECONDS",
+    "--grace", callback=read(duration), default=DEFAULT_GRACE_SECONDS, show_default=True, metavar="SECONDS",
     help="For calls under way at the end; what they do not finish goes back to the queue.",
 )  # fmt: skip
 @click.option(
-    "--health", metavar="HOST:PORT", callback=_read(address), help="Answer at /health, /live and /metrics there."
+    "--health", metavar="HOST:PORT", callback=read(address), help="Answer at /health, /live and /metrics there."
 )
 @click.option(
-    "--stall", callback=_read(partial(duration, least=0.001)), default=STALL_SECONDS, show_default=True,
+    "--stall", callback=read(partial(duration, least=0.001)), default=STALL_SECONDS, show_default=True,
     metavar="SECONDS", help="Without progress, while something is due, until /health says 503.",
 )  # fmt: skip
 @click.option(
@@ -74,26 +61,31 @@ def worker(
     log_level: str,
     trace: bool,
 ) -> None:
-    """Work the queue until SIGTERM, which lets calls under way finish; a second one ends the process at once.
+    """Work one queue or several until SIGTERM, which lets calls under way finish; a second one ends it at once.
 
     Ends with 0 after SIGTERM, SIGINT or a burst; 1 where it could not work; 2 if used wrongly; by the signal itself
     (143, 130) after a second one.
     """
     options = {} if concurrency is None else {"max_concurrency": concurrency}
-    settings = source.settings(**options)
-    missing = check_key(settings)
-    if missing:
-        raise SettingsError(missing[0])
     traces = [_tracing()] if trace else []
-    logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT)
+    served = [Served(name, one.settings(), partial(one.queue, **options)) for name, one in source.each().items()]
+    _log(log_level.upper(), several=len(served) > 1)
     run_worker(
-        lambda more: source.queue(worker=True, observers=beside(settings, [*traces, *more]), **options),
+        served,
         burst=burst,
         grace=grace,
         health=health,
         stall=stall,
+        observers=traces,
         say=click.echo,
     )
+
+
+def _log(level: str, *, several: bool) -> None:
+    handler = logging.StreamHandler()
+    form = LOG_FORMAT_OF_SEVERAL if several else LOG_FORMAT
+    handler.setFormatter(logging.Formatter(form, defaults={"namespace": "-"}))  # of others' records
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def _tracing() -> Observer:
@@ -115,7 +107,7 @@ def stats(source: Source, as_json: bool) -> None:
 @command(cli, "top", "embedqueue top --interval 2")
 @click.option("--count", type=click.IntRange(1), help="End after so many looks.")
 @click.option(
-    "--interval", callback=_read(partial(duration, least=0.1)), default=TOP_SECONDS, show_default=True,
+    "--interval", callback=read(partial(duration, least=0.1)), default=TOP_SECONDS, show_default=True,
     metavar="SECONDS",
 )  # fmt: skip
 @click.option("--plain", is_flag=True, help="A line a look, as where the output is no terminal.")
@@ -136,7 +128,7 @@ def top(source: Source, count: int | None, interval: float, plain: bool) -> None
 @click.option(
     "--wait/--no-wait", help="Return when all that waits now is embedded; where there is a key, work as well."
 )
-@click.option("--timeout", callback=_read(duration), default=60.0, show_default=True, metavar="SECONDS")
+@click.option("--timeout", callback=read(duration), default=60.0, show_default=True, metavar="SECONDS")
 def flush(source: Source, wait: bool, timeout: float) -> None:
     """Have all that waits embedded now, by the workers that there are."""
     if not wait:
@@ -153,7 +145,7 @@ def flush(source: Source, wait: bool, timeout: float) -> None:
 
 @command(cli, "pause", "embedqueue pause --for 600 --reason 'the provider is being changed'")
 @click.option(
-    "--for", "seconds", callback=_read(partial(duration, least=0.001)), metavar="SECONDS",
+    "--for", "seconds", callback=read(partial(duration, least=0.001)), metavar="SECONDS",
     help="Instead of until `resume`.",
 )  # fmt: skip
 @click.option("--reason", default="paused by hand", show_default=True, help="What `stats` and the others say of it.")
@@ -167,6 +159,17 @@ def pause(source: Source, seconds: float | None, reason: str) -> None:
 def resume(source: Source) -> None:
     """End a pause at once, also that of a provider that failed: one call tests it."""
     click.echo("The pause is over." if lift_pause(source.settings()) else "There is no pause to end.")
+
+
+@command(cli, "forget", "embedqueue forget doc:17 doc:18 --vector")
+@click.argument("keys", nargs=-1, required=True)
+@click.option("--vector", is_flag=True, help="Take the vectors out of the hashes as well.")
+def forget(source: Source, keys: tuple[str, ...], vector: bool) -> None:
+    """Drop all that there is of documents that are deleted: what waits, is in flight, or was given up."""
+    queue = source.look()
+    for key in keys:
+        queue.forget(key, vector)
+    click.echo(f"{len(keys)} forgotten")
 
 
 @command(cli, "explain", "embedqueue explain doc:17")

@@ -45,7 +45,7 @@ def state_of(stats: QueueStats, options: Options, now: float) -> State:
     if not stats.waiting:
         return State("Idle", "Nothing waits.", "good")
     age = stats.oldest_age or 0.0
-    if age > options.flush_interval + STALLED_SECONDS:
+    if stats.due_in is not None and stats.due_in < -STALLED_SECONDS:
         return State("Stalled", f"The oldest item waits for {words.duration(age)}. Is any worker running?", "bad")
     due = f"{options.max_batch_size} items wait, or one for {words.duration(options.flush_interval)}"
     return State("Waiting", f"A drain starts when {due}, or when somebody needs a vector.", "good")

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from embedqueue.values.options import EMBED_DIMENSIONS
 
-from .hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, HostedEmbedder
+from .hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, Address, HostedEmbedder, parted
+from .keys import Secret
 from .rows import gemini_rows, normalised
 
 #: Texts in one call: a hard limit of the API.
@@ -41,11 +42,12 @@ class GeminiEmbedder(HostedEmbedder):
     """
 
     key_variables = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+    provider = "gcp.gemini"
     success_field = "embeddings"
 
     def __init__(
         self,
-        api_key: str | None = None,
+        api_key: Secret | None = None,
         base_url: str = "https://generativelanguage.googleapis.com/v1beta",
         dimensions: int = EMBED_DIMENSIONS,
         timeout: float | tuple[float, float] = DEFAULT_TIMEOUT,
@@ -55,7 +57,7 @@ class GeminiEmbedder(HostedEmbedder):
         max_texts: int | None = _MAX_TEXTS,
         max_tokens: int | None = None,
         max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, Secret] | None = None,
         max_text_tokens: int | None = None,
     ) -> None:
         super().__init__(
@@ -102,19 +104,19 @@ class GeminiEmbedder(HostedEmbedder):
         return normalised(rows) if short and _name(model) == _UNNORMALISED_MODEL else rows
 
 
-def models_url(base_url: str) -> str:
-    """The address under which the API's models stand, from a base URL as people write it.
+def models_url(base_url: str) -> Address:
+    """The address under which the API's models stand.
 
     Args:
         base_url: with or without a path, a final slash, ``/models``, a query.
 
     Returns:
-        The URL without a final slash; whether it is a good one shows at the first call.
+        The URL without a final slash.
     """
-    address, mark, query = base_url.strip().partition("?")
-    address = re.sub(r"(?:/models(?:/[^/]*)?)?/*$", "", address.rstrip("/"))
-    has_path = "/" in address.partition("://")[2]
-    return (address if has_path else f"{address}/v1beta") + mark + query
+    address, query, _ = parted(base_url)
+    address, _, has_path = parted(re.sub(r"(?:/models(?:/[^/]*)?)?/*$", "", address))
+    guessed = "" if has_path else "/v1beta"
+    return Address(address + guessed + query, guessed)
 
 
 def _resource(model: str) -> str:

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,8 @@ from embedqueue.values.words import READ_CHARS, SHOWN_CHARS, forms, printable, s
 
 from .answers import OptionRefused, classify
 from .faults import read_fault
-from .http import Answer, Http, Limits, origin
+from .http import Answer, Http, Limits, host_and_port, origin
+from .keys import Secret, revealed
 from .rows import Malformed
 from .waits import asked_wait
 
@@ -40,6 +41,37 @@ _DEADLINE_PER_READ = 2
 _SENDABLE_KEY = re.compile(r"[!-~]+")
 
 
+class Address(NamedTuple):
+    """Where to post, from a base URL as people write it.
+
+    Attributes:
+        url: whole; whether it is a good one shows at the first call.
+        guessed_path: the part of its path that was guessed, or "".
+    """
+
+    url: str
+    guessed_path: str
+
+
+def parted(base_url: Any) -> tuple[str, str, bool]:
+    """A base URL in parts.
+
+    Args:
+        base_url: as the user gave it.
+
+    Returns:
+        The address without a final slash; the query with its mark, or ""; whether the address has a path.
+
+    Raises:
+        OptionTypeError: it is no string.
+    """
+    if not isinstance(base_url, str):
+        raise OptionTypeError("base_url", f"must be a string, not {type(base_url).__name__}")
+    address, mark, query = base_url.strip().partition("?")
+    address = address.rstrip("/")
+    return address, mark + query, "/" in address.partition("://")[2]
+
+
 class HostedEmbedder:
     """An embedder behind an HTTP API. Thread-safe; use it from forked processes as you like.
 
@@ -47,7 +79,7 @@ class HostedEmbedder:
 
     Args:
         api_key: the key; None looks into the environment at the first call, "" sends none.
-        url: the address that subclasses make their own from; kept for showing only.
+        url: the address that subclasses make their own from, with what they have guessed of it.
         dimensions: length of the vectors.
         timeout: seconds that the server may keep silent, or a pair: seconds to connect, seconds of silence.
         deadline: seconds for a whole call; None means twice the read timeout.
@@ -56,17 +88,22 @@ class HostedEmbedder:
         max_response_bytes: the largest answer that is read, decoded.
         headers: more headers for every request. They win over ours.
         max_text_tokens: what one text may hold; None means what is known of the model.
+
+    Raises:
+        TypeError, ValueError: an option that cannot work; no key or header is shown.
     """
 
     #: Environment variables that may hold the key, in the order in which they are looked at.
     key_variables: tuple[str, ...] = ()
+    #: Whose API it is, as OpenTelemetry names it (``gen_ai.provider.name``).
+    provider = ""
     #: Fields of an answer that only a success has.
     success_field = "data"
 
     def __init__(
         self,
-        api_key: str | None,
-        url: str,
+        api_key: Secret | None,
+        url: Address,
         dimensions: int,
         timeout: float | tuple[float, float],
         *,
@@ -74,7 +111,7 @@ class HostedEmbedder:
         max_texts: int | None,
         max_tokens: int | None,
         max_response_bytes: int,
-        headers: Mapping[str, str] | None,
+        headers: Mapping[str, Secret] | None,
         max_text_tokens: int | None,
     ) -> None:
         connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
@@ -89,10 +126,10 @@ class HostedEmbedder:
         self.max_tokens = None if max_tokens is None else _count("max_tokens", max_tokens)
         self.max_text_tokens = None if max_text_tokens is None else _count("max_text_tokens", max_text_tokens)
         self.task_type: str | None = None
-        self._url = url
-        self._given_key = api_key
+        self._url, self._guessed_path = url.url, url.guessed_path
+        self._given_key = None if api_key is None else revealed("api_key", api_key)
         self._key: str | None = None  # set at the first call, by whichever thread is first: all find the same
-        self._extra_headers = dict(headers or {})
+        self._extra_headers = {name: revealed(f"headers[{name!r}]", value) for name, value in (headers or {}).items()}
         self._http = Http(self._all_headers, limits)
         #: Options that the server refused, with what is sent instead; None sends nothing. Single assignments only.
         self._learned: dict[str, Any] = {}
@@ -107,6 +144,11 @@ class HostedEmbedder:
         Vectors of one variant are not kept for another, see ``Cache``.
         """
         return self._url
+
+    @property
+    def server(self) -> tuple[str, int] | None:
+        """Host and port of the server; None for an address that is none."""
+        return host_and_port(self._url)
 
     def close(self) -> None:
         """Close the connections that this process holds. A later call opens new ones."""
@@ -224,7 +266,14 @@ class HostedEmbedder:
             wait_seconds=asked_wait(headers, fault.message, fault.retry_delay, time.time()),
             should_retry=headers.get("x-should-retry", "").strip().lower(),
             options=frozenset(options),
+            asked=self._asked(url),
         )
+
+    def _asked(self, url: str) -> str:
+        """Which address was asked, and what of it nobody has given."""
+        if not self._guessed_path:
+            return f"{shown_url(url)} was asked"
+        return f"{shown_url(url)} was asked, where {self._guessed_path} is a guess: give base_url with its path"
 
     def _serialised(self, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> bytes:
         body = self._body(texts, model, options)

@@ -14,7 +14,8 @@ from embedqueue.values.errors import OptionValueError
 from embedqueue.values.options import EMBED_DIMENSIONS
 
 from .dialects import dialect_of
-from .hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, HostedEmbedder
+from .hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, Address, HostedEmbedder, parted
+from .keys import Secret
 
 EncodingFormat = Literal["base64", "float"]
 
@@ -39,8 +40,8 @@ class OpenAIEmbedder(HostedEmbedder):
     is what the large models give by themselves; a server that refuses it is asked without it.
 
     Args:
-        api_key: the key; None reads ``OPENAI_API_KEY`` at the first call, "" sends none. Only OpenAI's own host
-            needs one.
+        api_key: the key, as a string or a ``SecretStr``; None reads ``OPENAI_API_KEY`` at the first call, "" sends
+            none. Only OpenAI's own host needs one.
         base_url: as people write it: with or without ``/v1``, a final slash or ``/embeddings``. A path is kept as it is
             (infinity has no ``/v1``: give ``http://host:7997/embeddings``); without any path it is ``/v1``. TEI's own
             ``http://host:8080/embed`` and Ollama's own ``http://host:11434/api/embed`` are spoken as well: only there
@@ -58,12 +59,13 @@ class OpenAIEmbedder(HostedEmbedder):
     """
 
     key_variables = ("OPENAI_API_KEY",)
+    provider = "openai"  # also of other servers: it tells the format
     default_path = "/v1"
     _automatic_encoding: EncodingFormat = "base64"
 
     def __init__(
         self,
-        api_key: str | None = None,
+        api_key: Secret | None = None,
         base_url: str = "https://api.openai.com/v1",
         dimensions: int = EMBED_DIMENSIONS,
         timeout: float | tuple[float, float] = DEFAULT_TIMEOUT,
@@ -73,19 +75,19 @@ class OpenAIEmbedder(HostedEmbedder):
         max_texts: int | None = None,
         max_tokens: int | None = None,
         max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, Secret] | None = None,
         body: Mapping[str, Any] | None = None,
         max_text_tokens: int | None = None,
     ) -> None:
         if encoding_format not in ("base64", "float", None):
             raise OptionValueError("encoding_format", f'must be "base64", "float" or None, not {encoding_format!r}')
-        url = embeddings_url(base_url, self.default_path)
-        self._is_openai = _is_openai(url)
-        self._dialect = dialect_of(url)
+        address = embeddings_url(base_url, self.default_path)
+        self._is_openai = _is_openai(address.url)
+        self._dialect = dialect_of(address.url)
         default_texts, default_tokens = self._default_limits()
         super().__init__(
             api_key,
-            url,
+            address,
             dimensions,
             timeout,
             deadline=deadline,
@@ -177,12 +179,13 @@ class OpenRouterEmbedder(OpenAIEmbedder):
     """
 
     key_variables = ("OPENROUTER_API_KEY",)
+    provider = "openrouter"
     default_path = "/api/v1"
     _automatic_encoding = "float"
 
     def __init__(
         self,
-        api_key: str | None = None,
+        api_key: Secret | None = None,
         base_url: str = "https://openrouter.ai/api/v1",
         dimensions: int = EMBED_DIMENSIONS,
         timeout: float | tuple[float, float] = DEFAULT_TIMEOUT,
@@ -208,22 +211,21 @@ class OpenRouterEmbedder(OpenAIEmbedder):
         return next((vendor for start, vendor in vendors.items() if model.startswith(start)), "") + model
 
 
-def embeddings_url(base_url: str, default_path: str) -> str:
-    """The address to post to, from a base URL as people write it.
+def embeddings_url(base_url: str, default_path: str) -> Address:
+    """The address to post to.
 
     Args:
         base_url: with or without a path, a final slash, ``/embeddings``, a query.
         default_path: the path where none is given.
 
     Returns:
-        An URL whose path ends in ``/embeddings`` or ``/embed``; whether it is a good one shows at the first call.
+        An URL whose path ends in ``/embeddings`` or ``/embed``.
     """
-    address, mark, query = base_url.strip().partition("?")
-    address = address.rstrip("/")
+    address, query, has_path = parted(base_url)
+    guessed = "" if has_path else default_path
     if not address.endswith(("/embeddings", "/embed")):
-        has_path = "/" in address.partition("://")[2]
-        address += "/embeddings" if has_path else f"{default_path}/embeddings"
-    return address + mark + query
+        address += f"{guessed}/embeddings"
+    return Address(address + query, guessed)
 
 
 def _is_openai(url: str) -> bool:

@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import redis
 
 from embedqueue.embedders.protocol import Embedder
 from embedqueue.observers.observers import Observers
+from embedqueue.store.records import Terms, Unless, Within
 from embedqueue.store.store import Store
-from embedqueue.values.errors import EmbedQueueError, QueueFull
+from embedqueue.values.errors import EmbedQueueError, QueueFull, was_forgotten
+from embedqueue.values.item import BLANK, FORGOTTEN
 from embedqueue.values.locks import locked
 from embedqueue.values.options import Options
 from embedqueue.values.vectors import zero_vector
@@ -39,17 +42,35 @@ CUT_BYTES = 1 << 16
 #: Bytes of members that one round trip carries at most, but for the last of them.
 PART_BYTES = 8 << 20
 
-#: redis_key and member; an empty member stands for a blank text.
+#: redis_key and member; or ``values.item.BLANK`` or ``FORGOTTEN`` instead of it.
 Pair = tuple[str, bytes]
 
 
 class _Commit:
     """What one caller wants written, and what became of it."""
 
-    __slots__ = ("entries", "error", "futures", "gate", "group", "pairs", "written")
+    __slots__ = (
+        "digests",
+        "entries",
+        "error",
+        "futures",
+        "gate",
+        "group",
+        "left_out",
+        "pairs",
+        "stamp",
+        "within",
+        "written",
+    )
 
-    def __init__(self, pairs: Sequence[Pair]) -> None:
+    def __init__(
+        self, pairs: Sequence[Pair], digests: Sequence[str] | None = None, within: float | None = None
+    ) -> None:
         self.pairs = pairs
+        self.within = within  # seconds, where they have a patience of their own
+        self.digests = digests  # of the texts, where pairs are left out whose hashes have their vectors
+        self.left_out: dict[str, bytes] = {}  # of those, the vector by redis_key; b"" where it is yet to be read
+        self.stamp = 0  # that no item taken in is below
         self.futures: list[EmbeddingFuture] = []
         self.error: BaseException | None = None
         self.gate: threading.Lock | None = None  # of a follower, which waits until somebody releases it
@@ -81,6 +102,7 @@ class Intake:
         options: of the queue.
         find_out: finds out what became of the items of these redis_keys.
         entered: tells whether this thread holds a lock that a leader may want.
+        terms: returns on which terms this process would write.
 
     Attributes:
         accepted: items that this process has enqueued.
@@ -97,6 +119,7 @@ class Intake:
         options: Options,
         find_out: Callable[[list[str]], None],
         entered: Callable[[], bool],
+        terms: Callable[[], Terms],
     ) -> None:
         self.accepted = 0  # counted in one step
         self._store = store
@@ -108,10 +131,12 @@ class Intake:
         self._callers: dict[int, _Commit] = {}  # by thread, each changed by its own only
         self._waiters = waiters
         self._embedder = embedder
+        self._terms = terms
         self._waker = waker
         self._observers = observers
         self._max_pending = options.max_pending
         self._vector_type = options.vector_type
+        self._flush_interval = options.flush_interval
         self._tell_at = options.max_batch_size
         self._tell_first = not options.worker
         self._lock = threading.RLock()
@@ -119,11 +144,17 @@ class Intake:
         self._leader: _Commit | None = None  # guarded by the lock
         self._parted = 0  # leaders to come that take nobody along; guarded by the lock
 
-    def submit(self, pairs: Sequence[Pair]) -> list[EmbeddingFuture]:
+    def submit(
+        self, pairs: Sequence[Pair], digests: Sequence[str] | None = None, within: float | None = None
+    ) -> list[EmbeddingFuture]:
         """Make pairs durable.
 
         Args:
             pairs: at least one.
+            digests: of their texts, as ``values.provenance.digest`` tells them, "" for a blank one. A pair of whose key
+                nothing is live, and whose hash has the vector of this very text, is left out then, and its future ends
+                with that vector. None: no pair is.
+            within: seconds in which they are to be embedded; None: they may wait as long as any.
 
         Returns:
             Their futures, in order. That of a blank text has ended with the zero vector.
@@ -134,7 +165,28 @@ class Intake:
             redis.RedisError: nothing of them is known to be accepted.
             EmbedQueueError: the caller who wrote for this one was interrupted; nothing of them is known to be accepted.
         """
-        commit, caller = _Commit(pairs), threading.get_ident()
+        commit = _Commit(pairs, digests, within)
+        self._carry_out(commit)
+        if commit.left_out:
+            with contextlib.suppress(redis.RedisError):  # whoever waits finds out
+                self._end_left_out(commit)
+        return commit.futures
+
+    def forget(self, redis_key: str) -> int:
+        """Take away what is live of a key, and its dead letter.
+
+        Returns:
+            A stamp: what was taken away is below it, and what comes later is not.
+
+        Raises:
+            QueueStopped, redis.RedisError, EmbedQueueError: as with :meth:`submit`.
+        """
+        commit = _Commit([(redis_key, FORGOTTEN)])
+        self._carry_out(commit)
+        return commit.stamp
+
+    def _carry_out(self, commit: _Commit) -> None:
+        caller = threading.get_ident()
         if caller in self._callers or self._entered():
             self._write_aside(commit)
         else:
@@ -146,7 +198,6 @@ class Intake:
         commit.group = ()  # it is in there itself: its futures would live until the garbage collector comes by
         if commit.error is not None:
             raise commit.error
-        return commit.futures
 
     def _write_aside(self, commit: _Commit) -> None:
         try:
@@ -248,6 +299,9 @@ class Intake:
         # A share is written whole or not at all: with max_pending each caller's own pairs, else the whole group.
         shares = [leader.group] if self._max_pending is None else [(commit,) for commit in leader.group]
         written, groups = [], []
+        unless: list[str] | None = [] if any(commit.digests for commit in leader.group) else None
+        patient = any(commit.within is not None for commit in leader.group)
+        patience: list[float | None] = []
         for share in shares:
             pairs = share[0].pairs if len(share) == 1 else [pair for commit in share for pair in commit.pairs]
             entries = self._register(leader, share, pairs)
@@ -257,25 +311,44 @@ class Intake:
                 parts += (redis_key.encode(), member)
             groups.append(parts)
             written.append((share, latest, entries, len(pairs)))
+            if unless is not None:
+                unless += _conditions(share, latest)
+            if patient:
+                patience += _patience(share, latest)
         count = 0
-        waiting, taken, stamp = store.enqueue(
-            groups, max_pending=self._max_pending, tell_at=self._tell_at, tell_first=self._tell_first
+        taken = store.enqueue(
+            groups,
+            max_pending=self._max_pending,
+            tell_at=self._tell_at,
+            tell_first=self._tell_first,
+            unless=None if unless is None else Unless(self._terms(), len(self._zero()), unless),
+            within=Within(patience, self._flush_interval) if patient else None,
         )
-        for (share, latest, entries, size), fine in zip(written, taken, strict=True):
+        left_out = iter(taken.left_out)
+        for (share, latest, entries, size), fine in zip(written, taken.groups, strict=True):
+            vectors = zip(latest, left_out, strict=False)  # as many as there are pairs, or none
+            unchanged = {redis_key: vector for redis_key, vector in vectors if vector is not None}
             if fine:
-                if heard := self._waiters.commit(entries, stamp):
+                for commit in share:
+                    commit.stamp = taken.stamp
+                    commit.left_out = {key: unchanged[key] for key, _ in commit.pairs if key in unchanged}
+                if heard := self._waiters.commit(entries, taken.stamp):
                     # They are taken in, whatever this raises: the next check finds out what became of them.
                     with contextlib.suppress(Exception):
                         self._find_out(heard)
                 count += size
-                if b"" in latest.values():
-                    self._end_blank(redis_key for redis_key, member in latest.items() if not member)
+                if min(map(len, latest.values())) < 2:
+                    count -= self._end_without_text(latest)
             else:
                 assert self._max_pending is not None
                 share[0].error = QueueFull(self._max_pending)
                 self._waiters.forget(entries)
         self.accepted += count
-        self._waker.enqueued(waiting)
+        if patient:
+            seconds = (self._flush_interval if one is None else one for one in patience)
+            self._waker.enqueued(taken.waiting, min(seconds))
+        else:
+            self._waker.enqueued(taken.waiting)
         self._observers.tell("accepted", count)
 
     def _register(self, leader: _Commit, share: Sequence[_Commit], pairs: Sequence[Pair]) -> list[Waiting]:
@@ -288,10 +361,27 @@ class Intake:
             at += len(commit.pairs)
         return entries
 
-    def _end_blank(self, redis_keys: Iterable[str]) -> None:
-        """End the futures of older texts of these keys, whose newest text is blank, with the zero vector."""
-        for entries in self._waiters.snapshot(redis_keys).values():
-            self._waiters.resolve(entries, self._zero())
+    def _end_without_text(self, latest: Mapping[str, bytes]) -> int:
+        """End the futures of older texts of keys whose newest is blank, or that have none any more: so many."""
+        forgotten = 0
+        for redis_key, member in latest.items():
+            if member in (BLANK, FORGOTTEN):
+                forgotten += member == FORGOTTEN
+                outcome = self._zero() if member == BLANK else was_forgotten(redis_key)
+                for entries in self._waiters.snapshot([redis_key]).values():
+                    self._waiters.resolve(entries, outcome)
+        return forgotten
+
+    def _end_left_out(self, commit: _Commit) -> None:
+        """End the futures of pairs that were left out with the vectors of their hashes, a newer one if there is."""
+        terms, members = self._terms(), dict(commit.pairs)
+        redis_keys = [redis_key for redis_key, vector in commit.left_out.items() if not vector]
+        vectors = self._store.hashes.vectors(redis_keys, terms) if redis_keys else ()
+        for redis_key, vector in {**commit.left_out, **dict(zip(redis_keys, vectors, strict=True))}.items():
+            if vector and len(vector) == len(self._zero()):
+                self._waiters.written(redis_key, members[redis_key], vector)
+            else:
+                self._find_out([redis_key])  # it was taken away meanwhile
 
     def _blank(self) -> EmbeddingFuture:
         return finished_future(self._zero(), self._vector_type)
@@ -299,6 +389,21 @@ class Intake:
     def _zero(self) -> bytes:
         """The vector of a blank text, as the bytes that would be stored."""
         return zero_vector(self._embedder.dimensions, self._vector_type)
+
+
+def _conditions(share: Sequence[_Commit], latest: Iterable[str]) -> list[str]:
+    """Of each key the digest of its text; "" where anybody wants it taken in whatever stands in its hash."""
+    digests: dict[str, str] = {}
+    for commit in share:
+        for (redis_key, _), digest in zip(commit.pairs, commit.digests or itertools.repeat(""), strict=False):
+            digests[redis_key] = digest if digests.get(redis_key, digest) else ""
+    return [digests[redis_key] for redis_key in latest]
+
+
+def _patience(share: Sequence[_Commit], latest: Iterable[str]) -> list[float | None]:
+    """Of each key in how many seconds it is to be embedded, at the wish of whoever came last; None: as any."""
+    seconds = {redis_key: commit.within for commit in share for redis_key, _ in commit.pairs}
+    return [seconds[redis_key] for redis_key in latest]
 
 
 def _for_follower(error: BaseException) -> BaseException:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from embedqueue.embedders.protocol import Embedder
 from embedqueue.store.records import Asked, Terms
 from embedqueue.store.store import Store
-from embedqueue.values.errors import BatchFailed, ItemRejected
+from embedqueue.values.errors import BatchFailed, ItemRejected, was_forgotten
 from embedqueue.values.item import decode_member
 from embedqueue.values.provenance import digest
 from embedqueue.values.vectors import zero_vector
@@ -87,6 +87,8 @@ class Outcomes:
             return value
         if word == "differs":
             return BatchFailed(f"{redis_key} was embedded by workers with {DIFFERENT}")
+        if word == "forgotten":
+            return was_forgotten(redis_key)
         if word in ("gone", "unproven"):
             return ItemRejected(
                 redis_key, "neither queued, nor dead, nor does its hash hold a vector that is known to be of it"

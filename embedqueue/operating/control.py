@@ -18,19 +18,19 @@ DEAD_PAGE = 20
 
 def set_pause(settings: Settings, seconds: float | None, reason: str) -> None:
     """Have nobody claim anything, for so many seconds or until it is lifted."""
-    with _store(settings) as store:
+    with open_store(settings) as store:
         store.hold(seconds, reason)
 
 
 def lift_pause(settings: Settings) -> bool:
     """End a pause at once, whoever made it: after a failure, one call tests the provider. Whether there was one."""
-    with _store(settings) as store:
+    with open_store(settings) as store:
         return store.unhold()
 
 
 def agreed(settings: Settings) -> dict[str, str]:
     """What the processes of the namespace have to agree in, as it is kept in Redis; empty before the first claim."""
-    with _store(settings) as store:
+    with open_store(settings) as store:
         return store.agreed()
 
 
@@ -42,12 +42,13 @@ def terms(settings: Settings) -> Terms:
 
 def agree(settings: Settings) -> None:
     """Have all processes of the namespace agree in what these settings say; what is written stays as it is."""
-    with _store(settings) as store:
+    with open_store(settings) as store:
         store.agree(terms(settings))
 
 
 @contextlib.contextmanager
-def _store(settings: Settings) -> Iterator[Store]:
+def open_store(settings: Settings) -> Iterator[Store]:
+    """The store of a queue, closed in the end."""
     store = Store(settings.client(), settings.option("namespace"))
     try:
         yield store
@@ -65,6 +66,6 @@ def dead_letters(queue: EmbeddingBatchQueue, reason: str | None = None, *, whole
 
 def dead_letter_of(settings: Settings, name: str) -> DeadLetter | None:
     """The dead letter of a redis_key, or of a member that is not our JSON."""
-    with _store(settings) as store:
+    with open_store(settings) as store:
         found = store.dead.find([name])
     return found[0] if found else None

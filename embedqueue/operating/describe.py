@@ -12,6 +12,12 @@ from typing import Any
 from embedqueue.values.stats import DeadLetter, QueueStats
 from embedqueue.values.words import printable
 
+#: Facts that are Unix times, and those that a person sees in the age beside such a time.
+_TIMES = ("pending_since", "in_flight_until", "died_at", "written_at")
+_SAID_BY_AN_AGE = ("waiting_s", "lease_ends_in_s")
+#: Units of an age in seconds; a unit is used from two of it on.
+_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
+
 
 def stats_as_json(stats: QueueStats) -> str:
     """How the queue stands in Redis, for a script. What this very process has done is left out: nothing.
@@ -42,7 +48,10 @@ def describe(stats: QueueStats) -> Iterator[str]:
 def lines(facts: Mapping[str, Any]) -> Iterator[str]:
     """Facts by name as lines for a person."""
     for name, value in facts.items():
-        yield f"{name:<16} {printable(str(value))}"
+        if name in _TIMES and value is not None:
+            value = _when(value, aged=True)
+        if name not in _SAID_BY_AN_AGE:
+            yield f"{name:<16} {'not known' if value is None else printable(str(value))}"
 
 
 def describe_dead(letters: Iterator[DeadLetter]) -> Iterator[str]:
@@ -56,5 +65,19 @@ def dead_as_json(letter: DeadLetter) -> str:
     return json.dumps(asdict(letter) | {"member": letter.member.decode("utf-8", "replace")})
 
 
-def _when(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+def _when(seconds: float, *, aged: bool = False) -> str:
+    """A Unix time as a date here, with the zone, and how long ago that was."""
+    try:
+        date = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))
+    except (ValueError, OverflowError, OSError):  # another program may have written any number
+        return str(seconds)
+    return f"{date}, {_ago(time.time() - seconds)}" if aged else date
+
+
+def _ago(seconds: float) -> str:
+    """How long ago it was, or how soon it will be where that is negative."""
+    length = abs(seconds)
+    if length < 1:
+        return "now"
+    size, unit = next((one for one in _UNITS if length >= 2 * one[0]), (1, "s"))
+    return f"{length // size:.0f} {unit} ago" if seconds > 0 else f"in {length // size:.0f} {unit}"

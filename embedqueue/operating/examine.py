@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from redis.exceptions import RedisError
 
-from embedqueue.settings.checks import check_call, check_key, check_redis
+from embedqueue.settings.checks import NO_CLUSTER, check_call, check_key, check_redis
 from embedqueue.settings.settings import Settings
 from embedqueue.store.durability import dangers
 from embedqueue.values.vectors import index_type
@@ -78,6 +78,8 @@ def _examine_server(settings: Settings, client: Any) -> Iterator[Finding]:
         yield Finding("problem", "redis", f"{version} at {at} is too old: take Redis 6.2 or later")
     else:
         yield Finding("ok", "redis", f"{version} at {at}")
+    if info.get("cluster_enabled"):
+        yield Finding("problem", "redis", f"this is a node of a Redis Cluster, {NO_CLUSTER}: name a Redis of its own")
     if info.get("role") == "slave":
         yield Finding("problem", "redis", "this is a replica, where nothing can be written: name its master")
     yield from _examine_persistence(info)

@@ -11,7 +11,7 @@ from embedqueue.embedders.text_limits import text_limit
 from embedqueue.futures.notices import named_keys
 from embedqueue.settings.settings import Settings
 from embedqueue.store.keys import Keys
-from embedqueue.store.records import named_member
+from embedqueue.store.records import due_seconds, enqueued_at, named_member
 from embedqueue.values.item import decode_member
 from embedqueue.values.stats import PROBING
 from embedqueue.values.vectors import size_bytes
@@ -29,10 +29,9 @@ def explain(settings: Settings, redis_key: str) -> dict[str, Any]:
     now = float(seconds) + float(micros) / 1e6
     facts = {"redis_key": redis_key, **_hash_facts(client, settings, redis_key)}
     entry: Any = client.hget(keys.latest, redis_key)
-    member = None if entry is None else named_member(entry)
     letter = dead_letter_of(settings, redis_key)
-    if member is not None:
-        facts |= _live_facts(client, keys, settings, redis_key, member, now)
+    if entry is not None:
+        facts |= _live_facts(client, keys, settings, redis_key, entry, now)
     elif letter is not None:
         facts |= {"state": "dead", "because": letter.reason, "died_at": round(letter.died_at, 3)}
         facts |= {"deliveries": letter.deliveries, "text_chars": len(letter.text)}
@@ -51,8 +50,9 @@ def explain(settings: Settings, redis_key: str) -> dict[str, Any]:
 
 
 def _live_facts(
-    client: Any, keys: Keys, settings: Settings, redis_key: str, member: bytes, now: float
+    client: Any, keys: Keys, settings: Settings, redis_key: str, entry: bytes, now: float
 ) -> dict[str, Any]:
+    member = named_member(entry)
     pending, lease = client.zscore(keys.pending, member), client.zscore(keys.inflight, member)
     pending = client.zscore(keys.alone, member) if pending is None else pending
     claim = (client.hget(keys.claims, redis_key) or b"").decode().split()
@@ -64,7 +64,8 @@ def _live_facts(
         facts |= {"state": "in flight", "in_flight_until": round(lease, 3), "lease_ends_in_s": round(lease - now, 1)}
         facts["because"] = "a worker has claimed it; should that worker die, another takes it when the lease ends"
         return facts | ({"worker": claim[2].partition(":")[0]} if len(claim) > 2 else {})
-    since = pending if pending is not None else now
+    score = pending if pending is not None else now
+    since = enqueued_at(entry) or score
     facts |= {"state": "waiting", "pending_since": round(since, 3), "waiting_s": round(now - since, 1)}
     pause_ms = client.pttl(keys.pause)
     if pause_ms != -2:
@@ -72,12 +73,13 @@ def _live_facts(
         return facts | {"because": f"nobody claims for {max(0, pause_ms) / 1000:.0f} s: {reason}"}
     if client.exists(keys.pause_probe):
         return facts | {"because": f"nobody else claims while {PROBING}"}
-    due = max(0.0, since + settings.option("flush_interval") - now)
+    base = client.hget(keys.settings, "base")
+    due = max(0.0, due_seconds(now - score, float(base) if base else None, settings.option("flush_interval")) or 0.0)
     size, waiting = settings.option("max_batch_size"), client.zcard(keys.pending)
     if waiting >= size or due == 0:
         words = f"it is due, with {waiting - 1} others, as soon as a worker has room"
     else:
-        words = f"a drain starts in {due:.0f} s at the latest (flush_interval), or when {size} items wait; {waiting} do"
+        words = f"a drain starts in {due:.0f} s at the latest, or when {size} items wait; {waiting} do"
     facts["because"] = f"{words}. Where nobody works the queue, it stays."
     return facts
 

@@ -6,12 +6,23 @@ import importlib.util
 import os
 
 import redis
-from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    ClusterCrossSlotError,
+    ClusterError,
+    NoPermissionError,
+    RedisError,
+)
 
 from embedqueue.values.errors import ConfigurationError, EmbedQueueError
 from embedqueue.values.words import shown_url
 
 from .settings import Settings
+
+#: To be read after what says that a server is a part of one.
+NO_CLUSTER = "which embedqueue does not support yet"
 
 
 def explain_redis(settings: Settings, error: RedisError) -> str:
@@ -19,6 +30,8 @@ def explain_redis(settings: Settings, error: RedisError) -> str:
     url, name = shown_url(settings.redis_url), settings.spelled("REDIS_URL")
     if isinstance(error, NoPermissionError):
         return f"Redis at {url} does not let this user near the queue ({error}): grant it the keys and commands."
+    if isinstance(error, AskError | ClusterCrossSlotError | ClusterError):  # MOVED is an AskError too
+        return f"Redis at {url} is a node of a Redis Cluster, {NO_CLUSTER}: set {name} to another."
     if any(words in str(error) for words in ("NOAUTH", "Authentication required", "HELLO must be called")):
         return f"Redis at {url} wants a password: write {name} as redis://:PASSWORD@HOST:PORT/0."
     if isinstance(error, AuthenticationError | AuthorizationError):
@@ -74,8 +87,8 @@ def check_call(settings: Settings) -> list[str]:
         found = len(settings.embedder().embed_batch(["embedqueue"], model)[0])
     except ConfigurationError as error:
         return [
-            f"{settings.provider} refuses the model {model} or the key: {error}; "
-            f"these are {spelled('MODEL')}, {spelled('API_KEY')} and {spelled('BASE_URL')}."
+            f"No call to {settings.provider} for {model} can work: {error}; "
+            f"look at {spelled('MODEL')}, {spelled('API_KEY')} and {spelled('BASE_URL')}."
         ]
     except (EmbedQueueError, ValueError, IndexError) as error:
         return [f"A call to {settings.provider} failed ({error}): try again, or look at {spelled('BASE_URL')}."]

@@ -10,7 +10,7 @@ from redis.exceptions import NoPermissionError
 from embedqueue.values.item import NotOurs, check_pair, decode_member, is_blank
 
 from .keys import Keys
-from .records import Terms, named_member
+from .records import Terms, as_json, named_member
 from .scripts import Scripts
 
 #: Members that are looked at in one round trip.
@@ -87,7 +87,7 @@ class Adoption:
             lines += [member, redis_key, fault]
         if not members:
             return []
-        until = "" if latest_time is None else latest_time, *terms.agreed
+        until = as_json(terms.agreed), "" if latest_time is None else latest_time
         try:
             _, *rejected = self._call("adopt", hashes, terms.provenance_field or "", *until, *lines)
         except NoPermissionError:  # to read one of the users' hashes

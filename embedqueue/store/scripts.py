@@ -32,8 +32,9 @@ from .clients import (
 from .keys import Keys
 
 SCRIPTS: Final = (
-    "enqueue", "claim", "complete", "release", "release_all", "release_probe", "extend", "reject", "fail", "status",
-    "look", "adopt", "forget_ghosts", "dead_letters", "retry_dead", "discard_dead", "take_cached", "hold_cached",
+    "enqueue", "enqueue_more", "claim", "complete", "release", "release_all", "release_probe", "extend", "reject",
+    "fail", "status", "look", "adopt", "forget_ghosts", "dead_letters", "retry_dead", "discard_dead", "erase",
+    "label", "take_cached", "hold_cached",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.
 OF_CLAIMS: Final = tuple(
@@ -54,7 +55,8 @@ def script_text(name: str) -> str:
     """The Lua of one move, with what it shares with others."""
     folder = resources.files(__package__) / "lua"
     first = ("names", "enqueue_one") if name == "enqueue" else ("names",)
-    parts = (*first, "prelude", *(("prelude_claims",) if name in OF_CLAIMS else ()), name)
+    last = ("more", "if_changed", "within", "enqueue") if name == "enqueue_more" else (name,)
+    parts = (*first, "prelude", *(("prelude_claims",) if name in OF_CLAIMS else ()), *last)
     return "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
 
 
@@ -179,21 +181,28 @@ class Scripts:
                 connection.disconnect()
             release_connection(client, connection)
 
-    def enqueue(self, settings: tuple[int, ...], parts: list[bytes]) -> Any:
+    def enqueue(
+        self, settings: tuple[int, ...], parts: list[bytes], more: str | None = None, hashes: Sequence[str] = ()
+    ) -> Any:
         """Run the enqueue script on a connection that is kept: a third less time than through the client's pool.
 
         Args:
             settings: arguments that are the same every time.
             parts: those that stand between the sender with its number, and the time from which nobody will wait for the
                 answer.
+            more: what the head of ``more.lua`` lists.
+            hashes: those that ``if_changed.lua`` has to see.
 
         Returns:
-            What the head of ``enqueue.lua`` lists as its answer.
+            What the head of ``enqueue.lua`` lists as its answer, and that of ``if_changed.lua``.
 
         Raises:
             redis.RedisError: nothing is known to have been accepted.
             EmbedQueueError: the keys are of another release's layout; nothing was accepted.
         """
+        if more is not None:
+            parts = [*parts, more.encode()]
+        name = "enqueue" if more is None else "enqueue_more"
         try:
             sender = self._senders.pop()
         except IndexError:  # at first; or a signal's handler enqueues, and has interrupted an enqueue
@@ -202,27 +211,40 @@ class Scripts:
             sender.number += 1
             stood = sender.stands
             try:
-                return self._in_time(sender, settings, parts, self._retry)
+                return self._in_time(sender, name, settings, parts, hashes, self._retry)
             except redis.ConnectionError:
                 if not stood:
                     raise
                 # As a pool would, but without asking each time whether the server has closed what was kept. The number
                 # tells that it is the same enqueue, so it matters not how far the first went.
-                return self._in_time(sender, settings, parts, None)
+                return self._in_time(sender, name, settings, parts, hashes, None)
         finally:
             self._senders.append(sender)
             if self._closed:
                 self._drop_senders()
 
-    def _in_time(self, sender: _Sender, settings: tuple[int, ...], parts: list[bytes], retry: Retry | None) -> Any:
-        declared = _declared(self._enqueue_keys, settings)
+    def _in_time(
+        self,
+        sender: _Sender,
+        name: str,
+        settings: tuple[int, ...],
+        parts: list[bytes],
+        hashes: Sequence[str],
+        retry: Retry | None,
+    ) -> Any:
+        if name == "enqueue":
+            count, declared = _declared_before(self._enqueue_keys, settings)
+        else:
+            keys = [*self._keys, *(key.encode() for key in hashes)]
+            count, declared = _declared((b"%d" % len(keys), *keys), settings)
         parts = [sender.name, b"%d" % sender.number, *parts]
         for _ in range(LATE_TRIES):
             try:
                 return self._run(
                     sender.connection,
-                    "enqueue",
-                    *declared,
+                    name,
+                    count,
+                    declared,
                     parts,
                     retry,
                     last=lambda: b"%.6f" % (time.monotonic() + sender.server_ahead + self._patience),
@@ -324,11 +346,14 @@ def _packed(*parts: bytes) -> bytes:
     return b"".join(_pieces(parts))
 
 
-@cache
 def _declared(keys: tuple[bytes, ...], settings: tuple[int, ...]) -> tuple[int, bytes]:
     """How many arguments they are, and how these stand in a command."""
     parts = [*keys, *(b"%d" % number for number in settings)]
     return len(parts), _packed(*parts)
+
+
+#: The same, of what nearly every enqueue declares.
+_declared_before = cache(_declared)
 
 
 def _as_bytes(value: str | bytes | float) -> bytes:

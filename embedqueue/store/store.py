@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -16,15 +17,16 @@ from .clients import refused_as_such
 from .dead import DeadLetters
 from .events import Events
 from .figures import Figures
+from .hashes import Hashes
 from .keys import Keys
-from .records import Asked, Claim, Status, Terms
+from .records import Asked, Claim, Status, Taken, Terms, Unless, Within, as_json
 from .scripts import Scripts
 
 #: Characters of a reason that are kept, in each of its notices, too: the words of an embedder of one's own may hold all
 #: the texts of its call.
 REASON_CHARS = 1000
-#: The settings in which processes must agree, in the order of ``Terms.agreed``; prelude_claims.lua has the same.
-AGREED = ("embedding_field", "model", "dimensions", "vector_type")
+#: The settings in which processes must agree, those of ``Terms.agreed``; prelude_claims.lua has the same.
+AGREED = ("embedding_field", "provenance_field", "model", "dimensions", "role", "vector_type")
 #: What a namespace has agreed in that keeps other settings but not this one: an earlier release has kept them.
 AGREED_BEFORE = {"vector_type": "float32"}
 #: Bytes of members that one claim takes at most, but for the last of them.
@@ -66,6 +68,7 @@ class Store:
         cache: the vectors by text.
         figures: what was done by minute and by day.
         adoption: puts the books in order after another program has left or taken members.
+        hashes: what the users' hashes have.
     """
 
     def __init__(self, client: redis.Redis, namespace: str) -> None:
@@ -79,24 +82,30 @@ class Store:
         self.figures = Figures(self._background, self.keys)
         self._ahead: float | None = None  # what has to be added to our monotonic clock for the server's
         self.adoption = Adoption(self._scripts, self.keys)
+        self.hashes = Hashes(self._scripts, self.keys)
 
     # -- enqueuing ---------------------------------------------------------------------------------------------
 
     def enqueue(
-        self, groups: Sequence[Sequence[bytes]], *, max_pending: int | None, tell_at: int, tell_first: bool
-    ) -> tuple[int, list[bool], int]:
+        self,
+        groups: Sequence[Sequence[bytes]],
+        *,
+        max_pending: int | None,
+        tell_at: int,
+        tell_first: bool,
+        unless: Unless | None = None,
+        within: Within | None = None,
+    ) -> Taken:
         """Make groups of pairs durable in one round trip.
 
         Args:
-            groups: redis_key and member alternate in each; an empty member withdraws the key. A group is taken whole or
-                not at all.
+            groups: redis_key and member alternate in each; an empty member withdraws the key, because its text is
+                blank, and ``values.item.FORGOTTEN`` because it has none any more. A group is taken whole or not at all.
             max_pending: most items that may wait; None for no limit.
             tell_at: the workers are told when so many items wait.
             tell_first: the workers are told when the first item waits, too.
-
-        Returns:
-            How many items wait now; for each group whether it was taken; and a stamp that no item taken in here is
-            below, unless it was live already.
+            unless: which pairs are left out where their hashes have vectors of the very texts; None: none.
+            within: which pairs have a patience of their own; None: none.
 
         Raises:
             redis.RedisError: nothing is known to have been accepted; the user's retry policy has ended.
@@ -105,8 +114,26 @@ class Store:
         parts = [b"%d" % len(groups), *(b"%d" % (len(group) // 2) for group in groups)]
         for group in groups:
             parts += group
-        waiting, stamp, words = self._scripts.enqueue((max_pending or 0, tell_at, int(tell_first)), parts)
-        return waiting, [word == ord("y") for word in words], int(stamp)
+        more: dict[str, Any] = {}
+        hashes: list[str] = []
+        if unless is not None:
+            keys = [group[i] for group in groups for i in range(0, len(group), 2)]
+            hashes = [key.decode() for key, digest in zip(keys, unless.digests, strict=True) if digest]
+            terms = unless.terms
+            what = {"provenance": terms.provenance_field, "space": terms.space, "size": unless.vector_bytes}
+            more = {"unless": {**what, "terms": terms.read}, "digests": unless.digests}
+        if within is not None:
+            more |= {"base": within.base_seconds, "within": [False if one is None else one for one in within.seconds]}
+        settings = max_pending or 0, tell_at, int(tell_first)
+        waiting, stamp, words, *rest = self._scripts.enqueue(
+            settings, parts, json.dumps(more) if more else None, hashes
+        )
+        left_out: list[bytes | None] = []
+        if rest:
+            bits, *some = rest
+            vectors = iter(some)
+            left_out = [next(vectors, b"") if bit == ord("1") else None for bit in bits]
+        return Taken(waiting, [word == ord("y") for word in words], int(stamp), left_out)
 
     # -- working -----------------------------------------------------------------------------------------------
 
@@ -147,25 +174,27 @@ class Store:
             EmbedQueueError: the keys are of another release's layout; nothing was claimed.
         """
         asked_mono = time.monotonic()
-        agreed = ("",) * len(AGREED) if terms is None else terms.agreed
+        agreed = as_json({} if terms is None else terms.agreed)
         deadline = "" if self._ahead is None else f"{asked_mono + self._ahead + self._scripts.patience_seconds:.6f}"
         word = "never" if alone is None else int(alone)
         settings = (limit, probe_limit, CLAIM_BYTES, owner, lease_seconds, max_deliveries, word, int(patient))
-        reply = self._call("claim", (), *settings, deadline, int(unordered), *agreed, *urgent)
-        status, now_text, waiting, oldest, lease_end, pause_ms, alone_word, least_score, ran_out, rejected = reply[:10]
-        strays, differs, unknown = reply[10:13]
+        reply = self._call("claim", (), *settings, deadline, int(unordered), agreed, *urgent)
+        status, now_text, waiting, score, since, base, lease_end, pause_ms, alone_word, oldest = reply[:10]
+        ran_out, rejected, strays, differs, unknown = reply[10:15]
         now = float(now_text)
         self._ahead = now - time.monotonic()
         return Claim(
             status=status.decode(),
             owner=owner,
-            members=reply[13:],
+            members=reply[15:],
             waiting=waiting,
-            oldest_age_seconds=_seconds_since(oldest, now),
+            oldest_age_seconds=_seconds_since(since, now),
+            score_age_seconds=_seconds_since(score, now),
+            base_seconds=float(base) if base else None,
             lease_end_seconds=_seconds_until(lease_end, now),
             pause_seconds=_pause_seconds(pause_ms),
             alone=alone_word.decode(),
-            waited_seconds=_seconds_since(least_score, now) or 0.0,
+            waited_seconds=_seconds_since(oldest, now) or 0.0,
             ran_out=ran_out,
             rejected=[
                 (rejected[i], rejected[i + 1].decode(), int(rejected[i + 2])) for i in range(0, len(rejected), 3)
@@ -190,7 +219,8 @@ class Store:
             latest of its key, and nothing was written; "refused ...": Redis does not let us write its hash, and it is
             still in flight; "differs": the terms are not those of the namespace, and it is still in flight.
         """
-        args: list[str | bytes] = [owner, terms.if_missing, terms.provenance_field or "", terms.space, *terms.agreed]
+        provenance, agreed = terms.provenance_field or "", as_json(terms.agreed)
+        args: list[str | bytes] = [owner, terms.if_missing, provenance, terms.space, agreed]
         before = None
         for _, member, vector, digest in items:
             args += (member, digest, b"" if vector is before else vector)
@@ -202,7 +232,7 @@ class Store:
                 raise
             if len(items) == 1:
                 if not isinstance(error, NoPermissionError):
-                    self._call("complete", (), *args[: 4 + len(AGREED)])  # raises where Redis refuses whatever we send
+                    self._call("complete", (), *args[:5])  # raises where Redis refuses whatever we send
                 return [f"refused {error}"]
             # One key, or the size of all: the others shall not suffer for it.
             half = len(items) // 2
@@ -329,14 +359,16 @@ class Store:
             waiting=reply[1],
             in_flight=reply[2],
             dead=reply[3],
-            oldest_age_seconds=_seconds_since(reply[4], now),
-            lease_end_seconds=_seconds_until(reply[5], now),
-            pause_seconds=_pause_seconds(reply[6]),
-            pause_reason=reply[7].decode("utf-8", "replace"),
-            failing=reply[8] == b"1",
-            unfinished=reply[9],
-            probe=reply[10].decode("utf-8", "replace"),
-            strays=reply[11],
+            score_age_seconds=_seconds_since(reply[4], now),
+            oldest_age_seconds=_seconds_since(reply[5], now),
+            base_seconds=float(reply[6]) if reply[6] else None,
+            lease_end_seconds=_seconds_until(reply[7], now),
+            pause_seconds=_pause_seconds(reply[8]),
+            pause_reason=reply[9].decode("utf-8", "replace"),
+            failing=reply[10] == b"1",
+            unfinished=reply[11],
+            probe=reply[12].decode("utf-8", "replace"),
+            strays=reply[13],
         )
 
     def end_flush(self, flush: str) -> None:
@@ -353,10 +385,11 @@ class Store:
         Returns:
             A word and a value for each: "live" and where it is, b"pending" or b"in flight"; "dead" and the reason;
             "done" and the vector; "differs": the workers of the namespace write otherwise; "unproven" and a vector of
-            which nothing says what it is of; "blank": its newest text was; "gone": nothing tells what became of it.
+            which nothing says what it is of; "blank": its newest text was; "forgotten": it shall have none; "gone":
+            nothing tells what became of it.
         """
         lines = [(one.redis_key, str(one.stamp), one.digest) for one in asked]
-        where = (terms.provenance_field or "", terms.space, *terms.agreed)
+        where = (terms.provenance_field or "", terms.space, as_json(terms.read))
         try:
             reply = self._call("look", [one.redis_key for one in asked], *where, *_flat(lines))
         except NoPermissionError:  # to read one of the users' hashes
@@ -379,7 +412,8 @@ class Store:
 
     def agree(self, terms: Terms) -> None:
         """Keep the settings of these terms from now on, whatever was kept before."""
-        self._background.hset(self.keys.settings, mapping=dict(zip(AGREED, terms.agreed, strict=True)))
+        mapping: Any = terms.agreed
+        self._background.hset(self.keys.settings, mapping=mapping)
 
     def in_flight_count(self) -> int:
         """Count the items that are claimed."""

@@ -73,6 +73,11 @@ class ItemRejected(EmbedQueueError):
         self.reason = reason
 
 
+def was_forgotten(redis_key: str) -> ItemRejected:
+    """What those get who wait for an item that ``forget()`` has dropped; it is no dead letter."""
+    return ItemRejected(redis_key, "forget() has dropped it")
+
+
 class QueueFull(EmbedQueueError):
     """``enqueue`` refused: ``max_pending`` items wait already. Nothing was written.
 

@@ -14,6 +14,10 @@ from .stats import DeadLetter
 _quote = json.encoder.encode_basestring  # in C; a JSONEncoder spends four times as long on so small an object
 
 
+#: What stands for the member of a key whose newest text is blank, or which shall have no text any more.
+BLANK, FORGOTTEN = b"", b"-"
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """What was enqueued.

@@ -6,11 +6,38 @@ Beside each vector stands one line of text, ``SPACE DIGEST STAMP``, so that othe
 from __future__ import annotations
 
 import hashlib
+import re
+from typing import NamedTuple
 
 #: What a router puts before a model's name. Other names with a slash are whole, such as ``BAAI/bge-m3``.
 _ROUTERS = ("google", "openai", "mistralai", "voyage", "voyageai", "cohere", "models")
 #: What a router puts behind it: the same model, sold otherwise.
 _SUFFIXES = (":batch", ":free")
+#: The line as embedqueue writes it; the scripts read it alike.
+_LINE = re.compile(rb"(\S+) ([0-9a-f]{16}) (\d{1,16})")
+
+
+class Provenance(NamedTuple):
+    """What a vector is of.
+
+    Attributes:
+        space: model, dimensions and role.
+        digest: of its text.
+        stamp: of the item by which it was written; 0 where it was labelled afterwards.
+    """
+
+    space: str
+    digest: str
+    stamp: int
+
+
+def read_provenance(line: bytes) -> Provenance | None:
+    """Read the line beside a vector; None where it is not one of ours."""
+    found = _LINE.fullmatch(line)
+    try:
+        return found and Provenance(found[1].decode(), found[2].decode(), int(found[3]))
+    except UnicodeDecodeError:
+        return None
 
 
 def model_name(model: str) -> str:
@@ -35,6 +62,11 @@ def space(model: str, dimensions: int | None, role: str | None) -> str:
         role: of documents, where the embedder has one.
     """
     return f"{model_name(model)}/{dimensions or 0}/{'_'.join((role or '').split()) or '-'}"
+
+
+def line(space: str, text: str) -> str:
+    """What stands beside a vector of a text whose item is not known."""
+    return f"{space} {digest(text)} 0"
 
 
 def digest(text: str) -> str:

@@ -16,7 +16,7 @@ class QueueStats:
         waiting: items in pending.
         in_flight: items that some worker has claimed.
         dead: dead letters.
-        oldest_age: seconds since the oldest waiting item was enqueued, or None.
+        oldest_age: seconds since the first waiting item, which is due before all others, was enqueued, or None.
         paused_until: Unix time at which somebody may claim again; inf for a pause that was made without an end;
             None where there is none.
         pause_reason: what the provider said, or None.
@@ -30,6 +30,8 @@ class QueueStats:
         calls_under_way: API calls that are not back yet, or whose vectors are being written.
         last_progress: Unix time at which an item was last finished or released, or None: health is progress.
         truncated: embedded items of which only a beginning was sent, because their text was too long (``on_long``).
+        due_in: seconds until a drain starts because of the time that items may wait; less than 0 where it should have
+            started; None where nothing waits. It is of Redis, too.
     """
 
     waiting: int
@@ -48,6 +50,7 @@ class QueueStats:
     calls_under_way: int
     last_progress: float | None
     truncated: int = 0
+    due_in: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,9 +56,9 @@ class Agenda:
 
     # -- what any thread notes ---------------------------------------------------------------------------------
 
-    def enqueued(self, waiting: int) -> None:
-        """This process has enqueued; ``waiting`` items wait in Redis now."""
-        self._note(self._plan.enqueued, waiting, time.monotonic())
+    def enqueued(self, waiting: int, within: float | None = None) -> None:
+        """This process has enqueued; ``waiting`` items wait in Redis now, and one is due ``within`` so many seconds."""
+        self._note(self._plan.enqueued, waiting, time.monotonic(), within)
 
     def demanded(self, redis_keys: Iterable[str]) -> None:
         """Somebody waits in ``.result()``.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
 
-from embedqueue.store.records import Claim, Status
+from embedqueue.store.records import Claim, Status, due_seconds
 from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.item import NotOurs, decode_member
 
@@ -56,7 +56,7 @@ class Plan:
         left: items wait that an earlier run, or a worker that died, has left.
         fresh: whether this process has enqueued since then. If not, all that waits was there before.
         waiting: items that wait in Redis, as far as we know.
-        oldest_mono: when the oldest of them was enqueued; NEVER if none waits.
+        due_mono: when the first of them is due because of the time; NEVER if none waits.
         paused_until_mono: nobody claims before.
         refresh_mono: when to refresh; no later than the next lease of any process ends.
         renew_mono: when our own leases want renewing; NEVER if we hold none.
@@ -87,7 +87,7 @@ class Plan:
     left: bool = False
     fresh: bool = False
     waiting: int = 0
-    oldest_mono: float = NEVER
+    due_mono: float = NEVER
     paused_until_mono: float = 0.0
     refresh_mono: float = 0.0
     renew_mono: float = NEVER
@@ -154,7 +154,7 @@ class Plan:
             return self.quiet_until_mono
         if self.waiting == 0:
             return NEVER
-        return max(0.0 if self.failing else self.oldest_mono + self.flush_interval, self.quiet_until_mono)
+        return max(0.0 if self.failing else self.due_mono, self.quiet_until_mono)
 
     def claim_limit(self, now: float, call_limit: int, free_calls: int) -> int:
         """Begin a claim, and a drain if none is under way.
@@ -277,11 +277,11 @@ class Plan:
         """
         self.failing = self.failing if failing is None else failing
         self.waiting = standing.waiting
-        self.oldest_mono = NEVER if standing.oldest_age_seconds is None else now - standing.oldest_age_seconds
-        # An item may be of the future: a clock was set back, or that of another program is ahead. Nobody knows how old
-        # it is, so it is drained now.
-        left = self.oldest_mono < self.began_mono or (self.began_mono > 0.0 and self.waiting > 0 and not self.fresh)
-        self.left |= left or now < self.oldest_mono < NEVER
+        age = standing.oldest_age_seconds
+        due = due_seconds(standing.score_age_seconds, standing.base_seconds, self.flush_interval)
+        self.due_mono = NEVER if due is None else now + due
+        left = age is not None and now - age < self.began_mono
+        self.left |= left or (self.began_mono > 0.0 and self.waiting > 0 and not self.fresh)
         self.began_mono = 0.0
         seconds = standing.pause_seconds
         self.paused_until_mono = 0.0 if seconds is None else now + (LOOK_AGAIN_SECONDS if seconds == NEVER else seconds)
@@ -292,12 +292,13 @@ class Plan:
             else:
                 self.refresh_mono = min(self.refresh_mono, now + standing.lease_end_seconds)
 
-    def enqueued(self, waiting: int, now: float) -> bool:
+    def enqueued(self, waiting: int, now: float, within: float | None = None) -> bool:
         """Note an enqueue of this process.
 
         Args:
             waiting: items that wait in Redis now.
             now: by the monotonic clock, in seconds.
+            within: seconds in which one of those that came is to be embedded; None: all may wait as long as any.
 
         Returns:
             Whether the worker has to think again.
@@ -305,9 +306,11 @@ class Plan:
         self.overtaken = self.fresh = True
         first = self.waiting == 0 and waiting > 0
         self.waiting = waiting
-        if first:
-            self.oldest_mono = min(self.oldest_mono, now)
-        return first or waiting >= self.max_batch_size
+        due_mono = now + (self.flush_interval if within is None else within)
+        sooner = due_mono < self.due_mono and waiting > 0
+        if sooner:
+            self.due_mono = due_mono
+        return first or sooner or waiting >= self.max_batch_size
 
     def refresh_now(self) -> bool:
         """Refresh as soon as possible: something has changed in Redis. Returns True: the worker has to think again."""

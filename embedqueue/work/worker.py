@@ -22,7 +22,7 @@ from embedqueue.futures.waiters import Waiters
 from embedqueue.observers.observers import Observers
 from embedqueue.store.adoption import Rejected
 from embedqueue.store.records import Claim, Terms
-from embedqueue.store.store import AGREED, Store
+from embedqueue.store.store import Store
 from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.errors import BatchFailed, EmbedQueueError
 from embedqueue.values.item import dead_letter
@@ -330,8 +330,7 @@ class Worker:
 
 def _differs(claim: Claim, terms: Terms) -> str:
     """What a worker says that is at odds with the settings of its namespace."""
-    ours = dict(zip(AGREED, terms.agreed, strict=True))
-    found = ", ".join(f"{name} {kept!r} where this process has {ours[name]!r}" for name, kept in claim.differs)
+    found = ", ".join(f"{name} {kept!r} where this process has {terms.agreed[name]!r}" for name, kept in claim.differs)
     return (
         f"this process claims nothing: the namespace is kept with {found}. Give it the same, or a namespace and a field"
         " of its own; or, if from now on all vectors shall be as this process makes them: embedqueue space adopt"

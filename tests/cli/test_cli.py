@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 
 import pytest
@@ -17,7 +18,8 @@ from embedqueue import ConfigurationError, InputRejected, __version__
 from embedqueue.cli import cli
 from embedqueue.demo.localredis import LocalRedis, find_search_module
 from tests.inside import inside
-from tests.parts import PATIENCE_SECONDS
+from tests.parts import PATIENCE_SECONDS, local_redis
+from tests.proof.torture.topology import free_port
 from tests.provider import poison
 
 
@@ -71,7 +73,7 @@ def test_no_more_wait_than_are_allowed(run, redis_client, make_room):
 @pytest.fixture
 def make_room(monkeypatch):
     """Embeds what waits in a thread's stead whenever the filler rests."""
-    from embedqueue.operating.backlog import Filler
+    from embedqueue.backlog.filler import Filler
 
     def install(client):
         most = []
@@ -88,7 +90,6 @@ def make_room(monkeypatch):
 
 def test_whoever_waits_for_room_is_told(run, redis_client):
     """After some seconds a sentence says why nothing happens, and what to start."""
-    from embedqueue.operating.backlog import Filler
 
     waits = []
 
@@ -98,17 +99,14 @@ def test_whoever_waits_for_room_is_told(run, redis_client):
             if len(waits) == 12:
                 redis_client.delete("embed_queue:pending", "embed_queue:latest")
 
-    filler = Filler(
-        _settings(), _settings().queue(worker=False), redis_client, everything=True, max_waiting=1, full=waits.append
-    )
+    filler = _settings().queue(worker=False)._filler(None, 1, waits.append)
     filler._nap = Nap()
-    assert list(filler.fill([("a", "x"), ("b", "y")])) == [(1, 1), (1, 1)]
+    assert list(filler.fill([("a", "x"), ("b", "y")])) == [(1, {"unseen": 1})] * 2
     assert waits == [0.5] * 10 + [1, 0.5]  # 1 item waits, it says after five seconds
 
 
 def test_a_queue_of_bounded_length_is_filled_as_room_comes(run, redis_client):
     """``max_pending`` of the queue itself is no error: what does not fit is put in later, and nothing twice."""
-    from embedqueue.operating.backlog import Filler
 
     waiting = []
 
@@ -118,10 +116,10 @@ def test_a_queue_of_bounded_length_is_filled_as_room_comes(run, redis_client):
             redis_client.zpopmin("embed_queue:pending", 1)
 
     queue = _settings().queue(worker=False, max_pending=2)
-    filler = Filler(_settings(), queue, redis_client, everything=True, max_waiting=None)
+    filler = queue._filler(None, None, waiting.append)
     filler._nap = Nap()
-    assert list(filler.fill([("a", "x"), ("b", "y")])) == [(2, 2)]
-    assert list(filler.fill([("c", "z")])) == [(1, 1)]
+    assert list(filler.fill([("a", "x"), ("b", "y")])) == [(2, {"unseen": 2})]
+    assert list(filler.fill([("c", "z")])) == [(1, {"unseen": 1})]
     assert waiting == [2]
     left = [json.loads(member)["redis_key"] for member in redis_client.zrange("embed_queue:pending", 0, -1)]
     assert left == ["b", "c"]
@@ -131,30 +129,6 @@ def _settings():
     from embedqueue.settings.settings import read_environment
 
     return read_environment()
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("hello\n", "neither JSONL nor CSV"),
-        ('{"redis_key": "a", "text": "b"}\n{oops\n', "line 2 is no JSON"),
-        ('{"redis_key": "a"}\n', "line 1 needs redis_key and text"),
-        ("redis_key,text\n,x\n", "line 2 needs redis_key and text"),
-        ('{"redis_key": ' + "[" * 100_000, "line 1 is no JSON"),
-        ('{"redis_key": "a", "text": 1' + "0" * 5000 + "}", "line 1 is no JSON"),
-        ("x" * 200_000, "neither JSONL nor CSV"),
-    ],
-)
-def test_bad_files(run, text, sentence):
-    """A bad line is named."""
-    assert sentence in run("enqueue", "-", text=text, code=1)
-
-
-@pytest.mark.parametrize("start", ["", '{"redis_key": "a", "text": "b"}\n', "redis_key,text\n"])
-def test_a_line_without_end(run, monkeypatch, start):
-    """A device, or the wrong file: it is given up long before memory is."""
-    monkeypatch.setattr("embedqueue.cli.fill.LINE_CHARS", 1000)
-    assert "a line has more than 1000 characters" in run("enqueue", "-", text=start + "x" * 1001, code=1)
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "1e999", "1e300", "-1", "1" * 5000])
@@ -195,6 +169,42 @@ def test_backfill(run, redis_client):
     assert "3 enqueued" in run("backfill", "--match", "doc:*", "--text-field", "body", "--all")
 
 
+def test_verify(run, redis_client):
+    """Exits with 1 while something is wrong; what waits to be put right is not."""
+    redis_client.hset("doc:1", mapping={"body": "no vector"})
+    redis_client.hset("doc:2", mapping={"body": "unlabelled", "embedding": b"\0" * 64})
+    found = json.loads(run("verify", "--match", "doc:*", "--text-field", "body", "--json", code=1))
+    assert found == {
+        "checked": 2, "missing": 1, "other_text": 0, "other_space": 0, "unlabelled": 1, "malformed": 0, "waiting": 0,
+        "fixed": 0,
+    }  # fmt: skip
+    assert "fixed" in run("verify", "--match", "doc:*", "--text-field", "body", "--fix", code=1)
+    assert redis_client.zcard("embed_queue:pending") == 1
+    run("verify", "--match", "doc:*", "--text-field", "body")
+    run("verify", "--match", "doc:*", "--text-field", "body", "--fix", "--relabel")
+    assert redis_client.zcard("embed_queue:pending") == 2
+
+
+def test_what_is_put_in_by_hand_stands_behind_what_users_enqueue(run, redis_client):
+    """For a day, unless told otherwise."""
+    run("enqueue", "-", text=lines(("doc:1", "hello")))
+    run("enqueue", "-", "--within", "60", text=lines(("doc:2", "hello")))
+    redis_client.hset("doc:3", "body", "text")
+    run("backfill", "--match", "doc:*", "--text-field", "body")
+    now = redis_client.time()[0]
+    scores = {m.split(b'"')[3]: s - now for m, s in redis_client.zrange("embed_queue:pending", 0, -1, withscores=True)}
+    assert scores == pytest.approx({b"doc:1": 82_800, b"doc:2": -3540, b"doc:3": 82_800}, abs=10)
+    assert "within" in run("enqueue", "-", "--within", "-1", text=lines(("doc:1", "x")), code=2)
+
+
+def test_forget(run, redis_client):
+    run("enqueue", "-", text=lines(("doc:1", "hello"), ("doc:2", "hello")))
+    redis_client.hset("doc:1", "embedding", b"\0" * 64)
+    assert "2 forgotten" in run("forget", "doc:1", "doc:2", "--vector")
+    assert redis_client.zcard("embed_queue:pending") == 0
+    assert not redis_client.exists("doc:1")
+
+
 def test_dead_letters(run, redis_client, provider):
     """Listed, shown, put back by reason, discarded by key; a choice must be made."""
     provider.rule = poison("bad", 400, {"error": {"message": "cannot embed this"}})
@@ -203,16 +213,47 @@ def test_dead_letters(run, redis_client, provider):
     assert "doc:1" in run("dead", "list")
     assert json.loads(run("dead", "list", "--json"))["redis_key"] == "doc:1"
     assert "bad" in run("dead", "show", "doc:1")
-    assert json.loads(run("dead", "show", "doc:1", "--json"))["text"] == "bad"
+    for shown in (run("dead", "show", "doc:1"), run("explain", "doc:1")):
+        assert re.search(r"died_at +20\d\d-\d\d-\d\d [\d:]{8} \S+, (now|\d+ s ago)\n", shown)
+    told = json.loads(run("dead", "show", "doc:1", "--json"))
+    assert told["text"] == "bad" and told["died_at"] > 1e9
     assert run("dead", "list", "--reason", "something else").startswith("There are no")
     assert '"state": "dead"' in run("explain", "doc:1", "--json")
     assert "0 put back" in run("dead", "retry", "--reason", "something else")
     assert "1 put back" in run("dead", "retry", "--reason", "cannot embed")
     assert redis_client.zcard("embed_queue:pending") == 1
-    assert "0 discarded" in run("dead", "discard", "doc:1")
+    assert "0 discarded: doc:1 is no dead letter" in run("dead", "discard", "doc:1", code=1)
+    assert "0 put back: doc:1 is no dead letter" in run("dead", "retry", "doc:1", code=1)
     assert "doc:1 is no dead letter" in run("dead", "show", "doc:1", code=1)
     run("dead", "retry", code=2)
     run("dead", "retry", "--all", "doc:1", code=2)
+
+
+def test_keys_that_have_no_dead_letter(run, redis_client, provider):
+    """The others are put back or dropped, and a script hears of it; a key that is named twice is one."""
+    provider.rule = poison("bad", 400)
+    run("enqueue", "-", text=lines(*((f"doc:{i}", f"bad {i}") for i in range(4))))
+    run("worker", "--burst")
+    assert "1 put back: 1 of 2 keys have no dead letter" in run("dead", "retry", "doc:0", "other", code=1)
+    assert run("dead", "retry", "doc:1", "doc:1") == "1 put back\n"
+    assert "1 discarded: 2 of 3 keys have no dead letter" in run("dead", "discard", "a", "doc:2", "b", code=1)
+    assert redis_client.zcard("embed_queue:dead") == 1
+    assert run("dead", "retry", "--all") == "1 put back\n"
+    assert run("dead", "retry", "--all") == "0 put back\n"
+
+
+def test_nobody_says_yes(run, redis_client, provider):
+    """Dead letters are dropped only with --yes where there is no terminal, or where each was named."""
+    provider.rule = poison("bad", 400, {"error": {"message": "cannot embed this"}})
+    run("enqueue", "-", text=lines(("doc:1", "bad"), ("doc:2", "bad too")))
+    run("worker", "--burst")
+    for choice in (["--all"], ["--reason", "cannot"]):
+        for text in ("", "y\n"):
+            assert "nothing was changed: --yes" in run("dead", "discard", *choice, text=text, code=1)
+    assert redis_client.zcard("embed_queue:dead") == 2
+    assert run("dead", "discard", "doc:1") == "1 discarded\n"
+    assert run("dead", "discard", "--reason", "cannot", "--yes") == "1 discarded\n"
+    assert run("dead", "discard", "--all") == "0 discarded\n"
 
 
 def test_no_command_hands_a_terminal_what_it_would_obey(run, redis_client, provider):
@@ -352,7 +393,7 @@ def test_explain(run, redis_client, provider):
         return json.loads(run("explain", key, "--json"))
 
     assert told("doc:1")["state"] == "unknown"
-    run("enqueue", "-", text=lines(("doc:1", "hello")))
+    run("enqueue", "-", "--within", "3600", text=lines(("doc:1", "hello")))
     waiting = told("doc:1")
     assert waiting["state"] == "waiting" and waiting["pending_since"] > 1e9 and "3600 s" in waiting["because"]
     settings = _settings()
@@ -392,7 +433,7 @@ def test_explain_a_text_that_is_too_long(run, redis_client, monkeypatch):
 
 def test_explain_an_item_that_is_due(run):
     """By its age or by how many wait: nothing more has to happen but that a worker has room."""
-    run("enqueue", "-", text=lines(("doc:1", "hello"), ("doc:2", "hello")))
+    run("enqueue", "-", "--within", "3600", text=lines(("doc:1", "hello"), ("doc:2", "hello")))
     assert "it is due, with 1 others" in run("explain", "doc:1", "--set", "flush_interval=0.000001")
     assert "it is due, with 1 others" in run("explain", "doc:1", "--set", "max_batch_size=2")
     assert "or when 3 items wait; 2 do" in run("explain", "doc:1", "--set", "max_batch_size=3")
@@ -434,8 +475,8 @@ def test_settings_before_and_after_the_command(run, redis_client, monkeypatch):
     assert "1 enqueued" in run("--redis", f"unix://{url}", "enqueue", "-", "--namespace", "mine", text=text)
     assert redis_client.zcard("mine:pending") == 1
     assert "waiting    1" in run("--namespace", "other", "stats", "--namespace", "mine", "--redis", f"unix://{url}")
-    assert "5000000 s" in run(
-        "explain", "doc:1", "--redis", f"unix://{url}", "--set", "namespace=mine", "--set", "flush-interval=5000000.4"
+    assert "when 77 items wait" in run(
+        "explain", "doc:1", "--redis", f"unix://{url}", "--set", "namespace=mine", "--set", "max-batch-size=77"
     )
     assert "FLUSH_INTERVAL" in run("stats", "--set", "flush_intervall=5", code=1)
     assert "NAME=VALUE" in run("stats", "--set", "flush_interval", code=2)
@@ -467,6 +508,7 @@ def test_check_tells_of_redis(run, redis_client):
         ({"redis_version": "6.0.16"}, "problem", "redis", "too old"),
         ({"redis_version": "6.2.0"}, "ok", "redis", "6.2.0"),
         ({"role": "slave"}, "problem", "redis", "name its master"),
+        ({"cluster_enabled": 1}, "problem", "redis", "a node of a Redis Cluster, which embedqueue does not support"),
         ({"loading": 1}, "warning", "persistence", "still loading"),
         ({"aof_enabled": 0}, "warning", "persistence", "appendonly yes"),
         ({"aof_enabled": 1, "aof_last_write_status": "err"}, "problem", "persistence", "is the disk full?"),
@@ -483,6 +525,21 @@ def test_check_of_a_redis_that_may_hurt(run, redis_client, monkeypatch, facts, l
     assert any((found["level"], found["about"]) == (level, about) and words in found["words"] for found in findings), (
         findings
     )
+
+
+def test_a_node_of_a_cluster_is_told(run):
+    """Whatever a command is answered there: it is not a fault of the queue's."""
+    args = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    for server in local_redis(appendonly=False, port=free_port(), args=args):
+        told = run("--redis", server.url, "stats", code=1)
+        assert "is a node of a Redis Cluster, which embedqueue does not support yet" in told
+
+
+def test_options_of_other_clients_in_the_url_are_told(run):
+    """In one line that says the right form, by every command."""
+    for command in ("stats", "check", "flush"):
+        told = run("--redis", "redis://localhost/0?ssl=true", command, code=1)
+        assert "for TLS write rediss:// instead of redis://" in told and "Traceback" not in told
 
 
 def test_check_of_a_clock_that_is_wrong(run, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 
 from embedqueue import BatchFailed, EmbeddingBatchQueue
 from embedqueue.testing import FakeEmbedder
+from embedqueue.values.provenance import digest
 from tests.parts import PATIENCE_SECONDS
 
 KEPT = {"embedding_field": "embedding", "model": "old", "dimensions": "16"}
@@ -32,9 +33,51 @@ def test_show_says_what_differs_and_fails(run, kept):
 
 
 def test_adopt_asks_first(run, kept, redis_client):
-    assert "model old -> new" in run("space", "adopt", text="n\n", code=1)
-    assert run("space", "adopt", text="", code=1)
+    """And where there is no terminal, nobody says yes."""
+    for text in ("n\n", "y\n", ""):
+        said = run("space", "adopt", text=text, code=1)
+        assert "model old -> new" in said and "nothing was changed: --yes" in said
     assert redis_client.hget("embed_queue:settings", "model") == b"old"
+
+
+def test_vectors_are_counted_by_space(run, redis_client):
+    vector = b"\0" * 64
+    for place in range(2):
+        redis_client.hset(f"doc:{place}", mapping={"embedding": vector, "embedding_of": f"old/16/- {16 * 'a'} 1"})
+    redis_client.hset("doc:2", mapping={"embedding": vector})
+    redis_client.hset("doc:3", mapping={"embedding": vector, "embedding_of": "nobody's"})
+    redis_client.hset("other:4", mapping={"embedding": vector})
+    redis_client.hset("doc:5", mapping={"title": "no vector"})
+    assert "2 vectors: old/16/-\n" in run("space", "show")
+    shown = json.loads(run("space", "show", "--match", "doc:*", "--json"))
+    assert shown["spaces"] == {"old/16/-": 2, "unlabelled": 1, "malformed": 1}
+
+
+def test_adopt_tells_how_many_vectors_are_of_what(run, kept, redis_client):
+    redis_client.hset("doc:1", mapping={"embedding": b"\0" * 64, "embedding_of": f"old/16/- {16 * 'a'} 1"})
+    assert "1 vectors: old/16/-" in run("space", "adopt", text="n\n", code=1)
+
+
+def test_labels_cost_nothing(run, redis_client, monkeypatch, provider):
+    """Only what nothing says anything of, and only where the length is right; not while a newer text waits."""
+    monkeypatch.setenv("EMBEDQUEUE_MODEL", "mine")
+    vector, of = b"\1" * 64, f"old/16/- {16 * 'a'} 1"
+    redis_client.hset("doc:1", mapping={"body": "one", "embedding": vector})
+    redis_client.hset("doc:2", mapping={"body": "two", "embedding": vector, "embedding_of": of})
+    redis_client.hset("doc:3", mapping={"body": "three", "embedding": vector[:-4]})
+    redis_client.hset("doc:4", mapping={"body": "four", "embedding": vector})
+    redis_client.hset("doc:5", mapping={"body": " ", "embedding": vector})
+    redis_client.hset("doc:6", mapping={"title": "no text", "embedding": vector})
+    run("enqueue", "-", text='{"redis_key": "doc:4", "text": "newer"}')
+    assert "--text-field" in run("space", "adopt", "--label", "--yes", code=2)
+    assert "1 labelled" in run("space", "adopt", "--label", "--match", "doc:*", "--text-field", "body", "--yes")
+    assert redis_client.hget("doc:1", "embedding_of").decode() == f"mine/16/- {digest('one')} 0"
+    assert redis_client.hget("doc:2", "embedding_of").decode() == of
+    assert not any(redis_client.hexists(f"doc:{place}", "embedding_of") for place in (3, 4, 5, 6))
+    assert "0 labelled" in run("space", "adopt", "--label", "--match", "doc:*", "--text-field", "body", "--yes")
+    assert provider.calls == []
+    found = json.loads(run("verify", "--match", "doc:1", "--text-field", "body", "--json"))
+    assert (found["checked"], found["unlabelled"]) == (1, 0)
 
 
 def test_workers_with_the_adopted_settings_claim(run, kept, redis_client):

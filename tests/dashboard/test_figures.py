@@ -203,7 +203,7 @@ def stats(**found) -> QueueStats:
         ({}, "Idle", "Nothing waits"),
         ({"in_flight": 3, "waiting": 5}, "Working", ""),
         ({"waiting": 5, "oldest_age": 10.0}, "Waiting", "one for 1 h"),
-        ({"waiting": 5, "oldest_age": 3700.0}, "Stalled", "Is any worker running?"),
+        ({"waiting": 5, "oldest_age": 3700.0, "due_in": -100.0}, "Stalled", "Is any worker running?"),
         ({"paused_until": 1012.0, "pause_reason": "the provider failed: 503"}, "Paused", "another 12 s: the provider"),
         ({"paused_until": 1012.0, "pause_reason": PROBING}, "Probing", "One call is testing it"),
     ],

@@ -26,7 +26,7 @@ from embedqueue.futures.progress import Progress
 from embedqueue.futures.waiters import Waiters
 from embedqueue.observers.history import Recorder
 from embedqueue.observers.observers import Observers
-from embedqueue.store.records import Claim, Status, Terms
+from embedqueue.store.records import Claim, Status, Taken, Terms
 from embedqueue.testing import FakeEmbedder
 from embedqueue.values.errors import EmbedQueueError, QueueStopped
 from embedqueue.values.item import encode_member
@@ -45,7 +45,10 @@ class BusyStore:
     """A store that takes no time."""
 
     def enqueue(self, groups, **options):
-        return 1, [True] * len(groups), 1
+        return Taken(1, [True] * len(groups), 1)
+
+
+TERMS = Terms("embedding", None, "m", 4, "m/4/-", "create")
 
 
 def pair(name, text="text"):
@@ -94,11 +97,12 @@ def interrupt_intake(others):
         BusyStore,
         Waiters(lambda: None),
         FakeEmbedder(2),
-        SimpleNamespace(enqueued=lambda waiting: None),
+        SimpleNamespace(enqueued=lambda waiting, within=None: None),
         Observers(),
         Options(),
         lambda redis_keys: None,
         lambda: False,
+        lambda: TERMS,
     )
     ended, errors = threading.Event(), []
 
@@ -153,7 +157,7 @@ def interrupt_users():
         waiters,
         outcomes,
         options,
-        lambda: Terms("embedding", None, "m", 4, "m/4/-", "create"),
+        lambda: TERMS,
         name="me:",
         start_queue=lambda: None,
         log=QueueLog(),
@@ -264,6 +268,7 @@ class Handled:
             Options(),
             lambda redis_keys: None,
             lambda: any(part.entered for part in parts),
+            lambda: TERMS,
         )
         self.handle = {"enqueue": self.enqueue, "stop": self.stop}[what]
         self.futures = []

@@ -15,6 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from embedqueue.futures.intake import GROUP_BYTES, GROUP_LIMIT, Intake
 from embedqueue.futures.waiters import Waiters
 from embedqueue.observers.observers import Observers
+from embedqueue.store.records import Taken, Terms
 from embedqueue.testing import FakeEmbedder
 from embedqueue.values.errors import EmbedQueueError, QueueFull, QueueStopped
 from embedqueue.values.item import encode_member
@@ -33,14 +34,14 @@ class BlockingStore:
         self._arrived = threading.Semaphore(0)
         self._go_on = threading.Semaphore(0)
 
-    def enqueue(self, groups, *, max_pending, tell_at, tell_first):
+    def enqueue(self, groups, *, max_pending, tell_at, tell_first, unless, within):
         self.writes.append([list(group) for group in groups])
         self._arrived.release()
         assert self._go_on.acquire(timeout=PATIENCE_SECONDS), "the test forgot a write"
         answer, self.answer = self.answer, None
         if isinstance(answer, BaseException):
             raise answer
-        return sum(map(len, groups)) // 2, answer or [True] * len(groups), len(self.writes)
+        return Taken(sum(map(len, groups)) // 2, answer or [True] * len(groups), len(self.writes))
 
     def await_write(self):
         assert self._arrived.acquire(timeout=PATIENCE_SECONDS), "no write came"
@@ -68,6 +69,7 @@ class Rig:
             Options(max_pending=max_pending),
             self.looked_after.extend,
             lambda: self.waiters.entered,
+            lambda: Terms("embedding", "embedding_of", "m", 2, "m/2/-", "create"),
         )
         self.pool = ThreadPoolExecutor(32)
 

@@ -120,6 +120,19 @@ print(metrics.exposition()[1].decode())
             assert told == [f'embedqueue_{name}{{queue="embed_queue"}} {number}']
 
 
+def test_all_series_stand_at_zero_from_the_start(registry):
+    """A counter that appears with its first event has not risen, as Prometheus sees it: the first alert is missed."""
+    eager_queue(redis=redis.Redis(unix_socket_path="/nonexistent/embedqueue.sock"), observers=[Metrics(registry)])
+    for outcome in ("ok", "partial", "transient", "rejected", "too_large", "configuration"):
+        assert value(registry, "api_calls_total", outcome=outcome) == 0
+    for by in ("duplicate", "cache"):
+        assert value(registry, "texts_saved_total", by=by) == value(registry, "tokens_saved_total", by=by) == 0
+    for family in registry.collect():
+        told = [sample for sample in family.samples if sample.labels.get("queue") == "embed_queue"]
+        assert told or family.type == "gauge", f"{family.name} stands from the start"
+    assert value(registry, "up") == 0
+
+
 def test_leases_and_lost_claims(registry):
     """What an observer is told, is counted."""
     Metrics(registry).bind("q", redis.Redis()).leases_ended(3)

@@ -15,6 +15,7 @@ from typing import Any
 import redis
 
 from embedqueue.store.store import Keys
+from embedqueue.values.provenance import digest
 
 MAX_DELIVERIES = 3
 #: Of a lease; no test lasts a tenth of it.
@@ -72,12 +73,14 @@ class Model:
     latest: dict[bytes, Named] = field(default_factory=dict)
     claims: dict[bytes, Held] = field(default_factory=dict)
     dead: dict[bytes, tuple[bytes, bool]] = field(default_factory=dict)  # by name: the member, and whether it is ours
-    hashes: dict[bytes, tuple[bytes, Named]] = field(default_factory=dict)  # the vectors that were written, and of what
+    #: Vectors, of which texts they are, and by which model.
+    hashes: dict[bytes, tuple[bytes, Named, str]] = field(default_factory=dict)
     cache: dict[str, bytes] = field(default_factory=dict)
     flushes: dict[str, set[Named]] = field(default_factory=dict)  # what each still waits for
     numbers: dict[str, float] = field(default_factory=dict)  # of each worker, that of its last claim
     stamp: int = 0  # the last one
     pause: str = ""
+    kept: str | None = None  # the model of which the namespace's vectors are, once something was claimed
     probe: str = ""  # the owner of the claim that tests the provider
     level: int = 0
 
@@ -111,7 +114,14 @@ class Model:
         for place in (self.pending, self.alone, self.inflight, self.claims):
             place.pop(key if place is self.claims else member, None)
 
-    def _exhume(self, key: bytes) -> None:
+    def holds(self, key: bytes, of: str, vector_bytes: int, model: str) -> bool:
+        """Whether the key's hash has the vector of the text of this digest, and nothing newer is known to come."""
+        if self.unknown() or self.at_odds(model) or key not in self.hashes or self.stands(self.member(key)):
+            return False
+        vector, named, written_by = self.hashes[key]
+        return written_by == model and len(vector) == vector_bytes and digest(json.loads(named.member)["text"]) == of
+
+    def exhume(self, key: bytes) -> None:
         if key in self.dead and self.dead[key][1]:
             del self.dead[key]
 
@@ -145,7 +155,7 @@ class Model:
         return len(self.pending), taken
 
     def _admit(self, key: bytes, member: bytes) -> None:
-        self._exhume(key)
+        self.exhume(key)
         if self.member(key) == member and self.stands(member):
             self.latest[key].adopted = NOW
             return
@@ -156,7 +166,7 @@ class Model:
             self.latest[key] = Named(member)
 
     def claim(
-        self, owner: str, limit: int, probe_limit: int, alone: bool, urgent: Iterable[bytes]
+        self, owner: str, limit: int, probe_limit: int, alone: bool, urgent: Iterable[bytes], model: str
     ) -> tuple[str, list[bytes], str, list[bytes]]:
         """Status, members, alone, and the strays that were met."""
         worker, _, number = owner.rstrip(":").partition(":")
@@ -165,7 +175,9 @@ class Model:
         self.numbers[worker] = int(number)
         self._reclaim()
         status, alone_word = "ok", "no"
-        if self.pause or self.probe:
+        if limit and self.at_odds(model):
+            status, limit = "differs", 0
+        elif self.pause or self.probe:
             status, limit = "paused", 0
         elif self.unknown() > 0:
             status, limit = "adopt", 0
@@ -191,7 +203,9 @@ class Model:
             score = self.alone.pop(member) if member in self.alone else self.pending.pop(member)
             self.claims[key] = Held(score, self.claims[key].deliveries if key in self.claims else 0, owner)
             self.inflight[member] = True
-        if met and not taken:
+        if taken:
+            self.kept = self.kept or model
+        elif met:
             status = "adopt"
         if status == "probe":
             if taken:
@@ -240,23 +254,37 @@ class Model:
             else:
                 if key in self.latest:
                     self._forget(key)
-                self._exhume(key)
+                self.exhume(key)
                 self.latest[key] = Named(member, score)
 
-    def complete(self, owner: str, items: Sequence[tuple[bytes, bytes, bytes]], missing: set[bytes], bad: set[bytes]):
+    def at_odds(self, model: str) -> bool:
+        return self.kept not in (None, model)
+
+    def complete(
+        self,
+        owner: str,
+        items: Sequence[tuple[bytes, bytes, bytes]],
+        missing: set[bytes],
+        bad: set[bytes],
+        model: str,
+    ):
         """``missing``: hashes that are gone and shall be left alone; ``bad``: keys that hold something else."""
-        words = []
+        words, at_odds = [], self.at_odds(model)
+        self.kept = self.kept or model
         for key, member, vector in items:
             if member not in self.inflight:
                 words.append("stale")
+            elif at_odds:
+                words.append("differs")
             elif key not in missing and key in bad:
                 words.append("refused")
             else:
                 words.append("skipped" if key in missing else "done")
                 if key not in missing:
-                    self.hashes[key] = (vector, self.latest[key])
+                    self.hashes[key] = (vector, self.latest[key], model)
                 self._forget(key)
-        self._end_probe(owner)
+        if not at_odds:
+            self._end_probe(owner)
         return words
 
     def release(self, owner: str, members: Iterable[bytes] | None) -> int:
@@ -357,12 +385,12 @@ class Model:
         found = []
         mine = f"busy {owner}".encode()
         paused = self.probe != owner and (self.pause or self.probe or self.level)
-        for digest in digests:
-            value = self.cache.get(digest, mine)
+        for name in digests:
+            value = self.cache.get(name, mine)
             if value == mine:
-                self.cache.pop(digest, None)
+                self.cache.pop(name, None)
                 if not paused:
-                    self.cache[digest] = mine
+                    self.cache[name] = mine
                 found.append(b"paused" if paused else b"")
             else:
                 found.append(b"busy" if value.startswith(b"busy ") else value)

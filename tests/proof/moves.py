@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import redis
 
-from embedqueue.store.records import Asked, Claim, Terms
+from embedqueue.store.records import Asked, Claim, Terms, Unless
 from embedqueue.store.store import Store
-from embedqueue.values.item import NotOurs, decode_member, encode_member
+from embedqueue.values.item import FORGOTTEN, NotOurs, decode_member, encode_member
 from embedqueue.values.provenance import digest
 from tests.inside import Copies
 from tests.proof.model import ENDED, LEASE_SECONDS, MAX_DELIVERIES, Model, key_of, read
@@ -18,9 +18,9 @@ def member_vector(member: bytes) -> bytes:
     return np.frombuffer(member.ljust(64), dtype="<f4").tobytes()
 
 
-def terms(field: str, if_missing: str = "create") -> Terms:
-    """On which terms the moves write, with the provenance beside the vector."""
-    return Terms(field, f"{field}_of", "", None, "m/16/-", if_missing)
+def terms(field: str, if_missing: str = "create", *, model: str = "") -> Terms:
+    """On which terms the moves write, with the provenance beside the vector; without a model, nobody is at odds."""
+    return Terms(field, f"{field}_of", model, None, f"{model or 'm'}/16/-", if_missing)
 
 
 def asked(key: str, member: bytes | None = None, stamp: int = 0) -> Asked:
@@ -58,7 +58,7 @@ class Queue:
 
     def enqueue(self, *groups: list[tuple[str, str]], limit: int | None = None) -> list[bool]:
         pairs = [[(key, encode_member(key, text) if text else b"") for key, text in group] for group in groups]
-        waiting, taken, _ = self.store.enqueue(
+        waiting, taken, *_ = self.store.enqueue(
             [[part for key, member in group for part in (key.encode(), member)] for group in pairs],
             max_pending=limit,
             tell_at=50,
@@ -70,6 +70,51 @@ class Queue:
             for key, member in group if fine else ():
                 self.accept(key, member)
         return taken
+
+    def enqueue_if_changed(self, *pairs: tuple[str, str], model: str) -> list[bool]:
+        """Of different keys. Returns which of them were left out."""
+        lines = [(key, encode_member(key, text) if text else b"") for key, text in pairs]
+        sizes = {len(member_vector(member)) for _, member in lines}
+        vector_bytes = max(sizes)
+        conditions = [digest(text) if text else "" for _, text in pairs]
+        expected = [
+            bool(member) and self.model.holds(key.encode(), of, vector_bytes, model)
+            for (key, member), of in zip(lines, conditions, strict=True)
+        ]
+        taken = self.store.enqueue(
+            [[part for key, member in lines for part in (key.encode(), member)]],
+            max_pending=None,
+            tell_at=50,
+            tell_first=True,
+            unless=Unless(terms(self.field, model=model), vector_bytes, conditions),
+        )
+        assert [vector is not None for vector in taken.left_out or [None] * len(lines)] == expected
+        admitted = [(key, member) for (key, member), out in zip(lines, expected, strict=True) if not out]
+        for (key, _), out, vector in zip(lines, expected, taken.left_out or expected, strict=True):
+            if out:
+                assert vector == self.model.hashes[key.encode()][0]
+                self.model.exhume(key.encode())
+        self.model.enqueue([[(key.encode(), member) for key, member in admitted]], None)
+        for key, member in admitted:
+            self.accept(key, member)
+        return expected
+
+    def forget(self, key: str, *, vector: bool) -> None:
+        """Nothing of the key is live or dead any more; and if so wanted, no vector stands there."""
+        stamp = self.store.enqueue([[key.encode(), FORGOTTEN]], max_pending=None, tell_at=50, tell_first=True).stamp
+        self.model.enqueue([[(key.encode(), b"")]], None)
+        self.accept(key, b"")
+        if vector and self.client.type(key) == b"hash":
+            self.store.hashes.erase(key, terms(self.field), stamp)
+            self.model.hashes.pop(key.encode(), None)
+            assert not self.client.hexists(key, self.field)
+            assert not self.client.hexists(key, f"{self.field}_of")
+
+    def erase_late(self, key: str) -> None:
+        """Of a vector that was seen before, which a newer one, or one to come, has taken the place of."""
+        if self.client.type(key) == b"hash" and (of := self.model.hashes.get(key.encode())):
+            self.store.hashes.erase(key, terms(self.field), of[1].stamp)
+            assert self.client.hget(key, self.field) == of[0]
 
     def leave(self, member: bytes, seconds_ago: float = 0.0) -> None:
         """Something of the asyncio design, or of nobody, which looks whether the same is there and adds it."""
@@ -109,9 +154,16 @@ class Queue:
                 self.accept(key.decode(), member)
         self.legacy -= set(strays)
 
-    def claim(self, worker: str, limit: int = 10, *, alone: bool = False, urgent: list[str] | None = None) -> str:
+    def decide(self, model: str) -> None:
+        """Somebody decides that from now on vectors are of this model."""
+        self.store.agree(terms(self.field, model=model))
+        self.model.kept = model
+
+    def claim(
+        self, worker: str, limit: int = 10, *, alone: bool = False, urgent: list[str] | None = None, model: str = "m"
+    ) -> str:
         self.check()
-        owner, claim = self._claim(worker, limit, alone, urgent)
+        owner, claim = self._claim(worker, limit, alone, urgent, model)
         while claim.status == "adopt":
             if self.model.unknown():
                 self.put_in_order()
@@ -121,11 +173,11 @@ class Queue:
                 self.adopted(claim.strays)
             if not limit:
                 break
-            owner, claim = self._claim(worker, limit, alone, urgent)
+            owner, claim = self._claim(worker, limit, alone, urgent, model)
         self.hands += [(owner, member) for member in claim.members]
         return owner
 
-    def _claim(self, worker: str, limit: int, alone: bool, urgent: list[str] | None) -> tuple[str, Claim]:
+    def _claim(self, worker: str, limit: int, alone: bool, urgent: list[str] | None, model: str) -> tuple[str, Claim]:
         self.claims += 1
         owner = f"{self.name(worker)}{self.claims}:"
         holders = {member for member, holds in self.model.inflight.items() if holds}
@@ -137,11 +189,12 @@ class Queue:
             max_deliveries=MAX_DELIVERIES,
             alone=alone,
             urgent=urgent or [],
+            terms=terms(self.field, model=model),
         )
         assert len(set(claim.members)) == len(claim.members) <= limit
         assert not holders & set(claim.members), "an item that another worker holds was handed out"
         wanted = [key.encode() for key in urgent or []]
-        status, members, word, met = self.model.claim(owner, limit, 2, alone, wanted)
+        status, members, word, met = self.model.claim(owner, limit, 2, alone, wanted, model)
         assert (claim.status, claim.members, claim.alone, claim.strays) == (status, members, word, met)
         assert claim.waiting == self.model.waiting
         return owner, claim
@@ -150,7 +203,9 @@ class Queue:
         """The name of a worker in its present life, with the colon."""
         return f"{worker.rstrip(':')}.{self.lives.get(worker, 0)}:"
 
-    def complete(self, owner: str, members: list[bytes], *, skip: bool = False, times: int = 1) -> None:
+    def complete(
+        self, owner: str, members: list[bytes], *, skip: bool = False, times: int = 1, model: str = "m"
+    ) -> None:
         for _ in range(times):
             items = [(key_of(member), member, member_vector(member)) for member in members]
             types = {key: self.client.type(key) for key, _, _ in items}
@@ -159,9 +214,10 @@ class Queue:
             lines = [
                 (key.decode(), member, vector, digest(decode_member(member).text)) for key, member, vector in items
             ]
-            words = self.store.complete(owner, terms(self.field, "skip" if skip else "create"), lines)
+            on = terms(self.field, "skip" if skip else "create", model=model)
+            words = self.store.complete(owner, on, lines)
             plain = ["refused" if word.startswith("refused WRONGTYPE") else word for word in words]
-            assert plain == self.model.complete(owner, items, missing, bad)
+            assert plain == self.model.complete(owner, items, missing, bad, model)
             for (key, member, *_), word in zip(lines, plain, strict=True):
                 if word in ("done", "skipped"):
                     self.written[key] = self.order[member]

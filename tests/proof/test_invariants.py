@@ -39,6 +39,8 @@ PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 keys = st.sampled_from(KEYS)
 workers = st.sampled_from(WORKERS)
 queues = st.sampled_from([0, 1])
+#: Mostly of one model; a worker of another one comes along.
+models = st.sampled_from(["m", "m", "m", "n"])
 texts = st.sampled_from(["a", "b", "", 'q"\\\n', "é😀"])
 
 
@@ -74,6 +76,22 @@ class History(RuleBasedStateMachine):
         self.queues[queue].enqueue(*groups, limit=limit)
         assert len(self.queues[queue].model.pending) <= max(before, limit)
 
+    @rule(
+        queue=queues,
+        pairs=st.lists(st.tuples(keys, texts), min_size=1, max_size=3, unique_by=lambda p: p[0]),
+        model=models,
+    )
+    def enqueue_if_changed(self, queue, pairs, model):
+        self.queues[queue].enqueue_if_changed(*pairs, model=model)
+
+    @rule(queue=queues, key=keys, vector=st.booleans())
+    def forget(self, queue, key, vector):
+        self.queues[queue].forget(key, vector=vector)
+
+    @rule(queue=queues, key=keys)
+    def erase_late(self, queue, key):
+        self.queues[queue].erase_late(key)
+
     @rule(queue=queues, key=keys, text=st.sampled_from(["a", "old"]), age=st.sampled_from([0.0, 1e6]))
     def legacy_enqueue(self, queue, key, text, age):
         """In another JSON style, or in ours; just now, or long before all else."""
@@ -87,19 +105,32 @@ class History(RuleBasedStateMachine):
 
     # -- workers -----------------------------------------------------------------------------------------------
 
-    @rule(queue=queues, worker=workers, limit=st.integers(1, 5), urgent=st.lists(keys, max_size=2), alone=st.booleans())
-    def claim(self, queue, worker, limit, urgent, alone):
-        self.queues[queue].claim(worker, limit, alone=alone, urgent=urgent)
+    @rule(
+        queue=queues,
+        worker=workers,
+        limit=st.integers(1, 5),
+        urgent=st.lists(keys, max_size=2),
+        alone=st.booleans(),
+        model=models,
+    )
+    def claim(self, queue, worker, limit, urgent, alone, model):
+        self.queues[queue].claim(worker, limit, alone=alone, urgent=urgent, model=model)
 
-    @rule(queue=queues, data=st.data(), times=st.integers(1, 2), skip=st.booleans(), more=st.booleans())
-    def complete(self, queue, data, times, skip, more):
+    @rule(queue=queues, model=st.sampled_from(["m", "n"]))
+    def decide(self, queue, model):
+        """Another model from now on, whatever is under way."""
+        self.queues[queue].decide(model)
+
+    @rule(queue=queues, data=st.data(), times=st.integers(1, 2), skip=st.booleans(), more=st.booleans(), model=models)
+    def complete(self, queue, data, times, skip, more, model):
         """A worker writes what it holds, be it still its own or not; the answer may be lost, and it tries again."""
         one = self.queues[queue]
         if one.hands:
             owner, member = data.draw(st.sampled_from(one.hands))
             members = [m for o, m in one.hands if o == owner] if more else [member]
-            one.complete(owner, members, skip=skip, times=times)
-            one.hands = [hand for hand in one.hands if hand[0] != owner or hand[1] not in members]
+            one.complete(owner, members, skip=skip, times=times, model=model)
+            if not one.model.at_odds(model):  # else they are still held, to be released
+                one.hands = [hand for hand in one.hands if hand[0] != owner or hand[1] not in members]
 
     @rule(queue=queues, data=st.data(), give_back=st.booleans())
     def release_or_reject(self, queue, data, give_back):
@@ -210,6 +241,7 @@ class History(RuleBasedStateMachine):
                 assert found[0] in (
                     "gone",
                     "blank",
+                    "forgotten",
                     "done",
                     "unproven",
                 )  # what was of before, for no stamp is asked for
@@ -271,10 +303,10 @@ class History(RuleBasedStateMachine):
             known |= {*one.names.all, *(one.names.cache_prefix + name for name in one.model.cache)}
             for name, value in one.model.cache.items():
                 assert self.client.get(one.names.cache_prefix + name) == value
-            for key, (vector, named) in one.model.hashes.items():
+            for key, (vector, named, model) in one.model.hashes.items():
                 assert self.client.hget(key, one.field) == vector
                 of = digest(decode_member(named.member).text)
-                assert self.client.hget(key, f"{one.field}_of") == f"m/16/- {of} {named.stamp}".encode()
+                assert self.client.hget(key, f"{one.field}_of") == f"{model}/16/- {of} {named.stamp}".encode()
         assert {key.decode() for key in self.client.keys("*")} <= known
 
 

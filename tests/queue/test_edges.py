@@ -191,7 +191,7 @@ def test_a_check_finds_nothing_where_all_is_well(redis_server, redis_client, pro
     assert problems(settings, call=True) == []
     assert check_redis(settings) == check_key(settings) == []
     wrong = read({"PROVIDER": "openai", "BASE_URL": provider.openai_url, "API_KEY": "k", "DIMENSIONS": 16})
-    assert "refuses the model" in check_call(wrong)[0]
+    assert "No call to" in check_call(wrong)[0]
     provider.settings.require_key = False
     monkeypatch.setattr(type(settings), "embedder", lambda self: Broken())
     assert "failed" in check_call(settings)[0]

@@ -483,10 +483,19 @@ def test_a_claim_that_was_given_up_takes_nothing_when_it_comes(books):
 
 # -- settings that must agree ---------------------------------------------------------------------------------------
 
+
+class OfRole(FakeEmbedder):
+    """One that embeds documents in a role."""
+
+    task_type = "RETRIEVAL_DOCUMENT"
+
+
 OTHERS = {
     "model": {"model": "two"},
     "dimensions": {"embedder": FakeEmbedder(DIMENSIONS + 1)},
-    "embedding_field": {"embedding_field": "other"},
+    "embedding_field": {"embedding_field": "other", "provenance_field": "embedding_of"},
+    "provenance_field": {"provenance_field": None},
+    "role": {"embedder": OfRole()},
 }
 
 

@@ -58,6 +58,31 @@ def test_a_worker_that_ends_when_the_queue_is_empty(real_app, redis_client):
     assert redis_client.hexists("note:1", "embedding")
 
 
+def test_a_worker_of_an_apps_queues(real_app, redis_client, redis_server):
+    """All of them, or those that are named; each with its own settings, which a sentence names."""
+    real_app.config["EMBEDQUEUE_WORKER"] = False
+    real_app.config["EMBEDQUEUE_QUEUES"] = {"titles": {}, "images": {"REDIS_URL": redis_server.url}}
+
+    def work(*arguments):
+        with real_app.app_context():
+            for name in ("default", "titles", "images"):
+                EmbedQueue()[name].enqueue(f"{name}:1", "hello")
+        result = _run(real_app, "worker", "--burst", *arguments)
+        done = [name for name in ("default", "titles", "images") if redis_client.hexists(f"{name}:1", "embedding")]
+        redis_client.delete(*(f"{name}:1" for name in done))
+        return result.exit_code, done
+
+    assert work("titles", "images") == (0, ["titles", "images"])
+    assert work("--queue", "titles") == (0, ["titles"])
+    assert work() == (0, ["default", "titles", "images"])
+    unknown = _run(real_app, "worker", "titles", "nothing")
+    assert unknown.exit_code == 1 and "there is no queue 'nothing'; there are default, images, titles" in unknown.output
+    real_app.extensions["embedqueue"].reset()
+    real_app.config["EMBEDQUEUE_QUEUES"]["images"]["REDIS_URL"] = f"{redis_server.url}-none"
+    away = _run(real_app, "worker", "--burst")
+    assert away.exit_code == 1 and 'start it, or set EMBEDQUEUE_QUEUES["images"]["REDIS_URL"].' in away.output
+
+
 def test_dead_letters_from_the_command_line(real_app, provider):
     """List, retry and discard; a list shows reasons, never texts."""
     from tests.provider import poison
@@ -71,7 +96,11 @@ def test_dead_letters_from_the_command_line(real_app, provider):
     listed = _run(real_app, "dead", "list").output
     assert "note:1" in listed and "note:2" in listed and "bad 1" not in listed
     assert _run(real_app, "dead", "retry").exit_code == 2
+    unasked = _run(real_app, "dead", "discard", "--all")
+    assert unasked.exit_code == 1 and "nothing was changed: --yes" in unasked.output
     assert _run(real_app, "dead", "discard", "note:2").output == "1 discarded\n"
+    again = _run(real_app, "dead", "discard", "note:2")
+    assert again.exit_code == 1 and "note:2 is no dead letter" in again.output
     provider.rule = None
     assert _run(real_app, "dead", "retry", "--all").output == "1 put back\n"
     assert _run(real_app, "dead", "list").output in ("There are no dead letters.\n",)
@@ -85,6 +114,17 @@ def test_no_redis_is_no_traceback(app, tmp_path):
         assert result.exit_code == 1, command
         assert "Error: Redis at unix://" in result.output and "start it, or set EMBEDQUEUE_REDIS_URL." in result.output
         assert "Traceback" not in result.output
+
+
+def test_a_url_with_options_of_another_client_is_no_traceback(app):
+    """One line, from each command and at the first use."""
+    app.config["EMBEDQUEUE_REDIS_URL"] = "redis://localhost/0?ssl=true"
+    for command in (["stats"], ["check"]):
+        result = _run(app, *command)
+        assert result.exit_code == 1, command
+        assert "Error: EMBEDQUEUE_REDIS_URL has the option 'ssl'" in result.output and "rediss://" in result.output
+    with app.app_context(), pytest.raises(ValueError, match="for TLS write rediss://"):
+        EmbedQueue().enqueue("a", "b")
 
 
 def test_a_wrong_password_is_told_at_first_use(app, password_redis):

@@ -11,6 +11,7 @@ from django.db import models, transaction
 
 from embedqueue.settings.application import DEFAULT
 from embedqueue.settings.settings import SettingsError
+from embedqueue.values.item import is_blank
 
 from .access import load, queues
 
@@ -96,11 +97,10 @@ class EmbeddedText(models.Model):
 
 def _hand_over(name: str, redis_key: str, text: str) -> None:
     """Enqueue; where there is no text any more, the vector of the old one goes as well."""
-    queues[name].enqueue(redis_key, text)  # a blank text takes the place of what waits or is in flight
-    if not text or text.isspace():
-        options = queues[name].options
-        fields = (options.embedding_field, options.provenance_field)
-        queues.redis(name).hdel(redis_key, *(field for field in fields if field))
+    if is_blank(text):
+        queues[name].forget(redis_key, vector=True)
+    else:
+        queues[name].enqueue(redis_key, text)
 
 
 def saved(

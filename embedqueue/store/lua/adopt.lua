@@ -1,19 +1,19 @@
 -- Adopt members that another program has left, or that a loss of our books has left without a name: strays.
 --
 -- KEYS[15..] the users' hashes, one for each member; ARGV[1] field of the provenance, or ""
--- ARGV[2] the latest time that counts as that of an enqueue, or "" for now
--- ARGV[3..] agreed, of the caller. One that is at odds with the namespace adopts nothing: it may look for the age of a
---   vector in another field than that in which it stands. Behind them
---   three for each member: member; its redis_key; why it cannot be ours, or ""
+-- ARGV[2] JSON: in what the caller has to agree with others, by name. One that is at odds with the namespace adopts
+--   nothing: it may look for the age of a vector in another field than that in which it stands
+-- ARGV[3] the latest time that counts as that of an enqueue, or "" for now
+-- ARGV[4..] three for each member: member; its redis_key; why it cannot be ours, or ""
 -- Answer: {strays that are left, member, reason, ... of those that were rejected}
 -- Keeps I1: of several texts of a key the newest stays. A stray is as old as its score says, an item of ours as its stamp
 -- says. One that is older than the vector in its hash is dropped.
 
-if #differing(3, false) > 0 then
+if #differing(cjson.decode(ARGV[2]), false) > 0 then
   return { strays() }
 end
 local rejected, gone = {}, {}
-local latest_time = math.min(now, tonumber(ARGV[2]) or now)
+local latest_time = math.min(now, tonumber(ARGV[3]) or now)
 
 -- Whether a stray of this age is older than the vector that its hash holds.
 local function outdated(hash, age)
@@ -26,7 +26,7 @@ local function adopt(member, key, hash, score)
   local value = live_entry(key, gone)
   if value then
     local live, stamp, age = entry(value)
-    age = age or tonumber(redis.call("ZSCORE", PENDING, live) or parse(redis.call("HGET", CLAIMS, key)) or 0)
+    age = age or tonumber(redis.call("ZSCORE", PENDING, live) or parse_claim(redis.call("HGET", CLAIMS, key)) or 0)
     if age >= score then
       return remove(member)
     end
@@ -42,7 +42,7 @@ local function adopt(member, key, hash, score)
 end
 
 for i = FIRST_FURTHER_KEY, #KEYS do
-  local at = 3 + #AGREED + 3 * (i - FIRST_FURTHER_KEY)
+  local at = 4 + 3 * (i - FIRST_FURTHER_KEY)
   local member, key, fault = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   if fault == "" and key_of(member) ~= key then
     key, fault = "", "not our JSON: readers of JSON do not agree on its redis_key" -- or that it is JSON

@@ -3,18 +3,19 @@
 -- KEYS[15..] the users' hashes (their names are the redis_keys), one for each item
 -- ARGV[1] owner of the claim of whoever writes; ARGV[2] "skip": leave a hash that is gone alone
 -- ARGV[3] field that receives the provenance, or ""; ARGV[4] the space of the vectors, the first word of it
--- ARGV[5..] agreed; the first is the field that receives the vector. Behind them
---   three for each item: member; digest of its text; bytes of its vector, or "" where it is that of the item before
+-- ARGV[5] JSON: in what whoever writes has to agree with others, by name; its embedding_field receives the vector
+-- ARGV[6..] three for each item: member; digest of its text; bytes of its vector, or "" where it is that of the item before
 -- Answer: a word for each item: "done"; "skipped": there is no hash; "stale": it is not its key's latest, or no longer in
 --   flight, nothing written; "refused ...": its hash cannot take a field, nothing written, it is still in flight;
 --   "differs": this worker is at odds with what is kept in settings, nothing written, it is still in flight
 -- Keeps I3: a vector is written only here, only for a member that is in flight and that latest names.
 -- Also ends the pause that this claim was probing for.
 
-local owner, skip, provenance, space, field = ARGV[1], ARGV[2] == "skip", ARGV[3], ARGV[4], ARGV[5]
+local owner, skip, provenance, space, ours = ARGV[1], ARGV[2] == "skip", ARGV[3], ARGV[4], cjson.decode(ARGV[5])
 local answer, members, keys, stale, gone = {}, {}, {}, {}, {}
 local vector
-local differs = #differing(5, true) > 0
+local field = ours.embedding_field
+local differs = #differing(ours, true) > 0
 
 local function write(key, digest, stamp)
   if skip and redis.call("EXISTS", key) == 0 then
@@ -42,8 +43,8 @@ for at = FIRST_FURTHER_KEY, #KEYS, CHUNK do
   end
 end
 for i = 1, #latest do
-  local at = 5 + #AGREED + 3 * (i - 1)
-  local key, member, digest, given = KEYS[FIRST_FURTHER_KEY + i - 1], ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local key, member, digest = KEYS[FIRST_FURTHER_KEY + i - 1], ARGV[3 + 3 * i], ARGV[4 + 3 * i]
+  local given = ARGV[5 + 3 * i]
   vector = given ~= "" and given or vector
   local word, error = "stale", nil
   local named = latest[i] and names(latest[i], member)

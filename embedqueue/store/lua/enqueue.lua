@@ -6,9 +6,11 @@
 -- ARGV[4] sender: names whoever sends one enqueue after another; ARGV[5] number of this one, greater than all before
 -- ARGV[6] number g of groups; ARGV[7..6+g] how many pairs each has. A group is taken whole or not at all, and has no
 --   redis_key twice.
--- Then the pairs: redis_key, member. An empty member withdraws the key: its newest text is blank.
+-- Then the pairs: redis_key, member. An empty member withdraws the key: its newest text is blank. So does "-": it shall
+--   have no text any more.
 -- ARGV[#ARGV] the time from which nobody waits for the answer any more
--- Answer: {how many items wait now, a stamp that no item taken in here is below, the words of the groups: "y" or "n" each}
+-- Answer: {how many items wait now, a stamp that no item taken in here is below, the words of the groups: "y" or "n" each,
+--   and what if_changed.lua adds}
 --   or an error, and nothing is taken: "LATE now"; "OLD n": the sender has sent a later one; "LAYOUT n"
 -- Keeps I1 (a key has one live item, and latest names it) and I2 (a superseded item is gone from every place).
 -- A sender awaits one enqueue at a time. So of its numbers, a smaller one than the last is a copy that the network held
@@ -26,7 +28,7 @@ if known[3] then
   if number < tonumber(last) then
     return redis.error_reply("OLD " .. stamp_text(number))
   elseif number == tonumber(last) then
-    return { redis.call("ZCARD", PENDING), first, words }
+    return { redis.call("ZCARD", PENDING), first, words, unpack(unchanged and { unchanged.answer_again() } or {}) }
   end
 end
 if now > deadline then
@@ -39,19 +41,20 @@ local words = {}
 
 -- Keep what the next one has to know.
 local function finish(before, after)
-  if (tell_first and before == 0 and after > 0) or (before < tell_at and after >= tell_at) then
+  local first = before == 0 and after > 0 or (patience and patience.overtaken())
+  if (tell_first and first) or (before < tell_at and after >= tell_at) then
     notice("wake", "", "")
   end
   words = table.concat(words)
-  local first = stamp_text(first_stamp)
-  local sent = ARGV[5] .. " " .. ARGV[#ARGV] .. " " .. first .. " " .. words
+  local least = stamp_text(first_stamp)
+  local sent = ARGV[5] .. " " .. ARGV[#ARGV] .. " " .. least .. " " .. words
   redis.call("HSET", SETTINGS, "stamp", stamp_text(last_stamp), sender, sent, "layout", LAYOUT)
-  return { after, first, words }
+  return { after, least, words, unpack(unchanged and { unchanged.answer() } or {}) }
 end
 
 local before = redis.call("ZCARD", PENDING)
 local score = now - #ARGV * 0.000001 -- items of one call keep their order, and none lies in the future
-local gone, withdrawn = {}, {} -- stamps of items that have left; redis_keys
+local gone, withdrawn, forgotten = {}, {}, {} -- stamps of items that have left; redis_keys
 
 -- The redis_keys of `count` pairs from ARGV[first] on, and their entries in latest.
 local function entries(first, count)
@@ -62,8 +65,19 @@ local function entries(first, count)
   return keys, redis.call("HMGET", LATEST, unpack(keys))
 end
 
--- Take in `count` pairs from ARGV[first] on.
-local function admit(first, count)
+-- Let a live item stand no later in line than this. If it is in flight, it does when it comes back.
+local function hasten(member, key, score)
+  local place = redis.call("ZSCORE", PENDING, member) and PENDING or redis.call("ZSCORE", ALONE, member) and ALONE
+  local before, deliveries, owner = parse_claim(redis.call("HGET", CLAIMS, key))
+  if place and tonumber(redis.call("ZSCORE", place, member)) > score then
+    redis.call("ZADD", place, score, member)
+  elseif before and tonumber(before) > score then
+    redis.call("HSET", CLAIMS, key, seconds_text(score) .. " " .. deliveries .. (owner == "" and "" or " " .. owner))
+  end
+end
+
+-- Take in `count` pairs from ARGV[first] on, the first of which is the pair of number `pair`.
+local function admit(first, count, pair)
   local keys, values = entries(first, count)
   if any_dead then
     for i, info in ipairs(redis.call("HMGET", INFO, unpack(keys))) do
@@ -83,22 +97,25 @@ local function admit(first, count)
       -- It is the newest text of the key again, newer than what another program has left since. No older than it was
       -- in any case, for the clock may have been set back.
       age = seconds_text(math.max(now, age or 0))
+      hasten(member, key, patience and patience.score(pair + i - 1, score) or score)
       named[n + 1], named[n + 2] = key, stamp_text(stamp or next_stamp()) .. "/" .. age .. " " .. member
       n = n + 2
-    else
+    elseif not (unchanged and unchanged.holds(pair + i - 1, live)) then
       if live then
         remove(live)
         redis.call("HDEL", CLAIMS, key)
         gone[#gone + 1] = stamp or 0
       end
-      if member ~= "" then
-        scored[#scored + 1], scored[#scored + 2] = score, member -- Redis writes the number faster than string.format
+      if #member > 1 then
+        local own = patience and patience.score(pair + i - 1, score) or score
+        scored[#scored + 1], scored[#scored + 2] = own, member -- Redis writes the number faster than string.format
         named[n + 1], named[n + 2] = key, stamp_text(next_stamp()) .. " " .. member
         n = n + 2
         score = score + 0.000001
       elseif live then
         redis.call("HDEL", LATEST, key)
-        withdrawn[#withdrawn + 1] = key
+        local told = member == "" and withdrawn or forgotten
+        told[#told + 1] = key
       end
     end
   end
@@ -111,26 +128,28 @@ local function admit(first, count)
 end
 
 -- How many more items would wait if they were taken in.
-local function growth(first, count)
+local function growth(first, count, pair)
   local more = 0
   local keys, values = entries(first, count)
   for i = 1, #keys do
     local member = ARGV[first + 2 * i - 1]
     local live = values[i] and entry(values[i])
-    if live ~= member or (live and not stands(live)) then
-      more = more + (member ~= "" and 1 or 0) - (live and redis.call("ZSCORE", PENDING, live) and 1 or 0)
+    local new = live ~= member or (live and not stands(live))
+    if new and not (unchanged and unchanged.holds(pair + i - 1, live)) then
+      more = more + (#member > 1 and 1 or 0) - (live and redis.call("ZSCORE", PENDING, live) and 1 or 0)
     end
   end
   return more
 end
 
-local first = 7 + groups
+local start = 7 + groups
+local first = start
 for group = 1, groups do
   local stop = first + 2 * tonumber(ARGV[6 + group])
   local more = 0
   if limit > 0 then
     for at = first, stop - 1, 2 * CHUNK do
-      more = more + growth(at, math.min(CHUNK, (stop - at) / 2))
+      more = more + growth(at, math.min(CHUNK, (stop - at) / 2), (at - start) / 2 + 1)
     end
   end
   if more > 0 and redis.call("ZCARD", PENDING) + more > limit then
@@ -138,7 +157,7 @@ for group = 1, groups do
   else
     words[group] = "y"
     for at = first, stop - 1, 2 * CHUNK do
-      admit(at, math.min(CHUNK, (stop - at) / 2))
+      admit(at, math.min(CHUNK, (stop - at) / 2), (at - start) / 2 + 1)
     end
   end
   first = stop
@@ -146,4 +165,5 @@ end
 
 count_down(gone)
 tell("blank", "", withdrawn)
+tell("forgotten", "", forgotten)
 return finish(before, redis.call("ZCARD", PENDING))

@@ -2,11 +2,11 @@
 --
 -- KEYS[15..] the users' hashes; ARGV[1] field of the provenance, or ""
 -- ARGV[2] the space of vectors in which a text's own vector is looked for
--- ARGV[3..] agreed, of whoever asks; the first is the field of the vector. Behind them
---   three for each: redis_key, a stamp that the item is not below, the digest of its text
+-- ARGV[3] JSON: in what whoever asks has to agree with the workers, by name; in its embedding_field stand vectors
+-- ARGV[4..] three for each: redis_key, a stamp that the item is not below, the digest of its text
 -- Answer: two values for each item: "live", "pending" or "in flight" | "dead", its reason | "done", its vector
 --   | "differs", "" (the workers write otherwise than whoever asks would) | "unproven", a vector of which nothing says what it is of
---   | "blank", "" (so was its newest text, as one of the last notices tells) | "gone", "" (nothing tells what became of it)
+--   | "blank", "" (so was its newest text, as one of the last notices tells) | "forgotten", "" (the same for a key that was) | "gone", "" (nothing tells what became of it)
 -- It is done where the hash says that its vector is of this text, or of a newer one; or else where one of the last notices
 -- tells that an item of the key was finished since. That some vector stands there proves nothing.
 
@@ -23,7 +23,7 @@ local function last_notice(key)
     told = {}
     for _, entry in ipairs(redis.call("XREVRANGE", EVENTS, "+", "-", "COUNT", TOLD)) do
       local kind, body, ms = entry[2][2], entry[2][6] or "", tonumber(string.match(entry[1], "^%d+"))
-      if kind == "blank" or kind == "done" or kind == "failed" then
+      if kind == "blank" or kind == "forgotten" or kind == "done" or kind == "failed" then
         local fine, keys = pcall(cjson.decode, body)
         for _, name in ipairs(fine and type(keys) == "table" and keys or {}) do
           if type(name) == "string" then -- anybody may write into the stream
@@ -36,12 +36,13 @@ local function last_notice(key)
   return unpack(told[key] or { "", 0 })
 end
 
-local differs = #differing(3, false) > 0
+local ours = cjson.decode(ARGV[3])
+local differs = #differing(ours, false) > 0
 
 local answer = {}
 for i = FIRST_FURTHER_KEY, #KEYS do
-  local at = 3 + #AGREED + 3 * (i - FIRST_FURTHER_KEY)
-  local key, stamp, digest = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
+  local at = 3 * (i - FIRST_FURTHER_KEY)
+  local key, stamp, digest = ARGV[4 + at], tonumber(ARGV[5 + at]), ARGV[6 + at]
   local word, value = "gone", ""
   local live = live_entry(key, gone)
   local info = cjson.decode(not live and redis.call("HGET", INFO, key) or "{}")
@@ -50,9 +51,10 @@ for i = FIRST_FURTHER_KEY, #KEYS do
   elseif info.member then
     word, value = "dead", info.reason
   elseif differs then
-    word = last_notice(key) == "blank" and "blank" or "differs"
+    local kind = last_notice(key)
+    word = (kind == "blank" or kind == "forgotten") and kind or "differs"
   else
-    local vector = redis.pcall("HGET", KEYS[i], ARGV[3])
+    local vector = redis.pcall("HGET", KEYS[i], ours.embedding_field)
     vector = type(vector) == "string" and vector
     local line = vector and ARGV[1] ~= "" and redis.pcall("HGET", KEYS[i], ARGV[1])
     local space, of, written = string.match(type(line) == "string" and line or "", "^(%S+) (%x+) (%d+)$")
@@ -61,8 +63,8 @@ for i = FIRST_FURTHER_KEY, #KEYS do
     else
       local kind, ms = last_notice(key)
       local since = ms >= math.floor(stamp / 1000)
-      if since and kind == "blank" then
-        word = "blank"
+      if since and (kind == "blank" or kind == "forgotten") then
+        word = kind
       elseif vector and not of then
         word, value = since and kind == "done" and "done" or "unproven", vector
       end

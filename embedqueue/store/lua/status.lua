@@ -2,7 +2,8 @@
 --
 -- ARGV[1] name of a flush, or ""; a flush that is not known begins now: it waits for all that is live
 -- ARGV[2] "1": it begins although the books are not in order, for another program never rests
--- Answer: {now, waiting, in flight, dead, oldest score or "", next lease end or "", pause in ms or -2, its reason,
+-- Answer: {now, waiting, in flight, dead, score of the first or "", when it was enqueued or "", the base of scores or "",
+--   next lease end or "", pause in ms or -2, its reason,
 --   "1" while the provider has not yet answered again, how many items the flush still waits for (0 without one), the owner
 --   of the claim that tests the provider or "", how many more members stand somewhere than latest names}
 -- Else a flush does not begin while the last of these is not 0, for it would not wait for what nobody has adopted.
@@ -11,7 +12,7 @@ local FLUSH_SECONDS = 30 -- a flush that nobody asks about any more ends
 
 -- An idle worker asks this a few times a minute, so what cannot be there is not asked for.
 local in_flight, pause_ms, unknown = redis.call("ZCARD", INFLIGHT), pause_left(), strays()
-local waiting, oldest = waiting_items()
+local waiting, score, since = waiting_items()
 local unfinished = 0
 if ARGV[1] ~= "" and (unknown == 0 or ARGV[2] == "1") then
   local live = redis.call("HLEN", LATEST)
@@ -29,6 +30,7 @@ end
 local reason = pause_ms ~= -2 and redis.call("GET", PAUSE) or ""
 local probe = pause_ms ~= -2 and redis.call("GET", PROBE) or ""
 return {
-  seconds_text(now), waiting, in_flight, redis.call("ZCARD", DEAD), oldest, lease_end, pause_ms, reason,
+  seconds_text(now), waiting, in_flight, redis.call("ZCARD", DEAD), score, since,
+  redis.call("HGET", SETTINGS, "base") or "", lease_end, pause_ms, reason,
   tostring(redis.call("EXISTS", LEVEL)), unfinished, probe, unknown,
 }

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from redis.exceptions import RedisError
 
+from embedqueue.backlog.filler import DEFAULT_MAX_WAITING
+from embedqueue.backlog.inspection import FAULTS
 from embedqueue.contrib.django.access import queues
-from embedqueue.contrib.django.backfill import backfill
+from embedqueue.contrib.django.backfill import backfill, verify
 from embedqueue.operating.arguments import address, concurrency, duration
-from embedqueue.operating.backlog import DEFAULT_MAX_WAITING
 from embedqueue.operating.control import dead_letter_of, dead_letters, lift_pause, set_pause
 from embedqueue.operating.describe import describe, describe_dead, lines, stats_as_json
 from embedqueue.operating.explain import explain
-from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, beside, run_worker
+from embedqueue.operating.letters import WrongChoice, discard, retry
+from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, Served, run_worker
 from embedqueue.settings.application import DEFAULT
-from embedqueue.settings.checks import check_key, explain_redis, problems
+from embedqueue.settings.checks import explain_redis, problems
 from embedqueue.settings.settings import SettingsError
 from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.words import printable
@@ -43,7 +47,9 @@ class Command(BaseCommand):
 
         check = command("check", self._check, "Tell what is wrong, and what to set.")
         check.add_argument("--no-call", action="store_true", help="make no real call to the provider")
-        worker = command("worker", self._worker, "Work the queue in this process until SIGTERM.")
+        worker = command("worker", self._worker, "Work the queues in this process until SIGTERM.")
+        worker.set_defaults(queue=None)
+        worker.add_argument("names", nargs="*", metavar="name", help="of the queues; all of them if none is named")
         worker.add_argument("--burst", action="store_true", help="end once the queue is empty")
         worker.add_argument("--concurrency", type=concurrency, help='API calls in flight, a number or "auto"')
         worker.add_argument("--health", type=address, metavar="HOST:PORT", help="answer at /health and /metrics there")
@@ -59,7 +65,17 @@ class Command(BaseCommand):
         fill.add_argument("--max-waiting", type=int, default=DEFAULT_MAX_WAITING, help="items that may wait at a time")
         fill.add_argument("--wait", action="store_true", help="return when all of it is embedded")
         fill.add_argument("--all", action="store_true", help="also what has a vector already")
+        fill.add_argument("--relabel", action="store_true", help="also vectors of which nothing says what they are of")
         fill.add_argument("--database", metavar="ALIAS", help="where the rows are, unless the models' own manager says")
+        verifying = command(
+            "verify", self._verify, "Tell whether rows have the vectors of their texts; else exit with 1."
+        )
+        verifying.add_argument("models", nargs="*", metavar="app.Model", help="all such models if none is named")
+        verifying.add_argument("--database", metavar="ALIAS", help="where the rows are")
+        verifying.add_argument("--json", action="store_true", help="for scripts")
+        forgetting = command("forget", self._forget, "Drop all that there is of keys.")
+        forgetting.add_argument("keys", nargs="+", metavar="key")
+        forgetting.add_argument("--vector", action="store_true", help="the vectors in the hashes as well")
         explaining = command("explain", self._explain, "Tell where a key's vector is, and why.")
         explaining.add_argument("key")
         pause = command("pause", self._pause, "Have nobody claim anything; items are taken in as ever.")
@@ -80,14 +96,16 @@ class Command(BaseCommand):
             made.add_argument("keys", nargs="*", metavar="key")
             made.add_argument("--reason", help="those whose reason contains this")
             made.add_argument("--all", action="store_true", help="all dead letters")
+            if name == "discard":
+                made.add_argument("--yes", action="store_true", help="do not ask")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the subcommand; a user's mistake is a sentence, not a traceback."""
         try:
             options["run"](options["queue"], options)
         except RedisError as error:
-            raise CommandError(printable(explain_redis(queues.settings(options["queue"]), error))) from None
-        except (SettingsError, EmbedQueueError, TimeoutError) as error:
+            raise CommandError(printable(explain_redis(queues.settings(options["queue"] or DEFAULT), error))) from None
+        except (SettingsError, EmbedQueueError, WrongChoice, TimeoutError) as error:
             raise CommandError(printable(str(error))) from None
 
     def _check(self, name: str, options: dict[str, Any]) -> None:
@@ -96,14 +114,11 @@ class Command(BaseCommand):
             raise CommandError("\n".join(map(printable, found)))
         self.stdout.write("All is well.")
 
-    def _worker(self, name: str, options: dict[str, Any]) -> None:
-        missing = check_key(queues.settings(name))
-        if missing:
-            raise CommandError(missing[0])
-        settings = queues.settings(name)
+    def _worker(self, name: str | None, options: dict[str, Any]) -> None:
         own = {} if options["concurrency"] is None else {"max_concurrency": options["concurrency"]}
+        names = dict.fromkeys([*options["names"], *([name] if name else ())]) or queues
         run_worker(
-            lambda more: queues.idle(name, worker=True, observers=beside(settings, more), **own),
+            [Served(one, queues.settings(one), partial(queues.idle, one, **own)) for one in names],
             burst=options["burst"],
             grace=options["grace"],
             health=options["health"],
@@ -127,10 +142,25 @@ class Command(BaseCommand):
             queue=None if name == DEFAULT else name,
             max_waiting=options["max_waiting"],
             everything=options["all"],
+            relabel=options["relabel"],
             wait=options["wait"],
             say=self.stdout.write,
         )
         self.stdout.write(f"{count} enqueued")
+
+    def _verify(self, name: str, options: dict[str, Any]) -> None:
+        queues.settings(name)  # a name that is none is told
+        queue = None if name == DEFAULT else name
+        found = asdict(verify(options["models"], queue=queue, using=options["database"]))
+        self.stdout.write(json.dumps(found) if options["json"] else "\n".join(lines(found)))
+        if faults := sum(found[kind] for kind in FAULTS):
+            raise CommandError(f"{faults} vectors are missing or wrong; backfill enqueues their texts")
+
+    def _forget(self, name: str, options: dict[str, Any]) -> None:
+        queue = queues.look(name)
+        for key in options["keys"]:
+            queue.forget(key, options["vector"])
+        self.stdout.write(f"{len(options['keys'])} forgotten")
 
     def _explain(self, name: str, options: dict[str, Any]) -> None:
         self.stdout.write("\n".join(lines(explain(queues.settings(name), options["key"]))))
@@ -153,15 +183,8 @@ class Command(BaseCommand):
         self.stdout.write("\n".join(describe_dead(letters)) or "There are no dead letters.")
 
     def _dead_retry(self, name: str, options: dict[str, Any]) -> None:
-        self.stdout.write(f"{queues.look(name).retry_dead(_chosen(name, options))} put back")
+        self.stdout.write(retry(queues.look(name), options["keys"], options["reason"], options["all"]))
 
     def _dead_discard(self, name: str, options: dict[str, Any]) -> None:
-        self.stdout.write(f"{queues.look(name).discard_dead(_chosen(name, options))} discarded")
-
-
-def _chosen(name: str, options: dict[str, Any]) -> list[str | bytes] | None:
-    if [bool(options["keys"]), options["reason"] is not None, options["all"]].count(True) != 1:
-        raise CommandError("give keys, or --reason, or --all")
-    if options["reason"] is not None:
-        return [letter.redis_key or letter.member for letter in dead_letters(queues.look(name), options["reason"])]
-    return None if options["all"] else list(options["keys"])
+        choice = options["keys"], options["reason"], options["all"]
+        self.stdout.write(discard(queues.look(name), *choice, options["yes"]))

@@ -1,0 +1,175 @@
+"""Looks at texts, part by part, and enqueues those whose hashes lack their vectors, while the queue has room."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+from embedqueue.store.records import Terms
+from embedqueue.store.store import Store
+from embedqueue.values.errors import QueueFull
+from embedqueue.values.item import is_blank
+from embedqueue.values.options import Options
+
+from .inspection import FAULTS, LOOK_ITEMS, UNLABELLED, Found, Text, inspect
+
+#: Items that may wait at a time while a backlog is put in, unless told otherwise.
+DEFAULT_MAX_WAITING = 5000
+#: Seconds between two looks at a queue that is full enough.
+FULL_POLL_SECONDS = 0.5
+#: Seconds after which one is told that the queue is full and nobody works it.
+FULL_TELL_SECONDS = 5.0
+
+
+class Queue(Protocol):
+    """What a filler needs of a queue."""
+
+    @property
+    def options(self) -> Options:
+        """Its options."""
+
+    def enqueue_many(self, items: Iterable[Text], *, within: float | None = None) -> Sequence[Any]:
+        """Take items in."""
+
+    def pending_count(self) -> int:
+        """How many items wait."""
+
+    def flush_now(self) -> None:
+        """Start a drain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a look at texts and the vectors in their hashes has found.
+
+    Attributes:
+        checked: texts that were looked at.
+        missing: their hashes have no vector.
+        other_text: the vector is of another text; where the text is blank, any is.
+        other_space: the vector is of another model, another length or another role.
+        unlabelled: the vector has the right length, and nothing says what it is of. That is no fault.
+        malformed: the vector has another length, or what stands beside it is not what embedqueue writes.
+        waiting: one of these faults, which will be put right, for the very text is queued already.
+        fixed: texts that were enqueued, and blank ones whose vector was taken out.
+    """
+
+    checked: int
+    missing: int
+    other_text: int
+    other_space: int
+    unlabelled: int
+    malformed: int
+    waiting: int
+    fixed: int
+
+    @property
+    def faults(self) -> int:
+        """How many vectors are not as they should be, those that wait and unlabelled ones left aside."""
+        return self.missing + self.other_text + self.other_space + self.malformed
+
+
+def verified(parts: Iterable[tuple[int, Counter[str]]]) -> Verified:
+    """Sum up what :meth:`Filler.fill` yields."""
+    fixed, kinds = 0, Counter[str]()
+    for count, some in parts:
+        fixed += count
+        kinds += some
+    names = (*FAULTS, UNLABELLED, "waiting")
+    return Verified(checked=kinds.total(), fixed=fixed, **{name: kinds[name] for name in names})
+
+
+def to_fix(*, relabel: bool) -> Collection[str]:
+    """Which kinds are put right: the faults, and with ``relabel`` what is unlabelled as well."""
+    return (*FAULTS, UNLABELLED) if relabel else FAULTS
+
+
+class Filler:
+    """Enqueues texts, part by part, while the queue has room.
+
+    Args:
+        queue: it need not work.
+        store: its Redis.
+        terms: returns on which terms its workers write.
+        kinds: of what ``inspection`` finds, those that are enqueued (blank texts have their vectors taken out instead);
+            None: everything, unseen.
+        max_waiting: go on only while fewer items wait; None for no such limit.
+        within: seconds in which the texts are to be embedded; None: as any.
+        full: called once with how many wait, when there was no room for some seconds. Without it, a full queue is an
+            error.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        store: Store,
+        terms: Callable[[], Terms],
+        kinds: Collection[str] | None,
+        *,
+        max_waiting: int | None = None,
+        within: float | None = None,
+        full: Callable[[int], None] | None = None,
+    ) -> None:
+        self._queue = queue
+        self._store = store
+        self._terms = terms
+        self._kinds = kinds
+        self._max_waiting = max_waiting
+        self._within = within
+        self._full = full
+        self._nap = threading.Event()
+        self._full_seconds = 0.0
+
+    def fill(self, texts: Iterable[Text]) -> Iterator[tuple[int, Counter[str]]]:
+        """Look, and enqueue. Safe to be stopped at any point, and to be started again.
+
+        Yields:
+            Of each part, how many were put right, and how many there were of each kind.
+
+        Raises:
+            TypeError, ValueError: a pair that cannot be enqueued; the parts before it are in.
+            QueueFull: there is no room, and nobody was to be told; the parts before are in.
+            redis.RedisError: Redis cannot be reached.
+        """
+        source = iter(texts)
+        most = min(LOOK_ITEMS, self._queue.options.max_pending or LOOK_ITEMS, self._max_waiting or LOOK_ITEMS)
+        while part := list(islice(source, most)):
+            if self._kinds is None:
+                self._enqueue(part)
+                yield len(part), Counter({"unseen": len(part)})
+                continue
+            found = inspect(self._store, part, self._terms())
+            wrong = [(text, one) for text, one in zip(part, found, strict=True) if one.kind in self._kinds]
+            self._enqueue([text for text, _ in wrong if not is_blank(text[1])])
+            self._empty([(text[0], one) for text, one in wrong if is_blank(text[1])])
+            yield len(wrong), Counter(one.kind for one in found)
+
+    def _empty(self, hashes: Iterable[tuple[str, Found]]) -> None:
+        """Take vectors out where the text is blank, but no newer ones than we have seen."""
+        for redis_key, found in hashes:
+            self._store.hashes.erase(redis_key, self._terms(), found.stamp + 1)
+
+    def _enqueue(self, texts: list[Text]) -> None:
+        while texts:
+            if self._max_waiting is not None and self._queue.pending_count() > self._max_waiting - len(texts):
+                self._rest()
+                continue
+            try:
+                self._queue.enqueue_many(texts, within=self._within)
+            except QueueFull:
+                if self._full is None:
+                    raise
+                self._rest()
+            else:
+                self._full_seconds = 0.0
+                return
+
+    def _rest(self) -> None:
+        self._queue.flush_now()
+        self._nap.wait(FULL_POLL_SECONDS)
+        self._full_seconds += FULL_POLL_SECONDS
+        if self._full_seconds == FULL_TELL_SECONDS and self._full is not None:
+            self._full(self._queue.pending_count())

@@ -1,0 +1,103 @@
+"""What a hash has of its text: the right vector, another one, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Final, NamedTuple
+
+from embedqueue.store.hashes import Looked
+from embedqueue.store.records import Terms
+from embedqueue.store.store import Store
+from embedqueue.values.item import encode_member, is_blank
+from embedqueue.values.provenance import Provenance, digest, read_provenance
+from embedqueue.values.vectors import size_bytes
+
+#: redis_key and text.
+Text = tuple[str, str]
+
+#: What is wrong: no vector; the vector of another text (any vector is, where the text is blank); one of another model,
+#: length or role; one of another length, or beside which stands what nobody of ours writes.
+FAULTS: Final = ("missing", "other_text", "other_space", "malformed")
+#: A vector of the right length, of which nothing says what it is of.
+UNLABELLED: Final = "unlabelled"
+#: What is wrong will be put right, for this very text is queued.
+WAITING: Final = "waiting"
+RIGHT: Final = "right"
+
+#: Hashes that are looked at in one round trip.
+LOOK_ITEMS = 500
+
+
+class Found(NamedTuple):
+    """What a hash has of its text.
+
+    Attributes:
+        kind: one of the words above.
+        stamp: of the item whose vector it has; 0 where that is not known.
+    """
+
+    kind: str
+    stamp: int
+
+
+def inspect(store: Store, texts: Sequence[Text], terms: Terms) -> list[Found]:
+    """Look at the hashes of texts, in one round trip, and move no vectors.
+
+    Args:
+        store: Redis.
+        texts: no more than ``LOOK_ITEMS``.
+        terms: on which a worker would write.
+
+    Raises:
+        redis.RedisError: Redis does not answer.
+    """
+    looked = store.hashes.look([redis_key for redis_key, _ in texts], terms)
+    return [_found(text, found, terms) for text, found in zip(texts, looked, strict=True)]
+
+
+def _found(text: Text, looked: Looked, terms: Terms) -> Found:
+    of = read_provenance(looked.provenance)
+    kind = _kind(text[1], looked, of, terms)
+    if kind in FAULTS and not is_blank(text[1]) and looked.live == encode_member(*text):
+        kind = WAITING
+    return Found(kind, of.stamp if of else 0)
+
+
+def _kind(text: str, looked: Looked, of: Provenance | None, terms: Terms) -> str:
+    """What is wrong, whatever waits. ``of``: what its provenance says, if that is a line of ours."""
+    if not looked.vector_bytes:
+        return RIGHT if is_blank(text) else "missing"
+    if is_blank(text):
+        return "other_text"
+    if of is not None and of.space != terms.space:
+        return "other_space"
+    right = terms.dimensions is None or looked.vector_bytes == size_bytes(terms.dimensions, terms.vector_type)
+    if not right or (looked.provenance and of is None):
+        return "malformed"
+    if of is None:
+        return UNLABELLED
+    return RIGHT if of.digest == digest(text) else "other_text"
+
+
+def hashes_with_text(store: Store, match: str, text_field: str) -> Iterator[Text]:
+    """Keys of hashes that match a pattern, and their texts; the queue's own, and those without the field, are left out.
+
+    A key or a text that is no UTF-8 is left out as well: it could not be enqueued.
+
+    Args:
+        store: Redis.
+        match: a pattern as SCAN takes it.
+        text_field: of the hashes.
+
+    Raises:
+        redis.RedisError: Redis does not answer.
+    """
+    keys = store.hashes.matching(match)
+    while part := list(islice(keys, LOOK_ITEMS)):
+        for key, text in zip(part, store.hashes.fields(part, text_field), strict=True):
+            if text is not None:
+                try:
+                    yield key.decode(), text.decode()
+                except UnicodeDecodeError:
+                    continue

@@ -1,0 +1,115 @@
+"""The users' hashes: what they hold of vectors, read without a claim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from embedqueue.values.vectors import size_bytes
+
+from .keys import Keys
+from .records import Terms, named_member
+from .scripts import Scripts
+
+#: Vectors, or hashes, that one round trip reads.
+AT_ONCE = 500
+
+
+class Looked(NamedTuple):
+    """What a hash has, and what is live of its key.
+
+    Attributes:
+        vector_bytes: of its vector; 0 where there is none, or no hash.
+        provenance: what its vector is of, as it stands there; b"" where nothing does.
+        live: the member that is named for the key, or None.
+    """
+
+    vector_bytes: int
+    provenance: bytes
+    live: bytes | None
+
+
+class Hashes:
+    """Reads the users' hashes. Thread-safe.
+
+    Every method raises ``redis.RedisError`` where Redis does not answer. What may not be read counts as not there.
+
+    Args:
+        scripts: of the queue.
+        keys: of the queue.
+    """
+
+    def __init__(self, scripts: Scripts, keys: Keys) -> None:
+        self._call = scripts.call
+        self._background = scripts.background
+        self._keys = keys
+
+    def vectors(self, redis_keys: Sequence[str], terms: Terms) -> list[bytes | None]:
+        """Read the vectors of hashes, in slices; None where there is none."""
+        found: list[bytes | None] = []
+        for at in range(0, len(redis_keys), AT_ONCE):
+            found += self.fields(redis_keys[at : at + AT_ONCE], terms.field)
+        return found
+
+    def fields(self, redis_keys: Sequence[str | bytes], field: str) -> list[bytes | None]:
+        """Read one field of hashes, in one round trip; None where there is none."""
+        pipeline: Any = self._background.pipeline(transaction=False)
+        for redis_key in redis_keys:
+            pipeline.hget(redis_key, field)
+        return [value if isinstance(value, bytes) else None for value in pipeline.execute(raise_on_error=False)]
+
+    def look(self, redis_keys: Sequence[str | bytes], terms: Terms) -> list[Looked]:
+        """Tell what hashes have, in one round trip.
+
+        Args:
+            redis_keys: of the hashes.
+            terms: which fields are meant.
+        """
+        pipeline: Any = self._background.pipeline(transaction=False)
+        for redis_key in redis_keys:
+            pipeline.hstrlen(redis_key, terms.field)
+            pipeline.hget(redis_key, terms.provenance_field or terms.field)
+            pipeline.hget(self._keys.latest, redis_key)
+        replies = pipeline.execute(raise_on_error=False)
+        found = []
+        for size, line, entry in zip(replies[::3], replies[1::3], replies[2::3], strict=True):
+            known = isinstance(line, bytes) and terms.provenance_field is not None
+            live = named_member(entry) if isinstance(entry, bytes) else None
+            found.append(Looked(size if isinstance(size, int) else 0, line if known else b"", live))
+        return found
+
+    def matching(self, pattern: str) -> Iterator[bytes]:
+        """The keys of hashes that match a pattern, as SCAN takes it and finds them; the queue's own are left out."""
+        own = f"{self._keys.namespace}:".encode()
+        for key in self._background.scan_iter(match=pattern, count=AT_ONCE, _type="HASH"):
+            if not key.startswith(own):
+                yield key
+
+    def erase(self, redis_key: str, terms: Terms, stamp: int) -> bool:
+        """Take the vector out of a hash, with what it is of, unless something of the key is live.
+
+        Args:
+            redis_key: name of the hash.
+            terms: where the vector and what it is of stand.
+            stamp: of an item; its vector stays, and those of later ones.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            redis.ResponseError: it is no hash.
+        """
+        return bool(self._call("erase", [redis_key], terms.field, terms.provenance_field or "", stamp))
+
+    def label(self, lines: Mapping[str, str], terms: Terms) -> int:
+        """Write beside vectors what they are of, where nothing says so and nothing of the key is live.
+
+        Args:
+            lines: what to write, by redis_key.
+            terms: where it stands, and the length of the vectors that are meant.
+
+        Returns:
+            Of how many it was written.
+        """
+        size = size_bytes(terms.dimensions or 0, terms.vector_type)
+        return int(self._call("label", list(lines), terms.field, terms.provenance_field or "", size, *lines.values()))

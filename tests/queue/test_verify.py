@@ -1,0 +1,126 @@
+"""``verify()``: which hashes have the vectors of their texts, and what puts the others right."""
+
+from __future__ import annotations
+
+import pytest
+
+from embedqueue import QueueFull, Verified
+from embedqueue.testing import eager_queue
+from tests.parts import DIMENSIONS, PATIENCE_SECONDS, provenance, stored
+
+
+def hashes(client):
+    """One of each kind; those named ``right`` and ``unlabelled`` are no fault."""
+    vector = stored("text")
+    client.hset("doc:right", mapping={"text": "text", "embedding": vector, "embedding_of": provenance("text")})
+    client.hset("doc:missing", mapping={"text": "text"})
+    client.hset("doc:other_text", mapping={"text": "new", "embedding": vector, "embedding_of": provenance("text")})
+    other = provenance("text").replace("gemini-embedding-001", "other")
+    client.hset("doc:other_space", mapping={"text": "text", "embedding": vector, "embedding_of": other})
+    client.hset("doc:unlabelled", mapping={"text": "text", "embedding": vector})
+    client.hset("doc:short", mapping={"text": "text", "embedding": vector[:-4], "embedding_of": provenance("text")})
+    client.hset("doc:other_length", mapping={"text": "text", "embedding": vector[:-4]})
+    client.hset("doc:strange", mapping={"text": "text", "embedding": vector, "embedding_of": "what?"})
+    client.hset("doc:blank", mapping={"text": " ", "embedding": vector, "embedding_of": provenance("text")})
+    client.hset("doc:blank_right", mapping={"text": ""})
+    client.hset("doc:no_text", mapping={"title": "A"})
+    client.set("doc:string", "no hash")
+
+
+COUNTS = Verified(checked=10, missing=1, other_text=2, other_space=1, unlabelled=1, malformed=3, waiting=0, fixed=0)
+
+
+@pytest.fixture
+def queue(make_queue, redis_client):
+    hashes(redis_client)
+    return make_queue(start=False)
+
+
+def test_each_kind_is_counted_and_nothing_is_changed(queue, redis_client):
+    before = {key: redis_client.hgetall(key) for key in redis_client.keys("doc:*") if key != b"doc:string"}
+    found = queue.verify(match="doc:*", text_field="text")
+    assert found == COUNTS
+    assert found.faults == 7
+    assert before == {key: redis_client.hgetall(key) for key in before}
+    assert queue.pending_count() == 0
+
+
+def test_fix_enqueues_exactly_what_is_wrong(queue, redis_client, embedder):
+    assert queue.verify(match="doc:*", text_field="text", fix=True).fixed == 7
+    waiting = {member.split(b'"')[3] for member in redis_client.zrange("embed_queue:pending", 0, -1)}
+    assert waiting == {
+        b"doc:missing", b"doc:other_text", b"doc:other_space", b"doc:short", b"doc:other_length", b"doc:strange"
+    }  # fmt: skip
+    assert redis_client.hgetall("doc:blank") == {b"text": b" "}
+    again = queue.verify(match="doc:*", text_field="text")
+    assert (again.faults, again.waiting) == (0, 6)
+    queue.start()
+    queue.flush(PATIENCE_SECONDS)
+    final = queue.verify(match="doc:*", text_field="text")
+    assert (final.faults, final.waiting, final.unlabelled) == (0, 0, 1)
+    assert embedder.sent == {"text": 1, "new": 1}
+
+
+def test_relabel_takes_the_unlabelled_as_well(queue, redis_client):
+    assert queue.verify(match="doc:*", text_field="text", fix=True, relabel=True).fixed == 8
+    assert any(b"doc:unlabelled" in member for member in redis_client.zrange("embed_queue:pending", 0, -1))
+
+
+def test_pairs_of_ones_own(queue):
+    found = queue.verify([("doc:right", "text"), ("doc:right", "other"), ("doc:nothing", "text"), ("doc:string", "x")])
+    assert (found.checked, found.missing, found.other_text) == (4, 2, 1)
+
+
+def test_a_text_that_waits_is_not_another(queue):
+    """Only the very text of the row counts as waiting."""
+    queue.enqueue("doc:missing", "older")
+    assert queue.verify([("doc:missing", "text")]).missing == 1
+    queue.enqueue("doc:missing", "text")
+    assert queue.verify([("doc:missing", "text")]).waiting == 1
+
+
+def test_a_blank_text_loses_no_newer_vector(queue, redis_client, monkeypatch):
+    """Between the look and the removal somebody gives the row a text, and its vector is quick."""
+    erase = queue._engine.store.hashes.erase
+
+    def late(redis_key, terms, stamp):
+        with queue:
+            queue.enqueue("doc:blank", "new").result(PATIENCE_SECONDS)
+        return erase(redis_key, terms, stamp)
+
+    monkeypatch.setattr(queue._engine.store.hashes, "erase", late)
+    queue.verify([("doc:blank", " ")], fix=True)
+    assert redis_client.hget("doc:blank", "embedding") == stored("new")
+
+
+def test_without_provenance_only_the_length_is_known(make_queue, redis_client):
+    hashes(redis_client)
+    found = make_queue(start=False, provenance_field=None).verify(match="doc:*", text_field="text")
+    assert (found.missing, found.malformed, found.unlabelled, found.other_text) == (1, 2, 5, 1)
+
+
+def test_a_full_queue_says_so(make_queue, redis_client):
+    hashes(redis_client)
+    with pytest.raises(QueueFull):
+        make_queue(start=False, max_pending=1).verify(match="doc:*", text_field="text", fix=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"match": "doc:*"}, {"text_field": "text"}])
+def test_what_to_look_at_must_be_said(make_queue, options):
+    with pytest.raises(TypeError, match="match and text_field"):
+        make_queue(start=False).verify(**options)
+
+
+def test_an_upgrade_costs_nobody_anything(make_queue, redis_client):
+    """Vectors of before there was any provenance are left alone, by a backfill and by a broken run that is repeated."""
+    redis_client.hset("doc:1", mapping={"text": "text", "embedding": bytes(range(4 * DIMENSIONS))})
+    assert make_queue(start=False).verify([("doc:1", "text")], fix=True).fixed == 0
+
+
+def test_eager():
+    queue = eager_queue()
+    queue.enqueue("doc:1", "text")
+    queue.redis.hset("doc:2", "text", "two")
+    assert queue.verify([("doc:1", "text")]).faults == 0
+    assert queue.verify(match="doc:*", text_field="text", fix=True).fixed == 1
+    assert queue.redis.hexists("doc:2", "embedding")
