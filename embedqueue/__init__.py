@@ -25,7 +25,7 @@ from .values.options import (
     EMBED_DIMENSIONS,
     PENDING_ZSET_KEY,
 )
-from .values.stats import DeadLetter, QueueStats
+from .values.stats import DeadLetter, LiveWorker, QueueStats
 
 __version__ = "0.1.0"
 
@@ -36,6 +36,7 @@ __all__ = [
     "QueueStats",
     "DeadLetter",
     "Verified",
+    "LiveWorker",
     # embedders
     "Embedder",
     "GeminiEmbedder",

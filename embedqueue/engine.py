@@ -20,6 +20,7 @@ from .embedders.protocol import Embedder
 from .embedders.text_limits import text_limit
 from .futures.callbacks import Callbacks
 from .futures.intake import Intake
+from .futures.lateness import Lateness
 from .futures.notices import Listener
 from .futures.outcomes import Outcomes
 from .futures.progress import Progress
@@ -33,6 +34,7 @@ from .values.log import QueueLog
 from .values.options import Options
 from .work.agenda import Agenda
 from .work.dispatch import Dispatch
+from .work.heartbeat import Heartbeat
 from .work.settle import Settle
 from .work.worker import Worker
 
@@ -73,6 +75,7 @@ class Engine:
         pool: of call threads.
         settle: brings items to their end.
         dispatch: turns claimed items into calls.
+        heartbeat: tells that this process works.
         worker: claims what is due.
     """
 
@@ -104,8 +107,10 @@ class Engine:
 
     def _make_parts_of_futures(self, embedder: Embedder, wanted: Callable[[], Callable[[str], None] | None]) -> None:
         options = self._options
+        late = f"embedqueue-late-{options.namespace}"
+        lateness = Lateness(self.store, self.terms, self.agenda, name=self.name, thread_name=late)
         callbacks = Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log)
-        self.waiters = Waiters(wanted, callbacks, options.vector_type)
+        self.waiters = Waiters(wanted, callbacks, lateness.words, options.vector_type)
         self.outcomes = Outcomes(self.store, self.waiters, self.terms, embedder, self.agenda)
         self.intake = Intake(
             self.store,
@@ -173,6 +178,7 @@ class Engine:
             log=log,
             observers=observers,
         )
+        self.heartbeat = Heartbeat(self.store.workers, options, self.terms, name=self.name, log=log)
         self.worker = Worker(
             self.store,
             self.agenda,
@@ -181,6 +187,7 @@ class Engine:
             self.outcomes,
             options,
             self.terms,
+            self.heartbeat,
             name=self.name,
             start_queue=start_queue,
             log=log,
@@ -217,6 +224,7 @@ class Engine:
         if self.agenda.works:
             try:
                 self.store.release_all(self.name)
+                self.heartbeat.leave()
             except Exception as error:  # what comes after it must be done all the same
                 self._log.warning("embedqueue: stopped without releasing items, their leases will run out: %s", error)
         try:

@@ -110,10 +110,10 @@ class QueueCollector:
 
     def collect(self) -> Iterator[Any]:
         """The gauges."""
-        up, waiting, in_flight, dead, oldest, paused = families = self._families()
+        up, waiting, in_flight, dead, oldest, paused, workers = families = self._families()
         for namespace, store in list(self._stores.items()):
             try:
-                status = store.status()
+                status = store.status(workers=True)
             except RedisError:
                 up.add_metric([namespace], 0)
                 continue
@@ -123,6 +123,8 @@ class QueueCollector:
             dead.add_metric([namespace], status.dead)
             oldest.add_metric([namespace], status.oldest_age_seconds or 0.0)
             paused.add_metric([namespace], status.pause_seconds or 0.0)
+            if status.workers is not None:
+                workers.add_metric([namespace], status.workers)
         yield from families
 
     @staticmethod
@@ -136,6 +138,7 @@ class QueueCollector:
                 ("dead", "Dead letters."),
                 ("oldest_age_seconds", "Age of the oldest item that waits; 0 if none does."),
                 ("paused_seconds", "For how long nobody claims, because the provider failed; 0 if there is no pause."),
+                ("workers", "Workers that were heard of within the last minute."),
             )
         ]
 

@@ -48,7 +48,7 @@ from .values.options import (
     spelled_out,
 )
 from .values.provenance import digest
-from .values.stats import PROBING, DeadLetter, QueueStats
+from .values.stats import PROBING, DeadLetter, LiveWorker, QueueStats
 from .work.plan import NEVER
 from .work.worker import ADOPTIONS, BARRED_SECONDS, OUTAGE_GRACE_SECONDS
 
@@ -513,14 +513,15 @@ class EmbeddingBatchQueue:
             seen = engine.progress.finished
             now = time.monotonic()
             anyway = passes >= ADOPTIONS  # another program never rests: flush what is known
-            status = engine.store.status(name, anyway=anyway)
+            status = engine.store.status(name, anyway=anyway, workers=True)
             if status.unfinished == 0 and (status.strays == 0 or anyway):
                 return
             if now - asked_mono >= FLUSH_ASK_SECONDS and (status.in_flight == 0 or asked_mono < 0):
                 asked_mono = now
                 self.flush_now()
             if now >= deadline_mono:
-                raise TimeoutError(f"{status.unfinished} items are not finished")
+                nobody = "; no worker is running" if status.workers == 0 and not engine.agenda.works else ""
+                raise TimeoutError(f"{status.unfinished} items are not finished{nobody}")
             if deadline_mono == NEVER and engine.worker.barred:
                 raise BatchFailed(f"{engine.worker.barred}; {status.unfinished} items are still queued")
             if deadline_mono == NEVER and not status.probing and (status.failing or status.pause_seconds is not None):
@@ -563,7 +564,7 @@ class EmbeddingBatchQueue:
             redis.RedisError: Redis cannot be reached.
         """
         engine = self._engine
-        status, counters, caller = engine.store.status(), engine.settle.counters, engine.caller
+        status, counters, caller = engine.store.status(workers=True), engine.settle.counters, engine.caller
         barred = engine.worker.barred
         pause_seconds = BARRED_SECONDS if barred and status.pause_seconds is None else status.pause_seconds
         return QueueStats(
@@ -584,7 +585,16 @@ class EmbeddingBatchQueue:
             last_progress=counters.last_progress,
             truncated=counters.truncated,
             due_in=due_seconds(status.score_age_seconds, status.base_seconds, self._options.flush_interval),
+            workers=status.workers,
         )
+
+    def workers(self) -> list[LiveWorker]:
+        """The workers of the queue, in whatever process, that have announced themselves: by host and pid.
+
+        Raises:
+            redis.RedisError: Redis cannot be reached, or does not let us know.
+        """
+        return self._engine.store.workers.all()
 
     def history(self, minutes: int = 60, days: int = 30) -> History:
         """What all processes did lately, if they have the option ``history``.

@@ -73,6 +73,11 @@ class Inside:
         return self._engine.outcomes
 
     @property
+    def agenda(self) -> Any:
+        """What the worker is to do: ``works``."""
+        return self._engine.agenda
+
+    @property
     def intake(self) -> Any:
         """Who takes items in: ``submit``."""
         return self._engine.intake
@@ -162,6 +167,15 @@ class Inside:
         """Claim as the worker's own thread does, whatever it knows."""
         self._engine.worker._claim()
         self._engine.agenda.progressed()
+
+    def does(self) -> str:
+        """What the worker would announce that it does."""
+        return self._engine.worker._doing()
+
+    @property
+    def terms(self) -> Any:
+        """Returns on which terms the process writes."""
+        return self._engine.terms
 
     def room(self) -> int:
         """For how many calls the worker would claim now."""

@@ -34,6 +34,8 @@ class EmbeddingFuture(Future[list[float]]):
         pin: called with the future when it gets a callback, so that it is kept until it ends. None: nobody keeps it.
         later: called with a function, which runs a callback, when the future has ended; it has the function called in a
             thread that does no work, and returns at once. None: callbacks run in the thread that ends the future.
+        late: called with the redis_key and the seconds for which somebody has waited in vain; returns why it takes
+            longer. None: nobody is told why.
         vector_type: of the bytes with which it ends.
 
     Attributes:
@@ -51,6 +53,7 @@ class EmbeddingFuture(Future[list[float]]):
         want: Callable[[str], None] | None = None,
         pin: Callable[[EmbeddingFuture], None] | None = None,
         later: Callable[[Callable[[], object]], None] | None = None,
+        late: Callable[[str, float], str] | None = None,
         vector_type: VectorType = "float32",
     ) -> None:
         self._state = PENDING
@@ -58,6 +61,7 @@ class EmbeddingFuture(Future[list[float]]):
         self._want = want
         self._pin = pin
         self._later = later
+        self._late = late
         self._vector_type = vector_type
         self._pid = os.getpid()
 
@@ -139,13 +143,18 @@ class EmbeddingFuture(Future[list[float]]):
             ``dimensions`` floats.
 
         Raises:
-            TimeoutError: not ready in time; the item stays queued.
+            TimeoutError: not ready in time; the item stays queued. With a timeout of a second or more, it tells where
+                the item stands and why; for that it may come up to 0.3 s later.
             concurrent.futures.CancelledError: cancelled, or the queue was stopped.
             BatchFailed: the provider failed; the item is still queued.
             ItemRejected: the item is a dead letter now.
         """
         self._demand()
-        return super().result(timeout)
+        try:
+            return super().result(timeout)
+        except TimeoutError as error:
+            late = self._told_why(error, timeout)
+        raise late
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The error with which the item ended, or None if it has a vector; waits if need be.
@@ -154,11 +163,21 @@ class EmbeddingFuture(Future[list[float]]):
             timeout: seconds to wait at most; None waits without end.
 
         Raises:
-            TimeoutError: not ready in time; the item stays queued.
+            TimeoutError: as with :meth:`result`.
             concurrent.futures.CancelledError: cancelled, or the queue was stopped.
         """
         self._demand()
-        return super().exception(timeout)
+        try:
+            return super().exception(timeout)
+        except TimeoutError as error:
+            late = self._told_why(error, timeout)
+        raise late
+
+    def _told_why(self, error: TimeoutError, timeout: float | None) -> TimeoutError:
+        """The error of whoever has waited in vain, with its reason; or the error itself, if the future has ended."""
+        if timeout is None or self._late is None or not self._unfinished:
+            return error
+        return TimeoutError(self._late(self._redis_key, timeout))
 
     def cancel(self) -> bool:
         """Wait no longer; the item is embedded all the same. Returns whether the future had not ended yet."""

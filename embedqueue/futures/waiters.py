@@ -53,6 +53,7 @@ class Waiters:
         want: returns what a future calls with its redis_key when somebody waits for it, or None. The future keeps that
             alive, and with it the queue, which may have been dropped by everybody else.
         callbacks: runs callbacks. None: they run in the thread that ends their future.
+        late: tells somebody who has waited in vain why; see :class:`EmbeddingFuture`.
         vector_type: of the vectors with which futures end.
 
     Attributes:
@@ -63,9 +64,11 @@ class Waiters:
         self,
         want: Callable[[], Callable[[str], None] | None],
         callbacks: Callbacks | None = None,
+        late: Callable[[str, float], str] | None = None,
         vector_type: VectorType = "float32",
     ) -> None:
         self.callbacks = callbacks
+        self._late = late
         self._vector_type = vector_type
         self._want = want
         self._lock = threading.RLock()
@@ -125,7 +128,7 @@ class Waiters:
         if self._arrived:
             self._catch_up()
         want, pin, drop = self._want(), self._pin, self._dropped.append  # once: each time would make an object
-        later = None if self.callbacks is None else self.callbacks.later
+        later, late = None if self.callbacks is None else self.callbacks.later, self._late
         for redis_key, member in pairs:
             if not member:
                 futures.append(None)
@@ -141,7 +144,7 @@ class Waiters:
                         entries.append(newest)
                         made[redis_key] = newest
                     continue
-            future = EmbeddingFuture(redis_key, want, pin, later, self._vector_type)
+            future = EmbeddingFuture(redis_key, want, pin, later, late, self._vector_type)
             entry = future.entry = Waiting(future, drop)
             entry.redis_key, entry.member, entry.older, entry.pinned = redis_key, member, None, None
             entry.committed = entry.heard = entry.joined = entry.wanted = False

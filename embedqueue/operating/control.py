@@ -40,6 +40,12 @@ def terms(settings: Settings) -> Terms:
     return terms_of(options, settings.dimensions, getattr(settings.embedder(), "task_type", None))
 
 
+def compared(settings: Settings) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """What is kept, what these settings say, as far as that is known, and the names in which the two differ."""
+    kept, ours = agreed(settings), terms(settings).agreed
+    return kept, ours, [name for name, value in kept.items() if ours.get(name, value) != value]
+
+
 def agree(settings: Settings) -> None:
     """Have all processes of the namespace agree in what these settings say; what is written stays as it is."""
     with open_store(settings) as store:

@@ -229,6 +229,7 @@ class Status:
         unfinished: how many items the flush that was asked for still waits for.
         probe: the owner of the claim that tests the provider, or "".
         strays: how many more members stand somewhere than our books name; if not 0, the books must be put in order.
+        workers: how many workers work; None where that was not asked, or Redis does not let us know.
     """
 
     now: float
@@ -245,6 +246,7 @@ class Status:
     strays: int = 0
     score_age_seconds: float | None = None
     base_seconds: float | None = None
+    workers: int | None = None
 
     @property
     def probing(self) -> bool:

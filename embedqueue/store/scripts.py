@@ -34,11 +34,11 @@ from .keys import Keys
 SCRIPTS: Final = (
     "enqueue", "enqueue_more", "claim", "complete", "release", "release_all", "release_probe", "extend", "reject",
     "fail", "status", "look", "adopt", "forget_ghosts", "dead_letters", "retry_dead", "discard_dead", "erase",
-    "label", "take_cached", "hold_cached",
+    "label", "take_cached", "hold_cached", "announce", "rehearse",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.
 OF_CLAIMS: Final = tuple(
-    name for name in SCRIPTS if name not in ("enqueue", "release_probe", "discard_dead", "hold_cached")
+    name for name in SCRIPTS if name not in ("enqueue", "release_probe", "discard_dead", "hold_cached", "rehearse")
 )
 
 #: The layout of the queue's keys that the scripts know; names.lua has the same.

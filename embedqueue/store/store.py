@@ -21,6 +21,7 @@ from .hashes import Hashes
 from .keys import Keys
 from .records import Asked, Claim, Status, Taken, Terms, Unless, Within, as_json
 from .scripts import Scripts
+from .workers import Workers
 
 #: Characters of a reason that are kept, in each of its notices, too: the words of an embedder of one's own may hold all
 #: the texts of its call.
@@ -67,6 +68,7 @@ class Store:
         events: the notices.
         cache: the vectors by text.
         figures: what was done by minute and by day.
+        workers: who works.
         adoption: puts the books in order after another program has left or taken members.
         hashes: what the users' hashes have.
     """
@@ -80,6 +82,7 @@ class Store:
         self.events = Events(self._scripts, self.keys)
         self.cache = CachedVectors(self._scripts, self.keys)
         self.figures = Figures(self._background, self.keys)
+        self.workers = Workers(self._scripts, self.keys)
         self._ahead: float | None = None  # what has to be added to our monotonic clock for the server's
         self.adoption = Adoption(self._scripts, self.keys)
         self.hashes = Hashes(self._scripts, self.keys)
@@ -344,15 +347,21 @@ class Store:
 
     # -- looking -----------------------------------------------------------------------------------------------
 
-    def status(self, flush: str = "", *, anyway: bool = False) -> Status:
+    def status(self, flush: str = "", *, anyway: bool = False, workers: bool = False) -> Status:
         """Tell how the queue stands.
 
         Args:
             flush: a name. Under it is counted how many items are not finished of those that were live when it was first
                 asked for. Nothing is counted while the books are not in order; :meth:`end_flush` ends it.
             anyway: count although they are not: what nobody has adopted is not waited for.
+            workers: count those who work as well.
         """
-        reply = self._call("status", (), flush, int(anyway))
+        try:
+            reply = self._call("status", (self.keys.workers,) if workers else (), flush, int(anyway))
+        except NoPermissionError:
+            if not workers:
+                raise
+            return self.status(flush, anyway=anyway)  # an ACL of before knows nothing of that key
         now = float(reply[0])
         return Status(
             now=now,
@@ -369,6 +378,7 @@ class Store:
             unfinished=reply[11],
             probe=reply[12].decode("utf-8", "replace"),
             strays=reply[13],
+            workers=reply[14] if reply[14] >= 0 else None,
         )
 
     def end_flush(self, flush: str) -> None:
@@ -399,6 +409,22 @@ class Store:
                 return [found for part in parts for found in self.look(part, terms)]
             reply = self._call("look", [self.keys.events], *where, *_flat(lines))  # a key of our own, and no hash
         return [(reply[i].decode(), reply[i + 1]) for i in range(0, len(reply), 2)]
+
+    def rehearse(self) -> None:
+        """Do without effect what every queue needs: run a script that may write, look at the notices, wait for one.
+
+        Raises:
+            EmbedQueueError: the keys are of another release's layout.
+        """
+        self._call("rehearse", ())
+        self.events.since(0.0)
+        self.events.listen(b"$", 0.0)
+
+    def holder(self, redis_key: str) -> str:
+        """The worker that has claimed the item of a key, without the colon; "" where nobody has."""
+        entry: Any = self._background.hget(self.keys.claims, redis_key) or b""
+        worker, colon, _ = entry.rpartition(b" ")[2].partition(b":")
+        return worker.decode("utf-8", "replace") if colon else ""
 
     def pending_count(self) -> int:
         """Count the items that wait."""

@@ -10,7 +10,7 @@ PROBING = "one call tests the provider"
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """How the queue stands. The first six fields are of Redis, the others of this process since it made the queue.
+    """How the queue stands. The first six fields and ``workers`` are of Redis, the others of this process.
 
     Attributes:
         waiting: items in pending.
@@ -32,6 +32,8 @@ class QueueStats:
         truncated: embedded items of which only a beginning was sent, because their text was too long (``on_long``).
         due_in: seconds until a drain starts because of the time that items may wait; less than 0 where it should have
             started; None where nothing waits. It is of Redis, too.
+        workers: workers, in whatever process, that have announced themselves and were heard of within the last minute.
+            A queue with ``worker=False``, or that was never started, is none. None where Redis does not let us know.
     """
 
     waiting: int
@@ -51,6 +53,34 @@ class QueueStats:
     last_progress: float | None
     truncated: int = 0
     due_in: float | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveWorker:
+    """A worker that has announced itself, as of the last time that it was heard of.
+
+    Attributes:
+        name: its own, under which it claims; another one after each start.
+        host: the name of its machine.
+        pid: of its process.
+        version: of embedqueue.
+        model: whose vectors it writes.
+        space: model, length and role of its vectors, as the provenance beside each has it.
+        since: Unix time at which it began to work, by the server's clock.
+        doing: a few words: "idle", "calling 3" (API calls under way), "paused", "barred" (it may not claim).
+        heard_age: seconds since it was heard of; it is heard of every 20 s.
+    """
+
+    name: str
+    host: str
+    pid: int
+    version: str
+    model: str
+    space: str
+    since: float
+    doing: str
+    heard_age: float
 
 
 @dataclass(frozen=True, slots=True)

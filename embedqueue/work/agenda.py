@@ -264,6 +264,16 @@ class Agenda:
         with self._condition:
             self._plan.renewed(self._renewal() if held else NEVER)
 
+    def beaten(self) -> None:
+        """We have told that we work."""
+        with self._condition:
+            self._plan.beaten(time.monotonic())
+
+    @property
+    def pausing(self) -> bool:
+        """Whether nothing is claimed for now, as far as we know."""
+        return time.monotonic() < self._plan.paused_until_mono
+
     def bar(self, seconds: float) -> None:
         """This process may not claim for so many seconds; what was due still is then."""
         with self._condition:

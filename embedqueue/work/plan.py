@@ -15,8 +15,8 @@ from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.item import NotOurs, decode_member
 
 #: "renew": extend our leases. "refresh": read how things stand in Redis. "claim": take items. "ask": tell other
-#: processes what somebody here waits for. "check": find out what became of that.
-Action = Literal["renew", "refresh", "claim", "ask", "check"]
+#: processes what somebody here waits for. "check": find out what became of that. "beat": tell that we work.
+Action = Literal["renew", "refresh", "claim", "ask", "check", "beat"]
 NEVER = float("inf")
 
 #: Seconds between two refreshes of an idle worker, at most.
@@ -30,6 +30,9 @@ LOOK_AGAIN_SECONDS = 5.0
 #: Seconds between two checks on the items that somebody waits for: at first, and at most. A check is one call of a
 #: script. It finds what a lost notice told, and items that wait again because they were released or superseded.
 CHECK_SECONDS = (2.0, 5.0)
+#: Seconds between two heartbeats of a worker; and seconds after which a late one comes before claims.
+BEAT_SECONDS = 20.0
+LATE_BEAT_SECONDS = 5.0
 #: redis_keys that one claim looks for before it takes anything else: its script looks each of them up.
 URGENT_LIMIT = 1000
 
@@ -75,6 +78,7 @@ class Plan:
         asked: redis_keys for which to ask the workers of other processes, or to start ours.
         check_mono: when to check on the items that somebody waits for; NEVER if nobody waits.
         checks: such checks in a row.
+        beat_mono: when to tell that we work; NEVER where we claim what somebody here waits for alone.
     """
 
     flush_interval: float
@@ -106,6 +110,7 @@ class Plan:
     asked: dict[str, None] = field(default_factory=dict)
     check_mono: float = NEVER
     checks: int = 0
+    beat_mono: float = NEVER
 
     @property
     def idle(self) -> bool:
@@ -130,9 +135,11 @@ class Plan:
         if self.works:
             wanted = [
                 (self.renew_mono, "renew"),
+                (self.beat_mono + LATE_BEAT_SECONDS, "beat"),
                 (claim_mono, "claim"),
                 (self.refresh_mono, "refresh"),
                 *wanted,
+                (self.beat_mono, "beat"),  # when nothing else is to be done
             ]
         due, action = min(wanted, key=lambda pair: max(pair[0], now))  # of those that are due, the first one
         due = max(due, self.redis_retry_mono)
@@ -195,6 +202,7 @@ class Plan:
         self.began_mono = now
         self.left |= self.waiting > 0
         self.quiet_until_mono = now + quiet_seconds if quiet_seconds else 0.0
+        self.beat_mono = now + quiet_seconds  # a process that may end at any moment is not to be counted on
 
     def room(self, size: int, in_flight: int, held: int, call_limit: int) -> int:
         """For how many calls to claim: as many as may start, and one more of a long backlog.
@@ -262,6 +270,10 @@ class Plan:
     def renewed(self, renew_mono: float) -> None:
         """Our leases were renewed. Do it again at ``renew_mono``, which is NEVER if we hold none."""
         self.renew_mono = renew_mono
+
+    def beaten(self, now: float) -> None:
+        """We have told that we work, or Redis does not want to know."""
+        self.beat_mono = now + BEAT_SECONDS
 
     def rest(self, until_mono: float) -> None:
         """Redis did not answer: try nothing before ``until_mono``."""

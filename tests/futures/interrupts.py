@@ -158,6 +158,7 @@ def interrupt_users():
         outcomes,
         options,
         lambda: TERMS,
+        SimpleNamespace(beat=lambda doing: None),
         name="me:",
         start_queue=lambda: None,
         log=QueueLog(),

@@ -48,6 +48,9 @@ def test_an_item_is_counted_on_its_way(registry):
     assert value(registry, "api_call_texts_sum") == 2
     assert value(registry, "wait_seconds_count") == 2
     assert value(registry, "waiting") == value(registry, "in_flight") == value(registry, "dead") == 0
+    assert value(registry, "workers") == 0, "an eager queue has no worker"
+    queue.redis.set("embed_queue:workers", "no hash")
+    assert value(registry, "workers") is None, "not known"
 
 
 def test_what_fails_is_counted(registry):

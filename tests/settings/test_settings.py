@@ -8,7 +8,7 @@ import pytest
 import tenacity
 
 from embedqueue import GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
-from embedqueue.settings.checks import check_key, problems
+from embedqueue.settings.checks import check_call, check_key, check_redis
 from embedqueue.settings.settings import KNOWN, PROVIDERS, Settings, SettingsError, read, read_environment, read_queues
 from embedqueue.values.options import Options
 
@@ -219,11 +219,11 @@ def test_a_named_queue_is_refused_by_its_whole_name(given, words):
 def test_a_missing_key_is_a_sentence_that_names_both_ways(monkeypatch):
     """The provider's own variable serves where API_KEY is not set."""
     settings = read_environment({"EMBEDQUEUE_PROVIDER": "gemini"})
-    (problem,) = problems(settings, redis=False, call=True)
+    (problem,) = check_key(settings)
     assert problem.startswith("There is no API key for gemini: set EMBEDQUEUE_API_KEY, or GEMINI_API_KEY or GOOGLE_API")
     monkeypatch.setenv("GOOGLE_API_KEY", "k")
     assert check_key(settings) == []
-    assert problems(Settings(provider="openai", base_url="http://h"), redis=False) == []
+    assert check_key(Settings(provider="openai", base_url="http://h")) == []
 
 
 def test_secrets_may_be_kept_in_objects():
@@ -237,7 +237,7 @@ def test_secrets_may_be_kept_in_objects():
 def test_no_redis_is_a_sentence_that_names_the_setting(tmp_path):
     """Nobody listens there."""
     settings = read({"REDIS_URL": f"unix://{tmp_path}/none.sock", "PROVIDER": "local"}, spelling='EMBEDQUEUE["{}"]')
-    (problem,) = problems(settings)
+    (problem,) = check_redis(settings)
     assert problem.startswith("Redis at unix://")
     assert problem.endswith('start it, or set EMBEDQUEUE["REDIS_URL"].')
 
@@ -245,11 +245,11 @@ def test_no_redis_is_a_sentence_that_names_the_setting(tmp_path):
 def test_a_real_call_tells_of_key_and_dimensions(provider):
     """A wrong key, and a model with other dimensions, are told before anything is enqueued."""
     base = {"PROVIDER": "openai", "BASE_URL": provider.openai_url, "API_KEY": "test-key", "DIMENSIONS": 16}
-    assert problems(read(base), redis=False, call=True) == []
-    (problem,) = problems(read({**base, "API_KEY": "hunter2"}), redis=False, call=True)
+    assert check_call(read(base)) == []
+    (problem,) = check_call(read({**base, "API_KEY": "hunter2"}))
     assert "No call to openai" in problem
     assert "API_KEY" in problem
     assert "hunter2" not in problem
     provider.settings.refused_options = ["dimensions"]
-    (problem,) = problems(read(base), redis=False, call=True)
+    (problem,) = check_call(read(base))
     assert problem.endswith("gives 3072 numbers a vector, not 16: set DIMENSIONS to 3072.")

@@ -20,6 +20,9 @@
 --  12 pause:level STRING   how often in a row the provider has failed
 --  13 pause:probe STRING   the owner of the claim that tests the provider; while it exists nobody else claims
 --  14 pause:ours STRING    "MS WORDS" of a pause that a failure has made: it lasts no longer than so many ms
+-- announce and status may get as their first further key:
+--     workers HASH       worker -> "UNTIL SECONDS SINCE FACTS": who works; until when that holds if nothing more is heard,
+--                        and how many seconds that was made to hold; since when; JSON, as store/workers.py has it
 -- All times are Unix seconds by the server's clock, unless a name or a comment says ms.
 --
 -- A stamp is the number of an item: microseconds of its enqueue, made strictly increasing. Stamps alone order the texts

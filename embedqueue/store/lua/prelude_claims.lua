@@ -51,6 +51,14 @@ local function pause_left()
   return math.max(ms, probe_ms)
 end
 
+-- Whether an entry of workers holds still. One that seems to hold for longer than it was made to tells of a clock that
+-- was set back: its worker is heard of again soon, or is gone.
+local function works(value)
+  local ends, seconds = string.match(value, "^([%d.]+) ([%d.]+) ")
+  ends, seconds = tonumber(ends), tonumber(seconds)
+  return ends and seconds and ends > now and ends <= now + seconds + SLACK
+end
+
 -- A score as a time, for it may be infinite: another program can write any.
 local FAR = 1000000000 -- seconds
 local function clamped(score)
