@@ -14,9 +14,11 @@ from .calls.batching import Limits
 from .calls.cache import Cache
 from .calls.caller import Caller
 from .calls.concurrency import Concurrency
+from .calls.lengths import Lengths
 from .calls.pool import Pool
 from .calls.queries import Queries
 from .embedders.protocol import Embedder, QuerySide, role_of
+from .embedders.text_limits import text_limit
 from .futures.callbacks import Callbacks
 from .futures.intake import Intake
 from .futures.lateness import Lateness
@@ -114,7 +116,7 @@ class Engine:
         late = f"embedqueue-late-{options.namespace}"
         lateness = Lateness(self.store, self.terms, self.agenda, name=self.name, thread_name=late)
         callbacks = Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log)
-        self.waiters = Waiters(wanted, callbacks, lateness.words)
+        self.waiters = Waiters(wanted, callbacks, lateness.words, options.vector_type)
         self.outcomes = Outcomes(self.store, self.waiters, self.terms, embedder, self.agenda)
         self.intake = Intake(
             self.store,
@@ -145,7 +147,17 @@ class Engine:
         calls = f"embedqueue-call-{options.namespace}"
         concurrency = Concurrency(options.max_concurrency)
         limits = _limits(options, embedder)
-        self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.closing, log, observers)
+        self.caller = Caller(
+            embedder,
+            options.model,
+            options.retry,
+            limits,
+            concurrency,
+            self.closing,
+            log,
+            observers,
+            options.vector_type,
+        )
         # Their own caller: what is learned of calls of documents need not hold for queries, nor the other way round.
         asker = Caller(
             QuerySide(embedder), options.model, options.retry, limits, concurrency, self.closing, log, observers
@@ -176,7 +188,15 @@ class Engine:
         )
         cache = _cache(self.store, self.settle, options, embedder, self.stopping)
         self.dispatch = Dispatch(
-            self.caller, self.pool, self.settle, cache, options, worker=self.name, log=log, observers=observers
+            self.caller,
+            self.pool,
+            self.settle,
+            cache,
+            Lengths(text_limit(embedder, options.model), options.on_long, options.model),
+            options,
+            worker=self.name,
+            log=log,
+            observers=observers,
         )
         self.heartbeat = Heartbeat(self.store.workers, options, self.terms, name=self.name, log=log)
         self.worker = Worker(
@@ -269,11 +289,13 @@ def _kind(options: Options, embedder: Embedder) -> str:
 def _cache(store: Store, settle: Settle, options: Options, embedder: Embedder, stopping: Event) -> Cache | None:
     if options.cache_ttl is None:
         return None
+    # Of float32 nothing is said, as it was before there was a choice: what is kept of then is still found.
+    stored = "" if options.vector_type == "float32" else f"\0{options.vector_type}"
     return Cache(
         store,
         ttl_seconds=options.cache_ttl,
         hold_seconds=options.lease_seconds,
-        kind=lambda: _kind(options, embedder),
+        kind=lambda: f"{_kind(options, embedder)}{stored}",
         name=f"embedqueue-cache-{options.namespace}",
         stopping=stopping,
         persist=settle.persist,

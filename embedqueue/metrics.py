@@ -60,6 +60,9 @@ class _Families:
         self.enqueued = counter("enqueued", "Items accepted.")
         self.not_enqueued = counter("not_enqueued", "Items refused: the queue was full, or Redis failed.")
         self.embedded = counter("embedded", "Items whose vector was written.")
+        self.truncated = counter(
+            "truncated", "Embedded items of which only a beginning was sent: their text is too long."
+        )
         self.retried = counter("retried", "Items released because the provider failed.")
         self.rejected = counter("rejected", "Items that became dead letters.")
         self.calls = counter("api_calls", "API calls that came back, by outcome.", "outcome")
@@ -209,6 +212,7 @@ class _QueueMetrics(Observer):
 
     def written(self, report: BatchReport) -> None:
         self._families.embedded.labels(self._queue).inc(report.items)
+        self._families.truncated.labels(self._queue).inc(report.truncated)
         self._families.wait_seconds.labels(self._queue).observe(report.waited_seconds)
 
     def saved(self, report: SavingReport) -> None:

@@ -25,6 +25,7 @@ from redis.exceptions import RedisError, ResponseError
 from .backlog.filler import Filler, Verified, to_fix, verified
 from .backlog.inspection import Text, hashes_with_text
 from .embedders.protocol import Embedder
+from .embedders.text_limits import text_limit
 from .engine import Engine, is_work_horse, stop_with_child
 from .futures.future import EmbeddingFuture
 from .futures.intake import Pair, in_parts
@@ -84,6 +85,8 @@ class EmbeddingBatchQueue:
         embedding_field: field of the users' hashes that receives the vector.
         provenance_field: field beside it that receives what the vector is of, as docs/design.md tells; "" for the name
             of ``embedding_field`` and "_of"; None: nothing is written of that.
+        vector_type: "float32", or "float16" for half of the memory: what the vectors' numbers are in Redis. All workers
+            of a namespace must agree in it, and an index over the hashes must have that type.
         namespace: prefix of the queue's keys.
         api_batch_limit: most texts in one API call.
         api_batch_tokens: most estimated tokens in one API call; a longer text travels alone.
@@ -100,6 +103,10 @@ class EmbeddingBatchQueue:
         cache_ttl: seconds for which vectors are kept by text, or None for no cache.
         if_missing: "create" the hash if it is gone when its vector arrives, or "skip" it.
         max_text_chars: longest text in characters, or None; ``enqueue`` raises ``ValueError`` beyond.
+        on_long: what to do with a text of more tokens than the model takes, as far as that is known: "reject" it, so
+            that it becomes a dead letter, or "truncate" it to a beginning that fits. None rejects it if the provider
+            would cut it without a word, and else leaves it to the provider, which refuses it. docs/providers.md has the
+            limits, and what is estimated.
         history: whether this process writes down how much it does, for ``history()`` and the dashboard.
         observers: told what happens; see :class:`embedqueue.Observer`. What they raise is logged once.
         on_batch: called with a :class:`BatchReport` when vectors were written; it is an observer of one function, as
@@ -133,6 +140,11 @@ class EmbeddingBatchQueue:
             meet(model)
         self._options = Options(model=model, flush_interval=flush_interval, max_batch_size=max_batch_size, **options)
         self._log = QueueLog(self._options.namespace)
+        if self._options.on_long is not None and text_limit(embedder, model) is None:
+            words = (
+                "embedqueue: on_long does nothing, for it is not known what %s takes: give the embedder max_text_tokens"
+            )
+            self._log.warning(words, model)
         self._embedder = embedder
         self._redis = redis
         self._lock = threading.RLock()  # reentrant: a signal's handler may call stop() while start() or stop() holds it
@@ -559,6 +571,7 @@ class EmbeddingBatchQueue:
             algorithm=algorithm,
             distance=distance,
             fields=more,
+            vector_type=self._options.vector_type,
         )
         engine.search.create(name, definition)
 
@@ -680,6 +693,7 @@ class EmbeddingBatchQueue:
             texts_sent=sum(caller.texts_sent for caller in callers),
             calls_under_way=engine.pool.unfinished,
             last_progress=counters.last_progress,
+            truncated=counters.truncated,
             due_in=due_seconds(status.score_age_seconds, status.base_seconds, self._options.flush_interval),
             workers=status.workers,
         )

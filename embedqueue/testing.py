@@ -28,7 +28,7 @@ from .futures.future import EmbeddingFuture
 from .futures.intake import Pair
 from .queue import EmbeddingBatchQueue
 from .search import ExactSearch
-from .values.vectors import FLOAT32
+from .values.vectors import FLOAT32, VectorType, to_bytes
 from .work.worker import ADOPTIONS
 
 #: Seconds that a held call waits for ``release()`` at most: a forgotten one must not hang a test run.
@@ -76,9 +76,9 @@ class FakeEmbedder:
         numbers = np.frombuffer(digest, "<i4").astype(np.float64)
         return numbers / np.linalg.norm(numbers)
 
-    def bytes_of(self, text: str) -> bytes:
-        """The vector of a text as its hash holds it: 4 bytes for each dimension."""
-        return self.vector_of(text).tobytes()
+    def bytes_of(self, text: str, vector_type: VectorType = "float32") -> bytes:
+        """The vector of a text as its hash holds it: 4 bytes for each dimension, or 2 with "float16"."""
+        return to_bytes(self.vector_of(text), vector_type)
 
     @property
     def sent(self) -> Counter[str]:

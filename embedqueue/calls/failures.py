@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from embedqueue.values.errors import BatchFailed, ConfigurationError, TransientError, finite_seconds
+from embedqueue.values.vectors import VectorType
 from embedqueue.values.words import said_by
 
 
@@ -58,17 +59,21 @@ class Stopping(Exception):
 
 
 class Faulty(TransientError):
-    """No row of an answer can be written."""
+    """No row of an answer can be written.
 
-    def __init__(self) -> None:
-        super().__init__("the vector holds NaN or infinity, or is all zeros", suspect_input=True)
+    Args:
+        vector_type: as which it cannot.
+    """
+
+    def __init__(self, vector_type: VectorType = "float32") -> None:
+        super().__init__(f"the vector holds NaN or infinity, or is all zeros, as {vector_type}", suspect_input=True)
 
 
 class Partial(Exception):
     """Some rows of an answer cannot be written; the others can.
 
     Attributes:
-        rows: all of them, of shape (texts, dimensions), float32.
+        rows: all of them, of shape (texts, dimensions), of the type that is written.
         faulty: indices of those that cannot, in order.
     """
 

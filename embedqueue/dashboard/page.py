@@ -89,7 +89,16 @@ def _flow(history: History) -> dict[str, Any]:
         "enqueued_lines": figures.line([minute.enqueued for minute in minutes], end),
         "lost": {
             name: sum(getattr(minute, name) for minute in minutes)
-            for name in ("dead", "released", "leases_ended", "redis_failures", "saved_texts", "enqueued", "embedded")
+            for name in (
+                "dead",
+                "released",
+                "leases_ended",
+                "redis_failures",
+                "saved_texts",
+                "enqueued",
+                "embedded",
+                "truncated",
+            )
         },
     }
 

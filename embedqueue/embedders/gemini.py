@@ -39,6 +39,7 @@ class GeminiEmbedder(HostedEmbedder):
         max_tokens: tokens in one call; None means no known limit.
         max_response_bytes: the largest answer that is read, decoded.
         headers: more headers for every request; they win over ours.
+        max_text_tokens: tokens in one text; None means what is known of the model.
     """
 
     key_variables = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
@@ -58,6 +59,7 @@ class GeminiEmbedder(HostedEmbedder):
         max_tokens: int | None = None,
         max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
         headers: Mapping[str, Secret] | None = None,
+        max_text_tokens: int | None = None,
     ) -> None:
         super().__init__(
             api_key,
@@ -69,8 +71,13 @@ class GeminiEmbedder(HostedEmbedder):
             max_tokens=max_tokens,
             max_response_bytes=max_response_bytes,
             headers=headers,
+            max_text_tokens=max_text_tokens,
         )
         self.task_type = task_type
+
+    def cuts_long_texts(self, model: str) -> bool:
+        """Yes: no refusal of such a text is known of Google, and no option that asks for one."""
+        return True
 
     def _auth(self, key: str) -> dict[str, str]:
         return {"x-goog-api-key": key}  # in the URL it would end in logs

@@ -88,6 +88,7 @@ class HostedEmbedder:
         max_tokens: what one call may hold; None means no known limit.
         max_response_bytes: the largest answer that is read, decoded.
         headers: more headers for every request. They win over ours.
+        max_text_tokens: what one text may hold; None means what is known of the model.
 
     Raises:
         TypeError, ValueError: an option that cannot work; no key or header is shown.
@@ -112,6 +113,7 @@ class HostedEmbedder:
         max_tokens: int | None,
         max_response_bytes: int,
         headers: Mapping[str, Secret] | None,
+        max_text_tokens: int | None,
     ) -> None:
         connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         limits = Limits(
@@ -123,6 +125,7 @@ class HostedEmbedder:
         self.dimensions = _count("dimensions", dimensions)
         self.max_texts = None if max_texts is None else _count("max_texts", max_texts)
         self.max_tokens = None if max_tokens is None else _count("max_tokens", max_tokens)
+        self.max_text_tokens = None if max_text_tokens is None else _count("max_text_tokens", max_text_tokens)
         self.task_type: str | None = None
         self._url, self._guessed_path = url.url, url.guessed_path
         self._given_key = None if api_key is None else revealed("api_key", api_key)
@@ -231,6 +234,10 @@ class HostedEmbedder:
     def _needs_key(self) -> bool:
         return True
 
+    def _is_success(self, document: Any) -> bool:
+        """Whether the body of an answer below 300 holds vectors."""
+        return isinstance(document, dict) and not document.get("error") and self.success_field in document
+
     def _instead_of(self, name: str, value: Any) -> Any:
         """What to send instead of a refused option: nothing, unless there is something weaker."""
         return None
@@ -244,7 +251,7 @@ class HostedEmbedder:
         if answer.status >= 300:
             raise self._refusal(answer, url, texts, options)
         document = documents.parse(answer.body)
-        if not isinstance(document, dict) or document.get("error") or self.success_field not in document:
+        if not self._is_success(document):
             # perhaps a refusal under HTTP 200: OpenRouter sends them when its upstream had started
             refusal = self._refusal(answer, url, texts, options)
             unexplained = isinstance(document, dict) and not document.get("error")

@@ -19,9 +19,11 @@ class Embedder(Protocol):
     known limit), ``task_type`` (what documents are embedded as, where that is the same for all models),
     ``role_of_documents(model)`` (what they are embedded as with a model, or None), ``variant`` (a string of all else
     that decides a vector beside its text and the model, such as the server's address), ``default_model`` (what a queue
-    asks for that is given none), ``meet(model)`` (told what a queue will ask for), ``provider`` and ``server`` (whose
-    API it is, and its host and port, for observers; see ``CallReport``); the queue uses them where they exist. One that
-    embeds queries otherwise than documents is a :class:`QueryEmbedder`, too.
+    asks for that is given none), ``meet(model)`` (told what a queue will ask for), ``max_text_tokens`` (what one text
+    may hold, instead of what is known of the model), ``cuts_long_texts(model)`` (whether longer ones are cut without a
+    word: see the option ``on_long``), ``provider`` and ``server`` (whose API it is, and its host and port, for
+    observers; see ``CallReport``); the queue uses them where they exist. One that embeds queries otherwise than
+    documents is a :class:`QueryEmbedder`, too.
     """
 
     @property

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from embedqueue.values.errors import QueueStopped
 from embedqueue.values.locks import Condition
 from embedqueue.values.log import logger
-from embedqueue.values.vectors import to_floats
+from embedqueue.values.vectors import VectorType, to_floats
 
 
 class EmbeddingFuture(Future[list[float]]):
@@ -36,6 +36,7 @@ class EmbeddingFuture(Future[list[float]]):
             thread that does no work, and returns at once. None: callbacks run in the thread that ends the future.
         late: called with the redis_key and the seconds for which somebody has waited in vain; returns why it takes
             longer. None: nobody is told why.
+        vector_type: of the bytes with which it ends.
 
     Attributes:
         entry: where it stands in :class:`Waiters`, which alone looks at this.
@@ -53,6 +54,7 @@ class EmbeddingFuture(Future[list[float]]):
         pin: Callable[[EmbeddingFuture], None] | None = None,
         later: Callable[[Callable[[], object]], None] | None = None,
         late: Callable[[str, float], str] | None = None,
+        vector_type: VectorType = "float32",
     ) -> None:
         self._state = PENDING
         self._redis_key = redis_key
@@ -60,6 +62,7 @@ class EmbeddingFuture(Future[list[float]]):
         self._pin = pin
         self._later = later
         self._late = late
+        self._vector_type = vector_type
         self._pid = os.getpid()
 
     # -- fields of concurrent.futures.Future, made late --------------------------------------------------------
@@ -93,7 +96,7 @@ class EmbeddingFuture(Future[list[float]]):
         # The worker hands over bytes; floats are made for those who ask. They are made here and not in result(), since
         # asyncio reads this field without calling result() from Python 3.14 on (python/cpython#134173).
         if isinstance(self._outcome, bytes):
-            self._outcome = to_floats(self._outcome)
+            self._outcome = to_floats(self._outcome, self._vector_type)
         return self._outcome
 
     @_result.setter
@@ -240,7 +243,7 @@ def end_future(future: EmbeddingFuture, outcome: bytes | BaseException | None) -
 
     Args:
         future: not ended, or cancelled by its user.
-        outcome: the vector, (dimensions,) float32 as bytes; or the error, of which each who waits gets a copy; None
+        outcome: the vector, as the bytes that are stored; or the error, of which each who waits gets a copy; None
             cancels.
 
     Raises:
@@ -265,12 +268,13 @@ def end_future(future: EmbeddingFuture, outcome: bytes | BaseException | None) -
         logger.exception("embedqueue: a callback of %s ended in a way that it should not", future._redis_key)
 
 
-def finished_future(vector: bytes) -> EmbeddingFuture:
+def finished_future(vector: bytes, vector_type: VectorType = "float32") -> EmbeddingFuture:
     """A future that has ended already.
 
     Args:
-        vector: its outcome, (dimensions,) float32 as bytes.
+        vector: its outcome, as the bytes that are stored.
+        vector_type: of these.
     """
-    future = EmbeddingFuture()
+    future = EmbeddingFuture(vector_type=vector_type)
     future.set_result(vector)  # type: ignore[arg-type]  # see _result
     return future

@@ -135,6 +135,7 @@ class Intake:
         self._waker = waker
         self._observers = observers
         self._max_pending = options.max_pending
+        self._vector_type = options.vector_type
         self._flush_interval = options.flush_interval
         self._tell_at = options.max_batch_size
         self._tell_first = not options.worker
@@ -356,7 +357,7 @@ class Intake:
         leader.entries += entries
         at = 0
         for commit in share:
-            commit.futures = [future or finished_future(self._zero()) for future in found[at : at + len(commit.pairs)]]
+            commit.futures = [future or self._blank() for future in found[at : at + len(commit.pairs)]]
             at += len(commit.pairs)
         return entries
 
@@ -382,9 +383,12 @@ class Intake:
             else:
                 self._find_out([redis_key])  # it was taken away meanwhile
 
+    def _blank(self) -> EmbeddingFuture:
+        return finished_future(self._zero(), self._vector_type)
+
     def _zero(self) -> bytes:
-        """The vector of a blank text, (dimensions,) float32 as bytes."""
-        return zero_vector(self._embedder.dimensions)
+        """The vector of a blank text, as the bytes that would be stored."""
+        return zero_vector(self._embedder.dimensions, self._vector_type)
 
 
 def _conditions(share: Sequence[_Commit], latest: Iterable[str]) -> list[str]:

@@ -9,11 +9,9 @@ from redis.exceptions import RedisError
 
 from embedqueue.settings.settings import Settings
 from embedqueue.values.provenance import model_name
+from embedqueue.values.vectors import index_type
 
 from .finding import Finding
-
-#: The type of the numbers that are written.
-WRITTEN = "FLOAT32"
 
 
 def examine_indexes(settings: Settings, client: Any, others: Mapping[str, Settings]) -> Iterator[Finding]:
@@ -53,17 +51,19 @@ def _judged(
     facts: dict[bytes, Any],
 ) -> Finding:
     dimensions, kind, ours = int(known.get("dim", 0)), known.get("data_type", ""), settings.dimensions
+    written = index_type(settings.option("vector_type"))
     hashes, left_out = int(facts.get(b"num_docs", 0)), int(facts.get(b"hash_indexing_failures", 0))
     told = f"{name}: {dimensions} dimensions, {kind}, {hashes} hashes"
-    if (dimensions, kind) == (ours, WRITTEN):
+    if (dimensions, kind) == (ours, written):
         if left_out:
             words = f"{name} could not index {left_out} hashes: backfill those whose vector has another length"
             return Finding("warning", "index", words)
         return Finding("ok", "index", told)
     for other, theirs in others.items():
-        if theirs.option("embedding_field") == settings.option("embedding_field") and theirs.dimensions == dimensions:
+        fits = (theirs.dimensions, index_type(theirs.option("vector_type"))) == (dimensions, kind)
+        if fits and theirs.option("embedding_field") == settings.option("embedding_field"):
             return Finding("ok", "index", f"{told}; it is of the queue {other}")
-    holds = f"{name} holds vectors of {dimensions} {kind} numbers, the model gives {ours} of {WRITTEN}"
+    holds = f"{name} holds vectors of {dimensions} {kind} numbers, these settings give {ours} of {written}"
     if hashes or float(facts.get(b"percent_indexed", 1)) < 1:
         model = _model_of(settings, client, name)
         if model not in (None, model_name(settings.model)) and not left_out:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from embedqueue.values.errors import EmbedQueueError
+from embedqueue.values.vectors import VectorType, index_type
 
 ALGORITHMS = ("HNSW", "FLAT")
 METRICS = ("COSINE", "L2", "IP")
@@ -74,6 +75,7 @@ def define(
     algorithm: str,
     distance: str,
     fields: Mapping[str, str | Sequence[str]],
+    vector_type: VectorType = "float32",
 ) -> Definition:
     """Define an index, as users describe it.
 
@@ -84,6 +86,7 @@ def define(
         algorithm: in capitals or not, as ``distance``.
         distance: the metric.
         fields: other fields, and the type of each, or its whole schema in words.
+        vector_type: what the vectors are written as.
 
     Raises:
         TypeError, ValueError: what cannot be.
@@ -101,7 +104,7 @@ def define(
         prefixes=frozenset(prefixes),
         vector_field=vector_field,
         algorithm=_one_of("algorithm", algorithm, ALGORITHMS),
-        data_type="FLOAT32",
+        data_type=index_type(vector_type),
         dimensions=dimensions,
         metric=_one_of("distance", distance, METRICS),
         fields={name: words[0] for name, words in schema.items()},

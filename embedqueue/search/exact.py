@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import redis
+from numpy.typing import NDArray
 
 from embedqueue.values.errors import EmbedQueueError
-from embedqueue.values.vectors import FLOAT32
+from embedqueue.values.vectors import VectorType, size_bytes, to_floats
 
 from .definition import Definition
 from .hits import SearchHit, fields_of, score_of
@@ -52,7 +53,7 @@ class ExactSearch:
         query = np.asarray(vector, np.float64)
         hits = []
         for key, values in self._hashes(index):
-            stored = np.frombuffer(values.get(self._vector_field.encode(), b""), FLOAT32).astype(np.float64)
+            stored = _numbers(values.get(self._vector_field.encode(), b""), index)
             if len(stored) == len(query) and stored.any():
                 fields = fields_of(values.items(), raw=self._vector_field)
                 shown = [name for name in fields if name != self._vector_field]
@@ -73,6 +74,13 @@ class ExactSearch:
             raise EmbedQueueError(f"there is no index {name!r}: queue.create_index(...) makes one")
         facts = json.loads(kept)
         return Definition(**facts | {"prefixes": frozenset(facts["prefixes"])})
+
+
+def _numbers(vector: bytes, index: Definition) -> NDArray[np.float64]:
+    """The numbers of a vector; none where it has another length than the index."""
+    vector_type: VectorType = "float16" if index.data_type == "FLOAT16" else "float32"
+    right = len(vector) == size_bytes(index.dimensions, vector_type)
+    return np.asarray(to_floats(vector, vector_type) if right else [], np.float64)
 
 
 def _distance(metric: str, query: Any, stored: Any) -> float:

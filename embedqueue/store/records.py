@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from embedqueue.values.options import Options
 from embedqueue.values.provenance import model_name, space
+from embedqueue.values.vectors import VectorType
 
 #: What is kept for ``provenance_field`` where nothing is written of what vectors are of.
 NO_PROVENANCE = "(none)"
@@ -38,6 +39,7 @@ class Terms:
         dimensions: length of the vectors; None while it is not known.
         space: in which the vectors are, the first word of the provenance.
         if_missing: "create" makes a hash that is gone anew; "skip" leaves it alone.
+        vector_type: of the vectors' numbers.
     """
 
     field: str
@@ -46,6 +48,7 @@ class Terms:
     dimensions: int | None
     space: str
     if_missing: str
+    vector_type: VectorType = "float32"
 
     @property
     def agreed(self) -> dict[str, str]:
@@ -57,7 +60,7 @@ class Terms:
     def read(self) -> dict[str, str]:
         """That part of it in which those who only read must agree with them."""
         all_of_it = {"embedding_field": self.field, "model": self.model, "dimensions": str(self.dimensions or "")}
-        return {name: value for name, value in all_of_it.items() if value}
+        return {name: value for name, value in all_of_it.items() if value} | {"vector_type": self.vector_type}
 
 
 def as_json(values: dict[str, str]) -> str:
@@ -80,6 +83,7 @@ def terms_of(options: Options, dimensions: int | None, role: str | None) -> Term
         dimensions=dimensions,
         space=space(options.model, dimensions, role),
         if_missing=options.if_missing,
+        vector_type=options.vector_type,
     )
 
 
@@ -255,8 +259,8 @@ class Notice:
     """One entry of the events stream.
 
     Attributes:
-        kind: "wake", "flush", "urgent", "done", "stale", "blank", "forgotten", "failed", "unserved" or "paused"; see
-            docs/design.md.
+        kind: "wake", "flush", "urgent", "done", "truncated", "stale", "blank", "forgotten", "failed", "unserved" or
+            "paused"; see docs/design.md.
         by: the worker that tells, or "".
         body: a JSON list of redis_keys, a JSON object, or "".
     """

@@ -27,7 +27,9 @@ from .workers import Workers
 #: the texts of its call.
 REASON_CHARS = 1000
 #: The settings in which processes must agree, those of ``Terms.agreed``; prelude_claims.lua has the same.
-AGREED = ("embedding_field", "provenance_field", "model", "dimensions", "role")
+AGREED = ("embedding_field", "provenance_field", "model", "dimensions", "role", "vector_type")
+#: What a namespace has agreed in that keeps other settings but not this one: an earlier release has kept them.
+AGREED_BEFORE = {"vector_type": "float32"}
 #: Bytes of members that one claim takes at most, but for the last of them.
 CLAIM_BYTES = 1_000_000
 
@@ -213,7 +215,7 @@ class Store:
         Args:
             owner: the name of the claim of whoever writes.
             terms: what to write where.
-            items: redis_key, member, float32 bytes of the vector, digest of the text; neighbours that share the object
+            items: redis_key, member, bytes of the vector, digest of the text; neighbours that share the object
                 of the vector are sent it once.
 
         Returns:
@@ -437,7 +439,8 @@ class Store:
     def agreed(self) -> dict[str, str]:
         """What the processes of the namespace have to agree in: the settings that are kept, by name."""
         kept: Any = self._background.hmget(self.keys.settings, AGREED)
-        return {name: value.decode("utf-8", "replace") for name, value in zip(AGREED, kept, strict=True) if value}
+        found = {name: value.decode("utf-8", "replace") for name, value in zip(AGREED, kept, strict=True) if value}
+        return {**AGREED_BEFORE, **found} if found else {}
 
     def agree(self, terms: Terms) -> None:
         """Keep the settings of these terms from now on, whatever was kept before."""

@@ -27,12 +27,19 @@ class Item:
         text: what is embedded.
         member: their JSON, as it stands in the pending ZSET.
         owner: the name of the claim under which it is held; "" where it is not.
+        sent: what the provider is sent: the text, or the beginning of one that is too long; "" where it is not claimed.
     """
 
     redis_key: str
     text: str
     member: bytes
     owner: str = ""
+    sent: str = ""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether only the beginning of the text is embedded."""
+        return len(self.sent) < len(self.text)
 
 
 class NotOurs(ValueError):

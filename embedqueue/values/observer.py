@@ -63,6 +63,7 @@ class BatchReport:
         texts: distinct texts among them.
         seconds: from the claim of the items to the end of their write.
         waited_seconds: how long the oldest item of that claim had waited by then, since its enqueue.
+        truncated: items of which only a beginning was embedded, because their text was too long (``on_long``).
         time: Unix time of the write's end.
     """
 
@@ -70,6 +71,7 @@ class BatchReport:
     texts: int
     seconds: float
     waited_seconds: float
+    truncated: int = 0
     time: float = field(default_factory=time.time)
 
     @property

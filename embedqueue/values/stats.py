@@ -29,6 +29,7 @@ class QueueStats:
         texts_sent: texts in all calls.
         calls_under_way: API calls that are not back yet, or whose vectors are being written.
         last_progress: Unix time at which an item was last finished or released, or None: health is progress.
+        truncated: embedded items of which only a beginning was sent, because their text was too long (``on_long``).
         due_in: seconds until a drain starts because of the time that items may wait; less than 0 where it should have
             started; None where nothing waits. It is of Redis, too.
         workers: workers, in whatever process, that have announced themselves and were heard of within the last minute.
@@ -50,6 +51,7 @@ class QueueStats:
     texts_sent: int
     calls_under_way: int
     last_progress: float | None
+    truncated: int = 0
     due_in: float | None = None
     workers: int | None = None
 

