@@ -14,6 +14,7 @@ from embedqueue.settings.settings import Settings
 from embedqueue.store.durability import dangers
 from embedqueue.values.words import shown_url
 
+from .canary import compare
 from .finding import Finding
 from .indexes import examine_indexes
 from .standing import NEARLY_FULL, examine_queue
@@ -43,8 +44,11 @@ def examine(settings: Settings, *, call: bool, others: Mapping[str, Settings] | 
             yield from examine_indexes(settings, client, others or {})
         finally:
             client.close()
-    problems = check_key(settings) or (check_call(settings) if call else [])
+    vectors: list[Any] = []
+    problems = check_key(settings) or (check_call(settings, vectors) if call else [])
     yield from (Finding("problem", "provider", words) for words in problems)
+    if vectors and not unreachable and (swapped := compare(settings, vectors[0])):
+        yield Finding("warning", "model", swapped)
     if not problems:
         what = "one call was made, and its vector has" if call else "no call was made; a vector is to have"
         yield Finding("ok", "provider", f"{settings.provider}, {settings.model}: {what} {settings.dimensions} numbers")

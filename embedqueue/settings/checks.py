@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from typing import Any
 
 import redis
 from redis.exceptions import (
@@ -103,11 +104,17 @@ def check_key(settings: Settings) -> list[str]:
     ]
 
 
-def check_call(settings: Settings) -> list[str]:
-    """Whether one real call to the provider works; a sentence for each problem."""
+def check_call(settings: Settings, vectors: list[Any] | None = None) -> list[str]:
+    """Whether one real call to the provider works; a sentence for each problem.
+
+    Args:
+        settings: of the queue.
+        vectors: gets the vector of the answer, if it is of the right length.
+    """
     model, spelled = settings.model, settings.spelled
     try:
-        found = len(settings.embedder().embed_batch(["embedqueue"], model)[0])
+        vector = settings.embedder().embed_batch(["embedqueue"], model)[0]
+        found = len(vector)
     except ConfigurationError as error:
         return [
             f"No call to {settings.provider} for {model} can work: {error}; "
@@ -118,4 +125,6 @@ def check_call(settings: Settings) -> list[str]:
     if found != settings.dimensions:
         name = spelled("DIMENSIONS")
         return [f"{model} gives {found} numbers a vector, not {settings.dimensions}: set {name} to {found}."]
+    if vectors is not None:
+        vectors.append(vector)
     return []

@@ -447,6 +447,15 @@ class Store:
         mapping: Any = terms.agreed
         self._background.hset(self.keys.settings, mapping=mapping)
 
+    def canary(self) -> bytes | None:
+        """What :meth:`keep_canary` has kept."""
+        kept: Any = self._background.hget(self.keys.settings, "canary")
+        return kept if isinstance(kept, bytes) else None
+
+    def keep_canary(self, text: str) -> None:
+        """Keep what a later look at the provider is compared with."""
+        self._background.hset(self.keys.settings, "canary", text)
+
     def in_flight_count(self) -> int:
         """Count the items that are claimed."""
         return int(self._background.zcard(self.keys.inflight))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
 import re
 import time
 
+import numpy as np
 import pytest
 import redis
 
@@ -515,6 +517,23 @@ def test_settings_before_and_after_the_command(run, redis_client, monkeypatch):
 def test_another_provider_has_another_key(run):
     """What the environment says of one provider is not sent to another."""
     assert "no API key for openrouter" in run("worker", "--burst", "--provider", "openrouter", code=1)
+
+
+def test_check_tells_of_a_model_that_was_swapped_behind_its_name(run, redis_client, provider):
+    """The text that each check embeds has another vector than the one that the first check has kept."""
+    run("check", "--verbose")
+    assert "another vector" not in run("check", "--verbose")
+    kept = json.loads(redis_client.hget("embed_queue:settings", "canary"))
+    other = np.frombuffer(base64.b64decode(kept["vector"]), "<f4")[::-1].copy()
+    changed = kept | {"vector": base64.b64encode(other.tobytes()).decode()}
+    redis_client.hset("embed_queue:settings", "canary", json.dumps(changed))
+    assert "another vector than on 20" in run("check")
+    assert "another vector than on 20" in run("check", "--strict", code=1)
+    redis_client.hset("embed_queue:settings", "canary", "nothing of ours")
+    assert "another vector" not in run("check")
+    redis_client.hset("embed_queue:settings", "canary", json.dumps(changed | {"space": "other/16/-"}))
+    assert "another vector" not in run("check")
+    assert json.loads(redis_client.hget("embed_queue:settings", "canary"))["space"] == kept["space"]
 
 
 def test_check_tells_of_redis(run, redis_client):

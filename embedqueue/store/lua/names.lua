@@ -12,9 +12,11 @@
 --   6 dead ZSET        member -> when it was rejected
 --   7 dead:info HASH   redis_key -> JSON: member, reason, deliveries, score; member -> the same, where it is not ours
 --   8 events STREAM    kind, by (the worker that tells), body (JSON list of redis_keys, or a word)
---   9 settings HASH    layout; stamp, the last one; base, see within.lua; embedding_field, provenance_field, model, dimensions, role, vector_type, in which
---                      processes must agree; cursor, up to where the following was tidied; and of each process that enqueues or claims: its name -> "NUMBER UNTIL ...", the number of its
---                      last command and until when that must be kept
+--   9 settings HASH    layout; stamp, the last one; base, see within.lua; embedding_field, provenance_field, model,
+--                      dimensions, role, vector_type, in which processes must agree; canary, of which only a check
+--                      knows; cursor, up to where the following was tidied; and of each process that enqueues or
+--                      claims: its name -> "NUMBER UNTIL ...", the number of its last command and until when that
+--                      must be kept
 --  10 flushes HASH     name of a flush -> "STAMP LEFT UNTIL": how many items of that stamp or before are not finished
 --  11 pause STRING     why nobody claims, in words for people; while it exists nobody does
 --  12 pause:level STRING   how often in a row the provider has failed
