@@ -60,6 +60,27 @@ def test_also_by_the_workers_of_other_processes(make_queue, redis_client):
     eventually(lambda: redis_client.hexists("doc:2", "embedding"))
 
 
+def test_workers_are_told_of_what_is_due_before_all_else(make_queue, redis_client):
+    """And of the first item; of no other."""
+    queue = make_queue(worker=False, start=False)
+
+    def told(key, within):
+        before = redis_client.xlen("embed_queue:events")
+        queue.enqueue(key, "text", within=within)
+        return redis_client.xlen("embed_queue:events") - before
+
+    assert [told("doc:1", 600), told("doc:2", 700), told("doc:3", 500), told("doc:4", None)] == [1, 0, 1, 0]
+
+
+def test_the_base_is_anew_where_nothing_counts_by_the_old_one(make_queue, redis_client):
+    redis_client.hset("embed_queue:settings", "base", "600")
+    queue = make_queue(start=False, flush_interval=3600)
+    queue.enqueue("doc:1", "text", within=3600)
+    assert redis_client.hget("embed_queue:settings", "base") == b"3600"
+    make_queue(start=False, flush_interval=60).enqueue("doc:2", "text", within=60)
+    assert redis_client.hget("embed_queue:settings", "base") == b"3600"
+
+
 def test_the_patient_wait(make_queue, embedder):
     """Longer than the interval of the process; what is due then takes them along, and goes before them."""
     queue = make_queue(flush_interval=0.2)
