@@ -12,6 +12,7 @@ from .values.errors import (
     EmbedQueueError,
     InputRejected,
     ItemRejected,
+    NotReplicated,
     QueueFull,
     QueueStopped,
     TransientError,
@@ -47,6 +48,7 @@ __all__ = [
     "BatchFailed",
     "ItemRejected",
     "QueueFull",
+    "NotReplicated",
     "QueueStopped",
     # errors that embedders raise
     "TransientError",

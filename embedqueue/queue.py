@@ -95,6 +95,9 @@ class EmbeddingBatchQueue:
         cache_ttl: seconds for which vectors are kept by text, or None for no cache.
         if_missing: "create" the hash if it is gone when its vector arrives, or "skip" it.
         max_text_chars: longest text in characters, or None; ``enqueue`` raises ``ValueError`` beyond.
+        min_replicas: how many replicas have to have what is enqueued before ``enqueue``, ``enqueue_many`` and ``forget``
+            return, by Redis' WAIT, in the same round trip; else they raise :class:`NotReplicated`. 0 or None: none.
+        replica_patience: seconds for which the replicas are waited for, whatever the client's own time limit.
         history: whether this process writes down how much it does, for ``history()`` and the dashboard.
         observers: told what happens; see :class:`embedqueue.Observer`. What they raise is logged once.
         on_batch: called with a :class:`BatchReport` when vectors were written; it is an observer of one function, as
@@ -317,6 +320,7 @@ class EmbeddingBatchQueue:
         Raises:
             TypeError, ValueError: bad arguments, or ``if_changed`` without ``provenance_field``; nothing was written.
             QueueFull: ``max_pending`` items wait.
+            NotReplicated: with ``min_replicas``: too few replicas had it in time; it is queued all the same.
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached; nothing is known to have been accepted.
         """
@@ -339,6 +343,7 @@ class EmbeddingBatchQueue:
             TypeError, ValueError: a bad pair; nothing was written.
             QueueFull, QueueStopped, redis.RedisError: as with :meth:`enqueue`. If parts before were taken, a note of it
                 (``__notes__``) says how many pairs those are.
+            NotReplicated: as with :meth:`enqueue`, of the pairs of one part; further parts are not enqueued.
         """
         texts = [_two(item) for item in items]
         pairs = [self._pair(*item) for item in texts]
@@ -412,6 +417,8 @@ class EmbeddingBatchQueue:
 
         Raises:
             TypeError, ValueError: no possible key.
+            NotReplicated: with ``min_replicas``: too few replicas had heard of it in time, and the vector was left
+                where it is: call again.
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached; or, ``redis.ResponseError``, the vector is to go and there is no
                 hash at the key, but something else.
@@ -555,6 +562,7 @@ class EmbeddingBatchQueue:
             texts_sent=caller.texts_sent,
             calls_under_way=engine.pool.unfinished,
             last_progress=counters.last_progress,
+            not_replicated=engine.replication.missed,
         )
 
     def history(self, minutes: int = 60, days: int = 30) -> History:
@@ -600,7 +608,7 @@ class EmbeddingBatchQueue:
 
         Raises:
             TypeError, ValueError: neither items nor both of the others; or, with ``fix``, a bad pair.
-            QueueFull: with ``fix``; what went before is enqueued.
+            QueueFull, NotReplicated: with ``fix``; what went before is enqueued.
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached.
         """
@@ -684,7 +692,7 @@ class EmbeddingBatchQueue:
                 with contextlib.suppress(RedisError):
                     if self._engine.store.in_flight_count():
                         self._engine.worker.be_patient()
-            found = [danger.words for danger in dangers(info)]
+            found = [danger.words for danger in dangers(info, self._options.min_replicas or 0)]
             if found:
                 self._log.warning("embedqueue: Redis may lose items: %s", "; ".join(found))
 

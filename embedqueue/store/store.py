@@ -19,6 +19,7 @@ from .figures import Figures
 from .hashes import Hashes
 from .keys import Keys
 from .records import Asked, Claim, Status, Taken, Terms, Unless, as_json
+from .replicas import Replicas
 from .scripts import Scripts
 
 #: Characters of a reason that are kept, in each of its notices, too: the words of an embedder of one's own may hold all
@@ -57,6 +58,7 @@ class Store:
     Args:
         client: the user's client; it is only read.
         namespace: what the names of the queue's keys begin with.
+        replicas: that have to have what is enqueued; None: none.
 
     Attributes:
         keys: the names of the queue's keys.
@@ -68,9 +70,9 @@ class Store:
         hashes: what the users' hashes have.
     """
 
-    def __init__(self, client: redis.Redis, namespace: str) -> None:
+    def __init__(self, client: redis.Redis, namespace: str, replicas: Replicas | None = None) -> None:
         self.keys = Keys(namespace)
-        self._scripts = Scripts(client, self.keys)
+        self._scripts = Scripts(client, self.keys, replicas)
         self._call = self._scripts.call
         self._background = self._scripts.background
         self.dead = DeadLetters(self._scripts, self.keys)
@@ -104,7 +106,8 @@ class Store:
 
         Raises:
             redis.RedisError: nothing is known to have been accepted; the user's retry policy has ended.
-            EmbedQueueError: the keys are of another release's layout; nothing was accepted.
+            EmbedQueueError: the keys are of another release's layout, and nothing was accepted; or replicas have to have
+                it, and Redis refuses to tell.
         """
         parts = [b"%d" % len(groups), *(b"%d" % (len(group) // 2) for group in groups)]
         for group in groups:
@@ -118,13 +121,13 @@ class Store:
             parts += [part.encode() for part in (terms.provenance_field or "", terms.space, str(unless.vector_bytes))]
             parts += [as_json(terms.read).encode(), "".join(one.ljust(16) for one in unless.digests).encode()]
         settings = max_pending or 0, tell_at, int(tell_first)
-        waiting, stamp, words, *more = self._scripts.enqueue(settings, parts, hashes)
+        (waiting, stamp, words, *more), replicas = self._scripts.enqueue(settings, parts, hashes)
         left_out: list[bytes | None] = []
         if more:
             bits, *vectors = more
             rest = iter(vectors)
             left_out = [next(rest, b"") if bit == ord("1") else None for bit in bits]
-        return Taken(waiting, [word == ord("y") for word in words], int(stamp), left_out)
+        return Taken(waiting, [word == ord("y") for word in words], int(stamp), left_out, replicas)
 
     # -- working -----------------------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ class QueueStats:
         texts_sent: texts in all calls.
         calls_under_way: API calls that are not back yet, or whose vectors are being written.
         last_progress: Unix time at which an item was last finished or released, or None: health is progress.
+        not_replicated: items accepted of which ``min_replicas`` did not say in time that they have them.
     """
 
     waiting: int
@@ -46,6 +47,7 @@ class QueueStats:
     texts_sent: int
     calls_under_way: int
     last_progress: float | None
+    not_replicated: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,14 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from embedqueue.futures.intake import GROUP_BYTES, GROUP_LIMIT, Intake
+from embedqueue.futures.replication import Replication
 from embedqueue.futures.waiters import Waiters
 from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Taken, Terms
 from embedqueue.testing import FakeEmbedder
 from embedqueue.values.errors import EmbedQueueError, QueueFull, QueueStopped
 from embedqueue.values.item import encode_member
+from embedqueue.values.log import QueueLog
 from embedqueue.values.options import Options
 from tests.parts import PATIENCE_SECONDS, eventually
 
@@ -54,7 +56,8 @@ class BlockingStore:
 class Rig:
     """An intake over a blocking store, and threads that submit."""
 
-    def __init__(self, max_pending=None):
+    def __init__(self, max_pending=None, min_replicas=0):
+        options = Options(max_pending=max_pending, min_replicas=min_replicas)
         self.store, self.spares = BlockingStore(), []
         self.told: list[int] = []
         self.waiters = Waiters(lambda: None)
@@ -66,10 +69,11 @@ class Rig:
             FakeEmbedder(len(ZERO) // 4),
             SimpleNamespace(enqueued=self.told.append),
             Observers(),
-            Options(max_pending=max_pending),
+            options,
             self.looked_after.extend,
             lambda: self.waiters.entered,
             lambda: Terms("embedding", "embedding_of", "m", 2, "m/2/-", "create"),
+            Replication(options, QueueLog("embed_queue")),
         )
         self.pool = ThreadPoolExecutor(32)
 
