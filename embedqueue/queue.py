@@ -95,8 +95,9 @@ class EmbeddingBatchQueue:
         cache_ttl: seconds for which vectors are kept by text, or None for no cache.
         if_missing: "create" the hash if it is gone when its vector arrives, or "skip" it.
         max_text_chars: longest text in characters, or None; ``enqueue`` raises ``ValueError`` beyond.
-        min_replicas: how many replicas have to have what is enqueued before ``enqueue``, ``enqueue_many`` and ``forget``
-            return, by Redis' WAIT, in the same round trip; else they raise :class:`NotReplicated`. 0 or None: none.
+        min_replicas: how many replicas have to have what is enqueued before ``enqueue``, ``enqueue_many`` and
+            ``forget`` return, by Redis' WAIT, in the same round trip; else they raise :class:`NotReplicated`. 0, None:
+            none.
         replica_patience: seconds for which the replicas are waited for, whatever the client's own time limit.
         history: whether this process writes down how much it does, for ``history()`` and the dashboard.
         observers: told what happens; see :class:`embedqueue.Observer`. What they raise is logged once.

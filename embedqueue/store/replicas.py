@@ -36,7 +36,9 @@ class Replicas:
         it have all that anybody had written before.
 
         Args:
-            connection, command, end: as with ``clients.ask``.
+            connection: as ``clients.take_connection`` gives it.
+            command: as ``clients.ask`` takes it.
+            end: as ``clients.ask`` takes it.
             answer_seconds: that the answer of the WAIT may take beyond its patience.
             drop: called where the connection cannot be used again, if what is raised does not tell that.
 

@@ -201,8 +201,8 @@ class Scripts:
 
         Raises:
             redis.RedisError: nothing is known to have been accepted.
-            EmbedQueueError: the keys are of another release's layout, and nothing was accepted; or replicas have to have
-                it, and Redis refuses to tell.
+            EmbedQueueError: the keys are of another release's layout, and nothing was accepted; or replicas have to
+                have it, and Redis refuses to tell.
         """
         try:
             sender = self._senders.pop()

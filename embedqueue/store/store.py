@@ -106,8 +106,8 @@ class Store:
 
         Raises:
             redis.RedisError: nothing is known to have been accepted; the user's retry policy has ended.
-            EmbedQueueError: the keys are of another release's layout, and nothing was accepted; or replicas have to have
-                it, and Redis refuses to tell.
+            EmbedQueueError: the keys are of another release's layout, and nothing was accepted; or replicas have to
+                have it, and Redis refuses to tell.
         """
         parts = [b"%d" % len(groups), *(b"%d" % (len(group) // 2) for group in groups)]
         for group in groups:

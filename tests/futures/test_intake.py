@@ -18,7 +18,7 @@ from embedqueue.futures.waiters import Waiters
 from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Taken, Terms
 from embedqueue.testing import FakeEmbedder
-from embedqueue.values.errors import EmbedQueueError, QueueFull, QueueStopped
+from embedqueue.values.errors import EmbedQueueError, NotReplicated, QueueFull, QueueStopped
 from embedqueue.values.item import encode_member
 from embedqueue.values.log import QueueLog
 from embedqueue.values.options import Options
@@ -32,7 +32,7 @@ class BlockingStore:
 
     def __init__(self):
         self.writes: list[list[list[bytes]]] = []
-        self.answer: BaseException | list[bool] | None = None
+        self.answer: BaseException | Taken | list[bool] | None = None
         self._arrived = threading.Semaphore(0)
         self._go_on = threading.Semaphore(0)
 
@@ -41,6 +41,8 @@ class BlockingStore:
         self._arrived.release()
         assert self._go_on.acquire(timeout=PATIENCE_SECONDS), "the test forgot a write"
         answer, self.answer = self.answer, None
+        if isinstance(answer, Taken):
+            return answer
         if isinstance(answer, BaseException):
             raise answer
         return Taken(sum(map(len, groups)) // 2, answer or [True] * len(groups), len(self.writes))
@@ -286,6 +288,38 @@ def test_queue_full_for_one(limited_rig):
     assert error.max_pending == 10
     assert len(rig.waiters) == 3
     rig.check_free()
+
+
+def test_not_replicated():
+    """Each of a group gets an error of its own, but for who was refused; whoever has the same future keeps it."""
+    rig = Rig(max_pending=10, min_replicas=2)
+    leader = rig.lead(pair("a"))
+    again, refused, other = rig.follow(pair("a")), rig.follow(pair("b")), rig.follow(pair("c"))
+    rig.store.go_on(Taken(1, [True], 1, replicas=2))
+    [future] = leader.result(PATIENCE_SECONDS)
+    rig.store.await_write()
+    rig.store.go_on(Taken(2, [True, False, True], 2, replicas=1))
+    errors = [one.exception(PATIENCE_SECONDS) for one in (again, refused, other)]
+    assert [type(error) for error in errors] == [NotReplicated, QueueFull, NotReplicated]
+    assert errors[0] is not errors[2]
+    assert rig.intake.accepted == 3
+    rig.waiters.written(*pair("a"), b"\0\0\x80?")
+    assert future.result(0) == [1.0]
+    rig.pool.shutdown(wait=True)
+
+
+def test_not_replicated_but_there():
+    """A vector that is in the hash already ends the futures of its text, though it may not be in the replicas."""
+    rig = Rig(min_replicas=1)
+    leader = rig.lead(pair("a"))
+    rig.store.go_on(Taken(1, [True], 1, replicas=1))
+    [future] = leader.result(PATIENCE_SECONDS)
+    again = rig.pool.submit(rig.intake.submit, [pair("a")], ["digest"])
+    rig.store.await_write()
+    rig.store.go_on(Taken(0, [True], 2, [bytes(4) + b"\0\0\x80?"], replicas=0))
+    assert isinstance(again.exception(PATIENCE_SECONDS), NotReplicated)
+    assert future.result(0) == [0.0, 1.0]
+    rig.pool.shutdown(wait=True)
 
 
 def test_interrupt_in_the_leader(rig):

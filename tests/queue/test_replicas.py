@@ -309,7 +309,7 @@ def test_a_vector_that_is_there_may_not_be_in_the_replica(make, pair, master):
 
 
 def test_a_second_try_is_not_called_replicated_when_the_first_is_not(make, pair, master, slow_link):
-    """The answer is lost on the way; the books tell on another connection that it was done, and the replica lacks it."""
+    """The answer is lost, and the books tell on another connection that it was done; but the replica lacks it."""
     queue = make(
         redis.Redis(port=slow_link.port, retry=Retry(NoBackoff(), 1), socket_timeout=SHORT_SECONDS),
         replica_patience=SHORT_SECONDS,
