@@ -313,7 +313,8 @@ class Intake:
             unchanged = {redis_key: vector for redis_key, vector in vectors if vector is not None}
             if fine:
                 for commit in share:
-                    commit.error = self._replication.error(taken)
+                    if taken.replicas is not None:
+                        commit.error = self._replication.error(taken.replicas)
                     commit.stamp = taken.stamp
                     commit.left_out = {key: unchanged[key] for key, _ in commit.pairs if key in unchanged}
                 if heard := self._waiters.commit(entries, taken.stamp):
@@ -328,7 +329,8 @@ class Intake:
                 share[0].error = QueueFull(self._max_pending)
                 self._waiters.forget(entries)
         self.accepted += count
-        self._replication.note(taken, count)
+        if taken.replicas is not None:
+            self._replication.note(taken.replicas, count)
         self._waker.enqueued(taken.waiting)
         self._observers.tell("accepted", count)
 

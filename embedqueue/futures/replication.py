@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from embedqueue.store.records import Taken
 from embedqueue.values.errors import NotReplicated
 from embedqueue.values.log import Log
 from embedqueue.values.options import Options
@@ -26,13 +25,13 @@ class Replication:
         self._log = log
         self._missing = False
 
-    def error(self, taken: Taken) -> NotReplicated | None:
-        """What one caller gets of whose items this write was, an object of its own; None where replicas have them."""
-        return NotReplicated(self._least, taken.replicas or 0) if self._lacks(taken) else None
+    def error(self, replicas: int) -> NotReplicated | None:
+        """What one caller gets whose items so many replicas have, an object of its own; None where these are enough."""
+        return NotReplicated(self._least, replicas) if replicas < self._least else None
 
-    def note(self, taken: Taken, items: int) -> None:
-        """Count and tell, once for each write of so many items."""
-        missing, before = self._lacks(taken), self._missing
+    def note(self, replicas: int, items: int) -> None:
+        """Count and tell, once for each write: of so many items, which so many replicas have."""
+        missing, before = replicas < self._least, self._missing
         self._missing = missing
         if missing:
             self.missed += items
@@ -40,12 +39,9 @@ class Replication:
             self._log.warning(
                 "embedqueue: %d replicas have what was enqueued after %g s, and min_replicas is %d: enqueue raises "
                 "NotReplicated until they are back; what it takes in is queued, but a failover may lose it",
-                taken.replicas,
+                replicas,
                 self._patience_seconds,
                 self._least,
             )
         elif before and not missing:
             self._log.info("embedqueue: the replicas are back")
-
-    def _lacks(self, taken: Taken) -> bool:
-        return taken.replicas is not None and taken.replicas < self._least

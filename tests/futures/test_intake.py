@@ -290,6 +290,22 @@ def test_queue_full_for_one(limited_rig):
     rig.check_free()
 
 
+def test_not_replicated_as_a_group():
+    """One write and one wait for all, and each gets an error of its own."""
+    rig = Rig(min_replicas=1)
+    leader = rig.lead(pair("a"))
+    followers = [rig.follow(pair(f"b{i}")) for i in range(3)]
+    rig.store.go_on(Taken(1, [True], 1, replicas=1))
+    assert len(leader.result(PATIENCE_SECONDS)) == 1
+    rig.store.await_write()
+    rig.store.go_on(Taken(4, [True], 2, replicas=0))
+    errors = [follower.exception(PATIENCE_SECONDS) for follower in followers]
+    assert [(type(error), error.replicas) for error in errors] == [(NotReplicated, 0)] * 3
+    assert len({id(error) for error in errors}) == 3
+    rig.check_free()
+    rig.pool.shutdown(wait=True)
+
+
 def test_not_replicated():
     """Each of a group gets an error of its own, but for who was refused; whoever has the same future keeps it."""
     rig = Rig(max_pending=10, min_replicas=2)
