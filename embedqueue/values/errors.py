@@ -94,7 +94,8 @@ class NotReplicated(EmbedQueueError):
     """Fewer replicas than ``min_replicas`` have said in time that they have what was enqueued.
 
     It **is queued** all the same, and will be embedded. A failover may lose it, and may not. To call again with the
-    same text is safe: where the text still waits, nothing is queued twice, and the replicas are asked again.
+    same text is safe: while it is unfinished, nothing is queued twice, and the replicas are asked again. (If it has
+    been embedded meanwhile it is sent again, but not with ``if_changed``.)
 
     Attributes:
         min_replicas: how many have to have it.
