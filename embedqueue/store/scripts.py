@@ -89,6 +89,11 @@ class _Sender:
         """redis-py has connected; ``drop`` knows when it was disconnected."""
         self.stands = True
 
+    def connect(self) -> None:
+        """Connect, if need be, and where the master is now: what connects by itself asks no Sentinel (redis-py 8)."""
+        if not self.stands:
+            self.connection.connect()
+
     def drop(self) -> None:
         """Disconnect: an answer may still be on its way, or the server is no longer the master."""
         self.connection.disconnect()
@@ -248,7 +253,7 @@ class Scripts:
                     parts,
                     retry,
                     last=lambda: b"%.6f" % (time.monotonic() + sender.server_ahead + self._patience),
-                    drop=sender.drop,
+                    sender=sender,
                     replicas=self._replicas,
                 )
                 return answer if self._replicas is not None else (answer, None)
@@ -269,23 +274,25 @@ class Scripts:
         retry: Retry | None = None,
         *,
         last: Callable[[], bytes] | None = None,
-        drop: Callable[[], None] | None = None,
+        sender: _Sender | None = None,
         replicas: Replicas | None = None,
     ) -> Any:
         """One exchange.
 
         ``declared`` begins with the number of keys and the keys, packed: what never changes is packed once. ``last``
-        gives an argument that stands behind ``parts``, made anew for each try, when all before it is sent. ``drop`` is
-        called where the connection cannot be used again; else it is disconnected. Where ``replicas`` have to have what
-        the script writes, the answer is a pair: the script's, and how many have it.
+        gives an argument that stands behind ``parts``, made anew for each try, when all before it is sent. The
+        connection is that of ``sender``, if there is one. Where ``replicas`` have to have what the script writes, the
+        answer is a pair: the script's, and how many have it.
 
         redis-py packs a command three times as slowly (redis.io, "RESP protocol", says how).
         """
         count = b"*%d" % (2 + declared_count + (last is not None) + len(parts))
         pieces = _pieces(parts)
-        drop = drop or connection.disconnect
+        drop = connection.disconnect if sender is None else sender.drop
 
         def send(script: bytes) -> Any:
+            if sender is not None:
+                sender.connect()
             command = b"".join((count, script, declared, *pieces))
             end = lambda: b"\r\n" if last is None else _packed(last()) + b"\r\n"  # noqa: E731
             if replicas is not None:

@@ -17,6 +17,7 @@ import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 from embedqueue import EmbeddingBatchQueue, EmbedQueueError, NotReplicated, QueueFull
 from embedqueue.demo.localredis import NoRedis
@@ -25,7 +26,7 @@ from embedqueue.values.item import encode_member
 from tests.inside import inside
 from tests.parts import PATIENCE_SECONDS, eventually, in_thread, join
 from tests.proof.torture.network import Proxy
-from tests.proof.torture.topology import Node, free_port
+from tests.proof.torture.topology import FAILOVER_SECONDS, Node, Replicated, free_port
 
 PENDING = "embed_queue:pending"
 #: Seconds of patience where no replica will answer: long enough to be told from an answer at once.
@@ -219,6 +220,37 @@ def test_a_master_that_is_killed_loses_nothing_that_was_enqueued():
             master, other = other, master.follow(other.port).start()
         assert master.client().zcard(PENDING) == 50
     link.close()
+
+
+@pytest.mark.timeout(120)
+def test_behind_a_sentinel(make_queue):
+    """The master dies unasked; what was enqueued is there, and once it is back as a replica, enqueue returns again."""
+    with Replicated() as rig:
+        port = int(rig.url.rpartition(":")[2].partition("/")[0])
+        client = Sentinel([("127.0.0.1", port)], socket_timeout=2).master_for("rig", socket_timeout=2)
+        queue = make_queue(client, start=False, min_replicas=1, replica_patience=SHORT_SECONDS)
+        queue.enqueue("doc:1", "one")
+        old = rig.master()
+        assert old is not None
+        old.kill()
+
+        def taken_alone() -> bool:
+            try:
+                queue.enqueue("doc:2", "two")
+            except NotReplicated:
+                return True
+            except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.ReadOnlyError):
+                return False
+            raise AssertionError("there is no replica")
+
+        eventually(taken_alone, "the Sentinel has promoted the replica", FAILOVER_SECONDS)
+        assert client.zrange(PENDING, 0, -1) == [encode_member("doc:1", "one"), encode_member("doc:2", "two")]
+        new = rig.master()
+        assert new is not None
+        old.follow(new.port).start()
+        eventually(lambda: in_step(new), "the old master follows the new one")
+        queue.enqueue("doc:2", "two")
+        assert old.client().zcard(PENDING) == 2
 
 
 # -- round trips ----------------------------------------------------------------------------------------------------
