@@ -3,8 +3,16 @@
 from embedqueue.futures.future import EmbeddingFuture
 
 from .backlog.filler import Verified
-from .embedders import Embedder, GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
+from .embedders import (
+    Embedder,
+    GeminiEmbedder,
+    LocalEmbedder,
+    OpenAIEmbedder,
+    OpenRouterEmbedder,
+    QueryEmbedder,
+)
 from .queue import EmbeddingBatchQueue
+from .search import SearchHit
 from .values.errors import (
     BatchFailed,
     CallTooLarge,
@@ -26,7 +34,7 @@ from .values.options import (
     EMBED_DIMENSIONS,
     PENDING_ZSET_KEY,
 )
-from .values.stats import DeadLetter, QueueStats
+from .values.stats import DeadLetter, LiveWorker, QueueStats
 
 __version__ = "0.1.0"
 
@@ -37,8 +45,11 @@ __all__ = [
     "QueueStats",
     "DeadLetter",
     "Verified",
+    "LiveWorker",
+    "SearchHit",
     # embedders
     "Embedder",
+    "QueryEmbedder",
     "GeminiEmbedder",
     "OpenRouterEmbedder",
     "OpenAIEmbedder",

@@ -14,10 +14,14 @@ from .calls.batching import Limits
 from .calls.cache import Cache
 from .calls.caller import Caller
 from .calls.concurrency import Concurrency
+from .calls.lengths import Lengths
 from .calls.pool import Pool
-from .embedders.protocol import Embedder
+from .calls.queries import Queries
+from .embedders.protocol import Embedder, QuerySide, role_of
+from .embedders.text_limits import text_limit
 from .futures.callbacks import Callbacks
 from .futures.intake import Intake
+from .futures.lateness import Lateness
 from .futures.notices import Listener
 from .futures.outcomes import Outcomes
 from .futures.progress import Progress
@@ -25,14 +29,17 @@ from .futures.replication import Replication
 from .futures.waiters import Waiters
 from .observers.history import Recorder
 from .observers.observers import Observers
+from .search import ExactSearch, Search
 from .store.records import Terms, terms_of
 from .store.replicas import Replicas
 from .store.store import Store
+from .values.errors import EmbedQueueError
 from .values.locks import Event
 from .values.log import QueueLog
 from .values.options import Options
 from .work.agenda import Agenda
 from .work.dispatch import Dispatch
+from .work.heartbeat import Heartbeat
 from .work.settle import Settle
 from .work.worker import Worker
 
@@ -61,6 +68,7 @@ class Engine:
         closing: set when no further call may begin.
         stopping: set when the calls under way must end.
         store: Redis.
+        search: finds hashes by their vectors.
         recorder: writes the history.
         observers: told what happens, the recorder included if the option ``history`` says so.
         agenda: knows what is due.
@@ -70,9 +78,11 @@ class Engine:
         intake: takes items in.
         listener: hears what other processes do and want.
         caller: calls the embedder.
+        queries: embeds the queries of searches.
         pool: of call threads.
         settle: brings items to their end.
         dispatch: turns claimed items into calls.
+        heartbeat: tells that this process works.
         worker: claims what is due.
     """
 
@@ -98,6 +108,7 @@ class Engine:
         self.observers = observers.joined_by(self.recorder) if options.history else observers
         self.agenda = Agenda(options)
         self.terms = partial(_terms, options, embedder)
+        self.search: Search | ExactSearch = Search(self.store.client, options.embedding_field)
         self.progress = Progress(self.observers.check_wait)
         self._make_parts_of_futures(embedder, wanted)
         self._make_parts_of_work(embedder, start_queue)
@@ -110,7 +121,10 @@ class Engine:
     def _make_parts_of_futures(self, embedder: Embedder, wanted: Callable[[], Callable[[str], None] | None]) -> None:
         options = self._options
         self.replication = Replication(options, self._log)
-        self.waiters = Waiters(wanted, Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log))
+        late = f"embedqueue-late-{options.namespace}"
+        lateness = Lateness(self.store, self.terms, self.agenda, name=self.name, thread_name=late)
+        callbacks = Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log)
+        self.waiters = Waiters(wanted, callbacks, lateness.words, options.vector_type)
         self.outcomes = Outcomes(self.store, self.waiters, self.terms, embedder, self.agenda)
         self.intake = Intake(
             self.store,
@@ -142,7 +156,31 @@ class Engine:
         calls = f"embedqueue-call-{options.namespace}"
         concurrency = Concurrency(options.max_concurrency)
         limits = _limits(options, embedder)
-        self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.closing, log, observers)
+        self.caller = Caller(
+            embedder,
+            options.model,
+            options.retry,
+            limits,
+            concurrency,
+            self.closing,
+            log,
+            observers,
+            options.vector_type,
+        )
+        # Their own caller: what is learned of calls of documents need not hold for queries, nor the other way round.
+        asker = Caller(
+            QuerySide(embedder), options.model, options.retry, limits, concurrency, self.closing, log, observers
+        )
+        self.queries = Queries(
+            asker,
+            self.store,
+            cache_kind=None if options.cache_ttl is None else lambda: f"{_kind(options, embedder)}\0query",
+            cache_seconds=options.cache_ttl or 0.0,
+            linger_seconds=options.wait_linger,
+            name=f"embedqueue-query-{options.namespace}",
+            log=log,
+            observers=observers,
+        )
         self.pool = Pool(lambda: concurrency.limit, calls, self.agenda.progressed, log)
         self.settle = Settle(
             self.store,
@@ -159,8 +197,17 @@ class Engine:
         )
         cache = _cache(self.store, self.settle, options, embedder, self.stopping)
         self.dispatch = Dispatch(
-            self.caller, self.pool, self.settle, cache, options, worker=self.name, log=log, observers=observers
+            self.caller,
+            self.pool,
+            self.settle,
+            cache,
+            Lengths(text_limit(embedder, options.model), options.on_long, options.model),
+            options,
+            worker=self.name,
+            log=log,
+            observers=observers,
         )
+        self.heartbeat = Heartbeat(self.store.workers, options, self.terms, name=self.name, log=log)
         self.worker = Worker(
             self.store,
             self.agenda,
@@ -169,11 +216,23 @@ class Engine:
             self.outcomes,
             options,
             self.terms,
+            self.heartbeat,
             name=self.name,
             start_queue=start_queue,
             log=log,
             observers=observers,
         )
+
+    def dimensions(self) -> int:
+        """The length of the vectors, as the embedder tells it, or else as the first write has kept it in Redis.
+
+        Raises:
+            EmbedQueueError: neither tells.
+        """
+        known = self.terms().dimensions or int(self.store.agreed().get("dimensions", 0))
+        if not known:
+            raise EmbedQueueError("the length of the vectors is not known before the first one: embed a text first")
+        return known
 
     def entered(self) -> bool:
         """Whether this thread holds a lock that others need to go on.
@@ -196,6 +255,7 @@ class Engine:
             usual = self.caller.usual_seconds
             grace_seconds = most if usual is None else min(most, max(least, 2 * usual))
         self.closing.set()
+        self.queries.stop()
         end_mono = time.monotonic() + grace_seconds
         self.worker.stop(grace_seconds)
         self.dispatch.pool.close()
@@ -205,6 +265,7 @@ class Engine:
         if self.agenda.works:
             try:
                 self.store.release_all(self.name)
+                self.heartbeat.leave()
             except Exception as error:  # what comes after it must be done all the same
                 self._log.warning("embedqueue: stopped without releasing items, their leases will run out: %s", error)
         try:
@@ -225,18 +286,25 @@ def _limits(options: Options, embedder: Embedder) -> Limits:
 
 def _terms(options: Options, embedder: Embedder) -> Terms:
     """On which terms this process writes now; the length of the vectors may be learned late."""
-    return terms_of(options, embedder.dimensions, getattr(embedder, "task_type", None))
+    return terms_of(options, embedder.dimensions, role_of(embedder, options.model))
+
+
+def _kind(options: Options, embedder: Embedder) -> str:
+    """What decides the vector of a document beside its text."""
+    role, variant = role_of(embedder, options.model) or "", getattr(embedder, "variant", "")
+    return f"{options.model}\0{embedder.dimensions}\0{role}\0{variant}"
 
 
 def _cache(store: Store, settle: Settle, options: Options, embedder: Embedder, stopping: Event) -> Cache | None:
     if options.cache_ttl is None:
         return None
-    task = str(getattr(embedder, "task_type", None) or "")
+    # Of float32 nothing is said, as it was before there was a choice: what is kept of then is still found.
+    stored = "" if options.vector_type == "float32" else f"\0{options.vector_type}"
     return Cache(
         store,
         ttl_seconds=options.cache_ttl,
         hold_seconds=options.lease_seconds,
-        kind=lambda: f"{options.model}\0{embedder.dimensions}\0{task}\0{getattr(embedder, 'variant', '')}",
+        kind=lambda: f"{_kind(options, embedder)}{stored}",
         name=f"embedqueue-cache-{options.namespace}",
         stopping=stopping,
         persist=settle.persist,

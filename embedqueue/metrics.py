@@ -6,8 +6,10 @@
     queue = EmbeddingBatchQueue(..., observers=[metrics])
 
 Counters and histograms are of this process, and are prometheus_client's own, so that its multiprocess mode adds them up
-over gunicorn's workers. What waits, is in flight or is dead stands in Redis and is asked for at each scrape; it is the
-same whichever process answers, so a dashboard takes the maximum of it over processes, and never the sum.
+over gunicorn's workers. All of a queue stand at 0 from when it is made: what appears at its first event only, has risen
+by nothing yet, and the first alert is missed. What waits, is in flight or is dead stands in Redis and is asked for at
+each scrape; it is the same whichever process answers, so a dashboard takes the maximum of it over processes, and never
+the sum.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from itertools import product
+from typing import Any, get_args, get_type_hints
 
 import redis
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
@@ -26,7 +29,7 @@ from redis.exceptions import RedisError
 
 from .store.store import Store
 from .values.errors import NotReplicated
-from .values.observer import BatchReport, CallReport, Observer, RedisReport, ReleaseReport, SavingReport
+from .values.observer import BatchReport, CallReport, Observer, Outcome, RedisReport, ReleaseReport, SavingReport
 from .values.stats import DeadLetter
 
 #: The variable that puts prometheus_client into its multiprocess mode.
@@ -35,22 +38,33 @@ MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _CALL_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _CALL_TEXTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 _WAIT_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 21600, 86400)
+#: The values that a second label may have, by its name.
+_VALUES = {"outcome": get_args(Outcome), "by": get_args(get_type_hints(SavingReport)["by"])}
 
 
 class _Families:
     """The counters and histograms on one registry, made once: a name may stand on it only once."""
 
     def __init__(self, registry: Any) -> None:
+        self._made: list[tuple[Any, tuple[str, ...]]] = []  # each family with the labels that it has beside the queue
+
         def counter(name: str, words: str, *labels: str) -> Any:
-            return Counter(f"embedqueue_{name}", words, ("queue", *labels), registry=registry)
+            return made(Counter(f"embedqueue_{name}", words, ("queue", *labels), registry=registry), labels)
 
         def histogram(name: str, words: str, buckets: Sequence[float]) -> Any:
-            return Histogram(f"embedqueue_{name}", words, ("queue",), registry=registry, buckets=buckets)
+            return made(Histogram(f"embedqueue_{name}", words, ("queue",), registry=registry, buckets=buckets), ())
+
+        def made(family: Any, labels: tuple[str, ...]) -> Any:
+            self._made.append((family, labels))
+            return family
 
         self.enqueued = counter("enqueued", "Items accepted.")
         self.not_enqueued = counter("not_enqueued", "Items refused: the queue was full, or Redis failed.")
         self.not_replicated = counter("not_replicated", "Items accepted that min_replicas did not have in time.")
         self.embedded = counter("embedded", "Items whose vector was written.")
+        self.truncated = counter(
+            "truncated", "Embedded items of which only a beginning was sent: their text is too long."
+        )
         self.retried = counter("retried", "Items released because the provider failed.")
         self.rejected = counter("rejected", "Items that became dead letters.")
         self.calls = counter("api_calls", "API calls that came back, by outcome.", "outcome")
@@ -65,6 +79,12 @@ class _Families:
         self.wait_seconds = histogram(
             "wait_seconds", "Seconds from enqueue to written vector, of the oldest item of a claim.", _WAIT_SECONDS
         )
+
+    def begin(self, queue: str) -> None:
+        """Let every series of a queue stand at 0, unless it stands already."""
+        for family, labels in self._made:
+            for values in product(*(_VALUES[label] for label in labels)):
+                family.labels(queue, *values)
 
 
 class QueueCollector:
@@ -92,10 +112,10 @@ class QueueCollector:
 
     def collect(self) -> Iterator[Any]:
         """The gauges."""
-        up, waiting, in_flight, dead, oldest, paused = families = self._families()
+        up, waiting, in_flight, dead, oldest, due, paused, workers = families = self._families()
         for namespace, store in list(self._stores.items()):
             try:
-                status = store.status()
+                status = store.status(workers=True)
             except RedisError:
                 up.add_metric([namespace], 0)
                 continue
@@ -104,7 +124,10 @@ class QueueCollector:
             in_flight.add_metric([namespace], status.in_flight)
             dead.add_metric([namespace], status.dead)
             oldest.add_metric([namespace], status.oldest_age_seconds or 0.0)
+            due.add_metric([namespace], max(0.0, status.score_age_seconds or 0.0))
             paused.add_metric([namespace], status.pause_seconds or 0.0)
+            if status.workers is not None:
+                workers.add_metric([namespace], status.workers)
         yield from families
 
     @staticmethod
@@ -116,8 +139,13 @@ class QueueCollector:
                 ("waiting", "Items that wait."),
                 ("in_flight", "Items that a worker has claimed."),
                 ("dead", "Dead letters."),
-                ("oldest_age_seconds", "Age of the oldest item that waits; 0 if none does."),
+                ("oldest_age_seconds", "Age of the item that is due before all others; 0 if none waits."),
+                (
+                    "due_age_seconds",
+                    "The same, less by what it may wait longer than others, or more.",
+                ),
                 ("paused_seconds", "For how long nobody claims, because the provider failed; 0 if there is no pause."),
+                ("workers", "Workers that were heard of within the last minute."),
             )
         ]
 
@@ -167,6 +195,7 @@ class _QueueMetrics(Observer):
     def __init__(self, families: _Families, queue: str) -> None:
         self._families = families
         self._queue = queue
+        families.begin(queue)
         self._enqueued = families.enqueued.labels(queue)  # what is used for each enqueue is looked up once
 
     def enqueued(self, redis_keys: Sequence[str]) -> None:
@@ -189,6 +218,7 @@ class _QueueMetrics(Observer):
 
     def written(self, report: BatchReport) -> None:
         self._families.embedded.labels(self._queue).inc(report.items)
+        self._families.truncated.labels(self._queue).inc(report.truncated)
         self._families.wait_seconds.labels(self._queue).observe(report.waited_seconds)
 
     def saved(self, report: SavingReport) -> None:

@@ -14,9 +14,8 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -26,15 +25,19 @@ from redis.exceptions import RedisError, ResponseError
 from .backlog.filler import Filler, Verified, to_fix, verified
 from .backlog.inspection import Text, hashes_with_text
 from .embedders.protocol import Embedder
+from .embedders.text_limits import text_limit
 from .engine import Engine, is_work_horse, stop_with_child
 from .futures.future import EmbeddingFuture
 from .futures.intake import Pair, in_parts
 from .observers.history import History, read_history
 from .observers.observers import Functions, Observers
+from .search import SearchHit, define
 from .store.clients import refused_as_such
 from .store.durability import dangers
+from .store.records import due_seconds
+from .store.usable import check_client
 from .values.errors import BatchFailed, QueueStopped
-from .values.item import check_pair, encode_member, is_blank
+from .values.item import check_pair, check_query, encode_member, is_blank
 from .values.log import QueueLog
 from .values.observer import Observer
 from .values.options import (
@@ -46,12 +49,15 @@ from .values.options import (
     spelled_out,
 )
 from .values.provenance import digest
-from .values.stats import PROBING, DeadLetter, QueueStats
+from .values.stats import PROBING, DeadLetter, LiveWorker, QueueStats
+from .values.vectors import to_floats
 from .work.plan import NEVER
 from .work.worker import ADOPTIONS, BARRED_SECONDS, OUTAGE_GRACE_SECONDS
 
 #: Seconds after which a flush asks Redis again what is unfinished, at most. It also asks when a call is back.
 FLUSH_POLL_SECONDS = 0.25
+#: Seconds that an item may be given at most: ten years.
+LONGEST_WITHIN = 315_360_000.0
 #: Seconds in which a worker that no start() has started claims nothing but what it has to.
 QUIET_SECONDS = 2.0
 #: Seconds between looks at whether the queue was stopped, for the thread that wants to start it.
@@ -79,6 +85,8 @@ class EmbeddingBatchQueue:
         embedding_field: field of the users' hashes that receives the vector.
         provenance_field: field beside it that receives what the vector is of, as docs/design.md tells; "" for the name
             of ``embedding_field`` and "_of"; None: nothing is written of that.
+        vector_type: "float32", or "float16" for half of the memory: what the vectors' numbers are in Redis. All workers
+            of a namespace must agree in it, and an index over the hashes must have that type.
         namespace: prefix of the queue's keys.
         api_batch_limit: most texts in one API call.
         api_batch_tokens: most estimated tokens in one API call; a longer text travels alone.
@@ -95,6 +103,10 @@ class EmbeddingBatchQueue:
         cache_ttl: seconds for which vectors are kept by text, or None for no cache.
         if_missing: "create" the hash if it is gone when its vector arrives, or "skip" it.
         max_text_chars: longest text in characters, or None; ``enqueue`` raises ``ValueError`` beyond.
+        on_long: what to do with a text of more tokens than the model takes, as far as that is known: "reject" it, so
+            that it becomes a dead letter, or "truncate" it to a beginning that fits. None rejects it if the provider
+            would cut it without a word, and else leaves it to the provider, which refuses it. docs/providers.md has the
+            limits, and what is estimated.
         min_replicas: how many replicas have to have what is enqueued before ``enqueue``, ``enqueue_many`` and
             ``forget`` return, by Redis' WAIT, in the same round trip; else they raise :class:`NotReplicated`. 0, None:
             none.
@@ -107,7 +119,8 @@ class EmbeddingBatchQueue:
         on_dead: called with a :class:`DeadLetter` when an item was given up.
 
     Raises:
-        TypeError: an option of the wrong type, or an embedder without ``dimensions`` and ``embed_batch``.
+        TypeError: an option of the wrong type, an embedder without ``dimensions`` and ``embed_batch``, or a client that
+            a queue cannot work with: of asyncio, of a cluster, or one that changes keys.
         ValueError: an option out of range.
     """
 
@@ -123,8 +136,7 @@ class EmbeddingBatchQueue:
     ) -> None:
         if not callable(getattr(embedder, "embed_batch", None)) or not hasattr(embedder, "dimensions"):
             raise TypeError("embedder must have dimensions and embed_batch(texts, model)")
-        if not hasattr(redis, "connection_pool") or iscoroutinefunction(redis.execute_command):
-            raise TypeError(f"redis must be a synchronous redis-py client, not {type(redis).__name__}")
+        check_client(redis)
         own_model = getattr(embedder, "default_model", None)
         if model == DEFAULT_MODEL and isinstance(own_model, str):
             model = own_model
@@ -132,6 +144,11 @@ class EmbeddingBatchQueue:
             meet(model)
         self._options = Options(model=model, flush_interval=flush_interval, max_batch_size=max_batch_size, **options)
         self._log = QueueLog(self._options.namespace)
+        if self._options.on_long is not None and text_limit(embedder, model) is None:
+            words = (
+                "embedqueue: on_long does nothing, for it is not known what %s takes: give the embedder max_text_tokens"
+            )
+            self._log.warning(words, model)
         self._embedder = embedder
         self._redis = redis
         self._lock = threading.RLock()  # reentrant: a signal's handler may call stop() while start() or stop() holds it
@@ -301,7 +318,9 @@ class EmbeddingBatchQueue:
 
     # -- enqueuing ---------------------------------------------------------------------------------------------
 
-    def enqueue(self, redis_key: str, text: str, *, if_changed: bool = False) -> EmbeddingFuture:
+    def enqueue(
+        self, redis_key: str, text: str, *, within: float | None = None, if_changed: bool = False
+    ) -> EmbeddingFuture:
         """Take an item in, in one round trip to Redis. It is durable when this returns.
 
         The newest text of a key wins: all unfinished futures of the key resolve with the vector that ends up in its
@@ -311,6 +330,8 @@ class EmbeddingBatchQueue:
         Args:
             redis_key: the hash that receives the vector.
             text: what to embed.
+            within: seconds in which it shall be embedded, as far as that depends on the queue: by then a drain starts.
+                What may wait for long stands behind what may not, and ages to the front. None: ``flush_interval``.
             if_changed: where the hash has the vector of this very text already, by this model, and nothing of the key
                 is unfinished, queue nothing: the future has ended with that vector. Needs ``provenance_field``.
 
@@ -325,9 +346,11 @@ class EmbeddingBatchQueue:
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached; nothing is known to have been accepted.
         """
-        return self._submit([self._pair(redis_key, text)], self._digests([text], if_changed))[0]
+        return self._submit([self._pair(redis_key, text)], self._digests([text], if_changed), _seconds(within))[0]
 
-    def enqueue_many(self, items: Iterable[tuple[str, str]], *, if_changed: bool = False) -> list[EmbeddingFuture]:
+    def enqueue_many(
+        self, items: Iterable[tuple[str, str]], *, within: float | None = None, if_changed: bool = False
+    ) -> list[EmbeddingFuture]:
         """Take many items in, in one round trip. All of them reach Redis, or none does.
 
         More than 10,000 pairs, or 8 MB of them, go in parts of that size, of which each is all or nothing: Redis serves
@@ -335,6 +358,7 @@ class EmbeddingBatchQueue:
 
         Args:
             items: (redis_key, text) pairs, as :meth:`enqueue` takes them. Of several texts of a key, the last one wins.
+            within: as with :meth:`enqueue`, of each.
             if_changed: as with :meth:`enqueue`. The vectors that are there already are read afterwards, in slices.
 
         Returns:
@@ -346,6 +370,7 @@ class EmbeddingBatchQueue:
                 (``__notes__``) says how many pairs those are.
             NotReplicated: as with :meth:`enqueue`, of the pairs of one part; further parts are not enqueued.
         """
+        seconds = _seconds(within)
         texts = [_two(item) for item in items]
         pairs = [self._pair(*item) for item in texts]
         digests = self._digests((text for _, text in texts), if_changed)
@@ -356,7 +381,7 @@ class EmbeddingBatchQueue:
                 part = parts.popleft()
                 try:
                     at = len(futures)
-                    futures += self._submit(part, digests and digests[at : at + len(part)])
+                    futures += self._submit(part, digests and digests[at : at + len(part)], seconds)
                 except ResponseError as error:
                     if len(part) == 1 or not refused_as_such(error):
                         raise
@@ -379,11 +404,13 @@ class EmbeddingBatchQueue:
             raise ValueError("if_changed needs a provenance_field: nothing else tells what a vector is of")
         return ["" if is_blank(text) else digest(text) for text in texts]
 
-    def _submit(self, pairs: list[Pair], digests: Sequence[str] | None = None) -> list[EmbeddingFuture]:
+    def _submit(
+        self, pairs: list[Pair], digests: Sequence[str] | None = None, within: float | None = None
+    ) -> list[EmbeddingFuture]:
         engine = self._ready()
         try:
             submit = self._watched_submit if self._observers else engine.intake.submit
-            futures = submit(pairs, digests)
+            futures = submit(pairs, digests, within)
         except RedisError as error:
             engine.observers.redis_failed(error)
             raise
@@ -394,11 +421,13 @@ class EmbeddingBatchQueue:
             self._log.warning("embedqueue: enqueuing on a queue that was not started; its items wait in Redis")
         return futures
 
-    def _watched_submit(self, pairs: list[Pair], digests: Sequence[str] | None) -> list[EmbeddingFuture]:
+    def _watched_submit(
+        self, pairs: list[Pair], digests: Sequence[str] | None, within: float | None
+    ) -> list[EmbeddingFuture]:
         observers, redis_keys = self._observers, [redis_key for redis_key, _ in pairs]
         observers.tell("enqueuing", redis_keys)
         try:
-            futures = self._engine.intake.submit(pairs, digests)
+            futures = self._engine.intake.submit(pairs, digests, within)
         except BaseException as error:
             observers.tell("not_enqueued", redis_keys, error)
             raise
@@ -447,6 +476,113 @@ class EmbeddingBatchQueue:
         member = engine.waiters.mark_wanted(redis_key)
         engine.worker.demanded([] if engine.settle.holds(redis_key, member) else [redis_key])
 
+    # -- searching ---------------------------------------------------------------------------------------------
+
+    def embed_query(self, text: str, timeout: float | None = None) -> list[float]:
+        """The vector of a search query, in the model's role of queries. Nothing is enqueued, and no hash is written.
+
+        The call is made by this process at once, also with ``worker=False`` and without a ``start()``, beside the
+        ``max_concurrency`` calls of documents. Callers who come together share it, and equal texts are sent once. With
+        ``cache_ttl``, vectors of queries are kept as well, apart from those of documents.
+
+        Args:
+            text: what is looked for.
+            timeout: seconds to wait at most; None waits until the provider has answered or failed.
+
+        Returns:
+            ``dimensions`` floats.
+
+        Raises:
+            TypeError: the text is no str.
+            ValueError: it is blank, so that nothing is near it; or longer than ``max_text_chars``; or no UTF-8.
+            TimeoutError: there is no vector in time.
+            BatchFailed: the queue is paused, or the provider failed; ``__cause__`` is what the embedder raised.
+            InputRejected: the provider refuses this text.
+            QueueStopped: the queue is stopped.
+            redis.RedisError: Redis cannot be reached, so that nobody knows whether there is a pause.
+        """
+        check_query(text, self._options.max_text_chars)
+        engine = self._ready()
+        engine.observers.check_wait()
+        return to_floats(engine.queries.ask(text, timeout))
+
+    def search(
+        self,
+        text: str,
+        k: int = 10,
+        *,
+        index: str,
+        filter: str | None = None,  # noqa: A002 - as Redis calls it
+        return_fields: Iterable[str] | None = None,
+        timeout: float | None = None,
+    ) -> list[SearchHit]:
+        """The hashes whose vectors are nearest to a query's, the nearest first.
+
+        Args:
+            text: what is looked for.
+            k: how many at most.
+            index: its name; :meth:`create_index` makes one, and any other over ``embedding_field`` will do.
+            filter: which hashes may be found, in the language of Redis' search, such as ``"@lang:{en}"``.
+            return_fields: which fields of the hashes come along; None for all but the vector.
+            timeout: seconds to wait for the query's vector at most; see :meth:`embed_query`.
+
+        Raises:
+            TypeError, ValueError, TimeoutError, BatchFailed, InputRejected, QueueStopped: as :meth:`embed_query`.
+            EmbedQueueError: there is no such index, or Redis cannot search.
+            redis.RedisError: Redis cannot be reached, or cannot read the filter.
+        """
+        if not isinstance(k, int) or k < 1:
+            raise ValueError(f"k must be a whole number from 1 on, not {k!r}")
+        if isinstance(return_fields, str):
+            raise TypeError("return_fields must be a list of names, not one str")
+        wanted = None if return_fields is None else list(return_fields)
+        vector = self.embed_query(text, timeout)
+        return self._ready().search.find(index, vector, k, filter, wanted)
+
+    def create_index(
+        self,
+        name: str,
+        prefix: str | Iterable[str],
+        *,
+        algorithm: str = "HNSW",
+        distance: str = "COSINE",
+        fields: Mapping[str, str | Sequence[str]] | None = None,
+        provenance: bool = False,
+    ) -> None:
+        """Create an index over the vectors, unless an equal one is there. Redis keeps it up to date from then on.
+
+        Args:
+            name: of the index.
+            prefix: what the hashes' keys begin with, or several of those.
+            algorithm: "HNSW" (fast, finds nearly all) or "FLAT" (compares every vector).
+            distance: "COSINE", "L2" or "IP".
+            fields: other fields to filter by, and their types: ``{"lang": "TAG", "price": "NUMERIC"}``, or more words
+                of their schema: ``"TAG SEPARATOR ;"``. If the index is there, the types are compared.
+            provenance: hold ``provenance_field`` as well, as tags: space, digest and stamp.
+
+        Raises:
+            TypeError, ValueError: what cannot be.
+            EmbedQueueError: another index of this name is there; Redis cannot search; or the length of the vectors is
+                not known yet.
+            QueueStopped: the queue is stopped.
+            redis.RedisError: Redis cannot be reached.
+        """
+        engine, more = self._ready(), dict(fields or {})
+        if provenance:
+            if self._options.provenance_field is None:
+                raise ValueError("this queue has no provenance_field, so there is nothing to hold")
+            more[self._options.provenance_field] = ("TAG", "SEPARATOR", " ", "CASESENSITIVE")
+        definition = define(
+            prefix,
+            vector_field=self._options.embedding_field,
+            dimensions=engine.dimensions(),
+            algorithm=algorithm,
+            distance=distance,
+            fields=more,
+            vector_type=self._options.vector_type,
+        )
+        engine.search.create(name, definition)
+
     # -- draining ----------------------------------------------------------------------------------------------
 
     def flush_now(self) -> None:
@@ -494,14 +630,15 @@ class EmbeddingBatchQueue:
             seen = engine.progress.finished
             now = time.monotonic()
             anyway = passes >= ADOPTIONS  # another program never rests: flush what is known
-            status = engine.store.status(name, anyway=anyway)
+            status = engine.store.status(name, anyway=anyway, workers=True)
             if status.unfinished == 0 and (status.strays == 0 or anyway):
                 return
             if now - asked_mono >= FLUSH_ASK_SECONDS and (status.in_flight == 0 or asked_mono < 0):
                 asked_mono = now
                 self.flush_now()
             if now >= deadline_mono:
-                raise TimeoutError(f"{status.unfinished} items are not finished")
+                nobody = "; no worker is running" if status.workers == 0 and not engine.agenda.works else ""
+                raise TimeoutError(f"{status.unfinished} items are not finished{nobody}")
             if deadline_mono == NEVER and engine.worker.barred:
                 raise BatchFailed(f"{engine.worker.barred}; {status.unfinished} items are still queued")
             if deadline_mono == NEVER and not status.probing and (status.failing or status.pause_seconds is not None):
@@ -544,7 +681,8 @@ class EmbeddingBatchQueue:
             redis.RedisError: Redis cannot be reached.
         """
         engine = self._engine
-        status, counters, caller = engine.store.status(), engine.settle.counters, engine.caller
+        status, counters = engine.store.status(workers=True), engine.settle.counters
+        callers = engine.caller, engine.queries.caller
         barred = engine.worker.barred
         pause_seconds = BARRED_SECONDS if barred and status.pause_seconds is None else status.pause_seconds
         return QueueStats(
@@ -558,13 +696,24 @@ class EmbeddingBatchQueue:
             embedded=counters.embedded,
             rejected=counters.rejected,
             released=counters.released,
-            calls=caller.calls,
-            failed_calls=caller.failed_calls,
-            texts_sent=caller.texts_sent,
+            calls=sum(caller.calls for caller in callers),
+            failed_calls=sum(caller.failed_calls for caller in callers),
+            texts_sent=sum(caller.texts_sent for caller in callers),
             calls_under_way=engine.pool.unfinished,
             last_progress=counters.last_progress,
+            truncated=counters.truncated,
+            due_in=due_seconds(status.score_age_seconds, status.base_seconds, self._options.flush_interval),
+            workers=status.workers,
             not_replicated=engine.replication.missed,
         )
+
+    def workers(self) -> list[LiveWorker]:
+        """The workers of the queue, in whatever process, that have announced themselves: by host and pid.
+
+        Raises:
+            redis.RedisError: Redis cannot be reached, or does not let us know.
+        """
+        return self._engine.store.workers.all()
 
     def history(self, minutes: int = 60, days: int = 30) -> History:
         """What all processes did lately, if they have the option ``history``.
@@ -591,6 +740,7 @@ class EmbeddingBatchQueue:
         text_field: str | None = None,
         fix: bool = False,
         relabel: bool = False,
+        within: float | None = None,
     ) -> Verified:
         """Look whether hashes have the vectors of their texts, of this model; and put right those that have not.
 
@@ -603,6 +753,7 @@ class EmbeddingBatchQueue:
             fix: enqueue what is missing or wrong; of a blank text, take the vector out of its hash.
             relabel: enqueue also where a vector of the right length is there and nothing says what it is of, as one
                 that an earlier release has written. Else such vectors are left alone.
+            within: seconds in which what is enqueued shall be embedded; None: ``flush_interval``.
 
         Returns:
             How many there are of each kind; see :class:`Verified`.
@@ -617,14 +768,20 @@ class EmbeddingBatchQueue:
             if match is None or text_field is None:
                 raise TypeError("verify takes items, or both match and text_field")
             items = self._texts(match, text_field)
-        return verified(self._filler(to_fix(relabel=relabel) if fix else ()).fill(items))
+        kinds = to_fix(relabel=relabel) if fix else ()
+        return verified(self._filler(kinds, within=_seconds(within)).fill(items))
 
     def _filler(
-        self, kinds: Collection[str] | None, max_waiting: int | None = None, full: Callable[[int], None] | None = None
+        self,
+        kinds: Collection[str] | None,
+        max_waiting: int | None = None,
+        full: Callable[[int], None] | None = None,
+        *,
+        within: float | None = None,
     ) -> Filler:
         """What looks at many texts and enqueues those of these kinds; for the commands, too."""
         engine = self._ready()
-        return Filler(self, engine.store, engine.terms, kinds, max_waiting=max_waiting, full=full)
+        return Filler(self, engine.store, engine.terms, kinds, max_waiting=max_waiting, within=within, full=full)
 
     def _texts(self, match: str, text_field: str) -> Iterator[Text]:
         """The texts that stand in hashes."""
@@ -696,6 +853,16 @@ class EmbeddingBatchQueue:
             found = [danger.words for danger in dangers(info, self._options.min_replicas or 0)]
             if found:
                 self._log.warning("embedqueue: Redis may lose items: %s", "; ".join(found))
+
+
+def _seconds(within: float | None) -> float | None:
+    if within is None:
+        return None
+    if not isinstance(within, int | float) or isinstance(within, bool):
+        raise TypeError(f"within must be a number of seconds, not {within!r}")
+    if not 0.0 <= within <= LONGEST_WITHIN:
+        raise ValueError(f"within must be a number of seconds from 0 to {LONGEST_WITHIN:.0f}, not {within!r}")
+    return float(within)
 
 
 def _two(item: tuple[str, str]) -> tuple[str, str]:

@@ -101,7 +101,7 @@ class _QueueTracing(Observer):
 
     def not_enqueued(self, redis_keys: Sequence[str], error: BaseException) -> None:
         span = self._of_thread.enqueues.pop()
-        span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        _fail(span, type(error).__name__, type(error).__name__)
         span.end()
 
     # -- working -----------------------------------------------------------------------------------------------
@@ -123,12 +123,16 @@ class _QueueTracing(Observer):
     def released(self, report: ReleaseReport) -> None:
         """The contexts stay: the items will be tried again."""
         contexts = self._contexts(report.redis_keys, keep=True)
-        calls = self._of_thread.calls
+        calls = list(self._of_thread.calls)
         began = min((call.time - call.seconds for call in calls), default=report.time)
         attributes = {"messaging.batch.message_count": len(report.redis_keys)}
         batch = self._batch(contexts, began, attributes)
         self._end_calls(batch, began)
-        batch.set_status(Status(StatusCode.ERROR, report.reason))
+        _fail(
+            batch,
+            next((_error_type(call) for call in reversed(calls) if call.outcome != "ok"), "_OTHER"),
+            report.reason,
+        )
         batch.end(_ns(report.time))
 
     def died(self, letter: DeadLetter) -> None:
@@ -137,7 +141,7 @@ class _QueueTracing(Observer):
             span = self._tracer.start_span(
                 "embedqueue dead letter", trace.set_span_in_context(context), SpanKind.CONSUMER, self._about
             )
-            span.set_status(Status(StatusCode.ERROR, "dead letter"))
+            _fail(span, "dead_letter", "dead letter")
             span.end()
 
     # -- parts -------------------------------------------------------------------------------------------------
@@ -177,16 +181,11 @@ class _QueueTracing(Observer):
                     "embeddings",
                     trace.set_span_in_context(batch),
                     SpanKind.CLIENT,
-                    {
-                        "gen_ai.operation.name": "embeddings",
-                        "gen_ai.usage.input_tokens": call.tokens,
-                        "embedqueue.texts": call.texts,
-                        "embedqueue.outcome": call.outcome,
-                    },
+                    _about_call(call),
                     start_time=_ns(start),
                 )
                 if call.outcome != "ok":
-                    span.set_status(Status(StatusCode.ERROR, call.error))
+                    _fail(span, _error_type(call), call.error)
                 span.end(_ns(call.time))
 
     def _in_each_trace(self, name: str, batch: Any, contexts: Sequence[Any], began: float, ended: float) -> None:
@@ -198,6 +197,32 @@ class _QueueTracing(Observer):
                     name, trace.set_span_in_context(context), SpanKind.CONSUMER, self._about, [link], _ns(began)
                 )
                 span.end(_ns(ended))
+
+
+def _about_call(call: CallReport) -> dict[str, Any]:
+    """By OpenTelemetry's semantic conventions for spans of generative AI; what is not known is left out."""
+    host, port = call.server or (None, None)
+    attributes = {
+        "gen_ai.operation.name": "embeddings",
+        "gen_ai.provider.name": call.provider or None,
+        "gen_ai.request.model": call.model or None,
+        "gen_ai.usage.input_tokens": call.tokens,
+        "server.address": host,
+        "server.port": port,
+        "embedqueue.texts": call.texts,
+        "embedqueue.outcome": call.outcome,
+    }
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def _error_type(call: CallReport) -> str:
+    """The HTTP status, or "timeout" or "connection", or the outcome: a few words that one can group by."""
+    return call.cause or call.outcome if call.status is None else str(call.status)
+
+
+def _fail(span: Any, kind: str, words: str | None) -> None:
+    span.set_attribute("error.type", kind)
+    span.set_status(Status(StatusCode.ERROR, words))
 
 
 def _ns(seconds: float) -> int:

@@ -32,7 +32,7 @@ class Queue(Protocol):
     def options(self) -> Options:
         """Its options."""
 
-    def enqueue_many(self, items: Iterable[Text]) -> Sequence[Any]:
+    def enqueue_many(self, items: Iterable[Text], *, within: float | None = None) -> Sequence[Any]:
         """Take items in."""
 
     def pending_count(self) -> int:
@@ -97,6 +97,7 @@ class Filler:
         kinds: of what ``inspection`` finds, those that are enqueued (blank texts have their vectors taken out instead);
             None: everything, unseen.
         max_waiting: go on only while fewer items wait; None for no such limit.
+        within: seconds in which the texts are to be embedded; None: as any.
         full: called once with how many wait, when there was no room for some seconds. Without it, a full queue is an
             error.
     """
@@ -109,6 +110,7 @@ class Filler:
         kinds: Collection[str] | None,
         *,
         max_waiting: int | None = None,
+        within: float | None = None,
         full: Callable[[int], None] | None = None,
     ) -> None:
         self._queue = queue
@@ -116,6 +118,7 @@ class Filler:
         self._terms = terms
         self._kinds = kinds
         self._max_waiting = max_waiting
+        self._within = within
         self._full = full
         self._nap = threading.Event()
         self._full_seconds = 0.0
@@ -156,7 +159,7 @@ class Filler:
                 self._rest()
                 continue
             try:
-                self._queue.enqueue_many(texts)
+                self._queue.enqueue_many(texts, within=self._within)
             except QueueFull:
                 if self._full is None:
                     raise

@@ -25,7 +25,7 @@ from embedqueue.values.errors import (
 )
 from embedqueue.values.log import Log, logger
 from embedqueue.values.observer import CallReport, Outcome
-from embedqueue.values.vectors import Malformed, WrongWidth, as_rows, faulty_rows
+from embedqueue.values.vectors import Malformed, VectorType, WrongWidth, as_rows, faulty_rows
 from embedqueue.values.words import said_by, words_of
 
 from .batching import Care, Limits, estimated_tokens
@@ -54,6 +54,7 @@ class Caller:
         closing: set when the queue stops; no try is begun then, and the waits between tries end.
         log: takes the records.
         observers: told of each try.
+        vector_type: of the vectors that it returns.
 
     Attributes:
         limits: what a call may hold, by what was learned; see :meth:`learn` and :meth:`be_careful`.
@@ -74,6 +75,7 @@ class Caller:
         closing: threading.Event,
         log: Log = logger,
         observers: Observers | None = None,
+        vector_type: VectorType = "float32",
     ) -> None:
         self._log = log
         self._observers = observers or Observers()
@@ -82,6 +84,8 @@ class Caller:
         self.concurrency = concurrency
         self._embedder = embedder
         self._model = model
+        self._vector_type = vector_type
+        self._provider, self._server = _whose(embedder)
         self._closing = closing
         policy = retry or default_retry()
         # Whatever the user's policy says, only what may work later is tried again, and the last error is raised.
@@ -118,7 +122,7 @@ class Caller:
             policy: for the tries; see :meth:`patient` and :meth:`once`.
 
         Returns:
-            Array of shape (len(texts), dimensions), float32, without NaN, infinity or rows of zeros.
+            Array of shape (len(texts), dimensions), of the queue's vector_type, without NaN, infinity or rows of zeros.
 
         Raises:
             TransientError, InputRejected, ConfigurationError: the error of the last try.
@@ -165,7 +169,8 @@ class Caller:
 
     def _ask(self, texts: Sequence[str], began_mono: float) -> Any:
         try:
-            rows = as_rows(self._embedder.embed_batch(texts, self._model), len(texts), self._embedder.dimensions)
+            answer = self._embedder.embed_batch(texts, self._model)
+            rows = as_rows(answer, len(texts), self._embedder.dimensions, self._vector_type)
             self._wrong_width = None
             faulty = faulty_rows(rows)
         except (TransientError, InputRejected, ConfigurationError) as error:
@@ -185,7 +190,7 @@ class Caller:
             raise TransientError(f"{type(error).__name__}: {words_of(error)}", suspect_input=True) from error
         if len(faulty) == len(texts):
             self._count_failure()
-            raise Faulty
+            raise Faulty(self._vector_type)
         now_mono = self._last_success_mono = time.monotonic()
         self.concurrency.answered(began_mono, now_mono)
         if self._care.texts is not None:
@@ -221,6 +226,9 @@ class Caller:
                 status=getattr(error, "status", None),
                 error=_words(error, texts),
                 cause=getattr(error, "cause", None),
+                model=self._model,
+                provider=self._provider,
+                server=self._server,
                 time=now,
             )
             self._observers.tell("call_ended", report)
@@ -302,6 +310,20 @@ class Caller:
         self._log.log(
             level, "embedqueue: after a call of %d texts that failed, calls hold %d texts for now", texts, most
         )
+
+
+def _whose(embedder: Embedder) -> tuple[str, tuple[str, int] | None]:
+    """Whose API an embedder calls, and where; what a user's own means otherwise by these names is left alone."""
+    try:
+        provider, server = getattr(embedder, "provider", None), getattr(embedder, "server", None)
+    except Exception:  # a property of the user's
+        provider = server = None
+    if not isinstance(provider, str) or not provider:
+        provider = type(embedder).__name__
+    match server:
+        case (str(host), int(port)):
+            return provider, (host, port)
+    return provider, None
 
 
 def _outcome(error: BaseException | None) -> Outcome:

@@ -5,58 +5,46 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import click
 
 from embedqueue.operating.arguments import address, duration
 from embedqueue.operating.arguments import concurrency as concurrency_of
 from embedqueue.operating.control import lift_pause, set_pause
-from embedqueue.operating.describe import describe, lines, stats_as_json
-from embedqueue.operating.examine import examine
+from embedqueue.operating.describe import NOBODY, describe, describe_workers, lines, stats_as_json
+from embedqueue.operating.examine import examine, summary
 from embedqueue.operating.explain import explain
 from embedqueue.operating.health import STALL_SECONDS
-from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, beside, run_worker
+from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, Served, run_worker
 from embedqueue.settings.checks import check_key
-from embedqueue.settings.settings import SettingsError
 from embedqueue.values.observer import Observer
 from embedqueue.values.words import printable
 
-from .context import Source, as_json, cli, command
+from .context import Source, as_json, cli, command, read
 
 #: Seconds between two looks of ``top``.
 TOP_SECONDS = 1.0
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+#: Where there are several queues, a line tells of which it is.
+LOG_FORMAT_OF_SEVERAL = "%(asctime)s %(levelname)s %(namespace)s %(message)s"
 
 
-def _read(function: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    """A function of one string as click calls it."""
-
-    def read(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
-        try:
-            return None if value is None else function(value)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
-
-    return read
-
-
-@command(cli, "worker", "embedqueue worker --concurrency 16 --health 127.0.0.1:9100")
+@command(cli, "worker", "embedqueue worker --concurrency 16 --health 127.0.0.1:9100", shown="NAMESPACE")
 @click.option(
-    "--concurrency", metavar="COUNT", callback=_read(concurrency_of), help='API calls in flight, a number or "auto".'
+    "--concurrency", metavar="COUNT", callback=read(concurrency_of), help='API calls in flight for a queue, or "auto".'
 )
-@click.option("--burst", is_flag=True, help="End once the queue is empty; with 1 where the provider fails.")
+@click.option("--burst", is_flag=True, help="End once each queue is empty; with 1 where a provider fails.")
 @click.option(
-    "--grace", callback=_read(duration), default=DEFAULT_GRACE_SECONDS, show_default=True, metavar="SECONDS",
+    "--grace", callback=read(duration), default=DEFAULT_GRACE_SECONDS, show_default=True, metavar="SECONDS",
     help="For calls under way at the end; what they do not finish goes back to the queue.",
 )  # fmt: skip
 @click.option(
-    "--health", metavar="HOST:PORT", callback=_read(address), help="Answer at /health, /live and /metrics there."
+    "--health", metavar="HOST:PORT", callback=read(address), help="Answer at /health, /live and /metrics there."
 )
 @click.option(
-    "--stall", callback=_read(partial(duration, least=0.001)), default=STALL_SECONDS, show_default=True,
+    "--stall", callback=read(partial(duration, least=0.001)), default=STALL_SECONDS, show_default=True,
     metavar="SECONDS", help="Without progress, while something is due, until /health says 503.",
 )  # fmt: skip
 @click.option(
@@ -74,26 +62,31 @@ def worker(
     log_level: str,
     trace: bool,
 ) -> None:
-    """Work the queue until SIGTERM, which lets calls under way finish; a second one ends the process at once.
+    """Work one queue or several until SIGTERM, which lets calls under way finish; a second one ends it at once.
 
     Ends with 0 after SIGTERM, SIGINT or a burst; 1 where it could not work; 2 if used wrongly; by the signal itself
     (143, 130) after a second one.
     """
     options = {} if concurrency is None else {"max_concurrency": concurrency}
-    settings = source.settings(**options)
-    missing = check_key(settings)
-    if missing:
-        raise SettingsError(missing[0])
     traces = [_tracing()] if trace else []
-    logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT)
+    served = [Served(name, one.settings(), partial(one.queue, **options)) for name, one in source.each().items()]
+    _log(log_level.upper(), several=len(served) > 1)
     run_worker(
-        lambda more: source.queue(worker=True, observers=beside(settings, [*traces, *more]), **options),
+        served,
         burst=burst,
         grace=grace,
         health=health,
         stall=stall,
+        observers=traces,
         say=click.echo,
     )
+
+
+def _log(level: str, *, several: bool) -> None:
+    handler = logging.StreamHandler()
+    form = LOG_FORMAT_OF_SEVERAL if several else LOG_FORMAT
+    handler.setFormatter(logging.Formatter(form, defaults={"namespace": "-"}))  # of others' records
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def _tracing() -> Observer:
@@ -112,10 +105,21 @@ def stats(source: Source, as_json: bool) -> None:
     click.echo(stats_as_json(found) if as_json else "\n".join(describe(found)))
 
 
+@command(cli, "workers", "embedqueue workers --json")
+@as_json
+def workers(source: Source, as_json: bool) -> None:
+    """Tell who works: host, pid, what it does, whose vectors it writes, since when. Ends with 1 where nobody does."""
+    found = source.look().workers()
+    for line in (json.dumps(asdict(one)) for one in found) if as_json else describe_workers(found):
+        click.echo(line)
+    if not found:
+        raise click.exceptions.Exit(1)
+
+
 @command(cli, "top", "embedqueue top --interval 2")
 @click.option("--count", type=click.IntRange(1), help="End after so many looks.")
 @click.option(
-    "--interval", callback=_read(partial(duration, least=0.1)), default=TOP_SECONDS, show_default=True,
+    "--interval", callback=read(partial(duration, least=0.1)), default=TOP_SECONDS, show_default=True,
     metavar="SECONDS",
 )  # fmt: skip
 @click.option("--plain", is_flag=True, help="A line a look, as where the output is no terminal.")
@@ -136,12 +140,13 @@ def top(source: Source, count: int | None, interval: float, plain: bool) -> None
 @click.option(
     "--wait/--no-wait", help="Return when all that waits now is embedded; where there is a key, work as well."
 )
-@click.option("--timeout", callback=_read(duration), default=60.0, show_default=True, metavar="SECONDS")
+@click.option("--timeout", callback=read(duration), default=60.0, show_default=True, metavar="SECONDS")
 def flush(source: Source, wait: bool, timeout: float) -> None:
     """Have all that waits embedded now, by the workers that there are."""
     if not wait:
-        source.look().flush_now()
-        click.echo("The workers have been told.")
+        queue = source.look()
+        queue.flush_now()
+        click.echo(f"{NOBODY.capitalize()}." if queue.stats().workers == 0 else "The workers have been told.")
         return
     if check_key(source.settings()):  # without a key, a worker of ours would only pause the queue for all
         source.look().flush(timeout)
@@ -153,7 +158,7 @@ def flush(source: Source, wait: bool, timeout: float) -> None:
 
 @command(cli, "pause", "embedqueue pause --for 600 --reason 'the provider is being changed'")
 @click.option(
-    "--for", "seconds", callback=_read(partial(duration, least=0.001)), metavar="SECONDS",
+    "--for", "seconds", callback=read(partial(duration, least=0.001)), metavar="SECONDS",
     help="Instead of until `resume`.",
 )  # fmt: skip
 @click.option("--reason", default="paused by hand", show_default=True, help="What `stats` and the others say of it.")
@@ -195,18 +200,18 @@ def explain_(source: Source, redis_key: str, as_json: bool) -> None:
 @click.option("-v", "--verbose", is_flag=True, help="Tell what is well, too.")
 @as_json
 def check(source: Source, call: bool, strict: bool, verbose: bool, as_json: bool) -> None:
-    """Tell what is wrong with the settings, Redis, the key or the model, and what to set."""
-    bad = False
-    for finding in examine(source.settings(), call=call):
-        bad |= finding.level == "problem" or (strict and finding.level == "warning")
+    """Tell what is wrong with the settings, Redis, the queue, the key or the model, and what to set."""
+    levels = set()
+    for finding in examine(source.settings(), call=call, others=source.others()):
+        levels.add(finding.level)
         if as_json:
             click.echo(json.dumps({"level": finding.level, "about": finding.about, "words": finding.words}))
         elif verbose or finding.level != "ok":
             click.echo(f"{finding.level:<8} {finding.about}: {printable(finding.words)}", err=finding.level != "ok")
-    if bad:
+    if "problem" in levels or (strict and "warning" in levels):
         raise click.exceptions.Exit(1)
     if not as_json:
-        click.echo("All is well.")
+        click.echo(summary(levels))
 
 
 @cli.command(

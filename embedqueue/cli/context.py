@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
 from typing import Any, Protocol
@@ -33,24 +33,43 @@ class Source(Protocol):
     def look(self) -> EmbeddingBatchQueue:
         """A queue that only looks and enqueues; no worker of its own is ever started."""
 
+    def each(self) -> Mapping[str, Source]:
+        """The queues that a worker is to serve, by their names."""
+
+    def others(self) -> Mapping[str, Settings]:
+        """The settings of the application's other queues, by name."""
+
 
 class Context:
     """Settings from the environment, and the command's options before them.
 
     Args:
         own: settings by their names without a prefix.
+        namespaces: instead of the environment's; a worker may have several.
     """
 
-    def __init__(self, own: Mapping[str, str]) -> None:
+    def __init__(self, own: Mapping[str, str], namespaces: Sequence[str] = ()) -> None:
         self._own = dict(own)
+        self._namespaces = tuple(dict.fromkeys(namespaces))
 
-    def with_(self, own: Mapping[str, str]) -> Context:
+    def with_(self, own: Mapping[str, str], namespaces: Sequence[str]) -> Context:
         """The same, with more settings that win."""
-        return Context(self._own | dict(own))
+        return Context(self._own | dict(own), namespaces or self._namespaces)
+
+    def each(self) -> Mapping[str, Source]:
+        """See :class:`Source`."""
+        several = {name: Context(self._own, [name]) for name in self._namespaces}
+        return several or {self.settings().option("namespace"): self}
 
     def settings(self, **options: Any) -> Settings:
-        """See :class:`Source`."""
-        settings = read_environment(own=self._own)
+        """See :class:`Source`.
+
+        Raises:
+            click.UsageError: several namespaces.
+        """
+        if len(self._namespaces) > 1:
+            raise click.UsageError("only worker takes more than one --namespace")
+        settings = read_environment(own=self._own | dict(zip(["NAMESPACE"], self._namespaces, strict=False)))
         return replace(settings, options={**settings.options, **options})
 
     def queue(self, **options: Any) -> EmbeddingBatchQueue:
@@ -61,6 +80,10 @@ class Context:
         """See :class:`Source`."""
         return self.queue(worker=False)
 
+    def others(self) -> Mapping[str, Settings]:
+        """See :class:`Source`: the environment tells of one queue alone."""
+        return {}
+
 
 _SETTINGS = {
     "REDIS_URL": ("--redis", "URL", "redis://HOST:PORT/0, rediss://... or unix:///PATH"),
@@ -69,14 +92,20 @@ _SETTINGS = {
     "BASE_URL": ("--base-url", "URL", "where the provider stands"),
     "MODEL": ("--model", "NAME", "the model's name"),
     "DIMENSIONS": ("--dimensions", "COUNT", "length of the vectors"),
-    "NAMESPACE": ("--namespace", "NAME", "prefix of the queue's keys"),
+    "NAMESPACE": ("--namespace", "NAME", "prefix of the queue's keys; worker takes several"),
 }
 
 
 def settings_options(*, hidden: bool) -> list[click.Option]:
     """An option for each setting of the environment, and ``--set`` for all others."""
     options = [
-        click.Option([flag, f"own_{name.lower()}"], metavar=metavar, hidden=hidden, help=f"{words} [EMBEDQUEUE_{name}]")
+        click.Option(
+            [flag, f"own_{name.lower()}"],
+            metavar=metavar,
+            multiple=name == "NAMESPACE",
+            hidden=hidden,
+            help=f"{words} [EMBEDQUEUE_{name}]",
+        )
         for name, (flag, metavar, words) in _SETTINGS.items()
     ]
     words = "any other setting, such as flush_interval=5, for EMBEDQUEUE_FLUSH_INTERVAL; may be given again"
@@ -86,19 +115,24 @@ def settings_options(*, hidden: bool) -> list[click.Option]:
     ]
 
 
-def own_settings(arguments: dict[str, Any]) -> dict[str, str]:
-    """Take the settings out of a command's arguments.
+def own_settings(arguments: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """Take the settings out of a command's arguments; returns them, and apart from them the namespaces.
 
     Raises:
         click.UsageError: a ``--set`` without a name or a value.
     """
     found = {name: arguments.pop(f"own_{name.lower()}", None) for name in _SETTINGS}
+    namespaces = list(found.pop("NAMESPACE") or ())
     for pair in arguments.pop("own_more", ()):
         name, sign, value = pair.partition("=")
         if not sign or not name:
             raise click.UsageError(f"--set takes NAME=VALUE, not {pair!r}")
-        found[name.strip().upper().replace("-", "_")] = value
-    return {name: value for name, value in found.items() if value is not None}
+        name = name.strip().upper().replace("-", "_")
+        if name == "NAMESPACE":
+            namespaces.append(value)
+        else:
+            found[name] = value
+    return {name: value for name, value in found.items() if value is not None}, namespaces
 
 
 def guarded(source: Source, function: Callable[[], None]) -> None:
@@ -120,28 +154,45 @@ def guarded(source: Source, function: Callable[[], None]) -> None:
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 
-def command(parent: click.Group, name: str, example: str) -> Callable[[Callable[..., None]], click.Command]:
+def command(
+    parent: click.Group, name: str, example: str, *, shown: str = ""
+) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command of a function that gets a :class:`Source` and its own arguments.
 
     Args:
         parent: the group that it belongs to.
         name: of the command.
         example: stands at the end of its help.
+        shown: the setting that its own help shows as well.
     """
 
     def register(function: Callable[..., None]) -> click.Command:
         @wraps(function)
         def run(source: Source, **arguments: Any) -> None:
             own = own_settings(arguments)
-            if own and isinstance(source, Context):
-                source = source.with_(own)
+            if isinstance(source, Context):
+                source = source.with_(*own)
             guarded(source, lambda: function(source, **arguments))
 
         made = parent.command(name, epilog=f"Example: {example}")(click.pass_obj(run))
-        made.params += settings_options(hidden=True)  # before the command or after it: both are right
+        for option in settings_options(hidden=True):  # before the command or after it: both are right
+            option.hidden &= option.name != f"own_{shown.lower()}"
+            made.params.append(option)
         return made
 
     return register
+
+
+def read(function: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """A function of one string as click calls it."""
+
+    def read(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+        try:
+            return None if value is None else function(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return read
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="For scripts.")
@@ -156,7 +207,7 @@ def cli(context: click.Context, /, **arguments: Any) -> None:
     Settings come from variables EMBEDQUEUE_REDIS_URL, EMBEDQUEUE_PROVIDER and so on, and from the options below, which
     win and may stand after the command as well.
     """
-    context.obj = Context(own_settings(arguments))
+    context.obj = Context(*own_settings(arguments))
 
 
 cli.params += settings_options(hidden=False)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from itertools import islice
+from typing import Any
 
 import click
 
 from embedqueue.operating.control import dead_letter_of, dead_letters
 from embedqueue.operating.describe import dead_as_json, describe_dead, lines
-from embedqueue.queue import EmbeddingBatchQueue
+from embedqueue.operating.letters import WrongChoice, discard, retry
 from embedqueue.values.words import printable
 
 from .context import Source, as_json, cli, command
@@ -50,15 +50,11 @@ def dead_show(source: Source, redis_key: str, as_json: bool) -> None:
     click.echo("\n".join(lines(asdict(letter))))
 
 
-def _chosen(
-    source: Source, keys: tuple[str, ...], reason: str | None, everything: bool
-) -> tuple[EmbeddingBatchQueue, list[str | bytes] | None]:
-    if [bool(keys), reason is not None, everything].count(True) != 1:
-        raise click.UsageError("give keys, or --reason, or --all")
-    queue = source.look()
-    if reason is not None:
-        return queue, [letter.redis_key or letter.member for letter in dead_letters(queue, reason)]
-    return queue, None if everything else list(keys)
+def _told(function: Callable[..., str], *arguments: Any) -> None:
+    try:
+        click.echo(function(*arguments))
+    except WrongChoice as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _choice(function: Callable[..., None]) -> Callable[..., None]:
@@ -71,8 +67,7 @@ def _choice(function: Callable[..., None]) -> Callable[..., None]:
 @_choice
 def dead_retry(source: Source, keys: tuple[str, ...], reason: str | None, everything: bool) -> None:
     """Put dead letters back to the end of the queue."""
-    queue, chosen = _chosen(source, keys, reason, everything)
-    click.echo(f"{queue.retry_dead(chosen)} put back")
+    _told(retry, source.look(), keys, reason, everything)
 
 
 @command(dead, "discard", "embedqueue dead discard doc:17 doc:18")
@@ -80,8 +75,4 @@ def dead_retry(source: Source, keys: tuple[str, ...], reason: str | None, everyt
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def dead_discard(source: Source, keys: tuple[str, ...], reason: str | None, everything: bool, yes: bool) -> None:
     """Drop dead letters for good."""
-    queue, chosen = _chosen(source, keys, reason, everything)
-    if not keys and not yes and sys.stdin.isatty():
-        count = queue.stats().dead if chosen is None else len(chosen)
-        click.confirm(f"Drop {count} dead letters for good?", abort=True)
-    click.echo(f"{queue.discard_dead(chosen)} discarded")
+    _told(discard, source.look(), keys, reason, everything, yes)

@@ -2,52 +2,141 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict
-from typing import Any, TextIO
+from functools import partial
+from typing import Any, BinaryIO
 
 import click
 
 from embedqueue.backlog.filler import DEFAULT_MAX_WAITING, to_fix, verified
 from embedqueue.backlog.inspection import Text
+from embedqueue.operating.arguments import duration
 from embedqueue.operating.describe import lines
 from embedqueue.queue import EmbeddingBatchQueue
-from embedqueue.values.item import is_blank
+from embedqueue.values.item import check_pair, encode_member, is_blank
+from embedqueue.values.words import printable
 
-from .context import Source, as_json, cli, command
+from .context import Source, as_json, cli, command, read
+from .pairs import BadLine, Pair, read_pairs
 
 #: Seconds between two lines of progress where there is no terminal.
 LINE_SECONDS = 10.0
-#: Characters that a line, or a field of a CSV file, may have; Python's own limit of a field is 128 KiB.
-LINE_CHARS = 1 << 26
+#: Bad records of a file that are told each by itself; of more, only how many lines they have.
+TOLD_LINES = 20
+
+#: Seconds within which what is put in by hand is to be embedded, unless told otherwise.
+DAY_SECONDS = 86_400.0
 
 Done = Callable[[], float]
 
 relabel_option = click.option(
     "--relabel", is_flag=True, help="Also those with a vector of the right length of which nothing says what it is of."
 )
+within_option = click.option(
+    "--within", callback=read(duration), default=DAY_SECONDS, show_default="a day", metavar="SECONDS",
+    help="In which they are to be embedded: users' texts go first.",
+)  # fmt: skip
 max_waiting_option = click.option(
     "--max-waiting", type=click.IntRange(1), default=DEFAULT_MAX_WAITING, show_default=True, metavar="COUNT",
     help="Go on only while fewer items wait.",
 )  # fmt: skip
 
 
+class _File(click.File):
+    """A file, or standard input, which may be closed (``<&-``): click has no sentence for that."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except RuntimeError as error:
+            self.fail(str(error), param, ctx)
+
+
 @command(cli, "enqueue", "embedqueue enqueue texts.jsonl --resume")
-@click.argument("file", type=click.File("r", encoding="utf-8-sig"))
+@click.argument("file", type=_File("rb"))
+@click.option(
+    "--key-column", default="redis_key", show_default=True, metavar="NAME", help="Of a CSV file, or a member of JSONL."
+)
+@click.option("--text-column", default="text", show_default=True, metavar="NAME", help="The one that holds the texts.")
+@click.option("--skip-bad", is_flag=True, help="Leave lines out that cannot be enqueued, and tell which.")
 @click.option("--resume", is_flag=True, help="Skip what has its vector, or one of which nothing says what it is of.")
 @relabel_option
+@within_option
 @click.option("--max-waiting", type=click.IntRange(1), metavar="COUNT", help="Go on only while fewer items wait.")
-def enqueue(source: Source, file: TextIO, resume: bool, relabel: bool, max_waiting: int | None) -> None:
+def enqueue(
+    source: Source,
+    file: BinaryIO,
+    key_column: str,
+    text_column: str,
+    skip_bad: bool,
+    resume: bool,
+    relabel: bool,
+    within: float,
+    max_waiting: int | None,
+) -> None:
     """Enqueue a file ("-" is standard input): JSONL, or CSV with a header, each with redis_key and text."""
     total, position = _size(file)
+    settings = source.settings()
     kinds = to_fix(relabel=relabel) if resume else None
-    _tell(*_fill(source, lambda queue: _pairs(file), kinds, max_waiting, total, position))
+    check = partial(_check, namespace=settings.option("namespace"), max_chars=settings.option("max_text_chars"))
+    with closing(read_pairs(file, key_column, text_column, check)) as found:
+        sieve = _Sieve(found, skip_bad)
+        count = _tell(*_fill(source, lambda queue: sieve, kinds, max_waiting, within, total, position))
+    if sieve.bad_lines and not skip_bad:
+        raise click.ClickException(
+            f"{sieve.told[0]}. What stands before it is in ({count} enqueued). Mend it and run this again (--resume "
+            "skips what has its vector or waits), or leave such lines out with --skip-bad."
+        )
+    for words in sieve.told:
+        click.echo(f"left out: {words}", err=True)
+    if sieve.bad_lines:
+        click.echo(f"{sieve.bad_lines} bad lines left out")
+
+
+def _check(redis_key: str, text: str, *, namespace: str, max_chars: int | None) -> None:
+    check_pair(redis_key, text, namespace, max_chars)
+    try:
+        encode_member(redis_key, text)
+    except UnicodeEncodeError:
+        raise ValueError("it has half a surrogate pair, which is no text") from None
+
+
+class _Sieve:
+    """The good pairs of a file: all of them, or those before the first bad line.
+
+    Args:
+        found: in the file.
+        skip_bad: go on after a bad line.
+
+    Attributes:
+        bad_lines: how many there were.
+        told: sentences about the first of them.
+    """
+
+    def __init__(self, found: Iterable[Pair | BadLine], skip_bad: bool) -> None:
+        self._found = found
+        self._skip_bad = skip_bad
+        self.bad_lines = 0
+        self.told: list[str] = []
+
+    def __iter__(self) -> Iterator[Pair]:
+        """Read the file."""
+        for one in self._found:
+            if not isinstance(one, BadLine):
+                yield one
+                continue
+            self.bad_lines += one.last - one.first + 1
+            if len(self.told) < TOLD_LINES:
+                self.told.append(printable(str(one)))
+            if not self._skip_bad:
+                return
 
 
 @command(cli, "backfill", "embedqueue backfill --match 'doc:*' --text-field body")
@@ -55,11 +144,14 @@ def enqueue(source: Source, file: TextIO, resume: bool, relabel: bool, max_waiti
 @click.option("--text-field", required=True, metavar="NAME", help="Field that holds the text.")
 @click.option("--all", "everything", is_flag=True, help="Also hashes that have the vector of their text.")
 @relabel_option
+@within_option
 @max_waiting_option
-def backfill(source: Source, match: str, text_field: str, everything: bool, relabel: bool, max_waiting: int) -> None:
+def backfill(
+    source: Source, match: str, text_field: str, everything: bool, relabel: bool, within: float, max_waiting: int
+) -> None:
     """Enqueue hashes that lack the vector of their text by this model. May be stopped and started again."""
     kinds = None if everything else to_fix(relabel=relabel)
-    _tell(*_fill(source, lambda queue: _not_blank(queue._texts(match, text_field)), kinds, max_waiting))
+    _tell(*_fill(source, lambda queue: _not_blank(queue._texts(match, text_field)), kinds, max_waiting, within))
 
 
 @command(cli, "verify", "embedqueue verify --match 'doc:*' --text-field body --fix")
@@ -67,14 +159,22 @@ def backfill(source: Source, match: str, text_field: str, everything: bool, rela
 @click.option("--text-field", required=True, metavar="NAME", help="Field that holds the text.")
 @click.option("--fix", is_flag=True, help="Enqueue what is missing or wrong; empty hashes whose text is blank.")
 @relabel_option
+@within_option
 @max_waiting_option
 @as_json
 def verify(
-    source: Source, match: str, text_field: str, fix: bool, relabel: bool, max_waiting: int, as_json: bool
+    source: Source,
+    match: str,
+    text_field: str,
+    fix: bool,
+    relabel: bool,
+    within: float,
+    max_waiting: int,
+    as_json: bool,
 ) -> None:
     """Tell whether hashes have the vectors of their texts by this model. Exits with 1 where one has not."""
     kinds = to_fix(relabel=relabel) if fix else ()
-    found = verified(_fill(source, lambda queue: queue._texts(match, text_field), kinds, max_waiting))
+    found = verified(_fill(source, lambda queue: queue._texts(match, text_field), kinds, max_waiting, within))
     if as_json:
         click.echo(json.dumps(asdict(found)))
     else:
@@ -88,16 +188,13 @@ def _not_blank(texts: Iterable[Text]) -> Iterator[Text]:
     return (text for text in texts if not is_blank(text[1]))
 
 
-def _size(file: TextIO) -> tuple[int | None, Done]:
+def _size(file: BinaryIO) -> tuple[int | None, Done]:
     """Bytes of a file and how many of them are read; None where that cannot be known."""
-    raw = getattr(file, "buffer", None)
     try:
         state = os.fstat(file.fileno())
-    except (OSError, AttributeError):
+    except OSError:
         return None, lambda: 0.0
-    if raw is None or not stat.S_ISREG(state.st_mode):
-        return None, lambda: 0.0
-    return state.st_size, raw.tell
+    return (state.st_size, file.tell) if stat.S_ISREG(state.st_mode) else (None, lambda: 0.0)
 
 
 def _fill(
@@ -105,6 +202,7 @@ def _fill(
     texts_of: Callable[[EmbeddingBatchQueue], Iterable[Text]],
     kinds: Collection[str] | None,
     max_waiting: int | None,
+    within: float,
     total: int | None = None,
     position: Done = lambda: 0.0,
 ) -> Iterator[tuple[int, Counter[str]]]:
@@ -112,15 +210,17 @@ def _fill(
     count = seen = 0
     queue = source.look()
     with Meter(total) as meter:
-        for taken, found in queue._filler(kinds, max_waiting, meter.tell_full).fill(texts_of(queue)):
+        for taken, found in queue._filler(kinds, max_waiting, meter.tell_full, within=within).fill(texts_of(queue)):
             count, seen = count + taken, seen + found.total()
             meter.show(position(), count, seen)
             yield taken, found
 
 
-def _tell(*parts: tuple[int, Counter[str]]) -> None:
+def _tell(*parts: tuple[int, Counter[str]]) -> int:
+    """Tell how many were enqueued; returns that."""
     count, seen = sum(taken for taken, _ in parts), sum(found.total() for _, found in parts)
     click.echo(f"{count} enqueued, {seen - count} left as they are")
+    return count
 
 
 class Meter:
@@ -145,8 +245,9 @@ class Meter:
         words = TextColumn("{task.fields[words]}")
         known = () if total is None else (TaskProgressColumn(), TextColumn("ETA"), TimeRemainingColumn())
         self._progress = Progress(
-            BarColumn(), words, *known, TimeElapsedColumn(), console=self._console, transient=True
-        )
+            BarColumn(), words, *known, TimeElapsedColumn(), console=self._console, transient=True,
+            disable=not self._console.is_terminal,
+        )  # fmt: skip
         self._task = self._progress.add_task("", total=total, words="")
         self._began_mono = self._said_mono = time.monotonic()
 
@@ -175,49 +276,3 @@ class Meter:
             "if nobody works the queue: embedqueue worker",
             highlight=False,
         )
-
-
-def _pairs(file: TextIO) -> Iterator[Text]:
-    """Pairs of a file; what its first character is tells the format."""
-    lines = _lines(file)
-    first = next(lines, "")
-    if not first:
-        return
-    if first.lstrip().startswith("{"):
-        yield from _of_json(first, lines)
-        return
-    csv.field_size_limit(LINE_CHARS)
-    columns = next(csv.reader([first]), [])
-    if not {"redis_key", "text"} <= set(columns):
-        raise ValueError("the file is neither JSONL nor CSV with the columns redis_key and text")
-    reader = csv.DictReader(lines, columns)
-    try:
-        for row in reader:
-            yield _pair(row, reader.line_num + 1)
-    except csv.Error as error:
-        raise ValueError(f"line {reader.line_num + 1} is no CSV: {error}") from None
-
-
-def _lines(file: TextIO) -> Iterator[str]:
-    # readline() and not the file's own iterator: with that, nobody can ask for the position
-    while line := file.readline(LINE_CHARS + 1):
-        if len(line) > LINE_CHARS:
-            raise ValueError(f"a line has more than {LINE_CHARS} characters")
-        yield line
-
-
-def _of_json(first: str, lines: Iterator[str]) -> Iterator[Text]:
-    for number, line in enumerate((line for part in ([first], lines) for line in part), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                raise ValueError(f"line {number} is no JSON") from None
-            yield _pair(row, number)
-
-
-def _pair(row: Any, number: int) -> tuple[str, str]:
-    redis_key, text = (row.get("redis_key"), row.get("text")) if isinstance(row, dict) else (None, None)
-    if not isinstance(redis_key, str) or not isinstance(text, str) or not redis_key:
-        raise ValueError(f"line {number} needs redis_key and text, both strings")
-    return redis_key, text

@@ -23,6 +23,8 @@ _LIMIT_DIGITS = 15
 
 #: Somebody has to act: key, credit, model, country. 403 may also mean one input, see classify().
 _ACCOUNT_STATUSES = frozenset({401, 402, 403, 404, 405, 498})
+#: The address may be wrong.
+_ADDRESS_STATUSES = frozenset({404, 405})
 #: The call was fine and came at a bad moment. 499: an edge gave up on the upstream.
 _MOMENT_STATUSES = frozenset({408, 409, 425, 429, 499})
 #: The provider complains about what we sent.
@@ -124,6 +126,7 @@ def classify(
     wait_seconds: float | None = None,
     should_retry: str = "",
     options: frozenset[str] = frozenset(),
+    asked: str = "",
 ) -> EmbedQueueError:
     """The error that a refusal becomes.
 
@@ -134,6 +137,7 @@ def classify(
         wait_seconds: what the provider asks us to wait, or None.
         should_retry: the value of ``x-should-retry``; wins over the status where it can.
         options: names of the options in the call that we can do without.
+        asked: which address was asked, in words, for an answer that may come from a wrong one.
 
     Returns:
         The error, to be raised by the caller outside of any ``except``.
@@ -143,26 +147,31 @@ def classify(
     said = f"{origin} answered {status}: {shown[:SHOWN_CHARS]}"
     word = min(fault.words & _ACCOUNT_WORDS.keys(), default=None)
     if word is not None and status < 500:
-        return _wrong(said, _ACCOUNT_WORDS[word])
+        return _wrong(said, _ACCOUNT_WORDS[word], asked)
     if status in _ACCOUNT_STATUSES:
-        return InputRejected(said, status=status) if status == 403 and _moderated(fault) else _wrong(said, status)
+        moderated = status == 403 and _moderated(fault)
+        return InputRejected(said, status=status) if moderated else _wrong(said, status, asked)
     if status in _MOMENT_STATUSES:
         return _of_a_moment(fault, said, wait_seconds, should_retry)
     if status >= 500 or status == 424 or status < 400:
         # also where the server asks not to retry: the same text may make it fail, and halving finds out
+        if status < 300 and asked:  # a page, or another API
+            said = f"{said} (look at the base URL: {asked})"
         return TransientError(said, retry_after=wait_seconds, status=status, suspect_input=True)
     if should_retry == "true":
         return TransientError(said, retry_after=wait_seconds, status=status, suspect_input=True)
     if status == 413:
         return _too_large(fault, said) or CallTooLarge(said, measure="bytes", status=status)
     if status in _INPUT_STATUSES:
-        return _of_the_input(fault, said, count, options)
-    return _wrong(said, status)
+        return _of_the_input(fault, said, count, options, asked)
+    return _wrong(said, status, asked)
 
 
-def _wrong(said: str, status: int) -> ConfigurationError:
+def _wrong(said: str, status: int, asked: str) -> ConfigurationError:
     """The provider's words, and what a user may set."""
     setting = _SETTINGS.get(status)
+    if setting is not None and asked and status in _ADDRESS_STATUSES:
+        setting = f"{setting}: {asked}"
     return ConfigurationError(said if setting is None else f"{said} (look at {setting})")
 
 
@@ -181,7 +190,7 @@ def _of_a_moment(fault: Fault, said: str, wait_seconds: float | None, should_ret
     return TransientError(said, retry_after=wait_seconds, status=fault.status)
 
 
-def _of_the_input(fault: Fault, said: str, count: int, options: frozenset[str]) -> EmbedQueueError:
+def _of_the_input(fault: Fault, said: str, count: int, options: frozenset[str], asked: str) -> EmbedQueueError:
     places = f"{fault.places} {fault.message}"
     for option in sorted(options):
         if _OPTION_NAMES[option].search(places):
@@ -193,7 +202,7 @@ def _of_the_input(fault: Fault, said: str, count: int, options: frozenset[str]) 
     if too_large is not None:
         return too_large
     if _UNKNOWN_MODEL.search(fault.message):
-        return _wrong(said, 404)
+        return _wrong(said, 404, asked)
     return InputRejected(said, status=fault.status)
 
 

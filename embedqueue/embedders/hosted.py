@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,9 @@ from embedqueue.values.words import READ_CHARS, SHOWN_CHARS, forms, printable, s
 
 from .answers import OptionRefused, classify
 from .faults import read_fault
-from .http import Answer, Http, Limits, origin
+from .http import Answer, Http, Limits, host_and_port, origin
+from .keys import Secret, revealed
+from .roles import Role
 from .rows import Malformed
 from .waits import asked_wait
 
@@ -40,6 +42,37 @@ _DEADLINE_PER_READ = 2
 _SENDABLE_KEY = re.compile(r"[!-~]+")
 
 
+class Address(NamedTuple):
+    """Where to post, from a base URL as people write it.
+
+    Attributes:
+        url: whole; whether it is a good one shows at the first call.
+        guessed_path: the part of its path that was guessed, or "".
+    """
+
+    url: str
+    guessed_path: str
+
+
+def parted(base_url: Any) -> tuple[str, str, bool]:
+    """A base URL in parts.
+
+    Args:
+        base_url: as the user gave it.
+
+    Returns:
+        The address without a final slash; the query with its mark, or ""; whether the address has a path.
+
+    Raises:
+        OptionTypeError: it is no string.
+    """
+    if not isinstance(base_url, str):
+        raise OptionTypeError("base_url", f"must be a string, not {type(base_url).__name__}")
+    address, mark, query = base_url.strip().partition("?")
+    address = address.rstrip("/")
+    return address, mark + query, "/" in address.partition("://")[2]
+
+
 class HostedEmbedder:
     """An embedder behind an HTTP API. Thread-safe; use it from forked processes as you like.
 
@@ -47,7 +80,7 @@ class HostedEmbedder:
 
     Args:
         api_key: the key; None looks into the environment at the first call, "" sends none.
-        url: the address that subclasses make their own from; kept for showing only.
+        url: the address that subclasses make their own from, with what they have guessed of it.
         dimensions: length of the vectors.
         timeout: seconds that the server may keep silent, or a pair: seconds to connect, seconds of silence.
         deadline: seconds for a whole call; None means twice the read timeout.
@@ -55,17 +88,23 @@ class HostedEmbedder:
         max_tokens: what one call may hold; None means no known limit.
         max_response_bytes: the largest answer that is read, decoded.
         headers: more headers for every request. They win over ours.
+        max_text_tokens: what one text may hold; None means what is known of the model.
+
+    Raises:
+        TypeError, ValueError: an option that cannot work; no key or header is shown.
     """
 
     #: Environment variables that may hold the key, in the order in which they are looked at.
     key_variables: tuple[str, ...] = ()
+    #: Whose API it is, as OpenTelemetry names it (``gen_ai.provider.name``).
+    provider = ""
     #: Fields of an answer that only a success has.
     success_field = "data"
 
     def __init__(
         self,
-        api_key: str | None,
-        url: str,
+        api_key: Secret | None,
+        url: Address,
         dimensions: int,
         timeout: float | tuple[float, float],
         *,
@@ -73,7 +112,8 @@ class HostedEmbedder:
         max_texts: int | None,
         max_tokens: int | None,
         max_response_bytes: int,
-        headers: Mapping[str, str] | None,
+        headers: Mapping[str, Secret] | None,
+        max_text_tokens: int | None,
     ) -> None:
         connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         limits = Limits(
@@ -85,11 +125,12 @@ class HostedEmbedder:
         self.dimensions = _count("dimensions", dimensions)
         self.max_texts = None if max_texts is None else _count("max_texts", max_texts)
         self.max_tokens = None if max_tokens is None else _count("max_tokens", max_tokens)
+        self.max_text_tokens = None if max_text_tokens is None else _count("max_text_tokens", max_text_tokens)
         self.task_type: str | None = None
-        self._url = url
-        self._given_key = api_key
+        self._url, self._guessed_path = url.url, url.guessed_path
+        self._given_key = None if api_key is None else revealed("api_key", api_key)
         self._key: str | None = None  # set at the first call, by whichever thread is first: all find the same
-        self._extra_headers = dict(headers or {})
+        self._extra_headers = {name: revealed(f"headers[{name!r}]", value) for name, value in (headers or {}).items()}
         self._http = Http(self._all_headers, limits)
         #: Options that the server refused, with what is sent instead; None sends nothing. Single assignments only.
         self._learned: dict[str, Any] = {}
@@ -105,12 +146,17 @@ class HostedEmbedder:
         """
         return self._url
 
+    @property
+    def server(self) -> tuple[str, int] | None:
+        """Host and port of the server; None for an address that is none."""
+        return host_and_port(self._url)
+
     def close(self) -> None:
         """Close the connections that this process holds. A later call opens new ones."""
         self._http.close()
 
     def embed_batch(self, texts: Sequence[str], model: str) -> NDArray[np.float32]:
-        """Embed texts in one call.
+        """Embed documents in one call.
 
         Args:
             texts: the texts, none of them blank.
@@ -125,23 +171,35 @@ class HostedEmbedder:
             InputRejected: a text of the call will never work (``CallTooLarge``: the call, not a text).
             ConfigurationError: nothing will work until somebody acts.
         """
+        return self._embed_as(self._document_role(model), texts, model)
+
+    def embed_queries(self, texts: Sequence[str], model: str) -> NDArray[np.float32]:
+        """Embed queries in one call; all else is as with :meth:`embed_batch`."""
+        return self._embed_as(self._query_role(model), texts, model)
+
+    def role_of_documents(self, model: str) -> str | None:
+        """What documents are embedded as with a model, in one word; None if the provider is told of no role."""
+        return self._document_role(model).name
+
+    def _embed_as(self, role: Role, texts: Sequence[str], model: str) -> NDArray[np.float32]:
         if isinstance(texts, str):
             raise TypeError("texts must be a sequence of str, not one str")
         texts = list(texts)
         if not texts:
             return np.empty((0, self.dimensions), dtype=np.float32)
         try:
-            return self._embed(texts, model)
+            return self._embed(role, texts, model)
         except EmbedQueueError as error:  # servers and proxies say in many places what they were sent
             error.args = (printable(without_secrets(str(error)[:READ_CHARS], self._secrets()))[:SHOWN_CHARS],)
             raise
 
-    def _embed(self, texts: list[str], model: str) -> NDArray[np.float32]:
-        wanted = self._options(model)
+    def _embed(self, role: Role, texts: list[str], model: str) -> NDArray[np.float32]:
+        wanted = self._options(model, role)
         options = {name: self._learned.get(name, value) for name, value in wanted.items()}
         while True:
             try:
-                rows = self._call(texts, model, {name: value for name, value in options.items() if value is not None})
+                asked = {name: value for name, value in options.items() if value is not None}
+                rows = self._call(role, texts, model, asked)
             except OptionRefused as refused:
                 name = refused.option
                 options[name] = self._instead_of(name, options[name])
@@ -151,14 +209,20 @@ class HostedEmbedder:
         self._learned.update((name, options[name]) for name in wanted if options[name] != wanted[name])
         return rows
 
-    def _options(self, model: str) -> dict[str, Any]:
+    def _document_role(self, model: str) -> Role:
+        raise NotImplementedError
+
+    def _query_role(self, model: str) -> Role:
+        raise NotImplementedError
+
+    def _options(self, model: str, role: Role) -> dict[str, Any]:
         """The options for ``model`` that a server may refuse to know, by the name that goes over the wire."""
         raise NotImplementedError
 
     def _address(self, model: str) -> str:
         raise NotImplementedError
 
-    def _body(self, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> Any:
+    def _body(self, role: Role, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> Any:
         raise NotImplementedError
 
     def _rows(self, document: Any, count: int, model: str) -> NDArray[np.float32]:
@@ -170,18 +234,24 @@ class HostedEmbedder:
     def _needs_key(self) -> bool:
         return True
 
+    def _is_success(self, document: Any) -> bool:
+        """Whether the body of an answer below 300 holds vectors."""
+        return isinstance(document, dict) and not document.get("error") and self.success_field in document
+
     def _instead_of(self, name: str, value: Any) -> Any:
         """What to send instead of a refused option: nothing, unless there is something weaker."""
         return None
 
-    def _call(self, texts: list[str], model: str, options: Mapping[str, Any]) -> NDArray[np.float32]:
-        body = self._serialised(texts, model, options)  # first: it says so where the model's name has no form in UTF-8
+    def _call(self, role: Role, texts: list[str], model: str, options: Mapping[str, Any]) -> NDArray[np.float32]:
+        body = self._serialised(
+            role, texts, model, options
+        )  # first: it says so where the model's name has no form in UTF-8
         url = self._address(model)
         answer = self._http.post(url, body)
         if answer.status >= 300:
             raise self._refusal(answer, url, texts, options)
         document = documents.parse(answer.body)
-        if not isinstance(document, dict) or document.get("error") or self.success_field not in document:
+        if not self._is_success(document):
             # perhaps a refusal under HTTP 200: OpenRouter sends them when its upstream had started
             refusal = self._refusal(answer, url, texts, options)
             unexplained = isinstance(document, dict) and not document.get("error")
@@ -217,10 +287,17 @@ class HostedEmbedder:
             wait_seconds=asked_wait(headers, fault.message, fault.retry_delay, time.time()),
             should_retry=headers.get("x-should-retry", "").strip().lower(),
             options=frozenset(options),
+            asked=self._asked(url),
         )
 
-    def _serialised(self, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> bytes:
-        body = self._body(texts, model, options)
+    def _asked(self, url: str) -> str:
+        """Which address was asked, and what of it nobody has given."""
+        if not self._guessed_path:
+            return f"{shown_url(url)} was asked"
+        return f"{shown_url(url)} was asked, where {self._guessed_path} is a guess: give base_url with its path"
+
+    def _serialised(self, role: Role, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> bytes:
+        body = self._body(role, [role.prefix + text for text in texts] if role.prefix else texts, model, options)
         try:
             return documents.serialise(body)
         except ValueError:

@@ -11,6 +11,7 @@ import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -64,11 +65,24 @@ class Limits:
     response_bytes: int
 
 
+class _Session(requests.Session):
+    """One that follows no redirect and keeps no cookie.
+
+    Calls go through ``Session.send`` for the sake of those who stand in there: mocks of users' tests, and tracers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None: no answer leads elsewhere, and nothing of its body is read before its time."""
+
+
 @dataclass(eq=False, repr=False)  # proxies hold passwords, and whoever reports errors shows the reprs of locals
 class _Line:
     """What one thread of one process calls with. Only that thread touches it, except for close()."""
 
-    adapter: TimedAdapter
     session: requests.Session
     verify: bool | str
     proxies: dict[str, str]
@@ -134,7 +148,7 @@ class Http:
         start_clock(limits.read_seconds, limits.deadline_seconds, limits.response_bytes + _WIRE_BYTES)
         response = None
         try:
-            response = line.adapter.send(
+            response = line.session.send(
                 request,
                 stream=True,
                 timeout=(limits.connect_seconds, limits.read_seconds),
@@ -169,16 +183,16 @@ class Http:
         return line
 
     def _open(self, url: str) -> _Line:
-        if not _is_address(url):
+        if host_and_port(url) is None:
             raise ConfigurationError(f"base_url must be http:// or https:// and a host, not {shown_url(url)!r}")
-        session = requests.Session()
+        session = _Session()
         adapter = TimedAdapter(pool_connections=2, pool_maxsize=1)
         session.mount("http://", adapter)
         session.mount("https://", adapter)
         settings = session.merge_environment_settings(url, {}, None, None, None)
         verify = True if settings["verify"] is None else settings["verify"]
         session.trust_env = False  # asked once; and ~/.netrc must not replace our Authorization
-        return _Line(adapter, session, verify, dict(settings["proxies"]), time.monotonic())
+        return _Line(session, verify, dict(settings["proxies"]), time.monotonic())
 
     def _prepare(self, line: _Line, url: str) -> requests.PreparedRequest:
         fault = ""
@@ -199,12 +213,14 @@ def _prepared(session: requests.Session, url: str, headers: Mapping[str, str]) -
     return request
 
 
-def _is_address(url: str) -> bool:
+def host_and_port(url: str) -> tuple[str, int] | None:
+    """Where an URL leads to; None where it is not of HTTP, or broken."""
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:  # broken brackets
-        return False
+        ports = {"http": 80, "https": 443}
+        return (parts.hostname, parts.port or ports[parts.scheme]) if parts.hostname else None
+    except (ValueError, KeyError):  # broken brackets, a port that is none, another scheme
+        return None
 
 
 def origin(url: str) -> str:
@@ -313,6 +329,10 @@ def failure_of(error: Exception, url: str, *, reached: bool) -> EmbedQueueError:
         if isinstance(reason, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return TransientError(f"{host} hung up during the handshake: {why}", cause="connection")
         return ConfigurationError(f"no secure connection to {host}: {why}")
+    if (proxy_fault := _proxy_fault(error, reason)) is not None:
+        return ConfigurationError(
+            f"the proxy on the way to {host} (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) cannot be used: {proxy_fault}"
+        )
     if isinstance(error, ValueError):  # InvalidURL, InvalidHeader, InvalidSchema and their like
         return ConfigurationError(f"no request can be made to {shown_url(url)}: {type(error).__name__}")
     if isinstance(error, kinds.RequestException | urllib3.exceptions.HTTPError):
@@ -320,6 +340,18 @@ def failure_of(error: Exception, url: str, *, reached: bool) -> EmbedQueueError:
         cut = reached or isinstance(next(iter(error.args), None), urllib3.exceptions.ProtocolError)
         return TransientError(f"no answer from {host}: {why}", suspect_input=cut, cause="connection")
     return ConfigurationError(f"no connection to {host} can be made: {why}")  # the CA bundle is missing
+
+
+def _proxy_fault(error: Exception, reason: BaseException) -> str | None:
+    """What keeps us from using a proxy at all, in words without its password; None if it is not the proxy."""
+    socks = "SOCKS" in str(error)
+    if socks and isinstance(error, requests.exceptions.InvalidSchema):
+        return "it speaks SOCKS, which needs PySocks: pip install requests[socks]"
+    unknown = isinstance(error, requests.exceptions.InvalidProxyURL)
+    unknown = unknown or isinstance(reason, urllib3.exceptions.ProxySchemeUnknown)
+    if unknown or (socks and isinstance(error, ValueError)):
+        return "its address must be http://HOST:PORT, https://HOST:PORT or socks5h://HOST:PORT"
+    return None
 
 
 def _root(error: BaseException) -> BaseException:

@@ -32,6 +32,7 @@ class LocalEmbedder:
         dimensions: 256, or 128 or 64 of them.
     """
 
+    provider = "wordllama"
     max_texts: int | None = None
     max_tokens: int | None = None
     task_type: str | None = None

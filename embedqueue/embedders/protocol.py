@@ -1,4 +1,4 @@
-"""What the queue asks of an embedder. Anything with these two names will do."""
+"""What the queue asks of an embedder. Anything with the two names of ``Embedder`` will do."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ class Embedder(Protocol):
     """Turns texts into vectors. Must be thread-safe: ``max_concurrency`` calls run side by side.
 
     An embedder may also carry ``max_texts``, ``max_tokens`` (what one call may hold; None means no
-    known limit), ``task_type``, ``variant`` (a string of all else that decides a vector beside its text and the
-    model, such as the server's address), ``default_model`` (what a queue asks for that is given none) and
-    ``meet(model)`` (told what a queue will ask for); the queue uses them where they exist.
+    known limit), ``task_type`` (what documents are embedded as, where that is the same for all models),
+    ``role_of_documents(model)`` (what they are embedded as with a model, or None), ``variant`` (a string of all else
+    that decides a vector beside its text and the model, such as the server's address), ``default_model`` (what a queue
+    asks for that is given none), ``meet(model)`` (told what a queue will ask for), ``max_text_tokens`` (what one text
+    may hold, instead of what is known of the model), ``cuts_long_texts(model)`` (whether longer ones are cut without a
+    word: see the option ``on_long``), ``provider`` and ``server`` (whose API it is, and its host and port, for
+    observers; see ``CallReport``); the queue uses them where they exist. One that embeds queries otherwise than
+    documents is a :class:`QueryEmbedder`, too.
     """
 
     @property
@@ -43,3 +48,45 @@ class Embedder(Protocol):
             InputRejected: a text of the call will never work (``CallTooLarge``: the call, not a text).
             ConfigurationError: nothing will work until somebody acts.
         """
+
+
+@runtime_checkable
+class QueryEmbedder(Protocol):
+    """Embeds the queries of a search in a role of their own; other embedders embed queries as documents."""
+
+    def embed_queries(self, texts: Sequence[str], model: str) -> Vectors:
+        """Embed texts that search, in one call; all else is as with :meth:`Embedder.embed_batch`."""
+
+
+class QuerySide:
+    """An embedder whose ``embed_batch`` embeds queries: in their role, where it has one.
+
+    Args:
+        embedder: whose queries.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+
+    @property
+    def dimensions(self) -> int:
+        """Length of the vectors."""
+        return self._embedder.dimensions
+
+    def embed_batch(self, texts: Sequence[str], model: str) -> Vectors:
+        """Embed queries; see :class:`Embedder`."""
+        if isinstance(self._embedder, QueryEmbedder):
+            return self._embedder.embed_queries(texts, model)
+        return self._embedder.embed_batch(texts, model)
+
+
+def role_of(embedder: Embedder, model: str) -> str | None:
+    """What an embedder embeds documents as; it is a part of the space of their vectors. None for no role.
+
+    Args:
+        embedder: any.
+        model: the model's name as its users write it.
+    """
+    tell = getattr(embedder, "role_of_documents", None)
+    role = tell(model) if callable(tell) else getattr(embedder, "task_type", None)
+    return role if isinstance(role, str) else None

@@ -116,12 +116,18 @@ class _TlsConnection(_Timed, HTTPSConnection):
     response_class = _TimedResponse
 
 
+def _unless_replaced(pool: type[HTTPConnectionPool], ours: type[HTTPConnection]) -> Any:
+    """Our kind of connection, or what somebody has put in place of urllib3's own, as vcrpy does in users' tests."""
+    theirs = pool.ConnectionCls
+    return property(lambda _: ours if pool.ConnectionCls is theirs else pool.ConnectionCls)
+
+
 class _PlainPool(HTTPConnectionPool):
-    ConnectionCls = _PlainConnection
+    ConnectionCls = _unless_replaced(HTTPConnectionPool, _PlainConnection)
 
 
 class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
+    ConnectionCls = _unless_replaced(HTTPSConnectionPool, _TlsConnection)
 
 
 class TimedAdapter(HTTPAdapter):

@@ -16,8 +16,13 @@ class Waker(Protocol):
     def works(self) -> bool:
         """Whether this process claims; else it can only ask others to."""
 
-    def enqueued(self, waiting: int) -> None:
-        """This process has enqueued; ``waiting`` items wait in Redis now."""
+    def enqueued(self, waiting: int, within: float | None = None) -> None:
+        """This process has enqueued; ``waiting`` items wait in Redis now.
+
+        Args:
+            waiting: how many.
+            within: seconds in which one of those that came is to be embedded; None where all may wait as long as any.
+        """
 
     def demanded(self, redis_keys: Iterable[str]) -> None:
         """Somebody waits for these items, which nobody has claimed."""

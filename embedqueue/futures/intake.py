@@ -20,7 +20,7 @@ import redis
 
 from embedqueue.embedders.protocol import Embedder
 from embedqueue.observers.observers import Observers
-from embedqueue.store.records import Terms, Unless
+from embedqueue.store.records import Terms, Unless, Within
 from embedqueue.store.store import Store
 from embedqueue.values.errors import EmbedQueueError, QueueFull, was_forgotten
 from embedqueue.values.item import BLANK, FORGOTTEN
@@ -50,10 +50,25 @@ Pair = tuple[str, bytes]
 class _Commit:
     """What one caller wants written, and what became of it."""
 
-    __slots__ = ("digests", "entries", "error", "futures", "gate", "group", "left_out", "pairs", "stamp", "written")
+    __slots__ = (
+        "digests",
+        "entries",
+        "error",
+        "futures",
+        "gate",
+        "group",
+        "left_out",
+        "pairs",
+        "stamp",
+        "within",
+        "written",
+    )
 
-    def __init__(self, pairs: Sequence[Pair], digests: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, pairs: Sequence[Pair], digests: Sequence[str] | None = None, within: float | None = None
+    ) -> None:
         self.pairs = pairs
+        self.within = within  # seconds, where they have a patience of their own
         self.digests = digests  # of the texts, where pairs are left out whose hashes have their vectors
         self.left_out: dict[str, bytes] = {}  # of those, the vector by redis_key; b"" where it is yet to be read
         self.stamp = 0  # that no item taken in is below
@@ -124,6 +139,8 @@ class Intake:
         self._waker = waker
         self._observers = observers
         self._max_pending = options.max_pending
+        self._vector_type = options.vector_type
+        self._flush_interval = options.flush_interval
         self._tell_at = options.max_batch_size
         self._tell_first = not options.worker
         self._lock = threading.RLock()
@@ -131,7 +148,9 @@ class Intake:
         self._leader: _Commit | None = None  # guarded by the lock
         self._parted = 0  # leaders to come that take nobody along; guarded by the lock
 
-    def submit(self, pairs: Sequence[Pair], digests: Sequence[str] | None = None) -> list[EmbeddingFuture]:
+    def submit(
+        self, pairs: Sequence[Pair], digests: Sequence[str] | None = None, within: float | None = None
+    ) -> list[EmbeddingFuture]:
         """Make pairs durable.
 
         Args:
@@ -139,6 +158,7 @@ class Intake:
             digests: of their texts, as ``values.provenance.digest`` tells them, "" for a blank one. A pair of whose key
                 nothing is live, and whose hash has the vector of this very text, is left out then, and its future ends
                 with that vector. None: no pair is.
+            within: seconds in which they are to be embedded; None: they may wait as long as any.
 
         Returns:
             Their futures, in order. That of a blank text has ended with the zero vector.
@@ -150,7 +170,7 @@ class Intake:
             redis.RedisError: nothing of them is known to be accepted.
             EmbedQueueError: the caller who wrote for this one was interrupted; nothing of them is known to be accepted.
         """
-        commit = _Commit(pairs, digests)
+        commit = _Commit(pairs, digests, within)
         try:
             self._carry_out(commit)
         finally:
@@ -288,6 +308,8 @@ class Intake:
         shares = [leader.group] if self._max_pending is None else [(commit,) for commit in leader.group]
         written, groups = [], []
         unless: list[str] | None = [] if any(commit.digests for commit in leader.group) else None
+        patient = any(commit.within is not None for commit in leader.group)
+        patience: list[float | None] = []
         for share in shares:
             pairs = share[0].pairs if len(share) == 1 else [pair for commit in share for pair in commit.pairs]
             entries = self._register(leader, share, pairs)
@@ -299,6 +321,8 @@ class Intake:
             written.append((share, latest, entries, len(pairs)))
             if unless is not None:
                 unless += _conditions(share, latest)
+            if patient:
+                patience += _patience(share, latest)
         count = 0
         taken = store.enqueue(
             groups,
@@ -306,6 +330,7 @@ class Intake:
             tell_at=self._tell_at,
             tell_first=self._tell_first,
             unless=None if unless is None else Unless(self._terms(), len(self._zero()), unless),
+            within=Within(patience, self._flush_interval) if patient else None,
         )
         left_out = iter(taken.left_out)
         for (share, latest, entries, size), fine in zip(written, taken.groups, strict=True):
@@ -331,7 +356,11 @@ class Intake:
         self.accepted += count
         if taken.replicas is not None:
             self._replication.note(taken.replicas, count)
-        self._waker.enqueued(taken.waiting)
+        if patient:
+            seconds = (self._flush_interval if one is None else one for one in patience)
+            self._waker.enqueued(taken.waiting, min(seconds))
+        else:
+            self._waker.enqueued(taken.waiting)
         self._observers.tell("accepted", count)
 
     def _register(self, leader: _Commit, share: Sequence[_Commit], pairs: Sequence[Pair]) -> list[Waiting]:
@@ -340,7 +369,7 @@ class Intake:
         leader.entries += entries
         at = 0
         for commit in share:
-            commit.futures = [future or finished_future(self._zero()) for future in found[at : at + len(commit.pairs)]]
+            commit.futures = [future or self._blank() for future in found[at : at + len(commit.pairs)]]
             at += len(commit.pairs)
         return entries
 
@@ -366,9 +395,12 @@ class Intake:
             else:
                 self._find_out([redis_key])  # it was taken away meanwhile
 
+    def _blank(self) -> EmbeddingFuture:
+        return finished_future(self._zero(), self._vector_type)
+
     def _zero(self) -> bytes:
-        """The vector of a blank text, (dimensions,) float32 as bytes."""
-        return zero_vector(self._embedder.dimensions)
+        """The vector of a blank text, as the bytes that would be stored."""
+        return zero_vector(self._embedder.dimensions, self._vector_type)
 
 
 def _conditions(share: Sequence[_Commit], latest: Iterable[str]) -> list[str]:
@@ -378,6 +410,12 @@ def _conditions(share: Sequence[_Commit], latest: Iterable[str]) -> list[str]:
         for (redis_key, _), digest in zip(commit.pairs, commit.digests or itertools.repeat(""), strict=False):
             digests[redis_key] = digest if digests.get(redis_key, digest) else ""
     return [digests[redis_key] for redis_key in latest]
+
+
+def _patience(share: Sequence[_Commit], latest: Iterable[str]) -> list[float | None]:
+    """Of each key in how many seconds it is to be embedded, at the wish of whoever came last; None: as any."""
+    seconds = {redis_key: commit.within for commit in share for redis_key, _ in commit.pairs}
+    return [seconds[redis_key] for redis_key in latest]
 
 
 def _for_follower(error: BaseException) -> BaseException:

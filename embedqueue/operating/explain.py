@@ -6,13 +6,15 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from embedqueue.calls.lengths import Lengths, TooLong
+from embedqueue.embedders.text_limits import text_limit
 from embedqueue.futures.notices import named_keys
 from embedqueue.settings.settings import Settings
 from embedqueue.store.keys import Keys
-from embedqueue.store.records import named_member
+from embedqueue.store.records import due_seconds, enqueued_at, named_member
 from embedqueue.values.item import decode_member
 from embedqueue.values.stats import PROBING
-from embedqueue.values.vectors import FLOAT32
+from embedqueue.values.vectors import size_bytes
 
 from .control import dead_letter_of
 
@@ -27,17 +29,18 @@ def explain(settings: Settings, redis_key: str) -> dict[str, Any]:
     now = float(seconds) + float(micros) / 1e6
     facts = {"redis_key": redis_key, **_hash_facts(client, settings, redis_key)}
     entry: Any = client.hget(keys.latest, redis_key)
-    member = None if entry is None else named_member(entry)
     letter = dead_letter_of(settings, redis_key)
-    if member is not None:
-        facts |= _live_facts(client, keys, settings, redis_key, member, now)
+    if entry is not None:
+        facts |= _live_facts(client, keys, settings, redis_key, entry, now)
     elif letter is not None:
         facts |= {"state": "dead", "because": letter.reason, "died_at": round(letter.died_at, 3)}
         facts |= {"deliveries": letter.deliveries, "text_chars": len(letter.text)}
     elif facts["hash"] == "a vector":
-        written_at = _written_at(client, keys, redis_key)
+        written_at, truncated = _last_write(client, keys, redis_key)
         because = "its vector is in the hash, and nothing newer waits"
         facts |= {"state": "written", "written_at": written_at, "because": because}
+        if truncated:
+            facts["too_long"] = "only a beginning of its text was embedded (on_long)"
     else:
         facts |= {
             "state": "unknown",
@@ -47,19 +50,22 @@ def explain(settings: Settings, redis_key: str) -> dict[str, Any]:
 
 
 def _live_facts(
-    client: Any, keys: Keys, settings: Settings, redis_key: str, member: bytes, now: float
+    client: Any, keys: Keys, settings: Settings, redis_key: str, entry: bytes, now: float
 ) -> dict[str, Any]:
+    member = named_member(entry)
     pending, lease = client.zscore(keys.pending, member), client.zscore(keys.inflight, member)
     pending = client.zscore(keys.alone, member) if pending is None else pending
     claim = (client.hget(keys.claims, redis_key) or b"").decode().split()
-    facts: dict[str, Any] = {"text_chars": len(decode_member(member).text)}
+    text = decode_member(member).text
+    facts: dict[str, Any] = {"text_chars": len(text), **_length_facts(settings, text)}
     if len(claim) > 1:
         facts["deliveries"] = int(claim[1])
     if lease is not None:
         facts |= {"state": "in flight", "in_flight_until": round(lease, 3), "lease_ends_in_s": round(lease - now, 1)}
         facts["because"] = "a worker has claimed it; should that worker die, another takes it when the lease ends"
         return facts | ({"worker": claim[2].partition(":")[0]} if len(claim) > 2 else {})
-    since = pending if pending is not None else now
+    score = pending if pending is not None else now
+    since = enqueued_at(entry) or score
     facts |= {"state": "waiting", "pending_since": round(since, 3), "waiting_s": round(now - since, 1)}
     pause_ms = client.pttl(keys.pause)
     if pause_ms != -2:
@@ -67,14 +73,27 @@ def _live_facts(
         return facts | {"because": f"nobody claims for {max(0, pause_ms) / 1000:.0f} s: {reason}"}
     if client.exists(keys.pause_probe):
         return facts | {"because": f"nobody else claims while {PROBING}"}
-    due = max(0.0, since + settings.option("flush_interval") - now)
+    base = client.hget(keys.settings, "base")
+    due = max(0.0, due_seconds(now - score, float(base) if base else None, settings.option("flush_interval")) or 0.0)
     size, waiting = settings.option("max_batch_size"), client.zcard(keys.pending)
     if waiting >= size or due == 0:
         words = f"it is due, with {waiting - 1} others, as soon as a worker has room"
     else:
-        words = f"a drain starts in {due:.0f} s at the latest (flush_interval), or when {size} items wait; {waiting} do"
+        words = f"a drain starts in {due:.0f} s at the latest, or when {size} items wait; {waiting} do"
     facts["because"] = f"{words}. Where nobody works the queue, it stays."
     return facts
+
+
+def _length_facts(settings: Settings, text: str) -> dict[str, Any]:
+    """What becomes of a text that is too long for the model; nothing where it is not, or nobody knows."""
+    lengths = Lengths(text_limit(settings.embedder(), settings.model), settings.option("on_long"), settings.model)
+    try:
+        sent = lengths.fit(text)
+    except TooLong as error:
+        return {"too_long": f"it will be a dead letter: {error}"}
+    if len(sent) == len(text):
+        return {}
+    return {"too_long": f"its first {len(sent)} characters will be embedded (on_long), which fit the model"}
 
 
 def _hash_facts(client: Any, settings: Settings, redis_key: str) -> dict[str, Any]:
@@ -82,21 +101,24 @@ def _hash_facts(client: Any, settings: Settings, redis_key: str) -> dict[str, An
         size = client.hstrlen(redis_key, settings.option("embedding_field"))
     except ResponseError as error:
         return {"hash": str(error)}
-    right = FLOAT32.itemsize * settings.dimensions
+    right = size_bytes(settings.dimensions, settings.option("vector_type"))
     return {"hash": "a vector" if size == right else "no vector" if not size else f"{size} bytes instead of {right}"}
 
 
-def _written_at(client: Any, keys: Keys, redis_key: str) -> float | None:
-    """When it was written, as far back as the notices go, which are trimmed; else None."""
-    end = "+"
+def _last_write(client: Any, keys: Keys, redis_key: str) -> tuple[float | None, bool]:
+    """When it was written, and whether its text was cut, as far back as the notices go, which are trimmed."""
+    end, truncated = "+", False
     for _ in range(NOTICES // NOTICES_PAGE):
         entries = client.xrevrange(keys.events, max=end, count=NOTICES_PAGE)
         for name, fields in entries:
-            if fields.get(b"kind") == b"done" and redis_key in named_keys(
-                fields.get(b"body", b"").decode("utf-8", "replace")
-            ):
-                return int(name.partition(b"-")[0]) / 1000
+            kind = fields.get(b"kind")
+            if kind not in (b"done", b"truncated"):
+                continue
+            if redis_key in named_keys(fields.get(b"body", b"").decode("utf-8", "replace")):
+                if kind == b"done":
+                    return int(name.partition(b"-")[0]) / 1000, truncated
+                truncated = True  # told right after the write
         if len(entries) < NOTICES_PAGE:
             break
         end = f"({entries[-1][0].decode()}"
-    return None
+    return None, truncated

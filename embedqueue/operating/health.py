@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from types import TracebackType
@@ -25,21 +25,18 @@ REQUEST_SECONDS = 5.0
 Answer = tuple[int, str, bytes]
 
 
-def verdict(
-    stats: QueueStats, *, quiet_seconds: float, flush_interval: float, max_batch_size: int, stall_seconds: float
-) -> tuple[bool, str]:
+def verdict(stats: QueueStats, *, quiet_seconds: float, max_batch_size: int, stall_seconds: float) -> tuple[bool, str]:
     """Whether there is progress, or nothing to do; and a sentence.
 
     Args:
         stats: of the worker's own queue object.
         quiet_seconds: since the worker finished something or began to work.
-        flush_interval: seconds that an item may wait.
         max_batch_size: items that make a drain start.
         stall_seconds: after which quiet is a fault.
     """
     if stats.paused_until is not None:
         return False, f"paused: {stats.pause_reason}"
-    due = stats.waiting >= max_batch_size or (stats.oldest_age or 0.0) > flush_interval
+    due = stats.waiting >= max_batch_size or (stats.due_in is not None and stats.due_in < 0.0)
     if not due and not stats.calls_under_way:
         return True, "nothing is due"
     if quiet_seconds <= stall_seconds:
@@ -70,10 +67,26 @@ class Health:
         return verdict(
             stats,
             quiet_seconds=time.time() - max(self._began, stats.last_progress or 0.0),
-            flush_interval=self._queue.options.flush_interval,
             max_batch_size=self._queue.options.max_batch_size,
             stall_seconds=self._stall_seconds,
         )
+
+
+def all_of(healths: Mapping[str, Callable[[], tuple[bool, str]]]) -> Callable[[], tuple[bool, str]]:
+    """The health of several queues as one: whether all are well; and a line for each that is not, or for each.
+
+    Args:
+        healths: by the names of the queues; where there is one, its name goes without saying.
+    """
+    if len(healths) == 1:
+        return next(iter(healths.values()))
+
+    def look() -> tuple[bool, str]:
+        found = {name: health() for name, health in healths.items()}
+        bad = {name: one for name, one in found.items() if not one[0]}
+        return not bad, "\n".join(f"{name}: {sentence}" for name, (_, sentence) in (bad or found).items())
+
+    return look
 
 
 class _Server(ThreadingHTTPServer):

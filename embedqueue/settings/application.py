@@ -67,6 +67,10 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         with self._lock:
             return self._read()
 
+    def others(self, name: str) -> dict[str, Settings]:
+        """The settings of all queues but one, by name."""
+        return {other: settings for other, settings in self.all_settings.items() if other != name}
+
     def settings(self, name: str = DEFAULT) -> Settings:
         """The settings of one queue.
 
@@ -119,18 +123,23 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
     def wake(self, *_: object, **__: object) -> None:
         """Start the queues at the first request of a process, whatever it is: what was left shall not wait for more.
 
-        In a thread, for no request shall wait for Redis or fail because of it. Later calls do nothing.
+        In a thread, for no request shall wait for Redis or fail because of it. Before it, what watches a queue is told
+        of it, for this request may be a scrape of metrics. Later calls do nothing.
         """
         if self._woken != os.getpid():
             self._woken = os.getpid()
+            self._each(lambda settings: bool(settings.options.get("observers")), self.look)
             with contextlib.suppress(RuntimeError):  # no more threads: an enqueue starts them
                 threading.Thread(target=self._use_all, name="embedqueue-first-request", daemon=True).start()
 
     def _use_all(self) -> None:
+        self._each(lambda settings: bool(settings.options.get("worker", True)), self.__getitem__)
+
+    def _each(self, which: Callable[[Settings], bool], use: Callable[[str], object]) -> None:
         try:
             for name, settings in self.all_settings.items():
-                if self._eager is None and settings.options.get("worker", True):
-                    self[name]
+                if self._eager is None and which(settings):
+                    use(name)
         except Exception as error:  # the first use raises the same to whoever can act
             logger.info("embedqueue: a queue was not started at the first request: %s", error)
 

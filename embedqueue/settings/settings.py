@@ -16,14 +16,16 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import redis
-import redis.connection
 
 from embedqueue.embedders import Embedder, GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
+from embedqueue.embedders.keys import revealed
 from embedqueue.embedders.openai import MODEL_DIMENSIONS
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.errors import OptionError
 from embedqueue.values.options import DEFAULT_MODEL, EMBED_DIMENSIONS, Options
 from embedqueue.values.words import shown_url
+
+from .redis_url import fault_of
 
 #: What stands before each name in the environment.
 ENVIRONMENT_PREFIX = "EMBEDQUEUE_"
@@ -279,10 +281,13 @@ def _unknown(name: str, spelling: str) -> str:
 
 
 def _text(name: str, given: Mapping[str, Any], spelling: str) -> str | None:
-    value = given.get(name)
-    if value is not None and not isinstance(value, str):
-        raise SettingsError(f"{spelling.format(name)} must be a string, not {type(value).__name__}")
-    return value if value is None or name == "API_KEY" else value.strip()
+    if given.get(name) is None:
+        return None
+    try:
+        value = revealed(name, given[name])
+    except OptionError as error:
+        raise SettingsError(f"{spelling.format(name)} {error.why}") from None
+    return value if name == "API_KEY" else value.strip()
 
 
 def _provider(value: Any, spelling: str) -> str:
@@ -319,14 +324,9 @@ def _converted(name: str, value: Any, hint: Any, spelling: str) -> Any:
 
 
 def _refuse_what_cannot_work(settings: Settings) -> None:
-    url = settings.redis_url
-    try:
-        redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
-    except ValueError:
-        raise SettingsError(
-            f"{settings.spelled('REDIS_URL')} must be redis://HOST:PORT/0, rediss://... or unix:///PATH, "
-            f"not {shown_url(url)!r}"
-        ) from None
+    fault = fault_of(settings.redis_url)
+    if fault is not None:
+        raise SettingsError(f"{settings.spelled('REDIS_URL')} {fault}")
     if settings.base_url is not None:
         if settings.provider == "local":
             raise SettingsError(f'{settings.spelled("BASE_URL")} has no meaning where the provider is "local"')

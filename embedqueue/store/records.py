@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from embedqueue.values.options import Options
 from embedqueue.values.provenance import model_name, space
+from embedqueue.values.vectors import VectorType
 
 #: What is kept for ``provenance_field`` where nothing is written of what vectors are of.
 NO_PROVENANCE = "(none)"
@@ -17,6 +19,13 @@ NO_PROVENANCE = "(none)"
 def named_member(entry: bytes) -> bytes:
     """The member that an entry of ``latest`` names: what stands behind its stamp, or all of it in the first layout."""
     return entry if entry.startswith(b"{") else entry.partition(b" ")[2]
+
+
+def enqueued_at(entry: bytes) -> float | None:
+    """The Unix time that counts as that of the enqueue, by an entry of ``latest``; None in the first layout."""
+    head = b"" if entry.startswith(b"{") else entry.partition(b" ")[0]
+    stamp, _, time = head.partition(b"/")
+    return float(time) if time else int(stamp) / 1e6 if stamp else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,7 @@ class Terms:
         dimensions: length of the vectors; None while it is not known.
         space: in which the vectors are, the first word of the provenance.
         if_missing: "create" makes a hash that is gone anew; "skip" leaves it alone.
+        vector_type: of the vectors' numbers.
     """
 
     field: str
@@ -38,6 +48,7 @@ class Terms:
     dimensions: int | None
     space: str
     if_missing: str
+    vector_type: VectorType = "float32"
 
     @property
     def agreed(self) -> dict[str, str]:
@@ -49,7 +60,7 @@ class Terms:
     def read(self) -> dict[str, str]:
         """That part of it in which those who only read must agree with them."""
         all_of_it = {"embedding_field": self.field, "model": self.model, "dimensions": str(self.dimensions or "")}
-        return {name: value for name, value in all_of_it.items() if value}
+        return {name: value for name, value in all_of_it.items() if value} | {"vector_type": self.vector_type}
 
 
 def as_json(values: dict[str, str]) -> str:
@@ -72,6 +83,7 @@ def terms_of(options: Options, dimensions: int | None, role: str | None) -> Term
         dimensions=dimensions,
         space=space(options.model, dimensions, role),
         if_missing=options.if_missing,
+        vector_type=options.vector_type,
     )
 
 
@@ -89,6 +101,20 @@ class Unless:
     terms: Terms
     vector_bytes: int
     digests: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Which pairs of an enqueue have a patience of their own.
+
+    Attributes:
+        seconds: within which each pair is to be embedded; None where it has none of its own.
+        base_seconds: how long an item may wait that has none, by the options of whoever enqueues; it counts from now on
+            if nothing else is kept.
+    """
+
+    seconds: Sequence[float | None]
+    base_seconds: float
 
 
 class Taken(NamedTuple):
@@ -125,6 +151,22 @@ class Asked:
     digest: str = ""
 
 
+def due_seconds(score_age: float | None, base: float | None, flush_interval: float) -> float | None:
+    """Seconds until the first waiting item is due, less than 0 where it is overdue; None where none waits.
+
+    By the namespace's base, an item with a patience of its own is due just when it says. By a shorter interval of this
+    process it is due no later.
+
+    Args:
+        score_age: seconds since its score; None where nothing waits.
+        base: of the namespace, in seconds; None where none is kept.
+        flush_interval: of this process, in seconds.
+    """
+    if score_age is None:
+        return None
+    return min(flush_interval, math.inf if base is None else base) - score_age
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """What a claim brought.
@@ -135,7 +177,9 @@ class Claim:
         owner: the name under which the members are held, ``WORKER:NUMBER/SECONDS:``.
         members: what was claimed, in order.
         waiting: how many items stay in pending.
-        oldest_age_seconds: how long the oldest of those has waited; None where none waits.
+        oldest_age_seconds: how long the first of those has waited; None where none waits.
+        score_age_seconds: how long ago its score was; less than 0 where it may wait for longer than others.
+        base_seconds: when so many have passed since its score, an item is due; None: by the options of the process.
         lease_end_seconds: how long until the next lease of anybody ends; None where nothing is in flight.
         pause_seconds: how long the pause still lasts, inf where it has no end; None where there is none.
         alone: whether an item on its last delivery has to travel alone. "no": there is none. "waits": it stays in
@@ -157,6 +201,8 @@ class Claim:
     lease_end_seconds: float | None
     pause_seconds: float | None
     alone: str
+    score_age_seconds: float | None = None
+    base_seconds: float | None = None
     waited_seconds: float = 0.0
     ran_out: int = 0
     rejected: Sequence[tuple[bytes, str, int]] = ()
@@ -175,7 +221,9 @@ class Status:
         waiting: how many items wait.
         in_flight: how many items are claimed and not finished.
         dead: how many dead letters there are.
-        oldest_age_seconds: how long the oldest waiting item has waited; None where none waits.
+        oldest_age_seconds: how long the first waiting item has waited; None where none waits.
+        score_age_seconds: how long ago its score was; less than 0 where it may wait for longer than others.
+        base_seconds: when so many have passed since its score, an item is due; None: by the options of the process.
         lease_end_seconds: how long until the next lease ends; None where nothing is in flight.
         pause_seconds: how long the pause still lasts, inf where it has no end; None where there is none.
         pause_reason: why there is a pause, in words for people; "" where there is none.
@@ -183,6 +231,7 @@ class Status:
         unfinished: how many items the flush that was asked for still waits for.
         probe: the owner of the claim that tests the provider, or "".
         strays: how many more members stand somewhere than our books name; if not 0, the books must be put in order.
+        workers: how many workers work; None where that was not asked, or Redis does not let us know.
     """
 
     now: float
@@ -197,6 +246,9 @@ class Status:
     unfinished: int
     probe: str
     strays: int = 0
+    score_age_seconds: float | None = None
+    base_seconds: float | None = None
+    workers: int | None = None
 
     @property
     def probing(self) -> bool:
@@ -209,8 +261,8 @@ class Notice:
     """One entry of the events stream.
 
     Attributes:
-        kind: "wake", "flush", "urgent", "done", "stale", "blank", "forgotten", "failed", "unserved" or "paused"; see
-            docs/design.md.
+        kind: "wake", "flush", "urgent", "done", "truncated", "stale", "blank", "forgotten", "failed", "unserved" or
+            "paused"; see docs/design.md.
         by: the worker that tells, or "".
         body: a JSON list of redis_keys, a JSON object, or "".
     """

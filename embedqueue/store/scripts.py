@@ -33,13 +33,13 @@ from .keys import Keys
 from .replicas import Replicas
 
 SCRIPTS: Final = (
-    "enqueue", "enqueue_if_changed", "claim", "complete", "release", "release_all", "release_probe", "extend", "reject",
+    "enqueue", "enqueue_more", "claim", "complete", "release", "release_all", "release_probe", "extend", "reject",
     "fail", "status", "look", "adopt", "forget_ghosts", "dead_letters", "retry_dead", "discard_dead", "erase",
-    "label", "take_cached", "hold_cached",
+    "label", "take_cached", "hold_cached", "announce", "rehearse",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.
 OF_CLAIMS: Final = tuple(
-    name for name in SCRIPTS if name not in ("enqueue", "release_probe", "discard_dead", "hold_cached")
+    name for name in SCRIPTS if name not in ("enqueue", "release_probe", "discard_dead", "hold_cached", "rehearse")
 )
 
 #: The layout of the queue's keys that the scripts know; names.lua has the same.
@@ -56,7 +56,7 @@ def script_text(name: str) -> str:
     """The Lua of one move, with what it shares with others."""
     folder = resources.files(__package__) / "lua"
     first = ("names", "enqueue_one") if name == "enqueue" else ("names",)
-    last = ("if_changed", "enqueue") if name == "enqueue_if_changed" else (name,)
+    last = ("more", "if_changed", "within", "enqueue") if name == "enqueue_more" else (name,)
     parts = (*first, "prelude", *(("prelude_claims",) if name in OF_CLAIMS else ()), *last)
     return "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
 
@@ -190,7 +190,7 @@ class Scripts:
             release_connection(client, connection)
 
     def enqueue(
-        self, settings: tuple[int, ...], parts: list[bytes], hashes: Sequence[str] = ()
+        self, settings: tuple[int, ...], parts: list[bytes], more: str | None = None, hashes: Sequence[str] = ()
     ) -> tuple[Any, int | None]:
         """Run the enqueue script on a connection that is kept: a third less time than through the client's pool.
 
@@ -198,7 +198,8 @@ class Scripts:
             settings: arguments that are the same every time.
             parts: those that stand between the sender with its number, and the time from which nobody will wait for the
                 answer.
-            hashes: those that ``if_changed.lua`` has to see; where there are any, it has its say.
+            more: what the head of ``more.lua`` lists.
+            hashes: those that ``if_changed.lua`` has to see.
 
         Returns:
             What the head of ``enqueue.lua`` lists as its answer, and that of ``if_changed.lua``; and how many replicas
@@ -209,6 +210,9 @@ class Scripts:
             EmbedQueueError: the keys are of another release's layout, and nothing was accepted; or replicas have to
                 have it, and Redis refuses to tell.
         """
+        if more is not None:
+            parts = [*parts, more.encode()]
+        name = "enqueue" if more is None else "enqueue_more"
         try:
             sender = self._senders.pop()
         except IndexError:  # at first; or a signal's handler enqueues, and has interrupted an enqueue
@@ -217,13 +221,13 @@ class Scripts:
             sender.number += 1
             stood = sender.stands
             try:
-                return self._in_time(sender, settings, parts, hashes, self._retry)
+                return self._in_time(sender, name, settings, parts, hashes, self._retry)
             except redis.ConnectionError:
                 if not stood:
                     raise
                 # As a pool would, but without asking each time whether the server has closed what was kept. The number
                 # tells that it is the same enqueue, so it matters not how far the first went.
-                return self._in_time(sender, settings, parts, hashes, None)
+                return self._in_time(sender, name, settings, parts, hashes, None)
         finally:
             self._senders.append(sender)
             if self._closed:
@@ -232,16 +236,17 @@ class Scripts:
     def _in_time(
         self,
         sender: _Sender,
+        name: str,
         settings: tuple[int, ...],
         parts: list[bytes],
         hashes: Sequence[str],
         retry: Retry | None,
     ) -> tuple[Any, int | None]:
-        if hashes:
-            name, keys = "enqueue_if_changed", [*self._keys, *(key.encode() for key in hashes)]
-            count, declared = _declared((b"%d" % len(keys), *keys), settings)
+        if name == "enqueue":
+            count, declared = _declared_before(self._enqueue_keys, settings)
         else:
-            name, (count, declared) = "enqueue", _declared_before(self._enqueue_keys, settings)
+            keys = [*self._keys, *(key.encode() for key in hashes)]
+            count, declared = _declared((b"%d" % len(keys), *keys), settings)
         parts = [sender.name, b"%d" % sender.number, *parts]
         for _ in range(LATE_TRIES):
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -18,15 +19,18 @@ from .events import Events
 from .figures import Figures
 from .hashes import Hashes
 from .keys import Keys
-from .records import Asked, Claim, Status, Taken, Terms, Unless, as_json
+from .records import Asked, Claim, Status, Taken, Terms, Unless, Within, as_json
 from .replicas import Replicas
 from .scripts import Scripts
+from .workers import Workers
 
 #: Characters of a reason that are kept, in each of its notices, too: the words of an embedder of one's own may hold all
 #: the texts of its call.
 REASON_CHARS = 1000
 #: The settings in which processes must agree, those of ``Terms.agreed``; prelude_claims.lua has the same.
-AGREED = ("embedding_field", "provenance_field", "model", "dimensions", "role")
+AGREED = ("embedding_field", "provenance_field", "model", "dimensions", "role", "vector_type")
+#: What a namespace has agreed in that keeps other settings but not this one: an earlier release has kept them.
+AGREED_BEFORE = {"vector_type": "float32"}
 #: Bytes of members that one claim takes at most, but for the last of them.
 CLAIM_BYTES = 1_000_000
 
@@ -61,11 +65,13 @@ class Store:
         replicas: that have to have what is enqueued; None: none.
 
     Attributes:
+        client: of ours, for what is no move of the queue.
         keys: the names of the queue's keys.
         dead: the dead letters.
         events: the notices.
         cache: the vectors by text.
         figures: what was done by minute and by day.
+        workers: who works.
         adoption: puts the books in order after another program has left or taken members.
         hashes: what the users' hashes have.
     """
@@ -74,11 +80,12 @@ class Store:
         self.keys = Keys(namespace)
         self._scripts = Scripts(client, self.keys, replicas)
         self._call = self._scripts.call
-        self._background = self._scripts.background
+        self.client = self._background = self._scripts.background
         self.dead = DeadLetters(self._scripts, self.keys)
         self.events = Events(self._scripts, self.keys)
         self.cache = CachedVectors(self._scripts, self.keys)
         self.figures = Figures(self._background, self.keys)
+        self.workers = Workers(self._scripts, self.keys)
         self._ahead: float | None = None  # what has to be added to our monotonic clock for the server's
         self.adoption = Adoption(self._scripts, self.keys)
         self.hashes = Hashes(self._scripts, self.keys)
@@ -93,6 +100,7 @@ class Store:
         tell_at: int,
         tell_first: bool,
         unless: Unless | None = None,
+        within: Within | None = None,
     ) -> Taken:
         """Make groups of pairs durable in one round trip.
 
@@ -103,6 +111,7 @@ class Store:
             tell_at: the workers are told when so many items wait.
             tell_first: the workers are told when the first item waits, too.
             unless: which pairs are left out where their hashes have vectors of the very texts; None: none.
+            within: which pairs have a patience of their own; None: none.
 
         Raises:
             redis.RedisError: nothing is known to have been accepted; the user's retry policy has ended.
@@ -112,21 +121,25 @@ class Store:
         parts = [b"%d" % len(groups), *(b"%d" % (len(group) // 2) for group in groups)]
         for group in groups:
             parts += group
+        more: dict[str, Any] = {}
         hashes: list[str] = []
         if unless is not None:
             keys = [group[i] for group in groups for i in range(0, len(group), 2)]
             hashes = [key.decode() for key, digest in zip(keys, unless.digests, strict=True) if digest]
-        if unless is not None and hashes:
             terms = unless.terms
-            parts += [part.encode() for part in (terms.provenance_field or "", terms.space, str(unless.vector_bytes))]
-            parts += [as_json(terms.read).encode(), "".join(one.ljust(16) for one in unless.digests).encode()]
+            what = {"provenance": terms.provenance_field, "space": terms.space, "size": unless.vector_bytes}
+            more = {"unless": {**what, "terms": terms.read}, "digests": unless.digests}
+        if within is not None:
+            more |= {"base": within.base_seconds, "within": [False if one is None else one for one in within.seconds]}
         settings = max_pending or 0, tell_at, int(tell_first)
-        (waiting, stamp, words, *more), replicas = self._scripts.enqueue(settings, parts, hashes)
+        (waiting, stamp, words, *rest), replicas = self._scripts.enqueue(
+            settings, parts, json.dumps(more) if more else None, hashes
+        )
         left_out: list[bytes | None] = []
-        if more:
-            bits, *vectors = more
-            rest = iter(vectors)
-            left_out = [next(rest, b"") if bit == ord("1") else None for bit in bits]
+        if rest:
+            bits, *some = rest
+            vectors = iter(some)
+            left_out = [next(vectors, b"") if bit == ord("1") else None for bit in bits]
         return Taken(waiting, [word == ord("y") for word in words], int(stamp), left_out, replicas)
 
     # -- working -----------------------------------------------------------------------------------------------
@@ -173,20 +186,22 @@ class Store:
         word = "never" if alone is None else int(alone)
         settings = (limit, probe_limit, CLAIM_BYTES, owner, lease_seconds, max_deliveries, word, int(patient))
         reply = self._call("claim", (), *settings, deadline, int(unordered), agreed, *urgent)
-        status, now_text, waiting, oldest, lease_end, pause_ms, alone_word, least_score, ran_out, rejected = reply[:10]
-        strays, differs, unknown = reply[10:13]
+        status, now_text, waiting, score, since, base, lease_end, pause_ms, alone_word, oldest = reply[:10]
+        ran_out, rejected, strays, differs, unknown = reply[10:15]
         now = float(now_text)
         self._ahead = now - time.monotonic()
         return Claim(
             status=status.decode(),
             owner=owner,
-            members=reply[13:],
+            members=reply[15:],
             waiting=waiting,
-            oldest_age_seconds=_seconds_since(oldest, now),
+            oldest_age_seconds=_seconds_since(since, now),
+            score_age_seconds=_seconds_since(score, now),
+            base_seconds=float(base) if base else None,
             lease_end_seconds=_seconds_until(lease_end, now),
             pause_seconds=_pause_seconds(pause_ms),
             alone=alone_word.decode(),
-            waited_seconds=_seconds_since(least_score, now) or 0.0,
+            waited_seconds=_seconds_since(oldest, now) or 0.0,
             ran_out=ran_out,
             rejected=[
                 (rejected[i], rejected[i + 1].decode(), int(rejected[i + 2])) for i in range(0, len(rejected), 3)
@@ -203,7 +218,7 @@ class Store:
         Args:
             owner: the name of the claim of whoever writes.
             terms: what to write where.
-            items: redis_key, member, float32 bytes of the vector, digest of the text; neighbours that share the object
+            items: redis_key, member, bytes of the vector, digest of the text; neighbours that share the object
                 of the vector are sent it once.
 
         Returns:
@@ -336,29 +351,43 @@ class Store:
 
     # -- looking -----------------------------------------------------------------------------------------------
 
-    def status(self, flush: str = "", *, anyway: bool = False) -> Status:
+    def pause_reason(self) -> str | None:
+        """Tell why nobody claims, in words for people; None where there is no pause."""
+        reason: Any = self._background.get(self.keys.pause)
+        return None if reason is None else reason.decode("utf-8", "replace")
+
+    def status(self, flush: str = "", *, anyway: bool = False, workers: bool = False) -> Status:
         """Tell how the queue stands.
 
         Args:
             flush: a name. Under it is counted how many items are not finished of those that were live when it was first
                 asked for. Nothing is counted while the books are not in order; :meth:`end_flush` ends it.
             anyway: count although they are not: what nobody has adopted is not waited for.
+            workers: count those who work as well.
         """
-        reply = self._call("status", (), flush, int(anyway))
+        try:
+            reply = self._call("status", (self.keys.workers,) if workers else (), flush, int(anyway))
+        except NoPermissionError:
+            if not workers:
+                raise
+            return self.status(flush, anyway=anyway)  # an ACL of before knows nothing of that key
         now = float(reply[0])
         return Status(
             now=now,
             waiting=reply[1],
             in_flight=reply[2],
             dead=reply[3],
-            oldest_age_seconds=_seconds_since(reply[4], now),
-            lease_end_seconds=_seconds_until(reply[5], now),
-            pause_seconds=_pause_seconds(reply[6]),
-            pause_reason=reply[7].decode("utf-8", "replace"),
-            failing=reply[8] == b"1",
-            unfinished=reply[9],
-            probe=reply[10].decode("utf-8", "replace"),
-            strays=reply[11],
+            score_age_seconds=_seconds_since(reply[4], now),
+            oldest_age_seconds=_seconds_since(reply[5], now),
+            base_seconds=float(reply[6]) if reply[6] else None,
+            lease_end_seconds=_seconds_until(reply[7], now),
+            pause_seconds=_pause_seconds(reply[8]),
+            pause_reason=reply[9].decode("utf-8", "replace"),
+            failing=reply[10] == b"1",
+            unfinished=reply[11],
+            probe=reply[12].decode("utf-8", "replace"),
+            strays=reply[13],
+            workers=reply[14] if reply[14] >= 0 else None,
         )
 
     def end_flush(self, flush: str) -> None:
@@ -390,6 +419,22 @@ class Store:
             reply = self._call("look", [self.keys.events], *where, *_flat(lines))  # a key of our own, and no hash
         return [(reply[i].decode(), reply[i + 1]) for i in range(0, len(reply), 2)]
 
+    def rehearse(self) -> None:
+        """Do without effect what every queue needs: run a script that may write, look at the notices, wait for one.
+
+        Raises:
+            EmbedQueueError: the keys are of another release's layout.
+        """
+        self._call("rehearse", ())
+        self.events.since(0.0)
+        self.events.listen(b"$", 0.0)
+
+    def holder(self, redis_key: str) -> str:
+        """The worker that has claimed the item of a key, without the colon; "" where nobody has."""
+        entry: Any = self._background.hget(self.keys.claims, redis_key) or b""
+        worker, colon, _ = entry.rpartition(b" ")[2].partition(b":")
+        return worker.decode("utf-8", "replace") if colon else ""
+
     def pending_count(self) -> int:
         """Count the items that wait."""
         return int(self._background.zcard(self.keys.pending)) + int(self._background.zcard(self.keys.alone))
@@ -397,12 +442,22 @@ class Store:
     def agreed(self) -> dict[str, str]:
         """What the processes of the namespace have to agree in: the settings that are kept, by name."""
         kept: Any = self._background.hmget(self.keys.settings, AGREED)
-        return {name: value.decode("utf-8", "replace") for name, value in zip(AGREED, kept, strict=True) if value}
+        found = {name: value.decode("utf-8", "replace") for name, value in zip(AGREED, kept, strict=True) if value}
+        return {**AGREED_BEFORE, **found} if found else {}
 
     def agree(self, terms: Terms) -> None:
         """Keep the settings of these terms from now on, whatever was kept before."""
         mapping: Any = terms.agreed
         self._background.hset(self.keys.settings, mapping=mapping)
+
+    def canary(self) -> bytes | None:
+        """What :meth:`keep_canary` has kept."""
+        kept: Any = self._background.hget(self.keys.settings, "canary")
+        return kept if isinstance(kept, bytes) else None
+
+    def keep_canary(self, text: str) -> None:
+        """Keep what a later look at the provider is compared with."""
+        self._background.hset(self.keys.settings, "canary", text)
 
     def in_flight_count(self) -> int:
         """Count the items that are claimed."""

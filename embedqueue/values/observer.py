@@ -34,6 +34,10 @@ class CallReport:
         status: the HTTP status of a failure, where there is one.
         cause: "timeout" or "connection" of a failure without a status, where the embedder says so.
         error: what failed, or None. What a provider says of a text it refuses stays out: it may quote it.
+        model: what was asked for, as the queue has it.
+        provider: whose API it is, by OpenTelemetry's name where there is one ("openai", "gcp.gemini"); that of the
+            embedder's class where it says nothing of it.
+        server: host and port that the embedder calls, or None.
         time: Unix time of its end.
     """
 
@@ -44,6 +48,9 @@ class CallReport:
     status: int | None = None
     error: str | None = None
     cause: Cause | None = None
+    model: str = ""
+    provider: str = ""
+    server: tuple[str, int] | None = None
     time: float = field(default_factory=time.time)
 
 
@@ -56,6 +63,7 @@ class BatchReport:
         texts: distinct texts among them.
         seconds: from the claim of the items to the end of their write.
         waited_seconds: how long the oldest item of that claim had waited by then, since its enqueue.
+        truncated: items of which only a beginning was embedded, because their text was too long (``on_long``).
         time: Unix time of the write's end.
     """
 
@@ -63,6 +71,7 @@ class BatchReport:
     texts: int
     seconds: float
     waited_seconds: float
+    truncated: int = 0
     time: float = field(default_factory=time.time)
 
     @property

@@ -6,13 +6,14 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict, TypeVar
+from typing import Literal, TypedDict, TypeVar, get_args
 
 from tenacity import AsyncRetrying, BaseRetrying
 
 from .errors import LONGEST_WAIT_SECONDS, OptionTypeError, OptionValueError
 from .observer import BatchReport, CallReport, Observer, RedisReport
 from .stats import DeadLetter
+from .vectors import VectorType
 
 #: The model of a queue that is given none.
 DEFAULT_MODEL = "google/gemini-embedding-001"
@@ -34,6 +35,7 @@ DEFAULT_NAMESPACE = "embed_queue"
 PENDING_ZSET_KEY = f"{DEFAULT_NAMESPACE}:pending"
 
 IfMissing = Literal["create", "skip"]
+OnLong = Literal["reject", "truncate"]
 OnBatch = Callable[[BatchReport], object]
 OnError = Callable[[CallReport | RedisReport], object]
 OnDead = Callable[[DeadLetter], object]
@@ -61,6 +63,7 @@ class Options:
     max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
     embedding_field: str = "embedding"
     provenance_field: str | None = ""
+    vector_type: VectorType = "float32"
     namespace: str = DEFAULT_NAMESPACE
     api_batch_limit: int = API_BATCH_LIMIT
     api_batch_tokens: int = API_BATCH_TOKENS
@@ -75,6 +78,7 @@ class Options:
     cache_ttl: float | None = None
     if_missing: IfMissing = "create"
     max_text_chars: int | None = None
+    on_long: OnLong | None = None
     min_replicas: int | None = 0
     replica_patience: float = 10.0
     history: bool = True
@@ -121,9 +125,10 @@ class Options:
                 raise OptionTypeError(name, f"must be True or False, not {getattr(self, name)!r}")
         if not isinstance(self.retry, BaseRetrying | None) or isinstance(self.retry, AsyncRetrying):
             raise OptionTypeError("retry", "must be a tenacity policy such as tenacity.Retrying(...)")
-        _check(
-            self.if_missing in ("create", "skip"), "if_missing", f'must be "create" or "skip", not {self.if_missing!r}'
-        )
+        self._word("if_missing", get_args(IfMissing))
+        self._word("vector_type", get_args(VectorType))
+        if self.on_long is not None:
+            self._word("on_long", get_args(OnLong))
         _check(not set("{}") & set(self.namespace), "namespace", "must not hold braces: they are a cluster's hash tag")
         for name in ("on_batch", "on_error", "on_dead"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):
@@ -142,6 +147,10 @@ class Options:
         _check(math.isfinite(value), name, "must be finite")
         _check(value >= least, name, "must be positive" + (f", at least {least} seconds" if least else ""))
 
+    def _word(self, name: str, words: Sequence[str]) -> None:
+        value = getattr(self, name)
+        _check(value in words, name, "must be " + " or ".join(f'"{word}"' for word in words) + f", not {value!r}")
+
     def _count(self, name: str, *, optional: bool, least: int = 1) -> None:
         value = getattr(self, name)
         if optional and value is None:
@@ -158,6 +167,7 @@ class QueueOptions(TypedDict, total=False):
 
     embedding_field: str
     provenance_field: str | None
+    vector_type: VectorType
     namespace: str
     api_batch_limit: int
     api_batch_tokens: int
@@ -172,6 +182,7 @@ class QueueOptions(TypedDict, total=False):
     cache_ttl: float | None
     if_missing: IfMissing
     max_text_chars: int | None
+    on_long: OnLong | None
     min_replicas: int | None
     replica_patience: float
     history: bool

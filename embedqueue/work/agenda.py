@@ -56,9 +56,9 @@ class Agenda:
 
     # -- what any thread notes ---------------------------------------------------------------------------------
 
-    def enqueued(self, waiting: int) -> None:
-        """This process has enqueued; ``waiting`` items wait in Redis now."""
-        self._note(self._plan.enqueued, waiting, time.monotonic())
+    def enqueued(self, waiting: int, within: float | None = None) -> None:
+        """This process has enqueued; ``waiting`` items wait in Redis now, and one is due ``within`` so many seconds."""
+        self._note(self._plan.enqueued, waiting, time.monotonic(), within)
 
     def demanded(self, redis_keys: Iterable[str]) -> None:
         """Somebody waits in ``.result()``.
@@ -263,6 +263,16 @@ class Agenda:
         """Our leases were renewed; ``held`` tells whether we hold any."""
         with self._condition:
             self._plan.renewed(self._renewal() if held else NEVER)
+
+    def beaten(self) -> None:
+        """We have told that we work."""
+        with self._condition:
+            self._plan.beaten(time.monotonic())
+
+    @property
+    def pausing(self) -> bool:
+        """Whether nothing is claimed for now, as far as we know."""
+        return time.monotonic() < self._plan.paused_until_mono
 
     def bar(self, seconds: float) -> None:
         """This process may not claim for so many seconds; what was due still is then."""

@@ -1,6 +1,7 @@
 """Turns claimed items into calls: equal texts are sent once, and each call runs in a thread of the pool.
 
-What comes of a call goes to ``settle``. Read ``calls.halving`` for what happens to a call that is refused.
+From here on a text is what is sent of it: two that have the same beginning, and are cut to it, are equal. What comes of
+a call goes to ``settle``. Read ``calls.halving`` for what happens to a call that is refused.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from embedqueue.calls.cache import Cache
 from embedqueue.calls.caller import LONGEST_TRY_SECONDS, Caller
 from embedqueue.calls.failures import Stopping, Unforeseen, Unserved
 from embedqueue.calls.halving import Halving
+from embedqueue.calls.lengths import Lengths, TooLong
 from embedqueue.calls.pool import Pool
 from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Claim
@@ -57,7 +59,7 @@ class _Recent:
         self._bytes = 0
 
     def get(self, text: str) -> bytes | None:
-        """The vector of a text, (dimensions,) float32 as bytes, or None."""
+        """The vector of a text, (dimensions,) as the bytes that are stored, or None."""
         return self._vectors.get(text)
 
     def keep(self, text: str, vector: bytes) -> None:
@@ -87,6 +89,7 @@ class Dispatch:
         pool: of call threads.
         settle: brings items to their end.
         cache: of vectors by text, or None.
+        lengths: lets texts through that are not too long.
         options: of the queue.
         worker: the name under which this process claims; it ends with a colon.
         observers: told which leases had ended, and which texts need not be sent.
@@ -102,6 +105,7 @@ class Dispatch:
         pool: Pool,
         settle: Settle,
         cache: Cache | None,
+        lengths: Lengths,
         options: Options,
         *,
         worker: str,
@@ -112,6 +116,7 @@ class Dispatch:
         self._caller = caller
         self._settle = settle
         self._cache = cache
+        self._lengths = lengths
         self._options = options
         self._worker = worker
         self._observers = observers
@@ -141,14 +146,18 @@ class Dispatch:
             redis.RedisError: members that cannot be ours could not be rejected; nothing was sent.
         """
         times = Times(time.monotonic(), claim.waited_seconds)
-        items = self._decode(claim)
+        decoded = self._decode(claim)
+        items, too_long = self._fit(decoded)
         tell_claimed(self._observers, claim)
         calls: list[_Call] = []
         try:
-            self._settle.hold(items)
+            self._settle.hold(decoded)
             with self._lock:
                 ready = self._arrange(claim, items, times, calls)
             tell_duplicates(self._observers, items, (text for call in calls for text in call.items))
+            for reason, unsent in too_long.items():  # first: whoever waits for these need not wait for a call
+                rejected = _Call(claim.owner, False, claim.asked_mono, times, taken=unsent)
+                self._submit(rejected, lambda call, why=reason: self._settle.reject(self._worker, call.taken, why))  # type: ignore[misc]
             for call in calls:
                 self._submit(call, self._run)
             if ready:
@@ -160,7 +169,7 @@ class Dispatch:
         except BaseException:  # the worker releases all that was claimed, so nobody here is to renew or to join it
             for call in calls:
                 self._take(call, list(call.items))
-            self._settle.let_go(items)
+            self._settle.let_go(decoded)
             raise
 
     def renew(self) -> bool:
@@ -194,6 +203,22 @@ class Dispatch:
             self._settle.reject_unfit(unfit)
         return items
 
+    def _fit(self, items: Iterable[Item]) -> tuple[list[Item], dict[str, list[Item]]]:
+        """Find out what is sent of each text. Returns the items that are, and by the reason those that are too long."""
+        fitting: list[Item] = []
+        too_long: dict[str, list[Item]] = {}
+        for item in items:
+            try:
+                item = replace(item, sent=self._lengths.fit(item.text))
+            except TooLong as error:
+                too_long.setdefault(str(error), []).append(item)
+                continue
+            if item.truncated:
+                sizes = len(item.sent), len(item.text)
+                self._log.info("embedqueue: of %s, %d of %d characters are embedded", item.redis_key, *sizes)
+            fitting.append(item)
+        return fitting, too_long
+
     def _arrange(
         self, claim: Claim, items: Iterable[Item], times: Times, calls: list[_Call]
     ) -> list[tuple[Item, bytes]]:
@@ -206,18 +231,18 @@ class Dispatch:
             calls: new ones are appended here.
 
         Returns:
-            Items whose vector is known, with it, as float32 bytes.
+            Items whose vector is known, with it, as the bytes that are stored.
         """
         fresh: dict[str, list[Item]] = {}
         ready = []
         for item in items:
-            under_way, recent = self._calls.get(item.text), self._recent.get(item.text)
+            under_way, recent = self._calls.get(item.sent), self._recent.get(item.sent)
             if under_way is not None:
-                under_way.items[item.text].append(item)
+                under_way.items[item.sent].append(item)
             elif recent is not None:
                 ready.append((item, recent))
             else:
-                fresh.setdefault(item.text, []).append(item)
+                fresh.setdefault(item.sent, []).append(item)
         for texts in cut(fresh, self._caller.limits):
             items_of = {text: fresh[text] for text in texts}
             call = _Call(claim.owner, claim.status == "probe", claim.asked_mono, times, items_of)
@@ -244,7 +269,7 @@ class Dispatch:
             self._log.exception("embedqueue: a call failed in a way that it should not; what is left of it waits again")
             self._take(call, list(call.items))
             items = [item for item in call.taken if self._settle.holds(item.redis_key, item.member)]
-            failure = Unforeseen(error, list({item.text for item in items}))
+            failure = Unforeseen(error, list({item.sent for item in items}))
             if items:
                 with contextlib.suppress(Stopping):
                     self._settle.release_failed(call.owner, items, failure, probe=call.probe)
@@ -317,7 +342,7 @@ class Dispatch:
             if self._more_behind:
                 for text, vector in by_text.items():
                     self._recent.keep(text, vector)
-        self._settle.write(owner, [(item, by_text[item.text]) for item in self._take(call, texts)], call.times)
+        self._settle.write(owner, [(item, by_text[item.sent]) for item in self._take(call, texts)], call.times)
 
     def _deliver_cached(self, call: _Call, texts: Sequence[str], vectors: Sequence[bytes]) -> None:
         tell_saved(self._observers, texts, "cache")

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
 
-from embedqueue.store.records import Claim, Status
+from embedqueue.store.records import Claim, Status, due_seconds
 from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.item import NotOurs, decode_member
 
 #: "renew": extend our leases. "refresh": read how things stand in Redis. "claim": take items. "ask": tell other
-#: processes what somebody here waits for. "check": find out what became of that.
-Action = Literal["renew", "refresh", "claim", "ask", "check"]
+#: processes what somebody here waits for. "check": find out what became of that. "beat": tell that we work.
+Action = Literal["renew", "refresh", "claim", "ask", "check", "beat"]
 NEVER = float("inf")
 
 #: Seconds between two refreshes of an idle worker, at most.
@@ -30,6 +30,9 @@ LOOK_AGAIN_SECONDS = 5.0
 #: Seconds between two checks on the items that somebody waits for: at first, and at most. A check is one call of a
 #: script. It finds what a lost notice told, and items that wait again because they were released or superseded.
 CHECK_SECONDS = (2.0, 5.0)
+#: Seconds between two heartbeats of a worker; and seconds after which a late one comes before claims.
+BEAT_SECONDS = 20.0
+LATE_BEAT_SECONDS = 5.0
 #: redis_keys that one claim looks for before it takes anything else: its script looks each of them up.
 URGENT_LIMIT = 1000
 
@@ -56,7 +59,7 @@ class Plan:
         left: items wait that an earlier run, or a worker that died, has left.
         fresh: whether this process has enqueued since then. If not, all that waits was there before.
         waiting: items that wait in Redis, as far as we know.
-        oldest_mono: when the oldest of them was enqueued; NEVER if none waits.
+        due_mono: when the first of them is due because of the time; NEVER if none waits.
         paused_until_mono: nobody claims before.
         refresh_mono: when to refresh; no later than the next lease of any process ends.
         renew_mono: when our own leases want renewing; NEVER if we hold none.
@@ -75,6 +78,7 @@ class Plan:
         asked: redis_keys for which to ask the workers of other processes, or to start ours.
         check_mono: when to check on the items that somebody waits for; NEVER if nobody waits.
         checks: such checks in a row.
+        beat_mono: when to tell that we work; NEVER where we claim what somebody here waits for alone.
     """
 
     flush_interval: float
@@ -87,7 +91,7 @@ class Plan:
     left: bool = False
     fresh: bool = False
     waiting: int = 0
-    oldest_mono: float = NEVER
+    due_mono: float = NEVER
     paused_until_mono: float = 0.0
     refresh_mono: float = 0.0
     renew_mono: float = NEVER
@@ -106,6 +110,7 @@ class Plan:
     asked: dict[str, None] = field(default_factory=dict)
     check_mono: float = NEVER
     checks: int = 0
+    beat_mono: float = NEVER
 
     @property
     def idle(self) -> bool:
@@ -130,9 +135,11 @@ class Plan:
         if self.works:
             wanted = [
                 (self.renew_mono, "renew"),
+                (self.beat_mono + LATE_BEAT_SECONDS, "beat"),
                 (claim_mono, "claim"),
                 (self.refresh_mono, "refresh"),
                 *wanted,
+                (self.beat_mono, "beat"),  # when nothing else is to be done
             ]
         due, action = min(wanted, key=lambda pair: max(pair[0], now))  # of those that are due, the first one
         due = max(due, self.redis_retry_mono)
@@ -154,7 +161,7 @@ class Plan:
             return self.quiet_until_mono
         if self.waiting == 0:
             return NEVER
-        return max(0.0 if self.failing else self.oldest_mono + self.flush_interval, self.quiet_until_mono)
+        return max(0.0 if self.failing else self.due_mono, self.quiet_until_mono)
 
     def claim_limit(self, now: float, call_limit: int, free_calls: int) -> int:
         """Begin a claim, and a drain if none is under way.
@@ -195,6 +202,7 @@ class Plan:
         self.began_mono = now
         self.left |= self.waiting > 0
         self.quiet_until_mono = now + quiet_seconds if quiet_seconds else 0.0
+        self.beat_mono = now + quiet_seconds  # a process that may end at any moment is not to be counted on
 
     def room(self, size: int, in_flight: int, held: int, call_limit: int) -> int:
         """For how many calls to claim: as many as may start, and one more of a long backlog.
@@ -263,6 +271,10 @@ class Plan:
         """Our leases were renewed. Do it again at ``renew_mono``, which is NEVER if we hold none."""
         self.renew_mono = renew_mono
 
+    def beaten(self, now: float) -> None:
+        """We have told that we work, or Redis does not want to know."""
+        self.beat_mono = now + BEAT_SECONDS
+
     def rest(self, until_mono: float) -> None:
         """Redis did not answer: try nothing before ``until_mono``."""
         self.redis_retry_mono = until_mono
@@ -277,11 +289,11 @@ class Plan:
         """
         self.failing = self.failing if failing is None else failing
         self.waiting = standing.waiting
-        self.oldest_mono = NEVER if standing.oldest_age_seconds is None else now - standing.oldest_age_seconds
-        # An item may be of the future: a clock was set back, or that of another program is ahead. Nobody knows how old
-        # it is, so it is drained now.
-        left = self.oldest_mono < self.began_mono or (self.began_mono > 0.0 and self.waiting > 0 and not self.fresh)
-        self.left |= left or now < self.oldest_mono < NEVER
+        age = standing.oldest_age_seconds
+        due = due_seconds(standing.score_age_seconds, standing.base_seconds, self.flush_interval)
+        self.due_mono = NEVER if due is None else now + due
+        left = age is not None and now - age < self.began_mono
+        self.left |= left or (self.began_mono > 0.0 and self.waiting > 0 and not self.fresh)
         self.began_mono = 0.0
         seconds = standing.pause_seconds
         self.paused_until_mono = 0.0 if seconds is None else now + (LOOK_AGAIN_SECONDS if seconds == NEVER else seconds)
@@ -292,12 +304,13 @@ class Plan:
             else:
                 self.refresh_mono = min(self.refresh_mono, now + standing.lease_end_seconds)
 
-    def enqueued(self, waiting: int, now: float) -> bool:
+    def enqueued(self, waiting: int, now: float, within: float | None = None) -> bool:
         """Note an enqueue of this process.
 
         Args:
             waiting: items that wait in Redis now.
             now: by the monotonic clock, in seconds.
+            within: seconds in which one of those that came is to be embedded; None: all may wait as long as any.
 
         Returns:
             Whether the worker has to think again.
@@ -305,9 +318,11 @@ class Plan:
         self.overtaken = self.fresh = True
         first = self.waiting == 0 and waiting > 0
         self.waiting = waiting
-        if first:
-            self.oldest_mono = min(self.oldest_mono, now)
-        return first or waiting >= self.max_batch_size
+        due_mono = now + (self.flush_interval if within is None else within)
+        sooner = due_mono < self.due_mono and waiting > 0
+        if sooner:
+            self.due_mono = due_mono
+        return first or sooner or waiting >= self.max_batch_size
 
     def refresh_now(self) -> bool:
         """Refresh as soon as possible: something has changed in Redis. Returns True: the worker has to think again."""

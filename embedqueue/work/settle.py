@@ -5,6 +5,8 @@ Each move is made in Redis first. Futures end after that, never before it.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import threading
 import time
@@ -60,12 +62,14 @@ class Counters:
 
     Attributes:
         embedded: items whose vector was written.
+        truncated: those of them of which only a beginning was embedded.
         rejected: items that became dead letters.
         released: items that wait again because the provider failed.
         last_progress: Unix time at which an item last ended or was released; None if none has.
     """
 
     embedded: int = 0
+    truncated: int = 0
     rejected: int = 0
     released: int = 0
     last_progress: float | None = None
@@ -183,7 +187,7 @@ class Settle:
 
         Args:
             owner: of the claim.
-            pairs: items and their vectors, each (dimensions,) float32 as bytes.
+            pairs: items and their vectors, each (dimensions,) as the bytes that are stored.
             times: of the claim.
 
         Raises:
@@ -207,8 +211,13 @@ class Settle:
                 barred.append(item)
             else:
                 refused.append((item, word))
+        truncated = [item.redis_key for item in written if item.truncated]
         with self._lock:
             self.counters.embedded += len(written)
+            self.counters.truncated += len(truncated)
+        if truncated:
+            with contextlib.suppress(RedisError):  # `explain` lacks it then, which is not worth a wait
+                self._store.events.tell("truncated", self._worker, json.dumps(truncated))
         self._release(barred)  # the next claim tells what differs
         for item, word in refused:
             self.reject(owner, [item], word.removeprefix("refused "))

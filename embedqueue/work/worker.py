@@ -31,6 +31,7 @@ from embedqueue.values.options import Options
 
 from .agenda import Agenda
 from .dispatch import Dispatch
+from .heartbeat import Heartbeat
 from .plan import Action
 from .reporter import tell_dead
 
@@ -63,6 +64,7 @@ class Worker:
         outcomes: finds out what became of items.
         options: of the queue.
         terms: returns on which terms this process writes.
+        heartbeat: tells that this process works.
         name: under which this process claims; it ends with a colon.
         start_queue: starts the queue if it was not started; called when somebody waits and nobody here claims.
         log: takes the records.
@@ -81,6 +83,7 @@ class Worker:
         outcomes: Outcomes,
         options: Options,
         terms: Callable[[], Terms],
+        heartbeat: Heartbeat,
         *,
         name: str,
         start_queue: Callable[[], None],
@@ -94,6 +97,7 @@ class Worker:
         self._outcomes = outcomes
         self._options = options
         self._terms = terms
+        self._heartbeat = heartbeat
         self._name = name
         self._start_queue = start_queue
         self._log = log
@@ -156,6 +160,7 @@ class Worker:
             "claim": self._claim,
             "ask": self._ask,
             "check": self._check_on_waiters,
+            "beat": self._beat,
         }
         dispatch = self._dispatch
         while True:
@@ -184,6 +189,17 @@ class Worker:
         if self._failures == 1 or exc_info:
             self._log.warning("embedqueue: %s", message, exc_info=exc_info)
         self._agenda.rest(backoff_seconds(self._failures, *REDIS_RETRY_SECONDS))
+
+    def _beat(self) -> None:
+        self._heartbeat.beat(self._doing())
+        self._agenda.beaten()
+
+    def _doing(self) -> str:
+        """What this worker does, in a few words."""
+        calls = self._dispatch.pool.unfinished
+        if calls:
+            return f"calling {calls}"
+        return "barred" if self.barred else "paused" if self._agenda.pausing else "idle"
 
     # -- claiming ----------------------------------------------------------------------------------------------
 

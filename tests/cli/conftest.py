@@ -23,7 +23,7 @@ def run(env, monkeypatch):
     for name, value in env.items():
         monkeypatch.setenv(name, value)
 
-    def run(*arguments: str, code: int = 0, text: str | None = None) -> str:
+    def run(*arguments: str, code: int = 0, text: str | bytes | None = None) -> str:
         result = CliRunner().invoke(cli, arguments, input=text, prog_name="embedqueue")
         assert result.exit_code == code, result.output
         assert "Traceback" not in result.output

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +17,7 @@ from embedqueue import BatchFailed
 from embedqueue.operating import arguments
 from embedqueue.operating import run as running
 from embedqueue.operating.ending import Ending
-from embedqueue.settings.settings import read_environment
+from embedqueue.settings.settings import Settings, read_environment
 from embedqueue.values.stats import QueueStats
 from tests.operating.test_health import ask
 from tests.parts import PATIENCE_SECONDS, eventually
@@ -147,9 +149,17 @@ def burst(monkeypatch):
     """Runs a burst over a queue with such figures; gives what it said."""
     monkeypatch.setattr(running, "BURST_POLL_SECONDS", 0.0)
 
-    def burst(queue):
+    def burst(*queues):
         said = []
-        running.run_worker(lambda observers: queue, burst=True, grace=3.0, say=said.append)
+        running.run_worker(
+            [
+                running.Served(f"queue {at}", Settings(provider="local"), lambda one=one, **_: one)
+                for at, one in enumerate(queues)
+            ],
+            burst=True,
+            grace=3.0,
+            say=said.append,
+        )
         return said
 
     return burst
@@ -187,6 +197,39 @@ def test_a_burst_can_be_ended(burst, number):
     assert burst(queue)[-1].startswith("ended")
     assert (queue.looks, queue.stopped) == ([BUSY], [3.0])
     assert signal.getsignal(number) is before
+
+
+def test_a_burst_of_several_ends_when_all_are_empty_at_once(burst):
+    """What comes into one while another is worked on is done too."""
+    first, second = Played(NONE, {"waiting": 1}, NONE), Played(BUSY, NONE, NONE)
+    burst(first, second)
+    assert (first.looks, second.looks, first.flushed_at) == ([], [], [1])
+
+
+def test_a_burst_goes_on_with_the_others_where_one_provider_fails(burst):
+    """Then it says of which queue it was; a paused one is not looked at again."""
+    held = {"waiting": 3, "paused_until": float("inf"), "pause_reason": "by hand"}
+    paused, other = Played(held), Played(BUSY, BUSY, NONE)
+    with pytest.raises(
+        BatchFailed, match="^queue 0: paused until somebody resumes: by hand; 3 items are still queued$"
+    ):
+        burst(paused, other)
+    assert (other.looks, paused.stopped, other.stopped) == ([], [3.0], [3.0])
+
+
+def test_the_grace_is_that_of_all_queues(burst):
+    """They stop side by side: a supervisor does not wait for each in turn."""
+
+    class Meeting(Played):
+        stops = threading.Barrier(2)
+
+        def stop(self, timeout):
+            self.stops.wait(PATIENCE_SECONDS)
+            super().stop(timeout)
+
+    first, second = Meeting(NONE), Meeting(NONE)
+    burst(first, second)
+    assert (first.stopped, second.stopped) == ([3.0], [3.0])
 
 
 @pytest.mark.parametrize(("words", "value"), [("auto", "auto"), ("1", 1), ("16", 16)])
@@ -236,6 +279,83 @@ def test_a_call_that_hangs_is_not_healthy(worker, held):
     assert "1 calls are under way, and nothing was finished" in ask(address, "/health")[1]
     held.release()
     eventually(lambda: ask(address, "/health")[0] == 200)
+
+
+BOTH = ("--namespace", "notes", "--namespace", "titles")
+
+
+def enqueue_in(env, *namespaces):
+    """An item in each, which is due at once."""
+    for namespace in namespaces:
+        queue = read_environment(env).queue(worker=False, namespace=namespace)
+        queue.enqueue(f"{namespace}-1", "hello")
+        queue.stop()
+
+
+def test_a_worker_of_several_namespaces(run, env, redis_client):
+    """Before the command or after it; one that was not named is left alone."""
+    enqueue_in(env, "notes", "titles", "others")
+    said = run("--namespace", "notes", "--namespace", "titles", "worker", "--burst")
+    assert "'notes'" in said and "'titles'" in said
+    assert redis_client.hexists("notes-1", "embedding") and redis_client.hexists("titles-1", "embedding")
+    assert redis_client.zcard("others:pending") == 1
+    enqueue_in(env, "notes", "titles")
+    run("--namespace", "notes", "worker", "--burst", "--namespace", "others", "--set", "namespace=titles")
+    waiting = [redis_client.zcard(f"{namespace}:pending") for namespace in ("notes", "titles", "others")]
+    assert waiting == [1, 0, 0]  # what stands behind the command wins
+    assert "only worker takes more than one --namespace" in run("stats", *BOTH, code=2)
+
+
+def test_a_worker_of_several_ends_in_order(worker, env, provider, redis_client):
+    """Calls of all queues are under way; SIGTERM lets them finish within the grace."""
+    provider.hold()
+    enqueue_in(env, "notes", "titles")
+    process = worker(*BOTH, "--grace", "20")
+    assert provider.wait_for_calls(2, PATIENCE_SECONDS)
+    process.send_signal(signal.SIGTERM)
+    provider.release()
+    _, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, errors) == (0, "")
+    assert redis_client.hexists("notes-1", "embedding") and redis_client.hexists("titles-1", "embedding")
+
+
+def test_a_second_signal_ends_a_worker_of_several(worker, env, provider, redis_client):
+    """At once, by the signal, though both queues wait for their calls."""
+    provider.hold()
+    enqueue_in(env, "notes", "titles")
+    process = worker(*BOTH, "--grace", "600")
+    assert provider.wait_for_calls(2, PATIENCE_SECONDS)
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.2)
+    assert process.returncode == -signal.SIGTERM
+    provider.release()
+
+
+def test_health_of_several(worker, env, redis_client, provider):
+    """200 while all are well; 503 with the names of those that are not."""
+    process = worker(*BOTH, "--health", "127.0.0.1:0")
+    process.stdout.readline()
+    address = re.search(r"http://([\w.:]+)/health", process.stdout.readline()).group(1)
+    assert ask(address, "/health") == (200, "notes: nothing is due\ntitles: nothing is due\n")
+    redis_client.set("titles:pause", "no credit")
+    assert ask(address, "/health") == (503, "titles: paused: no credit\n")
+    redis_client.set("notes:pause", "no credit either")
+    assert ask(address, "/health") == (503, "notes: paused: no credit either\ntitles: paused: no credit\n")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=PATIENCE_SECONDS) == 0
+
+
+def test_a_log_of_several_tells_which(worker, env):
+    """And the last sentence does as well."""
+    enqueue_in(env, "notes", "titles")
+    process = worker(*BOTH, "--burst", "--api-key", "wrong")
+    _, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 1
+    for namespace in ("notes", "titles"):
+        assert f"ERROR {namespace} embedqueue: nothing can be embedded" in errors
+        assert f"{namespace}: the provider failed" in errors.splitlines()[-1]
 
 
 def test_metrics(worker, redis_client, provider, env):

@@ -76,7 +76,8 @@ def test_task_type(provider: Provider, task_type: str | None) -> None:
     ],
 )
 def test_base_urls_as_people_write_them(given: str, url: str) -> None:
-    assert models_url(given) == url
+    assert models_url(given).url == url
+    assert models_url(given).guessed_path == ("/v1beta" if given in ("https://h", "https://h/") else "")
 
 
 def test_an_option_that_the_server_refuses_is_dropped_for_good(provider: Provider) -> None:

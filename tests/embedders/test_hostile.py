@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import importlib.util
 import socket
 import ssl
 import threading
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
+import requests
 import trustme
 
 from embedqueue.embedders import OpenAIEmbedder
@@ -292,6 +294,41 @@ def test_a_proxy_that_lets_nobody_through(clean, status, error):
         clean.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy_port}")
         with pytest.raises(error, match=rf"proxy.*{status}"):
             OpenAIEmbedder(KEY, "https://provider.test/v1").embed_batch(["private"], "m")
+
+
+@pytest.mark.parametrize(
+    ("address", "without", "words"),
+    [
+        ("socks5h://user:staple@127.0.0.1:1", True, r"needs PySocks: pip install requests\[socks\]"),
+        ("socks://127.0.0.1:1", True, "needs PySocks"),
+        ("socks://127.0.0.1:1", False, "must be http://HOST:PORT, .* or socks5h://HOST:PORT"),
+        ("ftp://user:staple@127.0.0.1:1", False, "must be http://HOST:PORT"),
+        ("http://", False, "must be http://HOST:PORT"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_told_at_once(clean, address, without, words):
+    """It is not tried again, and the sentence is about the proxy."""
+
+    def as_requests_has_it(*args, **kwargs):
+        if without:
+            raise requests.exceptions.InvalidSchema("Missing dependencies for SOCKS support.")
+        raise ValueError(f"Unable to determine SOCKS version from {address}")  # urllib3.contrib.socks
+
+    clean.setattr(requests.adapters, "SOCKSProxyManager", as_requests_has_it)
+    clean.setenv("ALL_PROXY", address)
+    with pytest.raises(
+        ConfigurationError, match=f"the proxy on the way to provider.test .*ALL_PROXY.*{words}"
+    ) as caught:
+        OpenAIEmbedder(KEY, "https://provider.test/v1").embed_batch(["private"], "m")
+    assert "staple" not in str(caught.value)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("socks") is not None, reason="PySocks is installed")
+def test_a_socks_proxy_without_pysocks(clean):
+    """In requests' own words."""
+    clean.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    with pytest.raises(ConfigurationError, match="PySocks"):
+        OpenAIEmbedder(KEY, "https://provider.test/v1").embed_batch(["private"], "m")
 
 
 def test_a_proxy_that_breaks_tls_open_is_found_out(clean, authority):

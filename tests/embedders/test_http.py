@@ -60,6 +60,51 @@ def test_a_connection_that_was_idle_for_long_is_not_trusted(
     assert peers(provider) == 2
 
 
+@pytest.mark.parametrize("place", [requests.Session, requests.adapters.HTTPAdapter], ids=["session", "adapter"])
+def test_mocks_and_tracers_of_requests_see_our_calls(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, place: type
+) -> None:
+    """Where requests-mock, responses and tracers stand: before our first call, and after it."""
+    seen, send = [], place.send
+    subject = embedder(provider)
+    subject.embed_batch(["x"], "m")
+
+    def watched(self: Any, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        seen.append((request.method, request.url, json.loads(request.body)["input"]))
+        return send(self, request, **kwargs)
+
+    monkeypatch.setattr(place, "send", watched)
+    for one in (subject, embedder(provider)):
+        one.embed_batch(["y"], "m")
+    assert seen == [("POST", f"{provider.openai_url}/embeddings", ["y"])] * 2
+
+
+def test_another_connection_in_place_of_urllib3s_is_used(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As vcrpy puts one there; ours is used again afterwards."""
+    made = []
+
+    class Recorded(urllib3.connection.HTTPConnection):
+        def connect(self) -> None:
+            made.append(self.port)
+            super().connect()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(urllib3.HTTPConnectionPool, "ConnectionCls", Recorded)
+        embedder(provider).embed_batch(["x"], "m")
+    embedder(provider).embed_batch(["x"], "m")
+    assert len(made) == 1
+
+
+def test_no_cookie_is_kept(provider: Provider) -> None:
+    """A gateway's session is nobody's: not for the next address, nor in memory."""
+    provider.script(fail(500, set_cookie="session=1; Path=/"))
+    subject = GeminiEmbedder("test-key", provider.gemini_url)
+    with suppress(TransientError):
+        subject.embed_batch(["x"], "gemini-embedding-001")
+    subject.embed_batch(["x"], "gemini-embedding-2")
+    assert [call.headers.get("cookie") for call in provider.calls] == [None, None]
+
+
 def test_close_and_go_on(provider: Provider) -> None:
     subject = embedder(provider)
     subject.embed_batch(["x"], "m")

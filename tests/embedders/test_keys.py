@@ -162,3 +162,48 @@ def test_an_empty_key_sends_none_whatever_the_environment(provider: Provider, mo
     provider.settings.require_key = False
     OpenAIEmbedder("", provider.url).embed_batch(["x"], "m")
     assert "authorization" not in provider.calls[0].headers
+
+
+class SecretStr:
+    """As pydantic's."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def get_secret_value(self) -> Any:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "SecretStr('**********')"
+
+    __str__ = __repr__
+
+
+def test_a_secret_may_be_kept_in_an_object(provider: Provider) -> None:
+    """A key, and a header, as pydantic hands them over."""
+    embedder = OpenAIEmbedder(SecretStr(KEY), provider.openai_url, headers={"x-gateway": SecretStr("gate-key")})
+    embedder.embed_batch(["x"], "m")
+    assert provider.calls[0].headers["authorization"] == f"Bearer {KEY}"
+    assert provider.calls[0].headers["x-gateway"] == "gate-key"
+
+
+@pytest.mark.parametrize("make", [GeminiEmbedder, OpenRouterEmbedder, OpenAIEmbedder])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"api_key": KEY.encode()}, "^api_key must be a string, or hold one as pydantic's SecretStr does, not bytes$"),
+        ({"api_key": lambda: KEY}, "^api_key .* not function$"),
+        ({"api_key": SecretStr(KEY.encode())}, "^api_key .* not SecretStr of bytes$"),
+        ({"api_key": SecretStr}, "^api_key .* not type$"),
+        ({"headers": {"x-key": KEY.encode()}}, r"^headers\['x-key'\] must be a string"),
+        ({"base_url": ["https://h", KEY]}, "^base_url must be a string, not list$"),
+    ],
+    ids=["bytes", "function", "secret bytes", "class", "header", "address"],
+)
+def test_another_type_is_refused_at_once_and_not_shown(
+    make: Callable[..., Any], options: dict[str, Any], words: str
+) -> None:
+    """At the first call it would seem to be a fault that passes."""
+    with pytest.raises(TypeError, match=words) as caught:
+        make(**options)
+    assert KEY not in everything_said(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_further_fields_and_headers(provider: Provider) -> None:
     ],
 )
 def test_base_urls_as_people_write_them(given: str, url: str) -> None:
-    assert embeddings_url(given, "/v1") == url
+    assert embeddings_url(given, "/v1").url == url
 
 
 @pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/v1/embeddings", "/embeddings", "/api/v1"])
@@ -208,6 +209,19 @@ def test_refusals_of_a_strict_provider(provider: Provider) -> None:
         OpenAIEmbedder("wrong", provider.openai_url).embed_batch(["x"], "m")
     with pytest.raises(ConfigurationError, match="404"):
         OpenAIEmbedder("test-key", provider.url + "/nowhere").embed_batch(["x"], "m")
+
+
+@pytest.mark.parametrize("answer", [fail(404, "Not Found"), fail(405, "Not Allowed"), raw("<html>Welcome</html>")])
+def test_an_answer_from_a_wrong_address_tells_which_was_asked(provider: Provider, answer: Any) -> None:
+    """And that a part of it was guessed, if it was; without what is secret in it."""
+    for base_url, guess in (
+        (provider.url.replace("//", "//user:hunter2@"), ", where /v1 is a guess: give base_url with its path"),
+        (provider.url + "/v1", ""),
+    ):
+        provider.script(answer)
+        with pytest.raises((ConfigurationError, TransientError)) as caught:
+            OpenAIEmbedder("test-key", base_url).embed_batch(["x"], "m")
+        assert str(caught.value).endswith(f"the base URL: {provider.url}/v1/embeddings was asked{guess})")
 
 
 def test_an_error_under_status_200(provider: Provider) -> None:

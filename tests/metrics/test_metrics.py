@@ -48,6 +48,9 @@ def test_an_item_is_counted_on_its_way(registry):
     assert value(registry, "api_call_texts_sum") == 2
     assert value(registry, "wait_seconds_count") == 2
     assert value(registry, "waiting") == value(registry, "in_flight") == value(registry, "dead") == 0
+    assert value(registry, "workers") == 0, "an eager queue has no worker"
+    queue.redis.set("embed_queue:workers", "no hash")
+    assert value(registry, "workers") is None, "not known"
 
 
 def test_what_fails_is_counted(registry):
@@ -90,7 +93,7 @@ def test_what_too_few_replicas_have_is_enqueued_all_the_same(registry, redis_cli
     with pytest.raises(NotReplicated):
         queue.enqueue_many([("a", "x"), ("b", "y")])
     assert value(registry, "enqueued_total") == value(registry, "not_replicated_total") == 2
-    assert value(registry, "not_enqueued_total") is None
+    assert value(registry, "not_enqueued_total") == 0
     assert value(registry, "waiting") == 2
     queue.stop()
 
@@ -130,6 +133,19 @@ print(metrics.exposition()[1].decode())
         for name, number in (("enqueued_total", count), ("embedded_total", count), ("up", 1.0), ("waiting", 0.0)):
             told = [line for line in lines if line.startswith(f"embedqueue_{name}{{")]
             assert told == [f'embedqueue_{name}{{queue="embed_queue"}} {number}']
+
+
+def test_all_series_stand_at_zero_from_the_start(registry):
+    """A counter that appears with its first event has not risen, as Prometheus sees it: the first alert is missed."""
+    eager_queue(redis=redis.Redis(unix_socket_path="/nonexistent/embedqueue.sock"), observers=[Metrics(registry)])
+    for outcome in ("ok", "partial", "transient", "rejected", "too_large", "configuration"):
+        assert value(registry, "api_calls_total", outcome=outcome) == 0
+    for by in ("duplicate", "cache"):
+        assert value(registry, "texts_saved_total", by=by) == value(registry, "tokens_saved_total", by=by) == 0
+    for family in registry.collect():
+        told = [sample for sample in family.samples if sample.labels.get("queue") == "embed_queue"]
+        assert told or family.type == "gauge", f"{family.name} stands from the start"
+    assert value(registry, "up") == 0
 
 
 def test_leases_and_lost_claims(registry):

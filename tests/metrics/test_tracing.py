@@ -14,9 +14,18 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
-from embedqueue import BatchReport, CallReport, EmbeddingBatchQueue, InputRejected, TransientError
+from embedqueue import (
+    BatchReport,
+    CallReport,
+    EmbeddingBatchQueue,
+    InputRejected,
+    OpenAIEmbedder,
+    ReleaseReport,
+    TransientError,
+)
 from embedqueue.testing import FakeEmbedder, eager_queue
 from embedqueue.tracing import CONTEXT_SECONDS, Tracing
+from tests.provider import fail
 
 
 class Recorded:
@@ -91,8 +100,77 @@ def test_failures_are_seen(fake_redis):
     queue.enqueue("doc:2", "bad")
     (dead,) = seen.named("embedqueue dead letter")
     assert dead.context.trace_id == seen.named("embedqueue enqueue")[1].context.trace_id
+    assert dead.attributes["error.type"] == "dead_letter"
     assert "secret" not in "".join(span.to_json() for span in seen.exporter.get_finished_spans())
     assert fake_redis.keys("embed_queue:trace:*") == []
+
+
+def test_a_call_says_what_was_asked_of_whom(fake_redis, provider):
+    """By OpenTelemetry's conventions: model, provider, server; and the kind of error wherever one is."""
+    seen = Recorded()
+    embedder = OpenAIEmbedder("test-key", provider.openai_url, 16)
+    queue = eager_queue(embedder, fake_redis, model="openai/text-embedding-3-large", observers=[seen.tracing])
+    provider.script(fail(503), fail(503))  # the canary fails as well
+    queue.enqueue("doc:1", "hello")
+    failed, *_ = seen.named("embeddings")
+    (given_back,) = seen.named("embedqueue embed")
+    assert failed.attributes["error.type"] == given_back.attributes["error.type"] == "503"
+    queue.flush_now()
+    *_, served = seen.named("embeddings")
+    for call in (failed, served):
+        assert {
+            "gen_ai.operation.name": "embeddings",
+            "gen_ai.provider.name": "openai",
+            "gen_ai.request.model": "openai/text-embedding-3-large",
+            "server.address": "127.0.0.1",
+            "server.port": int(provider.url.rpartition(":")[2]),
+        }.items() <= call.attributes.items()
+    assert "error.type" not in served.attributes
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind"),
+    [
+        ({"outcome": "configuration", "status": 401}, "401"),
+        ({"outcome": "transient", "cause": "timeout"}, "timeout"),
+        ({"outcome": "partial"}, "partial"),
+    ],
+)
+def test_errors_are_of_few_kinds(fake_redis, facts, kind):
+    """A word to group by, whatever the provider says; what is not known of a call is left out."""
+    seen = Recorded()
+    observer = seen.tracing.bind("embed_queue", fake_redis)
+    observer.call_ended(CallReport(texts=1, tokens=1, seconds=1.0, time=1000.0, **facts))
+    observer.released(ReleaseReport(redis_keys=("doc:1",), reason="no", pause_seconds=1.0, time=1000.0))
+    (call,), (batch,) = seen.named("embeddings"), seen.named("embedqueue embed")
+    assert call.attributes["error.type"] == batch.attributes["error.type"] == kind
+    assert not {"server.address", "gen_ai.request.model"} & call.attributes.keys()
+    observer.released(ReleaseReport(redis_keys=("doc:1",), reason="the queue stops", pause_seconds=1.0))
+    assert seen.named("embedqueue embed")[1].attributes["error.type"] == "_OTHER"
+
+
+def test_an_embedder_of_ones_own_is_named_by_its_class(fake_redis):
+    """Unless it says whose API it is, and where."""
+    seen = Recorded()
+
+    class Named(FakeEmbedder):
+        provider, server = "acme", ("h", 8)
+
+    class Otherwise(FakeEmbedder):
+        provider, server = object(), "http://h:8"
+
+    class Raising(FakeEmbedder):
+        @property
+        def server(self):
+            raise OSError("not now")
+
+    for number, kind in enumerate((FakeEmbedder, Named, Otherwise, Raising)):
+        eager_queue(kind(), fake_redis, observers=[seen.tracing]).enqueue(f"doc:{number}", f"text {number}")
+    calls = [span.attributes for span in seen.named("embeddings")]
+    assert [call["gen_ai.provider.name"] for call in calls] == ["FakeEmbedder", "acme", "Otherwise", "Raising"]
+    assert [(call.get("server.address"), call.get("server.port")) for call in calls] == [
+        (None, None), ("h", 8), (None, None), (None, None)
+    ]  # fmt: skip
 
 
 def test_a_call_is_in_the_trace_of_its_own_batch_only(fake_redis):
@@ -128,6 +206,7 @@ def test_an_enqueue_that_fails_is_a_failed_span():
         queue.enqueue("doc:1", "hello")
     (span,) = seen.named("embedqueue enqueue")
     assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "ConnectionError")
+    assert span.attributes["error.type"] == "ConnectionError"
 
 
 def test_queues_have_their_own_contexts():

@@ -16,13 +16,13 @@ from embedqueue.operating.health import Health, HealthServer, verdict
 from embedqueue.testing import FakeEmbedder, eager_queue
 from embedqueue.values.stats import QueueStats
 
-RULES = {"flush_interval": 60.0, "max_batch_size": 50, "stall_seconds": 120.0}
+RULES = {"max_batch_size": 50, "stall_seconds": 120.0}
 
 
 def stats(**differences) -> QueueStats:
     """How a queue stands that has nothing to do, but for some things."""
     zero = dict.fromkeys(QueueStats.__annotations__, 0)
-    nothing = dict.fromkeys(("oldest_age", "paused_until", "pause_reason", "last_progress"))
+    nothing = dict.fromkeys(("due_in", "oldest_age", "paused_until", "pause_reason", "last_progress"))
     return QueueStats(**{**zero, **nothing, **differences})
 
 
@@ -30,10 +30,10 @@ def stats(**differences) -> QueueStats:
     ("differences", "quiet_seconds", "well", "word"),
     [
         ({}, 1e6, True, "nothing is due"),
-        ({"waiting": 3, "oldest_age": 10}, 1e6, True, "nothing is due"),
-        ({"waiting": 3, "oldest_age": 61}, 5, True, "5 s ago"),
-        ({"waiting": 3, "oldest_age": 61}, 121, False, "3 items are due"),
-        ({"waiting": 50, "oldest_age": 1}, 121, False, "50 items are due"),
+        ({"waiting": 3, "due_in": 50.0}, 1e6, True, "nothing is due"),
+        ({"waiting": 3, "due_in": -1.0}, 5, True, "5 s ago"),
+        ({"waiting": 3, "due_in": -1.0}, 121, False, "3 items are due"),
+        ({"waiting": 50, "due_in": 59.0}, 121, False, "50 items are due"),
         ({"calls_under_way": 2}, 119, True, "119 s ago"),
         ({"calls_under_way": 2}, 121, False, "2 calls are under way"),
         ({"paused_until": 1.0, "pause_reason": "no credit"}, 0, False, "no credit"),

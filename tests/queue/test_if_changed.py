@@ -37,7 +37,7 @@ def test_it_takes_one_round_trip(queue, make_queue, monkeypatch):
     )
     monkeypatch.setattr(queue._engine.store.hashes, "vectors", None)
     queue.enqueue("doc:1", "one", if_changed=True).result(0)
-    assert sent == ["enqueue_if_changed"]
+    assert sent == ["enqueue_more"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import tenacity
 
 from embedqueue import GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
-from embedqueue.settings.checks import check_key, problems
+from embedqueue.settings.checks import check_call, check_key, check_redis
 from embedqueue.settings.settings import KNOWN, PROVIDERS, Settings, SettingsError, read, read_environment, read_queues
 from embedqueue.values.options import Options
 
@@ -48,6 +48,7 @@ def test_every_option_of_the_queue_is_a_name():
         ("WORKER", "Yes", True),
         ("NAMESPACE", "notes", "notes"),
         ("IF_MISSING", "skip", "skip"),
+        ("VECTOR_TYPE", "Float16", "float16"),
         ("MAX_CONCURRENCY", "auto", "auto"),
         ("MAX_CONCURRENCY", "8", 8),
     ],
@@ -57,6 +58,16 @@ def test_strings_of_the_environment_become_what_is_due(name, text, value):
     settings = read_environment({f"EMBEDQUEUE_{name}": text, "OTHER": "x"})
     assert settings.options == {name.lower(): value}
     assert type(settings.options[name.lower()]) is type(value)
+
+
+class SecretStr:
+    """As pydantic's."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def get_secret_value(self) -> str:
+        return self._value
 
 
 @pytest.mark.parametrize(
@@ -71,9 +82,11 @@ def test_strings_of_the_environment_become_what_is_due(name, text, value):
         ({"FLUSH_INTERVAL": "-1"}, "EMBEDQUEUE_FLUSH_INTERVAL must be positive"),
         ({"WORKER": "maybe"}, "EMBEDQUEUE_WORKER must be true or false"),
         ({"IF_MISSING": "explode"}, 'EMBEDQUEUE_IF_MISSING must be "create" or "skip"'),
+        ({"VECTOR_TYPE": "int8"}, 'EMBEDQUEUE_VECTOR_TYPE must be "float32" or "float16"'),
         ({"PROVIDER": "acme"}, "EMBEDQUEUE_PROVIDER must be one of gemini, openrouter, openai, local"),
         ({"REDIS_URL": "localhost"}, "EMBEDQUEUE_REDIS_URL must be redis://"),
         ({"REDIS_URL": 5}, "EMBEDQUEUE_REDIS_URL must be a string"),
+        ({"API_KEY": b"hunter2"}, "EMBEDQUEUE_API_KEY must be a string, or hold one as pydantic's SecretStr does"),
         ({"REDIS_URL": "redis://h:port/0"}, "EMBEDQUEUE_REDIS_URL must be redis://"),
         ({"BASE_URL": "ftp://x"}, "EMBEDQUEUE_BASE_URL must begin with http"),
         ({"BASE_URL": "http://["}, "EMBEDQUEUE_BASE_URL must begin with http"),
@@ -208,17 +221,25 @@ def test_a_named_queue_is_refused_by_its_whole_name(given, words):
 def test_a_missing_key_is_a_sentence_that_names_both_ways(monkeypatch):
     """The provider's own variable serves where API_KEY is not set."""
     settings = read_environment({"EMBEDQUEUE_PROVIDER": "gemini"})
-    (problem,) = problems(settings, redis=False, call=True)
+    (problem,) = check_key(settings)
     assert problem.startswith("There is no API key for gemini: set EMBEDQUEUE_API_KEY, or GEMINI_API_KEY or GOOGLE_API")
     monkeypatch.setenv("GOOGLE_API_KEY", "k")
     assert check_key(settings) == []
-    assert problems(Settings(provider="openai", base_url="http://h"), redis=False) == []
+    assert check_key(Settings(provider="openai", base_url="http://h")) == []
+
+
+def test_secrets_may_be_kept_in_objects():
+    """As pydantic-settings gives them; no repr shows them."""
+    settings = read({"API_KEY": SecretStr(" sk-1 "), "REDIS_URL": SecretStr("redis://:hunter2@h/1 ")})
+    assert (settings.api_key, settings.redis_url) == (" sk-1 ", "redis://:hunter2@h/1")
+    assert check_key(settings) == []
+    assert "sk-1" not in repr(settings) and "hunter2" not in repr(settings)
 
 
 def test_no_redis_is_a_sentence_that_names_the_setting(tmp_path):
     """Nobody listens there."""
     settings = read({"REDIS_URL": f"unix://{tmp_path}/none.sock", "PROVIDER": "local"}, spelling='EMBEDQUEUE["{}"]')
-    (problem,) = problems(settings)
+    (problem,) = check_redis(settings)
     assert problem.startswith("Redis at unix://")
     assert problem.endswith('start it, or set EMBEDQUEUE["REDIS_URL"].')
 
@@ -226,11 +247,11 @@ def test_no_redis_is_a_sentence_that_names_the_setting(tmp_path):
 def test_a_real_call_tells_of_key_and_dimensions(provider):
     """A wrong key, and a model with other dimensions, are told before anything is enqueued."""
     base = {"PROVIDER": "openai", "BASE_URL": provider.openai_url, "API_KEY": "test-key", "DIMENSIONS": 16}
-    assert problems(read(base), redis=False, call=True) == []
-    (problem,) = problems(read({**base, "API_KEY": "hunter2"}), redis=False, call=True)
-    assert "refuses" in problem
+    assert check_call(read(base)) == []
+    (problem,) = check_call(read({**base, "API_KEY": "hunter2"}))
+    assert "No call to openai" in problem
     assert "API_KEY" in problem
     assert "hunter2" not in problem
     provider.settings.refused_options = ["dimensions"]
-    (problem,) = problems(read(base), redis=False, call=True)
+    (problem,) = check_call(read(base))
     assert problem.endswith("gives 3072 numbers a vector, not 16: set DIMENSIONS to 3072.")

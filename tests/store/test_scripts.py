@@ -385,8 +385,10 @@ def test_a_claim_tells_how_long_its_oldest_item_has_waited(queue):
     """Whichever comes first: what somebody waits for overtakes older ones. And how old is what it leaves."""
     queue.enqueue([("doc:0", "x"), ("doc:1", "x"), ("doc:2", "x")])
     members = [encode_member(f"doc:{place}", "x") for place in range(3)]
-    for member, seconds in zip(members, (50, 100, 200), strict=True):
+    for place, (member, seconds) in enumerate(zip(members, (50, 100, 200), strict=True)):
         queue.client.zincrby(queue.names.pending, -seconds, member)
+        stamp, _, _ = queue.client.hget(queue.names.latest, f"doc:{place}").partition(b" ")
+        queue.client.hset(queue.names.latest, f"doc:{place}", b"%d %s" % (int(stamp) - seconds * 10**6, member))
 
     numbers = itertools.count(1)
 

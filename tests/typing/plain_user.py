@@ -29,6 +29,7 @@ from embedqueue import (
     QueueFull,
     QueueStats,
     RedisReport,
+    SearchHit,
     TransientError,
 )
 from embedqueue.testing import FakeEmbedder, eager_queue
@@ -125,6 +126,11 @@ with queue as started:
     assert_type(started.retry_dead([letter.redis_key for letter in started.dead_letters()]), int)
     assert_type(started.discard_dead(b"not ours"), int)
     assert_type(started.history(minutes=5).days[-1].embedded, int)
+    started.create_index("docs", ("doc:", "note:"), distance="L2", fields={"lang": "TAG", "price": ["NUMERIC"]})
+    assert_type(started.embed_query("where?", timeout=5), list[float])
+    for hit in started.search("where?", k=3, index="docs", filter="@lang:{en}", return_fields=["text"]):
+        assert_type(hit, SearchHit)
+        assert_type((hit.redis_key, hit.score, hit.fields["text"]), tuple[str, float, str | bytes])
 started.start().stop(timeout=1.0, drain=True)
 
 

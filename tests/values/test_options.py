@@ -68,6 +68,8 @@ BAD = [
     ("if_missing", "ignore", ValueError),
     ("if_missing", None, ValueError),
     ("if_missing", [], ValueError),
+    ("vector_type", "float64", ValueError),
+    ("vector_type", None, ValueError),
 ]
 
 
@@ -104,6 +106,7 @@ def test_refused(name, value, error):
         ("namespace", "my:queue"),
         ("model", "модель"),
         ("if_missing", "skip"),
+        ("vector_type", "float16"),
     ],
 )
 def test_accepted(name, value):

@@ -23,7 +23,8 @@ def _run(app, *args):
 def test_check_tells_what_to_set(real_app, provider, monkeypatch):
     """`flask embedqueue check`: one sentence a problem on stderr, and exit code 1."""
     good = _run(real_app, "check")
-    assert (good.exit_code, good.output) == (0, "All is well.\n")
+    assert good.exit_code == 0
+    assert "no worker is running" in good.output and good.output.endswith("It works; the warnings say what may hurt.\n")
     real_app.extensions["embedqueue"].reset()
     real_app.config["EMBEDQUEUE_API_KEY"] = "hunter2"
     bad = _run(real_app, "check")
@@ -58,6 +59,31 @@ def test_a_worker_that_ends_when_the_queue_is_empty(real_app, redis_client):
     assert redis_client.hexists("note:1", "embedding")
 
 
+def test_a_worker_of_an_apps_queues(real_app, redis_client, redis_server):
+    """All of them, or those that are named; each with its own settings, which a sentence names."""
+    real_app.config["EMBEDQUEUE_WORKER"] = False
+    real_app.config["EMBEDQUEUE_QUEUES"] = {"titles": {}, "images": {"REDIS_URL": redis_server.url}}
+
+    def work(*arguments):
+        with real_app.app_context():
+            for name in ("default", "titles", "images"):
+                EmbedQueue()[name].enqueue(f"{name}:1", "hello")
+        result = _run(real_app, "worker", "--burst", *arguments)
+        done = [name for name in ("default", "titles", "images") if redis_client.hexists(f"{name}:1", "embedding")]
+        redis_client.delete(*(f"{name}:1" for name in done))
+        return result.exit_code, done
+
+    assert work("titles", "images") == (0, ["titles", "images"])
+    assert work("--queue", "titles") == (0, ["titles"])
+    assert work() == (0, ["default", "titles", "images"])
+    unknown = _run(real_app, "worker", "titles", "nothing")
+    assert unknown.exit_code == 1 and "there is no queue 'nothing'; there are default, images, titles" in unknown.output
+    real_app.extensions["embedqueue"].reset()
+    real_app.config["EMBEDQUEUE_QUEUES"]["images"]["REDIS_URL"] = f"{redis_server.url}-none"
+    away = _run(real_app, "worker", "--burst")
+    assert away.exit_code == 1 and 'start it, or set EMBEDQUEUE_QUEUES["images"]["REDIS_URL"].' in away.output
+
+
 def test_dead_letters_from_the_command_line(real_app, provider):
     """List, retry and discard; a list shows reasons, never texts."""
     from tests.provider import poison
@@ -71,7 +97,11 @@ def test_dead_letters_from_the_command_line(real_app, provider):
     listed = _run(real_app, "dead", "list").output
     assert "note:1" in listed and "note:2" in listed and "bad 1" not in listed
     assert _run(real_app, "dead", "retry").exit_code == 2
+    unasked = _run(real_app, "dead", "discard", "--all")
+    assert unasked.exit_code == 1 and "nothing was changed: --yes" in unasked.output
     assert _run(real_app, "dead", "discard", "note:2").output == "1 discarded\n"
+    again = _run(real_app, "dead", "discard", "note:2")
+    assert again.exit_code == 1 and "note:2 is no dead letter" in again.output
     provider.rule = None
     assert _run(real_app, "dead", "retry", "--all").output == "1 put back\n"
     assert _run(real_app, "dead", "list").output in ("There are no dead letters.\n",)
@@ -85,6 +115,17 @@ def test_no_redis_is_no_traceback(app, tmp_path):
         assert result.exit_code == 1, command
         assert "Error: Redis at unix://" in result.output and "start it, or set EMBEDQUEUE_REDIS_URL." in result.output
         assert "Traceback" not in result.output
+
+
+def test_a_url_with_options_of_another_client_is_no_traceback(app):
+    """One line, from each command and at the first use."""
+    app.config["EMBEDQUEUE_REDIS_URL"] = "redis://localhost/0?ssl=true"
+    for command in (["stats"], ["check"]):
+        result = _run(app, *command)
+        assert result.exit_code == 1, command
+        assert "Error: EMBEDQUEUE_REDIS_URL has the option 'ssl'" in result.output and "rediss://" in result.output
+    with app.app_context(), pytest.raises(ValueError, match="for TLS write rediss://"):
+        EmbedQueue().enqueue("a", "b")
 
 
 def test_a_wrong_password_is_told_at_first_use(app, password_redis):
@@ -110,7 +151,11 @@ def test_a_user_of_redis_with_no_more_rights_than_needed(app, password_redis):
     with app.app_context():
         EmbedQueue().enqueue("doc:1", "x")
         assert EmbedQueue().pending_count() == 1
-    assert _run(app, "check", "--no-call").output == "All is well.\n"
+    checked = _run(app, "check", "--no-call").output
+    assert (
+        checked.startswith("problem  workers: 1 items wait, and no worker is running")
+        and len(checked.splitlines()) == 1
+    )
     assert "waiting    1" in _run(app, "stats").output
 
 

@@ -11,6 +11,9 @@ pytest.importorskip("prometheus_client", reason='metrics are in the extra "embed
 pytest.importorskip("gunicorn", reason="gunicorn is not installed: pip install gunicorn")
 pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[flask]")
 
+from prometheus_client import CollectorRegistry  # noqa: E402
+
+from embedqueue.metrics import Metrics  # noqa: E402
 from tests.web.servers import PATIENCE_SECONDS, gunicorn, site_of  # noqa: E402
 
 
@@ -21,6 +24,9 @@ def test_a_scrape_tells_of_all_processes(env, redis_client, tmp_path, preload):
     options = ["--workers", "2", *(["--preload"] if preload else [])]
     with gunicorn(env, *options, app="tests.web.metrics_site:app") as running:
         site = site_of(running)
+        text = requests.get(site.url + "/metrics", timeout=PATIENCE_SECONDS, headers={"Connection": "close"}).text
+        assert _values(text, "embedqueue_waiting") == [0], "the first request of a process is a scrape"
+        assert _values(text, 'embedqueue_api_calls_total{outcome="configuration",queue="embed_queue"}') == [0]
         pids, count = set(), 0
         while len(pids) < 2 and count < 200:
             pids.add(site.post(f"/save/note:{count}", text=f"text {count}", wait="1")["pid"])
@@ -37,5 +43,23 @@ def test_a_scrape_tells_of_all_processes(env, redis_client, tmp_path, preload):
         running.assert_quiet()
 
 
+@pytest.mark.parametrize("worker", [True, False], ids=["", "enqueues only"])
+def test_the_first_request_is_a_scrape(real_app, worker):
+    """All queues of the application are told of, used or not, also where Redis is gone."""
+    metrics = Metrics(CollectorRegistry())
+    gone = {"REDIS_URL": "unix:///nonexistent/embedqueue.sock"}
+    real_app.config.update(EMBEDQUEUE_OBSERVERS=[metrics], EMBEDQUEUE_WORKER=worker, EMBEDQUEUE_QUEUES={"gone": gone})
+    real_app.get("/metrics")(lambda: metrics.exposition()[1])
+    text = real_app.test_client().get("/metrics").text
+    assert _values(text, 'embedqueue_waiting{queue="embed_queue"}') == [0]
+    assert _values(text, 'embedqueue_up{queue="embed_queue"}') == [1]
+    assert _values(text, 'embedqueue_up{queue="embed_queue_gone"}') == [0]
+    for queue in ("embed_queue", "embed_queue_gone"):
+        assert _values(text, f'embedqueue_api_calls_total{{outcome="configuration",queue="{queue}"}}') == [0]
+
+
 def _values(text: str, name: str) -> list[float]:
+    """The values of a series, or of all that have the name."""
+    if "{" in name:
+        return [float(number) for number in re.findall(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)]
     return [float(number) for number in re.findall(rf"^{name}\{{[^}}]*\}} (\S+)$", text, re.MULTILINE)]

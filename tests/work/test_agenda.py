@@ -22,6 +22,12 @@ class Seen:
     oldest_age_seconds: float | None = None
     lease_end_seconds: float | None = None
     pause_seconds: float | None = None
+    base_seconds: float | None = None
+    more_patient: float = 0.0
+
+    @property
+    def score_age_seconds(self) -> float | None:
+        return None if self.oldest_age_seconds is None else self.oldest_age_seconds - self.more_patient
 
 
 def agenda(**state) -> Plan:
@@ -66,11 +72,32 @@ def test_what_a_dead_worker_held_is_due_although_a_drain_is_under_way():
     assert plan.next(NOW, 0, 4)[0] == "claim"
 
 
-def test_items_of_the_future():
-    """Where a clock was set back, an item may be of the future: it is drained now rather than an hour after that."""
+@pytest.mark.parametrize(
+    ("base", "more_patient", "due_in"),
+    [
+        (None, 0.0, 3590.0),
+        (3600.0, 0.0, 3590.0),
+        (3600.0, 82_800.0, 86_390.0),  # within a day
+        (3600.0, -3590.0, 0.0),  # within ten seconds
+        (600.0, 0.0, 590.0),  # the namespace counts by a shorter interval than ours
+        (600.0, 300.0, 890.0),
+        (7200.0, 1800.0, 5390.0),  # ours is shorter: then no later than that after the score
+    ],
+)
+def test_patience(base, more_patient, due_in):
+    """What may wait for longer is due later, and what may not, sooner."""
+    plan = agenda(refresh_seconds=1e6)
+    plan.seen(Seen(1, 10.0, base_seconds=base, more_patient=more_patient), NOW)
+    assert plan.next(NOW, 0, 4) == ((None, pytest.approx(due_in)) if due_in else ("claim", 0.0))
+
+
+def test_who_is_due_sooner_than_what_waits_wakes_the_worker():
     plan = agenda()
-    plan.seen(Seen(waiting=1, oldest_age_seconds=-86_400.0), NOW)
-    assert plan.next(NOW, 0, 4)[0] == "claim"
+    assert plan.enqueued(1, NOW, 86_400.0)
+    assert not plan.enqueued(2, NOW, 90_000.0)
+    assert plan.enqueued(3, NOW, 5.0)
+    assert plan.next(NOW, 0, 4) == (None, 5.0)
+    assert not plan.enqueued(4, NOW, 10.0)
 
 
 @pytest.mark.parametrize(
@@ -78,22 +105,22 @@ def test_items_of_the_future():
     [
         ({}, None, 30.0),
         ({"refresh_mono": NOW}, "refresh", 0.0),
-        ({"waiting": 1, "oldest_mono": NOW}, None, 30.0),
-        ({"waiting": 1, "oldest_mono": NOW - 3590}, None, 10.0),
-        ({"waiting": 1, "oldest_mono": NOW - 3600}, "claim", 0.0),
-        ({"waiting": 1, "oldest_mono": NOW - 90_000}, "claim", 0.0),
-        ({"waiting": 49, "oldest_mono": NOW}, None, 30.0),
-        ({"waiting": 50, "oldest_mono": NOW}, "claim", 0.0),
-        ({"waiting": 5000, "oldest_mono": NOW}, "claim", 0.0),
+        ({"waiting": 1, "due_mono": NOW + 3600}, None, 30.0),
+        ({"waiting": 1, "due_mono": NOW - 3590 + 3600}, None, 10.0),
+        ({"waiting": 1, "due_mono": NOW - 3600 + 3600}, "claim", 0.0),
+        ({"waiting": 1, "due_mono": NOW - 90_000 + 3600}, "claim", 0.0),
+        ({"waiting": 49, "due_mono": NOW + 3600}, None, 30.0),
+        ({"waiting": 50, "due_mono": NOW + 3600}, "claim", 0.0),
+        ({"waiting": 5000, "due_mono": NOW + 3600}, "claim", 0.0),
         ({"flush": True}, "claim", 0.0),
         ({"flush": True, "paused_until_mono": NOW + 7}, None, 7.0),
         ({"waiting": 50, "paused_until_mono": NOW + 7}, None, 7.0),
-        ({"waiting": 1, "oldest_mono": NOW - 4000, "paused_until_mono": NOW + 7}, None, 7.0),
+        ({"waiting": 1, "due_mono": NOW - 4000 + 3600, "paused_until_mono": NOW + 7}, None, 7.0),
         ({"demand_mono": NOW + 0.005}, None, pytest.approx(0.005)),
         ({"demand_mono": NOW}, "claim", 0.0),
         ({"demand_mono": NOW, "paused_until_mono": NOW + 7}, None, 7.0),
-        ({"waiting": 1, "oldest_mono": NOW, "failing": True}, "claim", 0.0),
-        ({"waiting": 1, "oldest_mono": NOW, "failing": True, "paused_until_mono": NOW + 2}, None, 2.0),
+        ({"waiting": 1, "due_mono": NOW + 3600, "failing": True}, "claim", 0.0),
+        ({"waiting": 1, "due_mono": NOW + 3600, "failing": True, "paused_until_mono": NOW + 2}, None, 2.0),
         ({"waiting": 0, "failing": True}, None, 30.0),
         ({"remaining": 1}, "claim", 0.0),
         ({"renew_mono": NOW + 3}, None, 3.0),
@@ -148,7 +175,7 @@ def test_waits_for_ever_for_nothing():
 )
 def test_claims_for_size(waiting, call_limit, free, taken):
     """A drain for size takes full calls, and at least what made it due; in rounds, if there are fewer free calls."""
-    plan = agenda(waiting=waiting, oldest_mono=NOW)
+    plan = agenda(waiting=waiting, due_mono=NOW + 3600)
     for count in taken:
         assert plan.next(NOW, 0, free)[0] == "claim"
         assert plan.claim_limit(NOW, call_limit, free) == count
@@ -162,14 +189,14 @@ def test_claims_for_size(waiting, call_limit, free, taken):
     [
         {"flush": True, "waiting": 57},
         {"demand_mono": NOW, "waiting": 57},
-        {"waiting": 57, "oldest_mono": NOW - 4000},
+        {"waiting": 57, "due_mono": NOW - 4000 + 3600},
         {"waiting": 57, "failing": True},
     ],
     ids=str,
 )
 def test_claims_for_all_else(state):
     """A drain for any other reason takes what waits, and goes on until what waited at its start is taken."""
-    plan = agenda(**({"oldest_mono": NOW} | state))
+    plan = agenda(**({"due_mono": NOW + 3600} | state))
     assert plan.claim_limit(NOW, 20, 2) == 40
     plan.claimed(40, Seen(17, 1.0), NOW)
     plan.failing = False
@@ -287,7 +314,7 @@ def test_a_claim_looks_for_so_many_urgent_items():
 
 @pytest.mark.parametrize(
     "state",
-    [{"flush": True}, {"demand_mono": NOW}, {"remaining": 7}, {"waiting": 1, "oldest_mono": NOW - 4000}],
+    [{"flush": True}, {"demand_mono": NOW}, {"remaining": 7}, {"waiting": 1, "due_mono": NOW - 4000 + 3600}],
     ids=str,
 )
 def test_a_drain_that_meets_a_pause(state):
@@ -316,9 +343,9 @@ def test_enqueued():
     """The worker thinks again for the first item and when there are enough, not for each in between."""
     plan = agenda()
     assert plan.enqueued(1, NOW)
-    assert plan.oldest_mono == NOW
+    assert plan.due_mono == NOW + 3600
     assert not plan.enqueued(2, NOW + 1)
-    assert plan.oldest_mono == NOW
+    assert plan.due_mono == NOW + 3600
     assert not plan.enqueued(49, NOW + 2)
     assert plan.enqueued(50, NOW + 3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,12 +25,20 @@ class AppSource:
 
     Args:
         queues: of the app.
-        name: in EMBEDQUEUE_QUEUES.
+        names: in EMBEDQUEUE_QUEUES; only a worker takes more than one, or none for all.
     """
 
-    def __init__(self, queues: Queues, name: str) -> None:
+    def __init__(self, queues: Queues, names: Sequence[str]) -> None:
         self._queues = queues
-        self._name = name
+        self._names = names
+
+    @property
+    def _name(self) -> str:
+        return self._names[0] if self._names else DEFAULT
+
+    def each(self) -> Mapping[str, AppSource]:
+        """The queues that a worker is to serve, by their names."""
+        return {name: AppSource(self._queues, [name]) for name in self._names or self._queues}
 
     def settings(self, **options: Any) -> Settings:
         """The app's settings of this queue."""
@@ -44,6 +53,10 @@ class AppSource:
         """A queue that only looks."""
         return self._queues.look(self._name)
 
+    def others(self) -> Mapping[str, Settings]:
+        """The settings of the app's other queues."""
+        return self._queues.others(self._name)
+
 
 def _for_app(command: click.Command) -> click.Command:
     """The same command, which takes its settings from the current app and knows the option ``--queue``."""
@@ -56,13 +69,17 @@ def _for_app(command: click.Command) -> click.Command:
     assert run is not None
 
     @with_appcontext
-    def with_queue(queue: str, **arguments: Any) -> None:
-        click.get_current_context().obj = AppSource(current_app.extensions["embedqueue"], queue)
+    def with_queue(queue: str | None, names: Sequence[str] = (), **arguments: Any) -> None:
+        named = [*names, *([queue] if queue else ())]
+        click.get_current_context().obj = AppSource(current_app.extensions["embedqueue"], named)
         run(**arguments)
 
     made.callback = with_queue
-    name = click.Option(["--queue"], default=DEFAULT, show_default=True, help="Name in EMBEDQUEUE_QUEUES.")
-    made.params = [copy.copy(one) for one in command.params if not (one.name or "").startswith("own_")] + [name]
+    made.params = [copy.copy(one) for one in command.params if not (one.name or "").startswith("own_")]
+    several = command.name == "worker"
+    made.params += [click.Argument(["names"], nargs=-1, metavar="[NAME]...")] if several else []
+    words = "Name in EMBEDQUEUE_QUEUES" + ("; all of them, and the default one, if none is named." if several else ".")
+    made.params += [click.Option(["--queue"], default=None if several else DEFAULT, show_default=True, help=words)]
     made.epilog = (command.epilog or "").replace("embedqueue", "flask embedqueue", 1)
     return made
 

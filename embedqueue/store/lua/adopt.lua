@@ -26,7 +26,7 @@ local function adopt(member, key, hash, score)
   local value = live_entry(key, gone)
   if value then
     local live, stamp, age = entry(value)
-    age = age or tonumber(redis.call("ZSCORE", PENDING, live) or parse(redis.call("HGET", CLAIMS, key)) or 0)
+    age = age or tonumber(redis.call("ZSCORE", PENDING, live) or parse_claim(redis.call("HGET", CLAIMS, key)) or 0)
     if age >= score then
       return remove(member)
     end

@@ -10,8 +10,8 @@
 -- ARGV[10] "1": claim although there are strays or ghosts: another program never rests, and adopting them has not helped
 -- ARGV[11] JSON: in what the caller has to agree with others, by name
 -- ARGV[12..] redis_keys that somebody waits for
--- Answer: {status, now, waiting, oldest score or "", next lease end or "", pause in ms or -2, alone, least score claimed
---   or "", leases that had run out, {member, reason, deliveries, ... of those that were rejected},
+-- Answer: {status, now, waiting, score of the first or "", when it was enqueued or "", the base of scores or "", next lease
+--   end or "", pause in ms or -2, alone, when the oldest that was claimed was enqueued or "", leases that had run out, {member, reason, deliveries, ... of those that were rejected},
 --   {stray, ... that were met}, {setting, what is kept, ... that differ}, strays less ghosts, member, ...}
 --   status "ok"; "probe": the provider failed last time, this one call tests it, and its caller holds the pause;
 --   "paused": nobody claims; "adopt": nothing was claimed, for strays have to be adopted first;
@@ -31,13 +31,13 @@ local PATIENCE = 1 -- seconds after which somebody patient looks at leases again
 local AT_ONCE = 200 -- leases that one claim puts right, and strays that it tells of
 local MANY_SETTINGS = 200 -- from so many on, those that need not be kept any more are looked for
 
-local layout = redis.call("HGET", SETTINGS, "layout")
+local layout, base = unpack(redis.call("HMGET", SETTINGS, "layout", "base"))
 if layout and layout ~= LAYOUT then
   return redis.error_reply("LAYOUT " .. layout)
 end
 local number, worker = claim_number(owner)
 if number <= last_claim(worker) or (deadline and now > deadline) then
-  return { "late", seconds_text(now), 0, "", "", -2, "no", "", 0, {}, {}, {}, 0 }
+  return { "late", seconds_text(now), 0, "", "", "", "", -2, "no", "", 0, {}, {}, {}, 0 }
 end
 close_claims(worker, number, lease)
 if redis.call("HLEN", SETTINGS) > MANY_SETTINGS then
@@ -71,7 +71,7 @@ for _, member in ipairs(ran_out) do
   local key = key_of(member)
   local value = key and redis.call("HGET", LATEST, key)
   local named = value and names(value, member)
-  local score, deliveries = parse(named and redis.call("HGET", CLAIMS, key))
+  local score, deliveries = parse_claim(named and redis.call("HGET", CLAIMS, key))
   deliveries = deliveries + 1
   if not named then
     disown(member, key, value)
@@ -94,15 +94,16 @@ count_down(gone)
 
 local members, place, claims = {}, {}, {} -- in order; whether a member is among them; redis_key, entry of claims, ...
 local met, bytes = {}, 0 -- strays
-local alone, least_score = "no", ""
+local alone, oldest = "no", "" -- when the oldest of the members was enqueued
 
-local function put(member, key, score, deliveries)
+local function put(member, key, score, deliveries, value)
   local index = #members + 1
   members[index], place[member] = member, true
   claims[2 * index - 1], claims[2 * index] = key, score .. " " .. deliveries .. " " .. owner
   bytes = bytes + #member
-  if least_score == "" or clamped(score) < tonumber(least_score) then
-    least_score = seconds_text(clamped(score))
+  local since = enqueued_at(value, member, score)
+  if oldest == "" or since < tonumber(oldest) then
+    oldest = seconds_text(since)
   end
 end
 
@@ -121,7 +122,7 @@ local function take(list)
   local latest, claimed = redis.call("HMGET", LATEST, unpack(fields)), redis.call("HMGET", CLAIMS, unpack(fields))
   for i = 1, #keys do
     local member, score = list[2 * i - 1], list[2 * i]
-    local _, deliveries = parse(claimed[i])
+    local _, deliveries = parse_claim(claimed[i])
     stay = stay + 1
     if full() then
       break
@@ -133,7 +134,7 @@ local function take(list)
         redis.call("ZADD", ALONE, score, member)
         stay = stay - 1
       else
-        put(member, keys[i], score, deliveries)
+        put(member, keys[i], score, deliveries, latest[i])
       end
     end
   end
@@ -155,8 +156,8 @@ local function take_alone()
   local key = list[1] and key_of(list[1])
   local value = key and redis.call("HGET", LATEST, key)
   if value and names(value, list[1]) then
-    local _, deliveries = parse(redis.call("HGET", CLAIMS, key))
-    put(list[1], key, list[2], deliveries)
+    local _, deliveries = parse_claim(redis.call("HGET", CLAIMS, key))
+    put(list[1], key, list[2], deliveries, value)
     redis.call("ZREM", ALONE, list[1])
     alone = "taken"
   else
@@ -239,8 +240,12 @@ local lease_ends = ends[2] or ""
 if patient and ends[2] then
   lease_ends = seconds_text(math.max(tonumber(ends[2]), now + PATIENCE))
 end
-local waiting, oldest = waiting_items()
+local waiting, score, since = waiting_items()
+if base and waiting == 0 and not ends[1] then
+  redis.call("HDEL", SETTINGS, "base") -- nothing counts by it any more
+  base = nil
+end
 return {
-  status, seconds_text(now), waiting, oldest, lease_ends, pause_ms, alone,
-  least_score, #ran_out, rejected, met, differs, unknown, unpack(members)
+  status, seconds_text(now), waiting, score, since, base or "", lease_ends, pause_ms, alone,
+  oldest, #ran_out, rejected, met, differs, unknown, unpack(members)
 }

@@ -44,14 +44,15 @@ local words = {}
 
 -- Keep what the next one has to know.
 local function finish(before, after)
-  if (tell_first and before == 0 and after > 0) or (before < tell_at and after >= tell_at) then
+  local first = before == 0 and after > 0 or (patience and patience.overtaken())
+  if (tell_first and first) or (before < tell_at and after >= tell_at) then
     notice("wake", "", "")
   end
   words = table.concat(words)
-  local first = stamp_text(first_stamp)
-  local sent = ARGV[5] .. " " .. ARGV[#ARGV] .. " " .. first .. " " .. words
+  local least = stamp_text(first_stamp)
+  local sent = ARGV[5] .. " " .. ARGV[#ARGV] .. " " .. least .. " " .. words
   redis.call("HSET", SETTINGS, "stamp", stamp_text(last_stamp), sender, sent, "layout", LAYOUT)
-  return { after, first, words, unpack(unchanged and { unchanged.answer() } or {}) }
+  return { after, least, words, unpack(unchanged and { unchanged.answer() } or {}) }
 end
 
 local before = redis.call("ZCARD", PENDING)
@@ -65,6 +66,17 @@ local function entries(first, count)
     keys[i] = ARGV[first + 2 * (i - 1)]
   end
   return keys, redis.call("HMGET", LATEST, unpack(keys))
+end
+
+-- Let a live item stand no later in line than this. If it is in flight, it does when it comes back.
+local function hasten(member, key, score)
+  local place = redis.call("ZSCORE", PENDING, member) and PENDING or redis.call("ZSCORE", ALONE, member) and ALONE
+  local before, deliveries, owner = parse_claim(redis.call("HGET", CLAIMS, key))
+  if place and tonumber(redis.call("ZSCORE", place, member)) > score then
+    redis.call("ZADD", place, score, member)
+  elseif before and tonumber(before) > score then
+    redis.call("HSET", CLAIMS, key, seconds_text(score) .. " " .. deliveries .. (owner == "" and "" or " " .. owner))
+  end
 end
 
 -- Take in `count` pairs from ARGV[first] on, the first of which is the pair of number `pair`.
@@ -88,6 +100,7 @@ local function admit(first, count, pair)
       -- It is the newest text of the key again, newer than what another program has left since. No older than it was
       -- in any case, for the clock may have been set back.
       age = seconds_text(math.max(now, age or 0))
+      hasten(member, key, patience and patience.score(pair + i - 1, score) or score)
       named[n + 1], named[n + 2] = key, stamp_text(stamp or next_stamp()) .. "/" .. age .. " " .. member
       n = n + 2
     elseif not (unchanged and unchanged.holds(pair + i - 1, live)) then
@@ -97,7 +110,8 @@ local function admit(first, count, pair)
         gone[#gone + 1] = stamp or 0
       end
       if #member > 1 then
-        scored[#scored + 1], scored[#scored + 2] = score, member -- Redis writes the number faster than string.format
+        local own = patience and patience.score(pair + i - 1, score) or score
+        scored[#scored + 1], scored[#scored + 2] = own, member -- Redis writes the number faster than string.format
         named[n + 1], named[n + 2] = key, stamp_text(next_stamp()) .. " " .. member
         n = n + 2
         score = score + 0.000001

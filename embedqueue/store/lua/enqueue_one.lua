@@ -1,7 +1,7 @@
 -- The common case of enqueue.lua: one item, of a key that has none, and no limit. It stands before prelude.lua, for to
 -- define what is there takes Redis as long as all of this.
 
-local unchanged -- what if_changed.lua has instead of this file
+local unchanged, patience -- what more.lua has instead of this file
 local known = redis.call("HMGET", SETTINGS, "layout", "stamp", ARGV[4])
 if #ARGV == 10 and ARGV[1] == "0" and #ARGV[9] > 1 and known[1] == LAYOUT and now <= tonumber(ARGV[10]) then
   local before = known[3] and tonumber(string.match(known[3], "^%d+")) or -1

@@ -8,7 +8,7 @@ local renewed = 0
 for i = 3, #ARGV do
   local key = redis.call("ZSCORE", INFLIGHT, ARGV[i]) and key_of(ARGV[i])
   if key then
-    local _, _, holder = parse(redis.call("HGET", CLAIMS, key))
+    local _, _, holder = parse_claim(redis.call("HGET", CLAIMS, key))
     if same_worker(holder, owner) then
       redis.call("ZADD", INFLIGHT, seconds_text(now + lease), ARGV[i])
       renewed = renewed + 1

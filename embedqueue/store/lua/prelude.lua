@@ -51,6 +51,12 @@ local function stands(member)
   return redis.call("ZSCORE", PENDING, member) or redis.call("ZSCORE", INFLIGHT, member) or redis.call("ZSCORE", ALONE, member)
 end
 
+-- The score (text), deliveries (number) and owner of an entry of claims; nil, 0 and "" where there is none.
+local function parse_claim(claim)
+  local score, deliveries, owner = string.match(claim or "", "^(%S+) (%d+) ?(%S*)$")
+  return score, tonumber(deliveries or 0), owner or ""
+end
+
 -- Stamps, each greater than all before. The last one is kept by keep_stamp, or by whoever asks for it.
 local last_stamp, stamp_given
 local function next_stamp()

@@ -17,12 +17,6 @@ local function key_of(member)
     or strict_key_of(member)
 end
 
--- The score (text), deliveries (number) and owner of an entry of claims; nil, 0 and "" where there is none.
-local function parse(claim)
-  local score, deliveries, owner = string.match(claim or "", "^(%S+) (%d+) ?(%S*)$")
-  return score, tonumber(deliveries or 0), owner or ""
-end
-
 -- The seconds of the lease of an owner, or nil where its name does not tell them.
 local function lease_of(owner)
   return tonumber(string.match(owner or "", "/([%d.]+):$"))
@@ -31,7 +25,7 @@ end
 -- Whether the lease of a member ends later than it can, and how many seconds it was made to last.
 local function outlasts(member, ends)
   local key = ends > now + SLACK and key_of(member)
-  local _, _, owner = parse(key and redis.call("HGET", CLAIMS, key))
+  local _, _, owner = parse_claim(key and redis.call("HGET", CLAIMS, key))
   local lease = lease_of(owner)
   return lease and ends > now + lease + SLACK, lease
 end
@@ -57,21 +51,43 @@ local function pause_left()
   return math.max(ms, probe_ms)
 end
 
+-- Whether an entry of workers holds still. One that seems to hold for longer than it was made to tells of a clock that
+-- was set back: its worker is heard of again soon, or is gone.
+local function works(value)
+  local ends, seconds = string.match(value, "^([%d.]+) ([%d.]+) ")
+  ends, seconds = tonumber(ends), tonumber(seconds)
+  return ends and seconds and ends > now and ends <= now + seconds + SLACK
+end
+
 -- A score as a time, for it may be infinite: another program can write any.
 local FAR = 1000000000 -- seconds
 local function clamped(score)
   return math.max(0, math.min(now + FAR, tonumber(score)))
 end
 
--- How many items wait, and the score of the oldest, or "".
+-- When an item was enqueued, as far as that is known: by its entry in latest, or else by its score.
+local function enqueued_at(value, member, score)
+  local stamp, age = string.match(value or "", "^(%d+)/?([%d.]*) ")
+  return stamp and names(value, member) and (tonumber(age) or stamp / 1000000) or clamped(score)
+end
+
+-- How many items wait; the score of the first, and when it was enqueued, or "" and "".
 local function waiting_items()
-  local waiting, oldest = redis.call("ZCARD", PENDING), redis.call("ZRANGE", PENDING, 0, 0, "WITHSCORES")[2]
+  local waiting, first = redis.call("ZCARD", PENDING), redis.call("ZRANGE", PENDING, 0, 0, "WITHSCORES")
   local last = redis.call("ZCARD", ALONE)
-  local first = last > 0 and redis.call("ZRANGE", ALONE, 0, 0, "WITHSCORES")[2]
-  if first and (not oldest or tonumber(first) < tonumber(oldest)) then
-    oldest = first
+  local alone = last > 0 and redis.call("ZRANGE", ALONE, 0, 0, "WITHSCORES") or {}
+  if alone[2] and (not first[2] or tonumber(alone[2]) < tonumber(first[2])) then
+    first = alone
   end
-  return waiting + last, oldest and seconds_text(clamped(oldest)) or ""
+  if not first[2] then
+    return waiting + last, "", ""
+  end
+  local key, score = key_of(first[1]), clamped(first[2])
+  local since = enqueued_at(key and redis.call("HGET", LATEST, key), first[1], score)
+  if since > now + SLACK then -- a clock was set back, or that of another program is ahead: nobody knows how old it is
+    since, score = now, 0 -- so it is due
+  end
+  return waiting + last, seconds_text(score), seconds_text(since)
 end
 
 -- How many more members stand somewhere than latest names: strays, less ghosts. The count of ours that wait need not be
@@ -104,7 +120,7 @@ local function disown(member, key, value)
   redis.call("ZREM", INFLIGHT, member)
   redis.call("ZREM", ALONE, member)
   if not value then
-    local score = parse(key and redis.call("HGET", CLAIMS, key))
+    local score = parse_claim(key and redis.call("HGET", CLAIMS, key))
     redis.call("ZADD", PENDING, "NX", score or 0, member)
   end
 end
@@ -129,11 +145,14 @@ end
 
 -- The settings in which processes must agree, and do not: {name, what is kept, name, what is kept, ...}. With `keep`, what
 -- is not kept yet is kept from now on. `ours`: what the caller has, by name; what it does not know is not there.
-local AGREED = { "embedding_field", "provenance_field", "model", "dimensions", "role" }
+local AGREED = { "embedding_field", "provenance_field", "model", "dimensions", "role", "vector_type" }
+-- What a namespace has agreed in that keeps the first of these but not this one: an earlier release has kept them.
+local BEFORE = { vector_type = "float32" }
 local function differing(ours, keep)
-  local found = {}
-  for i, kept in ipairs(redis.call("HMGET", SETTINGS, unpack(AGREED))) do
+  local found, all = {}, redis.call("HMGET", SETTINGS, unpack(AGREED))
+  for i, kept in ipairs(all) do
     local own = ours[AGREED[i]]
+    kept = kept or (all[1] and BEFORE[AGREED[i]])
     if own and not kept and keep then
       redis.call("HSET", SETTINGS, AGREED[i], own)
     elseif own and kept and kept ~= own then
@@ -170,7 +189,7 @@ end
 -- a worker. Returns 1, or 0 where it stays.
 local function release(member, owner)
   local key = redis.call("ZSCORE", INFLIGHT, member) and key_of(member)
-  local score, deliveries, holder = parse(key and redis.call("HGET", CLAIMS, key))
+  local score, deliveries, holder = parse_claim(key and redis.call("HGET", CLAIMS, key))
   if not score or string.sub(holder, 1, #owner) ~= owner then
     return 0
   end

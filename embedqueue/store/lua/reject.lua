@@ -11,7 +11,7 @@ for i = 2, #ARGV, 4 do
   local owner, member, word = ARGV[i], ARGV[i + 1], "stale"
   if redis.call("ZSCORE", INFLIGHT, member) then
     local key = key_of(member)
-    local score, deliveries, holder = parse(key and redis.call("HGET", CLAIMS, key))
+    local score, deliveries, holder = parse_claim(key and redis.call("HGET", CLAIMS, key))
     if not key or holder == owner then
       local foreign = ARGV[i + 3] == "foreign" -- told, for Lua takes for text what is no UTF-8
       reject(member, key, score or seconds_text(now), deliveries, ARGV[i + 2], foreign, gone)

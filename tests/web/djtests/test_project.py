@@ -167,6 +167,8 @@ def test_checks_name_what_to_set():
         assert 'embedqueue.E001) EMBEDQUEUE["PROVIDERR"] is not a setting' in _checks()
     with override_settings(EMBEDQUEUE={"REDIS_URL": "localhost"}):
         assert 'EMBEDQUEUE["REDIS_URL"] must be redis://' in _checks()
+    with override_settings(EMBEDQUEUE={"REDIS_URL": "redis://h/0?ssl=true"}):
+        assert "for TLS write rediss://" in _checks()
     with override_settings(EMBEDQUEUE={"PROVIDER": "gemini"}):
         assert 'embedqueue.W001) There is no API key for gemini: set EMBEDQUEUE["API_KEY"]' in _checks()
     with override_settings(EMBEDQUEUE={"PROVIDER": "gemini", "WORKER": False}):
@@ -185,17 +187,20 @@ def test_checks_before_a_deployment_ask_redis_and_the_provider(real_settings, pr
         assert "embedqueue.E003) There is no API key" in _checks("--deploy")
     with override_settings(EMBEDQUEUE={**good, "API_KEY": "hunter2"}):
         told = _checks("--deploy")
-        assert "embedqueue.E004) openai refuses" in told and 'EMBEDQUEUE["MODEL"]' in told and "hunter2" not in told
+        assert "embedqueue.E004) No call to openai" in told and 'EMBEDQUEUE["MODEL"]' in told and "hunter2" not in told
 
 
 def test_commands(run, real_settings, redis_client):
     """Stats, flush, worker and check."""
     from django.conf import settings
 
-    assert run("check") == "All is well.\n"
+    assert run("check") == "It works; the warnings say what may hurt.\n"  # nobody works yet
     with override_settings(EMBEDQUEUE={**settings.EMBEDQUEUE, "WORKER": False}):
         queue.enqueue("note:1", "a")
         assert "waiting    1" in run("stats")
+        assert "no worker is running" in run("workers") and run("workers", "--json") == "\n"
+        with pytest.raises(CommandError, match="1 items wait, and no worker is running"):
+            run("check")
         run("worker", "--burst")
         assert json.loads(run("stats", "--json"))["waiting"] == 0
         queue.enqueue("note:2", "b")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,11 +18,13 @@ from embedqueue.contrib.django.access import queues
 from embedqueue.contrib.django.backfill import backfill, verify
 from embedqueue.operating.arguments import address, concurrency, duration
 from embedqueue.operating.control import dead_letter_of, dead_letters, lift_pause, set_pause
-from embedqueue.operating.describe import describe, describe_dead, lines, stats_as_json
+from embedqueue.operating.describe import describe, describe_dead, describe_workers, lines, stats_as_json
+from embedqueue.operating.examine import examine, summary
 from embedqueue.operating.explain import explain
-from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, beside, run_worker
+from embedqueue.operating.letters import WrongChoice, discard, retry
+from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, Served, run_worker
 from embedqueue.settings.application import DEFAULT
-from embedqueue.settings.checks import check_key, explain_redis, problems
+from embedqueue.settings.checks import explain_redis
 from embedqueue.settings.settings import SettingsError
 from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.words import printable
@@ -45,7 +48,9 @@ class Command(BaseCommand):
 
         check = command("check", self._check, "Tell what is wrong, and what to set.")
         check.add_argument("--no-call", action="store_true", help="make no real call to the provider")
-        worker = command("worker", self._worker, "Work the queue in this process until SIGTERM.")
+        worker = command("worker", self._worker, "Work the queues in this process until SIGTERM.")
+        worker.set_defaults(queue=None)
+        worker.add_argument("names", nargs="*", metavar="name", help="of the queues; all of them if none is named")
         worker.add_argument("--burst", action="store_true", help="end once the queue is empty")
         worker.add_argument("--concurrency", type=concurrency, help='API calls in flight, a number or "auto"')
         worker.add_argument("--health", type=address, metavar="HOST:PORT", help="answer at /health and /metrics there")
@@ -54,6 +59,8 @@ class Command(BaseCommand):
         )
         stats = command("stats", self._stats, "Tell how the queue stands.")
         stats.add_argument("--json", action="store_true", help="for scripts")
+        workers = command("workers", self._workers, "Tell who works.")
+        workers.add_argument("--json", action="store_true", help="for scripts, an object a line")
         flush = command("flush", self._flush, "Embed all that waits now, and return when it is done.")
         flush.add_argument("--timeout", type=duration, default=60.0, help="seconds")
         fill = command("backfill", self._backfill, "Enqueue what has no vector yet, of models with EmbeddedText.")
@@ -92,30 +99,35 @@ class Command(BaseCommand):
             made.add_argument("keys", nargs="*", metavar="key")
             made.add_argument("--reason", help="those whose reason contains this")
             made.add_argument("--all", action="store_true", help="all dead letters")
+            if name == "discard":
+                made.add_argument("--yes", action="store_true", help="do not ask")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the subcommand; a user's mistake is a sentence, not a traceback."""
         try:
             options["run"](options["queue"], options)
         except RedisError as error:
-            raise CommandError(printable(explain_redis(queues.settings(options["queue"]), error))) from None
-        except (SettingsError, EmbedQueueError, TimeoutError) as error:
+            raise CommandError(printable(explain_redis(queues.settings(options["queue"] or DEFAULT), error))) from None
+        except (SettingsError, EmbedQueueError, WrongChoice, TimeoutError) as error:
             raise CommandError(printable(str(error))) from None
 
     def _check(self, name: str, options: dict[str, Any]) -> None:
-        found = problems(queues.settings(name), call=not options["no_call"])
-        if found:
-            raise CommandError("\n".join(map(printable, found)))
-        self.stdout.write("All is well.")
+        bad, levels = [], set()
+        for finding in examine(queues.settings(name), call=not options["no_call"], others=queues.others(name)):
+            levels.add(finding.level)
+            if finding.level == "problem":
+                bad.append(printable(finding.words))
+            elif finding.level == "warning":
+                self.stderr.write(f"warning  {finding.about}: {printable(finding.words)}")
+        if bad:
+            raise CommandError("\n".join(bad))
+        self.stdout.write(summary(levels))
 
-    def _worker(self, name: str, options: dict[str, Any]) -> None:
-        missing = check_key(queues.settings(name))
-        if missing:
-            raise CommandError(missing[0])
-        settings = queues.settings(name)
+    def _worker(self, name: str | None, options: dict[str, Any]) -> None:
         own = {} if options["concurrency"] is None else {"max_concurrency": options["concurrency"]}
+        names = dict.fromkeys([*options["names"], *([name] if name else ())]) or queues
         run_worker(
-            lambda more: queues.idle(name, worker=True, observers=beside(settings, more), **own),
+            [Served(one, queues.settings(one), partial(queues.idle, one, **own)) for one in names],
             burst=options["burst"],
             grace=options["grace"],
             health=options["health"],
@@ -125,6 +137,11 @@ class Command(BaseCommand):
     def _stats(self, name: str, options: dict[str, Any]) -> None:
         stats = queues.look(name).stats()
         self.stdout.write(stats_as_json(stats) if options["json"] else "\n".join(describe(stats)))
+
+    def _workers(self, name: str, options: dict[str, Any]) -> None:
+        found = queues.look(name).workers()
+        lines = (json.dumps(asdict(one)) for one in found) if options["json"] else describe_workers(found)
+        self.stdout.write("\n".join(lines))
 
     def _flush(self, name: str, options: dict[str, Any]) -> None:
         with queues.idle(name, worker=True) as queue:
@@ -180,15 +197,8 @@ class Command(BaseCommand):
         self.stdout.write("\n".join(describe_dead(letters)) or "There are no dead letters.")
 
     def _dead_retry(self, name: str, options: dict[str, Any]) -> None:
-        self.stdout.write(f"{queues.look(name).retry_dead(_chosen(name, options))} put back")
+        self.stdout.write(retry(queues.look(name), options["keys"], options["reason"], options["all"]))
 
     def _dead_discard(self, name: str, options: dict[str, Any]) -> None:
-        self.stdout.write(f"{queues.look(name).discard_dead(_chosen(name, options))} discarded")
-
-
-def _chosen(name: str, options: dict[str, Any]) -> list[str | bytes] | None:
-    if [bool(options["keys"]), options["reason"] is not None, options["all"]].count(True) != 1:
-        raise CommandError("give keys, or --reason, or --all")
-    if options["reason"] is not None:
-        return [letter.redis_key or letter.member for letter in dead_letters(queues.look(name), options["reason"])]
-    return None if options["all"] else list(options["keys"])
+        choice = options["keys"], options["reason"], options["all"]
+        self.stdout.write(discard(queues.look(name), *choice, options["yes"]))
