@@ -20,6 +20,7 @@ from .values.errors import (
     EmbedQueueError,
     InputRejected,
     ItemRejected,
+    NotReplicated,
     QueueFull,
     QueueStopped,
     TransientError,
@@ -58,6 +59,7 @@ __all__ = [
     "BatchFailed",
     "ItemRejected",
     "QueueFull",
+    "NotReplicated",
     "QueueStopped",
     # errors that embedders raise
     "TransientError",

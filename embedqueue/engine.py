@@ -25,11 +25,13 @@ from .futures.lateness import Lateness
 from .futures.notices import Listener
 from .futures.outcomes import Outcomes
 from .futures.progress import Progress
+from .futures.replication import Replication
 from .futures.waiters import Waiters
 from .observers.history import Recorder
 from .observers.observers import Observers
 from .search import ExactSearch, Search
 from .store.records import Terms, terms_of
+from .store.replicas import Replicas
 from .store.store import Store
 from .values.errors import EmbedQueueError
 from .values.locks import Event
@@ -100,7 +102,7 @@ class Engine:
         self.name = f"{uuid.uuid4().hex[:12]}:"
         self.closing = Event()
         self.stopping = Event()
-        self.store = Store(client, options.namespace)
+        self.store = self._new_store()
         history = f"embedqueue-history-{options.namespace}"
         self.recorder = Recorder(self.store.figures.add, options.model, history, self._log)
         self.observers = observers.joined_by(self.recorder) if options.history else observers
@@ -111,8 +113,14 @@ class Engine:
         self._make_parts_of_futures(embedder, wanted)
         self._make_parts_of_work(embedder, start_queue)
 
+    def _new_store(self) -> Store:
+        options = self._options
+        replicas = Replicas(options.min_replicas, options.replica_patience) if options.min_replicas else None
+        return Store(self._client, options.namespace, replicas)
+
     def _make_parts_of_futures(self, embedder: Embedder, wanted: Callable[[], Callable[[str], None] | None]) -> None:
         options = self._options
+        self.replication = Replication(options, self._log)
         late = f"embedqueue-late-{options.namespace}"
         lateness = Lateness(self.store, self.terms, self.agenda, name=self.name, thread_name=late)
         callbacks = Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log)
@@ -120,7 +128,7 @@ class Engine:
         self.outcomes = Outcomes(self.store, self.waiters, self.terms, embedder, self.agenda)
         self.intake = Intake(
             self.store,
-            lambda: Store(self._client, options.namespace),
+            self._new_store,
             self.waiters,
             embedder,
             self.agenda,
@@ -129,6 +137,7 @@ class Engine:
             self.outcomes.find_out,
             self.entered,
             self.terms,
+            self.replication,
         )
         self.listener = Listener(
             self.store,

@@ -28,6 +28,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from redis.exceptions import RedisError
 
 from .store.store import Store
+from .values.errors import NotReplicated
 from .values.observer import BatchReport, CallReport, Observer, Outcome, RedisReport, ReleaseReport, SavingReport
 from .values.stats import DeadLetter
 
@@ -59,6 +60,7 @@ class _Families:
 
         self.enqueued = counter("enqueued", "Items accepted.")
         self.not_enqueued = counter("not_enqueued", "Items refused: the queue was full, or Redis failed.")
+        self.not_replicated = counter("not_replicated", "Items accepted that min_replicas did not have in time.")
         self.embedded = counter("embedded", "Items whose vector was written.")
         self.truncated = counter(
             "truncated", "Embedded items of which only a beginning was sent: their text is too long."
@@ -200,7 +202,11 @@ class _QueueMetrics(Observer):
         self._enqueued.inc(len(redis_keys))
 
     def not_enqueued(self, redis_keys: Sequence[str], error: BaseException) -> None:
-        self._families.not_enqueued.labels(self._queue).inc(len(redis_keys))
+        if isinstance(error, NotReplicated):  # it is queued all the same
+            self._enqueued.inc(len(redis_keys))
+            self._families.not_replicated.labels(self._queue).inc(len(redis_keys))
+        else:
+            self._families.not_enqueued.labels(self._queue).inc(len(redis_keys))
 
     def call_ended(self, report: CallReport) -> None:
         families, queue = self._families, self._queue

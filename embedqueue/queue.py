@@ -107,6 +107,10 @@ class EmbeddingBatchQueue:
             that it becomes a dead letter, or "truncate" it to a beginning that fits. None rejects it if the provider
             would cut it without a word, and else leaves it to the provider, which refuses it. docs/providers.md has the
             limits, and what is estimated.
+        min_replicas: how many replicas have to have what is enqueued before ``enqueue``, ``enqueue_many`` and
+            ``forget`` return, by Redis' WAIT, in the same round trip; else they raise :class:`NotReplicated`. 0, None:
+            none.
+        replica_patience: seconds for which the replicas are waited for, whatever the client's own time limit.
         history: whether this process writes down how much it does, for ``history()`` and the dashboard.
         observers: told what happens; see :class:`embedqueue.Observer`. What they raise is logged once.
         on_batch: called with a :class:`BatchReport` when vectors were written; it is an observer of one function, as
@@ -338,6 +342,7 @@ class EmbeddingBatchQueue:
         Raises:
             TypeError, ValueError: bad arguments, or ``if_changed`` without ``provenance_field``; nothing was written.
             QueueFull: ``max_pending`` items wait.
+            NotReplicated: with ``min_replicas``: too few replicas had it in time; it is queued all the same.
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached; nothing is known to have been accepted.
         """
@@ -363,6 +368,7 @@ class EmbeddingBatchQueue:
             TypeError, ValueError: a bad pair; nothing was written.
             QueueFull, QueueStopped, redis.RedisError: as with :meth:`enqueue`. If parts before were taken, a note of it
                 (``__notes__``) says how many pairs those are.
+            NotReplicated: as with :meth:`enqueue`, of the pairs of one part; further parts are not enqueued.
         """
         seconds = _seconds(within)
         texts = [_two(item) for item in items]
@@ -441,6 +447,8 @@ class EmbeddingBatchQueue:
 
         Raises:
             TypeError, ValueError: no possible key.
+            NotReplicated: with ``min_replicas``: too few replicas had heard of it in time, and the vector was left
+                where it is: call again.
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached; or, ``redis.ResponseError``, the vector is to go and there is no
                 hash at the key, but something else.
@@ -696,6 +704,7 @@ class EmbeddingBatchQueue:
             truncated=counters.truncated,
             due_in=due_seconds(status.score_age_seconds, status.base_seconds, self._options.flush_interval),
             workers=status.workers,
+            not_replicated=engine.replication.missed,
         )
 
     def workers(self) -> list[LiveWorker]:
@@ -751,7 +760,7 @@ class EmbeddingBatchQueue:
 
         Raises:
             TypeError, ValueError: neither items nor both of the others; or, with ``fix``, a bad pair.
-            QueueFull: with ``fix``; what went before is enqueued.
+            QueueFull, NotReplicated: with ``fix``; what went before is enqueued.
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached.
         """
@@ -841,7 +850,7 @@ class EmbeddingBatchQueue:
                 with contextlib.suppress(RedisError):
                     if self._engine.store.in_flight_count():
                         self._engine.worker.be_patient()
-            found = [danger.words for danger in dangers(info)]
+            found = [danger.words for danger in dangers(info, self._options.min_replicas or 0)]
             if found:
                 self._log.warning("embedqueue: Redis may lose items: %s", "; ".join(found))
 

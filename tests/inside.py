@@ -85,6 +85,11 @@ class Inside:
         return self._engine.intake
 
     @property
+    def in_line(self) -> int:
+        """How many callers of ``enqueue`` stand behind the one who writes."""
+        return len(self.intake._followers)
+
+    @property
     def embedder(self) -> Any:
         """What the queue was given."""
         return self._queue._embedder

@@ -84,6 +84,15 @@ def _examine_server(settings: Settings, client: Any) -> Iterator[Finding]:
         yield Finding("problem", "redis", "this is a replica, where nothing can be written: name its master")
     yield from _examine_persistence(info)
     yield from _examine_memory(info)
+    yield from _examine_replicas(info, settings.option("min_replicas") or 0)
+
+
+def _examine_replicas(info: dict[str, Any], least: int) -> Iterator[Finding]:
+    if found := next((danger for danger in dangers(info, least) if danger.about == "replication"), None):
+        yield Finding("problem", found.about, f"{found.words}: {found.advice}")
+    elif least:
+        connected = info.get("connected_slaves", "an unknown number of")
+        yield Finding("ok", "replication", f"{connected} replicas are connected, and min_replicas is {least}")
 
 
 def _examine_persistence(info: dict[str, Any]) -> Iterator[Finding]:

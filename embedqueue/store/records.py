@@ -126,12 +126,14 @@ class Taken(NamedTuple):
         stamp: no item taken in is below it, unless it was live already; and each that was live before is.
         left_out: of each pair None; or, where it was left out because its hash has the vector of its text, that vector,
             b"" where there are many. Nothing where no pair could be.
+        replicas: how many replicas have all this; None where none have to.
     """
 
     waiting: int
     groups: Sequence[bool]
     stamp: int
     left_out: Sequence[bytes | None] = ()
+    replicas: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

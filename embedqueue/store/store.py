@@ -20,6 +20,7 @@ from .figures import Figures
 from .hashes import Hashes
 from .keys import Keys
 from .records import Asked, Claim, Status, Taken, Terms, Unless, Within, as_json
+from .replicas import Replicas
 from .scripts import Scripts
 from .workers import Workers
 
@@ -61,6 +62,7 @@ class Store:
     Args:
         client: the user's client; it is only read.
         namespace: what the names of the queue's keys begin with.
+        replicas: that have to have what is enqueued; None: none.
 
     Attributes:
         client: of ours, for what is no move of the queue.
@@ -74,9 +76,9 @@ class Store:
         hashes: what the users' hashes have.
     """
 
-    def __init__(self, client: redis.Redis, namespace: str) -> None:
+    def __init__(self, client: redis.Redis, namespace: str, replicas: Replicas | None = None) -> None:
         self.keys = Keys(namespace)
-        self._scripts = Scripts(client, self.keys)
+        self._scripts = Scripts(client, self.keys, replicas)
         self._call = self._scripts.call
         self.client = self._background = self._scripts.background
         self.dead = DeadLetters(self._scripts, self.keys)
@@ -113,7 +115,8 @@ class Store:
 
         Raises:
             redis.RedisError: nothing is known to have been accepted; the user's retry policy has ended.
-            EmbedQueueError: the keys are of another release's layout; nothing was accepted.
+            EmbedQueueError: the keys are of another release's layout, and nothing was accepted; or replicas have to
+                have it, and Redis refuses to tell.
         """
         parts = [b"%d" % len(groups), *(b"%d" % (len(group) // 2) for group in groups)]
         for group in groups:
@@ -129,7 +132,7 @@ class Store:
         if within is not None:
             more |= {"base": within.base_seconds, "within": [False if one is None else one for one in within.seconds]}
         settings = max_pending or 0, tell_at, int(tell_first)
-        waiting, stamp, words, *rest = self._scripts.enqueue(
+        (waiting, stamp, words, *rest), replicas = self._scripts.enqueue(
             settings, parts, json.dumps(more) if more else None, hashes
         )
         left_out: list[bytes | None] = []
@@ -137,7 +140,7 @@ class Store:
             bits, *some = rest
             vectors = iter(some)
             left_out = [next(vectors, b"") if bit == ord("1") else None for bit in bits]
-        return Taken(waiting, [word == ord("y") for word in words], int(stamp), left_out)
+        return Taken(waiting, [word == ord("y") for word in words], int(stamp), left_out, replicas)
 
     # -- working -----------------------------------------------------------------------------------------------
 

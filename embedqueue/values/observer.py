@@ -153,10 +153,13 @@ class Observer:
         """Items are durable."""
 
     def not_enqueued(self, redis_keys: Sequence[str], error: BaseException) -> None:
-        """Nothing of it is known to be accepted: the queue is full, Redis failed, or Ctrl-C came."""
+        """Nothing of it is known to be accepted: the queue is full, Redis failed, or Ctrl-C came.
+
+        Where the error is ``NotReplicated``, the items are queued all the same.
+        """
 
     def accepted(self, count: int) -> None:
-        """So many items are durable: told once for each write, which concurrent callers share, by one thread at a time.
+        """So many items are queued: told once for each write, which concurrent callers share, by one thread at a time.
 
         Only an enqueue in a signal's handler, or in a ``__del__``, may be told of meanwhile.
 

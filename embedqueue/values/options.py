@@ -10,7 +10,7 @@ from typing import Literal, TypedDict, TypeVar, get_args
 
 from tenacity import AsyncRetrying, BaseRetrying
 
-from .errors import OptionTypeError, OptionValueError
+from .errors import LONGEST_WAIT_SECONDS, OptionTypeError, OptionValueError
 from .observer import BatchReport, CallReport, Observer, RedisReport
 from .stats import DeadLetter
 from .vectors import VectorType
@@ -79,6 +79,8 @@ class Options:
     if_missing: IfMissing = "create"
     max_text_chars: int | None = None
     on_long: OnLong | None = None
+    min_replicas: int | None = 0
+    replica_patience: float = 10.0
     history: bool = True
     observers: Sequence[Observer] = ()
     on_batch: OnBatch | None = None
@@ -108,14 +110,16 @@ class Options:
                 raise OptionValueError(name, "holds a lone surrogate and has no form in UTF-8") from None
         if self.provenance_field == self.embedding_field:
             raise OptionValueError("provenance_field", "must not be the embedding_field")
-        for name in ("flush_interval", "lease_seconds", "wait_linger", "cache_ttl"):
+        for name in ("flush_interval", "lease_seconds", "wait_linger", "cache_ttl", "replica_patience"):
             self._number(name, optional=name == "cache_ttl")
+        _check(self.replica_patience <= LONGEST_WAIT_SECONDS, "replica_patience", "must be a day at most")
         for name in ("max_batch_size", "api_batch_limit", "api_batch_tokens", "max_deliveries"):
             self._count(name, optional=False)
         if self.max_concurrency != "auto":
             self._count("max_concurrency", optional=False)
         for name in ("max_pending", "max_text_chars"):
             self._count(name, optional=True)
+        self._count("min_replicas", optional=True, least=0)
         for name in ("flush_on_wait", "worker", "history"):
             if not isinstance(getattr(self, name), bool):
                 raise OptionTypeError(name, f"must be True or False, not {getattr(self, name)!r}")
@@ -147,13 +151,13 @@ class Options:
         value = getattr(self, name)
         _check(value in words, name, "must be " + " or ".join(f'"{word}"' for word in words) + f", not {value!r}")
 
-    def _count(self, name: str, *, optional: bool) -> None:
+    def _count(self, name: str, *, optional: bool, least: int = 1) -> None:
         value = getattr(self, name)
         if optional and value is None:
             return
         if not _is_count(value):
             raise OptionTypeError(name, f"must be a whole number, not {value!r}")
-        _check(value >= 1, name, "must be at least 1")
+        _check(value >= least, name, f"must be at least {least}")
 
 
 # Type checkers derive no TypedDict from a dataclass, so the keywords are spelled a second time. A test of the options
@@ -179,6 +183,8 @@ class QueueOptions(TypedDict, total=False):
     if_missing: IfMissing
     max_text_chars: int | None
     on_long: OnLong | None
+    min_replicas: int | None
+    replica_patience: float
     history: bool
     observers: Sequence[Observer]
     on_batch: OnBatch | None

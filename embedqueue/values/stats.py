@@ -34,6 +34,7 @@ class QueueStats:
             started; None where nothing waits. It is of Redis, too.
         workers: workers, in whatever process, that have announced themselves and were heard of within the last minute.
             A queue with ``worker=False``, or that was never started, is none. None where Redis does not let us know.
+        not_replicated: items accepted of which ``min_replicas`` did not say in time that they have them.
     """
 
     waiting: int
@@ -54,6 +55,7 @@ class QueueStats:
     truncated: int = 0
     due_in: float | None = None
     workers: int | None = None
+    not_replicated: int = 0
 
 
 @dataclass(frozen=True, slots=True)

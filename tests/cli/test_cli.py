@@ -576,6 +576,17 @@ def test_check_of_a_redis_that_may_hurt(run, redis_client, monkeypatch, facts, l
     )
 
 
+@pytest.mark.parametrize(("connected", "level"), [(1, "problem"), (2, "ok")])
+def test_check_of_replicas(run, redis_client, monkeypatch, connected, level):
+    """Fewer than min_replicas are a problem: every enqueue would raise."""
+    info = redis_client.info() | {"connected_slaves": connected}
+    monkeypatch.setattr(redis.Redis, "info", lambda client: info)
+    monkeypatch.setenv("EMBEDQUEUE_MIN_REPLICAS", "2")
+    printed = run("check", "--json", "--no-call", code=1 if level == "problem" else 0)
+    [found] = [json.loads(line) for line in printed.splitlines() if '"replication"' in line]
+    assert found["level"] == level and f"{connected} replicas are connected" in found["words"]
+
+
 def test_a_node_of_a_cluster_is_told(run):
     """Whatever a command is answered there: it is not a fault of the queue's."""
     args = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))

@@ -106,7 +106,7 @@ def test_eager():
 def test_eager_life():
     """What an application does with its queue works and starts nothing."""
     before = set(threading.enumerate())
-    with eager_queue(worker=False, max_batch_size=3, namespace="mine") as queue:
+    with eager_queue(worker=False, max_batch_size=3, namespace="mine", min_replicas=1) as queue:
         queue.enqueue("a", "text")
         queue.flush_now()
         queue.flush(timeout=5)

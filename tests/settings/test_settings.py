@@ -42,6 +42,8 @@ def test_every_option_of_the_queue_is_a_name():
         ("MAX_PENDING", "100", 100),
         ("CACHE_TTL", "None", None),
         ("CACHE_TTL", "60", 60.0),
+        ("MIN_REPLICAS", "2", 2),
+        ("REPLICA_PATIENCE", "0.5", 0.5),
         ("FLUSH_ON_WAIT", "false", False),
         ("WORKER", "Yes", True),
         ("NAMESPACE", "notes", "notes"),

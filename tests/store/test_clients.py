@@ -14,7 +14,9 @@ from pathlib import Path
 import fakeredis
 import pytest
 import redis
+from redis._parsers import _RESP2Parser
 from redis.backoff import ConstantBackoff, NoBackoff
+from redis.connection import DefaultParser
 from redis.retry import Retry
 
 from embedqueue import BatchFailed, ConfigurationError, ItemRejected
@@ -22,6 +24,7 @@ from embedqueue.demo.localredis import LocalRedis
 from embedqueue.store.clients import (
     LONG_COMMAND_BYTES,
     ask,
+    ask_for_more,
     close_connections,
     private_client,
     release_connection,
@@ -173,6 +176,24 @@ def test_what_we_use_of_redis_py(server, shape):
         retry_policy(theirs).call_with_retry(lambda: _refuse(tries), lambda error: None)
     if shape == "retries":
         assert len(tries) == 4, "the policy of a client is that of its connections"
+
+
+@pytest.mark.parametrize("parser", [DefaultParser, _RESP2Parser])
+def test_what_a_wait_uses_of_redis_py(server, parser):
+    """An answer may be waited for longer than the connection's own time limit, which holds again afterwards."""
+    with contextlib.closing(private_client(_tcp(server, socket_timeout=0.5), parser_class=parser)) as ours:
+        connection = take_connection(ours)
+        echo = b"*2\r\n$4\r\nECHO\r\n$1\r\n\xff"
+        assert ask(connection, echo + b"\r\n" + echo, lambda: b"\r\n") == b"\xff"
+        assert ask_for_more(connection, PATIENCE_SECONDS) == b"\xff", "the next answer is read by itself"
+        with pytest.raises(redis.TimeoutError):
+            ask_for_more(connection, 0.0)
+        connection.send_command("BLPOP", "nothing", 1)
+        assert ask_for_more(connection, PATIENCE_SECONDS) is None
+        connection.send_command("BLPOP", "nothing", 0)
+        with pytest.raises(redis.TimeoutError):
+            connection.read_response()
+        connection.disconnect()
 
 
 def _refuse(tries: list[None]) -> None:
