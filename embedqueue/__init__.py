@@ -16,6 +16,7 @@ from .values.errors import (
     QueueStopped,
     TransientError,
 )
+from .values.limits import LimitLeft, Limits
 from .values.observer import BatchReport, CallReport, Observer, RedisReport, ReleaseReport, SavingReport
 from .values.options import (
     API_BATCH_LIMIT,
@@ -36,6 +37,8 @@ __all__ = [
     "QueueStats",
     "DeadLetter",
     "Verified",
+    "Limits",
+    "LimitLeft",
     # embedders
     "Embedder",
     "GeminiEmbedder",

@@ -15,6 +15,7 @@ from .calls.cache import Cache
 from .calls.caller import Caller
 from .calls.concurrency import Concurrency
 from .calls.pool import Pool
+from .calls.tolls import Tolls
 from .embedders.protocol import Embedder
 from .futures.callbacks import Callbacks
 from .futures.intake import Intake
@@ -90,7 +91,7 @@ class Engine:
         self.name = f"{uuid.uuid4().hex[:12]}:"
         self.closing = Event()
         self.stopping = Event()
-        self.store = Store(client, options.namespace)
+        self.store = Store(client, options.namespace, options.limits)
         history = f"embedqueue-history-{options.namespace}"
         self.recorder = Recorder(self.store.figures.add, options.model, history, self._log)
         self.observers = observers.joined_by(self.recorder) if options.history else observers
@@ -133,7 +134,13 @@ class Engine:
         calls = f"embedqueue-call-{options.namespace}"
         concurrency = Concurrency(options.max_concurrency)
         limits = _limits(options, embedder)
-        self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.closing, log, observers)
+        tolls = None
+        if self.store.buckets is not None:
+            self.store.buckets.fit(limits.texts, limits.tokens)
+            tolls = Tolls(self.store.buckets, embedder, log)
+        self.caller = Caller(
+            embedder, options.model, options.retry, limits, concurrency, self.closing, log, observers, tolls
+        )
         self.pool = Pool(lambda: concurrency.limit, calls, self.agenda.progressed, log)
         self.settle = Settle(
             self.store,
@@ -150,7 +157,15 @@ class Engine:
         )
         cache = _cache(self.store, self.settle, options, embedder, self.stopping)
         self.dispatch = Dispatch(
-            self.caller, self.pool, self.settle, cache, options, worker=self.name, log=log, observers=observers
+            self.caller,
+            self.pool,
+            self.settle,
+            cache,
+            options,
+            tolls,
+            worker=self.name,
+            log=log,
+            observers=observers,
         )
         self.worker = Worker(
             self.store,
@@ -195,7 +210,7 @@ class Engine:
         self.listener.stop()
         if self.agenda.works:
             try:
-                self.store.release_all(self.name)
+                self.store.release_all(self.name, self.dispatch.unsent())
             except Exception as error:  # what comes after it must be done all the same
                 self._log.warning("embedqueue: stopped without releasing items, their leases will run out: %s", error)
         try:

@@ -95,6 +95,8 @@ class EmbeddingBatchQueue:
         cache_ttl: seconds for which vectors are kept by text, or None for no cache.
         if_missing: "create" the hash if it is gone when its vector arrives, or "skip" it.
         max_text_chars: longest text in characters, or None; ``enqueue`` raises ``ValueError`` beyond.
+        limits: how much all workers together may send, :class:`embedqueue.Limits`; "auto" for what the provider says;
+            None for no limit. What may not be sent yet waits in Redis. Every worker of the namespace needs the same.
         history: whether this process writes down how much it does, for ``history()`` and the dashboard.
         observers: told what happens; see :class:`embedqueue.Observer`. What they raise is logged once.
         on_batch: called with a :class:`BatchReport` when vectors were written; it is an observer of one function, as
@@ -555,6 +557,7 @@ class EmbeddingBatchQueue:
             texts_sent=caller.texts_sent,
             calls_under_way=engine.pool.unfinished,
             last_progress=counters.last_progress,
+            limits=status.limits,
         )
 
     def history(self, minutes: int = 60, days: int = 30) -> History:

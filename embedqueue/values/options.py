@@ -11,6 +11,7 @@ from typing import Literal, TypedDict, TypeVar
 from tenacity import AsyncRetrying, BaseRetrying
 
 from .errors import OptionTypeError, OptionValueError
+from .limits import Limits
 from .observer import BatchReport, CallReport, Observer, RedisReport
 from .stats import DeadLetter
 
@@ -75,6 +76,7 @@ class Options:
     cache_ttl: float | None = None
     if_missing: IfMissing = "create"
     max_text_chars: int | None = None
+    limits: Limits | Literal["auto"] | None = None
     history: bool = True
     observers: Sequence[Observer] = ()
     on_batch: OnBatch | None = None
@@ -117,6 +119,8 @@ class Options:
                 raise OptionTypeError(name, f"must be True or False, not {getattr(self, name)!r}")
         if not isinstance(self.retry, BaseRetrying | None) or isinstance(self.retry, AsyncRetrying):
             raise OptionTypeError("retry", "must be a tenacity policy such as tenacity.Retrying(...)")
+        if not isinstance(self.limits, Limits | None) and self.limits != "auto":
+            raise OptionTypeError("limits", f'must be embedqueue.Limits(...), "auto" or None, not {self.limits!r}')
         _check(
             self.if_missing in ("create", "skip"), "if_missing", f'must be "create" or "skip", not {self.if_missing!r}'
         )
@@ -168,6 +172,7 @@ class QueueOptions(TypedDict, total=False):
     cache_ttl: float | None
     if_missing: IfMissing
     max_text_chars: int | None
+    limits: Limits | Literal["auto"] | None
     history: bool
     observers: Sequence[Observer]
     on_batch: OnBatch | None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from .limits import LimitLeft
 
 #: What ``pause_reason`` says while one call tests a provider that has failed.
 PROBING = "one call tests the provider"
@@ -29,6 +32,7 @@ class QueueStats:
         texts_sent: texts in all calls.
         calls_under_way: API calls that are not back yet, or whose vectors are being written.
         last_progress: Unix time at which an item was last finished or released, or None: health is progress.
+        limits: of Redis as well: how much is left of each limit that this process knows.
     """
 
     waiting: int
@@ -46,6 +50,7 @@ class QueueStats:
     texts_sent: int
     calls_under_way: int
     last_progress: float | None
+    limits: Sequence[LimitLeft] = ()
 
 
 @dataclass(frozen=True, slots=True)
