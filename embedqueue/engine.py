@@ -210,7 +210,8 @@ class Engine:
         self.listener.stop()
         if self.agenda.works:
             try:
-                self.store.release_all(self.name, self.dispatch.unsent())
+                unsent = None if self.store.buckets is None else self.dispatch.unsent()
+                self.store.release_all(self.name, unsent)
             except Exception as error:  # what comes after it must be done all the same
                 self._log.warning("embedqueue: stopped without releasing items, their leases will run out: %s", error)
         try:

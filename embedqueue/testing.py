@@ -145,7 +145,7 @@ class EagerQueue(EmbeddingBatchQueue):
     """A queue without threads: items are embedded, or given up, before ``enqueue`` returns. Callbacks run there, too.
 
     If the provider fails, futures end with ``BatchFailed`` at once: there is one try, unless a ``retry`` policy is
-    given, and no pause. The item waits for the next ``enqueue`` or ``flush()``.
+    given, and no pause. The item waits for the next ``enqueue`` or ``flush()``. There are no limits either.
 
     Args:
         embedder: usually a :class:`FakeEmbedder`.
@@ -155,7 +155,8 @@ class EagerQueue(EmbeddingBatchQueue):
 
     def __init__(self, embedder: Embedder, redis: Redis, *args: Any, **options: Any) -> None:
         one_try = tenacity.Retrying(stop=tenacity.stop_after_attempt(1))
-        super().__init__(embedder, redis, *args, **{"retry": one_try, "history": False, **options, "worker": True})
+        options = {"retry": one_try, "history": False, **options, "worker": True, "limits": None}
+        super().__init__(embedder, redis, *args, **options)
         self.redis = redis
         self._warned_not_started = True  # there is no worker to start, so no need to warn
         self._turn = threading.RLock()  # one thread drains at a time; reentrant, for a callback may enqueue

@@ -44,6 +44,9 @@ def state_of(stats: QueueStats, options: Options, now: float) -> State:
         return State("Working", "Workers have claimed items.", "busy")
     if not stats.waiting:
         return State("Idle", "Nothing waits.", "good")
+    held = max((limit.seconds for limit in stats.limits), default=0.0)
+    if held:
+        return State("Held", f"The limits let the next call go in {words.duration(held)}.", "warn")
     age = stats.oldest_age or 0.0
     if age > options.flush_interval + STALLED_SECONDS:
         return State("Stalled", f"The oldest item waits for {words.duration(age)}. Is any worker running?", "bad")

@@ -53,6 +53,7 @@ def examine(settings: Settings, *, call: bool) -> Iterator[Finding]:
             yield from _examine_server(settings, client)
             yield from _examine_clock(client)
             yield from _examine_indexes(settings, client)
+            yield from _examine_limits(settings)
         finally:
             client.close()
     problems = check_key(settings) or (check_call(settings) if call else [])
@@ -154,6 +155,23 @@ def _examine_index(settings: Settings, name: str, known: dict[str, Any], facts: 
         words = f"{name} could not index {failures} hashes: backfill those whose vector has another length"
         return Finding("warning", "index", words)
     return Finding("ok", "index", f"{name}: {dimensions} dimensions, {kind}, {_text(facts.get(b'num_docs'))} hashes")
+
+
+def _examine_limits(settings: Settings) -> Iterator[Finding]:
+    if settings.option("limits") is None:
+        return
+    queue = settings.queue()
+    try:
+        left = queue.stats().limits
+    except RedisError as error:
+        words = f"what is left of them cannot be told ({error}): may this Redis user read and write their key?"
+        yield Finding("problem", "limits", words)
+        return
+    finally:
+        queue.stop()
+    yield from (Finding("ok", "limits", limit.words) for limit in left)
+    if not left:
+        yield Finding("ok", "limits", "none yet: the provider has not told any")
 
 
 def _text(value: Any) -> Any:

@@ -126,11 +126,23 @@ class LimitLeft:
     Attributes:
         name: the field of :class:`Limits`, such as "requests_per_minute".
         limit: as set, or as the provider has told.
-        left: what may be sent at once; below 0 it is owed.
-        seconds: until the next call may go; 0 for now.
+        left: how much of it may still be sent within its minute or day; below 0 it is owed.
+        seconds: until the next full call may go; 0 for now.
     """
 
     name: str
     limit: int
     left: int
     seconds: float
+
+    @property
+    def words(self) -> str:
+        """A few words for people."""
+        soon = (
+            "now"
+            if self.seconds <= 0
+            else f"in {self.seconds:.1f} s"
+            if self.seconds < 10
+            else f"in {self.seconds:.0f} s"
+        )
+        return f"{self.name}: {self.left:,} of {self.limit:,} left, the next full call may go {soon}"

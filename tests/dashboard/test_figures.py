@@ -194,7 +194,9 @@ def test_forms_hold_any_name_as_plain_letters(name):
 
 def stats(**found) -> QueueStats:
     plain = dict.fromkeys(QueueStats.__slots__, 0)
-    return QueueStats(**{**plain, "oldest_age": None, "paused_until": None, "pause_reason": None, **found})
+    return QueueStats(
+        **{**plain, "limits": (), "oldest_age": None, "paused_until": None, "pause_reason": None, **found}
+    )
 
 
 @pytest.mark.parametrize(

@@ -231,9 +231,6 @@ do -- of its own: Lua allows 200 locals at a time
       local at = #opened > 0 and now or 0 -- what no bucket knows cannot be given back
       cost = string.format("%.6f %.0f %.0f %.0f", at, unpack(sums[kept]))
       book(sums[kept])
-      if urgent > 0 and shut > now then
-        redis.call("HDEL", BUCKETS, "first")
-      end
     end
     if kept < n then
       local held = math.max(0, urgent - kept)
@@ -291,12 +288,12 @@ do -- of its own: Lua allows 200 locals at a time
     end
   end
 
-  -- Name, limit, what may go out, and the seconds until a call may, of each bucket.
+  -- Name, limit, what of it may still go out in the window, and the seconds until a call may, of each bucket.
   function buckets.left()
     local found = {}
     for _, bucket in ipairs(opened) do
       local seconds = math.max(closed - now, seconds_until(bucket, call[bucket.column]), 0)
-      local left = stamp_text(math.floor(available(bucket)))
+      local left = stamp_text(bucket.limit - bucket.sum)
       for _, value in ipairs({ bucket.name, stamp_text(bucket.limit), left, seconds_text(seconds) }) do
         found[#found + 1] = value
       end

@@ -6,7 +6,7 @@
 -- Answer: {now, waiting, in flight, dead, oldest score or "", next lease end or "", pause in ms or -2, its reason,
 --   "1" while the provider has not yet answered again, how many items the flush still waits for (0 without one), the owner
 --   of the claim that tests the provider or "", how many more members stand somewhere than latest names,
---   {name of a limit, limit, what may be sent now, seconds until the next call may, ...}}
+--   {name of a limit, limit, what is left of it, seconds until the next call may go, ...}}
 -- Else a flush does not begin while the books are not in order, for it would not wait for what nobody has adopted.
 
 local FLUSH_SECONDS = 30 -- a flush that nobody asks about any more ends
