@@ -93,11 +93,11 @@ class Inside:
         """Owner and name of something, for ``setattr`` and ``monkeypatch.setattr``.
 
         Args:
-            what: "begin": serves a claim. "claim": makes one. "submit": has a call made in a thread of the pool. "call":
-                calls the embedder, with tries, or raises. "want": makes redis_keys urgent. "ask": makes them urgent in a
-                thread of ours, where it may speak to Redis. "write items": the intake's write to Redis. "exchange": sends
-                one command of a user's thread over a connection. "patience": the longest wait for an answer to it, in
-                seconds.
+            what: "begin": serves a claim. "claim": makes one. "submit": has a call made in a thread of the pool.
+                "call": calls the embedder, with tries, or raises. "want": makes redis_keys urgent. "ask": makes them
+                urgent in a thread of ours, where it may speak to Redis. "write items": the intake's write to Redis.
+                "exchange": sends one command of a user's thread over a connection. "patience": the longest wait for an
+                answer to it, in seconds.
         """
         engine = self._engine
         return {

@@ -72,20 +72,21 @@ class Buckets:
         """Settle what no claim could know, and tell what the provider has said.
 
         Args:
-            more: what is sent now and was not taken; the buckets may owe it.
+            more: what was not taken and is sent as soon as it is paid; the buckets may owe it.
             back: what was taken and will not be sent.
             said: with ``limits="auto"``.
 
         Returns:
-            The seconds until nothing is owed, and when this was, Unix time by the server's clock.
+            The seconds until nothing is owed, when it is to be sent; and the time under which it is counted, Unix time by
+            the server's clock.
 
         Raises:
             redis.RedisError: nothing is known to have been settled.
         """
         debt = f"{more.requests} {more.texts} {more.tokens}" if any(more) else ""
         words = ("" if back is None else back.words, "" if said is None else said.words)
-        seconds, now = self._call("settle", (self.key,), self.spec, debt, *words)
-        return float(seconds), float(now)
+        seconds, at = self._call("settle", (self.key,), self.spec, debt, *words)
+        return float(seconds), float(at)
 
 
 def left_of(reply: Sequence[bytes | int]) -> tuple[LimitLeft, ...]:

@@ -109,7 +109,7 @@ def wait_for(world: World, worker: Worker, **how):
 )
 @pytest.mark.parametrize("seed", range(3))
 def test_in_no_minute_goes_out_more_than_the_limit(world, limits, seed):
-    """Whatever three workers do: work, rest, give back, and ask whether they were told to or not."""
+    """Whatever three workers do: work, rest, try in place, give back, and ask whether they were told to or not."""
     chance = random.Random(seed)
     workers = [Worker(world, limits, name) for name in "abc"]
     workers[0].enqueue(2000)
@@ -124,6 +124,12 @@ def test_in_no_minute_goes_out_more_than_the_limit(world, limits, seed):
             worker, claim, at = held.pop(chance.randrange(len(held)))
             if worker.release(claim, claim.paid):  # else its lease has run out, and nothing is given back
                 world.sent[at] = (world.sent[at][0], NONE)
+        if chance.random() < 0.1:  # a try in place, which is made when it is paid
+            seconds, at = worker.store.buckets.settle(Cost(1, 2, 4))
+            if seconds > 60:
+                worker.store.buckets.settle(back=Paid(at, Cost(1, 2, 4)))
+            else:
+                world.sent.append((world.now + seconds, Cost(1, 2, 4)))
         wait = 0.5 if claim.limited_seconds is None else claim.limited_seconds + 0.001
         world.now += chance.choice([0.0, wait / 3, wait, wait, chance.choice([1.0, 30.0, 70.0])])
     for name, limit in limits.by_name.items():
@@ -366,7 +372,7 @@ def test_auto_limits_nothing_until_the_provider_has_spoken(world):
     worker.store.buckets.settle(said=Said(limits={"requests": 60}))
     assert other.claim(limit=50).members == []
     assert len(wait_for(world, other).members) == 10
-    assert other.left() == {"requests_per_minute": 0}
+    assert other.left() == {"requests_per_minute": 59}
 
 
 def test_auto_waits_as_long_as_the_provider_asks(world):

@@ -20,6 +20,7 @@ do -- of its own: Lua allows 200 locals at a time
   local COLUMNS = { requests = 1, texts = 2, tokens = 3, day = 1 }
   local WINDOWS = { requests = 60, texts = 60, tokens = 60, day = 86400 } -- seconds
   local KEPT_MS = 2 * 86400 * 1000 -- of a hash that nobody uses
+  local MOST_WAIT = 60 -- seconds; who owes for longer sends nothing: calls/tolls.py has the same
   local GRACE = 0.1 -- seconds by which whoever was refused first may come late
   local NEAR = 0.000001 -- what is less than this is nothing
   local FRAME_BYTES = 25 -- of a member, beside its key and its text
@@ -61,14 +62,13 @@ do -- of its own: Lua allows 200 locals at a time
     local level, at, sum, first = parse_bucket(value)
     local slot = slot_at(name, now)
     if at and at > now + SLACK then -- the clock was set back: what stands there is of no known time
-      drop(name, first, math.min(slot_at(name, at), first + SLOTS + 1))
+      drop(name, first, first + 2 * SLOTS + 1)
       level = nil
     end
     local bucket = { name = name, column = COLUMNS[name], limit = limit, slot = slot }
     if level then
-      local last = math.min(slot - SLOTS - 1, slot_at(name, at))
-      local left = sum - drop(name, first, last)
-      bucket.sum, bucket.first = slot_at(name, at) < slot - SLOTS and 0 or left, math.max(first, slot - SLOTS)
+      local left = sum - drop(name, first, math.min(slot - SLOTS - 1, first + 2 * SLOTS + 1))
+      bucket.sum, bucket.first = first < slot - 3 * SLOTS and 0 or left, math.max(first, slot - SLOTS)
     else
       level, at, bucket.sum, bucket.first = 0, now, 0, slot -- empty at the start: nobody knows what was sent before
       redis.call("PEXPIRE", BUCKETS, KEPT_MS)
@@ -118,7 +118,7 @@ do -- of its own: Lua allows 200 locals at a time
     local over = bucket.sum + amount - bucket.limit
     if over > NEAR then
       local fields = {}
-      for slot = bucket.first, bucket.slot do
+      for slot = bucket.first, bucket.slot + SLOTS do
         fields[#fields + 1] = bucket.name .. ":" .. stamp_text(slot)
       end
       for i, gone in ipairs(redis.call("HMGET", BUCKETS, unpack(fields))) do
@@ -132,15 +132,23 @@ do -- of its own: Lua allows 200 locals at a time
     return seconds <= NEAR and 0 or seconds
   end
 
-  local function book(amounts)
+  -- Book what goes out. `owed`: what is more than there is waits. Returns how many seconds.
+  local function book(amounts, owed)
+    local seconds = owed and math.max(0, closed - now) or 0
+    for _, bucket in ipairs(opened) do
+      local amount = amounts[bucket.column]
+      bucket.level, bucket.sum = bucket.level - amount, bucket.sum + amount
+      seconds = owed and math.max(seconds, seconds_until(bucket, 0)) or 0
+    end
+    local at = now + math.min(seconds, MOST_WAIT) -- when it is sent, it must be counted
     for _, bucket in ipairs(opened) do
       local amount = amounts[bucket.column]
       if amount > 0 then
-        bucket.level, bucket.sum = bucket.level - amount, bucket.sum + amount
-        redis.call("HINCRBY", BUCKETS, bucket.name .. ":" .. stamp_text(bucket.slot), stamp_text(amount))
+        redis.call("HINCRBY", BUCKETS, bucket.name .. ":" .. stamp_text(slot_at(bucket.name, at)), stamp_text(amount))
         save(bucket.name, bucket.level, now, bucket.sum, bucket.first)
       end
     end
+    return seconds, at
   end
 
   -- Of the items that a claim has met, in order: what the first of them take together, and where calls end.
@@ -253,14 +261,10 @@ do -- of its own: Lua allows 200 locals at a time
     end
   end
 
-  -- What was sent without having been taken before. Returns the seconds until nothing is owed.
+  -- What will be sent without having been taken before. Returns the seconds until nothing is owed, when it is to be sent,
+  -- and the time under which it is counted.
   function buckets.owe(requests, texts, tokens)
-    book({ requests, texts, tokens })
-    local seconds = math.max(0, closed - now)
-    for _, bucket in ipairs(opened) do
-      seconds = math.max(seconds, seconds_until(bucket, 0))
-    end
-    return seconds
+    return book({ requests, texts, tokens }, true)
   end
 
   -- What the provider has said: JSON, "limits" and what is "left" of them by name, "closed": seconds in which it wants
