@@ -44,10 +44,10 @@ def state_of(stats: QueueStats, options: Options, now: float) -> State:
         return State("Working", "Workers have claimed items.", "busy")
     if not stats.waiting:
         return State("Idle", "Nothing waits.", "good")
-    held = max((limit.seconds for limit in stats.limits), default=0.0)
-    if held:
-        return State("Held", f"The limits let the next call go in {words.duration(held)}.", "warn")
     age = stats.oldest_age or 0.0
+    held = max((limit.seconds for limit in stats.limits), default=0.0)
+    if held and (stats.waiting >= options.max_batch_size or age > options.flush_interval):
+        return State("Held", f"The limits let the next full call go in {words.duration(held)}.", "warn")
     if age > options.flush_interval + STALLED_SECONDS:
         return State("Stalled", f"The oldest item waits for {words.duration(age)}. Is any worker running?", "bad")
     due = f"{options.max_batch_size} items wait, or one for {words.duration(options.flush_interval)}"

@@ -77,8 +77,8 @@ class Buckets:
             said: with ``limits="auto"``.
 
         Returns:
-            The seconds until nothing is owed, when it is to be sent; and the time under which it is counted, Unix time by
-            the server's clock.
+            The seconds until nothing is owed, when it is to be sent; and the time under which it is counted, Unix time
+            by the server's clock.
 
         Raises:
             redis.RedisError: nothing is known to have been settled.

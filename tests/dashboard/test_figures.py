@@ -12,9 +12,11 @@ from embedqueue.dashboard import figures, letters, words
 from embedqueue.dashboard.page import state_of
 from embedqueue.dashboard.prices import check_prices, price_of
 from embedqueue.observers.history import LATENCY_SECONDS, Period
+from embedqueue.values.limits import LimitLeft
 from embedqueue.values.options import Options
 from embedqueue.values.stats import PROBING, DeadLetter, QueueStats
 
+DAY = LimitLeft("requests_per_day", 100, 0, 7200.0)
 CLASSES = len(LATENCY_SECONDS) + 1
 
 
@@ -206,6 +208,8 @@ def stats(**found) -> QueueStats:
         ({"in_flight": 3, "waiting": 5}, "Working", ""),
         ({"waiting": 5, "oldest_age": 10.0}, "Waiting", "one for 1 h"),
         ({"waiting": 5, "oldest_age": 3700.0}, "Stalled", "Is any worker running?"),
+        ({"waiting": 5, "oldest_age": 3700.0, "limits": [DAY]}, "Held", "the next full call go in 2 h"),
+        ({"waiting": 5, "oldest_age": 10.0, "limits": [DAY]}, "Waiting", "one for 1 h"),
         ({"paused_until": 1012.0, "pause_reason": "the provider failed: 503"}, "Paused", "another 12 s: the provider"),
         ({"paused_until": 1012.0, "pause_reason": PROBING}, "Probing", "One call is testing it"),
     ],

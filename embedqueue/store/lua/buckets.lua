@@ -21,7 +21,7 @@ do -- of its own: Lua allows 200 locals at a time
   local WINDOWS = { requests = 60, texts = 60, tokens = 60, day = 86400 } -- seconds
   local KEPT_MS = 2 * 86400 * 1000 -- of a hash that nobody uses
   local MOST_WAIT = 60 -- seconds; who owes for longer sends nothing: calls/tolls.py has the same
-  local GRACE = 0.1 -- seconds by which whoever was refused first may come late
+  local GRACE = 0.25 -- seconds by which whoever was refused first may come late
   local NEAR = 0.000001 -- what is less than this is nothing
   local FRAME_BYTES = 25 -- of a member, beside its key and its text
   local BUCKETS = KEYS[FIRST_FURTHER_KEY]
