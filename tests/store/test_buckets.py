@@ -336,6 +336,19 @@ def test_debts_count_for_the_minute(world):
     wait_for(world, worker)
 
 
+def test_a_debt_counts_from_when_it_is_paid_and_sent(world):
+    """Many tries that wait go out together, and the backlog after them: a minute later they count still."""
+    worker = full(world, requests_per_minute=60)
+    worker.enqueue(2000)
+    wait, _ = worker.store.buckets.settle(Cost(30))
+    world.sent.append((world.now + wait, Cost(30)))
+    end = world.now + 100
+    while world.now < end:
+        claim = worker.claim(limit=10)
+        world.now += claim.limited_seconds + 0.001 if claim.limited_seconds else 0.2
+    assert 30 < world.most("requests") <= 60
+
+
 # -- one clock, several namespaces -----------------------------------------------------------------------------------
 
 

@@ -118,6 +118,37 @@ def test_a_claim_that_could_not_be_begun_gives_back_all_of_it(make_queue, embedd
     eventually(lambda: left(queue) == 99)
 
 
+def test_a_call_of_such_a_claim_gives_back_nothing_more(make_queue, embedder, monkeypatch):
+    """It had been handed over before the claim failed, and comes to its turn after all was given back."""
+    queue = make_queue(start=False, api_batch_limit=1, limits=Limits(requests_per_day=100))
+    queue.enqueue_many([("doc:1", "one"), ("doc:2", "two")])
+    place, name = inside(queue).place("submit")
+    submit, handed = getattr(place, name), []
+
+    def refuse_the_second(call):
+        handed.append(call)
+        if len(handed) == 2:
+            raise RuntimeError("no more threads")
+        if len(handed) > 2:
+            submit(call)
+
+    monkeypatch.setattr(place, name, refuse_the_second)
+    queue.start()
+    queue.flush(PATIENCE_SECONDS)
+    submit(handed[0])
+    assert inside(queue).wait_for_calls(PATIENCE_SECONDS)
+    assert (left(queue), len(embedder.calls)) == (98, 2)
+
+
+def test_nothing_is_claimed_ahead_of_the_calls_that_may_start(make_queue):
+    """What was counted would be sent later than it was counted."""
+    for limits, room in ((None, 1), (Limits(requests_per_day=100), 0)):
+        queue = make_queue(start=False, max_concurrency=2, limits=limits)
+        inside(queue).pretend(waiting=MANY, calls=2)
+        assert inside(queue).room() == room
+        inside(queue).pretend(calls=0)
+
+
 def test_canaries_and_probes_count(make_queue, embedder):
     """A refused text, and the canary that shows who is at fault."""
     queue = make_queue(limits=Limits(requests_per_day=100), retry=ONE_TRY)

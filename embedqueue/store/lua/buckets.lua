@@ -118,7 +118,7 @@ do -- of its own: Lua allows 200 locals at a time
     local over = bucket.sum + amount - bucket.limit
     if over > NEAR then
       local fields = {}
-      for slot = bucket.first, bucket.slot + SLOTS do
+      for slot = bucket.first, bucket.slot do
         fields[#fields + 1] = bucket.name .. ":" .. stamp_text(slot)
       end
       for i, gone in ipairs(redis.call("HMGET", BUCKETS, unpack(fields))) do
