@@ -48,6 +48,8 @@ BAD = [
     ("max_pending", 1.0, TypeError),
     ("max_text_chars", 0, ValueError),
     ("max_text_chars", "8", TypeError),
+    ("limits", 600, TypeError),
+    ("limits", "automatic", TypeError),
     ("flush_on_wait", 1, TypeError),
     ("flush_on_wait", None, TypeError),
     ("worker", "no", TypeError),
