@@ -25,6 +25,7 @@ from .values.errors import (
     QueueStopped,
     TransientError,
 )
+from .values.limits import LimitLeft, Limits
 from .values.observer import BatchReport, CallReport, Observer, RedisReport, ReleaseReport, SavingReport
 from .values.options import (
     API_BATCH_LIMIT,
@@ -47,6 +48,8 @@ __all__ = [
     "Verified",
     "LiveWorker",
     "SearchHit",
+    "Limits",
+    "LimitLeft",
     # embedders
     "Embedder",
     "QueryEmbedder",

@@ -17,6 +17,7 @@ from .calls.concurrency import Concurrency
 from .calls.lengths import Lengths
 from .calls.pool import Pool
 from .calls.queries import Queries
+from .calls.tolls import Tolls
 from .embedders.protocol import Embedder, QuerySide, role_of
 from .embedders.text_limits import text_limit
 from .futures.callbacks import Callbacks
@@ -102,7 +103,7 @@ class Engine:
         self.name = f"{uuid.uuid4().hex[:12]}:"
         self.closing = Event()
         self.stopping = Event()
-        self.store = self._new_store()
+        self.store = self._new_store(limited=True)
         history = f"embedqueue-history-{options.namespace}"
         self.recorder = Recorder(self.store.figures.add, options.model, history, self._log)
         self.observers = observers.joined_by(self.recorder) if options.history else observers
@@ -113,10 +114,10 @@ class Engine:
         self._make_parts_of_futures(embedder, wanted)
         self._make_parts_of_work(embedder, start_queue)
 
-    def _new_store(self) -> Store:
+    def _new_store(self, *, limited: bool = False) -> Store:
         options = self._options
         replicas = Replicas(options.min_replicas, options.replica_patience) if options.min_replicas else None
-        return Store(self._client, options.namespace, replicas)
+        return Store(self._client, options.namespace, replicas, options.limits if limited else None)
 
     def _make_parts_of_futures(self, embedder: Embedder, wanted: Callable[[], Callable[[str], None] | None]) -> None:
         options = self._options
@@ -156,6 +157,10 @@ class Engine:
         calls = f"embedqueue-call-{options.namespace}"
         concurrency = Concurrency(options.max_concurrency)
         limits = _limits(options, embedder)
+        tolls = None
+        if self.store.buckets is not None:
+            self.store.buckets.fit(limits.texts, limits.tokens)
+            tolls = Tolls(self.store.buckets, embedder, log)
         self.caller = Caller(
             embedder,
             options.model,
@@ -166,10 +171,19 @@ class Engine:
             log,
             observers,
             options.vector_type,
+            tolls,
         )
         # Their own caller: what is learned of calls of documents need not hold for queries, nor the other way round.
         asker = Caller(
-            QuerySide(embedder), options.model, options.retry, limits, concurrency, self.closing, log, observers
+            QuerySide(embedder),
+            options.model,
+            options.retry,
+            limits,
+            concurrency,
+            self.closing,
+            log,
+            observers,
+            tolls=tolls,
         )
         self.queries = Queries(
             asker,
@@ -203,6 +217,7 @@ class Engine:
             cache,
             Lengths(text_limit(embedder, options.model), options.on_long, options.model),
             options,
+            tolls,
             worker=self.name,
             log=log,
             observers=observers,
@@ -264,7 +279,8 @@ class Engine:
         self.listener.stop()
         if self.agenda.works:
             try:
-                self.store.release_all(self.name)
+                unsent = None if self.store.buckets is None else self.dispatch.unsent()
+                self.store.release_all(self.name, unsent)
                 self.heartbeat.leave()
             except Exception as error:  # what comes after it must be done all the same
                 self._log.warning("embedqueue: stopped without releasing items, their leases will run out: %s", error)

@@ -111,6 +111,8 @@ class EmbeddingBatchQueue:
             ``forget`` return, by Redis' WAIT, in the same round trip; else they raise :class:`NotReplicated`. 0, None:
             none.
         replica_patience: seconds for which the replicas are waited for, whatever the client's own time limit.
+        limits: how much all workers together may send, :class:`embedqueue.Limits`; "auto" for what the provider says;
+            None for no limit. What may not be sent yet waits in Redis. Every worker of the namespace needs the same.
         history: whether this process writes down how much it does, for ``history()`` and the dashboard.
         observers: told what happens; see :class:`embedqueue.Observer`. What they raise is logged once.
         on_batch: called with a :class:`BatchReport` when vectors were written; it is an observer of one function, as
@@ -705,6 +707,7 @@ class EmbeddingBatchQueue:
             due_in=due_seconds(status.score_age_seconds, status.base_seconds, self._options.flush_interval),
             workers=status.workers,
             not_replicated=engine.replication.missed,
+            limits=status.limits,
         )
 
     def workers(self) -> list[LiveWorker]:

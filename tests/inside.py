@@ -105,15 +105,16 @@ class Inside:
         """Owner and name of something, for ``setattr`` and ``monkeypatch.setattr``.
 
         Args:
-            what: "begin": serves a claim. "submit": has a call made in a thread of the pool. "call": calls the
-                embedder, with tries, or raises. "want": makes redis_keys urgent. "ask": makes them urgent in a thread
-                of ours, where it may speak to Redis. "write items": the intake's write to Redis. "exchange": sends one
-                command of a user's thread over a connection. "patience": the longest wait for an answer to it, in
-                seconds.
+            what: "begin": serves a claim. "claim": makes one. "submit": has a call made in a thread of the pool.
+                "call": calls the embedder, with tries, or raises. "want": makes redis_keys urgent. "ask": makes them
+                urgent in a thread of ours, where it may speak to Redis. "write items": the intake's write to Redis.
+                "exchange": sends one command of a user's thread over a connection. "patience": the longest wait for an
+                answer to it, in seconds.
         """
         engine = self._engine
         return {
             "begin": lambda: (engine.dispatch, "begin"),
+            "claim": lambda: (engine.store, "claim"),
             "submit": lambda: (engine.pool, "submit"),
             "call": lambda: (engine.caller, "call"),
             "want": lambda: (engine.worker, "demanded"),
@@ -200,6 +201,12 @@ class Inside:
     def terms(self) -> Any:
         """Returns on which terms the process writes."""
         return self._engine.terms
+
+    def claim_behind(self) -> None:
+        """Claim an item although no call may start: its call waits for its turn."""
+        engine = self._engine
+        how = {"probe_limit": 1, "lease_seconds": 60.0, "max_deliveries": 5, "alone": False}
+        engine.dispatch.begin(engine.store.claim(f"{engine.name}900000/60.000:", 1, **how))
 
     def room(self) -> int:
         """For how many calls the worker would claim now."""

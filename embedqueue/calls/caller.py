@@ -32,6 +32,7 @@ from .batching import Care, Limits, estimated_tokens
 from .concurrency import Concurrency
 from .failures import Faulty, Partial, Stopping
 from .retry import default_retry
+from .tolls import Tolls
 
 #: A text that every healthy provider can embed. It is sent if nothing else shows whether the provider is healthy.
 CANARY = "ok"
@@ -55,6 +56,7 @@ class Caller:
         log: takes the records.
         observers: told of each try.
         vector_type: of the vectors that it returns.
+        tolls: where there are limits, pays for each try.
 
     Attributes:
         limits: what a call may hold, by what was learned; see :meth:`learn` and :meth:`be_careful`.
@@ -76,9 +78,11 @@ class Caller:
         log: Log = logger,
         observers: Observers | None = None,
         vector_type: VectorType = "float32",
+        tolls: Tolls | None = None,
     ) -> None:
         self._log = log
         self._observers = observers or Observers()
+        self._tolls = tolls
         self._limits = limits  # guarded by the lock, as is the next
         self._care = Care()
         self.concurrency = concurrency
@@ -150,6 +154,8 @@ class Caller:
         thread = threading.get_ident()
         if self._closing.is_set() or thread in self._given_up:
             raise Stopping
+        if self._tolls is not None and (seconds := self._tolls.pay(texts)):
+            self._rest(seconds)
         began_mono = time.monotonic()
         with self._lock:
             self.calls += 1
@@ -158,14 +164,21 @@ class Caller:
         try:
             rows = self._ask(texts, began_mono)
         except BaseException as error:
+            self._take_in(texts, error)
             self._log.info("embedqueue: a try of a call of %d texts failed: %s", len(texts), _words(error, texts))
             self._tell(texts, began_mono, error)
             raise
         finally:
             with self._lock:
                 self._tries.pop(thread, None)
+        self._take_in(texts, None)
         self._tell(texts, began_mono, None)
         return rows
+
+    def _take_in(self, texts: Sequence[str], error: BaseException | None) -> None:
+        """The answer may tell what the call took, and what the provider's limits are."""
+        if self._tolls is not None:
+            self._tolls.answered(texts, error)
 
     def _ask(self, texts: Sequence[str], began_mono: float) -> Any:
         try:

@@ -50,6 +50,10 @@ def state_of(stats: QueueStats, options: Options, now: float) -> State:
     if not stats.waiting:
         return State("Idle", "Nothing waits.", "good")
     age = stats.oldest_age or 0.0
+    held = max((limit.seconds for limit in stats.limits), default=0.0)
+    due_now = stats.due_in is not None and stats.due_in < 0.0
+    if held and (stats.waiting >= options.max_batch_size or due_now):
+        return State("Held", f"The limits let the next full call go in {words.duration(held)}.", "warn")
     if stats.due_in is not None and stats.due_in < -STALLED_SECONDS:
         return State("Stalled", f"The oldest item waits for {words.duration(age)}. Do the workers get on?", "bad")
     due = f"{options.max_batch_size} items wait, or one for {words.duration(options.flush_interval)}"

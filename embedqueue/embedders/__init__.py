@@ -3,7 +3,7 @@
 from .gemini import GeminiEmbedder
 from .local import LocalEmbedder
 from .openai import OpenAIEmbedder, OpenRouterEmbedder
-from .protocol import Embedder, QueryEmbedder
+from .protocol import Embedder, QueryEmbedder, RateSeen, TellsRates, TellsUsage
 
 __all__ = [
     "Embedder",
@@ -12,4 +12,7 @@ __all__ = [
     "OpenAIEmbedder",
     "OpenRouterEmbedder",
     "QueryEmbedder",
+    "RateSeen",
+    "TellsRates",
+    "TellsUsage",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ from .answers import OptionRefused, classify
 from .faults import read_fault
 from .http import Answer, Http, Limits, host_and_port, origin
 from .keys import Secret, revealed
+from .protocol import RateSeen
+from .rates import rates_of, tokens_of
 from .roles import Role
 from .rows import Malformed
 from .waits import asked_wait
@@ -134,6 +137,7 @@ class HostedEmbedder:
         self._http = Http(self._all_headers, limits)
         #: Options that the server refused, with what is sent instead; None sends nothing. Single assignments only.
         self._learned: dict[str, Any] = {}
+        self._told = threading.local()  # what the last answer of each thread has said beside its vectors
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={shown_url(self._url)!r}, dimensions={self.dimensions})"
@@ -154,6 +158,16 @@ class HostedEmbedder:
     def close(self) -> None:
         """Close the connections that this process holds. A later call opens new ones."""
         self._http.close()
+
+    def tokens_used(self) -> int | None:
+        """The tokens of the last call of this thread, as the provider counts them; None where it does not say so."""
+        used: int | None = getattr(self._told, "tokens", None)
+        return used
+
+    def rates_seen(self) -> Sequence[RateSeen]:
+        """What the provider has said of its limits with the last answer of this thread."""
+        rates: Sequence[RateSeen] = getattr(self._told, "rates", ())
+        return rates
 
     def embed_batch(self, texts: Sequence[str], model: str) -> NDArray[np.float32]:
         """Embed documents in one call.
@@ -247,7 +261,9 @@ class HostedEmbedder:
             role, texts, model, options
         )  # first: it says so where the model's name has no form in UTF-8
         url = self._address(model)
+        self._told.tokens, self._told.rates = None, ()
         answer = self._http.post(url, body)
+        self._told.rates = rates_of(answer.headers, None, time.time())
         if answer.status >= 300:
             raise self._refusal(answer, url, texts, options)
         document = documents.parse(answer.body)
@@ -258,6 +274,7 @@ class HostedEmbedder:
             if unexplained and self._chose_encoding(options) and getattr(refusal, "status", None) == answer.status:
                 raise OptionRefused(str(refusal), "encoding_format")
             raise refusal
+        self._told.tokens = tokens_of(document)
         try:
             return self._rows(document, len(texts), model)
         except Malformed as error:
@@ -280,6 +297,7 @@ class HostedEmbedder:
         fault = read_fault(answer.status, answer.body)
         fault.hide(self._secrets(), texts)
         headers = answer.headers
+        self._told.rates = rates_of(headers, fault, time.time())
         return classify(
             fault,
             origin=origin(url),

@@ -1,12 +1,17 @@
-"""What the queue asks of an embedder. Anything with the two names of ``Embedder`` will do."""
+"""What the queue asks of an embedder: two names. What else one can tell are small protocols beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+#: What a limit counts, and for how long.
+Measure = Literal["requests", "texts", "tokens"]
+Per = Literal["minute", "day"]
 
 Vectors = NDArray[np.floating[Any]] | Sequence[Sequence[float]]
 
@@ -90,3 +95,36 @@ def role_of(embedder: Embedder, model: str) -> str | None:
     tell = getattr(embedder, "role_of_documents", None)
     role = tell(model) if callable(tell) else getattr(embedder, "task_type", None)
     return role if isinstance(role, str) else None
+
+
+@runtime_checkable
+class TellsUsage(Protocol):
+    """An embedder that knows what its calls took. Optional: without it, tokens are estimated."""
+
+    def tokens_used(self) -> int | None:
+        """The tokens of the last call that this thread has made, as the provider counts them; None if it does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateSeen:
+    """What a provider has said of one of its limits.
+
+    Attributes:
+        measure: what it counts.
+        per: for how long.
+        limit: how much may be sent in that time.
+        left: how much of it is left now; None where that is not said.
+    """
+
+    measure: Measure
+    per: Per
+    limit: int
+    left: int | None = None
+
+
+@runtime_checkable
+class TellsRates(Protocol):
+    """An embedder that knows what its provider says of limits. Optional; ``limits="auto"`` asks for it."""
+
+    def rates_seen(self) -> Sequence[RateSeen]:
+        """What was said with the last answer that this thread has got; empty for nothing."""

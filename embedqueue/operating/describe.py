@@ -32,6 +32,7 @@ def stats_as_json(stats: QueueStats) -> str:
     facts["paused"] = stats.paused_until is not None
     if stats.paused_until == math.inf:
         facts["paused_until"] = None
+    facts["limits"] = [asdict(limit) for limit in stats.limits]
     return json.dumps(facts)
 
 
@@ -47,6 +48,8 @@ def describe(stats: QueueStats) -> Iterator[str]:
         seconds = max(0.0, stats.paused_until - time.time())
         until = "until somebody resumes" if seconds == math.inf else f"for {seconds:.0f} s"
         yield f"paused     {until}: {printable(stats.pause_reason or '')}"
+    for limit in stats.limits:
+        yield f"limit      {limit.words}"
 
 
 def describe_workers(workers: Sequence[LiveWorker]) -> Iterator[str]:

@@ -42,6 +42,7 @@ def examine(settings: Settings, *, call: bool, others: Mapping[str, Settings] | 
             yield from _examine_clock(client)
             yield from examine_queue(settings)
             yield from examine_indexes(settings, client, others or {})
+            yield from _examine_limits(settings)
         finally:
             client.close()
     vectors: list[Any] = []
@@ -133,3 +134,20 @@ def _examine_clock(client: Any) -> Iterator[Finding]:
         yield Finding("warning", "clock", words)
     else:
         yield Finding("ok", "clock", f"Redis' clock is {drift:+.3f} s from this machine's")
+
+
+def _examine_limits(settings: Settings) -> Iterator[Finding]:
+    if settings.option("limits") is None:
+        return
+    queue = settings.queue()
+    try:
+        left = queue.stats().limits
+    except RedisError as error:
+        words = f"what is left of them cannot be told ({error}): may this Redis user read and write their key?"
+        yield Finding("problem", "limits", words)
+        return
+    finally:
+        queue.stop()
+    yield from (Finding("ok", "limits", limit.words) for limit in left)
+    if not left:
+        yield Finding("ok", "limits", "none yet: the provider has not told any")

@@ -77,7 +77,7 @@ def _live_facts(
     due = max(0.0, due_seconds(now - score, float(base) if base else None, settings.option("flush_interval")) or 0.0)
     size, waiting = settings.option("max_batch_size"), client.zcard(keys.pending)
     if waiting >= size or due == 0:
-        words = f"it is due, with {waiting - 1} others, as soon as a worker has room"
+        words = f"it is due, with {waiting - 1} others, as soon as a worker has room and the limits allow"
     else:
         words = f"a drain starts in {due:.0f} s at the latest, or when {size} items wait; {waiting} do"
     facts["because"] = f"{words}. Where nobody works the queue, it stays."

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from embedqueue.values.limits import LimitLeft, Paid
 from embedqueue.values.options import Options
 from embedqueue.values.provenance import model_name, space
 from embedqueue.values.vectors import VectorType
@@ -191,6 +192,9 @@ class Claim:
         unknown: how many more members stand somewhere than our books name; less than 0 where they name too many.
         differs: settings in which this worker does not agree with what is kept in Redis, and what is kept.
         asked_mono: when Redis was asked, by our monotonic clock.
+        limited_seconds: how long until the limits let more be claimed; None where they have held nothing back.
+        limited_urgent: whether they held back what was to be claimed first.
+        paid: what was taken from the limits for the members; None where there are none.
     """
 
     status: str
@@ -210,6 +214,9 @@ class Claim:
     unknown: int = 0
     differs: Sequence[tuple[str, str]] = ()
     asked_mono: float = 0.0
+    limited_seconds: float | None = None
+    limited_urgent: bool = False
+    paid: Paid | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +239,7 @@ class Status:
         probe: the owner of the claim that tests the provider, or "".
         strays: how many more members stand somewhere than our books name; if not 0, the books must be put in order.
         workers: how many workers work; None where that was not asked, or Redis does not let us know.
+        limits: what is left of each limit.
     """
 
     now: float
@@ -249,6 +257,7 @@ class Status:
     score_age_seconds: float | None = None
     base_seconds: float | None = None
     workers: int | None = None
+    limits: Sequence[LimitLeft] = ()
 
     @property
     def probing(self) -> bool:

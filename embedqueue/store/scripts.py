@@ -6,7 +6,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Any, Final
 
@@ -35,12 +35,15 @@ from .replicas import Replicas
 SCRIPTS: Final = (
     "enqueue", "enqueue_more", "claim", "complete", "release", "release_all", "release_probe", "extend", "reject",
     "fail", "status", "look", "adopt", "forget_ghosts", "dead_letters", "retry_dead", "discard_dead", "erase",
-    "label", "take_cached", "hold_cached", "announce", "rehearse",
+    "label", "take_cached", "hold_cached", "announce", "rehearse", "settle",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.
 OF_CLAIMS: Final = tuple(
     name for name in SCRIPTS if name not in ("enqueue", "release_probe", "discard_dead", "hold_cached", "rehearse")
 )
+
+#: Those of them that ``buckets.lua`` stands in front of, where a queue has limits.
+OF_LIMITS: Final = ("claim", "release", "release_all", "status", "settle")
 
 #: The layout of the queue's keys that the scripts know; names.lua has the same.
 LAYOUT: Final = 2
@@ -52,12 +55,16 @@ LATE_TRIES = 4
 
 
 @cache
-def script_text(name: str) -> str:
-    """The Lua of one move, with what it shares with others."""
+def script_text(name: str, limited: bool = False) -> str:
+    """The Lua of one move, with what it shares with others; ``limited``: of a queue with limits."""
     folder = resources.files(__package__) / "lua"
     first = ("names", "enqueue_one") if name == "enqueue" else ("names",)
     last = ("more", "if_changed", "within", "enqueue") if name == "enqueue_more" else (name,)
-    parts = (*first, "prelude", *(("prelude_claims",) if name in OF_CLAIMS else ()), *last)
+    shared = (
+        *(("prelude_claims",) if name in OF_CLAIMS else ()),
+        *(("buckets",) if limited and name in OF_LIMITS else ()),
+    )
+    parts = (*first, "prelude", *shared, *last)
     return "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
 
 
@@ -111,6 +118,7 @@ class Scripts:
         client: the user's client; it is only read.
         keys: the names of the queue's keys.
         replicas: that have to have what is enqueued; None: none.
+        limited: whether the queue has limits: only then do the scripts know of them.
 
     Attributes:
         background: the client for the worker's commands that need no script.
@@ -118,7 +126,9 @@ class Scripts:
         listening: the client that reads the events; its reads may block for ``LISTEN_SECONDS``.
     """
 
-    def __init__(self, client: redis.Redis, keys: Keys, replicas: Replicas | None = None) -> None:
+    def __init__(
+        self, client: redis.Redis, keys: Keys, replicas: Replicas | None = None, *, limited: bool = False
+    ) -> None:
         limit = min(socket_timeout(client) or BACKGROUND_TIMEOUT_SECONDS, BACKGROUND_TIMEOUT_SECONDS)
         self.patience_seconds = limit
         impatient: dict[str, Any] = {
@@ -133,7 +143,8 @@ class Scripts:
         self._enqueuing = private_client(client, retry=Retry(NoBackoff(), 0), retry_on_error=[], retry_on_timeout=False)
         self.background = private_client(client, socket_timeout=limit, **impatient)
         self.listening = private_client(client, socket_timeout=LISTEN_SECONDS + BACKGROUND_TIMEOUT_SECONDS, **impatient)
-        scripts = {name: self.background.register_script(script_text(name)) for name in SCRIPTS}
+        self._text = partial(script_text, limited=limited)
+        scripts = {name: self.background.register_script(self._text(name)) for name in SCRIPTS}
         self._evalsha = {name: _packed(b"EVALSHA", script.sha.encode()) for name, script in scripts.items()}
         self._keys = [key.encode() for key in keys.all]
         self._enqueue_keys = (b"10", *self._keys[:10])  # of pauses it need not know
@@ -308,7 +319,7 @@ class Scripts:
             try:
                 return send(self._evalsha[name])
             except NoScriptError:  # Redis was restarted, or its scripts were flushed
-                text = script_text(name).encode()
+                text = self._text(name).encode()
                 # With a large command, the text might be what makes it too large.
                 if sum(map(len, parts)) > LONG_COMMAND_BYTES and _loaded(connection, text):
                     return send(self._evalsha[name])

@@ -6,10 +6,12 @@ import json
 import math
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import redis
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
+
+from embedqueue.values.limits import Limits, Paid
 
 from .adoption import Adoption
 from .cache import CachedVectors
@@ -19,6 +21,7 @@ from .events import Events
 from .figures import Figures
 from .hashes import Hashes
 from .keys import Keys
+from .limits import Buckets, left_of, paid_of
 from .records import Asked, Claim, Status, Taken, Terms, Unless, Within, as_json
 from .replicas import Replicas
 from .scripts import Scripts
@@ -63,10 +66,12 @@ class Store:
         client: the user's client; it is only read.
         namespace: what the names of the queue's keys begin with.
         replicas: that have to have what is enqueued; None: none.
+        limits: of what may be sent, or None.
 
     Attributes:
         client: of ours, for what is no move of the queue.
         keys: the names of the queue's keys.
+        buckets: of the limits; None where there are none.
         dead: the dead letters.
         events: the notices.
         cache: the vectors by text.
@@ -76,10 +81,18 @@ class Store:
         hashes: what the users' hashes have.
     """
 
-    def __init__(self, client: redis.Redis, namespace: str, replicas: Replicas | None = None) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        namespace: str,
+        replicas: Replicas | None = None,
+        limits: Limits | Literal["auto"] | None = None,
+    ) -> None:
         self.keys = Keys(namespace)
-        self._scripts = Scripts(client, self.keys, replicas)
+        self._scripts = Scripts(client, self.keys, replicas, limited=limits is not None)
         self._call = self._scripts.call
+        self.buckets = None if limits is None else Buckets(namespace, limits, self._call)
+        self._limit_keys = () if self.buckets is None else (self.buckets.key,)
         self.client = self._background = self._scripts.background
         self.dead = DeadLetters(self._scripts, self.keys)
         self.events = Events(self._scripts, self.keys)
@@ -89,6 +102,11 @@ class Store:
         self._ahead: float | None = None  # what has to be added to our monotonic clock for the server's
         self.adoption = Adoption(self._scripts, self.keys)
         self.hashes = Hashes(self._scripts, self.keys)
+
+    @property
+    def _limits(self) -> str:
+        """The limits as the scripts take them."""
+        return "" if self.buckets is None else self.buckets.spec
 
     # -- enqueuing ---------------------------------------------------------------------------------------------
 
@@ -185,15 +203,16 @@ class Store:
         deadline = "" if self._ahead is None else f"{asked_mono + self._ahead + self._scripts.patience_seconds:.6f}"
         word = "never" if alone is None else int(alone)
         settings = (limit, probe_limit, CLAIM_BYTES, owner, lease_seconds, max_deliveries, word, int(patient))
-        reply = self._call("claim", (), *settings, deadline, int(unordered), agreed, *urgent)
+        words = (deadline, int(unordered), agreed, self._limits)
+        reply = self._call("claim", self._limit_keys, *settings, *words, *urgent)
         status, now_text, waiting, score, since, base, lease_end, pause_ms, alone_word, oldest = reply[:10]
-        ran_out, rejected, strays, differs, unknown = reply[10:15]
+        ran_out, rejected, strays, differs, unknown, wait, cost = reply[10:17]
         now = float(now_text)
         self._ahead = now - time.monotonic()
         return Claim(
             status=status.decode(),
             owner=owner,
-            members=reply[15:],
+            members=reply[17:],
             waiting=waiting,
             oldest_age_seconds=_seconds_since(since, now),
             score_age_seconds=_seconds_since(score, now),
@@ -210,6 +229,9 @@ class Store:
             unknown=unknown,
             differs=[(differs[i].decode(), differs[i + 1].decode()) for i in range(0, len(differs), 2)],
             asked_mono=asked_mono,
+            limited_seconds=float(wait.split()[0]) if wait else None,
+            limited_urgent=bool(wait) and not wait.endswith(b" 0"),
+            paid=paid_of(cost),
         )
 
     def complete(self, owner: str, terms: Terms, items: Sequence[tuple[str, bytes, bytes, str]]) -> list[str]:
@@ -247,32 +269,35 @@ class Store:
             return [word for part in parts for word in self.complete(owner, terms, part)]
         return [word.decode("utf-8", "replace") for word in reply]
 
-    def release(self, items: Sequence[tuple[str, bytes]]) -> int:
+    def release(self, items: Sequence[tuple[str, bytes]], paid: Paid | None = None) -> int:
         """Release items: they wait again under their old score, and no delivery is counted.
 
         Args:
             items: the name of its claim, and the member, of each.
+            paid: what was taken from the limits for them and is given back, for they were not sent.
 
         Returns:
             How many were released; what those very claims no longer hold stays where it is.
         """
-        return int(self._call("release", (), *_flat(items)) if items else 0)
+        words = "" if paid is None else paid.words
+        return int(self._call("release", self._limit_keys, words, *_flat(items)) if items else 0)
 
-    def release_all(self, owner: str) -> int:
+    def release_all(self, owner: str, paid: Paid | None = None) -> int:
         """Release what a claim or a whole worker holds, whatever it is. Looks through all that is in flight, in slices.
 
-        The claim is refused if it is still on its way.
+        The claim is refused if it is still on its way. What it has taken from the limits is given back.
 
         Args:
             owner: the name of the claim, or of the worker, with its colon; that claims nothing more then.
+            paid: of a whole worker, what it has taken from the limits for what it has not sent.
 
         Returns:
             How many items were released.
         """
         cursor: Any = b"0"
-        released = 0
+        released, words = 0, "" if paid is None else paid.words
         while True:
-            cursor, count = self._call("release_all", (), owner, cursor)
+            cursor, count = self._call("release_all", self._limit_keys, owner, cursor, words)
             released += count
             if cursor == b"0":
                 return int(released)
@@ -365,8 +390,9 @@ class Store:
             anyway: count although they are not: what nobody has adopted is not waited for.
             workers: count those who work as well.
         """
+        keys = (*self._limit_keys, *((self.keys.workers,) if workers else ()))
         try:
-            reply = self._call("status", (self.keys.workers,) if workers else (), flush, int(anyway))
+            reply = self._call("status", keys, flush, int(anyway), self._limits, int(workers))
         except NoPermissionError:
             if not workers:
                 raise
@@ -388,6 +414,7 @@ class Store:
             probe=reply[12].decode("utf-8", "replace"),
             strays=reply[13],
             workers=reply[14] if reply[14] >= 0 else None,
+            limits=left_of(reply[15]),
         )
 
     def end_flush(self, flush: str) -> None:

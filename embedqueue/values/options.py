@@ -11,6 +11,7 @@ from typing import Literal, TypedDict, TypeVar, get_args
 from tenacity import AsyncRetrying, BaseRetrying
 
 from .errors import LONGEST_WAIT_SECONDS, OptionTypeError, OptionValueError
+from .limits import Limits
 from .observer import BatchReport, CallReport, Observer, RedisReport
 from .stats import DeadLetter
 from .vectors import VectorType
@@ -81,6 +82,7 @@ class Options:
     on_long: OnLong | None = None
     min_replicas: int | None = 0
     replica_patience: float = 10.0
+    limits: Limits | Literal["auto"] | None = None
     history: bool = True
     observers: Sequence[Observer] = ()
     on_batch: OnBatch | None = None
@@ -129,6 +131,11 @@ class Options:
         self._word("vector_type", get_args(VectorType))
         if self.on_long is not None:
             self._word("on_long", get_args(OnLong))
+        if not isinstance(self.limits, Limits | None) and self.limits != "auto":
+            raise OptionTypeError("limits", f'must be embedqueue.Limits(...), "auto" or None, not {self.limits!r}')
+        _check(
+            self.if_missing in ("create", "skip"), "if_missing", f'must be "create" or "skip", not {self.if_missing!r}'
+        )
         _check(not set("{}") & set(self.namespace), "namespace", "must not hold braces: they are a cluster's hash tag")
         for name in ("on_batch", "on_error", "on_dead"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):
@@ -185,6 +192,7 @@ class QueueOptions(TypedDict, total=False):
     on_long: OnLong | None
     min_replicas: int | None
     replica_patience: float
+    limits: Limits | Literal["auto"] | None
     history: bool
     observers: Sequence[Observer]
     on_batch: OnBatch | None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from .limits import LimitLeft
 
 #: What ``pause_reason`` says while one call tests a provider that has failed.
 PROBING = "one call tests the provider"
@@ -35,6 +38,7 @@ class QueueStats:
         workers: workers, in whatever process, that have announced themselves and were heard of within the last minute.
             A queue with ``worker=False``, or that was never started, is none. None where Redis does not let us know.
         not_replicated: items accepted of which ``min_replicas`` did not say in time that they have them.
+        limits: of Redis as well: how much is left of each limit that this process knows.
     """
 
     waiting: int
@@ -53,6 +57,7 @@ class QueueStats:
     calls_under_way: int
     last_progress: float | None
     truncated: int = 0
+    limits: Sequence[LimitLeft] = ()
     due_in: float | None = None
     workers: int | None = None
     not_replicated: int = 0

@@ -38,6 +38,7 @@ class Agenda:
             options.max_batch_size,
             min(REFRESH_SECONDS, max(LEAST_REFRESH_SECONDS, options.lease_seconds)),
             worker=options.worker,
+            ahead=options.limits is None,
         )
         self._quit = False
         self._starting = threading.RLock()

@@ -21,10 +21,12 @@ from embedqueue.calls.failures import Stopping, Unforeseen, Unserved
 from embedqueue.calls.halving import Halving
 from embedqueue.calls.lengths import Lengths, TooLong
 from embedqueue.calls.pool import Pool
+from embedqueue.calls.tolls import Tolls, cost_of
 from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Claim
 from embedqueue.values.errors import TransientError
 from embedqueue.values.item import Item, NotOurs, check_pair, decode_member, is_blank
+from embedqueue.values.limits import Cost, Paid
 from embedqueue.values.log import Log
 from embedqueue.values.options import Options
 from embedqueue.values.words import printable
@@ -48,6 +50,7 @@ class _Call:
     items: dict[str, list[Item]] = field(default_factory=dict)  # by text; guarded by the dispatch's lock
     taken: list[Item] = field(default_factory=list)  # those that are about to end, or have; guarded by the same
     looks: int = 0  # how often its texts were found to be on their way elsewhere
+    paid: Paid | None = None  # what was taken from the limits for it, until it is sent; guarded by the same
     hung: int = 0  # how often it was given up: in itself, and in the canary; guarded by the same
 
 
@@ -91,6 +94,7 @@ class Dispatch:
         cache: of vectors by text, or None.
         lengths: lets texts through that are not too long.
         options: of the queue.
+        tolls: where there are limits, pays for calls.
         worker: the name under which this process claims; it ends with a colon.
         observers: told which leases had ended, and which texts need not be sent.
         log: takes the records.
@@ -107,6 +111,7 @@ class Dispatch:
         cache: Cache | None,
         lengths: Lengths,
         options: Options,
+        tolls: Tolls | None = None,
         *,
         worker: str,
         observers: Observers,
@@ -118,6 +123,7 @@ class Dispatch:
         self._cache = cache
         self._lengths = lengths
         self._options = options
+        self._tolls = tolls
         self._worker = worker
         self._observers = observers
         self._log = log
@@ -139,6 +145,25 @@ class Dispatch:
         """How many texts one call may hold, by what is known of the provider now."""
         return self._caller.limits.texts
 
+    @property
+    def call_limits(self) -> tuple[int, int]:
+        """The same, and how many estimated tokens."""
+        return self._caller.limits.texts, self._caller.limits.tokens
+
+    def unsent(self) -> Paid | None:
+        """What was taken from the limits for calls that nobody has begun, and nobody will; None for nothing."""
+        with self._lock:
+            calls = [call for call in {id(call): call for call in self._calls.values()}.values() if call.paid]
+            paid = [call.paid for call in calls if call.paid]
+            for call in calls:
+                call.paid = None
+        if not paid:
+            return None
+        cost = Cost()
+        for one in paid:
+            cost = cost.plus(one.cost)
+        return Paid(min(one.at for one in paid), cost)
+
     def begin(self, claim: Claim) -> None:
         """Send the items of a claim on their way. Returns at once; no API call is made in this thread.
 
@@ -154,6 +179,7 @@ class Dispatch:
             self._settle.hold(decoded)
             with self._lock:
                 ready = self._arrange(claim, items, times, calls)
+            self._share_out(claim.paid, calls)
             tell_duplicates(self._observers, items, (text for call in calls for text in call.items))
             for reason, unsent in too_long.items():  # first: whoever waits for these need not wait for a call
                 rejected = _Call(claim.owner, False, claim.asked_mono, times, taken=unsent)
@@ -168,6 +194,7 @@ class Dispatch:
                 self._submit(tested, lambda _: self._settle.release_probe(claim.owner))
         except BaseException:  # the worker releases all that was claimed, so nobody here is to renew or to join it
             for call in calls:
+                call.paid = None  # what the claim has taken is given back whole
                 self._take(call, list(call.items))
             self._settle.let_go(decoded)
             raise
@@ -253,6 +280,20 @@ class Dispatch:
             self._recent.clear()
         return ready
 
+    def _share_out(self, paid: Paid | None, calls: Sequence[_Call]) -> None:
+        """Each call gets what it takes of what a claim has paid; the first one the rest, which it gives back."""
+        if paid is None or self._tolls is None:
+            return
+        left = paid.cost
+        for call in calls:
+            cost = cost_of(call.items)
+            call.paid = Paid(paid.at, cost.without(cost.without(left)))
+            left = left.without(cost)
+        if not calls:
+            self._tolls.give_back(Paid(paid.at, left))
+        elif calls[0].paid is not None:
+            calls[0].paid = Paid(paid.at, calls[0].paid.cost.plus(left))
+
     # -- a call, in a thread of the pool -----------------------------------------------------------------------
 
     def _submit(self, call: _Call, work: Callable[[_Call], None]) -> None:
@@ -275,13 +316,16 @@ class Dispatch:
                     self._settle.release_failed(call.owner, items, failure, probe=call.probe)
 
     def _run(self, call: _Call) -> None:
+        with self._lock:
+            paid, call.paid = call.paid, None
         if call.asked_mono < self._settle.paused_mono and not call.probe:
             # A pause began after these items were claimed: release them instead of sending them. A probe is sent.
-            self._settle.release(self._take(call, list(call.items)))
+            self._settle.release(self._take(call, list(call.items)), paid)
             return
         outer = self._enter(call)
         try:
-            self._serve(call)
+            with contextlib.nullcontext() if self._tolls is None else self._tolls.of(paid):
+                self._serve(call)
         except Unserved as failure:
             if call.hung:
                 raise Stopping from None  # old news: its items are no longer ours to release

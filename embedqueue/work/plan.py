@@ -27,6 +27,8 @@ LEAST_REFRESH_SECONDS = 5.0
 REFRESH_AGAIN_SECONDS = 0.05
 #: Seconds after which a claim asks whether a pause without an end still lasts: no notice tells of a DEL by hand.
 LOOK_AGAIN_SECONDS = 5.0
+#: Seconds by which a claim comes later than the limits say: they are told in microseconds, and waits may end early.
+LIMIT_MARGIN_SECONDS = 0.001
 #: Seconds between two checks on the items that somebody waits for: at first, and at most. A check is one call of a
 #: script. It finds what a lost notice told, and items that wait again because they were released or superseded.
 CHECK_SECONDS = (2.0, 5.0)
@@ -67,6 +69,10 @@ class Plan:
         demand_mono: when the linger is over if nobody else comes.
         redis_retry_mono: Redis did not answer, so nothing is tried before.
         barred_until_mono: this process may not claim before, whoever else may: it is at odds with what Redis keeps.
+        limited_until_mono: the limits let nothing be claimed before.
+        limited_urgent: whether they have held back what somebody waits for; else that may go earlier.
+        ahead: whether to claim ahead of the calls that may start. Not where there are limits: what they let go is sent
+            at once.
         overtaken: something was noted since we last asked Redis, so its answer may be older than that.
         flush: somebody asked for a drain, or a lease has run out.
         failing: the provider failed last time, so what waits is due as soon as the pause is over.
@@ -99,6 +105,9 @@ class Plan:
     demand_mono: float = NEVER
     redis_retry_mono: float = 0.0
     barred_until_mono: float = 0.0
+    limited_until_mono: float = 0.0
+    limited_urgent: bool = False
+    ahead: bool = True
     overtaken: bool = False
     flush: bool = False
     failing: bool = False
@@ -130,7 +139,8 @@ class Plan:
         """
         claim_mono = NEVER
         if free_calls > 0 and not (self.alone and unfinished):
-            claim_mono = max(self._drain_mono(), self.paused_until_mono, self.barred_until_mono)
+            held_mono = max(self.paused_until_mono, self.barred_until_mono, self.limited_until_mono)
+            claim_mono = max(self._drain_mono(), held_mono)
         wanted: list[tuple[float, Action]] = [(0.0 if self.asked else NEVER, "ask"), (self.check_mono, "check")]
         if self.works:
             wanted = [
@@ -218,7 +228,7 @@ class Plan:
         if held >= (2 * size + 1) * call_limit:  # equal texts share a call, so few calls may hold any number of items
             return 0
         free = max(0, size - in_flight)
-        long = self.waiting >= (free + size) * call_limit and not self.failing
+        long = self.ahead and self.waiting >= (free + size) * call_limit and not self.failing
         return min(size, max(0, size + int(long) - in_flight))
 
     def claimed(
@@ -232,7 +242,7 @@ class Plan:
         renew_mono: float = NEVER,
         settled: Iterable[str] = (),
     ) -> None:
-        """Note what a claim brought. If it met a pause, the drain is still to be made.
+        """Note what a claim brought. If it met a pause or a limit, the drain is still to be made.
 
         Args:
             taken: items that were claimed; 0 ends the drain, even if others wait, for another process is faster.
@@ -243,9 +253,13 @@ class Plan:
             renew_mono: when the leases of what was claimed want renewing; NEVER if nothing was.
             settled: redis_keys that are urgent no longer; see :func:`settled`.
         """
+        limited_seconds, self.limited_urgent = None, False
+        if isinstance(standing, Claim):
+            limited_seconds, self.limited_urgent = standing.limited_seconds, standing.limited_urgent
         if standing.pause_seconds is None:
             left = standing.waiting if self.whole else min(self.remaining - taken, standing.waiting)
-            self.remaining, self.whole = left if taken else 0, False
+            self.remaining, self.whole = left if taken or limited_seconds is not None else 0, False
+        self.limited_until_mono = 0.0 if limited_seconds is None else now + limited_seconds + LIMIT_MARGIN_SECONDS
         for redis_key in settled:
             if redis_key in self.urgent:
                 del self.urgent[redis_key]
@@ -368,6 +382,8 @@ class Plan:
         if not (keys and urgent and self.worker):
             return first_who_waits or asks
         self.urgent |= keys
+        if not self.limited_urgent:  # what somebody waits for need not wait for a whole call's worth
+            self.limited_until_mono = 0.0
         self.barred_until_mono = 0.0  # whoever waits shall know at once, and perhaps somebody has decided
         linger_begins = self.linger_end_mono == NEVER
         if linger_begins:
@@ -406,7 +422,8 @@ def settled(urgent: Sequence[str], claim: Claim) -> Sequence[str]:
     if claim.alone == "taken":  # it looked for nothing else
         return [redis_key for redis_key in urgent if redis_key in taken]
     place: dict[str | None, int] = {redis_key: index for index, redis_key in enumerate(urgent)}
-    last = max((place.get(redis_key, len(urgent)) for redis_key in taken), default=len(urgent))
+    none_taken = -1 if claim.limited_urgent else len(urgent)
+    last = max((place.get(redis_key, len(urgent)) for redis_key in taken), default=none_taken)
     return urgent[: last + 1]
 
 

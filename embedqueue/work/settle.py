@@ -26,6 +26,7 @@ from embedqueue.store.records import Terms
 from embedqueue.store.store import Store
 from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.item import Item, dead_letter
+from embedqueue.values.limits import Paid
 from embedqueue.values.log import Log
 from embedqueue.values.observer import ReleaseReport
 from embedqueue.values.options import Options
@@ -275,19 +276,24 @@ class Settle:
         self._store.reject(self._worker, members)
         tell_dead(self._observers, (dead_letter(member, time.time(), reason) for _, member, reason, _ in members))
 
-    def release(self, items: Sequence[Item]) -> None:
+    def release(self, items: Sequence[Item], paid: Paid | None = None) -> None:
         """Let items wait again, as if they had not been claimed.
+
+        Args:
+            items: to release.
+            paid: what was taken from the limits for them, which is given back, for they were not sent.
 
         Raises:
             Stopping: the queue stops before Redis has taken them.
         """
-        self._release(items)
+        self._release(items, paid)
         self._progressed()
 
-    def _release(self, items: Sequence[Item]) -> None:
+    def _release(self, items: Sequence[Item], paid: Paid | None = None) -> None:
         """Whatever is raised, it is tried again: there is nothing else to do with these items."""
         for part in _parts(items, lambda item: len(item.member)):
-            self._persist_parts(lambda some: [self._store.release(some)], _held(part), tries=math.inf)
+            self._persist_parts(lambda some: [self._store.release(some, paid)], _held(part), tries=math.inf)  # noqa: B023 - called at once
+            paid = None  # given back with the first part
         self.let_go(items)
 
     def release_probe(self, owner: str) -> None:

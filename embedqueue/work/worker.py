@@ -221,6 +221,8 @@ class Worker:
         call_limit = self._dispatch.call_limit
         wanted, urgent = self._agenda.begin_claim(self._dispatch.pool, self._dispatch.held, call_limit)
         limit = min(wanted, self._most)
+        if self._store.buckets is not None:
+            self._store.buckets.fit(*self._dispatch.call_limits)
         try:
             claim = self._store.claim(
                 owner,

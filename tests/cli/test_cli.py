@@ -608,6 +608,23 @@ def test_check_of_a_clock_that_is_wrong(run, monkeypatch):
     assert "run NTP on both" in run("check", "--no-call")
 
 
+def test_what_is_left_of_limits(run, redis_client, redis_server, monkeypatch):
+    """By check and by stats; of a user who may not read their key, check says so."""
+    monkeypatch.setenv("EMBEDQUEUE_LIMITS", "auto")
+    assert "the provider has not told any" in run("check", "--verbose", "--no-call")
+    monkeypatch.setenv("EMBEDQUEUE_LIMITS", "requests_per_minute=600, name=shared")
+    assert "requests_per_minute: 600 of 600 left" in run("check", "--verbose", "--no-call")
+    assert "limit      requests_per_minute: 600 of 600 left, the next full call may go" in run("stats")
+    assert json.loads(run("stats", "--json"))["limits"][0]["left"] == 600
+    path = redis_client.connection_pool.connection_kwargs["path"]
+    redis_client.acl_setuser("plain", enabled=True, nopass=True, keys=["embed_queue:*"], categories=["+@all"])
+    try:
+        told = run("--redis", f"unix://plain:any@{path}", "check", "--no-call", code=1)
+    finally:
+        redis_client.acl_deluser("plain")
+    assert "may this Redis user read and write their key?" in told
+
+
 def test_check_without_the_right_to_look(run, redis_client, redis_server):
     """A Redis that does not tell how it keeps its data is no fault; for one that is not reached, the rest is told."""
     path = redis_client.connection_pool.connection_kwargs["path"]

@@ -11,7 +11,7 @@ import redis
 flask = pytest.importorskip("flask", reason='the dashboard is in the extra "embedqueue[dashboard]"')
 pytest.importorskip("click", reason='the command line is in the extra "embedqueue[cli]"')
 
-from embedqueue import InputRejected  # noqa: E402
+from embedqueue import InputRejected, Limits  # noqa: E402
 from embedqueue.dashboard import dashboard_app, password  # noqa: E402
 from embedqueue.testing import FakeEmbedder, eager_queue  # noqa: E402
 from tests.inside import inside  # noqa: E402
@@ -99,6 +99,11 @@ def test_who_may_look_has_to_be_said(queue, options):
     """Else no dashboard is made. Loopback proves nothing: behind nginx's plain proxy_pass, all of them come from it."""
     with pytest.raises(ValueError, match=r"authenticate=.*open=True"):
         dashboard_app(queue, **options)
+
+
+def test_what_is_left_of_limits_is_shown(redis_client, make_queue):
+    page = client_of(make_queue(redis_client, start=False, limits=Limits(requests_per_day=600))).get("/").text
+    assert "requests_per_day: 600 of 600 left, the next full call may go now" in page
 
 
 def test_an_open_dashboard_is_open(queue):

@@ -12,9 +12,11 @@ from embedqueue.dashboard import figures, letters, words
 from embedqueue.dashboard.page import state_of
 from embedqueue.dashboard.prices import check_prices, price_of
 from embedqueue.observers.history import LATENCY_SECONDS, Period
+from embedqueue.values.limits import LimitLeft
 from embedqueue.values.options import Options
 from embedqueue.values.stats import PROBING, DeadLetter, QueueStats
 
+DAY = LimitLeft("requests_per_day", 100, 0, 7200.0)
 CLASSES = len(LATENCY_SECONDS) + 1
 
 
@@ -195,7 +197,15 @@ def test_forms_hold_any_name_as_plain_letters(name):
 def stats(**found) -> QueueStats:
     plain = dict.fromkeys(QueueStats.__slots__, 0)
     return QueueStats(
-        **{**plain, "oldest_age": None, "paused_until": None, "pause_reason": None, "workers": 1, **found}
+        **{
+            **plain,
+            "limits": (),
+            "oldest_age": None,
+            "paused_until": None,
+            "pause_reason": None,
+            "workers": 1,
+            **found,
+        }
     )
 
 
@@ -210,6 +220,8 @@ def stats(**found) -> QueueStats:
         ({"workers": 0, "waiting": 5, "oldest_age": 10.0}, "Nobody works", "5 items wait, and no worker is running"),
         ({"workers": 0, "in_flight": 5}, "Nobody works", "Items are in flight"),
         ({"workers": None, "waiting": 5, "oldest_age": 10.0}, "Waiting", "one for 1 h"),
+        ({"waiting": 5, "oldest_age": 3700.0, "due_in": -100.0, "limits": [DAY]}, "Held", "next full call go in 2 h"),
+        ({"waiting": 5, "oldest_age": 10.0, "due_in": 10.0, "limits": [DAY]}, "Waiting", "one for 1 h"),
         ({"paused_until": 1012.0, "pause_reason": "the provider failed: 503"}, "Paused", "another 12 s: the provider"),
         ({"paused_until": 1012.0, "pause_reason": PROBING}, "Probing", "One call is testing it"),
     ],

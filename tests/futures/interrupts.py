@@ -149,7 +149,7 @@ def interrupt_users():
     waiters = Waiters(lambda: None, callbacks)
     claim = Claim("ok", "me:", [], 0, None, None, None, "no")
     status = Status(0.0, 0, 0, 0, None, None, None, "", False, 0, "")
-    store = SimpleNamespace(claim=lambda *_, **__: claim, status=lambda: status)
+    store = SimpleNamespace(claim=lambda *_, **__: claim, status=lambda: status, buckets=None)
     outcomes = SimpleNamespace(find_out=lambda *_, **__: None)
     agenda, options = Agenda(Options()), Options()
     worker = Worker(

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import tenacity
 
-from embedqueue import GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
+from embedqueue import GeminiEmbedder, Limits, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
 from embedqueue.settings.checks import check_call, check_key, check_redis
 from embedqueue.settings.settings import KNOWN, PROVIDERS, Settings, SettingsError, read, read_environment, read_queues
 from embedqueue.values.options import Options
@@ -51,6 +51,10 @@ def test_every_option_of_the_queue_is_a_name():
         ("VECTOR_TYPE", "Float16", "float16"),
         ("MAX_CONCURRENCY", "auto", "auto"),
         ("MAX_CONCURRENCY", "8", 8),
+        ("LIMITS", "auto", "auto"),
+        ("LIMITS", "none", None),
+        ("LIMITS", "requests_per_minute=600", Limits(requests_per_minute=600)),
+        ("LIMITS", "tokens_per_minute=1_000_000, name=openai", Limits(tokens_per_minute=1_000_000, name="openai")),
     ],
 )
 def test_strings_of_the_environment_become_what_is_due(name, text, value):
@@ -83,6 +87,13 @@ class SecretStr:
         ({"WORKER": "maybe"}, "EMBEDQUEUE_WORKER must be true or false"),
         ({"IF_MISSING": "explode"}, 'EMBEDQUEUE_IF_MISSING must be "create" or "skip"'),
         ({"VECTOR_TYPE": "int8"}, 'EMBEDQUEUE_VECTOR_TYPE must be "float32" or "float16"'),
+        ({"LIMITS": "600"}, "EMBEDQUEUE_LIMITS must be NAME=NUMBER, ... with names of requests_per_minute,"),
+        ({"LIMITS": "requests_per_minute=0"}, "EMBEDQUEUE_LIMITS must allow at least 1 of requests_per_minute"),
+        (
+            {"LIMITS": "texts_per_minute=many"},
+            "EMBEDQUEUE_LIMITS must have a whole number of texts_per_minute, not 'many'",
+        ),
+        ({"LIMITS": 600}, "EMBEDQUEUE_LIMITS must be embedqueue.Limits(...)"),
         ({"PROVIDER": "acme"}, "EMBEDQUEUE_PROVIDER must be one of gemini, openrouter, openai, local"),
         ({"REDIS_URL": "localhost"}, "EMBEDQUEUE_REDIS_URL must be redis://"),
         ({"REDIS_URL": 5}, "EMBEDQUEUE_REDIS_URL must be a string"),

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import logging
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from redis.backoff import ConstantBackoff, NoBackoff
 from redis.connection import DefaultParser
 from redis.retry import Retry
 
-from embedqueue import BatchFailed, ConfigurationError, ItemRejected
+from embedqueue import BatchFailed, ConfigurationError, ItemRejected, Limits
 from embedqueue.demo.localredis import LocalRedis
 from embedqueue.store.clients import (
     LONG_COMMAND_BYTES,
@@ -284,6 +285,21 @@ def test_minimal_acl(server, limited, make_queue, embedder, caplog):
         producer.stop()
         assert {entry["object"] for entry in admin.acl_log()} <= {"info", "client|setinfo"}
         assert "secret" not in caplog.text + repr(queue)
+
+
+def test_limits_under_the_minimal_acl(server, limited, make_queue):
+    """Limits with a name need the rule that the page gives; without it the worker says what it may not read."""
+    limits = Limits(requests_per_minute=6000, name="shared")
+    with contextlib.closing(_tcp(server)) as admin:
+        queue = make_queue(limited, limits=Limits(requests_per_minute=6000))
+        assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
+        shared = make_queue(limited, namespace="embed_queue:2", limits=limits)
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            shared.stats()
+        [rule] = re.findall(r"`~(embedqueue:limits:)NAME`", ACL.read_text("utf-8"))
+        admin.execute_command("ACL", "SETUSER", "embedqueue", f"~{rule}shared")
+        assert shared.enqueue("doc:2", "two").result(PATIENCE_SECONDS) == expected("two")
+        assert shared.stats().limits[0].limit == 6000
 
 
 def test_forbidden_hash(limited, make_queue, embedder, server):

@@ -54,6 +54,8 @@ BAD = [
     ("replica_patience", 0, ValueError),
     ("replica_patience", None, TypeError),
     ("replica_patience", 86_401, ValueError),
+    ("limits", 600, TypeError),
+    ("limits", "automatic", TypeError),
     ("flush_on_wait", 1, TypeError),
     ("flush_on_wait", None, TypeError),
     ("worker", "no", TypeError),

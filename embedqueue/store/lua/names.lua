@@ -1,6 +1,6 @@
 -- What every script begins with: scripts.py puts this text in front of each of them, and prelude.lua behind it.
 --
--- KEYS, in every script alike (further KEYS are the users' hashes or cache entries):
+-- KEYS, in every script alike (further KEYS are the users' hashes, cache entries, or the buckets of the limits):
 --   1 pending ZSET     member -> Unix time of the enqueue
 --   2 inflight ZSET    member -> end of its lease
 --   3 alone ZSET       member -> Unix time of the enqueue, of items on their last delivery: each is claimed alone

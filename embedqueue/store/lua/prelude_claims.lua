@@ -1,6 +1,8 @@
 -- What the scripts that deal with claims and leases begin with, after prelude.lua. An enqueue, which is called a thousand
 -- times as often, does without: to define all this takes Redis a microsecond.
 
+local buckets -- what buckets.lua has, where the queue has limits
+
 -- The redis_key of a member, or nil where it is not our JSON.
 local function strict_key_of(member)
   local fine, pair = pcall(cjson.decode, member)
@@ -135,12 +137,16 @@ local CLOSED = 9000000000000000 -- greater than the number of any claim
 local KEPT = 3600 -- seconds for which a worker's number is kept beyond its last lease: no network holds a copy for longer
 
 -- A claim of this number has come, or will not be wanted when it comes: whatever of the worker is not above it is refused.
-local function close_claims(worker, number, lease)
-  redis.call("HSET", SETTINGS, worker, stamp_text(number) .. " " .. seconds_text(now + lease + KEPT))
+-- `cost`: what it has taken from the buckets.
+local function close_claims(worker, number, lease, cost)
+  local ends = seconds_text(now + lease + KEPT)
+  redis.call("HSET", SETTINGS, worker, stamp_text(number) .. " " .. ends .. (cost and " " .. cost or ""))
 end
 
+-- The number of the last claim of a worker, and what it has taken from the buckets.
 local function last_claim(worker)
-  return tonumber(string.match(redis.call("HGET", SETTINGS, worker) or "", "^(%d+) ") or 0)
+  local last, cost = string.match(redis.call("HGET", SETTINGS, worker) or "", "^(%d+) %S+ ?(.*)$")
+  return tonumber(last or 0), cost or ""
 end
 
 -- The settings in which processes must agree, and do not: {name, what is kept, name, what is kept, ...}. With `keep`, what
