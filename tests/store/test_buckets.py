@@ -46,7 +46,7 @@ class Worker:
 
     def __init__(self, world: World, limits, name="w", namespace="q") -> None:
         self.world, self.name, self.claims = world, name, 0
-        self.store = Store(world.client, namespace, limits)
+        self.store = Store(world.client, namespace, limits=limits)
         self.store.buckets.fit(CALL_TEXTS, CALL_TOKENS)
 
     def enqueue(self, count: int, text: str = "text") -> list[str]:
