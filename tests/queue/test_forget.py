@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import redis
 
 from embedqueue import InputRejected, ItemRejected
 from embedqueue.testing import eager_queue
+from tests.inside import Copies, inside
 from tests.parts import PATIENCE_SECONDS, expected, start_held
 
 
@@ -73,6 +75,30 @@ def test_a_vector_that_is_newer_stays(make_queue, redis_client, monkeypatch, fie
 
     monkeypatch.setattr(queue._engine.store.hashes, "erase", late)
     queue.forget("doc:1", vector=True)
+    assert redis_client.hexists("doc:1", "embedding")
+
+
+def test_a_removal_that_comes_late_takes_no_vector_that_is_wanted_again(make_queue, redis_client, monkeypatch):
+    """The network holds it; whoever forgets gives up, and then somebody finds that the hash has what he wants."""
+    queue = make_queue(max_batch_size=1)
+    queue.enqueue("doc:1", "text").result(PATIENCE_SECONDS)
+    copies = Copies(inside(queue).store)
+    monkeypatch.setattr(inside(queue).store.hashes, "_patience_seconds", 0.0)
+    erase, sent = inside(queue).store.hashes.erase, []
+
+    def held(*args):
+        copies.lost = True
+        sent.append(len(copies.sent))
+        try:
+            erase(*args)
+        finally:
+            copies.lost = False
+
+    monkeypatch.setattr(inside(queue).store.hashes, "erase", held)
+    with pytest.raises(redis.TimeoutError):
+        queue.forget("doc:1", vector=True)
+    assert queue.enqueue("doc:1", "text", if_changed=True).done()
+    copies.arrive(sent[0])
     assert redis_client.hexists("doc:1", "embedding")
 
 
