@@ -734,8 +734,8 @@ class EmbeddingBatchQueue:
     ) -> Verified:
         """Look whether hashes have the vectors of their texts, of this model; and put right those that have not.
 
-        No vector is moved, and nothing is paid for but what is enqueued. May be stopped and started again. Where somebody
-        else enqueues a text of a key meanwhile, that key is left alone: the text may be newer.
+        No vector is moved, and nothing is paid for but what is enqueued. May be stopped and started again. Where
+        somebody else enqueues a text of a key meanwhile, that key is left alone: the text may be newer.
 
         Args:
             items: (redis_key, text) pairs. Or else, with the next two, the texts that stand in the hashes themselves:
@@ -752,8 +752,8 @@ class EmbeddingBatchQueue:
         Raises:
             TypeError, ValueError: neither items nor both of the others; or, with ``fix``, a bad pair.
             QueueFull: with ``fix``; what went before is enqueued.
-            EmbedQueueError: with ``fix``, where the workers write otherwise than this process would: what is wrong would
-                stay so.
+            EmbedQueueError: with ``fix``, where the workers write otherwise than this process would: what is wrong
+                would stay so.
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached.
         """
