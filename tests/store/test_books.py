@@ -866,6 +866,16 @@ def test_who_waits_for_a_long_key_hears_of_its_vector(redis_client, make_queue):
     assert make_queue(worker=False).enqueue(LONG_KEY, "text").result(PATIENCE_SECONDS) == expected("text")
 
 
+def test_nothing_has_waited_for_less_than_no_time(books):
+    """It was enqueued by a clock that has been set back since."""
+    books.enqueue(("doc:1", "text"))
+    ahead = books.client.time()[0] + 60
+    books.client.hset(books.keys.latest, "doc:1", b"%d %s" % (ahead * 1_000_000, ours("doc:1")))
+    assert books.store.status().oldest_age_seconds == 0
+    assert books.take() == [ours("doc:1")]
+    assert books.claim.waited_seconds == 0
+
+
 def test_a_text_that_is_enqueued_again_is_no_older_than_before(books):
     """Its first enqueue was by a clock that has been set back since; what another program then puts back is older."""
     member = ours("doc:1", "newest")

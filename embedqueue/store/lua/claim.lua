@@ -101,7 +101,7 @@ local function put(member, key, score, deliveries, value)
   members[index], place[member] = member, true
   claims[2 * index - 1], claims[2 * index] = key, score .. " " .. deliveries .. " " .. owner
   bytes = bytes + #member
-  local since = enqueued_at(value, member, score)
+  local since = math.min(now, enqueued_at(value, member, score)) -- later only by a clock that was set back since
   if oldest == "" or since < tonumber(oldest) then
     oldest = seconds_text(since)
   end
