@@ -48,6 +48,25 @@ def test_who_has_missed_the_notice_finds_out(make_queue, redis_client):
         future.result(0)
 
 
+def test_who_looks_after_those_who_wait_may_come_at_any_moment(make_queue, monkeypatch):
+    """When it is known here that the key is forgotten, and nobody was told yet."""
+    queue = make_queue(start=False)
+    future, other = queue.enqueue("doc:1", "text"), queue.enqueue("doc:2", "text")
+    make_queue(start=False).forget("doc:2")
+    commit = inside(queue).waiters.commit
+
+    def look_in_between(entries, stamp):
+        heard = commit(entries, stamp)
+        inside(queue).outcomes.find_out(None)
+        return heard
+
+    monkeypatch.setattr(inside(queue).waiters, "commit", look_in_between)
+    queue.forget("doc:1")
+    for one in (future, other):
+        with pytest.raises(ItemRejected, match="forget"):
+            one.result(0)
+
+
 def test_the_vector_stays_or_goes(make_queue, redis_client):
     queue = make_queue(max_batch_size=1)
     redis_client.hset("doc:1", "title", "A")
