@@ -65,7 +65,7 @@ def _live_facts(
         facts["because"] = "a worker has claimed it; should that worker die, another takes it when the lease ends"
         return facts | ({"worker": claim[2].partition(":")[0]} if len(claim) > 2 else {})
     score = pending if pending is not None else now
-    since = enqueued_at(entry) or score
+    since = min(enqueued_at(entry) or score, now)  # a clock may have been set back
     facts |= {"state": "waiting", "pending_since": round(since, 3), "waiting_s": round(now - since, 1)}
     pause_ms = client.pttl(keys.pause)
     if pause_ms != -2:
