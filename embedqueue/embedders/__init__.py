@@ -2,9 +2,12 @@
 
 from .azure import AzureOpenAIEmbedder
 from .gemini import GeminiEmbedder
+from .langchain import LangChainEmbedder
+from .litellm import LiteLLMEmbedder
 from .local import LocalEmbedder
 from .openai import OpenAIEmbedder, OpenRouterEmbedder
 from .protocol import Embedder, QueryEmbedder
+from .sentence_transformers import SentenceTransformerEmbedder
 from .vendors import CohereEmbedder, MistralEmbedder, VoyageEmbedder
 
 __all__ = [
@@ -12,10 +15,13 @@ __all__ = [
     "CohereEmbedder",
     "Embedder",
     "GeminiEmbedder",
+    "LangChainEmbedder",
+    "LiteLLMEmbedder",
     "LocalEmbedder",
     "MistralEmbedder",
     "OpenAIEmbedder",
     "OpenRouterEmbedder",
     "QueryEmbedder",
+    "SentenceTransformerEmbedder",
     "VoyageEmbedder",
 ]

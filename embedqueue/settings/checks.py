@@ -90,7 +90,7 @@ def check_key(settings: Settings) -> list[str]:
     if settings.provider == "local":
         if importlib.util.find_spec("wordllama") is not None:
             return []
-        return [f'{settings.spelled("PROVIDER")} is "local", which needs wordllama: pip install "embedqueue[demo]".']
+        return [f'{settings.spelled("PROVIDER")} is "local", which needs wordllama: pip install "embedqueue[local]".']
     if settings.provider == "openai" and settings.base_url is not None:
         return []  # a server of one's own needs none; OpenAI's will say so itself
     variables = settings.key_variables
