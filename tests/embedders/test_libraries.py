@@ -203,16 +203,14 @@ def litellm(monkeypatch):
 
 def test_litellm_serves_documents_and_queries(litellm, provider: Provider):
     """With the length that is wanted; what it is asked for is the model of the embedder, not the queue's name of it."""
-    embedder = LiteLLMEmbedder(
-        "openai/small", 8, api_key="test-key", api_base=provider.openai_url, query_role="query: "
-    )
-    np.testing.assert_allclose(
-        embedder.embed_batch(["one", "two"], "label"), [vector_of("one", 8), vector_of("two", 8)]
-    )
+    place = {"api_key": "test-key", "api_base": provider.openai_url}
+    embedder = LiteLLMEmbedder("openai/text-embedding-3-small", 8, query_role="query: ", **place)
+    rows = embedder.embed_batch(["one", "two"], "label")
+    np.testing.assert_allclose(rows, [vector_of("one", 8), vector_of("two", 8)])
     np.testing.assert_allclose(embedder.embed_queries(["one"]), [vector_of("query: one", 8)])
     assert {call.model for call in provider.calls} == {"text-embedding-3-small"}
     with pytest.raises(ConfigurationError, match="dimensions is not supported"):  # says LiteLLM, of any other model
-        LiteLLMEmbedder("openai/small", 8, api_key="test-key", api_base=provider.openai_url).embed_batch(["x"])
+        LiteLLMEmbedder("openai/small", 8, **place).embed_batch(["x"])
 
 
 def test_litellm_hands_on_what_a_provider_says(litellm, provider: Provider):
