@@ -1,9 +1,9 @@
 """Vectors of texts that have no hash of their own: through the queue, into hashes that expire.
 
 A queue writes vectors into hashes. Where a library asks for vectors of mere texts, each text gets a hash under a
-prefix: ``PREFIXdigest``, the digest being of the text. So all that holds for documents holds here: what was asked for survives
-a crash, equal texts that several processes ask for at once are sent once, and a text that was asked for before the hash
-expired is not sent again.
+prefix: ``PREFIXdigest``, the digest being of the text. So all that holds for documents holds here: what was asked for
+survives a crash, equal texts that several processes ask for at once are sent once, and a text that was asked for before
+the hash expired is not sent again.
 """
 
 from __future__ import annotations

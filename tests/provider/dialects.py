@@ -109,4 +109,4 @@ class VoyageFormat(OpenAIFormat):
             raise Refusal(400, {"detail": words})
 
     def vectors(self, document: dict[str, Any], settings: Settings) -> bytes:
-        return super().vectors(document | {"dimensions": document.get("output_dimension", FULL_DIMENSIONS)}, settings)
+        return super().vectors(document | {"dimensions": document.get("output_dimension", 1024)}, settings)
