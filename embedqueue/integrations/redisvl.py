@@ -9,6 +9,7 @@ Needs ``pip install "embedqueue[redisvl]"``.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from pydantic import PrivateAttr
@@ -70,6 +71,12 @@ class QueueVectorizer(BaseVectorizer):  # type: ignore[misc,unused-ignore]  # An
 
     def _embed(self, content: Any = "", input_type: str = "document", **_: Any) -> list[float]:
         return self._embed_many([content], input_type=input_type)[0]
+
+    async def _aembed(self, content: Any = "", **options: Any) -> list[float]:
+        return await asyncio.to_thread(self._embed, content, **options)
+
+    async def _aembed_many(self, contents: Any = (), batch_size: int = 0, **options: Any) -> list[list[float]]:
+        return await asyncio.to_thread(self._embed_many, contents, batch_size, **options)
 
     def _embed_many(
         self, contents: Any = (), batch_size: int = 0, input_type: str = "document", **_: Any

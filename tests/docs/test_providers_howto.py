@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -97,11 +98,11 @@ def test_a_librarys_recipe_works(section, library, numbers, redis_client):
 def test_litellms_recipe_is_taken(redis_client, redirected, monkeypatch):
     """LiteLLM does not send by requests: it is told the address."""
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    monkeypatch.setenv("COHERE_API_BASE", f"{redirected.url}/cohere/v2/embed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         litellm = pytest.importorskip("litellm", reason="embedqueue[litellm] is not installed")
-        monkeypatch.setattr(litellm, "api_base", f"{redirected.url}/cohere/v2/embed")
+        there = partial(litellm.embedding, api_base=f"{redirected.url}/cohere/v2/embed")
+        monkeypatch.setattr(litellm, "embedding", there)
         assert len(run("LiteLLM", redis_client)["vector"]) == 1536
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import warnings
 from types import SimpleNamespace
@@ -173,6 +174,15 @@ def test_the_texts_of_a_call_are_not_shown():
     """Some libraries put the whole request into their errors."""
     text = "the patient's name is Mary"
     assert "Mary" not in str(failure_of(ValueError(f"cannot embed {text!r}"), [text], []))
+
+
+def test_no_library_is_imported_with_embedqueue():
+    """Also where they are installed: they take seconds."""
+    code = (
+        "import sys, embedqueue, embedqueue.embedders, embedqueue.integrations, embedqueue.settings.settings\n"
+        "assert not {'litellm', 'langchain_core', 'sentence_transformers', 'torch', 'redisvl'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_SECONDS)
 
 
 # -- LiteLLM ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 pytest.importorskip("redisvl", reason="embedqueue[redisvl] is not installed")
@@ -32,6 +34,8 @@ def test_texts_become_vectors_and_buffers():
     assert vectorizer.embed_many(["one", "two"], as_buffer=True) == [embedder.bytes_of(text) for text in ("one", "two")]
     assert vectorizer.embed("one", input_type="query") == embedder.vector_of("query: one").tolist()
     assert embedder.sent == {"one": 1, "two": 1, "query: one": 1}
+    assert asyncio.run(vectorizer.aembed("one")) == embedder.vector_of("one").tolist()
+    assert asyncio.run(vectorizer.aembed_many(["two"])) == [embedder.vector_of("two").tolist()]
     with pytest.raises(TypeError, match="only texts"):
         vectorizer.embed(7)
 
