@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from embedqueue.queue import EmbeddingBatchQueue
-from embedqueue.values.item import check_pair, encode_member, is_blank
+from embedqueue.values.item import check_pair, is_blank
 
 #: Seconds for which a vector is kept after it was asked for last: a day.
 DEFAULT_EXPIRE = 86_400.0
@@ -61,7 +61,6 @@ class KeptVectors:
         options = self._queue.options
         for text in texts:  # before anything is written
             check_pair(self._prefix, text, options.namespace, options.max_text_chars)
-            encode_member(self._prefix, text)
         keys = [f"{self._prefix}{_digest(text)}" for text in texts]
         lasting = [key for key, text in zip(keys, texts, strict=True) if not is_blank(text)]
         self._last(lasting, create=True)

@@ -42,6 +42,15 @@ def test_a_text_that_was_asked_for_lately_is_not_sent_again(fake):
     assert queue.redis.pttl(key) > 50_000
 
 
+def test_a_hash_that_expires_while_its_text_is_embedded_is_made_anew_for_a_while(fake):
+    """Not for ever."""
+    queue = eager_queue(fake)
+    fake.rule = lambda texts: queue.redis.delete(*queue.redis.scan_iter("kept:*")) and None
+    assert KeptVectors(queue, "kept:", 60, PATIENCE_SECONDS)(["one"]) == [fake.vector_of("one").tolist()]
+    [key] = queue.redis.scan_iter("kept:*")
+    assert queue.redis.pttl(key) > 50_000
+
+
 def test_what_is_not_there_in_time_is_still_queued(fake, make_queue, redis_client):
     """Here no worker runs until later; asking again goes on from there."""
     queue = make_queue(embedder=fake, worker=False)
@@ -57,9 +66,14 @@ def test_nothing_is_written_for_what_is_refused(fake):
     """Neither a hash nor an item."""
     queue = eager_queue(fake, max_text_chars=5)
     kept = KeptVectors(queue, "kept:", 60, None)
-    for texts, error in ((["one", 7], TypeError), (["one", "too long"], ValueError), (["one", "\ud800"], ValueError)):
-        with pytest.raises(error):
-            kept(texts)
+    refusals = [
+        (7, TypeError, "must be a str"),
+        ("too long", ValueError, "characters"),
+        ("\ud800", ValueError, "surrogates"),
+    ]
+    for text, error, words in refusals:
+        with pytest.raises(error, match=words):
+            kept(["one", text])
     assert not list(queue.redis.scan_iter("kept:*"))
     assert fake.calls == []
     queue.stop()
