@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import redis
 
-from embedqueue.embedders.protocol import Embedder
+from embedqueue.embedders.protocol import Embedder, learned_dimensions
 from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Terms, Unless, Within
 from embedqueue.store.store import Store
@@ -141,6 +141,7 @@ class Intake:
         self._observers = observers
         self._max_pending = options.max_pending
         self._vector_type = options.vector_type
+        self._model = options.model
         self._usual = min(options.flush_interval, LONGEST_WITHIN)  # seconds that an item may wait
         self._tell_at = options.max_batch_size
         self._tell_first = not options.worker
@@ -405,7 +406,7 @@ class Intake:
 
     def _zero(self) -> bytes:
         """The vector of a blank text, as the bytes that would be stored."""
-        return zero_vector(self._embedder.dimensions, self._vector_type)
+        return zero_vector(learned_dimensions(self._embedder, self._model), self._vector_type)
 
 
 def _conditions(share: Sequence[_Commit], latest: Iterable[str]) -> list[str]:

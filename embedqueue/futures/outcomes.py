@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from embedqueue.embedders.protocol import Embedder
+from embedqueue.embedders.protocol import Embedder, learned_dimensions
 from embedqueue.store.records import Asked, Terms
 from embedqueue.store.store import Store
 from embedqueue.values.errors import BatchFailed, ItemRejected, was_forgotten
@@ -82,7 +82,8 @@ class Outcomes:
         if word == "dead":
             return ItemRejected(redis_key, value.decode("utf-8", "replace"))
         if word == "blank" or (blank and word != "live"):
-            return zero_vector(self._embedder.dimensions, self._terms().vector_type)
+            terms = self._terms()
+            return zero_vector(learned_dimensions(self._embedder, terms.model), terms.vector_type)
         if word == "done" or (done and word == "unproven"):
             return value
         if word == "differs":

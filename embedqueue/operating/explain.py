@@ -101,8 +101,9 @@ def _hash_facts(client: Any, settings: Settings, redis_key: str) -> dict[str, An
         size = client.hstrlen(redis_key, settings.option("embedding_field"))
     except ResponseError as error:
         return {"hash": str(error)}
-    right = size_bytes(settings.dimensions, settings.option("vector_type"))
-    return {"hash": "a vector" if size == right else "no vector" if not size else f"{size} bytes instead of {right}"}
+    width = settings.width
+    right = size if width is None else size_bytes(width, settings.option("vector_type"))
+    return {"hash": "no vector" if not size else "a vector" if size == right else f"{size} bytes instead of {right}"}
 
 
 def _last_write(client: Any, keys: Keys, redis_key: str) -> tuple[float | None, bool]:
