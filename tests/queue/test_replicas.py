@@ -229,9 +229,10 @@ def test_behind_a_sentinel(make_queue):
         port = int(rig.url.rpartition(":")[2].partition("/")[0])
         client = Sentinel([("127.0.0.1", port)], socket_timeout=2).master_for("rig", socket_timeout=2)
         queue = make_queue(client, start=False, min_replicas=1, replica_patience=SHORT_SECONDS)
-        queue.enqueue("doc:1", "one")
         old = rig.master()
         assert old is not None
+        eventually(lambda: in_step(old), "the replica follows")
+        queue.enqueue("doc:1", "one")
         old.kill()
 
         def taken_alone() -> bool:
