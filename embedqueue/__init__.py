@@ -3,8 +3,9 @@
 from embedqueue.futures.future import EmbeddingFuture
 
 from .backlog.filler import Verified
-from .embedders import Embedder, GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
+from .embedders import Embedder, GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder, TokenMeter
 from .queue import EmbeddingBatchQueue
+from .values.budget import Budget
 from .values.errors import (
     BatchFailed,
     CallTooLarge,
@@ -33,11 +34,13 @@ __all__ = [
     # the queue
     "EmbeddingBatchQueue",
     "EmbeddingFuture",
+    "Budget",
     "QueueStats",
     "DeadLetter",
     "Verified",
     # embedders
     "Embedder",
+    "TokenMeter",
     "GeminiEmbedder",
     "OpenRouterEmbedder",
     "OpenAIEmbedder",

@@ -24,6 +24,7 @@ from .futures.progress import Progress
 from .futures.waiters import Waiters
 from .observers.history import Recorder
 from .observers.observers import Observers
+from .observers.tally import Tally
 from .store.records import Terms, terms_of
 from .store.store import Store
 from .values.locks import Event
@@ -60,7 +61,8 @@ class Engine:
         stopping: set when the calls under way must end.
         store: Redis.
         recorder: writes the history.
-        observers: told what happens, the recorder included if the option ``history`` says so.
+        tally: counts what was sent and saved.
+        observers: told what happens, the tally included, and the recorder if the option ``history`` says so.
         agenda: knows what is due.
         progress: counts what ends, for those who flush.
         waiters: the unfinished futures.
@@ -93,7 +95,10 @@ class Engine:
         self.store = Store(client, options.namespace)
         history = f"embedqueue-history-{options.namespace}"
         self.recorder = Recorder(self.store.figures.add, options.model, history, self._log)
-        self.observers = observers.joined_by(self.recorder) if options.history else observers
+        self.tally = Tally()
+        self.observers = observers.joined_by(self.tally)
+        if options.history:
+            self.observers = self.observers.joined_by(self.recorder)
         self.agenda = Agenda(options)
         self.terms = partial(_terms, options, embedder)
         self.progress = Progress(self.observers.check_wait)

@@ -19,7 +19,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import redis
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
@@ -27,8 +27,18 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from redis.exceptions import RedisError
 
+from .observers.history import ANSWERED
 from .store.store import Store
-from .values.observer import BatchReport, CallReport, Observer, Outcome, RedisReport, ReleaseReport, SavingReport
+from .values.observer import (
+    BatchReport,
+    CallReport,
+    Observer,
+    Outcome,
+    RedisReport,
+    ReleaseReport,
+    SavedBy,
+    SavingReport,
+)
 from .values.stats import DeadLetter
 
 #: The variable that puts prometheus_client into its multiprocess mode.
@@ -38,7 +48,9 @@ _CALL_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _CALL_TEXTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 _WAIT_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 21600, 86400)
 #: The values that a second label may have, by its name.
-_VALUES = {"outcome": get_args(Outcome), "by": get_args(get_type_hints(SavingReport)["by"])}
+_VALUES = {
+    "outcome": get_args(Outcome), "by": get_args(SavedBy), "counted": ("measured", "estimated"),
+}  # fmt: skip
 
 
 class _Families:
@@ -65,6 +77,9 @@ class _Families:
         self.calls = counter("api_calls", "API calls that came back, by outcome.", "outcome")
         self.texts = counter("texts_sent", "Texts in API calls, those that failed included.")
         self.tokens = counter("tokens_sent", "Estimated tokens in API calls, those that failed included.")
+        self.tokens_used = counter(
+            "tokens_used", "Tokens that are paid for: counted by the provider, or else estimated.", "counted"
+        )
         self.texts_saved = counter("texts_saved", "Texts that need not be sent.", "by")
         self.tokens_saved = counter("tokens_saved", "Estimated tokens that need not be sent.", "by")
         self.leases = counter("leases_expired", "Claims whose worker died or lost Redis.")
@@ -196,6 +211,10 @@ class _QueueMetrics(Observer):
         families.calls.labels(queue, report.outcome).inc()
         families.texts.labels(queue).inc(report.texts)
         families.tokens.labels(queue).inc(report.tokens)
+        if report.used_tokens is not None:
+            families.tokens_used.labels(queue, "measured").inc(report.used_tokens)
+        elif report.outcome in ANSWERED:
+            families.tokens_used.labels(queue, "estimated").inc(report.tokens)
         families.call_seconds.labels(queue).observe(report.seconds)
         families.call_texts.labels(queue).observe(report.texts)
 

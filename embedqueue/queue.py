@@ -28,6 +28,7 @@ from .embedders.protocol import Embedder
 from .engine import Engine, is_work_horse, stop_with_child
 from .futures.future import EmbeddingFuture
 from .futures.intake import Pair, in_parts
+from .money.prices import budget_price
 from .observers.history import History, read_history
 from .observers.observers import Functions, Observers
 from .store.clients import refused_as_such
@@ -98,6 +99,9 @@ class EmbeddingBatchQueue:
         cache_ttl: seconds for which vectors are kept by text, or None for no cache.
         if_missing: "create" the hash if it is gone when its vector arrives, or "skip" it.
         max_text_chars: longest text in characters, or None; ``enqueue`` raises ``ValueError`` beyond.
+        budget: how many dollars may be spent on embedding a day or a month, or None; see :class:`embedqueue.Budget`.
+            Every process that works the queue needs it.
+        prices: dollars for a million tokens by model, where the list prices do not know better.
         history: whether this process writes down how much it does, for ``history()`` and the dashboard.
         observers: told what happens; see :class:`embedqueue.Observer`. What they raise is logged once.
         on_batch: called with a :class:`BatchReport` when vectors were written; it is an observer of one function, as
@@ -130,6 +134,8 @@ class EmbeddingBatchQueue:
         if callable(meet := getattr(embedder, "meet", None)):
             meet(model)
         self._options = Options(model=model, flush_interval=flush_interval, max_batch_size=max_batch_size, **options)
+        if self._options.budget is not None:
+            budget_price(self._options)  # raises where it is not known
         self._log = QueueLog(self._options.namespace)
         self._embedder = embedder
         self._redis = redis
@@ -551,7 +557,7 @@ class EmbeddingBatchQueue:
             redis.RedisError: Redis cannot be reached.
         """
         engine = self._engine
-        status, counters, caller = engine.store.status(), engine.settle.counters, engine.caller
+        status, counters, caller, tally = engine.store.status(), engine.settle.counters, engine.caller, engine.tally
         barred = engine.worker.barred
         pause_seconds = BARRED_SECONDS if barred and status.pause_seconds is None else status.pause_seconds
         return QueueStats(
@@ -571,6 +577,10 @@ class EmbeddingBatchQueue:
             calls_under_way=engine.pool.unfinished,
             last_progress=counters.last_progress,
             due_in=due_seconds(status.score_age_seconds, status.base_seconds, self._options.flush_interval),
+            used_tokens=tally.used_tokens,
+            estimated_tokens=tally.estimated_tokens,
+            saved_texts=tally.saved_texts,
+            saved_tokens=tally.saved_tokens,
         )
 
     def history(self, minutes: int = 60, days: int = 30) -> History:

@@ -3,7 +3,7 @@
 from .gemini import GeminiEmbedder
 from .local import LocalEmbedder
 from .openai import OpenAIEmbedder, OpenRouterEmbedder
-from .protocol import Embedder
+from .protocol import Embedder, TokenMeter
 
 __all__ = [
     "Embedder",
@@ -11,4 +11,5 @@ __all__ = [
     "LocalEmbedder",
     "OpenAIEmbedder",
     "OpenRouterEmbedder",
+    "TokenMeter",
 ]

@@ -28,6 +28,7 @@ from .faults import read_fault
 from .http import Answer, Http, Limits, host_and_port, origin
 from .keys import Secret, revealed
 from .rows import Malformed
+from .usage import Usage
 from .waits import asked_wait
 
 #: Seconds to connect and seconds of silence that an embedder bears by default.
@@ -128,6 +129,7 @@ class HostedEmbedder:
         self._key: str | None = None  # set at the first call, by whichever thread is first: all find the same
         self._extra_headers = {name: revealed(f"headers[{name!r}]", value) for name, value in (headers or {}).items()}
         self._http = Http(self._all_headers, limits)
+        self._usage = Usage()
         #: Options that the server refused, with what is sent instead; None sends nothing. Single assignments only.
         self._learned: dict[str, Any] = {}
 
@@ -178,6 +180,10 @@ class HostedEmbedder:
             error.args = (printable(without_secrets(str(error)[:READ_CHARS], self._secrets()))[:SHOWN_CHARS],)
             raise
 
+    def take_tokens(self) -> int | None:
+        """The tokens that calls of this thread were charged since it asked last; see :class:`TokenMeter`."""
+        return self._usage.take()
+
     def _embed(self, texts: list[str], model: str) -> NDArray[np.float32]:
         wanted = self._options(model)
         options = {name: self._learned.get(name, value) for name, value in wanted.items()}
@@ -206,6 +212,10 @@ class HostedEmbedder:
     def _rows(self, document: Any, count: int, model: str) -> NDArray[np.float32]:
         raise NotImplementedError
 
+    def _charged(self, document: Any) -> int | None:
+        """The tokens that an answer says were charged; None where it does not."""
+        raise NotImplementedError
+
     def _auth(self, key: str) -> dict[str, str]:
         raise NotImplementedError
 
@@ -230,6 +240,7 @@ class HostedEmbedder:
             if unexplained and self._chose_encoding(options) and getattr(refusal, "status", None) == answer.status:
                 raise OptionRefused(str(refusal), "encoding_format")
             raise refusal
+        self._usage.add(self._charged(document))
         try:
             return self._rows(document, len(texts), model)
         except Malformed as error:

@@ -16,6 +16,7 @@ from embedqueue.values.options import EMBED_DIMENSIONS
 from .hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, Address, HostedEmbedder, parted
 from .keys import Secret
 from .rows import openai_rows
+from .usage import charged
 
 EncodingFormat = Literal["base64", "float"]
 
@@ -145,6 +146,9 @@ class OpenAIEmbedder(HostedEmbedder):
 
     def _rows(self, document: Any, count: int, model: str) -> NDArray[np.float32]:
         return openai_rows(document, count)
+
+    def _charged(self, document: Any) -> int | None:
+        return charged(document.get("usage"), "total_tokens", "prompt_tokens")
 
 
 class OpenRouterEmbedder(OpenAIEmbedder):

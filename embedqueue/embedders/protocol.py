@@ -19,7 +19,8 @@ class Embedder(Protocol):
     known limit), ``task_type``, ``variant`` (a string of all else that decides a vector beside its text and the
     model, such as the server's address), ``default_model`` (what a queue asks for that is given none),
     ``meet(model)`` (told what a queue will ask for), ``provider`` and ``server`` (whose API it is, and its host and
-    port, for observers; see ``CallReport``); the queue uses them where they exist.
+    port, for observers; see ``CallReport``); the queue uses them where they exist. What more it can do stands in small
+    protocols of their own, such as :class:`TokenMeter`.
     """
 
     @property
@@ -43,4 +44,22 @@ class Embedder(Protocol):
             TransientError: the same call may work later.
             InputRejected: a text of the call will never work (``CallTooLarge``: the call, not a text).
             ConfigurationError: nothing will work until somebody acts.
+        """
+
+
+@runtime_checkable
+class TokenMeter(Protocol):
+    """An embedder that knows what its calls were charged. The queue estimates the tokens of others.
+
+    The usage belongs to the thread that has called ``embed_batch``, for there calls run side by side: whoever overrides
+    ``embed_batch``, or wraps the embedder, need not hand it on.
+    """
+
+    def take_tokens(self) -> int | None:
+        """Tell what calls of this thread were charged since it asked last, and forget it.
+
+        It is asked before each call, and again after it, be it answered or refused.
+
+        Returns:
+            Tokens, as the provider has counted them; None where it has not said.
         """

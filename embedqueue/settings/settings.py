@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -20,7 +20,9 @@ import redis
 from embedqueue.embedders import Embedder, GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
 from embedqueue.embedders.keys import revealed
 from embedqueue.embedders.openai import MODEL_DIMENSIONS
+from embedqueue.money.prices import budget_price
 from embedqueue.queue import EmbeddingBatchQueue
+from embedqueue.values.budget import Budget, read_prices
 from embedqueue.values.errors import OptionError
 from embedqueue.values.options import DEFAULT_MODEL, EMBED_DIMENSIONS, Options
 from embedqueue.values.words import shown_url
@@ -168,7 +170,7 @@ def read(mapping: Mapping[str, Any], prefix: str = "", *, spelling: str | None =
         if name not in KNOWN:
             raise SettingsError(_unknown(name, spelling))
     options = {
-        name: _converted(name.upper(), given[name.upper()], hint, spelling)
+        name: _option(name, given[name.upper()], hint, spelling)
         for name, hint in _OPTION_TYPES.items()
         if name.upper() in given
     }
@@ -298,6 +300,19 @@ def _provider(value: Any, spelling: str) -> str:
     raise SettingsError(f"{spelling.format('PROVIDER')} must be one of {', '.join(PROVIDERS)}, not {value!r}")
 
 
+#: What reads options that are neither numbers nor words.
+_READERS: Mapping[str, Callable[[Any], Any]] = {"budget": Budget.read, "prices": read_prices}
+
+
+def _option(name: str, value: Any, hint: Any, spelling: str) -> Any:
+    if name not in _READERS:
+        return _converted(name.upper(), value, hint, spelling)
+    try:
+        return _READERS[name](value)
+    except OptionError as error:
+        raise SettingsError(f"{spelling.format(name.upper())} {error.why}") from None
+
+
 def _converted(name: str, value: Any, hint: Any, spelling: str) -> Any:
     """A string from the environment as the type that is due; anything else as it stands."""
     if not isinstance(value, str):
@@ -342,6 +357,8 @@ def _refuse_what_cannot_work(settings: Settings) -> None:
             )
     try:
         settings.embedder()
-        Options(model=settings.model, **settings.options)
+        options = Options(model=settings.model, **settings.options)
+        if options.budget is not None:
+            budget_price(options)
     except OptionError as error:
         raise SettingsError(f"{settings.spelled(error.name.upper())} {error.why}") from None

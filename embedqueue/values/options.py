@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict, TypeVar
 
 from tenacity import AsyncRetrying, BaseRetrying
 
+from .budget import Budget, read_prices
 from .errors import OptionTypeError, OptionValueError
 from .observer import BatchReport, CallReport, Observer, RedisReport
 from .stats import DeadLetter
@@ -75,6 +76,8 @@ class Options:
     cache_ttl: float | None = None
     if_missing: IfMissing = "create"
     max_text_chars: int | None = None
+    budget: Budget | None = None
+    prices: Mapping[str, float] | None = None
     history: bool = True
     observers: Sequence[Observer] = ()
     on_batch: OnBatch | None = None
@@ -115,6 +118,10 @@ class Options:
         for name in ("flush_on_wait", "worker", "history"):
             if not isinstance(getattr(self, name), bool):
                 raise OptionTypeError(name, f"must be True or False, not {getattr(self, name)!r}")
+        if not isinstance(self.budget, Budget | None):
+            raise OptionTypeError("budget", f"must be an embedqueue.Budget or None, not {self.budget!r}")
+        if self.prices is not None:
+            object.__setattr__(self, "prices", read_prices(self.prices))
         if not isinstance(self.retry, BaseRetrying | None) or isinstance(self.retry, AsyncRetrying):
             raise OptionTypeError("retry", "must be a tenacity policy such as tenacity.Retrying(...)")
         _check(
@@ -168,6 +175,8 @@ class QueueOptions(TypedDict, total=False):
     cache_ttl: float | None
     if_missing: IfMissing
     max_text_chars: int | None
+    budget: Budget | None
+    prices: Mapping[str, float] | None
     history: bool
     observers: Sequence[Observer]
     on_batch: OnBatch | None

@@ -49,6 +49,10 @@ class QueueStats:
     calls_under_way: int
     last_progress: float | None
     due_in: float | None = None
+    used_tokens: int = 0
+    estimated_tokens: int = 0
+    saved_texts: int = 0
+    saved_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,10 @@ from embedqueue.backlog.filler import DEFAULT_MAX_WAITING
 from embedqueue.backlog.inspection import FAULTS
 from embedqueue.contrib.django.access import queues
 from embedqueue.contrib.django.backfill import backfill, verify
+from embedqueue.money.prices import read_price
 from embedqueue.operating.arguments import address, concurrency, duration
 from embedqueue.operating.control import dead_letter_of, dead_letters, lift_pause, set_pause
+from embedqueue.operating.cost import DEFAULT_DAYS, MOST_DAYS, cost_as_json, cost_of, describe_cost
 from embedqueue.operating.describe import describe, describe_dead, lines, stats_as_json
 from embedqueue.operating.explain import explain
 from embedqueue.operating.letters import WrongChoice, discard, retry
@@ -58,6 +60,11 @@ class Command(BaseCommand):
         )
         stats = command("stats", self._stats, "Tell how the queue stands.")
         stats.add_argument("--json", action="store_true", help="for scripts")
+        cost = command("cost", self._cost, "Tell what was sent, what that cost, and what was saved.")
+        cost.add_argument("--by", choices=["day", "model"], default="day")
+        cost.add_argument("--days", type=int, choices=range(1, MOST_DAYS + 1), default=DEFAULT_DAYS, metavar="N")
+        cost.add_argument("--price", type=read_price, action="append", default=[], metavar="MODEL=DOLLARS")
+        cost.add_argument("--json", action="store_true", help="for scripts")
         flush = command("flush", self._flush, "Embed all that waits now, and return when it is done.")
         flush.add_argument("--timeout", type=duration, default=60.0, help="seconds")
         fill = command("backfill", self._backfill, "Enqueue what has no vector yet, of models with EmbeddedText.")
@@ -128,6 +135,12 @@ class Command(BaseCommand):
     def _stats(self, name: str, options: dict[str, Any]) -> None:
         stats = queues.look(name).stats()
         self.stdout.write(stats_as_json(stats) if options["json"] else "\n".join(describe(stats)))
+
+    def _cost(self, name: str, options: dict[str, Any]) -> None:
+        by = options["by"]
+        rows, total = cost_of(queues.look(name), options["days"], by, options["price"])
+        told = cost_as_json(rows, total, by) if options["json"] else "\n".join(describe_cost(rows, total, by))
+        self.stdout.write(told)
 
     def _flush(self, name: str, options: dict[str, Any]) -> None:
         with queues.idle(name, worker=True) as queue:
