@@ -22,6 +22,7 @@ from .futures.notices import Listener
 from .futures.outcomes import Outcomes
 from .futures.progress import Progress
 from .futures.waiters import Waiters
+from .money.prices import budget_price
 from .observers.history import Recorder
 from .observers.observers import Observers
 from .observers.tally import Tally
@@ -32,6 +33,7 @@ from .values.log import QueueLog
 from .values.options import Options
 from .work.agenda import Agenda
 from .work.dispatch import Dispatch
+from .work.purse import Purse
 from .work.settle import Settle
 from .work.worker import Worker
 
@@ -70,6 +72,7 @@ class Engine:
         intake: takes items in.
         listener: hears what other processes do and want.
         caller: calls the embedder.
+        purse: knows what claims cost; None without a budget.
         pool: of call threads.
         settle: brings items to their end.
         dispatch: turns claimed items into calls.
@@ -139,6 +142,7 @@ class Engine:
         concurrency = Concurrency(options.max_concurrency)
         limits = _limits(options, embedder)
         self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.closing, log, observers)
+        self.purse = _purse(self.store, self.caller, options, log)
         self.pool = Pool(lambda: concurrency.limit, calls, self.agenda.progressed, log)
         self.settle = Settle(
             self.store,
@@ -150,12 +154,21 @@ class Engine:
             self.terms,
             worker=self.name,
             stopping=self.stopping,
+            purse=self.purse,
             log=log,
             observers=observers,
         )
         cache = _cache(self.store, self.settle, options, embedder, self.stopping)
         self.dispatch = Dispatch(
-            self.caller, self.pool, self.settle, cache, options, worker=self.name, log=log, observers=observers
+            self.caller,
+            self.pool,
+            self.settle,
+            cache,
+            options,
+            worker=self.name,
+            purse=self.purse,
+            log=log,
+            observers=observers,
         )
         self.worker = Worker(
             self.store,
@@ -165,6 +178,7 @@ class Engine:
             self.outcomes,
             options,
             self.terms,
+            purse=self.purse,
             name=self.name,
             start_queue=start_queue,
             log=log,
@@ -203,6 +217,8 @@ class Engine:
                 self.store.release_all(self.name)
             except Exception as error:  # what comes after it must be done all the same
                 self._log.warning("embedqueue: stopped without releasing items, their leases will run out: %s", error)
+            if self.purse is not None:
+                self.purse.close()
         try:
             self.waiters.cancel_all()
         finally:
@@ -222,6 +238,12 @@ def _limits(options: Options, embedder: Embedder) -> Limits:
 def _terms(options: Options, embedder: Embedder) -> Terms:
     """On which terms this process writes now; the length of the vectors may be learned late."""
     return terms_of(options, embedder.dimensions, getattr(embedder, "task_type", None))
+
+
+def _purse(store: Store, caller: Caller, options: Options, log: QueueLog) -> Purse | None:
+    if options.budget is None:
+        return None
+    return Purse(store.budget.settle, options.budget, budget_price(options), lambda: caller.limits, log)
 
 
 def _cache(store: Store, settle: Settle, options: Options, embedder: Embedder, stopping: Event) -> Cache | None:

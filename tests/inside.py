@@ -73,6 +73,11 @@ class Inside:
         return self._engine.outcomes
 
     @property
+    def purse(self) -> Any:
+        """Who knows what claims have cost."""
+        return self._engine.purse
+
+    @property
     def intake(self) -> Any:
         """Who takes items in: ``submit``."""
         return self._engine.intake

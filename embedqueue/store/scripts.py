@@ -34,12 +34,15 @@ from .keys import Keys
 SCRIPTS: Final = (
     "enqueue", "enqueue_more", "claim", "complete", "release", "release_all", "release_probe", "extend", "reject",
     "fail", "status", "look", "adopt", "forget_ghosts", "dead_letters", "retry_dead", "discard_dead", "erase",
-    "label", "take_cached", "hold_cached",
+    "label", "take_cached", "hold_cached", "settle_budget", "raise_budget",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.
 OF_CLAIMS: Final = tuple(
     name for name in SCRIPTS if name not in ("enqueue", "release_probe", "discard_dead", "hold_cached")
 )
+
+#: Those of them that know of money.
+OF_BUDGET: Final = ("claim", "settle_budget", "raise_budget")
 
 #: The layout of the queue's keys that the scripts know; names.lua has the same.
 LAYOUT: Final = 2
@@ -56,7 +59,8 @@ def script_text(name: str) -> str:
     folder = resources.files(__package__) / "lua"
     first = ("names", "enqueue_one") if name == "enqueue" else ("names",)
     last = ("more", "if_changed", "within", "enqueue") if name == "enqueue_more" else (name,)
-    parts = (*first, "prelude", *(("prelude_claims",) if name in OF_CLAIMS else ()), *last)
+    shared = (*(("prelude_claims",) if name in OF_CLAIMS else ()), *(("budget",) if name in OF_BUDGET else ()))
+    parts = (*first, "prelude", *shared, *last)
     return "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
 
 

@@ -12,6 +12,7 @@ import redis
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from .adoption import Adoption
+from .budget import BudgetBook, BudgetTerms
 from .cache import CachedVectors
 from .clients import refused_as_such
 from .dead import DeadLetters
@@ -67,6 +68,7 @@ class Store:
         figures: what was done by minute and by day.
         adoption: puts the books in order after another program has left or taken members.
         hashes: what the users' hashes have.
+        budget: what is spent of a budget.
     """
 
     def __init__(self, client: redis.Redis, namespace: str) -> None:
@@ -81,6 +83,7 @@ class Store:
         self._ahead: float | None = None  # what has to be added to our monotonic clock for the server's
         self.adoption = Adoption(self._scripts, self.keys)
         self.hashes = Hashes(self._scripts, self.keys)
+        self.budget = BudgetBook(self._scripts, self.keys)
 
     # -- enqueuing ---------------------------------------------------------------------------------------------
 
@@ -148,6 +151,7 @@ class Store:
         unordered: bool = False,
         urgent: Iterable[str] = (),
         terms: Terms | None = None,
+        budget: BudgetTerms | None = None,
     ) -> Claim:
         """Claim items, under a lease; items whose lease ran out wait again first, or are rejected.
 
@@ -164,6 +168,7 @@ class Store:
             unordered: claim although the books are not in order.
             urgent: redis_keys that are claimed before the oldest items.
             terms: on which the caller writes; None compares nothing.
+            budget: of which what is claimed is reserved; None: none.
 
         Returns:
             What was claimed, and how the queue stands; empty while a pause lasts.
@@ -176,7 +181,8 @@ class Store:
         deadline = "" if self._ahead is None else f"{asked_mono + self._ahead + self._scripts.patience_seconds:.6f}"
         word = "never" if alone is None else int(alone)
         settings = (limit, probe_limit, CLAIM_BYTES, owner, lease_seconds, max_deliveries, word, int(patient))
-        reply = self._call("claim", (), *settings, deadline, int(unordered), agreed, *urgent)
+        money = ("", ()) if budget is None else (budget.text, (self.keys.budget,))
+        reply = self._call("claim", money[1], *settings, deadline, int(unordered), agreed, money[0], *urgent)
         status, now_text, waiting, score, since, base, lease_end, pause_ms, alone_word, oldest = reply[:10]
         ran_out, rejected, strays, differs, unknown = reply[10:15]
         now = float(now_text)
