@@ -122,10 +122,10 @@ class QueueCollector:
 
     def collect(self) -> Iterator[Any]:
         """The gauges."""
-        up, waiting, in_flight, dead, oldest, paused = families = self._families()
+        up, waiting, in_flight, dead, oldest, paused, spent = families = self._families()
         for namespace, store in list(self._stores.items()):
             try:
-                status = store.status()
+                status, budget = store.status(), store.budget.state()
             except RedisError:
                 up.add_metric([namespace], 0)
                 continue
@@ -135,19 +135,27 @@ class QueueCollector:
             dead.add_metric([namespace], status.dead)
             oldest.add_metric([namespace], status.oldest_age_seconds or 0.0)
             paused.add_metric([namespace], status.pause_seconds or 0.0)
+            if budget.known:
+                spent.add_metric([namespace, "day"], budget.day)
+                spent.add_metric([namespace, "month"], budget.month)
         yield from families
 
     @staticmethod
     def _families() -> list[Any]:
         return [
-            GaugeMetricFamily(f"embedqueue_{name}", words, labels=["queue"])
-            for name, words in (
+            GaugeMetricFamily(f"embedqueue_{name}", words, labels=["queue", *labels])
+            for name, words, *labels in (
                 ("up", "1 if Redis answers."),
                 ("waiting", "Items that wait."),
                 ("in_flight", "Items that a worker has claimed."),
                 ("dead", "Dead letters."),
                 ("oldest_age_seconds", "Age of the oldest item that waits; 0 if none does."),
                 ("paused_seconds", "For how long nobody claims, because the provider failed; 0 if there is no pause."),
+                (
+                    "budget_spent_dollars",
+                    "Spent of the budget on this day or in this month, of UTC; none without a budget.",
+                    "period",
+                ),
             )
         ]
 

@@ -10,10 +10,13 @@ from typing import Any, Literal
 
 from redis.exceptions import RedisError
 
+from embedqueue.money.cost import usd
 from embedqueue.settings.checks import NO_CLUSTER, check_call, check_key, check_redis
 from embedqueue.settings.settings import Settings
 from embedqueue.store.durability import dangers
 from embedqueue.values.words import shown_url
+
+from .budget import budget_facts
 
 #: The oldest Redis that has every command of the scripts.
 OLDEST_REDIS = (6, 2)
@@ -53,6 +56,7 @@ def examine(settings: Settings, *, call: bool) -> Iterator[Finding]:
             yield from _examine_server(settings, client)
             yield from _examine_clock(client)
             yield from _examine_indexes(settings, client)
+            yield from _examine_budget(settings)
         finally:
             client.close()
     problems = check_key(settings) or (check_call(settings) if call else [])
@@ -123,6 +127,17 @@ def _examine_clock(client: Any) -> Iterator[Finding]:
         yield Finding("warning", "clock", words)
     else:
         yield Finding("ok", "clock", f"Redis' clock is {drift:+.3f} s from this machine's")
+
+
+def _examine_budget(settings: Settings) -> Iterator[Finding]:
+    if settings.option("budget") is None:
+        return
+    facts = budget_facts(settings)
+    if facts["parked"]:
+        yield Finding("warning", "budget", f"{facts['parked']}; embedqueue budget raise USD lets more be spent today")
+        return
+    lefts = [f"{usd(facts[f'{name}_left'])} for this {name}" for name in ("day", "month") if facts[f"usd_per_{name}"]]
+    yield Finding("ok", "budget", f"there are left: {', '.join(lefts)} (UTC)")
 
 
 def _examine_indexes(settings: Settings, client: Any) -> Iterator[Finding]:

@@ -54,6 +54,7 @@ class BudgetState:
         month_raised: the same in this month.
         held: what is in flight of it.
         parked: the words of the pause, where the budget is spent; "" where it is not.
+        known: whether anything was ever reserved.
     """
 
     day: float = 0.0
@@ -62,6 +63,7 @@ class BudgetState:
     month_raised: float = 0.0
     held: float = 0.0
     parked: str = ""
+    known: bool = False
 
 
 class BudgetBook:
@@ -120,6 +122,7 @@ class BudgetBook:
             month_raised=of_month * _number(kept, "month:raised") / MICRO,
             held=of_day * _number(kept, "held") / MICRO,
             parked=_words(words, kept.get(b"parked")),
+            known=bool(kept),
         )
 
 

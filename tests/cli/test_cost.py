@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import wait
 
 import pytest
 
 from embedqueue import OpenAIEmbedder
-from tests.parts import PATIENCE_SECONDS
+from embedqueue.settings.settings import read_environment
+from tests.parts import PATIENCE_SECONDS, eventually
 
 
 @pytest.fixture
@@ -51,3 +53,27 @@ def test_prices_of_ones_own(run, spent, monkeypatch):
 def test_nothing_was_sent(run, redis_client):
     """Then it says so."""
     assert "Nothing was sent" in run("cost", "--days", "1")
+
+
+def test_the_budget_is_shown_and_raised(run, env, make_queue, provider, monkeypatch):
+    """What is spent, what is left, that it is parked; a raise lets it go on today."""
+    assert "have no budget" in run("budget", "show")
+    assert "no budget" in run("budget", "raise", "5", code=1)
+    monkeypatch.setenv("EMBEDQUEUE_BUDGET", "usd_per_day=0.000010, usd_per_month=5, usd_per_million_tokens=1")
+    settings = read_environment()
+    assert "this day" in run("budget", "show")
+    with settings.queue() as queue:
+        provider.settings.tokens_per_text = 6
+        futures = queue.enqueue_many([(f"doc:{i}", f"{i}" * 20) for i in range(3)])
+        assert not wait(futures, PATIENCE_SECONDS).not_done
+        shown, found = run("budget", "show"), json.loads(run("budget", "show", "--json"))
+        assert "parked      budget: " in shown and "of $5.00" in shown
+        assert found["day_spent"] == found["month_spent"] <= 0.00001
+        assert found["parked"].startswith("budget: ")
+        assert "budget raise" in run("check", "--no-call")
+        assert "more may be spent today" in run("budget", "raise", "1")
+        eventually(lambda: queue.stats().waiting == 0, "goes on")
+    assert json.loads(run("budget", "show", "--json"))["day_left"] > 0.9
+    assert "are left" in run("check", "--no-call", "--verbose")
+    for wrong in ("0", "nan", "1e12"):
+        run("budget", "raise", wrong, code=1)

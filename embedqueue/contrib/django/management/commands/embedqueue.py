@@ -18,6 +18,7 @@ from embedqueue.contrib.django.access import queues
 from embedqueue.contrib.django.backfill import backfill, verify
 from embedqueue.money.prices import read_price
 from embedqueue.operating.arguments import address, concurrency, duration
+from embedqueue.operating.budget import budget_as_json, describe_budget, raise_budget
 from embedqueue.operating.control import dead_letter_of, dead_letters, lift_pause, set_pause
 from embedqueue.operating.cost import DEFAULT_DAYS, MOST_DAYS, cost_as_json, cost_of, describe_cost
 from embedqueue.operating.describe import describe, describe_dead, lines, stats_as_json
@@ -65,6 +66,12 @@ class Command(BaseCommand):
         cost.add_argument("--days", type=int, choices=range(1, MOST_DAYS + 1), default=DEFAULT_DAYS, metavar="N")
         cost.add_argument("--price", type=read_price, action="append", default=[], metavar="MODEL=DOLLARS")
         cost.add_argument("--json", action="store_true", help="for scripts")
+        budget = commands.add_parser("budget", help="What may be spent, and what is.")
+        budget_commands = budget.add_subparsers(title="commands", required=True)
+        spent = command("show", self._budget, "Tell what is spent, and what is left.", budget_commands)
+        spent.add_argument("--json", action="store_true", help="for scripts")
+        raising = command("raise", self._budget_raise, "Let more be spent today.", budget_commands)
+        raising.add_argument("dollars", type=float, metavar="USD")
         flush = command("flush", self._flush, "Embed all that waits now, and return when it is done.")
         flush.add_argument("--timeout", type=duration, default=60.0, help="seconds")
         fill = command("backfill", self._backfill, "Enqueue what has no vector yet, of models with EmbeddedText.")
@@ -141,6 +148,13 @@ class Command(BaseCommand):
         rows, total = cost_of(queues.look(name), options["days"], by, options["price"])
         told = cost_as_json(rows, total, by) if options["json"] else "\n".join(describe_cost(rows, total, by))
         self.stdout.write(told)
+
+    def _budget(self, name: str, options: dict[str, Any]) -> None:
+        settings = queues.settings(name)
+        self.stdout.write(budget_as_json(settings) if options["json"] else "\n".join(describe_budget(settings)))
+
+    def _budget_raise(self, name: str, options: dict[str, Any]) -> None:
+        self.stdout.write(raise_budget(queues.settings(name), options["dollars"]))
 
     def _flush(self, name: str, options: dict[str, Any]) -> None:
         with queues.idle(name, worker=True) as queue:
