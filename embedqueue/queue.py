@@ -646,10 +646,13 @@ class EmbeddingBatchQueue:
         full: Callable[[int], None] | None = None,
         *,
         within: float | None = None,
+        before: Callable[[Sequence[Text]], None] | None = None,
     ) -> Filler:
         """What looks at many texts and enqueues those of these kinds; for the commands, too."""
         engine = self._ready()
-        return Filler(self, engine.store, engine.terms, kinds, max_waiting=max_waiting, within=within, full=full)
+        return Filler(
+            self, engine.store, engine.terms, kinds, max_waiting=max_waiting, within=within, full=full, before=before
+        )
 
     def _texts(self, match: str, text_field: str) -> Iterator[Text]:
         """The texts that stand in hashes."""

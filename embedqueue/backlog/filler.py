@@ -100,6 +100,7 @@ class Filler:
         within: seconds in which the texts are to be embedded; None: as any.
         full: called once with how many wait, when there was no room for some seconds. Without it, a full queue is an
             error.
+        before: called with texts before they are enqueued, once with each; what it raises ends the filling.
     """
 
     def __init__(
@@ -112,7 +113,9 @@ class Filler:
         max_waiting: int | None = None,
         within: float | None = None,
         full: Callable[[int], None] | None = None,
+        before: Callable[[Sequence[Text]], None] | None = None,
     ) -> None:
+        self._before = before
         self._queue = queue
         self._store = store
         self._terms = terms
@@ -153,6 +156,8 @@ class Filler:
             self._store.hashes.erase(redis_key, self._terms(), found.stamp + 1)
 
     def _enqueue(self, texts: list[Text]) -> None:
+        if texts and self._before is not None:
+            self._before(texts)
         while texts:
             if self._max_waiting is not None and self._queue.pending_count() > self._max_waiting - len(texts):
                 self._rest()

@@ -114,7 +114,7 @@ class _Views:
         return self._page("live.html", whole=False)
 
     def dead(self) -> Any:
-        """Retry or discard dead letters; discarding asks once more."""
+        """Retry or discard dead letters; discarding asks once more, and so does what costs more than a dollar."""
         self.guard.check_change()
         name, queue = self._chosen(request.form.get("queue"))
         verb, _, scope = request.form.get("do", "").partition(":")
@@ -124,10 +124,13 @@ class _Views:
             found = self._scope(queue, scope)
             if found is not None and not found:
                 return self._back(name, verb, 0)
-            if verb == "discard" and request.form.get("sure") != "yes":
+            asks = request.form.get("sure") != "yes"
+            cost = letters.cost(queue, found, self._prices) if asks and verb == "retry" else None
+            if asks and (verb == "discard" or cost is not None):
                 count = queue.stats().dead if found is None else len(found)
                 asked = {"queue_name": name, "count": count, "everything": found is None, "names": found or []}
-                return self._render("confirm.html", ids=[letters.form_id(one) for one in found or []], **asked)
+                ids = [letters.form_id(one) for one in found or []]
+                return self._render("confirm.html", verb=verb, cost=cost, ids=ids, **asked)
             done = queue.retry_dead(found) if verb == "retry" else queue.discard_dead(found)
         except RedisError as error:
             abort(503, f"Redis does not answer: {error}")

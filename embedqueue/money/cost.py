@@ -13,6 +13,8 @@ from embedqueue.observers.history import Period
 from .prices import dollars_of, price_of
 
 By = Literal["day", "model"]
+#: Dollars beyond which people are asked before they are spent.
+ASK_DOLLARS = 1.0
 
 
 @dataclass(slots=True, kw_only=True)

@@ -75,16 +75,20 @@ def read_price(pair: str) -> tuple[str, float]:
     raise ValueError(f"--price takes MODEL=DOLLARS, such as my-model=0.05, not {pair!r}")
 
 
+def price_by(options: Options) -> float | None:
+    """Dollars for a million tokens of a queue's model, by its budget, its prices or the list; None where none says."""
+    if options.budget is not None and options.budget.usd_per_million_tokens is not None:
+        return options.budget.usd_per_million_tokens
+    return price_of(options.model, options.prices)
+
+
 def budget_price(options: Options) -> float:
     """The price by which a queue with a budget counts.
 
     Raises:
         OptionValueError: nobody has said what its model costs.
     """
-    assert options.budget is not None
-    price = options.budget.usd_per_million_tokens
-    if price is None:
-        price = price_of(options.model, options.prices)
+    price = price_by(options)
     if price is None:
         raise OptionValueError(
             "budget", f"needs the price of {options.model}: give it usd_per_million_tokens, or set prices"

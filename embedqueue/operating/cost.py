@@ -1,4 +1,4 @@
-"""What a queue's embedding costs, as lines for people and JSON for scripts; and the question before much is spent."""
+"""What a queue's embedding costs, as lines for people and JSON for scripts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from embedqueue.money.cost import By, Cost, costs_by, usd
-from embedqueue.money.prices import price_of
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.words import printable
 
@@ -36,20 +35,7 @@ def cost_of(
     Raises:
         redis.RedisError: Redis cannot be reached.
     """
-    return costs_by(queue.history(1, days).days, own_prices(queue, prices), by)
-
-
-def own_prices(queue: EmbeddingBatchQueue, prices: Iterable[tuple[str, float]] = ()) -> dict[str, float]:
-    """The prices of a queue, and those that come before them."""
-    return {**(queue.options.prices or {}), **dict(prices)}
-
-
-def price_of_queue(queue: EmbeddingBatchQueue) -> float | None:
-    """Dollars for a million tokens of a queue's model; None where nobody has said."""
-    budget = queue.options.budget
-    if budget is not None and budget.usd_per_million_tokens is not None:
-        return budget.usd_per_million_tokens
-    return price_of(queue.options.model, own_prices(queue))
+    return costs_by(queue.history(1, days).days, {**(queue.options.prices or {}), **dict(prices)}, by)
 
 
 def cost_as_json(rows: Sequence[Cost], total: Cost, by: By) -> str:

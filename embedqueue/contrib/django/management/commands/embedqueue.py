@@ -25,6 +25,7 @@ from embedqueue.operating.describe import describe, describe_dead, lines, stats_
 from embedqueue.operating.explain import explain
 from embedqueue.operating.letters import WrongChoice, discard, retry
 from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, Served, run_worker
+from embedqueue.operating.spending import Spending
 from embedqueue.settings.application import DEFAULT
 from embedqueue.settings.checks import explain_redis, problems
 from embedqueue.settings.settings import SettingsError
@@ -80,6 +81,7 @@ class Command(BaseCommand):
         fill.add_argument("--wait", action="store_true", help="return when all of it is embedded")
         fill.add_argument("--all", action="store_true", help="also what has a vector already")
         fill.add_argument("--relabel", action="store_true", help="also vectors of which nothing says what they are of")
+        fill.add_argument("--yes", action="store_true", help="do not ask before more than a dollar is spent")
         fill.add_argument("--database", metavar="ALIAS", help="where the rows are, unless the models' own manager says")
         verifying = command(
             "verify", self._verify, "Tell whether rows have the vectors of their texts; else exit with 1."
@@ -171,6 +173,7 @@ class Command(BaseCommand):
             everything=options["all"],
             relabel=options["relabel"],
             wait=options["wait"],
+            spending=Spending(yes=options["yes"]),
             say=self.stdout.write,
         )
         self.stdout.write(f"{count} enqueued")
