@@ -60,15 +60,12 @@ def raise_budget(settings: Settings, dollars: float) -> str:
     """Let so much more be spent today. Returns a sentence.
 
     Raises:
-        EmbedQueueError: these settings have no budget.
-        ValueError: no such number of dollars.
+        EmbedQueueError: these settings have no budget, or no budget has so many dollars.
     """
     if not LEAST_DOLLARS <= dollars <= MOST_DOLLARS:
-        raise ValueError(f"give dollars from {LEAST_DOLLARS:g} to {MOST_DOLLARS:g}, not {dollars:g}")
+        raise EmbedQueueError(f"give dollars from {LEAST_DOLLARS:g} to {MOST_DOLLARS:g}, not {dollars:g}")
     if settings.options.get("budget") is None:
-        raise EmbedQueueError(
-            f"these settings have no budget, so there is none to raise: set {settings.spelled('BUDGET')}"
-        )
+        raise EmbedQueueError(f"these settings have no budget to raise: set {settings.spelled('BUDGET')}")
     with open_store(settings) as store:
         store.budget.raise_(dollars)
     return f"{usd(dollars)} more may be spent today (UTC), and so in this month."

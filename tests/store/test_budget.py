@@ -142,6 +142,18 @@ def test_a_new_day_begins_with_nothing_spent_and_the_month_goes_on(redis_client)
     assert (books.spent, books.store.budget.state().month) == (10, 10)
 
 
+def test_a_new_day_forgets_what_nobody_will_settle(redis_client):
+    """A process has died, and no lease told of it: the key does not grow for ever."""
+    books = Books(redis_client, usd_per_day=1000)
+    books.enqueue("k0", "k1")
+    dead = books.claim(1)
+    amount, day, month, _ = redis_client.hget(BUDGET, f"hold {dead.owner}").decode().split()
+    redis_client.hset(BUDGET, f"hold {dead.owner}", f"{amount} {day} {month} {time.time() - 1}")
+    _turn_back(redis_client, "day")
+    books.claim(1)
+    assert not redis_client.hexists(BUDGET, f"hold {dead.owner}")
+
+
 def test_the_month_parks_until_the_first(redis_client):
     """Also where the day has room."""
     books = Books(redis_client, usd_per_month=15)

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from embedqueue import BatchFailed, Budget, OpenAIEmbedder
+from embedqueue.testing import eager_queue
 from embedqueue.values.observer import Observer
 from tests.inside import inside
 from tests.parts import PATIENCE_SECONDS, eventually
@@ -177,6 +178,23 @@ def test_redis_away_while_it_settles_owes_it(make, provider, redis_client, monke
     assert _spent(queue) == 10
     queue.enqueue(*_texts(2)[1]).result(PATIENCE_SECONDS)
     eventually(lambda: _spent(queue) == 2, "both settled")
+
+
+def test_an_eager_queue_spends_nothing(provider):
+    """In tests nothing is paid, so nothing is counted."""
+    queue = eager_queue(budget=Budget(1, usd_per_million_tokens=DOLLAR))
+    for at in range(3):
+        queue.enqueue(f"doc:{at}", TEXT).result(PATIENCE_SECONDS)
+    assert _spent(queue) == 0
+
+
+def test_on_a_fake_redis_as_well(fake_redis, make, provider):
+    """Its Lua is another one."""
+    queue = make(client=fake_redis, usd_per_day=25)
+    futures = queue.enqueue_many(_texts(3))
+    assert not wait(futures, PATIENCE_SECONDS).not_done
+    assert sorted(future.exception() is None for future in futures) == [False, True, True]
+    assert _parked(queue)
 
 
 def test_a_budget_needs_a_price(make_queue, redis_client):

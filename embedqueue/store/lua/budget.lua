@@ -33,21 +33,24 @@ local function dollars(amount)
   return "$" .. (amount < 1000000 and string.gsub(string.gsub(text, "0+$", ""), "%.$", "") or text)
 end
 
--- The sums of this day and this month. A new day begins with nothing spent; where the clock was set back, it has begun.
+-- The sums of this day and this month, and whether that day is new: it begins with nothing spent. Where the clock was set
+-- back, a day that has begun goes on.
 local function read_sums()
   local names = { "day", "month", "day:spent", "month:spent", "day:raised", "month:raised", "held" }
   local kept, sums = redis.call("HMGET", BUDGET, unpack(names)), {}
   for i, name in ipairs(names) do
     sums[name] = tonumber(kept[i] or 0)
   end
-  local today = math.floor(now / DAY)
+  local today, is_new = math.floor(now / DAY), false
   for name, current in pairs({ day = today, month = month_of(today) }) do
     if current > sums[name] or current < sums[name] - 1 then
       sums[name], sums[name .. ":spent"], sums[name .. ":raised"] = current, 0, 0
-      sums.held = name == "day" and 0 or sums.held
+      if name == "day" then
+        sums.held, is_new = 0, true
+      end
     end
   end
-  return sums
+  return sums, is_new
 end
 
 local function keep_sums(sums)
@@ -84,7 +87,7 @@ end
 local function open_budget(terms, owner)
   local price, per_day, per_month, texts, tokens = string.match(terms, "^(%S+) (%S+) (%S+) (%S+) (%S+)$")
   price, per_day, per_month = tonumber(price), tonumber(per_day), tonumber(per_month)
-  local sums = read_sums()
+  local sums, is_new = read_sums()
   local room = math.min(
     per_day and per_day + sums["day:raised"] - sums["day:spent"] or math.huge,
     per_month and per_month + sums["month:raised"] - sums["month:spent"] or math.huge
@@ -113,6 +116,10 @@ local function open_budget(terms, owner)
       end
     end
     sums.held, looked, changed = held, true, true
+  end
+
+  if is_new then
+    look()
   end
 
   -- The lease of a claim has run out: what it has reserved counts as spent.
