@@ -178,10 +178,11 @@ def test_the_months_are_those_of_the_calendar(redis_client):
     today = time.gmtime(redis_client.time()[0])
     assert float(redis_client.hget(BUDGET, "month")) == 12 * today.tm_year + today.tm_mon - 3
     script = Store(redis_client, "embed_queue")._scripts.background
-    text = (script_part() + "return {month_of(tonumber(ARGV[1])), 0}").replace("KEYS[FIRST_FURTHER_KEY]", '""')
-    for seconds in (0, 951_782_400, 951_868_800, 1_709_164_800, 1_709_251_200, 1_798_675_200, 1_798_761_600):
-        day = time.gmtime(seconds)
-        assert script.eval(text, 0, seconds // DAY)[0] == 12 * day.tm_year + day.tm_mon - 3, day
+    loop = "local found = {} for i, day in ipairs(ARGV) do found[i] = month_of(tonumber(day)) end return found"
+    days = range(0, 84_000, 13)  # to the year 2199
+    found = script.eval((script_part() + loop).replace("KEYS[FIRST_FURTHER_KEY]", '""'), 0, *days)
+    dates = [time.gmtime(day * DAY) for day in days]
+    assert found == [12 * date.tm_year + date.tm_mon - 3 for date in dates]
 
 
 def script_part() -> str:
