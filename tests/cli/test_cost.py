@@ -77,3 +77,12 @@ def test_the_budget_is_shown_and_raised(run, env, make_queue, provider, monkeypa
     assert "are left" in run("check", "--no-call", "--verbose")
     for wrong in ("0", "nan", "1e12"):
         run("budget", "raise", wrong, code=1)
+
+
+def test_a_burst_does_not_wait_for_midnight(run, redis_client, provider, monkeypatch):
+    """It ends with 1, and says that the budget is spent and how much waits."""
+    monkeypatch.setenv("EMBEDQUEUE_BUDGET", "usd_per_day=0.000001, usd_per_million_tokens=1")
+    with read_environment().queue(worker=False) as queue:
+        queue.enqueue("doc:1", "some words")
+    redis_client.set("embed_queue:pause", "budget: spent", px=3_600_000)  # whatever the time of the day is
+    assert "budget: spent; 1 items are still queued" in run("worker", "--burst", code=1)
