@@ -28,7 +28,7 @@ class Settings:
         dimensions: of the vectors.
         calls: API calls in flight.
         impatient: set the time-outs by which a package notices a dead worker as short as it allows.
-        options: of the queue, for embedqueue; its namespace, for the limit as well.
+        options: of the queue, for embedqueue; its namespace and min_replicas, for the limit as well.
     """
 
     redis_port: int

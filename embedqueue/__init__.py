@@ -3,8 +3,17 @@
 from embedqueue.futures.future import EmbeddingFuture
 
 from .backlog.filler import Verified
-from .embedders import Embedder, GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder, TokenMeter
+from .embedders import (
+    Embedder,
+    GeminiEmbedder,
+    LocalEmbedder,
+    OpenAIEmbedder,
+    OpenRouterEmbedder,
+    QueryEmbedder,
+    TokenMeter,
+)
 from .queue import EmbeddingBatchQueue
+from .search import SearchHit
 from .values.budget import Budget
 from .values.errors import (
     BatchFailed,
@@ -13,10 +22,12 @@ from .values.errors import (
     EmbedQueueError,
     InputRejected,
     ItemRejected,
+    NotReplicated,
     QueueFull,
     QueueStopped,
     TransientError,
 )
+from .values.limits import LimitLeft, Limits
 from .values.observer import BatchReport, CallReport, Observer, RedisReport, ReleaseReport, SavingReport
 from .values.options import (
     API_BATCH_LIMIT,
@@ -26,7 +37,7 @@ from .values.options import (
     EMBED_DIMENSIONS,
     PENDING_ZSET_KEY,
 )
-from .values.stats import DeadLetter, QueueStats
+from .values.stats import DeadLetter, LiveWorker, QueueStats
 
 __version__ = "0.1.0"
 
@@ -38,8 +49,13 @@ __all__ = [
     "QueueStats",
     "DeadLetter",
     "Verified",
+    "LiveWorker",
+    "SearchHit",
+    "Limits",
+    "LimitLeft",
     # embedders
     "Embedder",
+    "QueryEmbedder",
     "TokenMeter",
     "GeminiEmbedder",
     "OpenRouterEmbedder",
@@ -50,6 +66,7 @@ __all__ = [
     "BatchFailed",
     "ItemRejected",
     "QueueFull",
+    "NotReplicated",
     "QueueStopped",
     # errors that embedders raise
     "TransientError",

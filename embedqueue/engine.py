@@ -14,25 +14,35 @@ from .calls.batching import Limits
 from .calls.cache import Cache
 from .calls.caller import Caller
 from .calls.concurrency import Concurrency
+from .calls.lengths import Lengths
 from .calls.pool import Pool
-from .embedders.protocol import Embedder
+from .calls.queries import Queries
+from .calls.tolls import Tolls
+from .embedders.protocol import Embedder, QuerySide, role_of
+from .embedders.text_limits import text_limit
 from .futures.callbacks import Callbacks
 from .futures.intake import Intake
+from .futures.lateness import Lateness
 from .futures.notices import Listener
 from .futures.outcomes import Outcomes
 from .futures.progress import Progress
+from .futures.replication import Replication
 from .futures.waiters import Waiters
 from .money.prices import budget_price
 from .observers.history import Recorder
 from .observers.observers import Observers
 from .observers.tally import Tally
+from .search import ExactSearch, Search
 from .store.records import Terms, terms_of
+from .store.replicas import Replicas
 from .store.store import Store
+from .values.errors import EmbedQueueError
 from .values.locks import Event
 from .values.log import QueueLog
 from .values.options import Options
 from .work.agenda import Agenda
 from .work.dispatch import Dispatch
+from .work.heartbeat import Heartbeat
 from .work.purse import Purse
 from .work.settle import Settle
 from .work.worker import Worker
@@ -62,6 +72,7 @@ class Engine:
         closing: set when no further call may begin.
         stopping: set when the calls under way must end.
         store: Redis.
+        search: finds hashes by their vectors.
         recorder: writes the history.
         tally: counts what was sent and saved.
         observers: told what happens, the tally included, and the recorder if the option ``history`` says so.
@@ -73,9 +84,11 @@ class Engine:
         listener: hears what other processes do and want.
         caller: calls the embedder.
         purse: knows what claims cost; None without a budget.
+        queries: embeds the queries of searches.
         pool: of call threads.
         settle: brings items to their end.
         dispatch: turns claimed items into calls.
+        heartbeat: tells that this process works.
         worker: claims what is due.
     """
 
@@ -95,7 +108,7 @@ class Engine:
         self.name = f"{uuid.uuid4().hex[:12]}:"
         self.closing = Event()
         self.stopping = Event()
-        self.store = Store(client, options.namespace)
+        self.store = self._new_store(limited=True)
         history = f"embedqueue-history-{options.namespace}"
         self.recorder = Recorder(self.store.figures.add, options.model, history, self._log)
         self.tally = Tally()
@@ -104,17 +117,27 @@ class Engine:
             self.observers = self.observers.joined_by(self.recorder)
         self.agenda = Agenda(options)
         self.terms = partial(_terms, options, embedder)
+        self.search: Search | ExactSearch = Search(self.store.client, options.embedding_field)
         self.progress = Progress(self.observers.check_wait)
         self._make_parts_of_futures(embedder, wanted)
         self._make_parts_of_work(embedder, start_queue)
 
+    def _new_store(self, *, limited: bool = False) -> Store:
+        options = self._options
+        replicas = Replicas(options.min_replicas, options.replica_patience) if options.min_replicas else None
+        return Store(self._client, options.namespace, replicas, options.limits if limited else None)
+
     def _make_parts_of_futures(self, embedder: Embedder, wanted: Callable[[], Callable[[str], None] | None]) -> None:
         options = self._options
-        self.waiters = Waiters(wanted, Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log))
+        self.replication = Replication(options, self._log)
+        late = f"embedqueue-late-{options.namespace}"
+        lateness = Lateness(self.store, self.terms, self.agenda, name=self.name, thread_name=late)
+        callbacks = Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log)
+        self.waiters = Waiters(wanted, callbacks, lateness.words, options.vector_type)
         self.outcomes = Outcomes(self.store, self.waiters, self.terms, embedder, self.agenda)
         self.intake = Intake(
             self.store,
-            lambda: Store(self._client, options.namespace),
+            self._new_store,
             self.waiters,
             embedder,
             self.agenda,
@@ -123,6 +146,7 @@ class Engine:
             self.outcomes.find_out,
             self.entered,
             self.terms,
+            self.replication,
         )
         self.listener = Listener(
             self.store,
@@ -141,7 +165,44 @@ class Engine:
         calls = f"embedqueue-call-{options.namespace}"
         concurrency = Concurrency(options.max_concurrency)
         limits = _limits(options, embedder)
-        self.caller = Caller(embedder, options.model, options.retry, limits, concurrency, self.closing, log, observers)
+        tolls = None
+        if self.store.buckets is not None:
+            self.store.buckets.fit(limits.texts, limits.tokens)
+            tolls = Tolls(self.store.buckets, embedder, log)
+        self.caller = Caller(
+            embedder,
+            options.model,
+            options.retry,
+            limits,
+            concurrency,
+            self.closing,
+            log,
+            observers,
+            options.vector_type,
+            tolls,
+        )
+        # Their own caller: what is learned of calls of documents need not hold for queries, nor the other way round.
+        asker = Caller(
+            QuerySide(embedder),
+            options.model,
+            options.retry,
+            limits,
+            concurrency,
+            self.closing,
+            log,
+            observers,
+            tolls=tolls,
+        )
+        self.queries = Queries(
+            asker,
+            self.store,
+            cache_kind=None if options.cache_ttl is None else lambda: f"{_kind(options, embedder)}\0query",
+            cache_seconds=options.cache_ttl or 0.0,
+            linger_seconds=options.wait_linger,
+            name=f"embedqueue-query-{options.namespace}",
+            log=log,
+            observers=observers,
+        )
         self.purse = _purse(self.store, self.caller, options, log)
         self.pool = Pool(lambda: concurrency.limit, calls, self.agenda.progressed, log)
         self.settle = Settle(
@@ -164,12 +225,15 @@ class Engine:
             self.pool,
             self.settle,
             cache,
+            Lengths(text_limit(embedder, options.model), options.on_long, options.model),
             options,
+            tolls,
             worker=self.name,
             purse=self.purse,
             log=log,
             observers=observers,
         )
+        self.heartbeat = Heartbeat(self.store.workers, options, self.terms, name=self.name, log=log)
         self.worker = Worker(
             self.store,
             self.agenda,
@@ -178,12 +242,24 @@ class Engine:
             self.outcomes,
             options,
             self.terms,
+            self.heartbeat,
             purse=self.purse,
             name=self.name,
             start_queue=start_queue,
             log=log,
             observers=observers,
         )
+
+    def dimensions(self) -> int:
+        """The length of the vectors, as the embedder tells it, or else as the first write has kept it in Redis.
+
+        Raises:
+            EmbedQueueError: neither tells.
+        """
+        known = self.terms().dimensions or int(self.store.agreed().get("dimensions", 0))
+        if not known:
+            raise EmbedQueueError("the length of the vectors is not known before the first one: embed a text first")
+        return known
 
     def entered(self) -> bool:
         """Whether this thread holds a lock that others need to go on.
@@ -206,6 +282,7 @@ class Engine:
             usual = self.caller.usual_seconds
             grace_seconds = most if usual is None else min(most, max(least, 2 * usual))
         self.closing.set()
+        self.queries.stop()
         end_mono = time.monotonic() + grace_seconds
         self.worker.stop(grace_seconds)
         self.dispatch.pool.close()
@@ -214,7 +291,9 @@ class Engine:
         self.listener.stop()
         if self.agenda.works:
             try:
-                self.store.release_all(self.name)
+                unsent = None if self.store.buckets is None else self.dispatch.unsent()
+                self.store.release_all(self.name, unsent)
+                self.heartbeat.leave()
             except Exception as error:  # what comes after it must be done all the same
                 self._log.warning("embedqueue: stopped without releasing items, their leases will run out: %s", error)
             if self.purse is not None:
@@ -237,7 +316,13 @@ def _limits(options: Options, embedder: Embedder) -> Limits:
 
 def _terms(options: Options, embedder: Embedder) -> Terms:
     """On which terms this process writes now; the length of the vectors may be learned late."""
-    return terms_of(options, embedder.dimensions, getattr(embedder, "task_type", None))
+    return terms_of(options, embedder.dimensions, role_of(embedder, options.model))
+
+
+def _kind(options: Options, embedder: Embedder) -> str:
+    """What decides the vector of a document beside its text."""
+    role, variant = role_of(embedder, options.model) or "", getattr(embedder, "variant", "")
+    return f"{options.model}\0{embedder.dimensions}\0{role}\0{variant}"
 
 
 def _purse(store: Store, caller: Caller, options: Options, log: QueueLog) -> Purse | None:
@@ -249,12 +334,13 @@ def _purse(store: Store, caller: Caller, options: Options, log: QueueLog) -> Pur
 def _cache(store: Store, settle: Settle, options: Options, embedder: Embedder, stopping: Event) -> Cache | None:
     if options.cache_ttl is None:
         return None
-    task = str(getattr(embedder, "task_type", None) or "")
+    # Of float32 nothing is said, as it was before there was a choice: what is kept of then is still found.
+    stored = "" if options.vector_type == "float32" else f"\0{options.vector_type}"
     return Cache(
         store,
         ttl_seconds=options.cache_ttl,
         hold_seconds=options.lease_seconds,
-        kind=lambda: f"{options.model}\0{embedder.dimensions}\0{task}\0{getattr(embedder, 'variant', '')}",
+        kind=lambda: f"{_kind(options, embedder)}{stored}",
         name=f"embedqueue-cache-{options.namespace}",
         stopping=stopping,
         persist=settle.persist,

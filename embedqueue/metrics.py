@@ -29,6 +29,7 @@ from redis.exceptions import RedisError
 
 from .observers.history import ANSWERED
 from .store.store import Store
+from .values.errors import NotReplicated
 from .values.observer import (
     BatchReport,
     CallReport,
@@ -71,7 +72,11 @@ class _Families:
 
         self.enqueued = counter("enqueued", "Items accepted.")
         self.not_enqueued = counter("not_enqueued", "Items refused: the queue was full, or Redis failed.")
+        self.not_replicated = counter("not_replicated", "Items accepted that min_replicas did not have in time.")
         self.embedded = counter("embedded", "Items whose vector was written.")
+        self.truncated = counter(
+            "truncated", "Embedded items of which only a beginning was sent: their text is too long."
+        )
         self.retried = counter("retried", "Items released because the provider failed.")
         self.rejected = counter("rejected", "Items that became dead letters.")
         self.calls = counter("api_calls", "API calls that came back, by outcome.", "outcome")
@@ -122,10 +127,10 @@ class QueueCollector:
 
     def collect(self) -> Iterator[Any]:
         """The gauges."""
-        up, waiting, in_flight, dead, oldest, paused, spent = families = self._families()
+        up, waiting, in_flight, dead, oldest, due, paused, spent, workers = families = self._families()
         for namespace, store in list(self._stores.items()):
             try:
-                status, budget = store.status(), store.budget.state()
+                status, budget = store.status(workers=True), store.budget.state()
             except RedisError:
                 up.add_metric([namespace], 0)
                 continue
@@ -134,7 +139,10 @@ class QueueCollector:
             in_flight.add_metric([namespace], status.in_flight)
             dead.add_metric([namespace], status.dead)
             oldest.add_metric([namespace], status.oldest_age_seconds or 0.0)
+            due.add_metric([namespace], max(0.0, status.score_age_seconds or 0.0))
             paused.add_metric([namespace], status.pause_seconds or 0.0)
+            if status.workers is not None:
+                workers.add_metric([namespace], status.workers)
             if budget.known:
                 spent.add_metric([namespace, "day"], budget.day)
                 spent.add_metric([namespace, "month"], budget.month)
@@ -149,13 +157,18 @@ class QueueCollector:
                 ("waiting", "Items that wait."),
                 ("in_flight", "Items that a worker has claimed."),
                 ("dead", "Dead letters."),
-                ("oldest_age_seconds", "Age of the oldest item that waits; 0 if none does."),
+                ("oldest_age_seconds", "Age of the item that is due before all others; 0 if none waits."),
+                (
+                    "due_age_seconds",
+                    "The same, less by what it may wait longer than others, or more.",
+                ),
                 ("paused_seconds", "For how long nobody claims, because the provider failed; 0 if there is no pause."),
                 (
                     "budget_spent_dollars",
                     "Spent of the budget on this day or in this month, of UTC; none without a budget.",
                     "period",
                 ),
+                ("workers", "Workers that were heard of within the last minute."),
             )
         ]
 
@@ -212,7 +225,11 @@ class _QueueMetrics(Observer):
         self._enqueued.inc(len(redis_keys))
 
     def not_enqueued(self, redis_keys: Sequence[str], error: BaseException) -> None:
-        self._families.not_enqueued.labels(self._queue).inc(len(redis_keys))
+        if isinstance(error, NotReplicated):  # it is queued all the same
+            self._enqueued.inc(len(redis_keys))
+            self._families.not_replicated.labels(self._queue).inc(len(redis_keys))
+        else:
+            self._families.not_enqueued.labels(self._queue).inc(len(redis_keys))
 
     def call_ended(self, report: CallReport) -> None:
         families, queue = self._families, self._queue
@@ -228,6 +245,7 @@ class _QueueMetrics(Observer):
 
     def written(self, report: BatchReport) -> None:
         self._families.embedded.labels(self._queue).inc(report.items)
+        self._families.truncated.labels(self._queue).inc(report.truncated)
         self._families.wait_seconds.labels(self._queue).observe(report.waited_seconds)
 
     def saved(self, report: SavingReport) -> None:

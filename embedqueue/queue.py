@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -25,18 +25,20 @@ from redis.exceptions import RedisError, ResponseError
 from .backlog.filler import Filler, Verified, to_fix, verified
 from .backlog.inspection import Text, hashes_with_text
 from .embedders.protocol import Embedder
+from .embedders.text_limits import text_limit
 from .engine import Engine, is_work_horse, stop_with_child
 from .futures.future import EmbeddingFuture
 from .futures.intake import Pair, in_parts
 from .money.prices import budget_price
 from .observers.history import History, read_history
 from .observers.observers import Functions, Observers
+from .search import SearchHit, define
 from .store.clients import refused_as_such
 from .store.durability import dangers
 from .store.records import due_seconds
 from .store.usable import check_client
 from .values.errors import BatchFailed, QueueStopped
-from .values.item import check_pair, encode_member, is_blank
+from .values.item import check_pair, check_query, encode_member, is_blank
 from .values.log import QueueLog
 from .values.observer import Observer
 from .values.options import (
@@ -48,7 +50,8 @@ from .values.options import (
     spelled_out,
 )
 from .values.provenance import digest
-from .values.stats import PROBING, DeadLetter, QueueStats
+from .values.stats import PROBING, DeadLetter, LiveWorker, QueueStats
+from .values.vectors import to_floats
 from .work.plan import NEVER
 from .work.worker import ADOPTIONS, BARRED_SECONDS, OUTAGE_GRACE_SECONDS
 
@@ -83,6 +86,8 @@ class EmbeddingBatchQueue:
         embedding_field: field of the users' hashes that receives the vector.
         provenance_field: field beside it that receives what the vector is of, as docs/design.md tells; "" for the name
             of ``embedding_field`` and "_of"; None: nothing is written of that.
+        vector_type: "float32", or "float16" for half of the memory: what the vectors' numbers are in Redis. All workers
+            of a namespace must agree in it, and an index over the hashes must have that type.
         namespace: prefix of the queue's keys.
         api_batch_limit: most texts in one API call.
         api_batch_tokens: most estimated tokens in one API call; a longer text travels alone.
@@ -99,6 +104,16 @@ class EmbeddingBatchQueue:
         cache_ttl: seconds for which vectors are kept by text, or None for no cache.
         if_missing: "create" the hash if it is gone when its vector arrives, or "skip" it.
         max_text_chars: longest text in characters, or None; ``enqueue`` raises ``ValueError`` beyond.
+        on_long: what to do with a text of more tokens than the model takes, as far as that is known: "reject" it, so
+            that it becomes a dead letter, or "truncate" it to a beginning that fits. None rejects it if the provider
+            would cut it without a word, and else leaves it to the provider, which refuses it. docs/providers.md has the
+            limits, and what is estimated.
+        min_replicas: how many replicas have to have what is enqueued before ``enqueue``, ``enqueue_many`` and
+            ``forget`` return, by Redis' WAIT, in the same round trip; else they raise :class:`NotReplicated`. 0, None:
+            none.
+        replica_patience: seconds for which the replicas are waited for, whatever the client's own time limit.
+        limits: how much all workers together may send, :class:`embedqueue.Limits`; "auto" for what the provider says;
+            None for no limit. What may not be sent yet waits in Redis. Every worker of the namespace needs the same.
         budget: how many dollars may be spent on embedding a day or a month, or None; see :class:`embedqueue.Budget`.
             Every process that works the queue needs it.
         prices: dollars for a million tokens by model, where the list prices do not know better.
@@ -137,6 +152,11 @@ class EmbeddingBatchQueue:
         if self._options.budget is not None:
             budget_price(self._options)  # raises where it is not known
         self._log = QueueLog(self._options.namespace)
+        if self._options.on_long is not None and text_limit(embedder, model) is None:
+            words = (
+                "embedqueue: on_long does nothing, for it is not known what %s takes: give the embedder max_text_tokens"
+            )
+            self._log.warning(words, model)
         self._embedder = embedder
         self._redis = redis
         self._lock = threading.RLock()  # reentrant: a signal's handler may call stop() while start() or stop() holds it
@@ -330,6 +350,7 @@ class EmbeddingBatchQueue:
         Raises:
             TypeError, ValueError: bad arguments, or ``if_changed`` without ``provenance_field``; nothing was written.
             QueueFull: ``max_pending`` items wait.
+            NotReplicated: with ``min_replicas``: too few replicas had it in time; it is queued all the same.
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached; nothing is known to have been accepted.
         """
@@ -355,6 +376,7 @@ class EmbeddingBatchQueue:
             TypeError, ValueError: a bad pair; nothing was written.
             QueueFull, QueueStopped, redis.RedisError: as with :meth:`enqueue`. If parts before were taken, a note of it
                 (``__notes__``) says how many pairs those are.
+            NotReplicated: as with :meth:`enqueue`, of the pairs of one part; further parts are not enqueued.
         """
         seconds = _seconds(within)
         texts = [_two(item) for item in items]
@@ -433,6 +455,8 @@ class EmbeddingBatchQueue:
 
         Raises:
             TypeError, ValueError: no possible key.
+            NotReplicated: with ``min_replicas``: too few replicas had heard of it in time, and the vector was left
+                where it is: call again.
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached; or, ``redis.ResponseError``, the vector is to go and there is no
                 hash at the key, but something else.
@@ -459,6 +483,113 @@ class EmbeddingBatchQueue:
             )
         member = engine.waiters.mark_wanted(redis_key)
         engine.worker.demanded([] if engine.settle.holds(redis_key, member) else [redis_key])
+
+    # -- searching ---------------------------------------------------------------------------------------------
+
+    def embed_query(self, text: str, timeout: float | None = None) -> list[float]:
+        """The vector of a search query, in the model's role of queries. Nothing is enqueued, and no hash is written.
+
+        The call is made by this process at once, also with ``worker=False`` and without a ``start()``, beside the
+        ``max_concurrency`` calls of documents. Callers who come together share it, and equal texts are sent once. With
+        ``cache_ttl``, vectors of queries are kept as well, apart from those of documents.
+
+        Args:
+            text: what is looked for.
+            timeout: seconds to wait at most; None waits until the provider has answered or failed.
+
+        Returns:
+            ``dimensions`` floats.
+
+        Raises:
+            TypeError: the text is no str.
+            ValueError: it is blank, so that nothing is near it; or longer than ``max_text_chars``; or no UTF-8.
+            TimeoutError: there is no vector in time.
+            BatchFailed: the queue is paused, or the provider failed; ``__cause__`` is what the embedder raised.
+            InputRejected: the provider refuses this text.
+            QueueStopped: the queue is stopped.
+            redis.RedisError: Redis cannot be reached, so that nobody knows whether there is a pause.
+        """
+        check_query(text, self._options.max_text_chars)
+        engine = self._ready()
+        engine.observers.check_wait()
+        return to_floats(engine.queries.ask(text, timeout))
+
+    def search(
+        self,
+        text: str,
+        k: int = 10,
+        *,
+        index: str,
+        filter: str | None = None,  # noqa: A002 - as Redis calls it
+        return_fields: Iterable[str] | None = None,
+        timeout: float | None = None,
+    ) -> list[SearchHit]:
+        """The hashes whose vectors are nearest to a query's, the nearest first.
+
+        Args:
+            text: what is looked for.
+            k: how many at most.
+            index: its name; :meth:`create_index` makes one, and any other over ``embedding_field`` will do.
+            filter: which hashes may be found, in the language of Redis' search, such as ``"@lang:{en}"``.
+            return_fields: which fields of the hashes come along; None for all but the vector.
+            timeout: seconds to wait for the query's vector at most; see :meth:`embed_query`.
+
+        Raises:
+            TypeError, ValueError, TimeoutError, BatchFailed, InputRejected, QueueStopped: as :meth:`embed_query`.
+            EmbedQueueError: there is no such index, or Redis cannot search.
+            redis.RedisError: Redis cannot be reached, or cannot read the filter.
+        """
+        if not isinstance(k, int) or k < 1:
+            raise ValueError(f"k must be a whole number from 1 on, not {k!r}")
+        if isinstance(return_fields, str):
+            raise TypeError("return_fields must be a list of names, not one str")
+        wanted = None if return_fields is None else list(return_fields)
+        vector = self.embed_query(text, timeout)
+        return self._ready().search.find(index, vector, k, filter, wanted)
+
+    def create_index(
+        self,
+        name: str,
+        prefix: str | Iterable[str],
+        *,
+        algorithm: str = "HNSW",
+        distance: str = "COSINE",
+        fields: Mapping[str, str | Sequence[str]] | None = None,
+        provenance: bool = False,
+    ) -> None:
+        """Create an index over the vectors, unless an equal one is there. Redis keeps it up to date from then on.
+
+        Args:
+            name: of the index.
+            prefix: what the hashes' keys begin with, or several of those.
+            algorithm: "HNSW" (fast, finds nearly all) or "FLAT" (compares every vector).
+            distance: "COSINE", "L2" or "IP".
+            fields: other fields to filter by, and their types: ``{"lang": "TAG", "price": "NUMERIC"}``, or more words
+                of their schema: ``"TAG SEPARATOR ;"``. If the index is there, the types are compared.
+            provenance: hold ``provenance_field`` as well, as tags: space, digest and stamp.
+
+        Raises:
+            TypeError, ValueError: what cannot be.
+            EmbedQueueError: another index of this name is there; Redis cannot search; or the length of the vectors is
+                not known yet.
+            QueueStopped: the queue is stopped.
+            redis.RedisError: Redis cannot be reached.
+        """
+        engine, more = self._ready(), dict(fields or {})
+        if provenance:
+            if self._options.provenance_field is None:
+                raise ValueError("this queue has no provenance_field, so there is nothing to hold")
+            more[self._options.provenance_field] = ("TAG", "SEPARATOR", " ", "CASESENSITIVE")
+        definition = define(
+            prefix,
+            vector_field=self._options.embedding_field,
+            dimensions=engine.dimensions(),
+            algorithm=algorithm,
+            distance=distance,
+            fields=more,
+            vector_type=self._options.vector_type,
+        )
+        engine.search.create(name, definition)
 
     # -- draining ----------------------------------------------------------------------------------------------
 
@@ -507,14 +638,15 @@ class EmbeddingBatchQueue:
             seen = engine.progress.finished
             now = time.monotonic()
             anyway = passes >= ADOPTIONS  # another program never rests: flush what is known
-            status = engine.store.status(name, anyway=anyway)
+            status = engine.store.status(name, anyway=anyway, workers=True)
             if status.unfinished == 0 and (status.strays == 0 or anyway):
                 return
             if now - asked_mono >= FLUSH_ASK_SECONDS and (status.in_flight == 0 or asked_mono < 0):
                 asked_mono = now
                 self.flush_now()
             if now >= deadline_mono:
-                raise TimeoutError(f"{status.unfinished} items are not finished")
+                nobody = "; no worker is running" if status.workers == 0 and not engine.agenda.works else ""
+                raise TimeoutError(f"{status.unfinished} items are not finished{nobody}")
             if deadline_mono == NEVER and engine.worker.barred:
                 raise BatchFailed(f"{engine.worker.barred}; {status.unfinished} items are still queued")
             if deadline_mono == NEVER and not status.probing and (status.failing or status.pause_seconds is not None):
@@ -557,7 +689,8 @@ class EmbeddingBatchQueue:
             redis.RedisError: Redis cannot be reached.
         """
         engine = self._engine
-        status, counters, caller, tally = engine.store.status(), engine.settle.counters, engine.caller, engine.tally
+        status, counters, tally = engine.store.status(workers=True), engine.settle.counters, engine.tally
+        callers = engine.caller, engine.queries.caller
         barred = engine.worker.barred
         pause_seconds = BARRED_SECONDS if barred and status.pause_seconds is None else status.pause_seconds
         return QueueStats(
@@ -571,17 +704,29 @@ class EmbeddingBatchQueue:
             embedded=counters.embedded,
             rejected=counters.rejected,
             released=counters.released,
-            calls=caller.calls,
-            failed_calls=caller.failed_calls,
-            texts_sent=caller.texts_sent,
+            calls=sum(caller.calls for caller in callers),
+            failed_calls=sum(caller.failed_calls for caller in callers),
+            texts_sent=sum(caller.texts_sent for caller in callers),
             calls_under_way=engine.pool.unfinished,
             last_progress=counters.last_progress,
+            truncated=counters.truncated,
             due_in=due_seconds(status.score_age_seconds, status.base_seconds, self._options.flush_interval),
+            workers=status.workers,
+            not_replicated=engine.replication.missed,
+            limits=status.limits,
             used_tokens=tally.used_tokens,
             estimated_tokens=tally.estimated_tokens,
             saved_texts=tally.saved_texts,
             saved_tokens=tally.saved_tokens,
         )
+
+    def workers(self) -> list[LiveWorker]:
+        """The workers of the queue, in whatever process, that have announced themselves: by host and pid.
+
+        Raises:
+            redis.RedisError: Redis cannot be reached, or does not let us know.
+        """
+        return self._engine.store.workers.all()
 
     def history(self, minutes: int = 60, days: int = 30) -> History:
         """What all processes did lately, if they have the option ``history``.
@@ -628,7 +773,7 @@ class EmbeddingBatchQueue:
 
         Raises:
             TypeError, ValueError: neither items nor both of the others; or, with ``fix``, a bad pair.
-            QueueFull: with ``fix``; what went before is enqueued.
+            QueueFull, NotReplicated: with ``fix``; what went before is enqueued.
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached.
         """
@@ -721,7 +866,7 @@ class EmbeddingBatchQueue:
                 with contextlib.suppress(RedisError):
                     if self._engine.store.in_flight_count():
                         self._engine.worker.be_patient()
-            found = [danger.words for danger in dangers(info)]
+            found = [danger.words for danger in dangers(info, self._options.min_replicas or 0)]
             if found:
                 self._log.warning("embedqueue: Redis may lose items: %s", "; ".join(found))
 

@@ -27,7 +27,8 @@ from .engine import Engine
 from .futures.future import EmbeddingFuture
 from .futures.intake import Pair
 from .queue import EmbeddingBatchQueue
-from .values.vectors import FLOAT32
+from .search import ExactSearch
+from .values.vectors import FLOAT32, VectorType, to_bytes
 from .work.worker import ADOPTIONS
 
 #: Seconds that a held call waits for ``release()`` at most: a forgotten one must not hang a test run.
@@ -75,9 +76,9 @@ class FakeEmbedder:
         numbers = np.frombuffer(digest, "<i4").astype(np.float64)
         return numbers / np.linalg.norm(numbers)
 
-    def bytes_of(self, text: str) -> bytes:
-        """The vector of a text as its hash holds it: 4 bytes for each dimension."""
-        return self.vector_of(text).tobytes()
+    def bytes_of(self, text: str, vector_type: VectorType = "float32") -> bytes:
+        """The vector of a text as its hash holds it: 4 bytes for each dimension, or 2 with "float16"."""
+        return to_bytes(self.vector_of(text), vector_type)
 
     @property
     def sent(self) -> Counter[str]:
@@ -145,7 +146,8 @@ class EagerQueue(EmbeddingBatchQueue):
     """A queue without threads: items are embedded, or given up, before ``enqueue`` returns. Callbacks run there, too.
 
     If the provider fails, futures end with ``BatchFailed`` at once: there is one try, unless a ``retry`` policy is
-    given, and no pause. The item waits for the next ``enqueue`` or ``flush()``.
+    given, and no pause. The item waits for the next ``enqueue`` or ``flush()``. No replicas are waited for, and there
+    are no limits.
 
     Args:
         embedder: usually a :class:`FakeEmbedder`.
@@ -155,7 +157,8 @@ class EagerQueue(EmbeddingBatchQueue):
 
     def __init__(self, embedder: Embedder, redis: Redis, *args: Any, **options: Any) -> None:
         one_try = tenacity.Retrying(stop=tenacity.stop_after_attempt(1))
-        super().__init__(embedder, redis, *args, **{"retry": one_try, "history": False, **options, "worker": True})
+        fixed = {"worker": True, "min_replicas": 0, "limits": None}  # a fake Redis has no replicas
+        super().__init__(embedder, redis, *args, **{"retry": one_try, "history": False, **options, **fixed})
         self.redis = redis
         self._warned_not_started = True  # there is no worker to start, so no need to warn
         self._turn = threading.RLock()  # one thread drains at a time; reentrant, for a callback may enqueue
@@ -191,6 +194,11 @@ class EagerQueue(EmbeddingBatchQueue):
                 if not claim.members:
                     return
 
+    def embed_query(self, text: str, timeout: float | None = None) -> list[float]:
+        """Embed in this thread; see :meth:`embedqueue.EmbeddingBatchQueue.embed_query`."""
+        self.redis.delete(*self._ready().store.keys.pauses)
+        return super().embed_query(text, timeout)
+
     def _submit(
         self, pairs: list[Pair], digests: Sequence[str] | None = None, within: float | None = None
     ) -> list[EmbeddingFuture]:
@@ -206,6 +214,10 @@ class EagerQueue(EmbeddingBatchQueue):
         engine = super()._new_engine()
         engine.pool = engine.dispatch.pool = _NoPool(lambda: 1, "", lambda: None)
         engine.waiters.callbacks = None
+        engine.queries.inline = True
+        engine.search = ExactSearch(
+            engine.store.client, self._options.embedding_field, namespace=self._options.namespace
+        )
         return engine
 
 

@@ -20,6 +20,7 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 import embedqueue.calls.caller
+import embedqueue.calls.queries
 import embedqueue.futures.intake
 import embedqueue.futures.waiters
 import embedqueue.observers.history
@@ -37,6 +38,7 @@ WRITE_ITEMS = embedqueue.work.settle, "WRITE_ITEMS"
 WRITE_BYTES = embedqueue.work.settle, "WRITE_BYTES"
 REWRITE_SECONDS = embedqueue.work.settle, "REWRITE_SECONDS"
 LONGEST_TRY_SECONDS = embedqueue.calls.caller, "LONGEST_TRY_SECONDS"
+LONGEST_QUERY_SECONDS = embedqueue.calls.queries, "LONGEST_SECONDS"
 BARRED_SECONDS = embedqueue.work.worker, "BARRED_SECONDS"
 HISTORY_WRITE_SECONDS = embedqueue.observers.history, "WRITE_SECONDS"
 #: The function that ends a future: (future, outcome).
@@ -73,6 +75,11 @@ class Inside:
         return self._engine.outcomes
 
     @property
+    def agenda(self) -> Any:
+        """What the worker is to do: ``works``."""
+        return self._engine.agenda
+
+    @property
     def purse(self) -> Any:
         """Who knows what claims have cost."""
         return self._engine.purse
@@ -81,6 +88,11 @@ class Inside:
     def intake(self) -> Any:
         """Who takes items in: ``submit``."""
         return self._engine.intake
+
+    @property
+    def in_line(self) -> int:
+        """How many callers of ``enqueue`` stand behind the one who writes."""
+        return len(self.intake._followers)
 
     @property
     def embedder(self) -> Any:
@@ -98,15 +110,16 @@ class Inside:
         """Owner and name of something, for ``setattr`` and ``monkeypatch.setattr``.
 
         Args:
-            what: "begin": serves a claim. "submit": has a call made in a thread of the pool. "call": calls the
-                embedder, with tries, or raises. "want": makes redis_keys urgent. "ask": makes them urgent in a thread
-                of ours, where it may speak to Redis. "write items": the intake's write to Redis. "exchange": sends one
-                command of a user's thread over a connection. "patience": the longest wait for an answer to it, in
-                seconds.
+            what: "begin": serves a claim. "claim": makes one. "submit": has a call made in a thread of the pool.
+                "call": calls the embedder, with tries, or raises. "want": makes redis_keys urgent. "ask": makes them
+                urgent in a thread of ours, where it may speak to Redis. "write items": the intake's write to Redis.
+                "exchange": sends one command of a user's thread over a connection. "patience": the longest wait for an
+                answer to it, in seconds.
         """
         engine = self._engine
         return {
             "begin": lambda: (engine.dispatch, "begin"),
+            "claim": lambda: (engine.store, "claim"),
             "submit": lambda: (engine.pool, "submit"),
             "call": lambda: (engine.caller, "call"),
             "want": lambda: (engine.worker, "demanded"),
@@ -138,6 +151,23 @@ class Inside:
         """Renew the leases of what is held; tells whether there is any."""
         return self._engine.dispatch.renew()
 
+    # -- queries ------------------------------------------------------------------------------------------------
+
+    @property
+    def queries(self) -> Any:
+        """Who embeds queries: ``ask``, ``stop``."""
+        return self._engine.queries
+
+    @property
+    def waiting_queries(self) -> int:
+        """Queries that no sender has taken."""
+        return len(self._engine.queries._waiting)
+
+    def age_queries(self, seconds: float) -> None:
+        """As if the senders of queries had been hired so long before."""
+        senders = self._engine.queries._senders
+        senders.update({sender: began_mono - seconds for sender, began_mono in senders.items()})
+
     # -- the worker ---------------------------------------------------------------------------------------------
 
     @property
@@ -167,6 +197,21 @@ class Inside:
         """Claim as the worker's own thread does, whatever it knows."""
         self._engine.worker._claim()
         self._engine.agenda.progressed()
+
+    def does(self) -> str:
+        """What the worker would announce that it does."""
+        return self._engine.worker._doing()
+
+    @property
+    def terms(self) -> Any:
+        """Returns on which terms the process writes."""
+        return self._engine.terms
+
+    def claim_behind(self) -> None:
+        """Claim an item although no call may start: its call waits for its turn."""
+        engine = self._engine
+        how = {"probe_limit": 1, "lease_seconds": 60.0, "max_deliveries": 5, "alone": False}
+        engine.dispatch.begin(engine.store.claim(f"{engine.name}900000/60.000:", 1, **how))
 
     def room(self) -> int:
         """For how many calls the worker would claim now."""
@@ -248,6 +293,7 @@ class Inside:
             "listener": (engine.listener, "_lock"),
             "recorder": (engine.recorder, "_lock"),
             "agenda": (engine.agenda, "_condition"),
+            "queries": (engine.queries, "_lock"),
         }
 
     def locks(self) -> list[AbstractContextManager[Any]]:
@@ -265,6 +311,8 @@ class Inside:
             engine.listener._lock,
             engine.pool._lock,
             engine.caller._lock,
+            engine.queries._lock,
+            engine.queries.caller._lock,
         ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import redis
 
@@ -21,15 +22,23 @@ def work(settings: Settings) -> None:
 
 
 class Producer(BaseProducer):
-    """ZADD, one a call; variadic, in a pipeline of thousands, for many."""
+    """ZADD, one a call, with a WAIT behind it where that is asked; variadic, in a pipeline of thousands, for many."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._redis = redis.Redis(port=settings.redis_port, db=settings.db)
+        self._replicas: Any = settings.options.get("min_replicas", 0)
         self._key = f"{settings.options.get('namespace', 'limit')}:pending"
 
     def enqueue(self, redis_key: str, text: str) -> None:
-        self._redis.zadd(self._key, {_encode({"redis_key": redis_key, "text": text}): time.time()})
+        members = {_encode({"redis_key": redis_key, "text": text}): time.time()}
+        if self._replicas:
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.zadd(self._key, members)
+            pipeline.wait(self._replicas, 10_000)
+            pipeline.execute()
+        else:
+            self._redis.zadd(self._key, members)
 
     def fill(self, pairs: Pairs) -> None:
         pipeline = self._redis.pipeline(transaction=False)

@@ -6,7 +6,10 @@ import importlib
 from types import ModuleType
 
 #: In the order in which they are asked.
-NAMES = ("enqueue", "bulk", "drain", "wait", "growth", "cost", "processes", "lost", "adaptive", "scripts", "blocks")
+NAMES = (
+    "enqueue", "bulk", "drain", "wait", "growth", "cost", "processes", "lost", "adaptive", "scripts", "blocks",
+    "replicas",
+)  # fmt: skip
 
 
 def load(name: str) -> ModuleType:

@@ -5,9 +5,10 @@ It shows what a promise costs where it is kept: in Redis, whose one thread serve
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import redis
 
@@ -15,7 +16,7 @@ from benchmarks import corpus
 from benchmarks.bench import Bench, Cell, Measured
 from benchmarks.figures import Answer
 from benchmarks.settings import CALL_TEXTS, FIELD
-from embedqueue.store.records import Terms
+from embedqueue.store.records import Terms, Unless, Within
 from embedqueue.store.store import Store
 from embedqueue.values.item import decode_member, encode_member
 from embedqueue.values.provenance import digest
@@ -25,17 +26,29 @@ ITEMS = 10_000
 _CHUNK = 1000
 _NAMESPACE = "scripts"
 #: Steps and, where it matters, the dimensions of the vectors.
-_STEPS = (("enqueue", None), ("enqueue_many", None), ("claim", None), ("complete", 768), ("complete", 3072))
+_STEPS = (
+    ("enqueue", None),
+    ("enqueue_many", None),
+    ("enqueue_many, within", None),
+    ("enqueue_many, unchanged", 768),  # if_changed=True, and every hash has its vector: nothing is queued
+    ("claim", None),
+    ("complete", 768),
+    ("complete", 3072),
+    ("complete, no provenance", 768),
+    ("complete, no provenance", 3072),
+)
+#: Those of them that bare commands do as well.
+_BARE = ("enqueue", "enqueue_many", "complete")
 Work = Callable[[], object]
 
 
 def run(bench: Bench) -> Answer:
-    """Ours, and redis-py's ZADD or HSET; for a claim there is nothing bare to compare."""
+    """Ours, and redis-py's ZADD or HSET, where there is something bare to compare."""
     cells = [
         Cell(name, (("step", step), ("dimensions", dimensions)))
         for step, dimensions in _STEPS
         for name in ("zadd", "embedqueue")
-        if (name, step) != ("zadd", "claim")
+        if name == "embedqueue" or step in _BARE
     ]
 
     def measure(cell: Cell, turn: int) -> Measured:
@@ -45,8 +58,10 @@ def run(bench: Bench) -> Answer:
         before = bench.world.redis_cpu_seconds()
         work()
         spent = bench.world.redis_cpu_seconds() - before
+        some = next(iter(client.scan_iter("doc:*", _type="HASH")), None)
+        memory = {} if some is None else {"bytes_a_hash": float(client.memory_usage(some) or 0)}
         client.flushdb()
-        return spent / ITEMS * 1e6, {}
+        return spent / ITEMS * 1e6, memory
 
     rows = bench.interleave(TITLE, "us of Redis an item", cells, measure)
     return Answer("scripts", TITLE, rows)
@@ -69,16 +84,18 @@ def _ours(client: redis.Redis, step: str, dimensions: int | None) -> Work:
     size = 1 if step == "enqueue" else _CHUNK
     groups = [[part for pair in pairs[at : at + size] for part in pair] for at in range(0, ITEMS, size)]
 
-    def enqueue() -> None:
-        for group in groups:
-            store.enqueue([group], max_pending=None, tell_at=2 * ITEMS, tell_first=False)
+    within = Within([86_400.0] * _CHUNK, 3600.0) if step.endswith("within") else None
+
+    def enqueue(conditions: Sequence[Unless] = ()) -> None:
+        for group, unless in itertools.zip_longest(groups, conditions):
+            store.enqueue([group], max_pending=None, tell_at=2 * ITEMS, tell_first=False, unless=unless, within=within)
 
     def claim() -> list[list[bytes]]:
         limits = {"probe_limit": CALL_TEXTS, "lease_seconds": 60.0, "max_deliveries": 5, "alone": False}
         owners = [f"w:{number}/60:" for number in range(1, ITEMS // CALL_TEXTS + 1)]
         return [store.claim(owner, CALL_TEXTS, **limits).members for owner in owners]
 
-    if step.startswith("enqueue"):
+    if step.startswith("enqueue") and dimensions is None:
         return enqueue
     enqueue()
     if step == "claim":
@@ -86,8 +103,20 @@ def _ours(client: redis.Redis, step: str, dimensions: int | None) -> Work:
     items = [[decode_member(member) for member in members] for members in claim()]
     vectors = iter(_vectors(dimensions or 0))
     calls = [[(item.redis_key, item.member, next(vectors), digest(item.text)) for item in call] for call in items]
-    terms = Terms(FIELD, f"{FIELD}_of", "m", dimensions, f"m/{dimensions}/-", "create")
-    return lambda: [store.complete("w:1/60:", terms, call) for call in calls]
+    provenance = None if step.endswith("no provenance") else f"{FIELD}_of"
+    terms = Terms(FIELD, provenance, "m", dimensions, f"m/{dimensions}/-", "create")
+
+    def complete() -> None:
+        for call in calls:
+            store.complete("w:1/60:", terms, call)
+
+    if not step.startswith("enqueue"):
+        return complete
+    complete()
+    of = [digest(text) for _, text in corpus.pairs("doc:", ITEMS)]
+    size_bytes = 4 * (dimensions or 0)
+    conditions = [Unless(terms, size_bytes, of[at : at + _CHUNK]) for at in range(0, ITEMS, _CHUNK)]
+    return lambda: enqueue(conditions)
 
 
 def _bare(client: redis.Redis, step: str, dimensions: int | None) -> Work:

@@ -135,6 +135,7 @@ class Filler:
         Raises:
             TypeError, ValueError: a pair that cannot be enqueued; the parts before it are in.
             QueueFull: there is no room, and nobody was to be told; the parts before are in.
+            NotReplicated: this part is in, and too few replicas had it in time; the parts before are in.
             redis.RedisError: Redis cannot be reached.
         """
         source = iter(texts)

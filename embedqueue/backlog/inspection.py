@@ -11,7 +11,7 @@ from embedqueue.store.records import Terms
 from embedqueue.store.store import Store
 from embedqueue.values.item import encode_member, is_blank
 from embedqueue.values.provenance import Provenance, digest, read_provenance
-from embedqueue.values.vectors import FLOAT32
+from embedqueue.values.vectors import size_bytes
 
 #: redis_key and text.
 Text = tuple[str, str]
@@ -72,7 +72,7 @@ def _kind(text: str, looked: Looked, of: Provenance | None, terms: Terms) -> str
         return "other_text"
     if of is not None and of.space != terms.space:
         return "other_space"
-    right = terms.dimensions is None or looked.vector_bytes == FLOAT32.itemsize * terms.dimensions
+    right = terms.dimensions is None or looked.vector_bytes == size_bytes(terms.dimensions, terms.vector_type)
     if not right or (looked.provenance and of is None):
         return "malformed"
     if of is None:

@@ -20,7 +20,7 @@ LOOK_TEXTS = 64
 BUSY = b"busy"
 PAUSED = b"paused"
 
-#: Called with texts and their vectors, each (dimensions,) float32 as bytes.
+#: Called with texts and their vectors, each as the bytes that are stored.
 Deliver = Callable[[Sequence[str], Sequence[bytes]], None]
 
 
@@ -35,7 +35,7 @@ class Cache:
         ttl_seconds: how long a vector is kept.
         hold_seconds: how long a reservation holds if nobody renews it.
         kind: returns what decides a vector beside its text: the model, the dimensions, the task, the
-            embedder's variant.
+            embedder's variant, the vector_type.
         name: of the thread that waits for others.
         stopping: set when the queue stops.
         persist: makes a move in Redis again and again until Redis answers; see ``Settle.persist``.
@@ -194,4 +194,14 @@ class Cache:
             one[1]()
 
     def _digest(self, text: str) -> str:
-        return hashlib.blake2b(f"{self._kind()}\0{text}".encode(), digest_size=20).hexdigest()
+        return digest_of(self._kind(), text)
+
+
+def digest_of(kind: str, text: str) -> str:
+    """Under which digest a vector is kept.
+
+    Args:
+        kind: what decides it beside its text.
+        text: as it was enqueued, or asked for.
+    """
+    return hashlib.blake2b(f"{kind}\0{text}".encode(), digest_size=20).hexdigest()

@@ -27,13 +27,14 @@ from embedqueue.values.errors import (
 from embedqueue.values.log import Log, logger
 from embedqueue.values.observer import CallReport, Outcome
 from embedqueue.values.tokens import estimated_tokens
-from embedqueue.values.vectors import Malformed, WrongWidth, as_rows, faulty_rows
+from embedqueue.values.vectors import Malformed, VectorType, WrongWidth, as_rows, faulty_rows
 from embedqueue.values.words import said_by, words_of
 
 from .batching import Care, Limits
 from .concurrency import Concurrency
 from .failures import Faulty, Partial, Stopping
 from .retry import default_retry
+from .tolls import Tolls
 
 #: A text that every healthy provider can embed. It is sent if nothing else shows whether the provider is healthy.
 CANARY = "ok"
@@ -56,6 +57,8 @@ class Caller:
         closing: set when the queue stops; no try is begun then, and the waits between tries end.
         log: takes the records.
         observers: told of each try.
+        vector_type: of the vectors that it returns.
+        tolls: where there are limits, pays for each try.
 
     Attributes:
         limits: what a call may hold, by what was learned; see :meth:`learn` and :meth:`be_careful`.
@@ -76,14 +79,18 @@ class Caller:
         closing: threading.Event,
         log: Log = logger,
         observers: Observers | None = None,
+        vector_type: VectorType = "float32",
+        tolls: Tolls | None = None,
     ) -> None:
         self._log = log
         self._observers = observers or Observers()
+        self._tolls = tolls
         self._limits = limits  # guarded by the lock, as is the next
         self._care = Care()
         self.concurrency = concurrency
         self._embedder = embedder
         self._model = model
+        self._vector_type = vector_type
         self._provider, self._server = _whose(embedder)
         self._meter = embedder if isinstance(embedder, TokenMeter) else None
         self._paid = Usage()
@@ -123,7 +130,7 @@ class Caller:
             policy: for the tries; see :meth:`patient` and :meth:`once`.
 
         Returns:
-            Array of shape (len(texts), dimensions), float32, without NaN, infinity or rows of zeros.
+            Array of shape (len(texts), dimensions), of the queue's vector_type, without NaN, infinity or rows of zeros.
 
         Raises:
             TransientError, InputRejected, ConfigurationError: the error of the last try.
@@ -151,6 +158,8 @@ class Caller:
         thread = threading.get_ident()
         if self._closing.is_set() or thread in self._given_up:
             raise Stopping
+        if self._tolls is not None and (seconds := self._tolls.pay(texts)):
+            self._rest(seconds)
         began_mono = time.monotonic()
         with self._lock:
             self.calls += 1
@@ -186,7 +195,8 @@ class Caller:
 
     def _ask(self, texts: Sequence[str], began_mono: float) -> Any:
         try:
-            rows = as_rows(self._embedder.embed_batch(texts, self._model), len(texts), self._embedder.dimensions)
+            answer = self._embedder.embed_batch(texts, self._model)
+            rows = as_rows(answer, len(texts), self._embedder.dimensions, self._vector_type)
             self._wrong_width = None
             faulty = faulty_rows(rows)
         except (TransientError, InputRejected, ConfigurationError) as error:
@@ -206,7 +216,7 @@ class Caller:
             raise TransientError(f"{type(error).__name__}: {words_of(error)}", suspect_input=True) from error
         if len(faulty) == len(texts):
             self._count_failure()
-            raise Faulty
+            raise Faulty(self._vector_type)
         now_mono = self._last_success_mono = time.monotonic()
         self.concurrency.answered(began_mono, now_mono)
         if self._care.texts is not None:
@@ -235,6 +245,8 @@ class Caller:
         """Count what a try has cost, and tell the observers of it."""
         seconds, now = time.monotonic() - began_mono, time.time()
         used, estimate = self._used_tokens(), sum(map(estimated_tokens, texts))
+        if self._tolls is not None:
+            self._tolls.answered(texts, error, used)
         self._paid.add(used if used is not None else estimate if _may_be_paid(error) else 0)
         if self._observers:
             report = CallReport(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from embedqueue.values.errors import BatchFailed, ConfigurationError, TransientError, finite_seconds
+from embedqueue.values.vectors import VectorType
 from embedqueue.values.words import said_by
 
 
@@ -19,6 +20,7 @@ class Unserved(Exception):
         texts: of the call.
 
     Attributes:
+        cause: as given.
         reason: of the pause that follows.
         retry_after: seconds that the provider asks us to wait; 0 if it does not.
         account: whether nothing works until somebody acts (key, credit, model).
@@ -26,6 +28,7 @@ class Unserved(Exception):
 
     def __init__(self, cause: BaseException, texts: Sequence[str]) -> None:
         super().__init__(said_by(cause, texts))
+        self.cause = cause
         self.reason = f"the provider failed: {self}"
         self.retry_after = finite_seconds(getattr(cause, "retry_after", None)) or 0.0
         self.account = isinstance(cause, ConfigurationError)
@@ -56,17 +59,21 @@ class Stopping(Exception):
 
 
 class Faulty(TransientError):
-    """No row of an answer can be written."""
+    """No row of an answer can be written.
 
-    def __init__(self) -> None:
-        super().__init__("the vector holds NaN or infinity, or is all zeros", suspect_input=True)
+    Args:
+        vector_type: as which it cannot.
+    """
+
+    def __init__(self, vector_type: VectorType = "float32") -> None:
+        super().__init__(f"the vector holds NaN or infinity, or is all zeros, as {vector_type}", suspect_input=True)
 
 
 class Partial(Exception):
     """Some rows of an answer cannot be written; the others can.
 
     Attributes:
-        rows: all of them, of shape (texts, dimensions), float32.
+        rows: all of them, of shape (texts, dimensions), of the type that is written.
         faulty: indices of those that cannot, in order.
     """
 

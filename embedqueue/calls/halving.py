@@ -31,7 +31,7 @@ class Halving:
     Args:
         caller: makes the requests.
         probe: whether this call tests a provider that failed; it has one try then.
-        deliver: called with texts and their vectors, each (dimensions,) float32 as bytes, as soon as they come.
+        deliver: called with texts and their vectors, each as the bytes that are stored, as soon as they come.
         refuse: called with a text that will never work, and the reason, which may quote it.
     """
 

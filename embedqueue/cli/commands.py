@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import asdict
 from functools import partial
 
 import click
@@ -12,8 +13,8 @@ import click
 from embedqueue.operating.arguments import address, duration
 from embedqueue.operating.arguments import concurrency as concurrency_of
 from embedqueue.operating.control import lift_pause, set_pause
-from embedqueue.operating.describe import describe, lines, stats_as_json
-from embedqueue.operating.examine import examine
+from embedqueue.operating.describe import NOBODY, describe, describe_workers, lines, stats_as_json
+from embedqueue.operating.examine import examine, summary
 from embedqueue.operating.explain import explain
 from embedqueue.operating.health import STALL_SECONDS
 from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, Served, run_worker
@@ -104,6 +105,17 @@ def stats(source: Source, as_json: bool) -> None:
     click.echo(stats_as_json(found) if as_json else "\n".join(describe(found)))
 
 
+@command(cli, "workers", "embedqueue workers --json")
+@as_json
+def workers(source: Source, as_json: bool) -> None:
+    """Tell who works: host, pid, what it does, whose vectors it writes, since when. Ends with 1 where nobody does."""
+    found = source.look().workers()
+    for line in (json.dumps(asdict(one)) for one in found) if as_json else describe_workers(found):
+        click.echo(line)
+    if not found:
+        raise click.exceptions.Exit(1)
+
+
 @command(cli, "top", "embedqueue top --interval 2")
 @click.option("--count", type=click.IntRange(1), help="End after so many looks.")
 @click.option(
@@ -132,8 +144,9 @@ def top(source: Source, count: int | None, interval: float, plain: bool) -> None
 def flush(source: Source, wait: bool, timeout: float) -> None:
     """Have all that waits embedded now, by the workers that there are."""
     if not wait:
-        source.look().flush_now()
-        click.echo("The workers have been told.")
+        queue = source.look()
+        queue.flush_now()
+        click.echo(f"{NOBODY.capitalize()}." if queue.stats().workers == 0 else "The workers have been told.")
         return
     if check_key(source.settings()):  # without a key, a worker of ours would only pause the queue for all
         source.look().flush(timeout)
@@ -187,18 +200,18 @@ def explain_(source: Source, redis_key: str, as_json: bool) -> None:
 @click.option("-v", "--verbose", is_flag=True, help="Tell what is well, too.")
 @as_json
 def check(source: Source, call: bool, strict: bool, verbose: bool, as_json: bool) -> None:
-    """Tell what is wrong with the settings, Redis, the key or the model, and what to set."""
-    bad = False
-    for finding in examine(source.settings(), call=call):
-        bad |= finding.level == "problem" or (strict and finding.level == "warning")
+    """Tell what is wrong with the settings, Redis, the queue, the key or the model, and what to set."""
+    levels = set()
+    for finding in examine(source.settings(), call=call, others=source.others()):
+        levels.add(finding.level)
         if as_json:
             click.echo(json.dumps({"level": finding.level, "about": finding.about, "words": finding.words}))
         elif verbose or finding.level != "ok":
             click.echo(f"{finding.level:<8} {finding.about}: {printable(finding.words)}", err=finding.level != "ok")
-    if bad:
+    if "problem" in levels or (strict and "warning" in levels):
         raise click.exceptions.Exit(1)
     if not as_json:
-        click.echo("All is well.")
+        click.echo(summary(levels))
 
 
 @cli.command(

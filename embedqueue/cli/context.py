@@ -37,6 +37,9 @@ class Source(Protocol):
     def each(self) -> Mapping[str, Source]:
         """The queues that a worker is to serve, by their names."""
 
+    def others(self) -> Mapping[str, Settings]:
+        """The settings of the application's other queues, by name."""
+
 
 class Context:
     """Settings from the environment, and the command's options before them.
@@ -77,6 +80,10 @@ class Context:
     def look(self) -> EmbeddingBatchQueue:
         """See :class:`Source`."""
         return self.queue(worker=False)
+
+    def others(self) -> Mapping[str, Settings]:
+        """See :class:`Source`: the environment tells of one queue alone."""
+        return {}
 
 
 _SETTINGS = {

@@ -39,7 +39,7 @@ def lines(queue: EmbeddingBatchQueue, settings: Settings, count: int | None, int
         stats = pulse.stats
         change = "" if look == 0 else f"{pulse.change_per_second:+.0f}"
         click.echo(
-            f"{stats.waiting:>10} {change:>10} {stats.in_flight:>10} {len(pulse.workers):>8} "
+            f"{stats.waiting:>10} {change:>10} {stats.in_flight:>10} {_count(stats):>8} "
             f"{pulse.embedded_per_second:>9.1f} {stats.dead:>8} {_age(stats):>10}  {_state(pulse)}"
         )
 
@@ -69,22 +69,35 @@ def view(pulse: Pulse, rates: deque[float]) -> RenderableType:
         f"{stats.waiting:,} ({pulse.change_per_second:+,.0f}/s)",
         _age(stats) and f"{_age(stats)} s",
         f"{stats.in_flight:,}",
-        f"{len(pulse.workers)}",
+        Text(_count(stats), style="bold red" if stats.workers == 0 else ""),
         Text(f"{pulse.embedded_per_second:,.1f}", style="bold green" if pulse.embedded_per_second else ""),
         Text(f"{stats.dead:,}", style="bold red" if stats.dead else ""),
     )
     parts: list[RenderableType] = [numbers, Text(curve(rates), style="green"), _state_text(pulse)]
-    if pulse.workers:
-        held = Table("worker", "items in flight", box=None, padding=(0, 2), header_style="dim")
-        for name, items in sorted(pulse.workers.items()):
-            held.add_row(Text(printable(name)), f"{items:,}")
-        parts.append(held)
+    if pulse.workers or pulse.held:
+        parts.append(_workers(pulse))
     if pulse.errors:
         errors = Table("times", "failed in the last minute", box=None, padding=(0, 2), header_style="dim")
         for words, times in sorted(pulse.errors.items(), key=lambda pair: -pair[1]):
             errors.add_row(f"{times}", Text(printable(words)[:ERROR_COLUMNS], style="red"))
         parts.append(errors)
     return Group(*parts)
+
+
+def _workers(pulse: Pulse) -> Table:
+    """Who works, and who holds what; whoever is gone and holds something still is named as its claims name it."""
+    names = ("worker", "pid", "does", "items in flight", "vectors", "since")
+    shown = Table(*names, box=None, padding=(0, 2), header_style="dim")
+    gone = dict(pulse.held)
+    for one in pulse.workers:
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.since))
+        items = f"{gone.pop(one.name, 0):,}"
+        shown.add_row(
+            *(Text(printable(words)) for words in (one.host, str(one.pid), one.doing, items, one.space, since))
+        )
+    for name, held in sorted(gone.items()):
+        shown.add_row(Text(printable(name)), "", "not heard of", f"{held:,}")
+    return shown
 
 
 def curve(rates: deque[float]) -> str:
@@ -114,10 +127,16 @@ def _age(stats: QueueStats) -> str:
     return "" if stats.oldest_age is None else f"{stats.oldest_age:.0f}"
 
 
+def _count(stats: QueueStats) -> str:
+    return "" if stats.workers is None else f"{stats.workers}"
+
+
 def _state(pulse: Pulse) -> str:
     stats = pulse.stats
     if stats.paused_until is not None:
         return f"paused: {printable(stats.pause_reason or '')}"
+    if stats.workers == 0 and (stats.waiting or not stats.in_flight):
+        return "no worker is running"
     if stats.in_flight or pulse.embedded_per_second:
         return "working"
     return "waiting" if stats.waiting else "empty"
@@ -125,4 +144,5 @@ def _state(pulse: Pulse) -> str:
 
 def _state_text(pulse: Pulse) -> Text:
     state = _state(pulse)
-    return Text(state, style="bold yellow" if state.startswith("paused") else "bold")
+    style = "bold yellow" if state.startswith("paused") else "bold red" if state.startswith("no ") else "bold"
+    return Text(state, style=style)

@@ -7,9 +7,8 @@ import json
 import click
 
 from embedqueue.operating.confirm import confirm
-from embedqueue.operating.control import agree, agreed, terms
+from embedqueue.operating.control import agree, compared
 from embedqueue.operating.spaces import count_spaces, label
-from embedqueue.settings.settings import Settings
 from embedqueue.store.store import AGREED
 from embedqueue.values.words import printable
 
@@ -35,7 +34,7 @@ def show(source: Source, match: str, as_json: bool) -> None:
     Exits with 1 where these workers would claim nothing.
     """
     settings = source.settings()
-    kept, ours, differ = _compared(settings)
+    kept, ours, differ = compared(settings)
     spaces = count_spaces(settings, match)
     if as_json:
         click.echo(json.dumps({"kept": kept, "ours": ours, "differ": differ, "spaces": spaces}))
@@ -63,7 +62,7 @@ def adopt(source: Source, labels: bool, match: str, text_field: str | None, yes:
     if labels and text_field is None:
         raise click.UsageError("--label needs --text-field: a vector is of the text that stands there")
     settings = source.settings()
-    kept, ours, differ = _compared(settings)
+    kept, ours, differ = compared(settings)
     if not differ and not labels:
         click.echo("Nothing differs.")
         return
@@ -81,9 +80,3 @@ def adopt(source: Source, labels: bool, match: str, text_field: str | None, yes:
 def _tell(spaces: dict[str, int]) -> None:
     for name, count in spaces.items():
         click.echo(printable(f"{count} vectors: {name}"))
-
-
-def _compared(settings: Settings) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """What is kept, what these settings say, as far as that is known, and the names in which the two differ."""
-    kept, ours = agreed(settings), terms(settings).agreed
-    return kept, ours, [name for name, value in kept.items() if ours.get(name, value) != value]

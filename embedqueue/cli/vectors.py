@@ -6,11 +6,8 @@ import json
 from typing import Any
 
 import click
-import numpy as np
 from redis.exceptions import ResponseError
 
-from embedqueue.settings.settings import Settings
-from embedqueue.values.vectors import FLOAT32
 from embedqueue.values.words import printable
 
 from .context import Source, as_json, cli, command
@@ -32,13 +29,9 @@ def index() -> None:
 @click.option("--algorithm", type=click.Choice(["HNSW", "FLAT"]), default="HNSW", show_default=True)
 @index_name
 def create(source: Source, prefix: str, metric: str, algorithm: str, name: str) -> None:
-    """Create it, with the dimensions of the model."""
-    settings = source.settings()
-    kind = ["VECTOR", algorithm, 6, "TYPE", "FLOAT32", "DIM", settings.dimensions, "DISTANCE_METRIC", metric]
-    schema = [settings.option("embedding_field"), *kind]
-    # redis-py has its search classes in other places from version to version
-    _run(settings, "FT.CREATE", name, "ON", "HASH", "PREFIX", 1, prefix, "SCHEMA", *schema)
-    click.echo(f"Index {name} over {prefix}*, {settings.dimensions} dimensions, {metric}.")
+    """Create it, with the dimensions of the model, unless an equal one is there."""
+    source.look().create_index(name, prefix, algorithm=algorithm, distance=metric)
+    click.echo(f"Index {name} over {prefix}*, {source.settings().dimensions} dimensions, {metric}.")
 
 
 @command(index, "info", "embedqueue index info --json")
@@ -46,7 +39,11 @@ def create(source: Source, prefix: str, metric: str, algorithm: str, name: str) 
 @as_json
 def info(source: Source, name: str, as_json: bool) -> None:
     """Tell what the index holds."""
-    reply = _plain(_run(source.settings(), "FT.INFO", name))
+    client: Any = source.settings().client(protocol=2, decode_responses=False)
+    try:
+        reply = _plain(client.execute_command("FT.INFO", name))
+    except ResponseError as error:
+        raise click.ClickException(str(error)) from None
     facts = dict(zip(reply[::2], reply[1::2], strict=False))
     found = {fact: facts.get(fact) for fact in FACTS}
     if as_json:
@@ -56,45 +53,27 @@ def info(source: Source, name: str, as_json: bool) -> None:
         click.echo(printable(f"{fact:<24} {value}"))
 
 
-@command(cli, "search", "embedqueue search 'how to cancel an order' --count 3 --show text")
-@click.argument("words")
-@click.option("--count", type=click.IntRange(1), default=10, show_default=True)
+@command(cli, "search", "embedqueue search 'how to cancel an order' --k 3 --show text")
+@click.argument("text")
+@click.option("--k", "--count", "k", type=click.IntRange(1), default=10, show_default=True, help="How many at most.")
+@click.option("--index", "--name", "name", default=DEFAULT_INDEX, show_default=True, help="Name of the index.")
+@click.option("--filter", "where", metavar="QUERY", help="Which hashes may be found, such as '@lang:{en}'.")
 @click.option("--show", metavar="FIELD", help="A field of the hashes to print with them.")
-@index_name
 @as_json
-def search(source: Source, words: str, count: int, show: str | None, name: str, as_json: bool) -> None:
-    """Find the keys whose texts are nearest in meaning, with their distances."""
-    settings = source.settings()
-    if not words.strip():
-        raise click.UsageError("there are no words to search for")
-    vector = np.asarray(settings.embedder().embed_batch([words], settings.model), dtype=FLOAT32)[0]
-    query = f"*=>[KNN {count} @{settings.option('embedding_field')} $vector AS distance]"
-    fields = ["distance", *([show] if show else [])]
-    options = ["PARAMS", "2", "vector", vector.tobytes(), "SORTBY", "distance", "RETURN", str(len(fields)), *fields]
-    reply = _run(settings, "FT.SEARCH", name, query, *options, "LIMIT", "0", str(count), "DIALECT", "2")
-    for key, values in zip(_plain(reply[1::2]), _plain(reply[2::2]), strict=True):
-        found = dict(zip(values[::2], values[1::2], strict=True))
-        distance, shown = float(found["distance"]), found.get(show or "", "")
+def search(source: Source, text: str, k: int, name: str, where: str | None, show: str | None, as_json: bool) -> None:
+    """Find the keys whose texts are nearest in meaning, with their scores: higher is nearer."""
+    queue = source.look()
+    try:
+        hits = queue.search(text, k, index=name, filter=where, return_fields=[show] if show else [])
+    finally:
+        queue.stop()  # the call stands in the history then
+    for hit in hits:
+        shown = _plain(hit.fields.get(show or "", ""))
         if as_json:
             more = {show: shown} if show else {}
-            click.echo(json.dumps({"redis_key": key, "distance": distance, **more}))
+            click.echo(json.dumps({"redis_key": hit.redis_key, "score": hit.score, **more}))
         else:
-            click.echo(printable(f"{distance:.4f}  {key}" + (f"  {shown}" if show else "")))
-
-
-def _run(settings: Settings, *command: Any) -> Any:
-    """A command of the search module, with RESP2's flat lists for an answer.
-
-    Raises:
-        click.ClickException: there is no such module, or no such index.
-    """
-    client: Any = settings.client(protocol=2, decode_responses=False)
-    try:
-        return client.execute_command(*command)
-    except ResponseError as error:
-        if "unknown command" in str(error):
-            raise click.ClickException("this Redis cannot search by vector: take Redis 8, or Redis Stack") from None
-        raise click.ClickException(str(error)) from None
+            click.echo(printable(f"{hit.score:.4f}  {hit.redis_key}" + (f"  {shown}" if show else "")))
 
 
 def _plain(reply: Any) -> Any:

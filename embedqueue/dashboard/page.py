@@ -42,19 +42,28 @@ def state_of(stats: QueueStats, options: Options, now: float) -> State:
             return State("Paused", f"Nothing is sent until somebody resumes: {reason}", "bad")
         left = words.duration(max(0.0, stats.paused_until - now))
         return State("Paused", f"Nothing is sent for another {left}: {reason}", "bad")
+    if stats.workers == 0:
+        if not stats.waiting and not stats.in_flight:
+            return State("No worker", "Nothing waits, and no worker is running.", "warn")
+        what = f"{words.count(stats.waiting)} items wait" if stats.waiting else "Items are in flight"
+        return State("Nobody works", f"{what}, and no worker is running: start one (embedqueue worker).", "bad")
     if stats.in_flight:
         return State("Working", "Workers have claimed items.", "busy")
     if not stats.waiting:
         return State("Idle", "Nothing waits.", "good")
     age = stats.oldest_age or 0.0
+    held = max((limit.seconds for limit in stats.limits), default=0.0)
+    due_now = stats.due_in is not None and stats.due_in < 0.0
+    if held and (stats.waiting >= options.max_batch_size or due_now):
+        return State("Held", f"The limits let the next full call go in {words.duration(held)}.", "warn")
     if stats.due_in is not None and stats.due_in < -STALLED_SECONDS:
-        return State("Stalled", f"The oldest item waits for {words.duration(age)}. Is any worker running?", "bad")
+        return State("Stalled", f"The oldest item waits for {words.duration(age)}. Do the workers get on?", "bad")
     due = f"{options.max_batch_size} items wait, or one for {words.duration(options.flush_interval)}"
     return State("Waiting", f"A drain starts when {due}, or when somebody needs a vector.", "good")
 
 
 def live(queue: EmbeddingBatchQueue, prices: Mapping[str, float]) -> dict[str, Any]:
-    """What changes while somebody looks. Four commands.
+    """What changes while somebody looks. Five commands.
 
     Raises:
         redis.RedisError: Redis does not answer.
@@ -62,6 +71,7 @@ def live(queue: EmbeddingBatchQueue, prices: Mapping[str, float]) -> dict[str, A
     stats, history, options, now = queue.stats(), queue.history(MINUTES, DAYS), queue._options, time.time()
     return {
         "stats": stats,
+        "workers": queue.workers() if stats.workers else [],
         "state": state_of(stats, options, now),
         "updated": history.now,
         "rates": {
@@ -85,7 +95,16 @@ def _flow(history: History) -> dict[str, Any]:
         "enqueued_lines": figures.line([minute.enqueued for minute in minutes], end),
         "lost": {
             name: sum(getattr(minute, name) for minute in minutes)
-            for name in ("dead", "released", "leases_ended", "redis_failures", "saved_texts", "enqueued", "embedded")
+            for name in (
+                "dead",
+                "released",
+                "leases_ended",
+                "redis_failures",
+                "saved_texts",
+                "enqueued",
+                "embedded",
+                "truncated",
+            )
         },
     }
 

@@ -3,7 +3,7 @@
 from .gemini import GeminiEmbedder
 from .local import LocalEmbedder
 from .openai import OpenAIEmbedder, OpenRouterEmbedder
-from .protocol import Embedder, TokenMeter
+from .protocol import Embedder, QueryEmbedder, RateSeen, TellsRates, TokenMeter
 
 __all__ = [
     "Embedder",
@@ -11,5 +11,8 @@ __all__ = [
     "LocalEmbedder",
     "OpenAIEmbedder",
     "OpenRouterEmbedder",
+    "QueryEmbedder",
+    "RateSeen",
+    "TellsRates",
     "TokenMeter",
 ]

@@ -35,6 +35,8 @@ WORDS_CHARS = 4096
 _DEEPEST = 8
 #: Entries of one list that are read: a validator may complain about each of 2,048 texts.
 _MOST_ENTRIES = 20
+#: Characters of a quota's limit that are read.
+_LIMIT_CHARS = 20
 #: Texts from this length on are recognised by their beginning, because providers echo them cut.
 _ECHO_CHARS = 16
 #: What a code looks like; a text rarely does.
@@ -54,6 +56,7 @@ class Fault:
         message: the provider's words, on one line; for recognition, not for showing.
         retry_delay: Google's ``RetryInfo.retryDelay`` as written.
         quota_ids: Google's names of the quotas that ran out.
+        quotas: their limits, where these are told, by name.
         moderated: whether the provider says that it moderated an input.
         shown: the message as people may see it: set by :meth:`hide`. Cut what is shown after it, not before.
     """
@@ -64,6 +67,7 @@ class Fault:
     message: str = ""
     retry_delay: str | None = None
     quota_ids: list[str] = field(default_factory=list)
+    quotas: dict[str, int] = field(default_factory=dict)
     moderated: bool = False
     shown: str = ""
 
@@ -165,6 +169,9 @@ class _Reader:
             self._take_complaint(node["msg"], node.get("loc"))
         if isinstance(node.get("quotaId"), str):
             fault.quota_ids.append(node["quotaId"])
+            value = str(node.get("quotaValue", ""))[:_LIMIT_CHARS]
+            if value.isascii() and value.isdigit():
+                fault.quotas[node["quotaId"]] = int(value)
         if isinstance(node.get("retryDelay"), str):
             fault.retry_delay = node["retryDelay"]
         fault.moderated |= "flagged_input" in node

@@ -14,6 +14,7 @@ from embedqueue.values.options import EMBED_DIMENSIONS
 
 from .hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, Address, HostedEmbedder, parted
 from .keys import Secret
+from .roles import DOCUMENT_TASK, QUERY_TASK, Role, is_untyped, untyped_role
 from .rows import gemini_rows, normalised
 from .usage import charged
 
@@ -21,8 +22,6 @@ from .usage import charged
 _MAX_TEXTS = 100
 #: Only its full 3,072 numbers come normalised; the shorter vectors are ours to normalise (docs/providers.md).
 _UNNORMALISED_MODEL = "gemini-embedding-001"
-#: Takes no task type: there the task is a part of the text.
-_UNTYPED_MODEL = "gemini-embedding-2"
 
 
 class GeminiEmbedder(HostedEmbedder):
@@ -33,12 +32,15 @@ class GeminiEmbedder(HostedEmbedder):
         base_url: Google's, or what speaks like it, with or without ``/v1beta``.
         dimensions: length of the vectors, 128 to 3,072.
         timeout: seconds that the server may keep silent, or a pair: seconds to connect, seconds of silence.
-        task_type: what the vectors are for; None sends none. Never sent to gemini-embedding-2, which has none.
+        task_type: what the vectors are for; None sends none. With "RETRIEVAL_DOCUMENT", queries are embedded as
+            "RETRIEVAL_QUERY"; with any other, as documents are. To gemini-embedding-2 it goes as a prefix of the text,
+            as that model's documentation says.
         deadline: seconds for a whole call; None means twice the read timeout.
         max_texts: texts in one call.
         max_tokens: tokens in one call; None means no known limit.
         max_response_bytes: the largest answer that is read, decoded.
         headers: more headers for every request; they win over ours.
+        max_text_tokens: tokens in one text; None means what is known of the model.
     """
 
     key_variables = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
@@ -52,12 +54,13 @@ class GeminiEmbedder(HostedEmbedder):
         dimensions: int = EMBED_DIMENSIONS,
         timeout: float | tuple[float, float] = DEFAULT_TIMEOUT,
         *,
-        task_type: str | None = "RETRIEVAL_DOCUMENT",
+        task_type: str | None = DOCUMENT_TASK,
         deadline: float | None = None,
         max_texts: int | None = _MAX_TEXTS,
         max_tokens: int | None = None,
         max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
         headers: Mapping[str, Secret] | None = None,
+        max_text_tokens: int | None = None,
     ) -> None:
         super().__init__(
             api_key,
@@ -69,8 +72,13 @@ class GeminiEmbedder(HostedEmbedder):
             max_tokens=max_tokens,
             max_response_bytes=max_response_bytes,
             headers=headers,
+            max_text_tokens=max_text_tokens,
         )
         self.task_type = task_type
+
+    def cuts_long_texts(self, model: str) -> bool:
+        """Yes: no refusal of such a text is known of Google, and no option that asks for one."""
+        return True
 
     def _auth(self, key: str) -> dict[str, str]:
         return {"x-goog-api-key": key}  # in the URL it would end in logs
@@ -79,15 +87,23 @@ class GeminiEmbedder(HostedEmbedder):
         address, mark, query = self._url.partition("?")
         return f"{address}/{quote(_resource(model))}:batchEmbedContents{mark}{query}"
 
-    def _options(self, model: str) -> dict[str, Any]:
-        options: dict[str, Any] = {}
-        if self.task_type is not None and not _name(model).startswith(_UNTYPED_MODEL):
-            options["taskType"] = self.task_type
+    def role_of_documents(self, model: str) -> str | None:
+        """The task type, or the prefix that tells it; None for neither."""
+        return super().role_of_documents(model) if is_untyped(model) else self.task_type
+
+    def _document_role(self, model: str) -> Role:
+        return _role(model, self.task_type)
+
+    def _query_role(self, model: str) -> Role:
+        return _role(model, QUERY_TASK if self.task_type == DOCUMENT_TASK else self.task_type)
+
+    def _options(self, model: str, role: Role) -> dict[str, Any]:
+        options = dict(role.fields)
         if self.dimensions != EMBED_DIMENSIONS:
             options["outputDimensionality"] = self.dimensions
         return options
 
-    def _body(self, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    def _body(self, role: Role, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> dict[str, Any]:
         # one element a text: several parts in one content give one vector for all of them
         named = {"model": _resource(model), **options}
         return {"requests": [{**named, "content": {"parts": [{"text": text}]}} for text in texts]}
@@ -114,6 +130,12 @@ def models_url(base_url: str) -> Address:
     address, _, has_path = parted(re.sub(r"(?:/models(?:/[^/]*)?)?/*$", "", address))
     guessed = "" if has_path else "/v1beta"
     return Address(address + guessed + query, guessed)
+
+
+def _role(model: str, task_type: str | None) -> Role:
+    if is_untyped(model):
+        return untyped_role(task_type)
+    return Role() if task_type is None else Role(fields={"taskType": task_type})
 
 
 def _resource(model: str) -> str:

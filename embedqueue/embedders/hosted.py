@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -27,6 +28,9 @@ from .answers import OptionRefused, classify
 from .faults import read_fault
 from .http import Answer, Http, Limits, host_and_port, origin
 from .keys import Secret, revealed
+from .protocol import RateSeen
+from .rates import rates_of
+from .roles import Role
 from .rows import Malformed
 from .usage import Usage
 from .waits import asked_wait
@@ -88,6 +92,7 @@ class HostedEmbedder:
         max_tokens: what one call may hold; None means no known limit.
         max_response_bytes: the largest answer that is read, decoded.
         headers: more headers for every request. They win over ours.
+        max_text_tokens: what one text may hold; None means what is known of the model.
 
     Raises:
         TypeError, ValueError: an option that cannot work; no key or header is shown.
@@ -112,6 +117,7 @@ class HostedEmbedder:
         max_tokens: int | None,
         max_response_bytes: int,
         headers: Mapping[str, Secret] | None,
+        max_text_tokens: int | None,
     ) -> None:
         connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         limits = Limits(
@@ -123,6 +129,7 @@ class HostedEmbedder:
         self.dimensions = _count("dimensions", dimensions)
         self.max_texts = None if max_texts is None else _count("max_texts", max_texts)
         self.max_tokens = None if max_tokens is None else _count("max_tokens", max_tokens)
+        self.max_text_tokens = None if max_text_tokens is None else _count("max_text_tokens", max_text_tokens)
         self.task_type: str | None = None
         self._url, self._guessed_path = url.url, url.guessed_path
         self._given_key = None if api_key is None else revealed("api_key", api_key)
@@ -132,6 +139,7 @@ class HostedEmbedder:
         self._usage = Usage()
         #: Options that the server refused, with what is sent instead; None sends nothing. Single assignments only.
         self._learned: dict[str, Any] = {}
+        self._told = threading.local()  # what the last answer of each thread has said beside its vectors
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={shown_url(self._url)!r}, dimensions={self.dimensions})"
@@ -153,8 +161,13 @@ class HostedEmbedder:
         """Close the connections that this process holds. A later call opens new ones."""
         self._http.close()
 
+    def rates_seen(self) -> Sequence[RateSeen]:
+        """What the provider has said of its limits with the last answer of this thread."""
+        rates: Sequence[RateSeen] = getattr(self._told, "rates", ())
+        return rates
+
     def embed_batch(self, texts: Sequence[str], model: str) -> NDArray[np.float32]:
-        """Embed texts in one call.
+        """Embed documents in one call.
 
         Args:
             texts: the texts, none of them blank.
@@ -169,13 +182,24 @@ class HostedEmbedder:
             InputRejected: a text of the call will never work (``CallTooLarge``: the call, not a text).
             ConfigurationError: nothing will work until somebody acts.
         """
+        return self._embed_as(self._document_role(model), texts, model)
+
+    def embed_queries(self, texts: Sequence[str], model: str) -> NDArray[np.float32]:
+        """Embed queries in one call; all else is as with :meth:`embed_batch`."""
+        return self._embed_as(self._query_role(model), texts, model)
+
+    def role_of_documents(self, model: str) -> str | None:
+        """What documents are embedded as with a model, in one word; None if the provider is told of no role."""
+        return self._document_role(model).name
+
+    def _embed_as(self, role: Role, texts: Sequence[str], model: str) -> NDArray[np.float32]:
         if isinstance(texts, str):
             raise TypeError("texts must be a sequence of str, not one str")
         texts = list(texts)
         if not texts:
             return np.empty((0, self.dimensions), dtype=np.float32)
         try:
-            return self._embed(texts, model)
+            return self._embed(role, texts, model)
         except EmbedQueueError as error:  # servers and proxies say in many places what they were sent
             error.args = (printable(without_secrets(str(error)[:READ_CHARS], self._secrets()))[:SHOWN_CHARS],)
             raise
@@ -184,12 +208,13 @@ class HostedEmbedder:
         """The tokens that calls of this thread were charged since it asked last; see :class:`TokenMeter`."""
         return self._usage.take()
 
-    def _embed(self, texts: list[str], model: str) -> NDArray[np.float32]:
-        wanted = self._options(model)
+    def _embed(self, role: Role, texts: list[str], model: str) -> NDArray[np.float32]:
+        wanted = self._options(model, role)
         options = {name: self._learned.get(name, value) for name, value in wanted.items()}
         while True:
             try:
-                rows = self._call(texts, model, {name: value for name, value in options.items() if value is not None})
+                asked = {name: value for name, value in options.items() if value is not None}
+                rows = self._call(role, texts, model, asked)
             except OptionRefused as refused:
                 name = refused.option
                 options[name] = self._instead_of(name, options[name])
@@ -199,14 +224,20 @@ class HostedEmbedder:
         self._learned.update((name, options[name]) for name in wanted if options[name] != wanted[name])
         return rows
 
-    def _options(self, model: str) -> dict[str, Any]:
+    def _document_role(self, model: str) -> Role:
+        raise NotImplementedError
+
+    def _query_role(self, model: str) -> Role:
+        raise NotImplementedError
+
+    def _options(self, model: str, role: Role) -> dict[str, Any]:
         """The options for ``model`` that a server may refuse to know, by the name that goes over the wire."""
         raise NotImplementedError
 
     def _address(self, model: str) -> str:
         raise NotImplementedError
 
-    def _body(self, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> Any:
+    def _body(self, role: Role, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> Any:
         raise NotImplementedError
 
     def _rows(self, document: Any, count: int, model: str) -> NDArray[np.float32]:
@@ -222,18 +253,26 @@ class HostedEmbedder:
     def _needs_key(self) -> bool:
         return True
 
+    def _is_success(self, document: Any) -> bool:
+        """Whether the body of an answer below 300 holds vectors."""
+        return isinstance(document, dict) and not document.get("error") and self.success_field in document
+
     def _instead_of(self, name: str, value: Any) -> Any:
         """What to send instead of a refused option: nothing, unless there is something weaker."""
         return None
 
-    def _call(self, texts: list[str], model: str, options: Mapping[str, Any]) -> NDArray[np.float32]:
-        body = self._serialised(texts, model, options)  # first: it says so where the model's name has no form in UTF-8
+    def _call(self, role: Role, texts: list[str], model: str, options: Mapping[str, Any]) -> NDArray[np.float32]:
+        body = self._serialised(
+            role, texts, model, options
+        )  # first: it says so where the model's name has no form in UTF-8
         url = self._address(model)
+        self._told.rates = ()
         answer = self._http.post(url, body)
+        self._told.rates = rates_of(answer.headers, None, time.time())
         if answer.status >= 300:
             raise self._refusal(answer, url, texts, options)
         document = documents.parse(answer.body)
-        if not isinstance(document, dict) or document.get("error") or self.success_field not in document:
+        if not self._is_success(document):
             # perhaps a refusal under HTTP 200: OpenRouter sends them when its upstream had started
             refusal = self._refusal(answer, url, texts, options)
             unexplained = isinstance(document, dict) and not document.get("error")
@@ -263,6 +302,7 @@ class HostedEmbedder:
         fault = read_fault(answer.status, answer.body)
         fault.hide(self._secrets(), texts)
         headers = answer.headers
+        self._told.rates = rates_of(headers, fault, time.time())
         return classify(
             fault,
             origin=origin(url),
@@ -279,8 +319,8 @@ class HostedEmbedder:
             return f"{shown_url(url)} was asked"
         return f"{shown_url(url)} was asked, where {self._guessed_path} is a guess: give base_url with its path"
 
-    def _serialised(self, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> bytes:
-        body = self._body(texts, model, options)
+    def _serialised(self, role: Role, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> bytes:
+        body = self._body(role, [role.prefix + text for text in texts] if role.prefix else texts, model, options)
         try:
             return documents.serialise(body)
         except ValueError:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from embedqueue.values.errors import OptionValueError
 from embedqueue.values.options import EMBED_DIMENSIONS
 
+from .dialects import dialect_of
 from .hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, Address, HostedEmbedder, parted
 from .keys import Secret
-from .rows import openai_rows
+from .roles import DOCUMENT_TASK, QUERY_TASK, Role, given_role, is_untyped, untyped_role
 from .usage import charged
 
 EncodingFormat = Literal["base64", "float"]
@@ -44,7 +45,9 @@ class OpenAIEmbedder(HostedEmbedder):
         api_key: the key, as a string or a ``SecretStr``; None reads ``OPENAI_API_KEY`` at the first call, "" sends
             none. Only OpenAI's own host needs one.
         base_url: as people write it: with or without ``/v1``, a final slash or ``/embeddings``. A path is kept as it is
-            (infinity has no ``/v1``: give ``http://host:7997/embeddings``); without any path it is ``/v1``.
+            (infinity has no ``/v1``: give ``http://host:7997/embeddings``); without any path it is ``/v1``. TEI's own
+            ``http://host:8080/embed`` and Ollama's own ``http://host:11434/api/embed`` are spoken as well: only there
+            can these servers be asked to refuse a text that is too long, which they cut without a word otherwise.
         dimensions: length of the vectors.
         timeout: seconds that the server may keep silent, or a pair: seconds to connect, seconds of silence.
         encoding_format: "base64" or "float" to insist; None chooses and adapts.
@@ -53,7 +56,12 @@ class OpenAIEmbedder(HostedEmbedder):
         max_tokens: tokens in one call; None means OpenAI's 300,000 there, no known limit elsewhere.
         max_response_bytes: the largest answer that is read, decoded.
         headers: more headers for every request; they win over ours.
-        body: more fields for every request, such as ``{"input_type": "document"}``.
+        body: more fields for every request, such as ``{"user": "search"}``.
+        document_role: how documents are told from queries, where the model does so: a prefix, such as ``"passage: "``,
+            or more fields for their requests, such as ``{"input_type": "document"}``. It is a part of the space of the
+            vectors. None: what the documentation of gemini-embedding-2 says for that model, nothing for others.
+        query_role: the same for queries, such as ``"query: "`` or ``{"input_type": "query"}``.
+        max_text_tokens: tokens in one text; None means what is known of the model.
     """
 
     key_variables = ("OPENAI_API_KEY",)
@@ -75,11 +83,15 @@ class OpenAIEmbedder(HostedEmbedder):
         max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
         headers: Mapping[str, Secret] | None = None,
         body: Mapping[str, Any] | None = None,
+        document_role: str | Mapping[str, Any] | None = None,
+        query_role: str | Mapping[str, Any] | None = None,
+        max_text_tokens: int | None = None,
     ) -> None:
         if encoding_format not in ("base64", "float", None):
             raise OptionValueError("encoding_format", f'must be "base64", "float" or None, not {encoding_format!r}')
         address = embeddings_url(base_url, self.default_path)
         self._is_openai = _is_openai(address.url)
+        self._dialect = dialect_of(address.url)
         default_texts, default_tokens = self._default_limits()
         super().__init__(
             api_key,
@@ -91,9 +103,12 @@ class OpenAIEmbedder(HostedEmbedder):
             max_tokens=default_tokens if max_tokens is None else max_tokens,
             max_response_bytes=max_response_bytes,
             headers=headers,
+            max_text_tokens=max_text_tokens,
         )
         self._encoding_format = encoding_format
         self._extra_body = dict(body or {})
+        self._given_document_role = given_role("document_role", document_role)
+        self._given_query_role = given_role("query_role", query_role)
 
     @property
     def default_model(self) -> str | None:
@@ -124,8 +139,16 @@ class OpenAIEmbedder(HostedEmbedder):
     def _slug(self, model: str) -> str:
         return model.removeprefix("openai/") if self._is_openai else model
 
-    def _options(self, model: str) -> dict[str, Any]:
-        options: dict[str, Any] = {"encoding_format": self._encoding_format or self._automatic_encoding}
+    def _document_role(self, model: str) -> Role:
+        return _known_role(model, DOCUMENT_TASK) if self._given_document_role is None else self._given_document_role
+
+    def _query_role(self, model: str) -> Role:
+        return _known_role(model, QUERY_TASK) if self._given_query_role is None else self._given_query_role
+
+    def _options(self, model: str, role: Role) -> dict[str, Any]:
+        options: dict[str, Any] = {}
+        if self._dialect.encodes:
+            options["encoding_format"] = self._encoding_format or self._automatic_encoding
         if self.dimensions != EMBED_DIMENSIONS:
             options["dimensions"] = self.dimensions
         return options
@@ -138,17 +161,29 @@ class OpenAIEmbedder(HostedEmbedder):
 
     @property
     def variant(self) -> str:
-        """Whose server, and what more it is told in every request."""
-        return f"{super().variant}\0{json.dumps(self._extra_body, sort_keys=True, default=str)}"
+        """Whose server, what more it is told in every request, and which roles it is told of."""
+        roles = [role and role.name for role in (self._given_document_role, self._given_query_role)]
+        told = [self._extra_body, *(roles if any(roles) else [])]
+        return "\0".join([super().variant, *(json.dumps(one, sort_keys=True, default=str) for one in told)])
 
-    def _body(self, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        return {"model": self._slug(model), "input": texts, **options, **self._extra_body}
+    def _body(self, role: Role, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        fixed = {"model": self._slug(model)} if self._dialect.names_model else {}
+        more = {**self._dialect.refuses_long, **self._extra_body, **role.fields}
+        return {**fixed, self._dialect.texts: texts, **options, **more}
+
+    def cuts_long_texts(self, model: str) -> bool:
+        """As far as is known of the server; one of which nothing is known may, for many do."""
+        return not (self._is_openai or self._dialect.refuses_long)
+
+    def _is_success(self, document: Any) -> bool:
+        return self._dialect.is_success(document)
 
     def _rows(self, document: Any, count: int, model: str) -> NDArray[np.float32]:
-        return openai_rows(document, count)
+        return self._dialect.rows(document, count)
 
     def _charged(self, document: Any) -> int | None:
-        return charged(document.get("usage"), "total_tokens", "prompt_tokens")
+        usage = document.get("usage") if isinstance(document, dict) else None  # the answer of TEI's /embed is a list
+        return charged(usage, "total_tokens", "prompt_tokens")
 
 
 class OpenRouterEmbedder(OpenAIEmbedder):
@@ -184,6 +219,10 @@ class OpenRouterEmbedder(OpenAIEmbedder):
     def _default_limits(self) -> tuple[int | None, int | None]:
         return _OPENROUTER_MAX_TEXTS, None
 
+    def cuts_long_texts(self, model: str) -> bool:
+        """What the model's own provider does: Google cuts, the others refuse."""
+        return "gemini" in model
+
     def _needs_key(self) -> bool:
         return True
 
@@ -203,13 +242,17 @@ def embeddings_url(base_url: str, default_path: str) -> Address:
         default_path: the path where none is given.
 
     Returns:
-        An URL whose path ends in ``/embeddings``.
+        An URL whose path ends in ``/embeddings`` or ``/embed``.
     """
     address, query, has_path = parted(base_url)
     guessed = "" if has_path else default_path
-    if not address.endswith("/embeddings"):
+    if not address.endswith(("/embeddings", "/embed")):
         address += f"{guessed}/embeddings"
     return Address(address + query, guessed)
+
+
+def _known_role(model: str, task_type: str) -> Role:
+    return untyped_role(task_type) if is_untyped(model) else Role()
 
 
 def _is_openai(url: str) -> bool:

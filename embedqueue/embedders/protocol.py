@@ -1,12 +1,17 @@
-"""What the queue asks of an embedder. Anything with these two names will do."""
+"""What the queue asks of an embedder: two names. What else one can tell are small protocols beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+#: What a limit counts, and for how long.
+Measure = Literal["requests", "texts", "tokens"]
+Per = Literal["minute", "day"]
 
 Vectors = NDArray[np.floating[Any]] | Sequence[Sequence[float]]
 
@@ -16,11 +21,14 @@ class Embedder(Protocol):
     """Turns texts into vectors. Must be thread-safe: ``max_concurrency`` calls run side by side.
 
     An embedder may also carry ``max_texts``, ``max_tokens`` (what one call may hold; None means no
-    known limit), ``task_type``, ``variant`` (a string of all else that decides a vector beside its text and the
-    model, such as the server's address), ``default_model`` (what a queue asks for that is given none),
-    ``meet(model)`` (told what a queue will ask for), ``provider`` and ``server`` (whose API it is, and its host and
-    port, for observers; see ``CallReport``); the queue uses them where they exist. What more it can do stands in small
-    protocols of their own, such as :class:`TokenMeter`.
+    known limit), ``task_type`` (what documents are embedded as, where that is the same for all models),
+    ``role_of_documents(model)`` (what they are embedded as with a model, or None), ``variant`` (a string of all else
+    that decides a vector beside its text and the model, such as the server's address), ``default_model`` (what a queue
+    asks for that is given none), ``meet(model)`` (told what a queue will ask for), ``max_text_tokens`` (what one text
+    may hold, instead of what is known of the model), ``cuts_long_texts(model)`` (whether longer ones are cut without a
+    word: see the option ``on_long``), ``provider`` and ``server`` (whose API it is, and its host and port, for
+    observers; see ``CallReport``); the queue uses them where they exist. One that embeds queries otherwise than
+    documents is a :class:`QueryEmbedder`, too; what more one can do stands in small protocols beside it.
     """
 
     @property
@@ -48,6 +56,52 @@ class Embedder(Protocol):
 
 
 @runtime_checkable
+class QueryEmbedder(Protocol):
+    """Embeds the queries of a search in a role of their own; other embedders embed queries as documents."""
+
+    def embed_queries(self, texts: Sequence[str], model: str) -> Vectors:
+        """Embed texts that search, in one call; all else is as with :meth:`Embedder.embed_batch`."""
+
+
+class QuerySide:
+    """An embedder whose ``embed_batch`` embeds queries: in their role, where it has one.
+
+    Args:
+        embedder: whose queries.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+
+    @property
+    def dimensions(self) -> int:
+        """Length of the vectors."""
+        return self._embedder.dimensions
+
+    def embed_batch(self, texts: Sequence[str], model: str) -> Vectors:
+        """Embed queries; see :class:`Embedder`."""
+        if isinstance(self._embedder, QueryEmbedder):
+            return self._embedder.embed_queries(texts, model)
+        return self._embedder.embed_batch(texts, model)
+
+    def take_tokens(self) -> int | None:
+        """What queries were charged, where the embedder says so; see :class:`TokenMeter`."""
+        return self._embedder.take_tokens() if isinstance(self._embedder, TokenMeter) else None
+
+
+def role_of(embedder: Embedder, model: str) -> str | None:
+    """What an embedder embeds documents as; it is a part of the space of their vectors. None for no role.
+
+    Args:
+        embedder: any.
+        model: the model's name as its users write it.
+    """
+    tell = getattr(embedder, "role_of_documents", None)
+    role = tell(model) if callable(tell) else getattr(embedder, "task_type", None)
+    return role if isinstance(role, str) else None
+
+
+@runtime_checkable
 class TokenMeter(Protocol):
     """An embedder that knows what its calls were charged. The queue estimates the tokens of others.
 
@@ -63,3 +117,28 @@ class TokenMeter(Protocol):
         Returns:
             Tokens, as the provider has counted them; None where it has not said.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class RateSeen:
+    """What a provider has said of one of its limits.
+
+    Attributes:
+        measure: what it counts.
+        per: for how long.
+        limit: how much may be sent in that time.
+        left: how much of it is left now; None where that is not said.
+    """
+
+    measure: Measure
+    per: Per
+    limit: int
+    left: int | None = None
+
+
+@runtime_checkable
+class TellsRates(Protocol):
+    """An embedder that knows what its provider says of limits. Optional; ``limits="auto"`` asks for it."""
+
+    def rates_seen(self) -> Sequence[RateSeen]:
+        """What was said with the last answer that this thread has got; empty for nothing."""

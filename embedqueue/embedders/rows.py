@@ -90,6 +90,26 @@ def gemini_rows(document: Any, count: int) -> NDArray[np.float32]:
     return _stack([entry.get("values") for entry in entries])
 
 
+def listed_rows(vectors: Any, count: int) -> NDArray[np.float32]:
+    """The rows of a bare ``[[...], ...]`` in the order of the texts, as TEI's and Ollama's own formats have it.
+
+    Args:
+        vectors: what stands in the answer.
+        count: texts that were sent.
+
+    Returns:
+        Float32 array, C-contiguous, one row a text.
+
+    Raises:
+        Malformed: the vectors cannot be told to their texts.
+    """
+    if not isinstance(vectors, list):
+        raise Malformed("the answer holds no vectors")
+    if len(vectors) != count:
+        raise Malformed(f"{count} texts were sent and {len(vectors)} vectors came back")
+    return _stack(vectors)
+
+
 def normalised(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows of length 1. A row of zeros stays one: it has no direction, and the queue refuses it.
 

@@ -71,7 +71,7 @@ def asked_wait(headers: Mapping[str, str], message: str, retry_delay: str | None
         _scaled(after_ms, 0.001),
         _retry_after(after, now),
         duration_seconds(retry_delay) if retry_delay else None,
-        _reset(reset, now),
+        reset_seconds(reset, now),
         _said(message),
     ):
         if seconds is not None:
@@ -107,7 +107,8 @@ def _retry_after(text: str, now: float) -> float | None:
     return date - now if date is not None else duration_seconds(text)
 
 
-def _reset(text: str, now: float) -> float | None:
+def reset_seconds(text: str, now: float) -> float | None:
+    """Seconds until a reset, which is written as a duration, as seconds, or as an instant; ``now`` is Unix time."""
     value = _number(text)
     return duration_seconds(text) if value is None else _from_now(value, now)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from embedqueue.values.errors import QueueStopped
 from embedqueue.values.locks import Condition
 from embedqueue.values.log import logger
-from embedqueue.values.vectors import to_floats
+from embedqueue.values.vectors import VectorType, to_floats
 
 
 class EmbeddingFuture(Future[list[float]]):
@@ -34,6 +34,9 @@ class EmbeddingFuture(Future[list[float]]):
         pin: called with the future when it gets a callback, so that it is kept until it ends. None: nobody keeps it.
         later: called with a function, which runs a callback, when the future has ended; it has the function called in a
             thread that does no work, and returns at once. None: callbacks run in the thread that ends the future.
+        late: called with the redis_key and the seconds for which somebody has waited in vain; returns why it takes
+            longer. None: nobody is told why.
+        vector_type: of the bytes with which it ends.
 
     Attributes:
         entry: where it stands in :class:`Waiters`, which alone looks at this.
@@ -50,12 +53,16 @@ class EmbeddingFuture(Future[list[float]]):
         want: Callable[[str], None] | None = None,
         pin: Callable[[EmbeddingFuture], None] | None = None,
         later: Callable[[Callable[[], object]], None] | None = None,
+        late: Callable[[str, float], str] | None = None,
+        vector_type: VectorType = "float32",
     ) -> None:
         self._state = PENDING
         self._redis_key = redis_key
         self._want = want
         self._pin = pin
         self._later = later
+        self._late = late
+        self._vector_type = vector_type
         self._pid = os.getpid()
 
     # -- fields of concurrent.futures.Future, made late --------------------------------------------------------
@@ -89,7 +96,7 @@ class EmbeddingFuture(Future[list[float]]):
         # The worker hands over bytes; floats are made for those who ask. They are made here and not in result(), since
         # asyncio reads this field without calling result() from Python 3.14 on (python/cpython#134173).
         if isinstance(self._outcome, bytes):
-            self._outcome = to_floats(self._outcome)
+            self._outcome = to_floats(self._outcome, self._vector_type)
         return self._outcome
 
     @_result.setter
@@ -136,13 +143,18 @@ class EmbeddingFuture(Future[list[float]]):
             ``dimensions`` floats.
 
         Raises:
-            TimeoutError: not ready in time; the item stays queued.
+            TimeoutError: not ready in time; the item stays queued. With a timeout of a second or more, it tells where
+                the item stands and why; for that it may come up to 0.3 s later.
             concurrent.futures.CancelledError: cancelled, or the queue was stopped.
             BatchFailed: the provider failed; the item is still queued.
             ItemRejected: the item is a dead letter now.
         """
         self._demand()
-        return super().result(timeout)
+        try:
+            return super().result(timeout)
+        except TimeoutError as error:
+            late = self._told_why(error, timeout)
+        raise late
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The error with which the item ended, or None if it has a vector; waits if need be.
@@ -151,11 +163,21 @@ class EmbeddingFuture(Future[list[float]]):
             timeout: seconds to wait at most; None waits without end.
 
         Raises:
-            TimeoutError: not ready in time; the item stays queued.
+            TimeoutError: as with :meth:`result`.
             concurrent.futures.CancelledError: cancelled, or the queue was stopped.
         """
         self._demand()
-        return super().exception(timeout)
+        try:
+            return super().exception(timeout)
+        except TimeoutError as error:
+            late = self._told_why(error, timeout)
+        raise late
+
+    def _told_why(self, error: TimeoutError, timeout: float | None) -> TimeoutError:
+        """The error of whoever has waited in vain, with its reason; or the error itself, if the future has ended."""
+        if timeout is None or self._late is None or not self._unfinished:
+            return error
+        return TimeoutError(self._late(self._redis_key, timeout))
 
     def cancel(self) -> bool:
         """Wait no longer; the item is embedded all the same. Returns whether the future had not ended yet."""
@@ -221,7 +243,7 @@ def end_future(future: EmbeddingFuture, outcome: bytes | BaseException | None) -
 
     Args:
         future: not ended, or cancelled by its user.
-        outcome: the vector, (dimensions,) float32 as bytes; or the error, of which each who waits gets a copy; None
+        outcome: the vector, as the bytes that are stored; or the error, of which each who waits gets a copy; None
             cancels.
 
     Raises:
@@ -246,12 +268,13 @@ def end_future(future: EmbeddingFuture, outcome: bytes | BaseException | None) -
         logger.exception("embedqueue: a callback of %s ended in a way that it should not", future._redis_key)
 
 
-def finished_future(vector: bytes) -> EmbeddingFuture:
+def finished_future(vector: bytes, vector_type: VectorType = "float32") -> EmbeddingFuture:
     """A future that has ended already.
 
     Args:
-        vector: its outcome, (dimensions,) float32 as bytes.
+        vector: its outcome, as the bytes that are stored.
+        vector_type: of these.
     """
-    future = EmbeddingFuture()
+    future = EmbeddingFuture(vector_type=vector_type)
     future.set_result(vector)  # type: ignore[arg-type]  # see _result
     return future

@@ -32,6 +32,7 @@ from embedqueue.values.vectors import zero_vector
 
 from .demand import Waker
 from .future import EmbeddingFuture, finished_future
+from .replication import Replication
 from .waiters import Waiters, Waiting
 
 #: Pairs that one round trip carries at most. Those of one caller are never cut, so alone they may be more.
@@ -105,6 +106,7 @@ class Intake:
         find_out: finds out what became of the items of these redis_keys.
         entered: tells whether this thread holds a lock that a leader may want.
         terms: returns on which terms this process would write.
+        replication: told how many replicas have what was written.
 
     Attributes:
         accepted: items that this process has enqueued.
@@ -122,6 +124,7 @@ class Intake:
         find_out: Callable[[list[str]], None],
         entered: Callable[[], bool],
         terms: Callable[[], Terms],
+        replication: Replication,
     ) -> None:
         self.accepted = 0  # counted in one step
         self._store = store
@@ -134,9 +137,11 @@ class Intake:
         self._waiters = waiters
         self._embedder = embedder
         self._terms = terms
+        self._replication = replication
         self._waker = waker
         self._observers = observers
         self._max_pending = options.max_pending
+        self._vector_type = options.vector_type
         self._flush_interval = options.flush_interval
         self._tell_at = options.max_batch_size
         self._tell_first = not options.worker
@@ -162,15 +167,18 @@ class Intake:
 
         Raises:
             QueueFull: nothing of these pairs was written.
+            NotReplicated: all of them are taken in, and too few replicas had them in time.
             QueueStopped: the queue is stopped; nothing of them was written.
             redis.RedisError: nothing of them is known to be accepted.
             EmbedQueueError: the caller who wrote for this one was interrupted; nothing of them is known to be accepted.
         """
         commit = _Commit(pairs, digests, within)
-        self._carry_out(commit)
-        if commit.left_out:
-            with contextlib.suppress(redis.RedisError):  # whoever waits finds out
-                self._end_left_out(commit)
+        try:
+            self._carry_out(commit)
+        finally:
+            if commit.left_out:
+                with contextlib.suppress(redis.RedisError):  # whoever waits finds out
+                    self._end_left_out(commit)
         return commit.futures
 
     def forget(self, redis_key: str) -> int:
@@ -180,6 +188,7 @@ class Intake:
             A stamp: what was taken away is below it, and what comes later is not.
 
         Raises:
+            NotReplicated: it is taken away, and too few replicas knew it in time.
             QueueStopped, redis.RedisError, EmbedQueueError: as with :meth:`submit`.
         """
         commit = _Commit([(redis_key, FORGOTTEN)])
@@ -331,6 +340,8 @@ class Intake:
             unchanged = {redis_key: vector for redis_key, vector in vectors if vector is not None}
             if fine:
                 for commit in share:
+                    if taken.replicas is not None:
+                        commit.error = self._replication.error(taken.replicas)
                     commit.stamp = taken.stamp
                     commit.left_out = {key: unchanged[key] for key, _ in commit.pairs if key in unchanged}
                 if unchanged:
@@ -347,6 +358,8 @@ class Intake:
                 share[0].error = QueueFull(self._max_pending)
                 self._waiters.forget(entries)
         self.accepted += count
+        if taken.replicas is not None:
+            self._replication.note(taken.replicas, count)
         if patient:
             seconds = (self._flush_interval if one is None else one for one in patience)
             self._waker.enqueued(taken.waiting, min(seconds))
@@ -362,7 +375,7 @@ class Intake:
         leader.entries += entries
         at = 0
         for commit in share:
-            commit.futures = [future or finished_future(self._zero()) for future in found[at : at + len(commit.pairs)]]
+            commit.futures = [future or self._blank() for future in found[at : at + len(commit.pairs)]]
             at += len(commit.pairs)
         return entries
 
@@ -388,9 +401,12 @@ class Intake:
             else:
                 self._find_out([redis_key])  # it was taken away meanwhile
 
+    def _blank(self) -> EmbeddingFuture:
+        return finished_future(self._zero(), self._vector_type)
+
     def _zero(self) -> bytes:
-        """The vector of a blank text, (dimensions,) float32 as bytes."""
-        return zero_vector(self._embedder.dimensions)
+        """The vector of a blank text, as the bytes that would be stored."""
+        return zero_vector(self._embedder.dimensions, self._vector_type)
 
 
 def _conditions(share: Sequence[_Commit], latest: Iterable[str]) -> list[str]:

@@ -16,7 +16,9 @@ from .demand import Waker
 from .waiters import Waiters, Waiting
 
 #: What is said of a process whose settings are not those of the workers.
-DIFFERENT = "another embedding_field, model or dimensions than this process has; embedqueue space show tells which"
+DIFFERENT = (
+    "another embedding_field, model, dimensions or vector_type than this process has; embedqueue space show tells which"
+)
 
 
 class Outcomes:
@@ -80,7 +82,7 @@ class Outcomes:
         if word == "dead":
             return ItemRejected(redis_key, value.decode("utf-8", "replace"))
         if word == "blank" or (blank and word != "live"):
-            return zero_vector(self._embedder.dimensions)
+            return zero_vector(self._embedder.dimensions, self._terms().vector_type)
         if word == "done" or (done and word == "unproven"):
             return value
         if word == "differs":

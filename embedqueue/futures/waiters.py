@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from embedqueue.values.errors import QueueStopped
 from embedqueue.values.locks import held_here, locked
+from embedqueue.values.vectors import VectorType
 
 from .callbacks import Callbacks
 from .future import EmbeddingFuture, end_future
@@ -52,13 +53,23 @@ class Waiters:
         want: returns what a future calls with its redis_key when somebody waits for it, or None. The future keeps that
             alive, and with it the queue, which may have been dropped by everybody else.
         callbacks: runs callbacks. None: they run in the thread that ends their future.
+        late: tells somebody who has waited in vain why; see :class:`EmbeddingFuture`.
+        vector_type: of the vectors with which futures end.
 
     Attributes:
         callbacks: as given; it may be replaced before the first future is made.
     """
 
-    def __init__(self, want: Callable[[], Callable[[str], None] | None], callbacks: Callbacks | None = None) -> None:
+    def __init__(
+        self,
+        want: Callable[[], Callable[[str], None] | None],
+        callbacks: Callbacks | None = None,
+        late: Callable[[str, float], str] | None = None,
+        vector_type: VectorType = "float32",
+    ) -> None:
         self.callbacks = callbacks
+        self._late = late
+        self._vector_type = vector_type
         self._want = want
         self._lock = threading.RLock()
         self._newest: dict[str, Waiting] = {}  # of each redis_key, the newest entry, which knows the older ones
@@ -117,7 +128,7 @@ class Waiters:
         if self._arrived:
             self._catch_up()
         want, pin, drop = self._want(), self._pin, self._dropped.append  # once: each time would make an object
-        later = None if self.callbacks is None else self.callbacks.later
+        later, late = None if self.callbacks is None else self.callbacks.later, self._late
         for redis_key, member in pairs:
             if not member:
                 futures.append(None)
@@ -133,7 +144,7 @@ class Waiters:
                         entries.append(newest)
                         made[redis_key] = newest
                     continue
-            future = EmbeddingFuture(redis_key, want, pin, later)
+            future = EmbeddingFuture(redis_key, want, pin, later, late, self._vector_type)
             entry = future.entry = Waiting(future, drop)
             entry.redis_key, entry.member, entry.older, entry.pinned = redis_key, member, None, None
             entry.committed = entry.heard = entry.joined = entry.wanted = False
@@ -316,7 +327,7 @@ class Waiters:
         Args:
             redis_key: of the item.
             member: whose vector it is.
-            vector: (dimensions,) float32 as bytes.
+            vector: as the bytes that are stored.
 
         Returns:
             False if there are futures of other texts of the key only: nobody here knows which text is newer, so ask
@@ -339,7 +350,7 @@ class Waiters:
 
         Args:
             entries: of one redis_key, in the order of a snapshot.
-            outcome: a vector, (dimensions,) float32 as bytes, or the error to raise.
+            outcome: a vector, as the bytes that are stored, or the error to raise.
         """
         if self.entered:  # whoever looks after those who wait will find out
             return

@@ -43,6 +43,7 @@ class Period:
         seconds: its length.
         enqueued: items accepted.
         embedded: items whose vector was written.
+        truncated: those of them of which only a beginning was embedded (``on_long="truncate"``).
         dead: items given up.
         released: items released because the provider failed.
         leases_ended: claims that ran out because their worker died or lost Redis.
@@ -60,6 +61,7 @@ class Period:
     seconds: int
     enqueued: int = 0
     embedded: int = 0
+    truncated: int = 0
     dead: int = 0
     released: int = 0
     leases_ended: int = 0
@@ -108,7 +110,7 @@ class Period:
 
 #: Fields of a period that are one number, and stand under their own names.
 PLAIN: Final = (
-    "enqueued", "embedded", "dead", "released", "leases_ended", "redis_failures", "calls", "texts",
+    "enqueued", "embedded", "truncated", "dead", "released", "leases_ended", "redis_failures", "calls", "texts",
 )  # fmt: skip
 
 
@@ -251,7 +253,7 @@ class Recorder(Observer):
 
     def written(self, report: BatchReport) -> None:
         """Vectors are in their hashes."""
-        self._add(embedded=report.items)
+        self._add(embedded=report.items, truncated=report.truncated)
 
     def saved(self, report: SavingReport) -> None:
         """Texts need not be sent."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from embedqueue.embedders.protocol import role_of
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.settings.settings import Settings
 from embedqueue.store.records import Terms, terms_of
@@ -37,7 +38,13 @@ def agreed(settings: Settings) -> dict[str, str]:
 def terms(settings: Settings) -> Terms:
     """On which terms a worker with these settings writes."""
     options = Options(model=settings.model, **settings.options)
-    return terms_of(options, settings.dimensions, getattr(settings.embedder(), "task_type", None))
+    return terms_of(options, settings.dimensions, role_of(settings.embedder(), settings.model))
+
+
+def compared(settings: Settings) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """What is kept, what these settings say, as far as that is known, and the names in which the two differ."""
+    kept, ours = agreed(settings), terms(settings).agreed
+    return kept, ours, [name for name, value in kept.items() if ours.get(name, value) != value]
 
 
 def agree(settings: Settings) -> None:

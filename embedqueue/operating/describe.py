@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from embedqueue.values.stats import DeadLetter, QueueStats
+from embedqueue.values.stats import DeadLetter, LiveWorker, QueueStats
 from embedqueue.values.words import printable
 
 #: Facts that are Unix times, and those that a person sees in the age beside such a time.
@@ -17,18 +17,22 @@ _TIMES = ("pending_since", "in_flight_until", "died_at", "written_at")
 _SAID_BY_AN_AGE = ("waiting_s", "lease_ends_in_s")
 #: Units of an age in seconds; a unit is used from two of it on.
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
+#: What is said where no worker has announced itself.
+NOBODY = "no worker is running: what waits is embedded once one is started (embedqueue worker)"
 
 
 def stats_as_json(stats: QueueStats) -> str:
     """How the queue stands in Redis, for a script. What this very process has done is left out: nothing.
 
-    ``paused`` tells whether nothing is claimed now; ``paused_until`` is null as well where that has no end.
+    ``paused`` tells whether nothing is claimed now; ``paused_until`` is null as well where that has no end. ``workers``
+    is null where Redis does not let us know.
     """
-    names = ("waiting", "in_flight", "dead", "oldest_age", "paused_until", "pause_reason")
+    names = ("waiting", "in_flight", "dead", "oldest_age", "paused_until", "pause_reason", "workers")
     facts = {name: getattr(stats, name) for name in names}
     facts["paused"] = stats.paused_until is not None
     if stats.paused_until == math.inf:
         facts["paused_until"] = None
+    facts["limits"] = [asdict(limit) for limit in stats.limits]
     return json.dumps(facts)
 
 
@@ -37,12 +41,24 @@ def describe(stats: QueueStats) -> Iterator[str]:
     yield f"waiting    {stats.waiting}"
     yield f"in flight  {stats.in_flight}"
     yield f"dead       {stats.dead}"
+    yield f"workers    {'not known' if stats.workers is None else stats.workers or NOBODY}"
     if stats.oldest_age is not None:
         yield f"oldest     {stats.oldest_age:.0f} s"
     if stats.paused_until is not None:
         seconds = max(0.0, stats.paused_until - time.time())
         until = "until somebody resumes" if seconds == math.inf else f"for {seconds:.0f} s"
         yield f"paused     {until}: {printable(stats.pause_reason or '')}"
+    for limit in stats.limits:
+        yield f"limit      {limit.words}"
+
+
+def describe_workers(workers: Sequence[LiveWorker]) -> Iterator[str]:
+    """Workers as lines for a person."""
+    for one in workers:
+        since = f"since {_when(one.since)}, heard of {one.heard_age:.0f} s ago"
+        yield printable(f"{one.host}  pid {one.pid}  {one.doing}  {one.space}  {since}  embedqueue {one.version}")
+    if not workers:
+        yield NOBODY
 
 
 def lines(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -17,36 +16,24 @@ from embedqueue.store.durability import dangers
 from embedqueue.values.words import shown_url
 
 from .budget import budget_facts
+from .canary import compare
+from .finding import Finding
+from .indexes import examine_indexes
+from .standing import NEARLY_FULL, examine_queue
 
 #: The oldest Redis that has every command of the scripts.
 OLDEST_REDIS = (6, 2)
-#: Part of maxmemory from which one should know.
-NEARLY_FULL = 0.9
 #: Seconds that two clocks may be apart without a word.
 MOST_DRIFT_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a look at one thing brought.
-
-    Attributes:
-        level: "ok", "warning" (it works, and may hurt some day) or "problem" (it does not work).
-        about: the thing.
-        words: a sentence; for all but "ok" it says what to do.
-    """
-
-    level: Literal["ok", "warning", "problem"]
-    about: str
-    words: str
-
-
-def examine(settings: Settings, *, call: bool) -> Iterator[Finding]:
-    """Look at Redis, the key and the model, and any vector index over the embeddings.
+def examine(settings: Settings, *, call: bool, others: Mapping[str, Settings] | None = None) -> Iterator[Finding]:
+    """Look at Redis and the queue in it, any vector index over the embeddings, the key and the model.
 
     Args:
         settings: of the queue.
         call: make one real call to the provider.
+        others: settings of the application's other queues, by name.
     """
     unreachable = check_redis(settings)
     yield from (Finding("problem", "redis", words) for words in unreachable)
@@ -55,15 +42,29 @@ def examine(settings: Settings, *, call: bool) -> Iterator[Finding]:
         try:
             yield from _examine_server(settings, client)
             yield from _examine_clock(client)
-            yield from _examine_indexes(settings, client)
+            yield from examine_queue(settings)
+            yield from examine_indexes(settings, client, others or {})
+            yield from _examine_limits(settings)
             yield from _examine_budget(settings)
         finally:
             client.close()
-    problems = check_key(settings) or (check_call(settings) if call else [])
+    vectors: list[Any] = []
+    problems = check_key(settings) or (check_call(settings, vectors) if call else [])
     yield from (Finding("problem", "provider", words) for words in problems)
+    if vectors and not unreachable and (swapped := compare(settings, vectors[0])):
+        yield Finding("warning", "model", swapped)
     if not problems:
         what = "one call was made, and its vector has" if call else "no call was made; a vector is to have"
         yield Finding("ok", "provider", f"{settings.provider}, {settings.model}: {what} {settings.dimensions} numbers")
+
+
+def summary(levels: Collection[str]) -> str:
+    """What to say at the end where there is no problem.
+
+    Args:
+        levels: of the findings.
+    """
+    return "It works; the warnings say what may hurt." if "warning" in levels else "All is well."
 
 
 def _examine_server(settings: Settings, client: Any) -> Iterator[Finding]:
@@ -87,6 +88,15 @@ def _examine_server(settings: Settings, client: Any) -> Iterator[Finding]:
         yield Finding("problem", "redis", "this is a replica, where nothing can be written: name its master")
     yield from _examine_persistence(info)
     yield from _examine_memory(info)
+    yield from _examine_replicas(info, settings.option("min_replicas") or 0)
+
+
+def _examine_replicas(info: dict[str, Any], least: int) -> Iterator[Finding]:
+    if found := next((danger for danger in dangers(info, least) if danger.about == "replication"), None):
+        yield Finding("problem", found.about, f"{found.words}: {found.advice}")
+    elif least:
+        connected = info.get("connected_slaves", "an unknown number of")
+        yield Finding("ok", "replication", f"{connected} replicas are connected, and min_replicas is {least}")
 
 
 def _examine_persistence(info: dict[str, Any]) -> Iterator[Finding]:
@@ -140,43 +150,18 @@ def _examine_budget(settings: Settings) -> Iterator[Finding]:
     yield Finding("ok", "budget", f"there are left: {', '.join(lefts)} (UTC)")
 
 
-def _examine_indexes(settings: Settings, client: Any) -> Iterator[Finding]:
-    """Redis leaves hashes whose vector has other dimensions out of an index without a word to whoever wrote them."""
+def _examine_limits(settings: Settings) -> Iterator[Finding]:
+    if settings.option("limits") is None:
+        return
+    queue = settings.queue()
     try:
-        names = client.execute_command("FT._LIST")
-    except RedisError:
-        return  # no search module, or not for this user
-    for name in names:
-        try:
-            reply = client.execute_command("FT.INFO", name)
-        except RedisError:
-            continue  # dropped meanwhile
-        facts = dict(zip(reply[::2], reply[1::2], strict=False))
-        for attribute in facts.get(b"attributes", []):
-            known = {str(_text(key)).lower(): _text(value) for key, value in _pairs(attribute)}
-            if known.get("identifier") == settings.option("embedding_field") and known.get("type") == "VECTOR":
-                yield _examine_index(settings, _text(name), known, facts)
-
-
-def _examine_index(settings: Settings, name: str, known: dict[str, Any], facts: dict[bytes, Any]) -> Finding:
-    dimensions, kind = int(known.get("dim", 0)), known.get("data_type", "")
-    failures = int(facts.get(b"hash_indexing_failures", 0))
-    if dimensions != settings.dimensions or kind != "FLOAT32":
-        words = (
-            f"{name} holds vectors of {dimensions} {kind} numbers, the model gives {settings.dimensions} of FLOAT32: "
-            f"drop it (FT.DROPINDEX {name}) and create it anew"
-        )
-        return Finding("problem", "index", words)
-    if failures:
-        words = f"{name} could not index {failures} hashes: backfill those whose vector has another length"
-        return Finding("warning", "index", words)
-    return Finding("ok", "index", f"{name}: {dimensions} dimensions, {kind}, {_text(facts.get(b'num_docs'))} hashes")
-
-
-def _text(value: Any) -> Any:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-
-
-def _pairs(attribute: list[Any]) -> Iterator[tuple[Any, Any]]:
-    """Names and values; a word without a value, such as UNF, may stand at the end."""
-    return zip(attribute[::2], attribute[1::2], strict=False)
+        left = queue.stats().limits
+    except RedisError as error:
+        words = f"what is left of them cannot be told ({error}): may this Redis user read and write their key?"
+        yield Finding("problem", "limits", words)
+        return
+    finally:
+        queue.stop()
+    yield from (Finding("ok", "limits", limit.words) for limit in left)
+    if not left:
+        yield Finding("ok", "limits", "none yet: the provider has not told any")

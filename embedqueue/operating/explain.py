@@ -6,13 +6,15 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from embedqueue.calls.lengths import Lengths, TooLong
+from embedqueue.embedders.text_limits import text_limit
 from embedqueue.futures.notices import named_keys
 from embedqueue.settings.settings import Settings
 from embedqueue.store.keys import Keys
 from embedqueue.store.records import due_seconds, enqueued_at, named_member
 from embedqueue.values.item import decode_member
 from embedqueue.values.stats import PROBING
-from embedqueue.values.vectors import FLOAT32
+from embedqueue.values.vectors import size_bytes
 
 from .control import dead_letter_of
 
@@ -34,9 +36,11 @@ def explain(settings: Settings, redis_key: str) -> dict[str, Any]:
         facts |= {"state": "dead", "because": letter.reason, "died_at": round(letter.died_at, 3)}
         facts |= {"deliveries": letter.deliveries, "text_chars": len(letter.text)}
     elif facts["hash"] == "a vector":
-        written_at = _written_at(client, keys, redis_key)
+        written_at, truncated = _last_write(client, keys, redis_key)
         because = "its vector is in the hash, and nothing newer waits"
         facts |= {"state": "written", "written_at": written_at, "because": because}
+        if truncated:
+            facts["too_long"] = "only a beginning of its text was embedded (on_long)"
     else:
         facts |= {
             "state": "unknown",
@@ -52,7 +56,8 @@ def _live_facts(
     pending, lease = client.zscore(keys.pending, member), client.zscore(keys.inflight, member)
     pending = client.zscore(keys.alone, member) if pending is None else pending
     claim = (client.hget(keys.claims, redis_key) or b"").decode().split()
-    facts: dict[str, Any] = {"text_chars": len(decode_member(member).text)}
+    text = decode_member(member).text
+    facts: dict[str, Any] = {"text_chars": len(text), **_length_facts(settings, text)}
     if len(claim) > 1:
         facts["deliveries"] = int(claim[1])
     if lease is not None:
@@ -72,11 +77,23 @@ def _live_facts(
     due = max(0.0, due_seconds(now - score, float(base) if base else None, settings.option("flush_interval")) or 0.0)
     size, waiting = settings.option("max_batch_size"), client.zcard(keys.pending)
     if waiting >= size or due == 0:
-        words = f"it is due, with {waiting - 1} others, as soon as a worker has room"
+        words = f"it is due, with {waiting - 1} others, as soon as a worker has room and the limits allow"
     else:
         words = f"a drain starts in {due:.0f} s at the latest, or when {size} items wait; {waiting} do"
     facts["because"] = f"{words}. Where nobody works the queue, it stays."
     return facts
+
+
+def _length_facts(settings: Settings, text: str) -> dict[str, Any]:
+    """What becomes of a text that is too long for the model; nothing where it is not, or nobody knows."""
+    lengths = Lengths(text_limit(settings.embedder(), settings.model), settings.option("on_long"), settings.model)
+    try:
+        sent = lengths.fit(text)
+    except TooLong as error:
+        return {"too_long": f"it will be a dead letter: {error}"}
+    if len(sent) == len(text):
+        return {}
+    return {"too_long": f"its first {len(sent)} characters will be embedded (on_long), which fit the model"}
 
 
 def _hash_facts(client: Any, settings: Settings, redis_key: str) -> dict[str, Any]:
@@ -84,21 +101,24 @@ def _hash_facts(client: Any, settings: Settings, redis_key: str) -> dict[str, An
         size = client.hstrlen(redis_key, settings.option("embedding_field"))
     except ResponseError as error:
         return {"hash": str(error)}
-    right = FLOAT32.itemsize * settings.dimensions
+    right = size_bytes(settings.dimensions, settings.option("vector_type"))
     return {"hash": "a vector" if size == right else "no vector" if not size else f"{size} bytes instead of {right}"}
 
 
-def _written_at(client: Any, keys: Keys, redis_key: str) -> float | None:
-    """When it was written, as far back as the notices go, which are trimmed; else None."""
-    end = "+"
+def _last_write(client: Any, keys: Keys, redis_key: str) -> tuple[float | None, bool]:
+    """When it was written, and whether its text was cut, as far back as the notices go, which are trimmed."""
+    end, truncated = "+", False
     for _ in range(NOTICES // NOTICES_PAGE):
         entries = client.xrevrange(keys.events, max=end, count=NOTICES_PAGE)
         for name, fields in entries:
-            if fields.get(b"kind") == b"done" and redis_key in named_keys(
-                fields.get(b"body", b"").decode("utf-8", "replace")
-            ):
-                return int(name.partition(b"-")[0]) / 1000
+            kind = fields.get(b"kind")
+            if kind not in (b"done", b"truncated"):
+                continue
+            if redis_key in named_keys(fields.get(b"body", b"").decode("utf-8", "replace")):
+                if kind == b"done":
+                    return int(name.partition(b"-")[0]) / 1000, truncated
+                truncated = True  # told right after the write
         if len(entries) < NOTICES_PAGE:
             break
         end = f"({entries[-1][0].decode()}"
-    return None
+    return None, truncated

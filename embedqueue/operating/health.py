@@ -41,6 +41,9 @@ def verdict(stats: QueueStats, *, quiet_seconds: float, max_batch_size: int, sta
         return True, "nothing is due"
     if quiet_seconds <= stall_seconds:
         return True, f"the last progress was {quiet_seconds:.0f} s ago"
+    held = max((limit.seconds for limit in stats.limits), default=0.0)
+    if held and not stats.calls_under_way:
+        return True, f"the limits let the next call go in {held:.0f} s"
     what = f"{stats.calls_under_way} calls are under way" if stats.calls_under_way else f"{stats.waiting} items are due"
     return False, f"{what}, and nothing was finished for {quiet_seconds:.0f} s"
 

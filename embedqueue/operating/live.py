@@ -12,7 +12,7 @@ import redis
 from embedqueue.futures.notices import named_keys, named_reason
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.store.keys import Keys
-from embedqueue.values.stats import QueueStats
+from embedqueue.values.stats import LiveWorker, QueueStats
 
 #: Seconds over which rates are taken.
 RATE_SECONDS = 10.0
@@ -33,7 +33,8 @@ class Pulse:
         embedded_per_second: over the last ten seconds.
         failed_per_second: the same for dead letters.
         change_per_second: by which the waiting grow.
-        workers: items that each worker holds, by its name.
+        workers: those that work.
+        held: items that each worker holds, by its name; also of workers that are gone.
         errors: what failed in the last minute, and how often.
     """
 
@@ -41,7 +42,8 @@ class Pulse:
     embedded_per_second: float
     failed_per_second: float
     change_per_second: float
-    workers: dict[str, int]
+    workers: list[LiveWorker]
+    held: dict[str, int]
     errors: dict[str, int]
 
 
@@ -91,7 +93,8 @@ class Watch:
             embedded_per_second=sum(count for _, count in self._done) / seconds,
             failed_per_second=sum(count for _, count in self._failed) / seconds,
             change_per_second=change,
-            workers=self._holders() if stats.in_flight <= HOLDERS else {},
+            workers=self._queue.workers() if stats.workers else [],
+            held=self._holders() if stats.in_flight <= HOLDERS else {},
             errors=dict(Counter(words for _, words in self._errors)),
         )
 

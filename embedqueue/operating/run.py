@@ -154,9 +154,7 @@ class _Look:
             return False
         if stats.paused_until == math.inf:
             raise BatchFailed(f"paused until somebody resumes: {stats.pause_reason}; {left} items are still queued")
-        if (
-            stats.paused_until - time.time() > LONGEST_PAUSE_SECONDS + 1
-        ):  # by a person, or a budget
+        if stats.paused_until - time.time() > LONGEST_PAUSE_SECONDS + 1:  # by a person, or a budget
             raise BatchFailed(f"{stats.pause_reason}; {left} items are still queued")
         now_mono = time.monotonic()
         self._failing_mono = self._failing_mono or now_mono

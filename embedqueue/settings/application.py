@@ -67,6 +67,10 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         with self._lock:
             return self._read()
 
+    def others(self, name: str) -> dict[str, Settings]:
+        """The settings of all queues but one, by name."""
+        return {other: settings for other, settings in self.all_settings.items() if other != name}
+
     def settings(self, name: str = DEFAULT) -> Settings:
         """The settings of one queue.
 

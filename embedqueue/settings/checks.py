@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from typing import Any
 
 import redis
 from redis.exceptions import (
@@ -11,11 +12,16 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     ClusterCrossSlotError,
+    ClusterDownError,
     ClusterError,
+    MovedError,
     NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
 )
 
+from embedqueue.store.store import Store
 from embedqueue.values.errors import ConfigurationError, EmbedQueueError
 from embedqueue.values.words import shown_url
 
@@ -23,15 +29,28 @@ from .settings import Settings
 
 #: To be read after what says that a server is a part of one.
 NO_CLUSTER = "which embedqueue does not support yet"
+#: What a node of a cluster says to a client that knows nothing of clusters.
+_OF_CLUSTERS = (MovedError, AskError, ClusterCrossSlotError, ClusterDownError, ClusterError)
 
 
 def explain_redis(settings: Settings, error: RedisError) -> str:
     """What an error of Redis means for a user: a sentence that tells what to set."""
     url, name = shown_url(settings.redis_url), settings.spelled("REDIS_URL")
+    if isinstance(error, NoPermissionError) and "eval" in str(error):
+        return f"Redis at {url} lets this user run no scripts ({error}): grant what docs/redis-acl.md lists."
+    if isinstance(error, _OF_CLUSTERS):
+        return f"Redis at {url} is a node of a Redis Cluster, {NO_CLUSTER} ({error}): name another in {name}."
+    if isinstance(error, ReadOnlyError):
+        return f"Redis at {url} is a replica, where nothing can be written ({error}): name its master in {name}."
+    if isinstance(error, OutOfMemoryError):
+        return f"Redis at {url} is full, so nothing can be enqueued ({error}): raise its maxmemory, or make room."
+    if "unknown command" in str(error):
+        return (
+            f"Redis at {url} does not know a command that every queue needs ({error}): something stands in between, or "
+            f"it is no Redis; name Redis itself in {name}."
+        )
     if isinstance(error, NoPermissionError):
         return f"Redis at {url} does not let this user near the queue ({error}): grant it the keys and commands."
-    if isinstance(error, AskError | ClusterCrossSlotError | ClusterError):  # MOVED is an AskError too
-        return f"Redis at {url} is a node of a Redis Cluster, {NO_CLUSTER}: set {name} to another."
     if any(words in str(error) for words in ("NOAUTH", "Authentication required", "HELLO must be called")):
         return f"Redis at {url} wants a password: write {name} as redis://:PASSWORD@HOST:PORT/0."
     if isinstance(error, AuthenticationError | AuthorizationError):
@@ -51,13 +70,18 @@ def knock(settings: Settings, client: redis.Redis) -> None:
 
 
 def check_redis(settings: Settings) -> list[str]:
-    """Whether Redis answers and lets us in; a sentence for each problem."""
+    """Whether Redis answers, lets us in and runs a script that may write; a sentence for each problem."""
     client = settings.client()
+    store = Store(client, settings.option("namespace"))
     try:
         knock(settings, client)
+        store.rehearse()
     except RedisError as error:
         return [explain_redis(settings, error)]
+    except EmbedQueueError as error:  # of another layout
+        return [str(error)]
     finally:
+        store.close()
         client.close()
     return []
 
@@ -80,11 +104,17 @@ def check_key(settings: Settings) -> list[str]:
     ]
 
 
-def check_call(settings: Settings) -> list[str]:
-    """Whether one real call to the provider works; a sentence for each problem."""
+def check_call(settings: Settings, vectors: list[Any] | None = None) -> list[str]:
+    """Whether one real call to the provider works; a sentence for each problem.
+
+    Args:
+        settings: of the queue.
+        vectors: gets the vector of the answer, if it is of the right length.
+    """
     model, spelled = settings.model, settings.spelled
     try:
-        found = len(settings.embedder().embed_batch(["embedqueue"], model)[0])
+        vector = settings.embedder().embed_batch(["embedqueue"], model)[0]
+        found = len(vector)
     except ConfigurationError as error:
         return [
             f"No call to {settings.provider} for {model} can work: {error}; "
@@ -95,19 +125,6 @@ def check_call(settings: Settings) -> list[str]:
     if found != settings.dimensions:
         name = spelled("DIMENSIONS")
         return [f"{model} gives {found} numbers a vector, not {settings.dimensions}: set {name} to {found}."]
+    if vectors is not None:
+        vectors.append(vector)
     return []
-
-
-def problems(settings: Settings, *, redis: bool = True, call: bool = False) -> list[str]:
-    """Look for what a user can mend.
-
-    Args:
-        settings: to look at.
-        redis: speak to Redis.
-        call: make one real call to the provider; it may cost a fraction of a cent.
-
-    Returns:
-        One sentence a problem, each with the setting to change; empty where all is well.
-    """
-    missing = check_key(settings)
-    return (check_redis(settings) if redis else []) + (missing or (check_call(settings) if call else []))

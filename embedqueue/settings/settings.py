@@ -24,6 +24,7 @@ from embedqueue.money.prices import budget_price
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.budget import Budget, read_prices
 from embedqueue.values.errors import OptionError
+from embedqueue.values.limits import Limits, read_limits
 from embedqueue.values.options import DEFAULT_MODEL, EMBED_DIMENSIONS, Options
 from embedqueue.values.words import shown_url
 
@@ -323,6 +324,11 @@ def _converted(name: str, value: Any, hint: Any, spelling: str) -> Any:
         return word.lower()
     if type(None) in kinds and word.lower() in ("none", "null", ""):
         return None
+    if Limits in kinds:
+        try:
+            return read_limits(word)
+        except OptionError as error:
+            raise SettingsError(f"{spelling.format(name)} {error.why}") from None
     try:
         if bool in kinds:
             return _WORDS[word.lower()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from .keys import Keys
 from .scripts import Scripts
@@ -41,6 +42,11 @@ class CachedVectors:
         """
         keys = [self._prefix + digest for digest in digests]
         return list(self._call("take_cached", keys, owner, int(hold_seconds * 1000)))
+
+    def get(self, digests: Sequence[str]) -> list[bytes | None]:
+        """Look vectors up that nobody reserves; None for each that is missing."""
+        found: Any = self._background.mget([self._prefix + digest for digest in digests])
+        return list(found)
 
     def put(self, vectors: Iterable[tuple[str, bytes]], ttl_seconds: float) -> None:
         """Put vectors into the cache, by digest, for ``ttl_seconds``."""

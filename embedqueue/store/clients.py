@@ -126,3 +126,21 @@ def ask(connection: Any, command: bytes, end: Callable[[], bytes]) -> Any:
         connection.send_packed_command([command])
         connection.send_packed_command([end()], check_health=False)
     return connection.read_response(disable_decoding=True)
+
+
+def ask_for_more(connection: Any, seconds: float) -> Any:
+    """Read the answer of a command that was sent behind that of ``ask``, whatever the connection's own time limit.
+
+    Args:
+        connection: as with :func:`ask`.
+        seconds: for which to wait.
+
+    Returns:
+        As with :func:`ask`.
+
+    Raises:
+        redis.RedisError: as with :func:`ask`.
+    """
+    if not connection.can_read(seconds):
+        raise redis.TimeoutError(f"Redis has not answered within {seconds:g} s")
+    return connection.read_response(disable_decoding=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from embedqueue.values.vectors import FLOAT32
+from embedqueue.values.vectors import size_bytes
 
 from .keys import Keys
 from .records import Terms, named_member
@@ -111,5 +111,5 @@ class Hashes:
         Returns:
             Of how many it was written.
         """
-        size = FLOAT32.itemsize * (terms.dimensions or 0)
+        size = size_bytes(terms.dimensions or 0, terms.vector_type)
         return int(self._call("label", list(lines), terms.field, terms.provenance_field or "", size, *lines.values()))

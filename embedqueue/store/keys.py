@@ -27,10 +27,12 @@ class Keys:
         pause_level: STRING, how often in a row the provider has failed.
         pause_probe: STRING, the owner of the claim that tests the provider; while it exists nobody else claims.
         pause_ours: STRING, ``MS WORDS`` of a pause that a failure has made.
+        workers: HASH, worker to ``UNTIL SECONDS SINCE FACTS``, of those that work now.
         cache_prefix: what is before a digest in the name of a STRING that holds a vector, or ``busy OWNER``.
         history_prefix: what the names of HASHes of figures begin with, one for each minute and each day.
         pauses: the four of pauses.
-        all: what every script declares, but for ``enqueue``, which declares the first ten.
+        all: what every script declares, but for ``enqueue``, which declares the first ten. ``workers`` is none of them:
+            where an ACL of before forbids it, everything else goes on.
     """
 
     def __init__(self, namespace: str) -> None:
@@ -49,6 +51,7 @@ class Keys:
         self.pause_level = f"{namespace}:pause:level"
         self.pause_probe = f"{namespace}:pause:probe"
         self.pause_ours = f"{namespace}:pause:ours"
+        self.workers = f"{namespace}:workers"
         self.cache_prefix = f"{namespace}:cache:"
         self.budget = f"{namespace}:budget"
         self.history_prefix = f"{namespace}:history:"

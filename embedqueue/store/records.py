@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from embedqueue.values.limits import LimitLeft, Paid
 from embedqueue.values.options import Options
 from embedqueue.values.provenance import model_name, space
+from embedqueue.values.vectors import VectorType
 
 #: What is kept for ``provenance_field`` where nothing is written of what vectors are of.
 NO_PROVENANCE = "(none)"
@@ -38,6 +40,7 @@ class Terms:
         dimensions: length of the vectors; None while it is not known.
         space: in which the vectors are, the first word of the provenance.
         if_missing: "create" makes a hash that is gone anew; "skip" leaves it alone.
+        vector_type: of the vectors' numbers.
     """
 
     field: str
@@ -46,6 +49,7 @@ class Terms:
     dimensions: int | None
     space: str
     if_missing: str
+    vector_type: VectorType = "float32"
 
     @property
     def agreed(self) -> dict[str, str]:
@@ -57,7 +61,7 @@ class Terms:
     def read(self) -> dict[str, str]:
         """That part of it in which those who only read must agree with them."""
         all_of_it = {"embedding_field": self.field, "model": self.model, "dimensions": str(self.dimensions or "")}
-        return {name: value for name, value in all_of_it.items() if value}
+        return {name: value for name, value in all_of_it.items() if value} | {"vector_type": self.vector_type}
 
 
 def as_json(values: dict[str, str]) -> str:
@@ -80,6 +84,7 @@ def terms_of(options: Options, dimensions: int | None, role: str | None) -> Term
         dimensions=dimensions,
         space=space(options.model, dimensions, role),
         if_missing=options.if_missing,
+        vector_type=options.vector_type,
     )
 
 
@@ -122,12 +127,14 @@ class Taken(NamedTuple):
         stamp: no item taken in is below it, unless it was live already; and each that was live before is.
         left_out: of each pair None; or, where it was left out because its hash has the vector of its text, that vector,
             b"" where there are many. Nothing where no pair could be.
+        replicas: how many replicas have all this; None where none have to.
     """
 
     waiting: int
     groups: Sequence[bool]
     stamp: int
     left_out: Sequence[bytes | None] = ()
+    replicas: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +193,9 @@ class Claim:
         unknown: how many more members stand somewhere than our books name; less than 0 where they name too many.
         differs: settings in which this worker does not agree with what is kept in Redis, and what is kept.
         asked_mono: when Redis was asked, by our monotonic clock.
+        limited_seconds: how long until the limits let more be claimed; None where they have held nothing back.
+        limited_urgent: whether they held back what was to be claimed first.
+        paid: what was taken from the limits for the members; None where there are none.
     """
 
     status: str
@@ -205,6 +215,9 @@ class Claim:
     unknown: int = 0
     differs: Sequence[tuple[str, str]] = ()
     asked_mono: float = 0.0
+    limited_seconds: float | None = None
+    limited_urgent: bool = False
+    paid: Paid | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +239,8 @@ class Status:
         unfinished: how many items the flush that was asked for still waits for.
         probe: the owner of the claim that tests the provider, or "".
         strays: how many more members stand somewhere than our books name; if not 0, the books must be put in order.
+        workers: how many workers work; None where that was not asked, or Redis does not let us know.
+        limits: what is left of each limit.
     """
 
     now: float
@@ -242,6 +257,8 @@ class Status:
     strays: int = 0
     score_age_seconds: float | None = None
     base_seconds: float | None = None
+    workers: int | None = None
+    limits: Sequence[LimitLeft] = ()
 
     @property
     def probing(self) -> bool:
@@ -254,8 +271,8 @@ class Notice:
     """One entry of the events stream.
 
     Attributes:
-        kind: "wake", "flush", "urgent", "done", "stale", "blank", "forgotten", "failed", "unserved" or "paused"; see
-            docs/design.md.
+        kind: "wake", "flush", "urgent", "done", "truncated", "stale", "blank", "forgotten", "failed", "unserved" or
+            "paused"; see docs/design.md.
         by: the worker that tells, or "".
         body: a JSON list of redis_keys, a JSON object, or "".
     """

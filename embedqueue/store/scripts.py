@@ -6,7 +6,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Any, Final
 
@@ -30,19 +30,22 @@ from .clients import (
     take_connection,
 )
 from .keys import Keys
+from .replicas import Replicas
 
 SCRIPTS: Final = (
     "enqueue", "enqueue_more", "claim", "complete", "release", "release_all", "release_probe", "extend", "reject",
     "fail", "status", "look", "adopt", "forget_ghosts", "dead_letters", "retry_dead", "discard_dead", "erase",
-    "label", "take_cached", "hold_cached", "settle_budget", "raise_budget",
+    "label", "take_cached", "hold_cached", "announce", "rehearse", "settle", "settle_budget", "raise_budget",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.
 OF_CLAIMS: Final = tuple(
-    name for name in SCRIPTS if name not in ("enqueue", "release_probe", "discard_dead", "hold_cached")
+    name for name in SCRIPTS if name not in ("enqueue", "release_probe", "discard_dead", "hold_cached", "rehearse")
 )
 
 #: Those of them that know of money.
 OF_BUDGET: Final = ("claim", "settle_budget", "raise_budget")
+#: Those of them that ``buckets.lua`` stands in front of, where a queue has limits.
+OF_LIMITS: Final = ("claim", "release", "release_all", "status", "settle")
 
 #: The layout of the queue's keys that the scripts know; names.lua has the same.
 LAYOUT: Final = 2
@@ -54,12 +57,16 @@ LATE_TRIES = 4
 
 
 @cache
-def script_text(name: str) -> str:
-    """The Lua of one move, with what it shares with others."""
+def script_text(name: str, limited: bool = False) -> str:
+    """The Lua of one move, with what it shares with others; ``limited``: of a queue with limits."""
     folder = resources.files(__package__) / "lua"
     first = ("names", "enqueue_one") if name == "enqueue" else ("names",)
     last = ("more", "if_changed", "within", "enqueue") if name == "enqueue_more" else (name,)
-    shared = (*(("prelude_claims",) if name in OF_CLAIMS else ()), *(("budget",) if name in OF_BUDGET else ()))
+    shared = (
+        *(("prelude_claims",) if name in OF_CLAIMS else ()),
+        *(("buckets",) if limited and name in OF_LIMITS else ()),
+        *(("budget",) if name in OF_BUDGET else ()),
+    )
     parts = (*first, "prelude", *shared, *last)
     return "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
 
@@ -92,6 +99,11 @@ class _Sender:
         """redis-py has connected; ``drop`` knows when it was disconnected."""
         self.stands = True
 
+    def connect(self) -> None:
+        """Connect, if need be, and where the master is now: what connects by itself asks no Sentinel (redis-py 8)."""
+        if not self.stands:
+            self.connection.connect()
+
     def drop(self) -> None:
         """Disconnect: an answer may still be on its way, or the server is no longer the master."""
         self.connection.disconnect()
@@ -108,6 +120,8 @@ class Scripts:
     Args:
         client: the user's client; it is only read.
         keys: the names of the queue's keys.
+        replicas: that have to have what is enqueued; None: none.
+        limited: whether the queue has limits: only then do the scripts know of them.
 
     Attributes:
         background: the client for the worker's commands that need no script.
@@ -115,7 +129,9 @@ class Scripts:
         listening: the client that reads the events; its reads may block for ``LISTEN_SECONDS``.
     """
 
-    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+    def __init__(
+        self, client: redis.Redis, keys: Keys, replicas: Replicas | None = None, *, limited: bool = False
+    ) -> None:
         limit = min(socket_timeout(client) or BACKGROUND_TIMEOUT_SECONDS, BACKGROUND_TIMEOUT_SECONDS)
         self.patience_seconds = limit
         impatient: dict[str, Any] = {
@@ -130,11 +146,13 @@ class Scripts:
         self._enqueuing = private_client(client, retry=Retry(NoBackoff(), 0), retry_on_error=[], retry_on_timeout=False)
         self.background = private_client(client, socket_timeout=limit, **impatient)
         self.listening = private_client(client, socket_timeout=LISTEN_SECONDS + BACKGROUND_TIMEOUT_SECONDS, **impatient)
-        scripts = {name: self.background.register_script(script_text(name)) for name in SCRIPTS}
+        self._text = partial(script_text, limited=limited)
+        scripts = {name: self.background.register_script(self._text(name)) for name in SCRIPTS}
         self._evalsha = {name: _packed(b"EVALSHA", script.sha.encode()) for name, script in scripts.items()}
         self._keys = [key.encode() for key in keys.all]
         self._enqueue_keys = (b"10", *self._keys[:10])  # of pauses it need not know
         self._patience = socket_timeout(self._enqueuing) or ANSWER_SECONDS
+        self._replicas = replicas
         self._senders: list[_Sender] = []  # that are free; one serves all, for there is one enqueue at a time
         self._closed = False
 
@@ -187,7 +205,7 @@ class Scripts:
 
     def enqueue(
         self, settings: tuple[int, ...], parts: list[bytes], more: str | None = None, hashes: Sequence[str] = ()
-    ) -> Any:
+    ) -> tuple[Any, int | None]:
         """Run the enqueue script on a connection that is kept: a third less time than through the client's pool.
 
         Args:
@@ -198,11 +216,13 @@ class Scripts:
             hashes: those that ``if_changed.lua`` has to see.
 
         Returns:
-            What the head of ``enqueue.lua`` lists as its answer, and that of ``if_changed.lua``.
+            What the head of ``enqueue.lua`` lists as its answer, and that of ``if_changed.lua``; and how many replicas
+            have it, None where none have to.
 
         Raises:
             redis.RedisError: nothing is known to have been accepted.
-            EmbedQueueError: the keys are of another release's layout; nothing was accepted.
+            EmbedQueueError: the keys are of another release's layout, and nothing was accepted; or replicas have to
+                have it, and Redis refuses to tell.
         """
         if more is not None:
             parts = [*parts, more.encode()]
@@ -235,7 +255,7 @@ class Scripts:
         parts: list[bytes],
         hashes: Sequence[str],
         retry: Retry | None,
-    ) -> Any:
+    ) -> tuple[Any, int | None]:
         if name == "enqueue":
             count, declared = _declared_before(self._enqueue_keys, settings)
         else:
@@ -244,7 +264,7 @@ class Scripts:
         parts = [sender.name, b"%d" % sender.number, *parts]
         for _ in range(LATE_TRIES):
             try:
-                return self._run(
+                answer = self._run(
                     sender.connection,
                     name,
                     count,
@@ -252,8 +272,10 @@ class Scripts:
                     parts,
                     retry,
                     last=lambda: b"%.6f" % (time.monotonic() + sender.server_ahead + self._patience),
-                    drop=sender.drop,
+                    sender=sender,
+                    replicas=self._replicas,
                 )
+                return answer if self._replicas is not None else (answer, None)
             except ResponseError as error:
                 word, _, now = str(error).partition(" ")
                 if word != "LATE":
@@ -271,29 +293,36 @@ class Scripts:
         retry: Retry | None = None,
         *,
         last: Callable[[], bytes] | None = None,
-        drop: Callable[[], None] | None = None,
+        sender: _Sender | None = None,
+        replicas: Replicas | None = None,
     ) -> Any:
         """One exchange.
 
         ``declared`` begins with the number of keys and the keys, packed: what never changes is packed once. ``last``
-        gives an argument that stands behind ``parts``, made anew for each try, when all before it is sent. ``drop`` is
-        called where the connection cannot be used again; else it is disconnected.
+        gives an argument that stands behind ``parts``, made anew for each try, when all before it is sent. The
+        connection is that of ``sender``, if there is one. Where ``replicas`` have to have what the script writes, the
+        answer is a pair: the script's, and how many have it.
 
         redis-py packs a command three times as slowly (redis.io, "RESP protocol", says how).
         """
         count = b"*%d" % (2 + declared_count + (last is not None) + len(parts))
         pieces = _pieces(parts)
-        drop = drop or connection.disconnect
+        drop = connection.disconnect if sender is None else sender.drop
 
         def send(script: bytes) -> Any:
+            if sender is not None:
+                sender.connect()
             command = b"".join((count, script, declared, *pieces))
-            return ask(connection, command, lambda: b"\r\n" if last is None else _packed(last()) + b"\r\n")
+            end = lambda: b"\r\n" if last is None else _packed(last()) + b"\r\n"  # noqa: E731
+            if replicas is not None:
+                return replicas.ask(connection, command, end, self._patience, drop)
+            return ask(connection, command, end)
 
         def exchange() -> Any:
             try:
                 return send(self._evalsha[name])
             except NoScriptError:  # Redis was restarted, or its scripts were flushed
-                text = script_text(name).encode()
+                text = self._text(name).encode()
                 # With a large command, the text might be what makes it too large.
                 if sum(map(len, parts)) > LONG_COMMAND_BYTES and _loaded(connection, text):
                     return send(self._evalsha[name])

@@ -6,10 +6,12 @@ import json
 import math
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import redis
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
+
+from embedqueue.values.limits import Limits, Paid
 
 from .adoption import Adoption
 from .budget import BudgetBook, BudgetTerms
@@ -20,14 +22,19 @@ from .events import Events
 from .figures import Figures
 from .hashes import Hashes
 from .keys import Keys
+from .limits import Buckets, left_of, paid_of
 from .records import Asked, Claim, Status, Taken, Terms, Unless, Within, as_json
+from .replicas import Replicas
 from .scripts import Scripts
+from .workers import Workers
 
 #: Characters of a reason that are kept, in each of its notices, too: the words of an embedder of one's own may hold all
 #: the texts of its call.
 REASON_CHARS = 1000
 #: The settings in which processes must agree, those of ``Terms.agreed``; prelude_claims.lua has the same.
-AGREED = ("embedding_field", "provenance_field", "model", "dimensions", "role")
+AGREED = ("embedding_field", "provenance_field", "model", "dimensions", "role", "vector_type")
+#: What a namespace has agreed in that keeps other settings but not this one: an earlier release has kept them.
+AGREED_BEFORE = {"vector_type": "float32"}
 #: Bytes of members that one claim takes at most, but for the last of them.
 CLAIM_BYTES = 1_000_000
 
@@ -59,31 +66,50 @@ class Store:
     Args:
         client: the user's client; it is only read.
         namespace: what the names of the queue's keys begin with.
+        replicas: that have to have what is enqueued; None: none.
+        limits: of what may be sent, or None.
 
     Attributes:
+        client: of ours, for what is no move of the queue.
         keys: the names of the queue's keys.
+        buckets: of the limits; None where there are none.
         dead: the dead letters.
         events: the notices.
         cache: the vectors by text.
         figures: what was done by minute and by day.
+        workers: who works.
         adoption: puts the books in order after another program has left or taken members.
         hashes: what the users' hashes have.
         budget: what is spent of a budget.
     """
 
-    def __init__(self, client: redis.Redis, namespace: str) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        namespace: str,
+        replicas: Replicas | None = None,
+        limits: Limits | Literal["auto"] | None = None,
+    ) -> None:
         self.keys = Keys(namespace)
-        self._scripts = Scripts(client, self.keys)
+        self._scripts = Scripts(client, self.keys, replicas, limited=limits is not None)
         self._call = self._scripts.call
-        self._background = self._scripts.background
+        self.buckets = None if limits is None else Buckets(namespace, limits, self._call)
+        self._limit_keys = () if self.buckets is None else (self.buckets.key,)
+        self.client = self._background = self._scripts.background
         self.dead = DeadLetters(self._scripts, self.keys)
         self.events = Events(self._scripts, self.keys)
         self.cache = CachedVectors(self._scripts, self.keys)
         self.figures = Figures(self._background, self.keys)
+        self.workers = Workers(self._scripts, self.keys)
         self._ahead: float | None = None  # what has to be added to our monotonic clock for the server's
         self.adoption = Adoption(self._scripts, self.keys)
         self.hashes = Hashes(self._scripts, self.keys)
         self.budget = BudgetBook(self._scripts, self.keys)
+
+    @property
+    def _limits(self) -> str:
+        """The limits as the scripts take them."""
+        return "" if self.buckets is None else self.buckets.spec
 
     # -- enqueuing ---------------------------------------------------------------------------------------------
 
@@ -110,7 +136,8 @@ class Store:
 
         Raises:
             redis.RedisError: nothing is known to have been accepted; the user's retry policy has ended.
-            EmbedQueueError: the keys are of another release's layout; nothing was accepted.
+            EmbedQueueError: the keys are of another release's layout, and nothing was accepted; or replicas have to
+                have it, and Redis refuses to tell.
         """
         parts = [b"%d" % len(groups), *(b"%d" % (len(group) // 2) for group in groups)]
         for group in groups:
@@ -126,7 +153,7 @@ class Store:
         if within is not None:
             more |= {"base": within.base_seconds, "within": [False if one is None else one for one in within.seconds]}
         settings = max_pending or 0, tell_at, int(tell_first)
-        waiting, stamp, words, *rest = self._scripts.enqueue(
+        (waiting, stamp, words, *rest), replicas = self._scripts.enqueue(
             settings, parts, json.dumps(more) if more else None, hashes
         )
         left_out: list[bytes | None] = []
@@ -134,7 +161,7 @@ class Store:
             bits, *some = rest
             vectors = iter(some)
             left_out = [next(vectors, b"") if bit == ord("1") else None for bit in bits]
-        return Taken(waiting, [word == ord("y") for word in words], int(stamp), left_out)
+        return Taken(waiting, [word == ord("y") for word in words], int(stamp), left_out, replicas)
 
     # -- working -----------------------------------------------------------------------------------------------
 
@@ -181,16 +208,17 @@ class Store:
         deadline = "" if self._ahead is None else f"{asked_mono + self._ahead + self._scripts.patience_seconds:.6f}"
         word = "never" if alone is None else int(alone)
         settings = (limit, probe_limit, CLAIM_BYTES, owner, lease_seconds, max_deliveries, word, int(patient))
-        money = ("", ()) if budget is None else (budget.text, (self.keys.budget,))
-        reply = self._call("claim", money[1], *settings, deadline, int(unordered), agreed, money[0], *urgent)
+        money, money_keys = ("", ()) if budget is None else (budget.text, (self.keys.budget,))
+        words = (deadline, int(unordered), agreed, self._limits, money)
+        reply = self._call("claim", (*self._limit_keys, *money_keys), *settings, *words, *urgent)
         status, now_text, waiting, score, since, base, lease_end, pause_ms, alone_word, oldest = reply[:10]
-        ran_out, rejected, strays, differs, unknown = reply[10:15]
+        ran_out, rejected, strays, differs, unknown, wait, cost = reply[10:17]
         now = float(now_text)
         self._ahead = now - time.monotonic()
         return Claim(
             status=status.decode(),
             owner=owner,
-            members=reply[15:],
+            members=reply[17:],
             waiting=waiting,
             oldest_age_seconds=_seconds_since(since, now),
             score_age_seconds=_seconds_since(score, now),
@@ -207,6 +235,9 @@ class Store:
             unknown=unknown,
             differs=[(differs[i].decode(), differs[i + 1].decode()) for i in range(0, len(differs), 2)],
             asked_mono=asked_mono,
+            limited_seconds=float(wait.split()[0]) if wait else None,
+            limited_urgent=bool(wait) and not wait.endswith(b" 0"),
+            paid=paid_of(cost),
         )
 
     def complete(self, owner: str, terms: Terms, items: Sequence[tuple[str, bytes, bytes, str]]) -> list[str]:
@@ -215,7 +246,7 @@ class Store:
         Args:
             owner: the name of the claim of whoever writes.
             terms: what to write where.
-            items: redis_key, member, float32 bytes of the vector, digest of the text; neighbours that share the object
+            items: redis_key, member, bytes of the vector, digest of the text; neighbours that share the object
                 of the vector are sent it once.
 
         Returns:
@@ -244,32 +275,35 @@ class Store:
             return [word for part in parts for word in self.complete(owner, terms, part)]
         return [word.decode("utf-8", "replace") for word in reply]
 
-    def release(self, items: Sequence[tuple[str, bytes]]) -> int:
+    def release(self, items: Sequence[tuple[str, bytes]], paid: Paid | None = None) -> int:
         """Release items: they wait again under their old score, and no delivery is counted.
 
         Args:
             items: the name of its claim, and the member, of each.
+            paid: what was taken from the limits for them and is given back, for they were not sent.
 
         Returns:
             How many were released; what those very claims no longer hold stays where it is.
         """
-        return int(self._call("release", (), *_flat(items)) if items else 0)
+        words = "" if paid is None else paid.words
+        return int(self._call("release", self._limit_keys, words, *_flat(items)) if items else 0)
 
-    def release_all(self, owner: str) -> int:
+    def release_all(self, owner: str, paid: Paid | None = None) -> int:
         """Release what a claim or a whole worker holds, whatever it is. Looks through all that is in flight, in slices.
 
-        The claim is refused if it is still on its way.
+        The claim is refused if it is still on its way. What it has taken from the limits is given back.
 
         Args:
             owner: the name of the claim, or of the worker, with its colon; that claims nothing more then.
+            paid: of a whole worker, what it has taken from the limits for what it has not sent.
 
         Returns:
             How many items were released.
         """
         cursor: Any = b"0"
-        released = 0
+        released, words = 0, "" if paid is None else paid.words
         while True:
-            cursor, count = self._call("release_all", (), owner, cursor)
+            cursor, count = self._call("release_all", self._limit_keys, owner, cursor, words)
             released += count
             if cursor == b"0":
                 return int(released)
@@ -348,15 +382,27 @@ class Store:
 
     # -- looking -----------------------------------------------------------------------------------------------
 
-    def status(self, flush: str = "", *, anyway: bool = False) -> Status:
+    def pause_reason(self) -> str | None:
+        """Tell why nobody claims, in words for people; None where there is no pause."""
+        reason: Any = self._background.get(self.keys.pause)
+        return None if reason is None else reason.decode("utf-8", "replace")
+
+    def status(self, flush: str = "", *, anyway: bool = False, workers: bool = False) -> Status:
         """Tell how the queue stands.
 
         Args:
             flush: a name. Under it is counted how many items are not finished of those that were live when it was first
                 asked for. Nothing is counted while the books are not in order; :meth:`end_flush` ends it.
             anyway: count although they are not: what nobody has adopted is not waited for.
+            workers: count those who work as well.
         """
-        reply = self._call("status", (), flush, int(anyway))
+        keys = (*self._limit_keys, *((self.keys.workers,) if workers else ()))
+        try:
+            reply = self._call("status", keys, flush, int(anyway), self._limits, int(workers))
+        except NoPermissionError:
+            if not workers:
+                raise
+            return self.status(flush, anyway=anyway)  # an ACL of before knows nothing of that key
         now = float(reply[0])
         return Status(
             now=now,
@@ -373,6 +419,8 @@ class Store:
             unfinished=reply[11],
             probe=reply[12].decode("utf-8", "replace"),
             strays=reply[13],
+            workers=reply[14] if reply[14] >= 0 else None,
+            limits=left_of(reply[15]),
         )
 
     def end_flush(self, flush: str) -> None:
@@ -404,6 +452,22 @@ class Store:
             reply = self._call("look", [self.keys.events], *where, *_flat(lines))  # a key of our own, and no hash
         return [(reply[i].decode(), reply[i + 1]) for i in range(0, len(reply), 2)]
 
+    def rehearse(self) -> None:
+        """Do without effect what every queue needs: run a script that may write, look at the notices, wait for one.
+
+        Raises:
+            EmbedQueueError: the keys are of another release's layout.
+        """
+        self._call("rehearse", ())
+        self.events.since(0.0)
+        self.events.listen(b"$", 0.0)
+
+    def holder(self, redis_key: str) -> str:
+        """The worker that has claimed the item of a key, without the colon; "" where nobody has."""
+        entry: Any = self._background.hget(self.keys.claims, redis_key) or b""
+        worker, colon, _ = entry.rpartition(b" ")[2].partition(b":")
+        return worker.decode("utf-8", "replace") if colon else ""
+
     def pending_count(self) -> int:
         """Count the items that wait."""
         return int(self._background.zcard(self.keys.pending)) + int(self._background.zcard(self.keys.alone))
@@ -411,12 +475,22 @@ class Store:
     def agreed(self) -> dict[str, str]:
         """What the processes of the namespace have to agree in: the settings that are kept, by name."""
         kept: Any = self._background.hmget(self.keys.settings, AGREED)
-        return {name: value.decode("utf-8", "replace") for name, value in zip(AGREED, kept, strict=True) if value}
+        found = {name: value.decode("utf-8", "replace") for name, value in zip(AGREED, kept, strict=True) if value}
+        return {**AGREED_BEFORE, **found} if found else {}
 
     def agree(self, terms: Terms) -> None:
         """Keep the settings of these terms from now on, whatever was kept before."""
         mapping: Any = terms.agreed
         self._background.hset(self.keys.settings, mapping=mapping)
+
+    def canary(self) -> bytes | None:
+        """What :meth:`keep_canary` has kept."""
+        kept: Any = self._background.hget(self.keys.settings, "canary")
+        return kept if isinstance(kept, bytes) else None
+
+    def keep_canary(self, text: str) -> None:
+        """Keep what a later look at the provider is compared with."""
+        self._background.hset(self.keys.settings, "canary", text)
 
     def in_flight_count(self) -> int:
         """Count the items that are claimed."""

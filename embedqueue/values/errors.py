@@ -90,6 +90,26 @@ class QueueFull(EmbedQueueError):
         self.max_pending = max_pending
 
 
+class NotReplicated(EmbedQueueError):
+    """Fewer replicas than ``min_replicas`` have said in time that they have what was enqueued.
+
+    It **is queued** all the same, and will be embedded. A failover may lose it, and may not. To call again with the
+    same text is safe: while it is unfinished, nothing is queued twice, and the replicas are asked again. (If it has
+    been embedded meanwhile it is sent again, but not with ``if_changed``.)
+
+    Attributes:
+        min_replicas: how many have to have it.
+        replicas: how many said so within ``replica_patience``.
+    """
+
+    def __init__(self, min_replicas: int, replicas: int) -> None:
+        super().__init__(
+            f"{replicas} replicas have it, and min_replicas is {min_replicas}; it is queued, and a failover may lose it"
+        )
+        self.min_replicas = min_replicas
+        self.replicas = replicas
+
+
 class QueueStopped(EmbedQueueError, RuntimeError):
     """The queue was stopped; start it again, or use another."""
 

@@ -27,12 +27,19 @@ class Item:
         text: what is embedded.
         member: their JSON, as it stands in the pending ZSET.
         owner: the name of the claim under which it is held; "" where it is not.
+        sent: what the provider is sent: the text, or the beginning of one that is too long; "" where it is not claimed.
     """
 
     redis_key: str
     text: str
     member: bytes
     owner: str = ""
+    sent: str = ""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether only the beginning of the text is embedded."""
+        return len(self.sent) < len(self.text)
 
 
 class NotOurs(ValueError):
@@ -60,8 +67,31 @@ def check_pair(redis_key: object, text: object, namespace: str, max_text_chars: 
         raise ValueError("redis_key must not be empty")
     if redis_key.startswith(namespace) and redis_key[len(namespace) : len(namespace) + 1] == ":":
         raise ValueError(f"redis_key {redis_key!r} lies inside the queue's own namespace {namespace!r}")
+    _check_length(text, max_text_chars)
+
+
+def _check_length(text: str, max_text_chars: int | None) -> None:
     if max_text_chars is not None and len(text) > max_text_chars:
         raise ValueError(f"text has {len(text)} characters, more than max_text_chars={max_text_chars}")
+
+
+def check_query(text: object, max_text_chars: int | None) -> None:
+    """Refuse a query that could never work.
+
+    Args:
+        text: what is looked for.
+        max_text_chars: longest text in characters, or None.
+
+    Raises:
+        TypeError: no string.
+        ValueError: blank, too long, or not encodable as UTF-8.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"text must be a str, not {type(text).__name__}")
+    if is_blank(text):
+        raise ValueError("the query is blank: it has no direction, so nothing is near it")
+    _check_length(text, max_text_chars)
+    text.encode()
 
 
 def is_blank(text: str) -> bool:

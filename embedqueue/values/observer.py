@@ -72,6 +72,7 @@ class BatchReport:
         texts: distinct texts among them.
         seconds: from the claim of the items to the end of their write.
         waited_seconds: how long the oldest item of that claim had waited by then, since its enqueue.
+        truncated: items of which only a beginning was embedded, because their text was too long (``on_long``).
         time: Unix time of the write's end.
     """
 
@@ -79,6 +80,7 @@ class BatchReport:
     texts: int
     seconds: float
     waited_seconds: float
+    truncated: int = 0
     time: float = field(default_factory=time.time)
 
     @property
@@ -161,10 +163,13 @@ class Observer:
         """Items are durable."""
 
     def not_enqueued(self, redis_keys: Sequence[str], error: BaseException) -> None:
-        """Nothing of it is known to be accepted: the queue is full, Redis failed, or Ctrl-C came."""
+        """Nothing of it is known to be accepted: the queue is full, Redis failed, or Ctrl-C came.
+
+        Where the error is ``NotReplicated``, the items are queued all the same.
+        """
 
     def accepted(self, count: int) -> None:
-        """So many items are durable: told once for each write, which concurrent callers share, by one thread at a time.
+        """So many items are queued: told once for each write, which concurrent callers share, by one thread at a time.
 
         Only an enqueue in a signal's handler, or in a ``__del__``, may be told of meanwhile.
 

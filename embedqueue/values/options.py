@@ -6,14 +6,16 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict, TypeVar
+from typing import Literal, TypedDict, TypeVar, get_args
 
 from tenacity import AsyncRetrying, BaseRetrying
 
 from .budget import Budget, read_prices
-from .errors import OptionTypeError, OptionValueError
+from .errors import LONGEST_WAIT_SECONDS, OptionTypeError, OptionValueError
+from .limits import Limits
 from .observer import BatchReport, CallReport, Observer, RedisReport
 from .stats import DeadLetter
+from .vectors import VectorType
 
 #: The model of a queue that is given none.
 DEFAULT_MODEL = "google/gemini-embedding-001"
@@ -35,6 +37,7 @@ DEFAULT_NAMESPACE = "embed_queue"
 PENDING_ZSET_KEY = f"{DEFAULT_NAMESPACE}:pending"
 
 IfMissing = Literal["create", "skip"]
+OnLong = Literal["reject", "truncate"]
 OnBatch = Callable[[BatchReport], object]
 OnError = Callable[[CallReport | RedisReport], object]
 OnDead = Callable[[DeadLetter], object]
@@ -62,6 +65,7 @@ class Options:
     max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
     embedding_field: str = "embedding"
     provenance_field: str | None = ""
+    vector_type: VectorType = "float32"
     namespace: str = DEFAULT_NAMESPACE
     api_batch_limit: int = API_BATCH_LIMIT
     api_batch_tokens: int = API_BATCH_TOKENS
@@ -76,6 +80,10 @@ class Options:
     cache_ttl: float | None = None
     if_missing: IfMissing = "create"
     max_text_chars: int | None = None
+    on_long: OnLong | None = None
+    min_replicas: int | None = 0
+    replica_patience: float = 10.0
+    limits: Limits | Literal["auto"] | None = None
     budget: Budget | None = None
     prices: Mapping[str, float] | None = None
     history: bool = True
@@ -107,14 +115,16 @@ class Options:
                 raise OptionValueError(name, "holds a lone surrogate and has no form in UTF-8") from None
         if self.provenance_field == self.embedding_field:
             raise OptionValueError("provenance_field", "must not be the embedding_field")
-        for name in ("flush_interval", "lease_seconds", "wait_linger", "cache_ttl"):
+        for name in ("flush_interval", "lease_seconds", "wait_linger", "cache_ttl", "replica_patience"):
             self._number(name, optional=name == "cache_ttl")
+        _check(self.replica_patience <= LONGEST_WAIT_SECONDS, "replica_patience", "must be a day at most")
         for name in ("max_batch_size", "api_batch_limit", "api_batch_tokens", "max_deliveries"):
             self._count(name, optional=False)
         if self.max_concurrency != "auto":
             self._count("max_concurrency", optional=False)
         for name in ("max_pending", "max_text_chars"):
             self._count(name, optional=True)
+        self._count("min_replicas", optional=True, least=0)
         for name in ("flush_on_wait", "worker", "history"):
             if not isinstance(getattr(self, name), bool):
                 raise OptionTypeError(name, f"must be True or False, not {getattr(self, name)!r}")
@@ -124,6 +134,12 @@ class Options:
             object.__setattr__(self, "prices", read_prices(self.prices))
         if not isinstance(self.retry, BaseRetrying | None) or isinstance(self.retry, AsyncRetrying):
             raise OptionTypeError("retry", "must be a tenacity policy such as tenacity.Retrying(...)")
+        self._word("if_missing", get_args(IfMissing))
+        self._word("vector_type", get_args(VectorType))
+        if self.on_long is not None:
+            self._word("on_long", get_args(OnLong))
+        if not isinstance(self.limits, Limits | None) and self.limits != "auto":
+            raise OptionTypeError("limits", f'must be embedqueue.Limits(...), "auto" or None, not {self.limits!r}')
         _check(
             self.if_missing in ("create", "skip"), "if_missing", f'must be "create" or "skip", not {self.if_missing!r}'
         )
@@ -145,13 +161,17 @@ class Options:
         _check(math.isfinite(value), name, "must be finite")
         _check(value >= least, name, "must be positive" + (f", at least {least} seconds" if least else ""))
 
-    def _count(self, name: str, *, optional: bool) -> None:
+    def _word(self, name: str, words: Sequence[str]) -> None:
+        value = getattr(self, name)
+        _check(value in words, name, "must be " + " or ".join(f'"{word}"' for word in words) + f", not {value!r}")
+
+    def _count(self, name: str, *, optional: bool, least: int = 1) -> None:
         value = getattr(self, name)
         if optional and value is None:
             return
         if not _is_count(value):
             raise OptionTypeError(name, f"must be a whole number, not {value!r}")
-        _check(value >= 1, name, "must be at least 1")
+        _check(value >= least, name, f"must be at least {least}")
 
 
 # Type checkers derive no TypedDict from a dataclass, so the keywords are spelled a second time. A test of the options
@@ -161,6 +181,7 @@ class QueueOptions(TypedDict, total=False):
 
     embedding_field: str
     provenance_field: str | None
+    vector_type: VectorType
     namespace: str
     api_batch_limit: int
     api_batch_tokens: int
@@ -175,6 +196,10 @@ class QueueOptions(TypedDict, total=False):
     cache_ttl: float | None
     if_missing: IfMissing
     max_text_chars: int | None
+    on_long: OnLong | None
+    min_replicas: int | None
+    replica_patience: float
+    limits: Limits | Literal["auto"] | None
     budget: Budget | None
     prices: Mapping[str, float] | None
     history: bool

@@ -59,9 +59,9 @@ def space(model: str, dimensions: int | None, role: str | None) -> str:
     Args:
         model: as users write it.
         dimensions: length of the vectors.
-        role: of documents, where the embedder has one.
+        role: of documents, where the embedder has one; may be a prefix of their texts.
     """
-    return f"{model_name(model)}/{dimensions or 0}/{'_'.join((role or '').split()) or '-'}"
+    return f"{model_name(model)}/{dimensions or 0}/{'_'.join((role or '').replace('/', '_').split()) or '-'}"
 
 
 def line(space: str, text: str) -> str:

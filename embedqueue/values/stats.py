@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from .limits import LimitLeft
 
 #: What ``pause_reason`` says while one call tests a provider that has failed.
 PROBING = "one call tests the provider"
@@ -10,7 +13,7 @@ PROBING = "one call tests the provider"
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """How the queue stands. The first six fields are of Redis, the others of this process since it made the queue.
+    """How the queue stands. The first six fields and ``workers`` are of Redis, the others of this process.
 
     Attributes:
         waiting: items in pending.
@@ -29,8 +32,17 @@ class QueueStats:
         texts_sent: texts in all calls.
         calls_under_way: API calls that are not back yet, or whose vectors are being written.
         last_progress: Unix time at which an item was last finished or released, or None: health is progress.
+        truncated: embedded items of which only a beginning was sent, because their text was too long (``on_long``).
         due_in: seconds until a drain starts because of the time that items may wait; less than 0 where it should have
             started; None where nothing waits. It is of Redis, too.
+        workers: workers, in whatever process, that have announced themselves and were heard of within the last minute.
+            A queue with ``worker=False``, or that was never started, is none. None where Redis does not let us know.
+        not_replicated: items accepted of which ``min_replicas`` did not say in time that they have them.
+        limits: of Redis as well: how much is left of each limit that this process knows.
+        used_tokens: that calls were charged, as the provider has counted them.
+        estimated_tokens: of answered calls of which it has not said.
+        saved_texts: texts that need not be sent.
+        saved_tokens: their estimated tokens.
     """
 
     waiting: int
@@ -48,11 +60,42 @@ class QueueStats:
     texts_sent: int
     calls_under_way: int
     last_progress: float | None
+    truncated: int = 0
+    limits: Sequence[LimitLeft] = ()
     due_in: float | None = None
+    workers: int | None = None
+    not_replicated: int = 0
     used_tokens: int = 0
     estimated_tokens: int = 0
     saved_texts: int = 0
     saved_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LiveWorker:
+    """A worker that has announced itself, as of the last time that it was heard of.
+
+    Attributes:
+        name: its own, under which it claims; another one after each start.
+        host: the name of its machine.
+        pid: of its process.
+        version: of embedqueue.
+        model: whose vectors it writes.
+        space: model, length and role of its vectors, as the provenance beside each has it.
+        since: Unix time at which it began to work, by the server's clock.
+        doing: a few words: "idle", "calling 3" (API calls under way), "paused", "barred" (it may not claim).
+        heard_age: seconds since it was heard of; it is heard of every 20 s.
+    """
+
+    name: str
+    host: str
+    pid: int
+    version: str
+    model: str
+    space: str
+    since: float
+    doing: str
+    heard_age: float
 
 
 @dataclass(frozen=True, slots=True)

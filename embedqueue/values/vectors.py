@@ -1,14 +1,23 @@
-"""Vectors as Redis stores them: little-endian float32 bytes; and the checks before one is written."""
+"""Vectors as Redis stores them: little-endian bytes of float32 or float16; and the checks before one is written.
+
+Nothing else knows how many bytes a number has: whoever writes, reads, counts or searches vectors asks here.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: What Redis' vector search reads as FLOAT32 (redis.io, "Vectors").
-FLOAT32 = np.dtype("<f4")
+#: What a vector is written as: the option ``vector_type``. In capitals, it is what an index of Redis calls it.
+VectorType = Literal["float32", "float16"]
+
+#: What Redis' vector search reads as FLOAT32 and FLOAT16 (redis.io, "Vectors").
+FLOAT32: Final = np.dtype("<f4")
+FLOAT16: Final = np.dtype("<f2")
+_DTYPES: Final[Mapping[str, np.dtype[Any]]] = {"float32": FLOAT32, "float16": FLOAT16}
 
 
 class Malformed(ValueError):
@@ -28,16 +37,18 @@ class WrongWidth(Malformed):
         self.width = width
 
 
-def as_rows(answer: Any, count: int, dimensions: int) -> NDArray[np.float32]:
-    """Turn an embedder's answer into rows.
+def as_rows(answer: Any, count: int, dimensions: int, vector_type: VectorType = "float32") -> NDArray[np.floating[Any]]:
+    """Turn an embedder's answer into rows, whose bytes are what Redis stores.
 
     Args:
         answer: a float array of shape ``(count, dimensions)`` or a list of lists.
         count: texts that were sent.
         dimensions: what the embedder promises.
+        vector_type: of the rows.
 
     Returns:
-        Float32 array of shape ``(count, dimensions)``, C-contiguous.
+        Array of this type and of shape ``(count, dimensions)``, C-contiguous. A number beyond the type's range (65,504
+        for float16) is infinite: see :func:`faulty_rows`.
 
     Raises:
         WrongWidth: vectors of one other length.
@@ -45,7 +56,7 @@ def as_rows(answer: Any, count: int, dimensions: int) -> NDArray[np.float32]:
     """
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # an overflow shows as infinity: see faulty_rows
-            rows = np.ascontiguousarray(answer, dtype=FLOAT32)
+            rows = np.ascontiguousarray(answer, dtype=_DTYPES[vector_type])
     except (TypeError, ValueError, OverflowError) as error:
         raise Malformed(f"the embedder's answer is no array of numbers: {error}") from None
     if rows.ndim != 2 or len(rows) != count:
@@ -55,7 +66,7 @@ def as_rows(answer: Any, count: int, dimensions: int) -> NDArray[np.float32]:
     return rows
 
 
-def faulty_rows(rows: NDArray[np.float32]) -> NDArray[np.intp]:
+def faulty_rows(rows: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
     """Indices of the rows that must never be written: NaN, infinity, or all zeros.
 
     All zeros has no direction: under cosine distance it poisons every search that meets it.
@@ -63,12 +74,27 @@ def faulty_rows(rows: NDArray[np.float32]) -> NDArray[np.intp]:
     return np.flatnonzero(~(np.isfinite(rows).all(axis=1) & rows.any(axis=1)))
 
 
-def zero_vector(dimensions: int) -> bytes:
+def size_bytes(dimensions: int, vector_type: VectorType = "float32") -> int:
+    """How many bytes a stored vector has."""
+    return _DTYPES[vector_type].itemsize * dimensions
+
+
+def zero_vector(dimensions: int, vector_type: VectorType = "float32") -> bytes:
     """The vector of a blank text, as it would be stored."""
-    return bytes(FLOAT32.itemsize * dimensions)
+    return bytes(size_bytes(dimensions, vector_type))
 
 
-def to_floats(vector: bytes) -> list[float]:
+def to_bytes(vector: Any, vector_type: VectorType = "float32") -> bytes:
+    """One vector, a row or a list, as it is stored, and as a search through vectors of this type takes it."""
+    return as_rows([vector], 1, len(vector), vector_type).tobytes()
+
+
+def to_floats(vector: bytes, vector_type: VectorType = "float32") -> list[float]:
     """The floats of one stored vector."""
-    floats: list[float] = np.frombuffer(vector, dtype=FLOAT32).tolist()
+    floats: list[float] = np.frombuffer(vector, dtype=_DTYPES[vector_type]).tolist()
     return floats
+
+
+def index_type(vector_type: VectorType) -> str:
+    """What an index of Redis calls this type: ``FLOAT32`` or ``FLOAT16``, which it knows from 2.10 of the module on."""
+    return vector_type.upper()

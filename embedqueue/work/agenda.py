@@ -38,6 +38,7 @@ class Agenda:
             options.max_batch_size,
             min(REFRESH_SECONDS, max(LEAST_REFRESH_SECONDS, options.lease_seconds)),
             worker=options.worker,
+            ahead=options.limits is None,
         )
         self._quit = False
         self._starting = threading.RLock()
@@ -263,6 +264,16 @@ class Agenda:
         """Our leases were renewed; ``held`` tells whether we hold any."""
         with self._condition:
             self._plan.renewed(self._renewal() if held else NEVER)
+
+    def beaten(self) -> None:
+        """We have told that we work."""
+        with self._condition:
+            self._plan.beaten(time.monotonic())
+
+    @property
+    def pausing(self) -> bool:
+        """Whether nothing is claimed for now, as far as we know."""
+        return time.monotonic() < self._plan.paused_until_mono
 
     def bar(self, seconds: float) -> None:
         """This process may not claim for so many seconds; what was due still is then."""

@@ -1,6 +1,7 @@
 """Turns claimed items into calls: equal texts are sent once, and each call runs in a thread of the pool.
 
-What comes of a call goes to ``settle``. Read ``calls.halving`` for what happens to a call that is refused.
+From here on a text is what is sent of it: two that have the same beginning, and are cut to it, are equal. What comes of
+a call goes to ``settle``. Read ``calls.halving`` for what happens to a call that is refused.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from embedqueue.calls.cache import Cache
 from embedqueue.calls.caller import LONGEST_TRY_SECONDS, Caller
 from embedqueue.calls.failures import Stopping, Unforeseen, Unserved
 from embedqueue.calls.halving import Halving
+from embedqueue.calls.lengths import Lengths, TooLong
 from embedqueue.calls.pool import Pool
+from embedqueue.calls.tolls import Tolls, cost_of
 from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Claim
 from embedqueue.values.errors import TransientError
 from embedqueue.values.item import Item, NotOurs, check_pair, decode_member, is_blank
+from embedqueue.values.limits import Cost, Paid
 from embedqueue.values.log import Log
 from embedqueue.values.options import Options
 from embedqueue.values.words import printable
@@ -47,6 +51,7 @@ class _Call:
     items: dict[str, list[Item]] = field(default_factory=dict)  # by text; guarded by the dispatch's lock
     taken: list[Item] = field(default_factory=list)  # those that are about to end, or have; guarded by the same
     looks: int = 0  # how often its texts were found to be on their way elsewhere
+    paid: Paid | None = None  # what was taken from the limits for it, until it is sent; guarded by the same
     hung: int = 0  # how often it was given up: in itself, and in the canary; guarded by the same
 
 
@@ -58,7 +63,7 @@ class _Recent:
         self._bytes = 0
 
     def get(self, text: str) -> bytes | None:
-        """The vector of a text, (dimensions,) float32 as bytes, or None."""
+        """The vector of a text, (dimensions,) as the bytes that are stored, or None."""
         return self._vectors.get(text)
 
     def keep(self, text: str, vector: bytes) -> None:
@@ -88,7 +93,9 @@ class Dispatch:
         pool: of call threads.
         settle: brings items to their end.
         cache: of vectors by text, or None.
+        lengths: lets texts through that are not too long.
         options: of the queue.
+        tolls: where there are limits, pays for calls.
         worker: the name under which this process claims; it ends with a colon.
         purse: knows what claims have cost, where there is a budget; else None.
         observers: told which leases had ended, and which texts need not be sent.
@@ -104,7 +111,9 @@ class Dispatch:
         pool: Pool,
         settle: Settle,
         cache: Cache | None,
+        lengths: Lengths,
         options: Options,
+        tolls: Tolls | None = None,
         *,
         worker: str,
         purse: Purse | None = None,
@@ -116,7 +125,9 @@ class Dispatch:
         self._caller = caller
         self._settle = settle
         self._cache = cache
+        self._lengths = lengths
         self._options = options
+        self._tolls = tolls
         self._worker = worker
         self._observers = observers
         self._log = log
@@ -138,6 +149,25 @@ class Dispatch:
         """How many texts one call may hold, by what is known of the provider now."""
         return self._caller.limits.texts
 
+    @property
+    def call_limits(self) -> tuple[int, int]:
+        """The same, and how many estimated tokens."""
+        return self._caller.limits.texts, self._caller.limits.tokens
+
+    def unsent(self) -> Paid | None:
+        """What was taken from the limits for calls that nobody has begun, and nobody will; None for nothing."""
+        with self._lock:
+            calls = [call for call in {id(call): call for call in self._calls.values()}.values() if call.paid]
+            paid = [call.paid for call in calls if call.paid]
+            for call in calls:
+                call.paid = None
+        if not paid:
+            return None
+        cost = Cost()
+        for one in paid:
+            cost = cost.plus(one.cost)
+        return Paid(min(one.at for one in paid), cost)
+
     def begin(self, claim: Claim) -> None:
         """Send the items of a claim on their way. Returns at once; no API call is made in this thread.
 
@@ -145,16 +175,21 @@ class Dispatch:
             redis.RedisError: members that cannot be ours could not be rejected; nothing was sent.
         """
         times = Times(time.monotonic(), claim.waited_seconds)
-        items = self._decode(claim)
+        decoded = self._decode(claim)
+        items, too_long = self._fit(decoded)
         tell_claimed(self._observers, claim)
         calls: list[_Call] = []
         try:
-            self._settle.hold(items)
+            self._settle.hold(decoded)
             if self._purse is not None and claim.members:
-                self._purse.begin(claim.owner, items)
+                self._purse.begin(claim.owner, decoded)
             with self._lock:
                 ready = self._arrange(claim, items, times, calls)
+            self._share_out(claim.paid, calls)
             tell_duplicates(self._observers, items, (text for call in calls for text in call.items))
+            for reason, unsent in too_long.items():  # first: whoever waits for these need not wait for a call
+                rejected = _Call(claim.owner, False, claim.asked_mono, times, taken=unsent)
+                self._submit(rejected, lambda call, why=reason: self._settle.reject(self._worker, call.taken, why))  # type: ignore[misc]
             for call in calls:
                 self._submit(call, self._run)
             if ready:
@@ -165,8 +200,9 @@ class Dispatch:
                 self._submit(tested, lambda _: self._settle.release_probe(claim.owner))
         except BaseException:  # the worker releases all that was claimed, so nobody here is to renew or to join it
             for call in calls:
+                call.paid = None  # what the claim has taken is given back whole
                 self._take(call, list(call.items))
-            self._settle.let_go(items)
+            self._settle.let_go(decoded)
             raise
 
     def renew(self) -> bool:
@@ -200,6 +236,22 @@ class Dispatch:
             self._settle.reject_unfit(unfit)
         return items
 
+    def _fit(self, items: Iterable[Item]) -> tuple[list[Item], dict[str, list[Item]]]:
+        """Find out what is sent of each text. Returns the items that are, and by the reason those that are too long."""
+        fitting: list[Item] = []
+        too_long: dict[str, list[Item]] = {}
+        for item in items:
+            try:
+                item = replace(item, sent=self._lengths.fit(item.text))
+            except TooLong as error:
+                too_long.setdefault(str(error), []).append(item)
+                continue
+            if item.truncated:
+                sizes = len(item.sent), len(item.text)
+                self._log.info("embedqueue: of %s, %d of %d characters are embedded", item.redis_key, *sizes)
+            fitting.append(item)
+        return fitting, too_long
+
     def _arrange(
         self, claim: Claim, items: Iterable[Item], times: Times, calls: list[_Call]
     ) -> list[tuple[Item, bytes]]:
@@ -212,18 +264,18 @@ class Dispatch:
             calls: new ones are appended here.
 
         Returns:
-            Items whose vector is known, with it, as float32 bytes.
+            Items whose vector is known, with it, as the bytes that are stored.
         """
         fresh: dict[str, list[Item]] = {}
         ready = []
         for item in items:
-            under_way, recent = self._calls.get(item.text), self._recent.get(item.text)
+            under_way, recent = self._calls.get(item.sent), self._recent.get(item.sent)
             if under_way is not None:
-                under_way.items[item.text].append(item)
+                under_way.items[item.sent].append(item)
             elif recent is not None:
                 ready.append((item, recent))
             else:
-                fresh.setdefault(item.text, []).append(item)
+                fresh.setdefault(item.sent, []).append(item)
         for texts in cut(fresh, self._caller.limits):
             items_of = {text: fresh[text] for text in texts}
             call = _Call(claim.owner, claim.status == "probe", claim.asked_mono, times, items_of)
@@ -233,6 +285,20 @@ class Dispatch:
         if not self._more_behind:
             self._recent.clear()
         return ready
+
+    def _share_out(self, paid: Paid | None, calls: Sequence[_Call]) -> None:
+        """Each call gets what it takes of what a claim has paid; the first one the rest, which it gives back."""
+        if paid is None or self._tolls is None:
+            return
+        left = paid.cost
+        for call in calls:
+            cost = cost_of(call.items)
+            call.paid = Paid(paid.at, cost.without(cost.without(left)))
+            left = left.without(cost)
+        if not calls:
+            self._tolls.give_back(Paid(paid.at, left))
+        elif calls[0].paid is not None:
+            calls[0].paid = Paid(paid.at, calls[0].paid.cost.plus(left))
 
     # -- a call, in a thread of the pool -----------------------------------------------------------------------
 
@@ -250,19 +316,22 @@ class Dispatch:
             self._log.exception("embedqueue: a call failed in a way that it should not; what is left of it waits again")
             self._take(call, list(call.items))
             items = [item for item in call.taken if self._settle.holds(item.redis_key, item.member)]
-            failure = Unforeseen(error, list({item.text for item in items}))
+            failure = Unforeseen(error, list({item.sent for item in items}))
             if items:
                 with contextlib.suppress(Stopping):
                     self._settle.release_failed(call.owner, items, failure, probe=call.probe)
 
     def _run(self, call: _Call) -> None:
+        with self._lock:
+            paid, call.paid = call.paid, None
         if call.asked_mono < self._settle.paused_mono and not call.probe:
             # A pause began after these items were claimed: release them instead of sending them. A probe is sent.
-            self._settle.release(self._take(call, list(call.items)))
+            self._settle.release(self._take(call, list(call.items)), paid)
             return
         outer = self._enter(call)
         try:
-            self._serve(call)
+            with contextlib.nullcontext() if self._tolls is None else self._tolls.of(paid):
+                self._serve(call)
         except Unserved as failure:
             if call.hung:
                 raise Stopping from None  # old news: its items are no longer ours to release
@@ -323,7 +392,7 @@ class Dispatch:
             if self._more_behind:
                 for text, vector in by_text.items():
                     self._recent.keep(text, vector)
-        self._settle.write(owner, [(item, by_text[item.text]) for item in self._take(call, texts)], call.times)
+        self._settle.write(owner, [(item, by_text[item.sent]) for item in self._take(call, texts)], call.times)
 
     def _deliver_cached(self, call: _Call, texts: Sequence[str], vectors: Sequence[bytes]) -> None:
         tell_saved(self._observers, texts, "cache")

@@ -15,8 +15,8 @@ from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.item import NotOurs, decode_member
 
 #: "renew": extend our leases. "refresh": read how things stand in Redis. "claim": take items. "ask": tell other
-#: processes what somebody here waits for. "check": find out what became of that.
-Action = Literal["renew", "refresh", "claim", "ask", "check"]
+#: processes what somebody here waits for. "check": find out what became of that. "beat": tell that we work.
+Action = Literal["renew", "refresh", "claim", "ask", "check", "beat"]
 NEVER = float("inf")
 
 #: Seconds between two refreshes of an idle worker, at most.
@@ -27,9 +27,14 @@ LEAST_REFRESH_SECONDS = 5.0
 REFRESH_AGAIN_SECONDS = 0.05
 #: Seconds after which a claim asks whether a pause without an end still lasts: no notice tells of a DEL by hand.
 LOOK_AGAIN_SECONDS = 5.0
+#: Seconds by which a claim comes later than the limits say: they are told in microseconds, and waits may end early.
+LIMIT_MARGIN_SECONDS = 0.001
 #: Seconds between two checks on the items that somebody waits for: at first, and at most. A check is one call of a
 #: script. It finds what a lost notice told, and items that wait again because they were released or superseded.
 CHECK_SECONDS = (2.0, 5.0)
+#: Seconds between two heartbeats of a worker; and seconds after which a late one comes before claims.
+BEAT_SECONDS = 20.0
+LATE_BEAT_SECONDS = 5.0
 #: redis_keys that one claim looks for before it takes anything else: its script looks each of them up.
 URGENT_LIMIT = 1000
 
@@ -64,6 +69,10 @@ class Plan:
         demand_mono: when the linger is over if nobody else comes.
         redis_retry_mono: Redis did not answer, so nothing is tried before.
         barred_until_mono: this process may not claim before, whoever else may: it is at odds with what Redis keeps.
+        limited_until_mono: the limits let nothing be claimed before.
+        limited_urgent: whether they have held back what somebody waits for; else that may go earlier.
+        ahead: whether to claim ahead of the calls that may start. Not where there are limits: what they let go is sent
+            at once.
         overtaken: something was noted since we last asked Redis, so its answer may be older than that.
         flush: somebody asked for a drain, or a lease has run out.
         failing: the provider failed last time, so what waits is due as soon as the pause is over.
@@ -75,6 +84,7 @@ class Plan:
         asked: redis_keys for which to ask the workers of other processes, or to start ours.
         check_mono: when to check on the items that somebody waits for; NEVER if nobody waits.
         checks: such checks in a row.
+        beat_mono: when to tell that we work; NEVER where we claim what somebody here waits for alone.
     """
 
     flush_interval: float
@@ -95,6 +105,9 @@ class Plan:
     demand_mono: float = NEVER
     redis_retry_mono: float = 0.0
     barred_until_mono: float = 0.0
+    limited_until_mono: float = 0.0
+    limited_urgent: bool = False
+    ahead: bool = True
     overtaken: bool = False
     flush: bool = False
     failing: bool = False
@@ -106,6 +119,7 @@ class Plan:
     asked: dict[str, None] = field(default_factory=dict)
     check_mono: float = NEVER
     checks: int = 0
+    beat_mono: float = NEVER
 
     @property
     def idle(self) -> bool:
@@ -125,14 +139,17 @@ class Plan:
         """
         claim_mono = NEVER
         if free_calls > 0 and not (self.alone and unfinished):
-            claim_mono = max(self._drain_mono(), self.paused_until_mono, self.barred_until_mono)
+            held_mono = max(self.paused_until_mono, self.barred_until_mono, self.limited_until_mono)
+            claim_mono = max(self._drain_mono(), held_mono)
         wanted: list[tuple[float, Action]] = [(0.0 if self.asked else NEVER, "ask"), (self.check_mono, "check")]
         if self.works:
             wanted = [
                 (self.renew_mono, "renew"),
+                (self.beat_mono + LATE_BEAT_SECONDS, "beat"),
                 (claim_mono, "claim"),
                 (self.refresh_mono, "refresh"),
                 *wanted,
+                (self.beat_mono, "beat"),  # when nothing else is to be done
             ]
         due, action = min(wanted, key=lambda pair: max(pair[0], now))  # of those that are due, the first one
         due = max(due, self.redis_retry_mono)
@@ -195,6 +212,7 @@ class Plan:
         self.began_mono = now
         self.left |= self.waiting > 0
         self.quiet_until_mono = now + quiet_seconds if quiet_seconds else 0.0
+        self.beat_mono = now + quiet_seconds  # a process that may end at any moment is not to be counted on
 
     def room(self, size: int, in_flight: int, held: int, call_limit: int) -> int:
         """For how many calls to claim: as many as may start, and one more of a long backlog.
@@ -210,7 +228,7 @@ class Plan:
         if held >= (2 * size + 1) * call_limit:  # equal texts share a call, so few calls may hold any number of items
             return 0
         free = max(0, size - in_flight)
-        long = self.waiting >= (free + size) * call_limit and not self.failing
+        long = self.ahead and self.waiting >= (free + size) * call_limit and not self.failing
         return min(size, max(0, size + int(long) - in_flight))
 
     def claimed(
@@ -224,7 +242,7 @@ class Plan:
         renew_mono: float = NEVER,
         settled: Iterable[str] = (),
     ) -> None:
-        """Note what a claim brought. If it met a pause, the drain is still to be made.
+        """Note what a claim brought. If it met a pause or a limit, the drain is still to be made.
 
         Args:
             taken: items that were claimed; 0 ends the drain, even if others wait, for another process is faster.
@@ -235,9 +253,13 @@ class Plan:
             renew_mono: when the leases of what was claimed want renewing; NEVER if nothing was.
             settled: redis_keys that are urgent no longer; see :func:`settled`.
         """
+        limited_seconds, self.limited_urgent = None, False
+        if isinstance(standing, Claim):
+            limited_seconds, self.limited_urgent = standing.limited_seconds, standing.limited_urgent
         if standing.pause_seconds is None:
             left = standing.waiting if self.whole else min(self.remaining - taken, standing.waiting)
-            self.remaining, self.whole = left if taken else 0, False
+            self.remaining, self.whole = left if taken or limited_seconds is not None else 0, False
+        self.limited_until_mono = 0.0 if limited_seconds is None else now + limited_seconds + LIMIT_MARGIN_SECONDS
         for redis_key in settled:
             if redis_key in self.urgent:
                 del self.urgent[redis_key]
@@ -262,6 +284,10 @@ class Plan:
     def renewed(self, renew_mono: float) -> None:
         """Our leases were renewed. Do it again at ``renew_mono``, which is NEVER if we hold none."""
         self.renew_mono = renew_mono
+
+    def beaten(self, now: float) -> None:
+        """We have told that we work, or Redis does not want to know."""
+        self.beat_mono = now + BEAT_SECONDS
 
     def rest(self, until_mono: float) -> None:
         """Redis did not answer: try nothing before ``until_mono``."""
@@ -356,6 +382,8 @@ class Plan:
         if not (keys and urgent and self.worker):
             return first_who_waits or asks
         self.urgent |= keys
+        if not self.limited_urgent:  # what somebody waits for need not wait for a whole call's worth
+            self.limited_until_mono = 0.0
         self.barred_until_mono = 0.0  # whoever waits shall know at once, and perhaps somebody has decided
         linger_begins = self.linger_end_mono == NEVER
         if linger_begins:
@@ -394,7 +422,8 @@ def settled(urgent: Sequence[str], claim: Claim) -> Sequence[str]:
     if claim.alone == "taken":  # it looked for nothing else
         return [redis_key for redis_key in urgent if redis_key in taken]
     place: dict[str | None, int] = {redis_key: index for index, redis_key in enumerate(urgent)}
-    last = max((place.get(redis_key, len(urgent)) for redis_key in taken), default=len(urgent))
+    none_taken = -1 if claim.limited_urgent else len(urgent)
+    last = max((place.get(redis_key, len(urgent)) for redis_key in taken), default=none_taken)
     return urgent[: last + 1]
 
 

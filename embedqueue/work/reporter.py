@@ -46,10 +46,10 @@ def tell_duplicates(observers: Observers, items: Sequence[Item], sent: Iterable[
     if observers:
         to_send, spared = set(sent), []
         for item in items:
-            if item.text in to_send:
-                to_send.remove(item.text)  # this item pays for the others
+            if item.sent in to_send:
+                to_send.remove(item.sent)  # this item pays for the others
             else:
-                spared.append(item.text)
+                spared.append(item.sent)
         tell_saved(observers, spared, "duplicate")
 
 
@@ -66,7 +66,8 @@ def tell_written(observers: Observers, items: Sequence[Item], times: Times) -> N
         seconds, now = time.monotonic() - times.claimed_mono, time.time()  # together, for traces reckon back
         report = BatchReport(
             redis_keys=tuple(item.redis_key for item in items),
-            texts=len({item.text for item in items}),
+            texts=len({item.sent for item in items}),
+            truncated=sum(item.truncated for item in items),
             seconds=seconds,
             waited_seconds=times.waited_seconds + seconds,
             time=now,

@@ -5,6 +5,8 @@ Each move is made in Redis first. Futures end after that, never before it.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import threading
 import time
@@ -24,6 +26,7 @@ from embedqueue.store.records import Terms
 from embedqueue.store.store import Store
 from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.item import Item, dead_letter
+from embedqueue.values.limits import Paid
 from embedqueue.values.log import Log
 from embedqueue.values.observer import ReleaseReport
 from embedqueue.values.options import Options
@@ -61,12 +64,14 @@ class Counters:
 
     Attributes:
         embedded: items whose vector was written.
+        truncated: those of them of which only a beginning was embedded.
         rejected: items that became dead letters.
         released: items that wait again because the provider failed.
         last_progress: Unix time at which an item last ended or was released; None if none has.
     """
 
     embedded: int = 0
+    truncated: int = 0
     rejected: int = 0
     released: int = 0
     last_progress: float | None = None
@@ -190,7 +195,7 @@ class Settle:
 
         Args:
             owner: of the claim.
-            pairs: items and their vectors, each (dimensions,) float32 as bytes.
+            pairs: items and their vectors, each (dimensions,) as the bytes that are stored.
             times: of the claim.
 
         Raises:
@@ -214,8 +219,13 @@ class Settle:
                 barred.append(item)
             else:
                 refused.append((item, word))
+        truncated = [item.redis_key for item in written if item.truncated]
         with self._lock:
             self.counters.embedded += len(written)
+            self.counters.truncated += len(truncated)
+        if truncated:
+            with contextlib.suppress(RedisError):  # `explain` lacks it then, which is not worth a wait
+                self._store.events.tell("truncated", self._worker, json.dumps(truncated))
         self._release(barred)  # the next claim tells what differs
         for item, word in refused:
             self.reject(owner, [item], word.removeprefix("refused "))
@@ -273,19 +283,24 @@ class Settle:
         self._store.reject(self._worker, members)
         tell_dead(self._observers, (dead_letter(member, time.time(), reason) for _, member, reason, _ in members))
 
-    def release(self, items: Sequence[Item]) -> None:
+    def release(self, items: Sequence[Item], paid: Paid | None = None) -> None:
         """Let items wait again, as if they had not been claimed.
+
+        Args:
+            items: to release.
+            paid: what was taken from the limits for them, which is given back, for they were not sent.
 
         Raises:
             Stopping: the queue stops before Redis has taken them.
         """
-        self._release(items)
+        self._release(items, paid)
         self._progressed()
 
-    def _release(self, items: Sequence[Item]) -> None:
+    def _release(self, items: Sequence[Item], paid: Paid | None = None) -> None:
         """Whatever is raised, it is tried again: there is nothing else to do with these items."""
         for part in _parts(items, lambda item: len(item.member)):
-            self._persist_parts(lambda some: [self._store.release(some)], _held(part), tries=math.inf)
+            self._persist_parts(lambda some: [self._store.release(some, paid)], _held(part), tries=math.inf)  # noqa: B023 - called at once
+            paid = None  # given back with the first part
         self.let_go(items)
 
     def release_probe(self, owner: str) -> None:

@@ -31,6 +31,7 @@ from embedqueue.values.options import Options
 
 from .agenda import Agenda
 from .dispatch import Dispatch
+from .heartbeat import Heartbeat
 from .plan import Action
 from .purse import Purse
 from .reporter import tell_dead
@@ -64,6 +65,7 @@ class Worker:
         outcomes: finds out what became of items.
         options: of the queue.
         terms: returns on which terms this process writes.
+        heartbeat: tells that this process works.
         purse: of the budget, where there is one; else None.
         name: under which this process claims; it ends with a colon.
         start_queue: starts the queue if it was not started; called when somebody waits and nobody here claims.
@@ -83,6 +85,7 @@ class Worker:
         outcomes: Outcomes,
         options: Options,
         terms: Callable[[], Terms],
+        heartbeat: Heartbeat,
         *,
         purse: Purse | None = None,
         name: str,
@@ -97,6 +100,7 @@ class Worker:
         self._outcomes = outcomes
         self._options = options
         self._terms = terms
+        self._heartbeat = heartbeat
         self._purse = purse
         self._name = name
         self._start_queue = start_queue
@@ -160,6 +164,7 @@ class Worker:
             "claim": self._claim,
             "ask": self._ask,
             "check": self._check_on_waiters,
+            "beat": self._beat,
         }
         dispatch = self._dispatch
         while True:
@@ -189,6 +194,17 @@ class Worker:
             self._log.warning("embedqueue: %s", message, exc_info=exc_info)
         self._agenda.rest(backoff_seconds(self._failures, *REDIS_RETRY_SECONDS))
 
+    def _beat(self) -> None:
+        self._heartbeat.beat(self._doing())
+        self._agenda.beaten()
+
+    def _doing(self) -> str:
+        """What this worker does, in a few words."""
+        calls = self._dispatch.pool.unfinished
+        if calls:
+            return f"calling {calls}"
+        return "barred" if self.barred else "paused" if self._agenda.pausing else "idle"
+
     # -- claiming ----------------------------------------------------------------------------------------------
 
     def _renew(self) -> None:
@@ -209,6 +225,8 @@ class Worker:
         call_limit = self._dispatch.call_limit
         wanted, urgent = self._agenda.begin_claim(self._dispatch.pool, self._dispatch.held, call_limit)
         limit = min(wanted, self._most)
+        if self._store.buckets is not None:
+            self._store.buckets.fit(*self._dispatch.call_limits)
         try:
             claim = self._store.claim(
                 owner,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -13,7 +12,6 @@ from django.views.decorators.http import require_GET, require_POST
 
 from embedqueue.contrib.django import queue, queues
 from examples import notes
-from examples.notes import NoteSearch
 
 from .models import Note
 
@@ -21,17 +19,11 @@ from .models import Note
 SHOWN = 50
 
 
-@cache
-def search() -> NoteSearch:
-    """Made at the first use: the settings are read then."""
-    return NoteSearch(queues.settings(), "note:")
-
-
 @require_GET
 def page(request: HttpRequest) -> HttpResponse:
     """Everything there is to see."""
     keys = [note.embed_key() for note in Note.objects.order_by("-pk")[:SHOWN]]
-    shown = notes.show(queue, search(), keys, read, request.GET.get("q", "").strip())
+    shown = notes.show(queue, queues.redis(), keys, read, request.GET.get("q", "").strip())
     return render(request, "notes.html", {"powered_by": "Django", **shown})
 
 

@@ -12,7 +12,6 @@ from werkzeug.wrappers import Response
 
 from embedqueue.contrib.flask import EmbedQueue
 from examples import notes
-from examples.notes import NoteSearch
 
 #: Notes that the page lists.
 SHOWN = 50
@@ -24,13 +23,11 @@ def create_app() -> Flask:
     """The application; its queue is set up by the environment's ``EMBEDQUEUE_*`` variables."""
     app = Flask(__name__, template_folder=str(Path(notes.__file__).parent / "templates"))
     embeddings.init_app(app)
-    with app.app_context():
-        search = NoteSearch(embeddings.queues.settings(), "note:")
 
     @app.get("/")
     def page() -> str:
         keys = [key.decode() for key in store().lrange("notes", 0, SHOWN - 1)]
-        shown = notes.show(embeddings.queue, search, keys, read, request.args.get("q", "").strip())
+        shown = notes.show(embeddings.queue, store(), keys, read, request.args.get("q", "").strip())
         return render_template("notes.html", powered_by="Flask", **shown)
 
     @app.post("/notes")

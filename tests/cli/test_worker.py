@@ -125,7 +125,7 @@ class Played:
             look = {"in_flight": 1}
         zero = dict.fromkeys(QueueStats.__annotations__, 0)
         nothing = dict.fromkeys(("oldest_age", "paused_until", "pause_reason", "last_progress"))
-        return QueueStats(**{**zero, **nothing, **look})
+        return QueueStats(**{**zero, **nothing, "limits": (), **look})
 
     def flush_now(self):
         self.flushed_at.append(len(self.looks))

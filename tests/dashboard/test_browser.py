@@ -130,12 +130,12 @@ def test_the_numbers_keep_themselves_fresh(look, queue):
 def test_a_pause_is_seen_with_its_reason_and_its_end(look, redis_client):
     """By itself, as soon as it begins and ends."""
     page = look()
-    playwright.expect(page.locator("#state")).to_have_text("Idle")
+    playwright.expect(page.locator("#state")).to_have_text("No worker")
     redis_client.set("embed_queue:pause", "the provider failed: 503 <b>overloaded</b>", ex=100)
     playwright.expect(page.locator("#state")).to_have_text("Paused")
     playwright.expect(page.locator(".sentence")).to_contain_text("the provider failed: 503 <b>overloaded</b>")
     redis_client.delete("embed_queue:pause")
-    playwright.expect(page.locator("#state")).to_have_text("Idle")
+    playwright.expect(page.locator("#state")).to_have_text("No worker")
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["", "without-scripts"])
@@ -238,12 +238,12 @@ def test_a_redis_that_goes_and_comes_back(browser, fresh_redis_server):
         page = browser.new_page()
         page.set_default_timeout(PATIENCE_SECONDS * 1000)
         page.goto(running.url)
-        playwright.expect(page.locator("#state")).to_have_text("Idle")
+        playwright.expect(page.locator("#state")).to_have_text("No worker")
         fresh_redis_server.stop()
         playwright.expect(page.locator("#state")).to_have_text("Unreachable", timeout=PATIENCE_SECONDS * 1000)
         page.reload()
         playwright.expect(page.get_by_role("alert")).to_contain_text("Redis does not answer")
         fresh_redis_server.start()
-        playwright.expect(page.locator("#state")).to_have_text("Idle", timeout=PATIENCE_SECONDS * 1000)
+        playwright.expect(page.locator("#state")).to_have_text("No worker", timeout=PATIENCE_SECONDS * 1000)
         playwright.expect(number(page, "waiting")).to_have_text("0")
         page.close()

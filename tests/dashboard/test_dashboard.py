@@ -11,7 +11,7 @@ import redis
 flask = pytest.importorskip("flask", reason='the dashboard is in the extra "embedqueue[dashboard]"')
 pytest.importorskip("click", reason='the command line is in the extra "embedqueue[cli]"')
 
-from embedqueue import InputRejected  # noqa: E402
+from embedqueue import InputRejected, Limits  # noqa: E402
 from embedqueue.dashboard import dashboard_app, password  # noqa: E402
 from embedqueue.testing import FakeEmbedder, eager_queue  # noqa: E402
 from tests.inside import inside  # noqa: E402
@@ -61,6 +61,27 @@ def ids_of(answer) -> list[str]:
     return re.findall(r'name="id" value="([\w-]+)"', answer.text)
 
 
+# -- who works -------------------------------------------------------------------------------------------------------
+
+
+def test_who_works(queue, redis_client):
+    """Each worker, with what it does; where items wait and nobody works, the page says so in red."""
+    client = client_of(queue)
+    page = client.get("/").text
+    assert 'class="pill warn"' in page and "No worker is running." in page
+    redis_client.zadd("embed_queue:pending", {'{"redis_key":"doc:1","text":"one"}': 1})
+    page = client.get("/live").text
+    assert '<p class="pill bad" id="state" role="status">Nobody works</p>' in page
+    assert "1 items wait, and no worker is running: start one (embedqueue worker)." in page
+    facts = {"host": "<web>", "pid": 7, "version": "9.9", "model": "m", "space": "m/8/-", "doing": "calling 3"}
+    inside(queue).store.workers.announce("w1", 60.0, 5.0, facts, tidy=False)
+    page = client.get("/live").text
+    assert "Nobody works" not in page
+    assert "&lt;web&gt;</th><td>7</td><td>calling 3</td><td>m/8/-</td>" in page and "<td>9.9</td>" in page
+    redis_client.set("embed_queue:workers", "no hash")
+    assert "Redis does not let us know." in client.get("/").text
+
+
 # -- who gets in -----------------------------------------------------------------------------------------------------
 
 
@@ -78,6 +99,11 @@ def test_who_may_look_has_to_be_said(queue, options):
     """Else no dashboard is made. Loopback proves nothing: behind nginx's plain proxy_pass, all of them come from it."""
     with pytest.raises(ValueError, match=r"authenticate=.*open=True"):
         dashboard_app(queue, **options)
+
+
+def test_what_is_left_of_limits_is_shown(redis_client, make_queue):
+    page = client_of(make_queue(redis_client, start=False, limits=Limits(requests_per_day=600))).get("/").text
+    assert "requests_per_day: 600 of 600 left, the next full call may go now" in page
 
 
 def test_an_open_dashboard_is_open(queue):

@@ -11,9 +11,11 @@ pytest.importorskip("flask", reason='the dashboard is in the extra "embedqueue[d
 from embedqueue.dashboard import figures, letters, words
 from embedqueue.dashboard.page import state_of
 from embedqueue.observers.history import LATENCY_SECONDS, Period
+from embedqueue.values.limits import LimitLeft
 from embedqueue.values.options import Options
 from embedqueue.values.stats import PROBING, DeadLetter, QueueStats
 
+DAY = LimitLeft("requests_per_day", 100, 0, 7200.0)
 CLASSES = len(LATENCY_SECONDS) + 1
 
 
@@ -163,7 +165,17 @@ def test_forms_hold_any_name_as_plain_letters(name):
 
 def stats(**found) -> QueueStats:
     plain = dict.fromkeys(QueueStats.__slots__, 0)
-    return QueueStats(**{**plain, "oldest_age": None, "paused_until": None, "pause_reason": None, **found})
+    return QueueStats(
+        **{
+            **plain,
+            "limits": (),
+            "oldest_age": None,
+            "paused_until": None,
+            "pause_reason": None,
+            "workers": 1,
+            **found,
+        }
+    )
 
 
 @pytest.mark.parametrize(
@@ -172,7 +184,13 @@ def stats(**found) -> QueueStats:
         ({}, "Idle", "Nothing waits"),
         ({"in_flight": 3, "waiting": 5}, "Working", ""),
         ({"waiting": 5, "oldest_age": 10.0}, "Waiting", "one for 1 h"),
-        ({"waiting": 5, "oldest_age": 3700.0, "due_in": -100.0}, "Stalled", "Is any worker running?"),
+        ({"waiting": 5, "oldest_age": 3700.0, "due_in": -100.0}, "Stalled", "Do the workers get on?"),
+        ({"workers": 0}, "No worker", "Nothing waits, and no worker is running"),
+        ({"workers": 0, "waiting": 5, "oldest_age": 10.0}, "Nobody works", "5 items wait, and no worker is running"),
+        ({"workers": 0, "in_flight": 5}, "Nobody works", "Items are in flight"),
+        ({"workers": None, "waiting": 5, "oldest_age": 10.0}, "Waiting", "one for 1 h"),
+        ({"waiting": 5, "oldest_age": 3700.0, "due_in": -100.0, "limits": [DAY]}, "Held", "next full call go in 2 h"),
+        ({"waiting": 5, "oldest_age": 10.0, "due_in": 10.0, "limits": [DAY]}, "Waiting", "one for 1 h"),
         ({"paused_until": 1012.0, "pause_reason": "the provider failed: 503"}, "Paused", "another 12 s: the provider"),
         ({"paused_until": 1012.0, "pause_reason": PROBING}, "Probing", "One call is testing it"),
     ],

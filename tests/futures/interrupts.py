@@ -23,6 +23,7 @@ from embedqueue.futures.callbacks import Callbacks
 from embedqueue.futures.intake import Intake
 from embedqueue.futures.notices import Listener
 from embedqueue.futures.progress import Progress
+from embedqueue.futures.replication import Replication
 from embedqueue.futures.waiters import Waiters
 from embedqueue.observers.history import Recorder
 from embedqueue.observers.observers import Observers
@@ -103,6 +104,7 @@ def interrupt_intake(others):
         lambda redis_keys: None,
         lambda: False,
         lambda: TERMS,
+        Replication(Options(), QueueLog()),
     )
     ended, errors = threading.Event(), []
 
@@ -147,7 +149,7 @@ def interrupt_users():
     waiters = Waiters(lambda: None, callbacks)
     claim = Claim("ok", "me:", [], 0, None, None, None, "no")
     status = Status(0.0, 0, 0, 0, None, None, None, "", False, 0, "")
-    store = SimpleNamespace(claim=lambda *_, **__: claim, status=lambda: status)
+    store = SimpleNamespace(claim=lambda *_, **__: claim, status=lambda: status, buckets=None)
     outcomes = SimpleNamespace(find_out=lambda *_, **__: None)
     agenda, options = Agenda(Options()), Options()
     worker = Worker(
@@ -158,6 +160,7 @@ def interrupt_users():
         outcomes,
         options,
         lambda: TERMS,
+        SimpleNamespace(beat=lambda doing: None),
         name="me:",
         start_queue=lambda: None,
         log=QueueLog(),
@@ -269,6 +272,7 @@ class Handled:
             lambda redis_keys: None,
             lambda: any(part.entered for part in parts),
             lambda: TERMS,
+            Replication(Options(), QueueLog()),
         )
         self.handle = {"enqueue": self.enqueue, "stop": self.stop}[what]
         self.futures = []

@@ -13,12 +13,14 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from embedqueue.futures.intake import GROUP_BYTES, GROUP_LIMIT, Intake
+from embedqueue.futures.replication import Replication
 from embedqueue.futures.waiters import Waiters
 from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Taken, Terms
 from embedqueue.testing import FakeEmbedder
-from embedqueue.values.errors import EmbedQueueError, QueueFull, QueueStopped
+from embedqueue.values.errors import EmbedQueueError, NotReplicated, QueueFull, QueueStopped
 from embedqueue.values.item import encode_member
+from embedqueue.values.log import QueueLog
 from embedqueue.values.options import Options
 from tests.parts import PATIENCE_SECONDS, eventually
 
@@ -30,7 +32,7 @@ class BlockingStore:
 
     def __init__(self):
         self.writes: list[list[list[bytes]]] = []
-        self.answer: BaseException | list[bool] | None = None
+        self.answer: BaseException | Taken | list[bool] | None = None
         self._arrived = threading.Semaphore(0)
         self._go_on = threading.Semaphore(0)
 
@@ -39,6 +41,8 @@ class BlockingStore:
         self._arrived.release()
         assert self._go_on.acquire(timeout=PATIENCE_SECONDS), "the test forgot a write"
         answer, self.answer = self.answer, None
+        if isinstance(answer, Taken):
+            return answer
         if isinstance(answer, BaseException):
             raise answer
         return Taken(sum(map(len, groups)) // 2, answer or [True] * len(groups), len(self.writes))
@@ -54,7 +58,8 @@ class BlockingStore:
 class Rig:
     """An intake over a blocking store, and threads that submit."""
 
-    def __init__(self, max_pending=None):
+    def __init__(self, max_pending=None, min_replicas=0):
+        options = Options(max_pending=max_pending, min_replicas=min_replicas)
         self.store, self.spares = BlockingStore(), []
         self.told: list[int] = []
         self.waiters = Waiters(lambda: None)
@@ -66,10 +71,11 @@ class Rig:
             FakeEmbedder(len(ZERO) // 4),
             SimpleNamespace(enqueued=self.told.append),
             Observers(),
-            Options(max_pending=max_pending),
+            options,
             self.looked_after.extend,
             lambda: self.waiters.entered,
             lambda: Terms("embedding", "embedding_of", "m", 2, "m/2/-", "create"),
+            Replication(options, QueueLog("embed_queue")),
         )
         self.pool = ThreadPoolExecutor(32)
 
@@ -284,6 +290,54 @@ def test_queue_full_for_one(limited_rig):
     rig.check_free()
 
 
+def test_not_replicated_as_a_group():
+    """One write and one wait for all, and each gets an error of its own."""
+    rig = Rig(min_replicas=1)
+    leader = rig.lead(pair("a"))
+    followers = [rig.follow(pair(f"b{i}")) for i in range(3)]
+    rig.store.go_on(Taken(1, [True], 1, replicas=1))
+    assert len(leader.result(PATIENCE_SECONDS)) == 1
+    rig.store.await_write()
+    rig.store.go_on(Taken(4, [True], 2, replicas=0))
+    errors = [follower.exception(PATIENCE_SECONDS) for follower in followers]
+    assert [(type(error), error.replicas) for error in errors] == [(NotReplicated, 0)] * 3
+    assert len({id(error) for error in errors}) == 3
+    rig.check_free()
+    rig.pool.shutdown(wait=True)
+
+
+def test_not_replicated():
+    """Each of a group gets an error of its own, but for who was refused; whoever has the same future keeps it."""
+    rig = Rig(max_pending=10, min_replicas=2)
+    leader = rig.lead(pair("a"))
+    again, refused, other = rig.follow(pair("a")), rig.follow(pair("b")), rig.follow(pair("c"))
+    rig.store.go_on(Taken(1, [True], 1, replicas=2))
+    [future] = leader.result(PATIENCE_SECONDS)
+    rig.store.await_write()
+    rig.store.go_on(Taken(2, [True, False, True], 2, replicas=1))
+    errors = [one.exception(PATIENCE_SECONDS) for one in (again, refused, other)]
+    assert [type(error) for error in errors] == [NotReplicated, QueueFull, NotReplicated]
+    assert errors[0] is not errors[2]
+    assert rig.intake.accepted == 3
+    rig.waiters.written(*pair("a"), b"\0\0\x80?")
+    assert future.result(0) == [1.0]
+    rig.pool.shutdown(wait=True)
+
+
+def test_not_replicated_but_there():
+    """A vector that is in the hash already ends the futures of its text, though it may not be in the replicas."""
+    rig = Rig(min_replicas=1)
+    leader = rig.lead(pair("a"))
+    rig.store.go_on(Taken(1, [True], 1, replicas=1))
+    [future] = leader.result(PATIENCE_SECONDS)
+    again = rig.pool.submit(rig.intake.submit, [pair("a")], ["digest"])
+    rig.store.await_write()
+    rig.store.go_on(Taken(0, [True], 2, [bytes(4) + b"\0\0\x80?"], replicas=0))
+    assert isinstance(again.exception(PATIENCE_SECONDS), NotReplicated)
+    assert future.result(0) == [0.0, 1.0]
+    rig.pool.shutdown(wait=True)
+
+
 def test_interrupt_in_the_leader(rig):
     """Ctrl-C in the leader's write reaches the leader only; followers in its group get an error and can go on."""
     first = rig.lead(pair("x"))
@@ -340,6 +394,7 @@ def test_interrupt_in_a_follower_being_written(rig):
     rig.check_free()
 
 
+@pytest.mark.timeout(200)
 @pytest.mark.parametrize("what", ["0", "4", "users", "enqueue", "stop"])
 def test_interrupts_at_any_instruction(what):
     """Ctrl-C may come between any two steps of leading or following: nobody else hangs, and the line stays whole.
@@ -348,7 +403,7 @@ def test_interrupts_at_any_instruction(what):
     handler that enqueues or stops.
     """
     command = [sys.executable, "-m", "tests.futures.interrupts", what]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
 
 

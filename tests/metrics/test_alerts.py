@@ -33,7 +33,7 @@ def test_alerts_ask_for_what_there_is():
         assert rule["alert"] and rule["labels"]["severity"] and set(rule["annotations"]) == {"summary", "description"}
         asked |= set(re.findall(r"\bembedqueue_\w+", rule["expr"]))
         assert set(re.findall(r"(\w+)=", rule["expr"].replace("==", ""))) <= labels
-    assert "embedqueue_oldest_age_seconds" in asked
+    assert "embedqueue_due_age_seconds" in asked
     assert asked <= names(registry)
     assert "alerts.yaml" in (ALERTS.parent / "metrics.md").read_text("utf-8")
 

@@ -16,7 +16,7 @@ pytest.importorskip("prometheus_client", reason='metrics are in the extra "embed
 import redis
 from prometheus_client import CollectorRegistry, generate_latest
 
-from embedqueue import InputRejected, TransientError
+from embedqueue import EmbeddingBatchQueue, InputRejected, NotReplicated, TransientError
 from embedqueue.metrics import Metrics
 from embedqueue.testing import FakeEmbedder, eager_queue
 
@@ -48,6 +48,9 @@ def test_an_item_is_counted_on_its_way(registry):
     assert value(registry, "api_call_texts_sum") == 2
     assert value(registry, "wait_seconds_count") == 2
     assert value(registry, "waiting") == value(registry, "in_flight") == value(registry, "dead") == 0
+    assert value(registry, "workers") == 0, "an eager queue has no worker"
+    queue.redis.set("embed_queue:workers", "no hash")
+    assert value(registry, "workers") is None, "not known"
 
 
 def test_what_fails_is_counted(registry):
@@ -81,6 +84,18 @@ def test_redis_that_is_gone_breaks_no_scrape(registry):
     assert value(registry, "redis_errors_total") == 1
     assert value(registry, "not_enqueued_total") == 1
     assert b"embedqueue_up" in generate_latest(registry)
+
+
+def test_what_too_few_replicas_have_is_enqueued_all_the_same(registry, redis_client):
+    """And counted apart."""
+    options = {"min_replicas": 1, "replica_patience": 0.01, "worker": False}
+    queue = EmbeddingBatchQueue(FakeEmbedder(), redis_client, observers=[Metrics(registry)], **options)
+    with pytest.raises(NotReplicated):
+        queue.enqueue_many([("a", "x"), ("b", "y")])
+    assert value(registry, "enqueued_total") == value(registry, "not_replicated_total") == 2
+    assert value(registry, "not_enqueued_total") == 0
+    assert value(registry, "waiting") == 2
+    queue.stop()
 
 
 def test_several_queues_and_several_objects_share_a_registry(registry, fake_redis):

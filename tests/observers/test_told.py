@@ -50,6 +50,7 @@ def test_leases_that_ran_out_are_told(make_queue, redis_client):
     queue = make_queue(start=False, observers=[inbox])
     queue.enqueue("k", "words")
     redis_client.zadd("embed_queue:pending", {encode_member("k", "words"): 1000}, xx=True)
+    redis_client.hset("embed_queue:latest", "k", b"1000000000 " + encode_member("k", "words"))
     _abandon(queue, times=1)
     queue.start()
     assert inbox.ran_out.get(timeout=PATIENCE_SECONDS) == 1

@@ -10,12 +10,13 @@ from types import SimpleNamespace
 import fakeredis
 import pytest
 
-from embedqueue import TransientError
+from embedqueue import LimitLeft, TransientError
 from embedqueue.operating import health as health_module
 from embedqueue.operating.health import Health, HealthServer, verdict
 from embedqueue.testing import FakeEmbedder, eager_queue
 from embedqueue.values.stats import QueueStats
 
+FULL, ROOM = (LimitLeft("requests_per_day", 100, left, seconds) for left, seconds in ((0, 900.0), (5, 0.0)))
 RULES = {"max_batch_size": 50, "stall_seconds": 120.0}
 
 
@@ -23,7 +24,7 @@ def stats(**differences) -> QueueStats:
     """How a queue stands that has nothing to do, but for some things."""
     zero = dict.fromkeys(QueueStats.__annotations__, 0)
     nothing = dict.fromkeys(("due_in", "oldest_age", "paused_until", "pause_reason", "last_progress"))
-    return QueueStats(**{**zero, **nothing, **differences})
+    return QueueStats(**{**zero, **nothing, "limits": (), **differences})
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,8 @@ def stats(**differences) -> QueueStats:
         ({"waiting": 50, "due_in": 59.0}, 121, False, "50 items are due"),
         ({"calls_under_way": 2}, 119, True, "119 s ago"),
         ({"calls_under_way": 2}, 121, False, "2 calls are under way"),
+        ({"waiting": 50, "oldest_age": 1, "limits": [FULL]}, 121, True, "next call go in 900 s"),
+        ({"waiting": 50, "oldest_age": 1, "limits": [ROOM]}, 121, False, "50 items are due"),
         ({"paused_until": 1.0, "pause_reason": "no credit"}, 0, False, "no credit"),
     ],
 )

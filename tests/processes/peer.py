@@ -232,13 +232,15 @@ def main() -> None:
     """The child."""
     import redis
 
-    from embedqueue import Budget, EmbeddingBatchQueue, OpenAIEmbedder
+    from embedqueue import Budget, EmbeddingBatchQueue, Limits, OpenAIEmbedder
     from tests.inside import inside
 
     faulthandler.register(signal.SIGUSR2)
     setup = json.loads(sys.argv[1])
     options = setup["options"]
     start = options.pop("start", True)
+    if isinstance(options.get("limits"), dict):
+        options["limits"] = Limits(**options["limits"])
     if "budget" in options:
         options["budget"] = Budget(**options["budget"])
     client = redis.Redis.from_url(setup["redis"])

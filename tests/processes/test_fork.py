@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.parts import PATIENCE_SECONDS, expected, stored
+from tests.parts import PATIENCE_SECONDS, eventually, expected, stored
 
 
 @pytest.fixture
@@ -174,3 +174,34 @@ def test_stopped_before_the_fork(make_peer):
     peer.run("queue.stop()")
     peer.run("join = fork(lambda: [queue.closed, queue.start().enqueue('doc:1', 'hello').result(15)])")
     assert peer.get("join()") == [True, expected("hello")]
+
+
+def test_a_child_announces_itself_under_its_own_pid(make_peer, make_queue):
+    """Once it works; its parent stays announced under its own."""
+    peer, onlooker = make_peer(), make_queue(start=False, worker=False)
+    eventually(lambda: len(onlooker.workers()) == 1, "the parent")
+    peer.run("import os, time")
+    parent = peer.get("os.getpid()")
+    peer.run(
+        "def child():\n"
+        "    queue.enqueue('doc:child', 'of the child').result(15)\n"
+        "    end = time.monotonic() + 15\n"
+        "    while time.monotonic() < end and os.getpid() not in [w.pid for w in queue.workers()]: time.sleep(0.01)\n"
+        "    return [os.getpid(), sorted(w.pid for w in queue.workers())]\n"
+        "join = fork(child)"
+    )
+    child, found = peer.get("join()")
+    assert found == sorted([parent, child])
+
+
+def test_queries_in_a_forked_child(make_peer, provider):
+    """While the parent's is under way: the child has a sender of its own."""
+    provider.hold()
+    peer = make_peer()
+    parent = peer.ask("queue.embed_query('of the parent', 15)")
+    assert provider.wait_for_calls(1, PATIENCE_SECONDS)
+    peer.run("join = fork(lambda: queue.embed_query('of the child', 15))")
+    assert provider.wait_for_calls(2, PATIENCE_SECONDS)
+    provider.release()
+    assert peer.get("join()") == expected("of the child")
+    assert parent.get() == expected("of the parent")

@@ -39,13 +39,20 @@ def key_of(member: bytes) -> bytes | None:
 class Held:
     """What ``claims`` says of a key: the score of the enqueue, deliveries, and who holds it ("" while it waits)."""
 
-    score: float
+    score: float | Unseen
     deliveries: int = 0
     owner: str = ""
 
 
 #: A score that was just given; Redis knows which.
 NOW: Any = object()
+
+
+@dataclass
+class Unseen:
+    """A score that was just given: so many seconds after the time that it is now."""
+
+    offset: float = 0.0
 
 
 @dataclass(eq=False)
@@ -67,8 +74,8 @@ class Model:
     """One queue."""
 
     namespace: str
-    pending: dict[bytes, float | None] = field(default_factory=dict)  # None: just enqueued, Redis knows when
-    alone: dict[bytes, float | None] = field(default_factory=dict)
+    pending: dict[bytes, float | Unseen] = field(default_factory=dict)
+    alone: dict[bytes, float | Unseen] = field(default_factory=dict)
     inflight: dict[bytes, bool] = field(default_factory=dict)  # whether the lease holds
     latest: dict[bytes, Named] = field(default_factory=dict)
     claims: dict[bytes, Held] = field(default_factory=dict)
@@ -140,7 +147,14 @@ class Model:
 
     # -- moves: each answers as the script does ----------------------------------------------------------------
 
-    def enqueue(self, groups: Sequence[Sequence[tuple[bytes, bytes]]], limit: int | None) -> tuple[int, list[bool]]:
+    def enqueue(
+        self,
+        groups: Sequence[Sequence[tuple[bytes, bytes]]],
+        limit: int | None,
+        now: float = 0.0,
+        offset: float = 0.0,
+    ) -> tuple[int, list[bool]]:
+        """``offset``: by how much longer than others these may wait, in seconds."""
         taken = []
         for group in groups:
             more = 0
@@ -151,19 +165,30 @@ class Model:
             taken.append(limit is None or more <= 0 or len(self.pending) + more <= limit)
             if taken[-1]:
                 for key, member in group:
-                    self._admit(key, member)
+                    self._admit(key, member, now, offset)
         return len(self.pending), taken
 
-    def _admit(self, key: bytes, member: bytes) -> None:
+    def _admit(self, key: bytes, member: bytes, now: float, offset: float) -> None:
         self.exhume(key)
         if self.member(key) == member and self.stands(member):
             self.latest[key].adopted = NOW
+            self._hasten(key, member, now, offset)
             return
         if key in self.latest:
             self._forget(key)
         if member:
-            self.pending.setdefault(member, None)
+            self.pending.setdefault(member, Unseen(offset))
             self.latest[key] = Named(member)
+
+    def _hasten(self, key: bytes, member: bytes, now: float, offset: float) -> None:
+        """It stands no later in line than if it were enqueued now. A second is less than any two offsets differ by."""
+        for place in (self.pending, self.alone):
+            if member in place:
+                if not isinstance(place[member], Unseen) and place[member] > now + offset + 1:
+                    place[member] = Unseen(offset)
+                return
+        if self.claims[key].score > now + offset + 1:
+            self.claims[key].score = Unseen(offset)
 
     def claim(
         self, owner: str, limit: int, probe_limit: int, alone: bool, urgent: Iterable[bytes], model: str
@@ -359,7 +384,7 @@ class Model:
                 if not ours or name not in self.latest:
                     if ours:
                         self.latest[name] = Named(member)
-                    self.pending[member] = None
+                    self.pending[member] = Unseen()
                     back += 1
         return back
 
@@ -404,13 +429,14 @@ class Model:
 
     def check(self, found: dict[str, Any]) -> None:
         """Compare with what stands in Redis, as :func:`read` has it."""
+        now = found["now"][0]
         for place, name in ((self.pending, "pending"), (self.alone, "alone")):
             scores = dict(found[name])
             for member, score in place.items():
-                if score is None:
+                if isinstance(score, Unseen):
                     place[member] = scores.get(member)
+                    assert abs(place[member] - now - score.offset) < 20
             assert scores == place
-        now = found["now"][0]
         assert {member: score > now + LEASE_SECONDS - 100 for member, score in found["inflight"]} == self.inflight
         stamps, before = {}, self.stamp
         for key, value in found["latest"].items():
@@ -434,6 +460,10 @@ class Model:
         for key, claim in found["claims"].items():
             score, deliveries, owner = re.fullmatch(rb"(\S+) (\d+) ?(\S*)", claim).groups()
             claims[key] = Held(float(score), int(deliveries), owner.decode())
+        for key, held in self.claims.items():
+            if isinstance(held.score, Unseen):
+                assert abs(claims[key].score - now - held.score.offset) < 20
+                held.score = claims[key].score
         assert claims == self.claims
         infos = {name: json.loads(info.decode("utf-8", "surrogateescape")) for name, info in found["info"].items()}
         letters = {

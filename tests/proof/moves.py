@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import redis
 
-from embedqueue.store.records import Asked, Claim, Terms, Unless
+from embedqueue.store.records import Asked, Claim, Terms, Unless, Within
 from embedqueue.store.store import Store
 from embedqueue.values.item import FORGOTTEN, NotOurs, decode_member, encode_member
 from embedqueue.values.provenance import digest
@@ -26,6 +26,10 @@ def terms(field: str, if_missing: str = "create", *, model: str = "") -> Terms:
 def asked(key: str, member: bytes | None = None, stamp: int = 0) -> Asked:
     """A question about a key, or about one text of it."""
     return Asked(key, stamp, digest(decode_member(member).text) if member else "")
+
+
+#: Seconds that an item may wait that has no patience of its own.
+BASE = 100.0
 
 
 class Queue:
@@ -56,15 +60,26 @@ class Queue:
 
     # -- moves -------------------------------------------------------------------------------------------------
 
-    def enqueue(self, *groups: list[tuple[str, str]], limit: int | None = None) -> list[bool]:
+    def now(self) -> float:
+        """By the server's clock, in seconds."""
+        seconds, micros = self.client.time()
+        return seconds + micros / 1e6
+
+    def enqueue(
+        self, *groups: list[tuple[str, str]], limit: int | None = None, within: float | None = None
+    ) -> list[bool]:
+        now, count = self.now(), sum(map(len, groups))
         pairs = [[(key, encode_member(key, text) if text else b"") for key, text in group] for group in groups]
         waiting, taken, *_ = self.store.enqueue(
             [[part for key, member in group for part in (key.encode(), member)] for group in pairs],
             max_pending=limit,
             tell_at=50,
             tell_first=True,
+            within=None if within is None else Within([within] * count, BASE),
         )
-        expected = self.model.enqueue([[(key.encode(), member) for key, member in g] for g in pairs], limit)
+        offset = 0.0 if within is None else within - BASE
+        groups = [[(key.encode(), member) for key, member in group] for group in pairs]
+        expected = self.model.enqueue(groups, limit, now, offset)
         assert (waiting, taken) == expected
         for group, fine in zip(pairs, taken, strict=True):
             for key, member in group if fine else ():
@@ -94,7 +109,7 @@ class Queue:
             if out:
                 assert vector == self.model.hashes[key.encode()][0]
                 self.model.exhume(key.encode())
-        self.model.enqueue([[(key.encode(), member) for key, member in admitted]], None)
+        self.model.enqueue([[(key.encode(), member) for key, member in admitted]], None, self.now())
         for key, member in admitted:
             self.accept(key, member)
         return expected

@@ -31,10 +31,19 @@ SCRIPT_TESTS = (
 )
 QUEUE_TESTS = ("queue/test_queue", "work/test_unforeseen", "queue/test_stopping", "work/test_outages")
 CACHE_TESTS = ("calls/test_cache", "work/test_clock", "proof/test_invariants")
+MORE_TESTS = ("queue/test_if_changed", "queue/test_within", "queue/test_forget", "proof/test_invariants")
 FUTURE_TESTS = ("futures/test_waiters", "observers/test_observers", "calls/test_cache", "observers/test_told")
 TESTS = {
     "hold_cached.lua": CACHE_TESTS,
     "take_cached.lua": CACHE_TESTS,
+    "if_changed.lua": MORE_TESTS,
+    "within.lua": MORE_TESTS,
+    "more.lua": MORE_TESTS,
+    "enqueue.lua": (*MORE_TESTS[:3], *SCRIPT_TESTS, "queue/test_queue"),
+    "erase.lua": ("queue/test_forget", "queue/test_verify", "proof/test_invariants"),
+    "label.lua": ("cli/test_space",),
+    "announce.lua": ("store/test_workers", "work/test_heartbeat"),
+    "rehearse.lua": ("operating/test_examine", "cli/test_cli"),
     ".lua": (*SCRIPT_TESTS, "queue/test_queue"),
     "waiters.py": ("futures/test_waiters", "queue/test_queue", "futures/test_waiting"),
     ".py": (*FUTURE_TESTS, *QUEUE_TESTS, "futures/test_waiting"),

@@ -56,9 +56,9 @@ class History(RuleBasedStateMachine):
 
     # -- producers ---------------------------------------------------------------------------------------------
 
-    @rule(queue=queues, key=keys, text=texts)
-    def enqueue(self, queue, key, text):
-        self.queues[queue].enqueue([(key, text)])
+    @rule(queue=queues, key=keys, text=texts, within=st.sampled_from([None, None, 0.0, 50.0, 5000.0]))
+    def enqueue(self, queue, key, text, within):
+        self.queues[queue].enqueue([(key, text)], within=within)
 
     @rule(queue=queues, some=st.lists(keys, unique=True, min_size=2), text=st.sampled_from(["many", "more"]))
     def enqueue_many(self, queue, some, text):

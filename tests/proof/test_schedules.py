@@ -142,6 +142,7 @@ def test_every_schedule_of_two_workers_and_two_producers(redis_client, producers
     assert count > 10 * len(PAIRS)
 
 
+@pytest.mark.timeout(200)
 def test_every_schedule_on_fakeredis(fake_redis):
     """The same where the worst meets: a worker that writes late, one that writes, two texts."""
     programs = (["a"], ["b"], WORKERS["stalls, writes late"], WORKERS["writes"])

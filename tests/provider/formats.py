@@ -49,6 +49,10 @@ class Settings:
         refused_options: options that are answered by a 400 that names them.
         indices: whether OpenAI's format gives an index.
         tokens_per_text: what is charged for a text, by the answer's usage; None: the answer does not say.
+        roles: fields of OpenAI's format beyond those of OpenAI, with the words that they take: ``{"input_type":
+            ["query", "document"]}`` plays Voyage.
+        text_tokens: words that a text may have; a longer one is refused, or cut, as each format does; None: any.
+        cuts: whether OpenAI's format cuts a text that is too long without a word, as servers of one's own do.
     """
 
     keys: list[str] = field(default_factory=lambda: ["test-key"])
@@ -58,6 +62,9 @@ class Settings:
     refused_options: list[str] = field(default_factory=list)
     indices: bool = True
     tokens_per_text: int | None = 1
+    roles: dict[str, list[str]] = field(default_factory=dict)
+    text_tokens: int | None = None
+    cuts: bool = False
 
 
 class Refusal(Exception):
@@ -78,6 +85,16 @@ def vector_of(text: str, dimensions: int = FULL_DIMENSIONS) -> NDArray[np.float3
     vector = _POOL[first : first + dimensions] + mix * _POOL[second : second + dimensions]
     unit: NDArray[np.float32] = vector / np.sqrt(np.dot(vector, vector))
     return unit
+
+
+def cut(text: str, settings: Settings) -> str:
+    """What a model reads of a text: so many words of it."""
+    return text if settings.text_tokens is None else " ".join(text.split(" ")[: settings.text_tokens])
+
+
+def too_long(texts: list[str], settings: Settings) -> int | None:
+    """The position of the first text that is too long."""
+    return next((place for place, text in enumerate(texts) if cut(text, settings) != text), None)
 
 
 def dumps(document: Any) -> bytes:
@@ -123,7 +140,10 @@ class OpenAIFormat:
             raise Refusal(401, body or error_body(401, f"Incorrect API key provided: {key}", "invalid_api_key"))
         if headers.get("content-type") != "application/json":
             raise Refusal(400, error_body(400, "we could not parse the JSON body of your request"))
-        known = _OPENROUTER_FIELDS if router else _OPENAI_FIELDS
+        known = (_OPENROUTER_FIELDS if router else _OPENAI_FIELDS) | settings.roles.keys()
+        for name, words in settings.roles.items():
+            if name in document and document[name] not in words:
+                raise Refusal(400, error_body(400, f"{name} must be one of {words}", None, name))
         for name in document:
             if name in settings.refused_options or name not in known:
                 raise Refusal(400, error_body(400, f"Unsupported parameter: {name}", "unsupported_parameter", name))
@@ -135,6 +155,10 @@ class OpenAIFormat:
         if not texts or not all(isinstance(text, str) and text for text in texts):
             raise Refusal(400, error_body(400, "'$.input' is invalid. Please check the API reference"))
         self._check_count(len(texts), router, settings)
+        place = too_long(texts, settings)
+        if place is not None and not settings.cuts:
+            message = f"Invalid 'input[{place}]': maximum input length is {settings.text_tokens} tokens."
+            raise Refusal(400, error_body(400, message, None, "input"))
 
     def _check_count(self, count: int, router: bool, settings: Settings) -> None:
         most = settings.max_texts or (100 if router else 2048)
@@ -154,7 +178,7 @@ class OpenAIFormat:
             return dumps({"object": "list", "data": [], "model": document["model"]})
         entries = []
         for index, text in enumerate(texts):
-            vector = vector_of(text, document.get("dimensions", FULL_DIMENSIONS))
+            vector = vector_of(cut(text, settings), document.get("dimensions", FULL_DIMENSIONS))
             value = base64.b64encode(vector.astype("<f4").tobytes()).decode() if packed else vector
             entry = {"object": "embedding", "index": index, "embedding": value}
             entries.append(entry if settings.indices else {"embedding": value})
@@ -216,14 +240,11 @@ class GeminiFormat:
             text = "".join(part["text"] for part in request["content"]["parts"])
             width = request.get("outputDimensionality", FULL_DIMENSIONS)
             shrink = np.float32(0.7 if width < FULL_DIMENSIONS and request["model"].endswith("-001") else 1)
-            values.append({"values": vector_of(text, width) * shrink})
+            values.append({"values": vector_of(cut(text, settings), width) * shrink})  # without a word
         answer = {"embeddings": values}
         if settings.tokens_per_text is not None:
             answer["usageMetadata"] = {"promptTokenCount": settings.tokens_per_text * len(values)}
         return dumps(answer)
-
-
-FORMATS = (OpenAIFormat(), GeminiFormat())
 
 
 def _too_many(most: int) -> str:

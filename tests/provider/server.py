@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tests.provider.answers import Answer, Call
+from tests.provider.dialects import OllamaFormat, TEIFormat, VoyageFormat
 from tests.provider.formats import (
-    FORMATS,
     GeminiFormat,
     OpenAIFormat,
     Refusal,
@@ -22,6 +22,8 @@ from tests.provider.formats import (
 if TYPE_CHECKING:
     from tests.provider.provider import Provider
 
+_Wire = OpenAIFormat | GeminiFormat | OllamaFormat | TEIFormat
+FORMATS: tuple[_Wire, ...] = (OpenAIFormat(), GeminiFormat(), TEIFormat(), OllamaFormat(), VoyageFormat())
 #: Bodies up to this size go in one packet with their head; larger ones are not copied for it.
 _SMALL_BYTES = 1 << 16
 
@@ -119,9 +121,7 @@ class Handler(socketserver.StreamRequestHandler):
         return self._send(200, dumps(provider.state()), {})
 
 
-def _reply(
-    wire: OpenAIFormat | GeminiFormat, call: Call, answer: Answer | None, settings: Settings
-) -> tuple[int, bytes]:
+def _reply(wire: _Wire, call: Call, answer: Answer | None, settings: Settings) -> tuple[int, bytes]:
     """Status and body: what the test commands, else what a strict provider says."""
     body = None if answer is None else answer.body
     status = 200 if answer is None else answer.status

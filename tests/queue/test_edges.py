@@ -10,7 +10,7 @@ import redis
 
 from embedqueue import InputRejected, Observer, TransientError
 from embedqueue.observers.observers import Functions
-from embedqueue.settings.checks import check_call, check_key, check_redis, explain_redis, problems
+from embedqueue.settings.checks import check_call, check_key, check_redis, explain_redis
 from embedqueue.settings.settings import read
 from embedqueue.testing import FakeEmbedder
 from tests.inside import END_FUTURES, RECENT_BYTES, inside
@@ -169,6 +169,12 @@ def test_functions_that_were_not_given_are_not_called(make_queue, embedder):
     ("error", "words"),
     [
         (redis.exceptions.NoPermissionError("NOPERM"), "grant it"),
+        (redis.exceptions.NoPermissionError("no permissions to run the 'evalsha' command"), "run no scripts"),
+        (redis.exceptions.ClusterCrossSlotError("Keys in request"), "name another in REDIS_URL"),
+        (redis.exceptions.MovedError("15495 127.0.0.1:7001"), "is a node of a Redis Cluster"),
+        (redis.exceptions.ReadOnlyError("You can't write"), "name its master in REDIS_URL"),
+        (redis.exceptions.OutOfMemoryError("command not allowed"), "raise its maxmemory"),
+        (redis.ResponseError("unknown command 'EVALSHA'"), "something stands in between"),
         (redis.AuthenticationError("Authentication required."), "wants a password"),
         (redis.AuthenticationError("WRONGPASS"), "refuses the password"),
         (redis.ConnectionError("refused"), "start it"),
@@ -188,8 +194,7 @@ def test_a_check_finds_nothing_where_all_is_well(redis_server, redis_client, pro
         {"REDIS_URL": redis_server.url, "PROVIDER": "openai", "BASE_URL": provider.openai_url, "API_KEY": "test-key",
          "DIMENSIONS": 16}
     )  # fmt: skip
-    assert problems(settings, call=True) == []
-    assert check_redis(settings) == check_key(settings) == []
+    assert check_redis(settings) == check_key(settings) == check_call(settings) == []
     wrong = read({"PROVIDER": "openai", "BASE_URL": provider.openai_url, "API_KEY": "k", "DIMENSIONS": 16})
     assert "No call to" in check_call(wrong)[0]
     provider.settings.require_key = False

@@ -124,3 +124,16 @@ def test_eager():
     queue.enqueue("doc:1", "text")
     queue.forget("doc:1", vector=True)
     assert not queue.redis.exists("doc:1")
+
+
+def test_the_vector_of_that_very_item_stays(make_queue, redis_client):
+    """Only what is older than the stamp goes; and who asks is told whether anything went."""
+    queue = make_queue(max_batch_size=1)
+    queue.enqueue("doc:1", "text").result(PATIENCE_SECONDS)
+    stamp = int(redis_client.hget("doc:1", "embedding_of").split()[2])
+    hashes, terms = queue._engine.store.hashes, queue._engine.terms()
+    assert not hashes.erase("doc:1", terms, stamp)
+    assert redis_client.hexists("doc:1", "embedding")
+    assert hashes.erase("doc:1", terms, stamp + 1)
+    assert not redis_client.exists("doc:1")
+    assert not hashes.erase("doc:1", terms, stamp + 1)

@@ -6,8 +6,11 @@ import pytest
 import redis
 
 from embedqueue import QueueFull
+from embedqueue.store.records import Unless
 from embedqueue.testing import eager_queue
-from tests.parts import PATIENCE_SECONDS, expected, stored
+from embedqueue.values.item import encode_member
+from embedqueue.values.provenance import digest
+from tests.parts import DIMENSIONS, PATIENCE_SECONDS, expected, stored
 
 
 @pytest.fixture
@@ -192,3 +195,26 @@ def test_eager():
     queue.enqueue("doc:1", "one")
     queue.enqueue("doc:1", "one", if_changed=True)
     assert queue._embedder.texts == ["one"]
+
+
+def test_who_asks_again_is_told_the_same(queue, make_queue):
+    """The answer was lost, and the same command is sent again: it takes nothing in, and tells how it stands by now."""
+    queue.enqueue("doc:2", "two").result(PATIENCE_SECONDS)
+    queue.stop()
+    engine = make_queue(start=False)._engine
+    store, texts = engine.store, {"doc:1": "one", "doc:3": "new", "doc:2": "two", "doc:4": "newer"}
+    pairs = [part for key, text in texts.items() for part in (key.encode(), encode_member(key, text))]
+    unless = Unless(engine.terms(), 4 * DIMENSIONS, [digest(text) for text in texts.values()])
+
+    def send():
+        return store.enqueue([pairs], max_pending=None, tell_at=50, tell_first=True, unless=unless)
+
+    first = send()
+    store._scripts._senders[-1].number -= 1
+    again = send()
+    assert list(again.left_out) == list(first.left_out) == [stored("one"), None, stored("two"), None]
+    assert (again.stamp, again.waiting) == (first.stamp, first.waiting)
+    with make_queue() as working:
+        working.flush(PATIENCE_SECONDS)
+    store._scripts._senders[-1].number -= 1
+    assert list(send().left_out) == [stored(text) for text in texts.values()]

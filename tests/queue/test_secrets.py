@@ -26,7 +26,7 @@ from tenacity import Retrying, stop_after_attempt
 from embedqueue import ConfigurationError, EmbeddingBatchQueue, EmbedQueueError, InputRejected, Observer, TransientError
 from embedqueue.demo.localredis import LocalRedis
 from embedqueue.embedders import GeminiEmbedder, OpenAIEmbedder, OpenRouterEmbedder
-from embedqueue.settings.checks import problems
+from embedqueue.settings.checks import check_call, check_redis
 from embedqueue.settings.settings import read_environment
 from tests.parts import PATIENCE_SECONDS, local_redis
 from tests.provider import Provider, drop, fail, hang, poison, raw
@@ -288,7 +288,7 @@ def test_the_commands(server, provider, ear, monkeypatch):
         "DIMENSIONS": "16",
     }.items():
         monkeypatch.setenv(f"EMBEDQUEUE_{name}", value)
-    said = [repr(read_environment()), *problems(read_environment(), call=True)]
+    said = [repr(read_environment()), *check_redis(read_environment()), *check_call(read_environment())]
     provider.rule = poison("bad", 400, {"error": {"message": f"bad: {KEY}"}})
     client.zadd("embed_queue:pending", {'{"redis_key":"doc:1","text":"bad"}': 1, '{"redis_key":"doc:2","text":"x"}': 2})
 
@@ -303,9 +303,9 @@ def test_the_commands(server, provider, ear, monkeypatch):
         run(*arguments)
     assert "doc:1" in " ".join(said)
     provider.settings.keys = ["another"]
-    said += problems(read_environment(), call=True)
+    said += check_call(read_environment())
     monkeypatch.setenv("EMBEDQUEUE_REDIS_URL", f"redis://nobody:{PASSWORD}@127.0.0.1:{server.port}/0")
-    said += problems(read_environment())
+    said += check_redis(read_environment())
     for arguments in (["worker", "--burst"], ["stats"], ["dead"]):
         run(*arguments)
     search(said + ear.heard + [*all_in_redis(client)])

@@ -519,7 +519,7 @@ def test_enqueue_meets_stop(make_queue, redis_client):
     queue = make_queue()
     intake = inside(queue).intake
     real = intake.submit
-    intake.submit = lambda pairs: (queue.stop(), real(pairs))[1]
+    intake.submit = lambda *what: (queue.stop(), real(*what))[1]
     with pytest.raises(QueueStopped):
         queue.enqueue("doc:1", "one")
     assert redis_client.zcard("embed_queue:pending") == 0

@@ -17,6 +17,7 @@ from embedqueue import (
     EmbeddingBatchQueue,
     InputRejected,
     ItemRejected,
+    Limits,
     QueueStopped,
     TransientError,
 )
@@ -106,7 +107,7 @@ def test_eager():
 def test_eager_life():
     """What an application does with its queue works and starts nothing."""
     before = set(threading.enumerate())
-    with eager_queue(worker=False, max_batch_size=3, namespace="mine") as queue:
+    with eager_queue(worker=False, max_batch_size=3, namespace="mine", min_replicas=1) as queue:
         queue.enqueue("a", "text")
         queue.flush_now()
         queue.flush(timeout=5)
@@ -191,3 +192,11 @@ def test_without_a_fake_redis_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "lupa", None)
     with pytest.raises(ImportError, match=r"fakeredis\[lua\]"):
         eager_queue()
+
+
+def test_an_eager_queue_has_no_limits():
+    """A test has no time to wait for them; an application's settings may have some."""
+    queue = eager_queue(limits=Limits(requests_per_day=1))
+    futures = [queue.enqueue(f"doc:{place}", f"text {place}") for place in range(3)]
+    assert all(future.done() for future in futures)
+    assert queue.options.limits is None

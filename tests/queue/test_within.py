@@ -7,7 +7,7 @@ import math
 import pytest
 
 from embedqueue.testing import eager_queue
-from tests.parts import PATIENCE_SECONDS, eventually, in_flight, start_held
+from tests.parts import PATIENCE_SECONDS, eventually, in_flight
 
 PENDING = "embed_queue:pending"
 
@@ -34,15 +34,15 @@ def test_scores_tell_when_an_item_is_due(make_queue, redis_client):
 
 
 def test_what_cannot_wait_is_embedded_first(make_queue, embedder, redis_client):
-    queue = start_held(make_queue, embedder, ["first"])
-    bulk = queue.enqueue_many([(f"bulk:{place}", f"bulk {place}") for place in range(20)], within=86_400)
+    """Whatever stood there before; and in the end all of it is embedded."""
+    queue = make_queue(start=False, api_batch_limit=1, max_concurrency=1)
+    bulk = [(f"bulk:{place}", f"bulk {place}") for place in range(20)]
+    queue.enqueue_many(bulk, within=86_400)
     queue.enqueue("doc:1", "as ever")
     queue.enqueue("doc:2", "at once", within=0)
-    embedder.release()
-    queue.flush(PATIENCE_SECONDS)
-    first = [text for text in embedder.texts if not text.startswith("bulk")]
-    assert embedder.texts[:3] == first == ["first", "at once", "as ever"] or embedder.texts[1] == "bulk 0"
-    assert all(future.done() for future in bulk)
+    with queue:
+        queue.flush(PATIENCE_SECONDS)
+    assert embedder.texts == ["at once", "as ever", *(text for _, text in bulk)]
 
 
 def test_an_item_is_embedded_within_its_time(make_queue, redis_client):
@@ -60,22 +60,34 @@ def test_also_by_the_workers_of_other_processes(make_queue, redis_client):
     eventually(lambda: redis_client.hexists("doc:2", "embedding"))
 
 
+def test_workers_are_told_of_what_is_due_before_all_else(make_queue, redis_client):
+    """And of the first item; of no other."""
+    queue = make_queue(worker=False, start=False)
+
+    def told(key, within):
+        before = redis_client.xlen("embed_queue:events")
+        queue.enqueue(key, "text", within=within)
+        return redis_client.xlen("embed_queue:events") - before
+
+    assert [told("doc:1", 600), told("doc:2", 700), told("doc:3", 500), told("doc:4", None)] == [1, 0, 1, 0]
+
+
+def test_the_base_is_anew_where_nothing_counts_by_the_old_one(make_queue, redis_client):
+    redis_client.hset("embed_queue:settings", "base", "600")
+    queue = make_queue(start=False, flush_interval=3600)
+    queue.enqueue("doc:1", "text", within=3600)
+    assert redis_client.hget("embed_queue:settings", "base") == b"3600"
+    make_queue(start=False, flush_interval=60).enqueue("doc:2", "text", within=60)
+    assert redis_client.hget("embed_queue:settings", "base") == b"3600"
+
+
 def test_the_patient_wait(make_queue, embedder):
-    """Longer than the interval of the process."""
-    queue = make_queue(flush_interval=0.05)
+    """Longer than the interval of the process; what is due then takes them along, and goes before them."""
+    queue = make_queue(flush_interval=0.2)
     queue.enqueue("doc:1", "patient", within=3600)
     queue.enqueue("doc:2", "text")
     embedder.wait_for_calls(1)
-    queue.stop()
-    queue = make_queue(start=False, flush_interval=0.05)
-    queue.enqueue("doc:3", "patient", within=3600)
-    with queue:  # leftovers are drained by whoever starts
-        queue.flush(PATIENCE_SECONDS)
-        calls = len(embedder.calls)
-        queue.enqueue("doc:4", "more patient", within=3600)
-        queue.enqueue("doc:5", "patient as any").add_done_callback(lambda future: None)
-        embedder.wait_for_calls(calls + 1)
-        assert embedder.texts[-2:] == ["patient as any", "more patient"]  # one drain takes all that waits
+    assert embedder.texts == ["text", "patient"]
 
 
 def test_age_is_since_the_enqueue(make_queue, redis_client):

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 import tenacity
 
-from embedqueue import GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
-from embedqueue.settings.checks import check_key, problems
+from embedqueue import GeminiEmbedder, Limits, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
+from embedqueue.settings.checks import check_call, check_key, check_redis
 from embedqueue.settings.settings import KNOWN, PROVIDERS, Settings, SettingsError, read, read_environment, read_queues
 from embedqueue.values.options import Options
 
@@ -42,12 +42,19 @@ def test_every_option_of_the_queue_is_a_name():
         ("MAX_PENDING", "100", 100),
         ("CACHE_TTL", "None", None),
         ("CACHE_TTL", "60", 60.0),
+        ("MIN_REPLICAS", "2", 2),
+        ("REPLICA_PATIENCE", "0.5", 0.5),
         ("FLUSH_ON_WAIT", "false", False),
         ("WORKER", "Yes", True),
         ("NAMESPACE", "notes", "notes"),
         ("IF_MISSING", "skip", "skip"),
+        ("VECTOR_TYPE", "Float16", "float16"),
         ("MAX_CONCURRENCY", "auto", "auto"),
         ("MAX_CONCURRENCY", "8", 8),
+        ("LIMITS", "auto", "auto"),
+        ("LIMITS", "none", None),
+        ("LIMITS", "requests_per_minute=600", Limits(requests_per_minute=600)),
+        ("LIMITS", "tokens_per_minute=1_000_000, name=openai", Limits(tokens_per_minute=1_000_000, name="openai")),
     ],
 )
 def test_strings_of_the_environment_become_what_is_due(name, text, value):
@@ -79,6 +86,14 @@ class SecretStr:
         ({"FLUSH_INTERVAL": "-1"}, "EMBEDQUEUE_FLUSH_INTERVAL must be positive"),
         ({"WORKER": "maybe"}, "EMBEDQUEUE_WORKER must be true or false"),
         ({"IF_MISSING": "explode"}, 'EMBEDQUEUE_IF_MISSING must be "create" or "skip"'),
+        ({"VECTOR_TYPE": "int8"}, 'EMBEDQUEUE_VECTOR_TYPE must be "float32" or "float16"'),
+        ({"LIMITS": "600"}, "EMBEDQUEUE_LIMITS must be NAME=NUMBER, ... with names of requests_per_minute,"),
+        ({"LIMITS": "requests_per_minute=0"}, "EMBEDQUEUE_LIMITS must allow at least 1 of requests_per_minute"),
+        (
+            {"LIMITS": "texts_per_minute=many"},
+            "EMBEDQUEUE_LIMITS must have a whole number of texts_per_minute, not 'many'",
+        ),
+        ({"LIMITS": 600}, "EMBEDQUEUE_LIMITS must be embedqueue.Limits(...)"),
         ({"PROVIDER": "acme"}, "EMBEDQUEUE_PROVIDER must be one of gemini, openrouter, openai, local"),
         ({"REDIS_URL": "localhost"}, "EMBEDQUEUE_REDIS_URL must be redis://"),
         ({"REDIS_URL": 5}, "EMBEDQUEUE_REDIS_URL must be a string"),
@@ -217,11 +232,11 @@ def test_a_named_queue_is_refused_by_its_whole_name(given, words):
 def test_a_missing_key_is_a_sentence_that_names_both_ways(monkeypatch):
     """The provider's own variable serves where API_KEY is not set."""
     settings = read_environment({"EMBEDQUEUE_PROVIDER": "gemini"})
-    (problem,) = problems(settings, redis=False, call=True)
+    (problem,) = check_key(settings)
     assert problem.startswith("There is no API key for gemini: set EMBEDQUEUE_API_KEY, or GEMINI_API_KEY or GOOGLE_API")
     monkeypatch.setenv("GOOGLE_API_KEY", "k")
     assert check_key(settings) == []
-    assert problems(Settings(provider="openai", base_url="http://h"), redis=False) == []
+    assert check_key(Settings(provider="openai", base_url="http://h")) == []
 
 
 def test_secrets_may_be_kept_in_objects():
@@ -235,7 +250,7 @@ def test_secrets_may_be_kept_in_objects():
 def test_no_redis_is_a_sentence_that_names_the_setting(tmp_path):
     """Nobody listens there."""
     settings = read({"REDIS_URL": f"unix://{tmp_path}/none.sock", "PROVIDER": "local"}, spelling='EMBEDQUEUE["{}"]')
-    (problem,) = problems(settings)
+    (problem,) = check_redis(settings)
     assert problem.startswith("Redis at unix://")
     assert problem.endswith('start it, or set EMBEDQUEUE["REDIS_URL"].')
 
@@ -243,11 +258,11 @@ def test_no_redis_is_a_sentence_that_names_the_setting(tmp_path):
 def test_a_real_call_tells_of_key_and_dimensions(provider):
     """A wrong key, and a model with other dimensions, are told before anything is enqueued."""
     base = {"PROVIDER": "openai", "BASE_URL": provider.openai_url, "API_KEY": "test-key", "DIMENSIONS": 16}
-    assert problems(read(base), redis=False, call=True) == []
-    (problem,) = problems(read({**base, "API_KEY": "hunter2"}), redis=False, call=True)
+    assert check_call(read(base)) == []
+    (problem,) = check_call(read({**base, "API_KEY": "hunter2"}))
     assert "No call to openai" in problem
     assert "API_KEY" in problem
     assert "hunter2" not in problem
     provider.settings.refused_options = ["dimensions"]
-    (problem,) = problems(read(base), redis=False, call=True)
+    (problem,) = check_call(read(base))
     assert problem.endswith("gives 3072 numbers a vector, not 16: set DIMENSIONS to 3072.")

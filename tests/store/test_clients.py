@@ -6,6 +6,7 @@ import contextlib
 import copy
 import logging
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,14 +15,17 @@ from pathlib import Path
 import fakeredis
 import pytest
 import redis
+from redis._parsers import _RESP2Parser
 from redis.backoff import ConstantBackoff, NoBackoff
+from redis.connection import DefaultParser
 from redis.retry import Retry
 
-from embedqueue import BatchFailed, ConfigurationError, ItemRejected
+from embedqueue import BatchFailed, ConfigurationError, ItemRejected, Limits
 from embedqueue.demo.localredis import LocalRedis
 from embedqueue.store.clients import (
     LONG_COMMAND_BYTES,
     ask,
+    ask_for_more,
     close_connections,
     private_client,
     release_connection,
@@ -175,6 +179,24 @@ def test_what_we_use_of_redis_py(server, shape):
         assert len(tries) == 4, "the policy of a client is that of its connections"
 
 
+@pytest.mark.parametrize("parser", [DefaultParser, _RESP2Parser])
+def test_what_a_wait_uses_of_redis_py(server, parser):
+    """An answer may be waited for longer than the connection's own time limit, which holds again afterwards."""
+    with contextlib.closing(private_client(_tcp(server, socket_timeout=0.5), parser_class=parser)) as ours:
+        connection = take_connection(ours)
+        echo = b"*2\r\n$4\r\nECHO\r\n$1\r\n\xff"
+        assert ask(connection, echo + b"\r\n" + echo, lambda: b"\r\n") == b"\xff"
+        assert ask_for_more(connection, PATIENCE_SECONDS) == b"\xff", "the next answer is read by itself"
+        with pytest.raises(redis.TimeoutError):
+            ask_for_more(connection, 0.0)
+        connection.send_command("BLPOP", "nothing", 1)
+        assert ask_for_more(connection, PATIENCE_SECONDS) is None
+        connection.send_command("BLPOP", "nothing", 0)
+        with pytest.raises(redis.TimeoutError):
+            connection.read_response()
+        connection.disconnect()
+
+
 def _refuse(tries: list[None]) -> None:
     tries.append(None)
     raise redis.ConnectionError("refused")
@@ -263,6 +285,21 @@ def test_minimal_acl(server, limited, make_queue, embedder, caplog):
         producer.stop()
         assert {entry["object"] for entry in admin.acl_log()} <= {"info", "client|setinfo"}
         assert "secret" not in caplog.text + repr(queue)
+
+
+def test_limits_under_the_minimal_acl(server, limited, make_queue):
+    """Limits with a name need the rule that the page gives; without it the worker says what it may not read."""
+    limits = Limits(requests_per_minute=6000, name="shared")
+    with contextlib.closing(_tcp(server)) as admin:
+        queue = make_queue(limited, limits=Limits(requests_per_minute=6000))
+        assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
+        shared = make_queue(limited, namespace="embed_queue:2", limits=limits)
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            shared.stats()
+        [rule] = re.findall(r"`~(embedqueue:limits:)NAME`", ACL.read_text("utf-8"))
+        admin.execute_command("ACL", "SETUSER", "embedqueue", f"~{rule}shared")
+        assert shared.enqueue("doc:2", "two").result(PATIENCE_SECONDS) == expected("two")
+        assert shared.stats().limits[0].limit == 6000
 
 
 def test_forbidden_hash(limited, make_queue, embedder, server):

@@ -22,6 +22,7 @@ from embedqueue import (
     EmbeddingFuture,
     GeminiEmbedder,
     ItemRejected,
+    Limits,
     LocalEmbedder,
     Observer,
     OpenAIEmbedder,
@@ -29,6 +30,7 @@ from embedqueue import (
     QueueFull,
     QueueStats,
     RedisReport,
+    SearchHit,
     TransientError,
 )
 from embedqueue.testing import FakeEmbedder, eager_queue
@@ -92,6 +94,7 @@ every_option = EmbeddingBatchQueue(
     embedding_field="vector",
     namespace="images",
     max_concurrency="auto",
+    limits=Limits(requests_per_minute=600, tokens_per_minute=1_000_000, name="openai"),
     lease_seconds=30,
     max_pending=None,
     retry=tenacity.Retrying(stop=tenacity.stop_after_attempt(3)),
@@ -125,6 +128,11 @@ with queue as started:
     assert_type(started.retry_dead([letter.redis_key for letter in started.dead_letters()]), int)
     assert_type(started.discard_dead(b"not ours"), int)
     assert_type(started.history(minutes=5).days[-1].embedded, int)
+    started.create_index("docs", ("doc:", "note:"), distance="L2", fields={"lang": "TAG", "price": ["NUMERIC"]})
+    assert_type(started.embed_query("where?", timeout=5), list[float])
+    for hit in started.search("where?", k=3, index="docs", filter="@lang:{en}", return_fields=["text"]):
+        assert_type(hit, SearchHit)
+        assert_type((hit.redis_key, hit.score, hit.fields["text"]), tuple[str, float, str | bytes])
 started.start().stop(timeout=1.0, drain=True)
 
 

@@ -48,6 +48,14 @@ BAD = [
     ("max_pending", 1.0, TypeError),
     ("max_text_chars", 0, ValueError),
     ("max_text_chars", "8", TypeError),
+    ("min_replicas", -1, ValueError),
+    ("min_replicas", 1.0, TypeError),
+    ("min_replicas", True, TypeError),
+    ("replica_patience", 0, ValueError),
+    ("replica_patience", None, TypeError),
+    ("replica_patience", 86_401, ValueError),
+    ("limits", 600, TypeError),
+    ("limits", "automatic", TypeError),
     ("flush_on_wait", 1, TypeError),
     ("flush_on_wait", None, TypeError),
     ("worker", "no", TypeError),
@@ -62,6 +70,8 @@ BAD = [
     ("if_missing", "ignore", ValueError),
     ("if_missing", None, ValueError),
     ("if_missing", [], ValueError),
+    ("vector_type", "float64", ValueError),
+    ("vector_type", None, ValueError),
 ]
 
 
@@ -86,6 +96,11 @@ def test_refused(name, value, error):
         ("max_concurrency", "auto"),
         ("max_pending", None),
         ("max_pending", 1),
+        ("min_replicas", 0),
+        ("min_replicas", None),
+        ("min_replicas", 3),
+        ("replica_patience", 0.001),
+        ("replica_patience", 86_400),
         ("cache_ttl", None),
         ("cache_ttl", 0.5),
         ("lease_seconds", 1),
@@ -93,6 +108,7 @@ def test_refused(name, value, error):
         ("namespace", "my:queue"),
         ("model", "модель"),
         ("if_missing", "skip"),
+        ("vector_type", "float16"),
     ],
 )
 def test_accepted(name, value):
@@ -141,3 +157,4 @@ def test_defaults():
     assert (options.max_pending, options.flush_on_wait, options.wait_linger) == (None, True, 0.005)
     assert (options.worker, options.cache_ttl, options.if_missing) == (True, None, "create")
     assert options.max_text_chars is None
+    assert (options.min_replicas, options.replica_patience) == (0, 10)

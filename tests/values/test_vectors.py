@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedqueue.values.vectors import Malformed, as_rows, faulty_rows, to_floats
+from embedqueue.values.vectors import (
+    Malformed,
+    as_rows,
+    faulty_rows,
+    size_bytes,
+    to_bytes,
+    to_floats,
+    zero_vector,
+)
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
@@ -20,6 +28,15 @@ def test_bytes_round_trip(floats):
     stored = as_rows([floats], 1, len(floats))[0].tobytes()
     assert stored == struct.pack(f"<{len(floats)}f", *floats)
     assert to_floats(stored) == floats
+
+
+@given(st.lists(st.floats(width=16, allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
+def test_bytes_round_trip_as_float16(floats):
+    """Float16 little-endian, dimensions x 2 bytes, and back without loss."""
+    stored = to_bytes(floats, "float16")
+    assert stored == struct.pack(f"<{len(floats)}e", *floats)
+    assert to_floats(stored, "float16") == floats
+    assert len(stored) == size_bytes(len(floats), "float16") == len(zero_vector(len(floats), "float16"))
 
 
 @pytest.mark.parametrize(
@@ -71,6 +88,13 @@ def test_shapes_refused(answer, words):
 def test_overflow_is_infinity():
     """A number that float32 cannot hold shows as infinity and is caught, without a warning."""
     assert faulty_rows(as_rows([[1e300, 0.0], [1.0, 0.0]], 2, 2)).tolist() == [0]
+
+
+def test_what_float16_cannot_hold_is_faulty():
+    """Beyond 65,504 it is infinite, and what vanishes altogether is all zeros; both without a warning."""
+    rows = as_rows([[70_000.0, 0.0], [65_504.0, 0.0], [1e-9, -1e-9], [6e-8, 0.0]], 4, 2, "float16")
+    assert faulty_rows(rows).tolist() == [0, 2]
+    assert not len(faulty_rows(as_rows([[70_000.0, 0.0], [1e-9, 0.0]], 2, 2)))
 
 
 def test_faulty_rows():

@@ -152,6 +152,56 @@ def test_room(state, in_flight, free, action):
     assert agenda(**state).next(NOW, in_flight, free)[0] == action
 
 
+def held(seconds: float = 7.0, *, members=(), urgent: bool = False) -> Claim:
+    """What a claim tells that the limits held up."""
+    return Claim(
+        "ok", "w:1/60:", list(members), 40, 0.0, None, None, "no", limited_seconds=seconds, limited_urgent=urgent
+    )
+
+
+@pytest.mark.parametrize("members", [(), (encode_member("k", "text"),)], ids=["nothing", "some"])
+def test_a_limit_puts_a_drain_off(members):
+    """It goes on when the limits let it, and not when a call is back."""
+    plan = agenda(waiting=41)
+    plan.flush_now()
+    plan.claim_limit(NOW, 10, 4)
+    plan.claimed(len(members), held(members=members), NOW)
+    action, wait = plan.next(NOW, 0, 4)
+    assert (action, wait) == (None, pytest.approx(7.001))
+    assert plan.next(NOW + wait, 0, 4)[0] == "claim"
+
+
+@pytest.mark.parametrize(("urgent", "action"), [(False, "claim"), (True, None)])
+def test_who_begins_to_wait_is_asked_for_unless_somebody_else_was_put_off(urgent, action):
+    """A backlog waits for more than one text needs; but a second one who waits need not ask again."""
+    plan = agenda(waiting=41)
+    plan.flush_now()
+    plan.claim_limit(NOW, 10, 4)
+    plan.claimed(0, held(urgent=urgent), NOW)
+    plan.demanded(["k"], NOW, 0.0)
+    assert plan.next(NOW, 0, 4)[0] == action
+
+
+@pytest.mark.parametrize(
+    ("members", "urgent", "needless"),
+    [
+        ([], False, ["a", "b"]),  # none of them waits
+        ([], True, []),
+        (["a"], True, ["a"]),
+        (["a", "x"], False, ["a", "b"]),
+    ],
+)
+def test_who_is_held_back_stays_urgent(members, urgent, needless):
+    claim = held(members=[encode_member(key, "text") for key in members], urgent=urgent)
+    assert list(settled(["a", "b"], claim)) == needless
+
+
+def test_nothing_is_claimed_ahead_of_a_limit():
+    assert agenda(waiting=1000).room(4, 0, 0, 50) == 4
+    assert agenda(waiting=1000).room(4, 4, 0, 50) == 1
+    assert agenda(waiting=1000, ahead=False).room(4, 4, 0, 50) == 0
+
+
 def test_waits_for_ever_for_nothing():
     """A worker without room and without a lease of its own still looks at Redis."""
     assert agenda(flush=True).next(NOW, 4, 0) == (None, 30.0)

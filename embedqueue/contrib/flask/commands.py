@@ -53,6 +53,10 @@ class AppSource:
         """A queue that only looks."""
         return self._queues.look(self._name)
 
+    def others(self) -> Mapping[str, Settings]:
+        """The settings of the app's other queues."""
+        return self._queues.others(self._name)
+
 
 def _for_app(command: click.Command) -> click.Command:
     """The same command, which takes its settings from the current app and knows the option ``--queue``."""

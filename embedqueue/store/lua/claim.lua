@@ -9,11 +9,15 @@
 -- ARGV[9] the time from which the caller waits for the answer no longer, or ""
 -- ARGV[10] "1": claim although there are strays or ghosts: another program never rests, and adopting them has not helped
 -- ARGV[11] JSON: in what the caller has to agree with others, by name
--- ARGV[12] "" or the terms of a budget, see budget.lua; with it, KEYS[15] is that of the budget
--- ARGV[13..] redis_keys that somebody waits for
+-- ARGV[12] JSON: the limits, as buckets.open() takes them, in the hash KEYS[15]; "" where there are none
+-- ARGV[13] the terms of a budget, see budget.lua, whose hash is the last of KEYS; "" where there is none
+-- ARGV[14..] redis_keys that somebody waits for
 -- Answer: {status, now, waiting, score of the first or "", when it was enqueued or "", the base of scores or "", next lease
---   end or "", pause in ms or -2, alone, when the oldest that was claimed was enqueued or "", leases that had run out, {member, reason, deliveries, ... of those that were rejected},
---   {stray, ... that were met}, {setting, what is kept, ... that differ}, strays less ghosts, member, ...}
+--   end or "", pause in ms or -2, alone, when the oldest that was claimed was enqueued or "", leases that had run out,
+--   {member, reason, deliveries, ... of those that were rejected},
+--   {stray, ... that were met}, {setting, what is kept, ... that differ}, strays less ghosts,
+--   "SECONDS HELD" until the limits let more be claimed, or "": of what stays, somebody waits for so many; the cost of
+--   what was taken from the buckets, or "", member, ...}
 --   status "ok"; "probe": the provider failed last time, this one call tests it, and its caller holds the pause;
 --   "paused": nobody claims; "adopt": nothing was claimed, for strays have to be adopted first;
 --   "budget": nothing was claimed, for the budget is spent; a pause has begun, which the answer tells;
@@ -22,13 +26,14 @@
 --   "taken": this is one of those, and nothing may be in flight beside it.
 --   or the error "LAYOUT n", and nothing has changed
 -- Keeps I1: nothing is claimed that latest does not name. Keeps I4: what leaves here is rejected.
+-- What may not be sent yet is not claimed: the cost is taken in the step that claims.
 
 local limit, probe_limit, most_bytes, owner = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local lease, max_deliveries, alone_allowed = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7] == "1"
 local patient = ARGV[8] == "1"
 local deadline, unordered = tonumber(ARGV[9]), ARGV[10] == "1"
 local READ_BYTES = 500000 -- of members that are read at once, about
-local FIRST_URGENT = 13
+local FIRST_URGENT = 14
 local PATIENCE = 1 -- seconds after which somebody patient looks at leases again
 local AT_ONCE = 200 -- leases that one claim puts right, and strays that it tells of
 local MANY_SETTINGS = 200 -- from so many on, those that need not be kept any more are looked for
@@ -39,7 +44,7 @@ if layout and layout ~= LAYOUT then
 end
 local number, worker = claim_number(owner)
 if number <= last_claim(worker) or (deadline and now > deadline) then
-  return { "late", seconds_text(now), 0, "", "", "", "", -2, "no", "", 0, {}, {}, {}, 0 }
+  return { "late", seconds_text(now), 0, "", "", "", "", -2, "no", "", 0, {}, {}, {}, 0, "", "" }
 end
 close_claims(worker, number, lease)
 if redis.call("HLEN", SETTINGS) > MANY_SETTINGS then
@@ -53,7 +58,11 @@ if redis.call("HLEN", SETTINGS) > MANY_SETTINGS then
   redis.call("HSET", SETTINGS, "cursor", cursor)
 end
 
-local budget = ARGV[12] ~= "" and open_budget(ARGV[12], owner)
+if ARGV[13] == "" then
+  budget = nil
+else
+  budget.open(ARGV[13], owner)
+end
 local rejected, gone = {}, {} -- member, reason, deliveries, ...; stamps
 
 -- Leases that end too late, because the clock was set back, end as if they had just been renewed.
@@ -100,21 +109,22 @@ count_down(gone)
 
 local members, place, claims = {}, {}, {} -- in order; whether a member is among them; redis_key, entry of claims, ...
 local met, bytes = {}, 0 -- strays
-local alone, oldest = "no", "" -- when the oldest of the members was enqueued
+local alone, since_of = "no", {} -- when each of the members was enqueued
 
 local function put(member, key, score, deliveries, value)
   local index = #members + 1
   members[index], place[member] = member, true
   claims[2 * index - 1], claims[2 * index] = key, score .. " " .. deliveries .. " " .. owner
+  since_of[index] = enqueued_at(value, member, score)
   bytes = bytes + #member
-  local since = enqueued_at(value, member, score)
-  if oldest == "" or since < tonumber(oldest) then
-    oldest = seconds_text(since)
+  if buckets then
+    buckets.add(member, key)
   end
 end
 
 local function full()
-  return #members >= limit or bytes >= most_bytes or #met >= AT_ONCE or (budget and budget.refused())
+  return #members >= limit or bytes >= most_bytes or #met >= AT_ONCE or (buckets and buckets.full())
+    or (budget and budget.refused())
 end
 
 -- Claim what may be claimed of `list` (member, score, member, score, ...); returns how many of these stay in pending
@@ -158,6 +168,9 @@ local function take_alone()
     local score = member and redis.call("ZSCORE", ALONE, member)
     if score then
       list = { member, score }
+      if buckets then
+        buckets.waited_for(1)
+      end
       break
     end
   end
@@ -168,7 +181,6 @@ local function take_alone()
   elseif value and names(value, list[1]) then
     local _, deliveries = parse_claim(redis.call("HGET", CLAIMS, key))
     put(list[1], key, list[2], deliveries, value)
-    redis.call("ZREM", ALONE, list[1])
     alone = "taken"
   else
     met[#met + 1] = list[1]
@@ -190,6 +202,9 @@ elseif redis.call("EXISTS", LEVEL) == 1 then
   status, limit = "probe", math.min(limit, probe_limit)
 end
 
+if buckets and limit > 0 then
+  buckets.open(ARGV[12])
+end
 if limit > 0 and alone_allowed and redis.call("ZCARD", ALONE) > 0 then
   take_alone()
 end
@@ -201,6 +216,9 @@ if limit > 0 and #members == 0 and not full() then
     if score then
       take({ member, score })
     end
+  end
+  if buckets then
+    buckets.waited_for(#members)
   end
   local from, count = 0, 1 -- read one at first, and then as many as are not too long
   while not full() do
@@ -218,6 +236,28 @@ if limit > 0 and #members == 0 and not full() then
   if ARGV[7] ~= "never" and redis.call("ZCARD", ALONE) > 0 then
     alone = "waits"
   end
+end
+
+-- What may not go out yet stays where it is. The buckets were told of what the budget takes only, and the budget reserves
+-- what they let go only.
+local wait, cost = "", ""
+if buckets and limit > 0 then
+  local kept
+  kept, wait, cost = buckets.take()
+  for i = #members, kept + 1, -1 do
+    members[i], claims[2 * i - 1], claims[2 * i], since_of[i] = nil, nil, nil, nil
+  end
+  if cost ~= "" then
+    close_claims(worker, number, lease, cost)
+  end
+  if budget then
+    budget.keep(kept)
+  end
+end
+if alone == "taken" and #members > 0 then
+  redis.call("ZREM", ALONE, members[1])
+elseif alone == "taken" then
+  alone = "waits"
 end
 
 local lease_end = seconds_text(now + lease)
@@ -254,6 +294,10 @@ local lease_ends = ends[2] or ""
 if patient and ends[2] then
   lease_ends = seconds_text(math.max(tonumber(ends[2]), now + PATIENCE))
 end
+local oldest = since_of[1] or ""
+for i = 2, #since_of do
+  oldest = math.min(oldest, since_of[i])
+end
 local waiting, score, since = waiting_items()
 if base and waiting == 0 and not ends[1] then
   redis.call("HDEL", SETTINGS, "base") -- nothing counts by it any more
@@ -261,5 +305,5 @@ if base and waiting == 0 and not ends[1] then
 end
 return {
   status, seconds_text(now), waiting, score, since, base or "", lease_ends, pause_ms, alone,
-  oldest, #ran_out, rejected, met, differs, unknown, unpack(members)
+  oldest == "" and "" or seconds_text(oldest), #ran_out, rejected, met, differs, unknown, wait, cost, unpack(members)
 }

@@ -4,7 +4,7 @@
 -- ARGV[1] owner of the claim of whoever writes; ARGV[2] "skip": leave a hash that is gone alone
 -- ARGV[3] field that receives the provenance, or ""; ARGV[4] the space of the vectors, the first word of it
 -- ARGV[5] JSON: in what whoever writes has to agree with others, by name; its embedding_field receives the vector
--- ARGV[6..] three for each item: member; digest of its text; vector, float32 bytes, or "" where it is that of the item before
+-- ARGV[6..] three for each item: member; digest of its text; bytes of its vector, or "" where it is that of the item before
 -- Answer: a word for each item: "done"; "skipped": there is no hash; "stale": it is not its key's latest, or no longer in
 --   flight, nothing written; "refused ...": its hash cannot take a field, nothing written, it is still in flight;
 --   "differs": this worker is at odds with what is kept in settings, nothing written, it is still in flight

@@ -13,6 +13,8 @@
 --   and what if_changed.lua adds}
 --   or an error, and nothing is taken: "LATE now"; "OLD n": the sender has sent a later one; "LAYOUT n"
 -- Keeps I1 (a key has one live item, and latest names it) and I2 (a superseded item is gone from every place).
+-- Whatever it answers but an error, it has written, if only its sender's number: a WAIT behind it counts the writes of its
+-- own connection, and would else call replicated what replicas may lack.
 -- A sender awaits one enqueue at a time. So of its numbers, a smaller one than the last is a copy that the network held
 -- back after the sender had given up, and is refused; the last one again is a copy or a second try of what was done, and
 -- is answered from the books. A copy whose sender has sent nothing since is refused from the time in the last argument on.
@@ -28,6 +30,7 @@ if known[3] then
   if number < tonumber(last) then
     return redis.error_reply("OLD " .. stamp_text(number))
   elseif number == tonumber(last) then
+    redis.call("HSET", SETTINGS, sender, known[3]) -- nothing new, but on this connection: what was done came over another
     return { redis.call("ZCARD", PENDING), first, words, unpack(unchanged and { unchanged.answer_again() } or {}) }
   end
 end

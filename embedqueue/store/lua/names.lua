@@ -1,6 +1,6 @@
 -- What every script begins with: scripts.py puts this text in front of each of them, and prelude.lua behind it.
 --
--- KEYS, in every script alike (further KEYS are the users' hashes or cache entries):
+-- KEYS, in every script alike (further KEYS are the users' hashes, cache entries, or the buckets of the limits):
 --   1 pending ZSET     member -> Unix time of the enqueue
 --   2 inflight ZSET    member -> end of its lease
 --   3 alone ZSET       member -> Unix time of the enqueue, of items on their last delivery: each is claimed alone
@@ -12,14 +12,19 @@
 --   6 dead ZSET        member -> when it was rejected
 --   7 dead:info HASH   redis_key -> JSON: member, reason, deliveries, score; member -> the same, where it is not ours
 --   8 events STREAM    kind, by (the worker that tells), body (JSON list of redis_keys, or a word)
---   9 settings HASH    layout; stamp, the last one; base, see within.lua; embedding_field, provenance_field, model, dimensions, role, in which
---                      processes must agree; cursor, up to where the following was tidied; and of each process that enqueues or claims: its name -> "NUMBER UNTIL ...", the number of its
---                      last command and until when that must be kept
+--   9 settings HASH    layout; stamp, the last one; base, see within.lua; embedding_field, provenance_field, model,
+--                      dimensions, role, vector_type, in which processes must agree; canary, of which only a check
+--                      knows; cursor, up to where the following was tidied; and of each process that enqueues or
+--                      claims: its name -> "NUMBER UNTIL ...", the number of its last command and until when that
+--                      must be kept
 --  10 flushes HASH     name of a flush -> "STAMP LEFT UNTIL": how many items of that stamp or before are not finished
 --  11 pause STRING     why nobody claims, in words for people; while it exists nobody does
 --  12 pause:level STRING   how often in a row the provider has failed
 --  13 pause:probe STRING   the owner of the claim that tests the provider; while it exists nobody else claims
 --  14 pause:ours STRING    "MS WORDS" of a pause that a failure has made: it lasts no longer than so many ms
+-- announce and status may get as their first further key:
+--     workers HASH       worker -> "UNTIL SECONDS SINCE FACTS": who works; until when that holds if nothing more is heard,
+--                        and how many seconds that was made to hold; since when; JSON, as store/workers.py has it
 -- All times are Unix seconds by the server's clock, unless a name or a comment says ms.
 --
 -- A stamp is the number of an item: microseconds of its enqueue, made strictly increasing. Stamps alone order the texts

@@ -1,6 +1,9 @@
 -- What the scripts that deal with claims and leases begin with, after prelude.lua. An enqueue, which is called a thousand
 -- times as often, does without: to define all this takes Redis a microsecond.
 
+local buckets -- what buckets.lua has, where the queue has limits
+local budget -- what budget.lua has, in the scripts that know of money
+
 -- The redis_key of a member, or nil where it is not our JSON.
 local function strict_key_of(member)
   local fine, pair = pcall(cjson.decode, member)
@@ -49,6 +52,14 @@ local function pause_left()
     redis.call("PEXPIRE", PROBE, probe_ms)
   end
   return math.max(ms, probe_ms)
+end
+
+-- Whether an entry of workers holds still. One that seems to hold for longer than it was made to tells of a clock that
+-- was set back: its worker is heard of again soon, or is gone.
+local function works(value)
+  local ends, seconds = string.match(value, "^([%d.]+) ([%d.]+) ")
+  ends, seconds = tonumber(ends), tonumber(seconds)
+  return ends and seconds and ends > now and ends <= now + seconds + SLACK
 end
 
 -- A score as a time, for it may be infinite: another program can write any.
@@ -127,21 +138,28 @@ local CLOSED = 9000000000000000 -- greater than the number of any claim
 local KEPT = 3600 -- seconds for which a worker's number is kept beyond its last lease: no network holds a copy for longer
 
 -- A claim of this number has come, or will not be wanted when it comes: whatever of the worker is not above it is refused.
-local function close_claims(worker, number, lease)
-  redis.call("HSET", SETTINGS, worker, stamp_text(number) .. " " .. seconds_text(now + lease + KEPT))
+-- `cost`: what it has taken from the buckets.
+local function close_claims(worker, number, lease, cost)
+  local ends = seconds_text(now + lease + KEPT)
+  redis.call("HSET", SETTINGS, worker, stamp_text(number) .. " " .. ends .. (cost and " " .. cost or ""))
 end
 
+-- The number of the last claim of a worker, and what it has taken from the buckets.
 local function last_claim(worker)
-  return tonumber(string.match(redis.call("HGET", SETTINGS, worker) or "", "^(%d+) ") or 0)
+  local last, cost = string.match(redis.call("HGET", SETTINGS, worker) or "", "^(%d+) %S+ ?(.*)$")
+  return tonumber(last or 0), cost or ""
 end
 
 -- The settings in which processes must agree, and do not: {name, what is kept, name, what is kept, ...}. With `keep`, what
 -- is not kept yet is kept from now on. `ours`: what the caller has, by name; what it does not know is not there.
-local AGREED = { "embedding_field", "provenance_field", "model", "dimensions", "role" }
+local AGREED = { "embedding_field", "provenance_field", "model", "dimensions", "role", "vector_type" }
+-- What a namespace has agreed in that keeps the first of these but not this one: an earlier release has kept them.
+local BEFORE = { vector_type = "float32" }
 local function differing(ours, keep)
-  local found = {}
-  for i, kept in ipairs(redis.call("HMGET", SETTINGS, unpack(AGREED))) do
+  local found, all = {}, redis.call("HMGET", SETTINGS, unpack(AGREED))
+  for i, kept in ipairs(all) do
     local own = ours[AGREED[i]]
+    kept = kept or (all[1] and BEFORE[AGREED[i]])
     if own and not kept and keep then
       redis.call("HSET", SETTINGS, AGREED[i], own)
     elseif own and kept and kept ~= own then

@@ -4,8 +4,8 @@
 -- ARGV[1] by how much, millionths of a dollar
 -- Answer: nothing
 
-local sums = read_sums()
+local sums = budget.read_sums()
 sums["day:raised"] = sums["day:raised"] + tonumber(ARGV[1])
 sums["month:raised"] = sums["month:raised"] + tonumber(ARGV[1])
-keep_sums(sums)
-end_parking(math.huge)
+budget.keep_sums(sums)
+budget.end_parking(math.huge)

@@ -51,6 +51,7 @@ def test_the_page_shows_the_queue_and_its_dead_letters(dead_letters):
     """Numbers, reasons and texts, escaped."""
     page = _client().get(PAGE).content.decode()
     assert "<strong>2</strong> dead" in page
+    assert "<strong>0</strong> workers" in page and "No worker is running." in page
     assert "note:1" in page and "refused &lt;here&gt;" in page
     assert "&lt;script&gt;alert" in page and "<script>alert" not in page
 

@@ -194,10 +194,13 @@ def test_commands(run, real_settings, redis_client):
     """Stats, flush, worker and check."""
     from django.conf import settings
 
-    assert run("check") == "All is well.\n"
+    assert run("check") == "It works; the warnings say what may hurt.\n"  # nobody works yet
     with override_settings(EMBEDQUEUE={**settings.EMBEDQUEUE, "WORKER": False}):
         queue.enqueue("note:1", "a")
         assert "waiting    1" in run("stats")
+        assert "no worker is running" in run("workers") and run("workers", "--json") == "\n"
+        with pytest.raises(CommandError, match="1 items wait, and no worker is running"):
+            run("check")
         run("worker", "--burst")
         assert json.loads(run("stats", "--json"))["waiting"] == 0
         queue.enqueue("note:2", "b")

@@ -21,13 +21,14 @@ from embedqueue.operating.arguments import address, concurrency, duration
 from embedqueue.operating.budget import budget_as_json, describe_budget, raise_budget
 from embedqueue.operating.control import dead_letter_of, dead_letters, lift_pause, set_pause
 from embedqueue.operating.cost import DEFAULT_DAYS, MOST_DAYS, cost_as_json, cost_of, describe_cost
-from embedqueue.operating.describe import describe, describe_dead, lines, stats_as_json
+from embedqueue.operating.describe import describe, describe_dead, describe_workers, lines, stats_as_json
+from embedqueue.operating.examine import examine, summary
 from embedqueue.operating.explain import explain
 from embedqueue.operating.letters import WrongChoice, discard, retry
 from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, Served, run_worker
 from embedqueue.operating.spending import Spending
 from embedqueue.settings.application import DEFAULT
-from embedqueue.settings.checks import explain_redis, problems
+from embedqueue.settings.checks import explain_redis
 from embedqueue.settings.settings import SettingsError
 from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.words import printable
@@ -62,6 +63,8 @@ class Command(BaseCommand):
         )
         stats = command("stats", self._stats, "Tell how the queue stands.")
         stats.add_argument("--json", action="store_true", help="for scripts")
+        workers = command("workers", self._workers, "Tell who works.")
+        workers.add_argument("--json", action="store_true", help="for scripts, an object a line")
         cost = command("cost", self._cost, "Tell what was sent, what that cost, and what was saved.")
         cost.add_argument("--by", choices=["day", "model"], default="day")
         cost.add_argument("--days", type=int, choices=range(1, MOST_DAYS + 1), default=DEFAULT_DAYS, metavar="N")
@@ -125,10 +128,16 @@ class Command(BaseCommand):
             raise CommandError(printable(str(error))) from None
 
     def _check(self, name: str, options: dict[str, Any]) -> None:
-        found = problems(queues.settings(name), call=not options["no_call"])
-        if found:
-            raise CommandError("\n".join(map(printable, found)))
-        self.stdout.write("All is well.")
+        bad, levels = [], set()
+        for finding in examine(queues.settings(name), call=not options["no_call"], others=queues.others(name)):
+            levels.add(finding.level)
+            if finding.level == "problem":
+                bad.append(printable(finding.words))
+            elif finding.level == "warning":
+                self.stderr.write(f"warning  {finding.about}: {printable(finding.words)}")
+        if bad:
+            raise CommandError("\n".join(bad))
+        self.stdout.write(summary(levels))
 
     def _worker(self, name: str | None, options: dict[str, Any]) -> None:
         own = {} if options["concurrency"] is None else {"max_concurrency": options["concurrency"]}
@@ -144,6 +153,11 @@ class Command(BaseCommand):
     def _stats(self, name: str, options: dict[str, Any]) -> None:
         stats = queues.look(name).stats()
         self.stdout.write(stats_as_json(stats) if options["json"] else "\n".join(describe(stats)))
+
+    def _workers(self, name: str, options: dict[str, Any]) -> None:
+        found = queues.look(name).workers()
+        lines = (json.dumps(asdict(one)) for one in found) if options["json"] else describe_workers(found)
+        self.stdout.write("\n".join(lines))
 
     def _cost(self, name: str, options: dict[str, Any]) -> None:
         by = options["by"]

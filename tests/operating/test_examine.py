@@ -1,0 +1,60 @@
+"""A check on servers that answer, and on which no item would ever be enqueued."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+import pytest
+
+from embedqueue.operating.examine import examine
+from embedqueue.settings.settings import read
+from tests.parts import eventually, local_redis
+
+
+@pytest.fixture
+def start():
+    """Starts a Redis of the test's own."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **options: stack.enter_context(contextlib.contextmanager(local_redis)(**options))
+
+
+def problems(server) -> list[str]:
+    settings = read({"REDIS_URL": server.url, "PROVIDER": "openai", "BASE_URL": "http://h", "DIMENSIONS": 8})
+    return [finding.words for finding in examine(settings, call=False) if finding.level == "problem"]
+
+
+def free_port() -> int:
+    with contextlib.closing(socket.socket()) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def test_a_node_of_a_cluster(start):
+    """Without slots, and with all of them: the queue's keys do not lie together."""
+    ports = ("--cluster-port", str(free_port()), "--cluster-require-full-coverage", "no")
+    server = start(appendonly=False, port=free_port(), args=("--cluster-enabled", "yes", *ports))
+    [words] = problems(server)
+    assert "is a node of a Redis Cluster" in words
+    with server.client() as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        eventually(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok", "it has all slots")
+    [words] = problems(server)
+    assert "hash to the same slot" in words and "name another in REDIS_URL" in words
+
+
+def test_a_full_one_and_a_replica(start):
+    """Both read, and neither takes anything in."""
+    server = start(appendonly=False)
+    with server.client() as client:
+        client.config_set("maxmemory", 1)
+        [words] = problems(server)
+        assert "is full, so nothing can be enqueued" in words and "raise its maxmemory" in words
+        client.config_set("maxmemory", "0")
+        assert problems(server) == []
+        client.replicaof("127.0.0.1", 1)
+        [words] = problems(server)
+        assert "is a replica, where nothing can be written" in words and "name its master in REDIS_URL" in words
+        client.replicaof("NO", "ONE")
+        assert problems(server) == []
+        assert client.keys("*") == [], "a check leaves nothing behind"
