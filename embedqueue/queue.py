@@ -45,6 +45,7 @@ from .values.options import (
     DEFAULT_FLUSH_INTERVAL,
     DEFAULT_MAX_BATCH_SIZE,
     DEFAULT_MODEL,
+    LONGEST_WITHIN,
     Options,
     QueueOptions,
     spelled_out,
@@ -57,8 +58,6 @@ from .work.worker import ADOPTIONS, BARRED_SECONDS, OUTAGE_GRACE_SECONDS
 
 #: Seconds after which a flush asks Redis again what is unfinished, at most. It also asks when a call is back.
 FLUSH_POLL_SECONDS = 0.25
-#: Seconds that an item may be given at most: ten years.
-LONGEST_WITHIN = 315_360_000.0
 #: Seconds in which a worker that no start() has started claims nothing but what it has to.
 QUIET_SECONDS = 2.0
 #: Seconds between looks at whether the queue was stopped, for the thread that wants to start it.
@@ -757,7 +756,8 @@ class EmbeddingBatchQueue:
     ) -> Verified:
         """Look whether hashes have the vectors of their texts, of this model; and put right those that have not.
 
-        No vector is moved, and nothing is paid for but what is enqueued. May be stopped and started again.
+        No vector is moved, and nothing is paid for but what is enqueued. May be stopped and started again. Where
+        somebody else enqueues a text of a key meanwhile, that key is left alone: the text may be newer.
 
         Args:
             items: (redis_key, text) pairs. Or else, with the next two, the texts that stand in the hashes themselves:
@@ -774,6 +774,8 @@ class EmbeddingBatchQueue:
         Raises:
             TypeError, ValueError: neither items nor both of the others; or, with ``fix``, a bad pair.
             QueueFull, NotReplicated: with ``fix``; what went before is enqueued.
+            EmbedQueueError: with ``fix``, where the workers write otherwise than this process would: what is wrong
+                would stay so.
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached.
         """

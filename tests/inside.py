@@ -260,6 +260,11 @@ class Inside:
         return plan.waiting if plan.refresh_mono - time.monotonic() > 1 else 0
 
     @property
+    def due_in(self) -> float:
+        """Seconds until the worker drains because of the time, as far as it knows."""
+        return float(self._engine.agenda._plan.due_mono - time.monotonic())
+
+    @property
     def urgent(self) -> list[str]:
         """redis_keys that the worker will claim before all others."""
         return list(self._engine.agenda._plan.urgent)
@@ -340,7 +345,7 @@ class Copies:
         lost: whether those that are sent from now on do not arrive: whoever sends them hears nothing.
     """
 
-    ONCE = ("enqueue", "claim", "release", "release_all", "reject", "fail")
+    ONCE = ("enqueue", "enqueue_more", "claim", "release", "release_all", "reject", "fail", "erase")
 
     def __init__(self, store: Store) -> None:
         self.sent: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 
 from embedqueue.store.records import Terms
 from embedqueue.store.store import Store
-from embedqueue.values.errors import QueueFull
+from embedqueue.values.errors import EmbedQueueError, QueueFull
 from embedqueue.values.item import is_blank
 from embedqueue.values.options import Options
 
@@ -125,6 +126,8 @@ class Filler:
         self._full = full
         self._nap = threading.Event()
         self._full_seconds = 0.0
+        self._began_stamp = 0
+        self._own_stamps: list[int] = []  # first of each of our enqueues and, about, first behind it
 
     def fill(self, texts: Iterable[Text]) -> Iterator[tuple[int, Counter[str]]]:
         """Look, and enqueue. Safe to be stopped at any point, and to be started again.
@@ -132,46 +135,79 @@ class Filler:
         Yields:
             Of each part, how many were put right, and how many there were of each kind.
 
+        A text that is older than the newest one of its key, by what was enqueued since this began, is left alone.
+
         Raises:
             TypeError, ValueError: a pair that cannot be enqueued; the parts before it are in.
+            EmbedQueueError: what is wrong would stay so, for the workers of the namespace write otherwise.
             QueueFull: there is no room, and nobody was to be told; the parts before are in.
             NotReplicated: this part is in, and too few replicas had it in time; the parts before are in.
             redis.RedisError: Redis cannot be reached.
         """
+        if self._kinds:
+            self._meet_workers()
+            self._began_stamp = self._store.hashes.last_stamp()
         source = iter(texts)
         most = min(LOOK_ITEMS, self._queue.options.max_pending or LOOK_ITEMS, self._max_waiting or LOOK_ITEMS)
         while part := list(islice(source, most)):
             if self._kinds is None:
-                self._enqueue(part)
-                yield len(part), Counter({"unseen": len(part)})
+                yield self._enqueue(part), Counter({"unseen": len(part)})
                 continue
             found = inspect(self._store, part, self._terms())
-            wrong = [(text, one) for text, one in zip(part, found, strict=True) if one.kind in self._kinds]
-            self._enqueue([text for text, _ in wrong if not is_blank(text[1])])
-            self._empty([(text[0], one) for text, one in wrong if is_blank(text[1])])
-            yield len(wrong), Counter(one.kind for one in found)
+            wrong = self._wrong(zip(part, found, strict=True))
+            # At once: the next may wait for long.
+            emptied = self._empty([(text[0], one) for text, one in wrong if is_blank(text[1])])
+            taken = self._enqueue([text for text, _ in wrong if not is_blank(text[1])])
+            yield emptied + taken, Counter(one.kind for one in found)
 
-    def _empty(self, hashes: Iterable[tuple[str, Found]]) -> None:
-        """Take vectors out where the text is blank, but no newer ones than we have seen."""
+    def _meet_workers(self) -> None:
+        kept, ours = self._store.agreed(), self._terms().agreed
+        differ = [name for name, value in kept.items() if ours.get(name, value) != value]
+        if differ:
+            raise EmbedQueueError(
+                f"nothing is put right: the workers of the namespace write with another {', '.join(differ)} than this "
+                "process has; embedqueue space show tells which"
+            )
+
+    def _wrong(self, looked: Iterable[tuple[Text, Found]]) -> list[tuple[Text, Found]]:
+        """Those that are to be put right, but for keys of which others have enqueued a text since this began."""
+        kinds = self._kinds or ()
+        return [(text, one) for text, one in looked if one.kind in kinds and not self._by_others(one.newest)]
+
+    def _by_others(self, stamp: int) -> bool:
+        own = bisect_right(self._own_stamps, stamp) % 2 == 1
+        return stamp > self._began_stamp and not own
+
+    def _empty(self, hashes: Sequence[tuple[str, Found]]) -> int:
+        """Take vectors out where the text is blank, but no newer ones than we have seen. Returns how many hashes."""
         for redis_key, found in hashes:
             self._store.hashes.erase(redis_key, self._terms(), found.stamp + 1)
+        return len(hashes)
 
-    def _enqueue(self, texts: list[Text]) -> None:
+    def _enqueue(self, texts: list[Text]) -> int:
+        """Enqueue when there is room; after a wait, only what is still wrong. Returns how many."""
         if texts and self._before is not None:
             self._before(texts)
         while texts:
-            if self._max_waiting is not None and self._queue.pending_count() > self._max_waiting - len(texts):
-                self._rest()
-                continue
-            try:
-                self._queue.enqueue_many(texts, within=self._within)
-            except QueueFull:
-                if self._full is None:
-                    raise
-                self._rest()
-            else:
-                self._full_seconds = 0.0
-                return
+            if self._max_waiting is None or self._queue.pending_count() <= self._max_waiting - len(texts):
+                try:
+                    self._enqueue_now(texts)
+                    break
+                except QueueFull:
+                    if self._full is None:
+                        raise
+            self._rest()
+            if self._kinds is not None:
+                found = inspect(self._store, texts, self._terms())
+                texts = [text for text, _ in self._wrong(zip(texts, found, strict=True))]
+        return len(texts)
+
+    def _enqueue_now(self, texts: list[Text]) -> None:
+        before = self._store.hashes.last_stamp() if self._kinds else 0
+        self._queue.enqueue_many(texts, within=self._within)
+        self._full_seconds = 0.0
+        if self._kinds:  # one text of a key may come behind another, from the same source
+            self._own_stamps += [before + 1, self._store.hashes.last_stamp() + 1]
 
     def _rest(self) -> None:
         self._queue.flush_now()

@@ -35,10 +35,12 @@ class Found(NamedTuple):
     Attributes:
         kind: one of the words above.
         stamp: of the item whose vector it has; 0 where that is not known.
+        newest: stamp of the newest item of its key that is known, live or not; 0 where none is.
     """
 
     kind: str
     stamp: int
+    newest: int
 
 
 def inspect(store: Store, texts: Sequence[Text], terms: Terms) -> list[Found]:
@@ -61,7 +63,8 @@ def _found(text: Text, looked: Looked, terms: Terms) -> Found:
     kind = _kind(text[1], looked, of, terms)
     if kind in FAULTS and not is_blank(text[1]) and looked.live == encode_member(*text):
         kind = WAITING
-    return Found(kind, of.stamp if of else 0)
+    stamp = of.stamp if of else 0
+    return Found(kind, stamp, max(stamp, looked.live_stamp))
 
 
 def _kind(text: str, looked: Looked, of: Provenance | None, terms: Terms) -> str:

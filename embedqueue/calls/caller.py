@@ -14,7 +14,7 @@ from typing import Any
 
 import tenacity
 
-from embedqueue.embedders.protocol import Embedder, TokenMeter
+from embedqueue.embedders.protocol import CANARY, Embedder, TokenMeter
 from embedqueue.embedders.usage import Usage, whole
 from embedqueue.observers.observers import Observers
 from embedqueue.values.errors import (
@@ -36,8 +36,6 @@ from .failures import Faulty, Partial, Stopping
 from .retry import default_retry
 from .tolls import Tolls
 
-#: A text that every healthy provider can embed. It is sent if nothing else shows whether the provider is healthy.
-CANARY = "ok"
 TOO_MANY_REQUESTS = 429
 #: Seconds that one try may take. An embedder without a time limit of its own may hang for ever, and others wait for it.
 LONGEST_TRY_SECONDS = 600.0

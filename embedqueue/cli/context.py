@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
@@ -88,7 +90,12 @@ class Context:
 
 _SETTINGS = {
     "REDIS_URL": ("--redis", "URL", "redis://HOST:PORT/0, rediss://... or unix:///PATH"),
-    "PROVIDER": ("--provider", "NAME", "gemini, openrouter, openai (and all that speak its format) or local"),
+    "PROVIDER": (
+        "--provider",
+        "NAME",
+        "gemini, openrouter, openai (and what speaks its format), azure, voyage, cohere, mistral or local",
+    ),
+    "EMBEDDER": ("--embedder", "PATH", "an embedder of your own instead, such as myapp.embedders.Mine"),
     "API_KEY": ("--api-key", "KEY", "others on this machine can see it; the environment is the better place"),
     "BASE_URL": ("--base-url", "URL", "where the provider stands"),
     "MODEL": ("--model", "NAME", "the model's name"),
@@ -225,6 +232,8 @@ def cli(context: click.Context, /, **arguments: Any) -> None:
     Settings come from variables EMBEDQUEUE_REDIS_URL, EMBEDQUEUE_PROVIDER and so on, and from the options below, which
     win and may stand after the command as well.
     """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where the modules are that settings name; as "python -m embedqueue" has it
     context.obj = Context(*own_settings(arguments))
 
 

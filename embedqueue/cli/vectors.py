@@ -31,7 +31,7 @@ def index() -> None:
 def create(source: Source, prefix: str, metric: str, algorithm: str, name: str) -> None:
     """Create it, with the dimensions of the model, unless an equal one is there."""
     source.look().create_index(name, prefix, algorithm=algorithm, distance=metric)
-    click.echo(f"Index {name} over {prefix}*, {source.settings().dimensions} dimensions, {metric}.")
+    click.echo(f"Index {name} over {prefix}*, {source.settings().width or 'known'} dimensions, {metric}.")
 
 
 @command(index, "info", "embedqueue index info --json")

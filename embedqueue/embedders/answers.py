@@ -100,6 +100,7 @@ _TOO_LARGE = tuple((measure, re.compile(pattern, re.I)) for measure, pattern in 
 _OPTION_NAMES = {
     "dimensions": re.compile(r"\bdimensions?\b|matryoshka", re.I),
     "encoding_format": re.compile(r"encoding[_ ]format|base64", re.I),
+    "output_dimension": re.compile(r"output_?dimension|\bdimensions?\b", re.I),
     "outputDimensionality": re.compile(r"output_?dimensionality", re.I),
     "taskType": re.compile(r"task_?type", re.I),
 }

@@ -30,6 +30,8 @@ class Dialect:
         is_success: whether an answer holds vectors.
         texts: the field of the texts.
         refuses_long: the switch; nothing where there is none, or none is needed.
+        fixed: what stands in every request.
+        dimensions: the field of the vectors' length.
         names_model: whether the model is named.
         encodes: whether it knows ``encoding_format``.
     """
@@ -37,12 +39,14 @@ class Dialect:
     rows: Callable[[Any, int], NDArray[np.float32]]
     is_success: Callable[[Any], bool]
     texts: str = "input"
-    refuses_long: Mapping[str, bool] = field(default_factory=dict)
+    refuses_long: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    dimensions: str = "dimensions"
     names_model: bool = True
     encodes: bool = True
 
 
-_OPENAI: Final = Dialect(rows=openai_rows, is_success=_holds("data"))
+OPENAI: Final = Dialect(rows=openai_rows, is_success=_holds("data"))
 _OLLAMA: Final = Dialect(
     rows=lambda document, count: listed_rows(document["embeddings"], count),
     is_success=_holds("embeddings"),
@@ -55,6 +59,25 @@ _TEI: Final = Dialect(
     texts="inputs",
     refuses_long={"truncate": False},
     names_model=False,
+    encodes=False,
+)
+
+
+def _cohere_rows(document: Any, count: int) -> NDArray[np.float32]:
+    embeddings = document["embeddings"]
+    return listed_rows(embeddings.get("float") if isinstance(embeddings, dict) else embeddings, count)
+
+
+#: What the embedders of these vendors speak, at whatever address (docs/providers.md, "Voyage, Cohere, Mistral").
+VOYAGE: Final = replace(OPENAI, refuses_long={"truncation": False}, dimensions="output_dimension", encodes=False)
+MISTRAL: Final = replace(OPENAI, dimensions="output_dimension")
+COHERE: Final = Dialect(
+    rows=_cohere_rows,
+    is_success=_holds("embeddings"),
+    texts="texts",
+    refuses_long={"truncate": "NONE"},
+    fixed={"embedding_types": ["float"]},
+    dimensions="output_dimension",
     encodes=False,
 )
 #: The switch of hosts that speak OpenAI's format and cut by default.
@@ -74,9 +97,9 @@ def dialect_of(url: str) -> Dialect:
         parts = urlsplit(url)
         host = (parts.hostname or "").lower()
     except ValueError:  # broken brackets: it will not be asked
-        return _OPENAI
+        return OPENAI
     if parts.path.endswith("/api/embed"):
         return _OLLAMA
     if parts.path.endswith("/embed"):
         return _TEI
-    return replace(_OPENAI, refuses_long=_SWITCHES[host]) if host in _SWITCHES else _OPENAI
+    return replace(OPENAI, refuses_long=_SWITCHES[host]) if host in _SWITCHES else OPENAI

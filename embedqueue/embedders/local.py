@@ -80,7 +80,7 @@ def _load(dimensions: int) -> Any:
     try:
         word_llama = _import_wordllama()
     except ImportError as error:
-        missing = ConfigurationError(f'LocalEmbedder needs wordllama: pip install "embedqueue[demo]" ({error})')
+        missing = ConfigurationError(f'LocalEmbedder needs wordllama: pip install "embedqueue[local]" ({error})')
     else:
         return word_llama.load(
             dim=_FULL_DIMENSIONS, trunc_dim=dimensions, cache_dir=_files(word_llama), disable_download=True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from embedqueue.values.errors import OptionValueError
 from embedqueue.values.options import EMBED_DIMENSIONS
 
-from .dialects import dialect_of
+from .dialects import Dialect, dialect_of
 from .hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, Address, HostedEmbedder, parted
 from .keys import Secret
 from .roles import DOCUMENT_TASK, QUERY_TASK, Role, given_role, is_untyped, untyped_role
@@ -31,7 +31,7 @@ _OPENAI_MAX_TOKENS = 300_000
 _OPENROUTER_MAX_TEXTS = 100
 
 #: Models whose vectors cannot be as long as those of the default one (platform.openai.com, "Embeddings").
-MODEL_DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-ada-002": 1536}
+MODEL_DIMENSIONS: Mapping[str, int] = {"text-embedding-3-small": 1536, "text-embedding-ada-002": 1536}
 
 
 class OpenAIEmbedder(HostedEmbedder):
@@ -64,9 +64,12 @@ class OpenAIEmbedder(HostedEmbedder):
         max_text_tokens: tokens in one text; None means what is known of the model.
     """
 
-    key_variables = ("OPENAI_API_KEY",)
+    key_variables: tuple[str, ...] = ("OPENAI_API_KEY",)
     provider = "openai"  # also of other servers: it tells the format
     default_path = "/v1"
+    #: How long vectors are that are asked for without a length, and of which models they are not.
+    native_dimensions = EMBED_DIMENSIONS
+    model_dimensions: ClassVar[Mapping[str, int]] = MODEL_DIMENSIONS
     _automatic_encoding: EncodingFormat = "base64"
 
     def __init__(
@@ -89,9 +92,9 @@ class OpenAIEmbedder(HostedEmbedder):
     ) -> None:
         if encoding_format not in ("base64", "float", None):
             raise OptionValueError("encoding_format", f'must be "base64", "float" or None, not {encoding_format!r}')
-        address = embeddings_url(base_url, self.default_path)
+        address = self._place(base_url)
         self._is_openai = _is_openai(address.url)
-        self._dialect = dialect_of(address.url)
+        self._dialect = self._spoken_at(address.url)
         default_texts, default_tokens = self._default_limits()
         super().__init__(
             api_key,
@@ -121,8 +124,14 @@ class OpenAIEmbedder(HostedEmbedder):
         Args:
             model: what a queue will ask for.
         """
-        if self.dimensions == EMBED_DIMENSIONS:
-            self.dimensions = MODEL_DIMENSIONS.get(model.rpartition("/")[2], EMBED_DIMENSIONS)
+        if self.dimensions == self.native_dimensions:
+            self.dimensions = self.model_dimensions.get(model.rpartition("/")[2], self.native_dimensions)
+
+    def _place(self, base_url: str) -> Address:
+        return embeddings_url(base_url, self.default_path)
+
+    def _spoken_at(self, url: str) -> Dialect:
+        return dialect_of(url)
 
     def _default_limits(self) -> tuple[int | None, int | None]:
         return (_OPENAI_MAX_TEXTS, _OPENAI_MAX_TOKENS) if self._is_openai else (None, None)
@@ -149,8 +158,8 @@ class OpenAIEmbedder(HostedEmbedder):
         options: dict[str, Any] = {}
         if self._dialect.encodes:
             options["encoding_format"] = self._encoding_format or self._automatic_encoding
-        if self.dimensions != EMBED_DIMENSIONS:
-            options["dimensions"] = self.dimensions
+        if self.dimensions != self.native_dimensions:
+            options[self._dialect.dimensions] = self.dimensions
         return options
 
     def _instead_of(self, name: str, value: Any) -> Any:
@@ -168,7 +177,7 @@ class OpenAIEmbedder(HostedEmbedder):
 
     def _body(self, role: Role, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> dict[str, Any]:
         fixed = {"model": self._slug(model)} if self._dialect.names_model else {}
-        more = {**self._dialect.refuses_long, **self._extra_body, **role.fields}
+        more = {**self._dialect.fixed, **self._dialect.refuses_long, **self._extra_body, **role.fields}
         return {**fixed, self._dialect.texts: texts, **options, **more}
 
     def cuts_long_texts(self, model: str) -> bool:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 #: What a limit counts, and for how long.
 Measure = Literal["requests", "texts", "tokens"]
 Per = Literal["minute", "day"]
+#: A text that every healthy provider can embed. It is sent if nothing else shows whether the provider is healthy, or
+#: how long its vectors are.
+CANARY = "ok"
 
 Vectors = NDArray[np.floating[Any]] | Sequence[Sequence[float]]
 
@@ -32,8 +35,8 @@ class Embedder(Protocol):
     """
 
     @property
-    def dimensions(self) -> int:
-        """Length of every vector that :meth:`embed_batch` returns."""
+    def dimensions(self) -> int | None:
+        """Length of every vector that :meth:`embed_batch` returns; None while it has yet to be learned from a call."""
 
     def embed_batch(self, texts: Sequence[str], model: str) -> Vectors:
         """Embed ``texts`` in one call. It should have a time limit of its own.
@@ -74,7 +77,7 @@ class QuerySide:
         self._embedder = embedder
 
     @property
-    def dimensions(self) -> int:
+    def dimensions(self) -> int | None:
         """Length of the vectors."""
         return self._embedder.dimensions
 
@@ -87,6 +90,19 @@ class QuerySide:
     def take_tokens(self) -> int | None:
         """What queries were charged, where the embedder says so; see :class:`TokenMeter`."""
         return self._embedder.take_tokens() if isinstance(self._embedder, TokenMeter) else None
+
+
+def learned_dimensions(embedder: Embedder, model: str) -> int:
+    """The length of an embedder's vectors. One that has yet to learn it embeds a short text first.
+
+    Args:
+        embedder: any.
+        model: as with :meth:`Embedder.embed_batch`, which may raise what it does there.
+    """
+    if embedder.dimensions is None:
+        found = len(embedder.embed_batch([CANARY], model)[0])
+        return embedder.dimensions or found
+    return embedder.dimensions
 
 
 def role_of(embedder: Embedder, model: str) -> str | None:

@@ -13,12 +13,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import redis
 
-from embedqueue.embedders.protocol import Embedder
+from embedqueue.embedders.protocol import Embedder, learned_dimensions
 from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Terms, Unless, Within
 from embedqueue.store.store import Store
@@ -26,7 +27,7 @@ from embedqueue.values.errors import EmbedQueueError, QueueFull, was_forgotten
 from embedqueue.values.item import BLANK, FORGOTTEN, encode_member
 from embedqueue.values.locks import locked
 from embedqueue.values.observer import SavingReport
-from embedqueue.values.options import Options
+from embedqueue.values.options import LONGEST_WITHIN, Options
 from embedqueue.values.tokens import tokens_of_bytes
 from embedqueue.values.vectors import zero_vector
 
@@ -142,7 +143,8 @@ class Intake:
         self._observers = observers
         self._max_pending = options.max_pending
         self._vector_type = options.vector_type
-        self._flush_interval = options.flush_interval
+        self._model = options.model
+        self._usual = min(options.flush_interval, LONGEST_WITHIN)  # seconds that an item may wait
         self._tell_at = options.max_batch_size
         self._tell_first = not options.worker
         self._lock = threading.RLock()
@@ -324,7 +326,7 @@ class Intake:
             if unless is not None:
                 unless += _conditions(share, latest)
             if patient:
-                patience += _patience(share, latest)
+                patience += _patience(share, latest, self._usual)
         count = 0
         taken = store.enqueue(
             groups,
@@ -332,7 +334,7 @@ class Intake:
             tell_at=self._tell_at,
             tell_first=self._tell_first,
             unless=None if unless is None else Unless(self._terms(), len(self._zero()), unless),
-            within=Within(patience, self._flush_interval) if patient else None,
+            within=Within(patience, self._usual) if patient else None,
         )
         left_out, spared = iter(taken.left_out), list[int]()
         for (share, latest, entries, size), fine in zip(written, taken.groups, strict=True):
@@ -360,14 +362,18 @@ class Intake:
         self.accepted += count
         if taken.replicas is not None:
             self._replication.note(taken.replicas, count)
-        if patient:
-            seconds = (self._flush_interval if one is None else one for one in patience)
-            self._waker.enqueued(taken.waiting, min(seconds))
+        if patience or taken.left_out:
+            self._waker.enqueued(taken.waiting, self._soonest(patience, taken.left_out))
         else:
             self._waker.enqueued(taken.waiting)
         self._observers.tell("accepted", count)
         if spared:
             self._observers.tell("saved", SavingReport(texts=len(spared), tokens=sum(spared), by="unchanged"))
+
+    def _soonest(self, patience: Sequence[float | None], left_out: Sequence[bytes | None]) -> float:
+        """In how many seconds the first of some pairs is due; what was left out never is."""
+        each = itertools.zip_longest(patience, left_out)
+        return min((self._usual if one is None else one for one, vector in each if vector is None), default=math.inf)
 
     def _register(self, leader: _Commit, share: Sequence[_Commit], pairs: Sequence[Pair]) -> list[Waiting]:
         """Give their futures to the commits of a share. Returns the entries of futures that are new."""
@@ -406,7 +412,7 @@ class Intake:
 
     def _zero(self) -> bytes:
         """The vector of a blank text, as the bytes that would be stored."""
-        return zero_vector(self._embedder.dimensions, self._vector_type)
+        return zero_vector(learned_dimensions(self._embedder, self._model), self._vector_type)
 
 
 def _conditions(share: Sequence[_Commit], latest: Iterable[str]) -> list[str]:
@@ -423,10 +429,20 @@ def _tokens(latest: Mapping[str, bytes], redis_keys: Iterable[str]) -> list[int]
     return [tokens_of_bytes(len(latest[redis_key]) - len(encode_member(redis_key, ""))) for redis_key in redis_keys]
 
 
-def _patience(share: Sequence[_Commit], latest: Iterable[str]) -> list[float | None]:
-    """Of each key in how many seconds it is to be embedded, at the wish of whoever came last; None: as any."""
-    seconds = {redis_key: commit.within for commit in share for redis_key, _ in commit.pairs}
-    return [seconds[redis_key] for redis_key in latest]
+def _patience(share: Sequence[_Commit], latest: Iterable[str], usual: float) -> list[float | None]:
+    """Of each key in how many seconds its text is to be embedded; None: as any, within the ``usual`` ones.
+
+    As if they had come one after another: of those who want the same text the sooner one counts.
+    """
+    wishes: dict[str, tuple[bytes, float | None]] = {}
+    for commit in share:
+        for redis_key, member in commit.pairs:
+            before, seconds = wishes.get(redis_key, (None, None))
+            if before != member or (usual if commit.within is None else commit.within) < (
+                usual if seconds is None else seconds
+            ):
+                wishes[redis_key] = member, commit.within
+    return [wishes[redis_key][1] for redis_key in latest]
 
 
 def _for_follower(error: BaseException) -> BaseException:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from embedqueue.embedders.protocol import Embedder
+from embedqueue.embedders.protocol import Embedder, learned_dimensions
 from embedqueue.store.records import Asked, Terms
 from embedqueue.store.store import Store
 from embedqueue.values.errors import BatchFailed, ItemRejected, was_forgotten
-from embedqueue.values.item import decode_member
+from embedqueue.values.item import BLANK, FORGOTTEN, decode_member
 from embedqueue.values.provenance import digest
 from embedqueue.values.vectors import zero_vector
 
@@ -82,7 +82,8 @@ class Outcomes:
         if word == "dead":
             return ItemRejected(redis_key, value.decode("utf-8", "replace"))
         if word == "blank" or (blank and word != "live"):
-            return zero_vector(self._embedder.dimensions, self._terms().vector_type)
+            terms = self._terms()
+            return zero_vector(learned_dimensions(self._embedder, terms.model), terms.vector_type)
         if word == "done" or (done and word == "unproven"):
             return value
         if word == "differs":
@@ -100,4 +101,5 @@ def _asked(redis_key: str, entries: Sequence[Waiting]) -> Asked:
     """What to ask about a key. Its older texts end as its newest does."""
     newest = entries[-1]
     member = newest.member  # empty where the future has ended meanwhile: then the answer is for nobody
-    return Asked(redis_key, newest.stamp, digest(decode_member(member).text) if member else "")
+    no_text = member in (BLANK, FORGOTTEN)  # or the key is being forgotten just now
+    return Asked(redis_key, newest.stamp, "" if no_text else digest(decode_member(member).text))

@@ -38,7 +38,7 @@ def agreed(settings: Settings) -> dict[str, str]:
 def terms(settings: Settings) -> Terms:
     """On which terms a worker with these settings writes."""
     options = Options(model=settings.model, **settings.options)
-    return terms_of(options, settings.dimensions, role_of(settings.embedder(), settings.model))
+    return terms_of(options, settings.width, role_of(settings.embedder(), settings.model))
 
 
 def compared(settings: Settings) -> tuple[dict[str, str], dict[str, str], list[str]]:

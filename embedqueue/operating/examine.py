@@ -55,7 +55,9 @@ def examine(settings: Settings, *, call: bool, others: Mapping[str, Settings] | 
         yield Finding("warning", "model", swapped)
     if not problems:
         what = "one call was made, and its vector has" if call else "no call was made; a vector is to have"
-        yield Finding("ok", "provider", f"{settings.provider}, {settings.model}: {what} {settings.dimensions} numbers")
+        yield Finding(
+            "ok", "provider", f"{settings.provider}, {settings.model}: {what} {settings.width or 'unknown'} numbers"
+        )
 
 
 def summary(levels: Collection[str]) -> str:

@@ -65,7 +65,7 @@ def _live_facts(
         facts["because"] = "a worker has claimed it; should that worker die, another takes it when the lease ends"
         return facts | ({"worker": claim[2].partition(":")[0]} if len(claim) > 2 else {})
     score = pending if pending is not None else now
-    since = enqueued_at(entry) or score
+    since = min(enqueued_at(entry) or score, now)  # a clock may have been set back
     facts |= {"state": "waiting", "pending_since": round(since, 3), "waiting_s": round(now - since, 1)}
     pause_ms = client.pttl(keys.pause)
     if pause_ms != -2:
@@ -101,8 +101,9 @@ def _hash_facts(client: Any, settings: Settings, redis_key: str) -> dict[str, An
         size = client.hstrlen(redis_key, settings.option("embedding_field"))
     except ResponseError as error:
         return {"hash": str(error)}
-    right = size_bytes(settings.dimensions, settings.option("vector_type"))
-    return {"hash": "a vector" if size == right else "no vector" if not size else f"{size} bytes instead of {right}"}
+    width = settings.width
+    right = size if width is None else size_bytes(width, settings.option("vector_type"))
+    return {"hash": "no vector" if not size else "a vector" if size == right else f"{size} bytes instead of {right}"}
 
 
 def _last_write(client: Any, keys: Keys, redis_key: str) -> tuple[float | None, bool]:

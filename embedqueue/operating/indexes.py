@@ -50,7 +50,8 @@ def _judged(
     known: dict[str, Any],
     facts: dict[bytes, Any],
 ) -> Finding:
-    dimensions, kind, ours = int(known.get("dim", 0)), known.get("data_type", ""), settings.dimensions
+    dimensions, kind, ours = int(known.get("dim", 0)), known.get("data_type", ""), settings.width
+    ours = ours or dimensions  # not learned yet
     written = index_type(settings.option("vector_type"))
     hashes, left_out = int(facts.get(b"num_docs", 0)), int(facts.get(b"hash_indexing_failures", 0))
     told = f"{name}: {dimensions} dimensions, {kind}, {hashes} hashes"
@@ -60,7 +61,7 @@ def _judged(
             return Finding("warning", "index", words)
         return Finding("ok", "index", told)
     for other, theirs in others.items():
-        fits = (theirs.dimensions, index_type(theirs.option("vector_type"))) == (dimensions, kind)
+        fits = (theirs.width, index_type(theirs.option("vector_type"))) == (dimensions, kind)
         if fits and theirs.option("embedding_field") == settings.option("embedding_field"):
             return Finding("ok", "index", f"{told}; it is of the queue {other}")
     holds = f"{name} holds vectors of {dimensions} {kind} numbers, these settings give {ours} of {written}"

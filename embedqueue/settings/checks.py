@@ -25,7 +25,7 @@ from embedqueue.store.store import Store
 from embedqueue.values.errors import ConfigurationError, EmbedQueueError
 from embedqueue.values.words import shown_url
 
-from .settings import Settings
+from .settings import Settings, SettingsError
 
 #: To be read after what says that a server is a part of one.
 NO_CLUSTER = "which embedqueue does not support yet"
@@ -88,10 +88,16 @@ def check_redis(settings: Settings) -> list[str]:
 
 def check_key(settings: Settings) -> list[str]:
     """Whether there is an API key, or what the provider needs instead; a sentence for each problem."""
+    if settings.own is not None:  # of whose keys nothing is known
+        try:
+            settings.embedder()
+        except SettingsError as error:
+            return [str(error)]
+        return []
     if settings.provider == "local":
         if importlib.util.find_spec("wordllama") is not None:
             return []
-        return [f'{settings.spelled("PROVIDER")} is "local", which needs wordllama: pip install "embedqueue[demo]".']
+        return [f'{settings.spelled("PROVIDER")} is "local", which needs wordllama: pip install "embedqueue[local]".']
     if settings.provider == "openai" and settings.base_url is not None:
         return []  # a server of one's own needs none; OpenAI's will say so itself
     variables = settings.key_variables
@@ -116,15 +122,19 @@ def check_call(settings: Settings, vectors: list[Any] | None = None) -> list[str
         vector = settings.embedder().embed_batch(["embedqueue"], model)[0]
         found = len(vector)
     except ConfigurationError as error:
+        if settings.own is not None:
+            return [f"No call to {settings.provider} can work: {error}; look at {spelled('EMBEDDER')}."]
         return [
             f"No call to {settings.provider} for {model} can work: {error}; "
             f"look at {spelled('MODEL')}, {spelled('API_KEY')} and {spelled('BASE_URL')}."
         ]
-    except (EmbedQueueError, ValueError, IndexError) as error:
-        return [f"A call to {settings.provider} failed ({error}): try again, or look at {spelled('BASE_URL')}."]
-    if found != settings.dimensions:
-        name = spelled("DIMENSIONS")
-        return [f"{model} gives {found} numbers a vector, not {settings.dimensions}: set {name} to {found}."]
+    except Exception as error:  # an application's own embedder may raise whatever it likes
+        place = spelled("BASE_URL" if settings.own is None else "EMBEDDER")
+        words = str(error) or type(error).__name__
+        return [f"A call to {settings.provider} failed ({words}): try again, or look at {place}."]
+    if found != settings.width:
+        way = f"set {spelled('DIMENSIONS')} to {found}" if settings.own is None else f"give it dimensions = {found}"
+        return [f"{model} gives {found} numbers a vector, not {settings.width}: {way}."]
     if vectors is not None:
         vectors.append(vector)
     return []

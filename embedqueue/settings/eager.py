@@ -8,6 +8,7 @@ from redis import Redis
 
 from embedqueue.embedders import Embedder
 from embedqueue.testing import EagerQueue, FakeEmbedder, fake_redis
+from embedqueue.values.options import EMBED_DIMENSIONS
 
 from .settings import Settings
 
@@ -33,7 +34,7 @@ class Eager:
             settings: of the queue.
             overrides: options of the queue that differ from the settings.
         """
-        embedder = FakeEmbedder(settings.dimensions) if self.embedder is None else self.embedder
+        embedder = FakeEmbedder(settings.width or EMBED_DIMENSIONS) if self.embedder is None else self.embedder
         queue = EagerQueue(embedder, self.redis, settings.model, **settings.options | overrides)
         self.embedders[queue.options.namespace] = embedder
         return queue

@@ -1,7 +1,8 @@
 """One way to configure a queue, shared by Flask, Django and the command line.
 
-The names are ``REDIS_URL``, ``PROVIDER``, ``API_KEY``, ``BASE_URL``, ``MODEL``, ``DIMENSIONS``, ``EAGER`` and every
-option of the queue by its own name in capitals. In the environment each has the prefix ``EMBEDQUEUE_``.
+The names are ``REDIS_URL``, ``EAGER``, ``PROVIDER`` or ``EMBEDDER``, ``API_KEY``, ``BASE_URL``, ``MODEL`` and so on,
+what more ``providers.py`` knows, and every option of the queue by its own name in capitals. In the environment each has
+the prefix ``EMBEDQUEUE_``.
 """
 
 from __future__ import annotations
@@ -10,59 +11,51 @@ import difflib
 import os
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import redis
 
-from embedqueue.embedders import Embedder, GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
-from embedqueue.embedders.keys import revealed
-from embedqueue.embedders.openai import MODEL_DIMENSIONS
+from embedqueue.embedders import Embedder
 from embedqueue.money.prices import budget_price
 from embedqueue.queue import EmbeddingBatchQueue
-from embedqueue.values.budget import Budget, read_prices
 from embedqueue.values.errors import OptionError
-from embedqueue.values.limits import Limits, read_limits
-from embedqueue.values.options import DEFAULT_MODEL, EMBED_DIMENSIONS, Options
+from embedqueue.values.options import DEFAULT_MODEL, Options
 from embedqueue.values.words import shown_url
 
+from .conversion import SettingsError as SettingsError
+from .conversion import converted, text
+from .named import NameFault, OwnEmbedder, option
+from .providers import (
+    DEFAULT_PROVIDER,
+    NOT_FOR_OWN,
+    TOLD,
+    dimensions_of,
+    key_variables,
+    make,
+    read_provider,
+    read_told,
+)
+from .providers import PROVIDERS as PROVIDERS
 from .redis_url import fault_of
 
 #: What stands before each name in the environment.
 ENVIRONMENT_PREFIX = "EMBEDQUEUE_"
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
-DEFAULT_PROVIDER = "gemini"
 #: Seconds that a request handler waits for a Redis that does not answer; the URL may say otherwise.
 REDIS_TIMEOUT_SECONDS = 10.0
-
-_HOSTED: Mapping[str, type[GeminiEmbedder] | type[OpenAIEmbedder]] = {
-    "gemini": GeminiEmbedder,
-    "openrouter": OpenRouterEmbedder,
-    "openai": OpenAIEmbedder,
-}
-#: Model and dimensions of each provider, unless told otherwise.
-PROVIDERS: Mapping[str, tuple[str, int]] = {
-    "gemini": (DEFAULT_MODEL, EMBED_DIMENSIONS),
-    "openrouter": (DEFAULT_MODEL, EMBED_DIMENSIONS),
-    "openai": ("text-embedding-3-large", EMBED_DIMENSIONS),
-    "local": ("wordllama", 256),
-}
 
 _OPTION_TYPES = {name: hint for name, hint in typing.get_type_hints(Options).items() if name != "model"}
 #: Every name that a configuration may hold.
 KNOWN: tuple[str, ...] = (
-    *("REDIS_URL", "PROVIDER", "API_KEY", "BASE_URL", "MODEL", "DIMENSIONS", "EAGER"),
+    *("REDIS_URL", "PROVIDER", "EMBEDDER", "API_KEY", "BASE_URL", "MODEL", "DIMENSIONS"),
+    *(*TOLD, "EAGER"),
     *(option.name.upper() for option in fields(Options) if option.name != "model"),
 )
 #: What Kubernetes puts into the environment of every pod where a service is called "embedqueue" or "embedqueue-...".
 _SERVICE_LINK = re.compile(r"(?:.*_)?(?:SERVICE_HOST|SERVICE_PORT(?:_.*)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_.*)?)?)")
-_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-
-
-class SettingsError(ValueError):
-    """A setting that cannot work; the message names it and says what to write instead."""
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -71,11 +64,13 @@ class Settings:
 
     Attributes:
         redis_url: ``redis://``, ``rediss://`` or ``unix://``.
-        provider: "gemini", "openrouter", "openai" or "local".
+        provider: a name in ``providers.PROVIDERS``; or what ``own`` is called.
+        own: the application's own embedder; None where the provider's is used.
         api_key: the key; None leaves it to the provider's own variable, "" sends none.
         base_url: where the provider stands; None for its own address.
         model: the model's name.
-        dimensions: length of the vectors.
+        dimensions: length of the vectors; None leaves it to ``own``: see ``width``.
+        told: what more the provider's embedder is told, by the names of its options.
         eager: whether an application's queues are those of its tests: offline, on a fake Redis. None: where a test
             runner is known to be at work.
         options: options of the queue that differ from the defaults, by their own names.
@@ -87,7 +82,9 @@ class Settings:
     api_key: str | None = None
     base_url: str | None = None
     model: str = PROVIDERS[DEFAULT_PROVIDER][0]
-    dimensions: int = PROVIDERS[DEFAULT_PROVIDER][1]
+    dimensions: int | None = PROVIDERS[DEFAULT_PROVIDER][1]
+    own: OwnEmbedder | None = None
+    told: dict[str, Any] = field(default_factory=dict)
     eager: bool | None = None
     options: dict[str, Any] = field(default_factory=dict)
     spelling: str = field(default="{}", compare=False)
@@ -98,7 +95,8 @@ class Settings:
         base_url = None if self.base_url is None else shown_url(self.base_url)
         return (
             f"Settings(redis_url={shown_url(self.redis_url)!r}, provider={self.provider!r}, api_key=<{key}>, "
-            f"base_url={base_url!r}, model={self.model!r}, dimensions={self.dimensions}, options={self.options!r})"
+            f"base_url={base_url!r}, model={self.model!r}, dimensions={self.dimensions}, told={sorted(self.told)}, "
+            f"options={self.options!r})"
         )
 
     def spelled(self, name: str) -> str:
@@ -112,18 +110,28 @@ class Settings:
     # -- what the settings make --------------------------------------------------------------------------------
 
     def embedder(self) -> Embedder:
-        """A new embedder. No key is looked for and nothing is called yet."""
-        if self.provider == "local":
-            return LocalEmbedder(self.dimensions)
-        kind = _HOSTED[self.provider]
-        if self.base_url is None:
-            return kind(self.api_key, dimensions=self.dimensions)
-        return kind(self.api_key, self.base_url, self.dimensions)
+        """The application's own embedder, made once; else a new one. No key is looked for and nothing is called yet.
+
+        Raises:
+            SettingsError: the application's own cannot be made, or is none.
+        """
+        if self.own is None:
+            return make(self.provider, self.api_key, self.base_url, self.dimensions or 0, self.told)
+        try:
+            return self.own.get()
+        except NameFault as error:
+            fault = str(error)
+        raise SettingsError(f"{self.spelled('EMBEDDER')} {fault}")
+
+    @property
+    def width(self) -> int | None:
+        """Numbers of a vector: as set, or as the application's own embedder says; None while it has to learn it."""
+        return self.embedder().dimensions if self.own is not None else self.dimensions
 
     @property
     def key_variables(self) -> tuple[str, ...]:
         """Environment variables that may hold the provider's key where ``api_key`` is None."""
-        return _HOSTED[self.provider].key_variables if self.provider in _HOSTED else ()
+        return () if self.own is not None else key_variables(self.provider)
 
     def client(self, **options: Any) -> redis.Redis:
         """A new client. Nothing is connected yet.
@@ -171,23 +179,26 @@ def read(mapping: Mapping[str, Any], prefix: str = "", *, spelling: str | None =
         if name not in KNOWN:
             raise SettingsError(_unknown(name, spelling))
     options = {
-        name: _option(name, given[name.upper()], hint, spelling)
+        name: _option(name.upper(), given[name.upper()], hint, spelling)
         for name, hint in _OPTION_TYPES.items()
         if name.upper() in given
     }
-    provider = _provider(given.get("PROVIDER"), spelling)
-    model = _text("MODEL", given, spelling) or PROVIDERS[provider][0]
-    dimensions = given.get("DIMENSIONS")
+    own = _own(given, spelling)
+    provider = read_provider(None if own is not None else given.get("PROVIDER"), spelling)
+    named, dimensions = text("MODEL", given, spelling), given.get("DIMENSIONS")
+    model = named or (PROVIDERS[provider][0] if own is None else own.default_model or DEFAULT_MODEL)
     if dimensions is None or dimensions == "":
-        dimensions = MODEL_DIMENSIONS.get(model.rpartition("/")[2], PROVIDERS[provider][1])
+        dimensions = None if own is not None else dimensions_of(provider, model)
     settings = Settings(
-        redis_url=_text("REDIS_URL", given, spelling) or DEFAULT_REDIS_URL,
-        provider=provider,
-        api_key=_text("API_KEY", given, spelling),
-        base_url=_text("BASE_URL", given, spelling) or None,
+        redis_url=text("REDIS_URL", given, spelling) or DEFAULT_REDIS_URL,
+        provider=provider if own is None else own.name,
+        own=own,
+        api_key=text("API_KEY", given, spelling),
+        base_url=text("BASE_URL", given, spelling) or None,
         model=model,
-        dimensions=_converted("DIMENSIONS", dimensions, int, spelling),
-        eager=_converted("EAGER", given.get("EAGER"), bool | None, spelling),
+        dimensions=converted("DIMENSIONS", dimensions, int, spelling),
+        told=read_told(given, provider, spelling),
+        eager=converted("EAGER", given.get("EAGER"), bool | None, spelling),
         options=options,
         spelling=spelling,
     )
@@ -215,13 +226,21 @@ def read_environment(
 
 def _inherited(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """What is set, and the rest of what others have: another provider has other keys, addresses, models."""
-    inherited = dict(shared)
-    if "PROVIDER" in own and own["PROVIDER"] != shared.get("PROVIDER", DEFAULT_PROVIDER):
-        for setting in ("API_KEY", "BASE_URL", "MODEL", "DIMENSIONS"):
+    inherited = _without_rivals(shared, own)
+    if "EMBEDDER" in own:
+        inherited.pop("MODEL", None)
+    elif "PROVIDER" in own and own["PROVIDER"] != shared.get("PROVIDER", DEFAULT_PROVIDER):
+        for setting in ("API_KEY", "BASE_URL", "MODEL", "DIMENSIONS", *TOLD):
             inherited.pop(setting, None)
     if "MODEL" in own and own["MODEL"] != shared.get("MODEL"):
         inherited.pop("DIMENSIONS", None)
     return inherited | dict(own)
+
+
+def _without_rivals(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """What others have, but for what is of a provider where an embedder is set, and the other way round."""
+    rivals = NOT_FOR_OWN if own.get("EMBEDDER") else ("EMBEDDER",) if "PROVIDER" in own else ()
+    return {name: value for name, value in shared.items() if name not in rivals}
 
 
 def environment(environ: Mapping[str, str] | None = None, *, ignore: Iterable[str] = ()) -> dict[str, str]:
@@ -263,7 +282,8 @@ def read_queues(
     shared: dict[str, Any] = {
         name.removeprefix(ENVIRONMENT_PREFIX): value for name, value in environment(environ).items()
     }
-    shared |= {name[len(prefix) :]: value for name, value in mapping.items() if name.startswith(prefix)}
+    own = {name[len(prefix) :]: value for name, value in mapping.items() if name.startswith(prefix)}
+    shared = _without_rivals(shared, own) | own
     named = shared.pop("QUEUES", None) or {}
     if not isinstance(named, Mapping) or not all(isinstance(own, Mapping) for own in named.values()):
         raise SettingsError(f"{spelling.format('QUEUES')} must be a dictionary of dictionaries, by the queues' names")
@@ -283,65 +303,28 @@ def _unknown(name: str, spelling: str) -> str:
     return f"{spelling.format(name)} is not a setting of embedqueue: {hint}"
 
 
-def _text(name: str, given: Mapping[str, Any], spelling: str) -> str | None:
-    if given.get(name) is None:
+def _own(given: Mapping[str, Any], spelling: str) -> OwnEmbedder | None:
+    """The application's own embedder, where one is set."""
+    if given.get("EMBEDDER") is None or given["EMBEDDER"] == "":
         return None
+    spelled = spelling.format("EMBEDDER")
+    for name in NOT_FOR_OWN:
+        if given.get(name) is not None and given[name] != "":
+            raise SettingsError(
+                f"{spelling.format(name)} has no meaning beside {spelled}, which is made without arguments"
+            )
     try:
-        value = revealed(name, given[name])
-    except OptionError as error:
-        raise SettingsError(f"{spelling.format(name)} {error.why}") from None
-    return value if name == "API_KEY" else value.strip()
-
-
-def _provider(value: Any, spelling: str) -> str:
-    if value is None or value == "":
-        return DEFAULT_PROVIDER
-    if isinstance(value, str) and value.strip().lower() in PROVIDERS:
-        return value.strip().lower()
-    raise SettingsError(f"{spelling.format('PROVIDER')} must be one of {', '.join(PROVIDERS)}, not {value!r}")
-
-
-#: What reads options that are neither numbers nor words.
-_READERS: Mapping[str, Callable[[Any], Any]] = {"budget": Budget.read, "prices": read_prices}
+        return OwnEmbedder(given["EMBEDDER"])
+    except NameFault as error:
+        raise SettingsError(f"{spelled} {error}") from None
 
 
 def _option(name: str, value: Any, hint: Any, spelling: str) -> Any:
-    if name not in _READERS:
-        return _converted(name.upper(), value, hint, spelling)
     try:
-        return _READERS[name](value)
-    except OptionError as error:
-        raise SettingsError(f"{spelling.format(name.upper())} {error.why}") from None
-
-
-def _converted(name: str, value: Any, hint: Any, spelling: str) -> Any:
-    """A string from the environment as the type that is due; anything else as it stands."""
-    if not isinstance(value, str):
-        return value
-    kinds = (hint,) if typing.get_origin(hint) is Literal else typing.get_args(hint) or (hint,)
-    word = value.strip()
-    if any(word.lower() in typing.get_args(kind) for kind in kinds if typing.get_origin(kind) is Literal):
-        return word.lower()
-    if type(None) in kinds and word.lower() in ("none", "null", ""):
-        return None
-    if Limits in kinds:
-        try:
-            return read_limits(word)
-        except OptionError as error:
-            raise SettingsError(f"{spelling.format(name)} {error.why}") from None
-    try:
-        if bool in kinds:
-            return _WORDS[word.lower()]
-        if float in kinds:
-            return float(word)
-        if int in kinds:
-            return int(word)
-    except (ValueError, KeyError):
-        due = "true or false" if bool in kinds else "a number" if float in kinds else "a whole number"
-        words = [f'"{word}"' for kind in kinds if typing.get_origin(kind) is Literal for word in typing.get_args(kind)]
-        either = "".join(f" or {word}" for word in [*words, *(["none"] if type(None) in kinds else [])])
-        raise SettingsError(f"{spelling.format(name)} must be {due}{either}, not {value!r}") from None
-    return value
+        value = option(name, value)
+    except NameFault as error:
+        raise SettingsError(f"{spelling.format(name)} {error}") from None
+    return converted(name, value, hint, spelling)
 
 
 def _refuse_what_cannot_work(settings: Settings) -> None:
@@ -362,7 +345,8 @@ def _refuse_what_cannot_work(settings: Settings) -> None:
                 f"not {shown_url(settings.base_url)!r}"
             )
     try:
-        settings.embedder()
+        if settings.own is None:
+            settings.embedder()
         options = Options(model=settings.model, **settings.options)
         if options.budget is not None:
             budget_price(options)

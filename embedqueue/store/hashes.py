@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from embedqueue.values.vectors import size_bytes
 
 from .keys import Keys
-from .records import Terms, named_member
+from .records import Terms, named_member, named_stamp
 from .scripts import Scripts
 
 #: Vectors, or hashes, that one round trip reads.
@@ -22,11 +22,13 @@ class Looked(NamedTuple):
         vector_bytes: of its vector; 0 where there is none, or no hash.
         provenance: what its vector is of, as it stands there; b"" where nothing does.
         live: the member that is named for the key, or None.
+        live_stamp: of that member; of when it was enqueued again, if it was; 0 where that is not known.
     """
 
     vector_bytes: int
     provenance: bytes
     live: bytes | None
+    live_stamp: int
 
 
 class Hashes:
@@ -41,7 +43,8 @@ class Hashes:
 
     def __init__(self, scripts: Scripts, keys: Keys) -> None:
         self._call = scripts.call
-        self._background = scripts.background
+        self._background: Any = scripts.background
+        self._patience_seconds = scripts.patience_seconds
         self._keys = keys
 
     def vectors(self, redis_keys: Sequence[str], terms: Terms) -> list[bytes | None]:
@@ -74,9 +77,17 @@ class Hashes:
         found = []
         for size, line, entry in zip(replies[::3], replies[1::3], replies[2::3], strict=True):
             known = isinstance(line, bytes) and terms.provenance_field is not None
-            live = named_member(entry) if isinstance(entry, bytes) else None
-            found.append(Looked(size if isinstance(size, int) else 0, line if known else b"", live))
+            live = (named_member(entry), named_stamp(entry)) if isinstance(entry, bytes) else (None, 0)
+            found.append(Looked(size if isinstance(size, int) else 0, line if known else b"", *live))
         return found
+
+    def last_stamp(self) -> int:
+        """A stamp that no item has passed so far, and that those which come from now on pass."""
+        pipeline: Any = self._background.pipeline(transaction=False)
+        pipeline.time()
+        pipeline.hget(self._keys.settings, "stamp")
+        (seconds, micros), last = pipeline.execute()
+        return int(max(seconds * 1_000_000 + micros, int(last or 0)))
 
     def matching(self, pattern: str) -> Iterator[bytes]:
         """The keys of hashes that match a pattern, as SCAN takes it and finds them; the queue's own are left out."""
@@ -97,9 +108,11 @@ class Hashes:
             Whether there was one.
 
         Raises:
-            redis.ResponseError: it is no hash.
+            redis.ResponseError: it is no hash; or the clock was set meanwhile, and nothing was done.
         """
-        return bool(self._call("erase", [redis_key], terms.field, terms.provenance_field or "", stamp))
+        seconds, micros = self._background.time()
+        deadline = f"{seconds + micros / 1e6 + self._patience_seconds:.6f}"
+        return bool(self._call("erase", [redis_key], terms.field, terms.provenance_field or "", stamp, deadline))
 
     def label(self, lines: Mapping[str, str], terms: Terms) -> int:
         """Write beside vectors what they are of, where nothing says so and nothing of the key is live.

@@ -22,11 +22,17 @@ def named_member(entry: bytes) -> bytes:
     return entry if entry.startswith(b"{") else entry.partition(b" ")[2]
 
 
+def named_stamp(entry: bytes) -> int:
+    """The stamp of an entry of ``latest``, or what would be that of its last enqueue; 0 in the first layout."""
+    stamp, _, time = (b"" if entry.startswith(b"{") else entry.partition(b" ")[0]).partition(b"/")
+    return max(int(stamp), int(float(time or 0) * 1e6)) if stamp else 0
+
+
 def enqueued_at(entry: bytes) -> float | None:
     """The Unix time that counts as that of the enqueue, by an entry of ``latest``; None in the first layout."""
     head = b"" if entry.startswith(b"{") else entry.partition(b" ")[0]
     stamp, _, time = head.partition(b"/")
-    return float(time) if time else int(stamp) / 1e6 if stamp else None
+    return min(int(stamp) / 1e6, float(time) if time else math.inf) if stamp else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,7 +149,9 @@ class Store:
             hashes = [key.decode() for key, digest in zip(keys, unless.digests, strict=True) if digest]
             terms = unless.terms
             what = {"provenance": terms.provenance_field, "space": terms.space, "size": unless.vector_bytes}
-            more = {"unless": {**what, "terms": terms.read}, "digests": unless.digests}
+            # In another field may stand what a vector was of that has been replaced since.
+            agreed = terms.read | {"provenance_field": terms.provenance_field}
+            more = {"unless": {**what, "terms": agreed}, "digests": unless.digests}
         if within is not None:
             more |= {"base": within.base_seconds, "within": [False if one is None else one for one in within.seconds]}
         settings = max_pending or 0, tell_at, int(tell_first)

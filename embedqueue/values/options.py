@@ -29,6 +29,8 @@ DEFAULT_MAX_BATCH_SIZE = 50
 API_BATCH_LIMIT = 50
 #: Estimated tokens in one API call: OpenAI takes 300,000, and estimates err.
 API_BATCH_TOKENS = 200_000
+#: Seconds that an item may be given at most: ten years. Scores, which are Unix times less that, stay above 0.
+LONGEST_WITHIN = 315_360_000.0
 #: What Redis can let expire.
 SHORTEST_EXPIRY_SECONDS = 0.001
 #: The namespace that prefixes every key of a queue.

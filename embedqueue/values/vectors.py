@@ -37,13 +37,15 @@ class WrongWidth(Malformed):
         self.width = width
 
 
-def as_rows(answer: Any, count: int, dimensions: int, vector_type: VectorType = "float32") -> NDArray[np.floating[Any]]:
+def as_rows(
+    answer: Any, count: int, dimensions: int | None, vector_type: VectorType = "float32"
+) -> NDArray[np.floating[Any]]:
     """Turn an embedder's answer into rows, whose bytes are what Redis stores.
 
     Args:
         answer: a float array of shape ``(count, dimensions)`` or a list of lists.
         count: texts that were sent.
-        dimensions: what the embedder promises.
+        dimensions: what the embedder promises; None: any length.
         vector_type: of the rows.
 
     Returns:
@@ -61,7 +63,7 @@ def as_rows(answer: Any, count: int, dimensions: int, vector_type: VectorType = 
         raise Malformed(f"the embedder's answer is no array of numbers: {error}") from None
     if rows.ndim != 2 or len(rows) != count:
         raise Malformed(f"{count} texts were sent and an answer of shape {rows.shape} came back")
-    if rows.shape[1] != dimensions:
+    if dimensions is not None and rows.shape[1] != dimensions:
         raise WrongWidth(rows.shape[1], dimensions)
     return rows
 

@@ -793,4 +793,5 @@ def test_index_and_search_of_float16(env, monkeypatch):
         monkeypatch.setenv("EMBEDQUEUE_VECTOR_TYPE", "float32")
         assert "holds vectors of 256 FLOAT16 numbers" in call("check", "--no-call", code=1)
         assert json.loads(call("explain", "doc:cat", "--json"))["hash"] == "512 bytes instead of 1024"
-        assert "2 enqueued" in call("enqueue", "-", "--resume", text=texts)
+        assert "another vector_type" in call("enqueue", "-", "--resume", text=texts, code=1)
+        assert "2 enqueued" in call("enqueue", "-", text=texts)

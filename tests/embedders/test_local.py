@@ -63,7 +63,7 @@ def test_what_it_cannot_do() -> None:
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     local._load.cache_clear()
     monkeypatch.setitem(sys.modules, "wordllama", None)
-    with pytest.raises(ConfigurationError, match=r"embedqueue\[demo\]"):
+    with pytest.raises(ConfigurationError, match=r"embedqueue\[local\]"):
         LocalEmbedder().embed_batch(["x"])
 
 

@@ -38,6 +38,7 @@ class BlockingStore:
 
     def enqueue(self, groups, *, max_pending, tell_at, tell_first, unless, within):
         self.writes.append([list(group) for group in groups])
+        self.within = within
         self._arrived.release()
         assert self._go_on.acquire(timeout=PATIENCE_SECONDS), "the test forgot a write"
         answer, self.answer = self.answer, None
@@ -69,7 +70,7 @@ class Rig:
             self.make_spare,
             self.waiters,
             FakeEmbedder(len(ZERO) // 4),
-            SimpleNamespace(enqueued=self.told.append),
+            SimpleNamespace(enqueued=lambda waiting, within=None: self.told.append(waiting)),
             Observers(),
             options,
             self.looked_after.extend,
@@ -84,8 +85,8 @@ class Rig:
         self.spares[-1].go_on()
         return self.spares[-1]
 
-    def submit(self, *pairs) -> Future:
-        return self.pool.submit(self.intake.submit, list(pairs))
+    def submit(self, *pairs, within=None) -> Future:
+        return self.pool.submit(self.intake.submit, list(pairs), None, within)
 
     def lead(self, *pairs) -> Future:
         """Submit, and wait until its write is under way."""
@@ -93,10 +94,10 @@ class Rig:
         self.store.await_write()
         return future
 
-    def follow(self, *pairs) -> Future:
+    def follow(self, *pairs, within=None) -> Future:
         """Submit behind a leader, and wait until it stands in line."""
         before = len(self.intake._followers)
-        future = self.submit(*pairs)
+        future = self.submit(*pairs, within=within)
         eventually(lambda: len(self.intake._followers) > before, "it stands in line")
         return future
 
@@ -196,6 +197,28 @@ def test_last_text_of_a_key_wins(rig):
     rig.waiters.written("a", encode_member("a", "new"), b"\0\0\x80?")
     assert old.result(0) == new.result(0) == [1.0]
     leader.result(PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "expected"),
+    [
+        ([("a", 0.0), ("a", 86_400.0)], 0.0),
+        ([("a", 86_400.0), ("a", None)], None),
+        ([("a", None), ("a", 60.0)], 60.0),
+        ([("a", 0.0), ("b", 86_400.0)], 86_400.0),
+        ([("a", 0.0), ("b", None), ("a", 86_400.0)], 86_400.0),
+    ],
+)
+def test_of_the_same_text_the_sooner_time_holds(rig, wishes, expected):
+    """In one group, as if its callers had come one after another."""
+    leader = rig.lead(pair("x"))
+    others = [rig.follow(pair("k", text), within=within) for text, within in wishes]
+    rig.store.go_on()
+    rig.store.await_write()
+    rig.store.go_on()
+    for one in (leader, *others):
+        one.result(PATIENCE_SECONDS)
+    assert rig.store.within.seconds == [expected]
 
 
 def test_same_text_same_future(rig):

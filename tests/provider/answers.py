@@ -89,3 +89,4 @@ class Call:
     ended: float | None = None
     status: int = 0
     answer: Answer | None = None
+    query: str = ""

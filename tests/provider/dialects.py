@@ -91,12 +91,16 @@ class VoyageFormat(OpenAIFormat):
     """Voyage's host, as it is reached through this server as a proxy."""
 
     def serves(self, path: str) -> bool:
-        return path == "http://api.voyageai.com/v1/embeddings"
+        return path in ("http://api.voyageai.com/v1/embeddings", "/voyage/v1/embeddings")
 
     def check(self, path: str, headers: Mapping[str, str], document: dict[str, Any], settings: Settings) -> None:
+        if settings.require_key and headers.get("authorization") not in {f"Bearer {key}" for key in settings.keys}:
+            raise Refusal(401, {"detail": "Provided API key is invalid."})
         for name in document:
-            if name not in _VOYAGE_FIELDS:
+            if name not in _VOYAGE_FIELDS or name in settings.refused_options:
                 raise Refusal(400, {"detail": f"Argument '{name}' is not supported by our API"})
+        if document.get("encoding_format", "base64") != "base64":
+            raise Refusal(400, {"detail": "Argument 'encoding_format' must be null or base64"})
         place = too_long(self.texts(document), settings)
         if place is not None and document.get("truncation") is False:
             words = (
@@ -105,4 +109,4 @@ class VoyageFormat(OpenAIFormat):
             raise Refusal(400, {"detail": words})
 
     def vectors(self, document: dict[str, Any], settings: Settings) -> bytes:
-        return super().vectors(document | {"dimensions": document.get("output_dimension", FULL_DIMENSIONS)}, settings)
+        return super().vectors(document | {"dimensions": document.get("output_dimension", 1024)}, settings)

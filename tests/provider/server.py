@@ -18,12 +18,16 @@ from tests.provider.formats import (
     error_body,
     read_document,
 )
+from tests.provider.vendors import AzureFormat, CohereFormat, MistralFormat
 
 if TYPE_CHECKING:
     from tests.provider.provider import Provider
 
-_Wire = OpenAIFormat | GeminiFormat | OllamaFormat | TEIFormat
-FORMATS: tuple[_Wire, ...] = (OpenAIFormat(), GeminiFormat(), TEIFormat(), OllamaFormat(), VoyageFormat())
+_Wire = OpenAIFormat | GeminiFormat | OllamaFormat | TEIFormat | CohereFormat
+FORMATS: tuple[_Wire, ...] = (
+    *(OpenAIFormat(), GeminiFormat(), TEIFormat(), OllamaFormat(), VoyageFormat()),
+    *(AzureFormat(), MistralFormat(), CohereFormat()),
+)
 #: Bodies up to this size go in one packet with their head; larger ones are not copied for it.
 _SMALL_BYTES = 1 << 16
 
@@ -62,7 +66,7 @@ class Handler(socketserver.StreamRequestHandler):
         start = self.rfile.readline(65536).split()
         if len(start) != 3:
             return False
-        method, path = start[0].decode("latin-1"), start[1].decode("latin-1").partition("?")[0]
+        method, (path, _, query) = start[0].decode("latin-1"), start[1].decode("latin-1").partition("?")
         headers: dict[str, str] = {}
         while (line := self.rfile.readline(65536)) not in (b"\r\n", b"\n", b""):
             name, _, value = line.decode("latin-1").partition(":")
@@ -78,6 +82,7 @@ class Handler(socketserver.StreamRequestHandler):
         if document is None:
             return self._send(400, error_body(400, "we could not parse the JSON body of your request"), {})
         call = Call(path, wire.model(path, document), wire.texts(document), document, headers, self.client_address)
+        call.query = query
         answer = provider.arrive(call)
         status, reply = 0, b""
         try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import redis
 
 from embedqueue import InputRejected, ItemRejected
 from embedqueue.testing import eager_queue
+from tests.inside import Copies, inside
 from tests.parts import PATIENCE_SECONDS, expected, start_held
 
 
@@ -46,6 +48,25 @@ def test_who_has_missed_the_notice_finds_out(make_queue, redis_client):
         future.result(0)
 
 
+def test_who_looks_after_those_who_wait_may_come_at_any_moment(make_queue, monkeypatch):
+    """When it is known here that the key is forgotten, and nobody was told yet."""
+    queue = make_queue(start=False)
+    future, other = queue.enqueue("doc:1", "text"), queue.enqueue("doc:2", "text")
+    make_queue(start=False).forget("doc:2")
+    commit = inside(queue).waiters.commit
+
+    def look_in_between(entries, stamp):
+        heard = commit(entries, stamp)
+        inside(queue).outcomes.find_out(None)
+        return heard
+
+    monkeypatch.setattr(inside(queue).waiters, "commit", look_in_between)
+    queue.forget("doc:1")
+    for one in (future, other):
+        with pytest.raises(ItemRejected, match="forget"):
+            one.result(0)
+
+
 def test_the_vector_stays_or_goes(make_queue, redis_client):
     queue = make_queue(max_batch_size=1)
     redis_client.hset("doc:1", "title", "A")
@@ -73,6 +94,30 @@ def test_a_vector_that_is_newer_stays(make_queue, redis_client, monkeypatch, fie
 
     monkeypatch.setattr(queue._engine.store.hashes, "erase", late)
     queue.forget("doc:1", vector=True)
+    assert redis_client.hexists("doc:1", "embedding")
+
+
+def test_a_removal_that_comes_late_takes_no_vector_that_is_wanted_again(make_queue, redis_client, monkeypatch):
+    """The network holds it; whoever forgets gives up, and then somebody finds that the hash has what he wants."""
+    queue = make_queue(max_batch_size=1)
+    queue.enqueue("doc:1", "text").result(PATIENCE_SECONDS)
+    copies = Copies(inside(queue).store)
+    monkeypatch.setattr(inside(queue).store.hashes, "_patience_seconds", 0.0)
+    erase, sent = inside(queue).store.hashes.erase, []
+
+    def held(*args):
+        copies.lost = True
+        sent.append(len(copies.sent))
+        try:
+            erase(*args)
+        finally:
+            copies.lost = False
+
+    monkeypatch.setattr(inside(queue).store.hashes, "erase", held)
+    with pytest.raises(redis.TimeoutError):
+        queue.forget("doc:1", vector=True)
+    assert queue.enqueue("doc:1", "text", if_changed=True).done()
+    copies.arrive(sent[0])
     assert redis_client.hexists("doc:1", "embedding")
 
 

@@ -168,6 +168,14 @@ def test_a_process_of_another_model_queues_it(queue, make_queue, redis_client):
     assert not other.enqueue("doc:1", "one", if_changed=True).done()
 
 
+def test_a_process_of_another_provenance_field_queues_it(queue, make_queue, redis_client):
+    """What its field says is of a vector that has been replaced since."""
+    queue.stop()
+    redis_client.hset("doc:1", "old_of", redis_client.hget("doc:1", "embedding_of"))
+    make_queue(max_batch_size=1).enqueue("doc:1", "two").result(PATIENCE_SECONDS)
+    assert not make_queue(start=False, provenance_field="old_of").enqueue("doc:1", "one", if_changed=True).done()
+
+
 def test_a_hash_of_another_type_is_told_of_as_ever(queue, redis_client):
     redis_client.set("text:1", "no hash")
     with pytest.raises(Exception, match="WRONGTYPE"):

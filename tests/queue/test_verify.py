@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from embedqueue import QueueFull, Verified
+import embedqueue.backlog.filler
+from embedqueue import EmbedQueueError, QueueFull, Verified
+from embedqueue.backlog.filler import to_fix
 from embedqueue.testing import eager_queue
 from tests.parts import DIMENSIONS, PATIENCE_SECONDS, provenance, stored
 
@@ -91,6 +93,60 @@ def test_a_blank_text_loses_no_newer_vector(queue, redis_client, monkeypatch):
     monkeypatch.setattr(queue._engine.store.hashes, "erase", late)
     queue.verify([("doc:blank", " ")], fix=True)
     assert redis_client.hget("doc:blank", "embedding") == stored("new")
+
+
+def test_a_newer_text_that_comes_meanwhile_stays(queue, make_queue, redis_client):
+    """The texts are as they were when somebody began to read them, which may be long ago."""
+
+    def read():
+        yield from [("doc:1", "old"), ("doc:2", "old"), ("doc:3", "old"), ("doc:4", "")]
+        with make_queue() as other:
+            other.enqueue_many([("doc:1", "new"), ("doc:4", "new")])
+            other.flush(PATIENCE_SECONDS)
+        queue.enqueue("doc:2", "new")
+
+    assert queue.verify(read(), fix=True).fixed == 1
+    queue.start()
+    queue.flush(PATIENCE_SECONDS)
+    found = {key: redis_client.hget(key, "embedding") for key in ("doc:1", "doc:2", "doc:3", "doc:4")}
+    new, old = stored("new"), stored("old")
+    assert found == {"doc:1": new, "doc:2": new, "doc:3": old, "doc:4": new}
+
+
+def test_of_texts_that_come_in_parts_the_last_one_of_a_key_wins(queue, redis_client, monkeypatch):
+    monkeypatch.setattr(embedqueue.backlog.filler, "LOOK_ITEMS", 2)
+    texts = [("doc:1", "first"), ("doc:2", "text"), ("doc:3", "text"), ("doc:1", "last"), ("doc:1", "text")]
+    assert queue.verify(texts, fix=True).fixed == 5
+    queue.start()
+    queue.flush(PATIENCE_SECONDS)
+    assert redis_client.hget("doc:1", "embedding") == stored("text")
+
+
+def test_a_newer_text_that_comes_while_there_is_no_room_stays(queue, redis_client, monkeypatch):
+    queue.enqueue("doc:0", "waits")
+
+    def full(_waiting):
+        with queue:
+            queue.enqueue("doc:missing", "newer").result(PATIENCE_SECONDS)
+            queue.flush(PATIENCE_SECONDS)
+
+    filler = queue._filler(to_fix(relabel=False), 1, full)
+    monkeypatch.setattr(filler._nap, "wait", lambda seconds: None)
+    monkeypatch.setattr(queue, "flush_now", lambda: None)
+    list(filler.fill([("doc:missing", "text")]))
+    assert queue.pending_count() == 0
+    assert redis_client.hget("doc:missing", "embedding") == stored("newer")
+
+
+def test_a_process_at_odds_with_the_workers_pays_for_nothing(make_queue, embedder):
+    """They would write the same again."""
+    queue = make_queue(max_batch_size=1)
+    queue.enqueue("doc:1", "text").result(PATIENCE_SECONDS)
+    other = make_queue(start=False, model="other")
+    assert other.verify([("doc:1", "text")]).other_space == 1
+    with pytest.raises(EmbedQueueError, match="another model"):
+        other.verify([("doc:1", "text")], fix=True)
+    assert other.pending_count() == 0
 
 
 def test_without_provenance_only_the_length_is_known(make_queue, redis_client):

@@ -7,6 +7,8 @@ import math
 import pytest
 
 from embedqueue.testing import eager_queue
+from embedqueue.values.item import encode_member
+from tests.inside import inside
 from tests.parts import PATIENCE_SECONDS, eventually, in_flight
 
 PENDING = "embed_queue:pending"
@@ -167,6 +169,56 @@ def test_the_base_is_kept_while_anything_counts_by_it(make_queue, redis_client):
     queue._engine.agenda.refresh()
     queue.enqueue("doc:2", "text").result(PATIENCE_SECONDS)
     eventually(lambda: not redis_client.hexists("embed_queue:settings", "base") or queue.flush_now())
+
+
+def test_an_interval_may_be_of_any_length(make_queue):
+    """One that is to say never: scores stay Unix times, and within= holds."""
+    queue = make_queue(start=False, flush_interval=1e10)
+    queue.enqueue("doc:1", "text", within=5)
+    assert 0 < queue.stats().due_in <= 5
+
+
+@pytest.mark.parametrize(
+    ("seconds_ago", "within", "due_in"),
+    [(10, 0, 0), (10, None, 3590), (10, 86_400, 3590), (-1e12, None, 3600), (-1e12, 60, 60)],
+)
+def test_of_what_another_program_has_left_the_sooner_time_holds(make_queue, redis_client, seconds_ago, within, due_in):
+    """The very same member; one such program writes milliseconds."""
+    queue = make_queue(start=False)
+    score = redis_client.time()[0] - seconds_ago
+    redis_client.zadd(PENDING, {encode_member("doc:1", "text"): score})
+    queue.enqueue("doc:1", "text", within=within)
+    assert queue.stats().due_in == pytest.approx(due_in, abs=5)
+
+
+@pytest.mark.parametrize("score", [1e13, math.inf, -math.inf, -5])
+def test_an_item_that_another_program_has_moved_is_due(make_queue, redis_client, score):
+    queue = make_queue(start=False)
+    queue.enqueue("doc:1", "text", within=60)
+    redis_client.zadd(PENDING, {encode_member("doc:1", "text"): score})
+    stats = queue.stats()
+    assert stats.due_in < 0
+    assert 0 <= stats.oldest_age < 60
+
+
+@pytest.mark.parametrize("within", [None, 86_400])
+def test_enqueued_again_an_item_is_no_younger(make_queue, redis_client, within):
+    """Whoever looks at ages has to see that nobody embeds it."""
+    queue = make_queue(start=False)
+    queue.enqueue("doc:1", "text", within=within)
+    stamp, member = redis_client.hget("embed_queue:latest", "doc:1").split(b" ", 1)
+    redis_client.hset("embed_queue:latest", "doc:1", b"%d %s" % (int(stamp) - 500_000_000, member))
+    queue.enqueue("doc:1", "text", within=within)
+    assert queue.stats().oldest_age == pytest.approx(500, abs=20)
+
+
+def test_what_was_left_out_is_due_at_no_time(make_queue, embedder):
+    """The vector is there; so it hurries nobody who is patient."""
+    queue = make_queue()
+    queue.enqueue("doc:1", "text").result(PATIENCE_SECONDS)
+    queue.enqueue("doc:2", "patient", within=86_400)
+    assert queue.enqueue("doc:1", "text", within=0, if_changed=True).done()
+    assert inside(queue).due_in > 80_000
 
 
 @pytest.mark.parametrize("within", ["1", True, [1], b"1"])

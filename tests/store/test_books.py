@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from embedqueue import BatchFailed, EmbedQueueError
-from embedqueue.store.records import Asked, Claim, Terms
+from embedqueue.store.records import Asked, Claim, Terms, Within
 from embedqueue.store.store import Store
 from embedqueue.testing import FakeEmbedder
 from embedqueue.values.item import encode_member
@@ -448,6 +448,21 @@ def test_a_copy_of_an_enqueue_changes_nothing(books, text):
         assert books.everything() == before
 
 
+def test_a_copy_of_an_enqueue_with_patience_changes_nothing(books):
+    """The base is kept anew once nothing is live, but not by a copy."""
+    copies = Copies(books.store)
+    group = [b"doc:1", ours("doc:1", "text")]
+    tell = {"max_pending": None, "tell_at": 50, "tell_first": True}
+    books.enqueue(("doc:0", "connects"), ("doc:1", "older"))
+    books.store.enqueue([group], **tell, within=Within([60.0], 3600.0))
+    books.write(*books.take())
+    books.take()  # nothing is left
+    books.enqueue(("doc:2", "text"))
+    before = books.everything()
+    copies.arrive([name for name, *_ in copies.sent].index("enqueue_more"))
+    assert books.everything() == before
+
+
 @pytest.mark.parametrize("next_text", ["newer", ""])
 def test_an_enqueue_that_was_given_up_is_refused_when_it_comes_after_the_next(books, next_text):
     """Its sender heard nothing, and sent a newer text."""
@@ -667,6 +682,23 @@ def test_a_flush_counts_down_whatever_becomes_of_its_items(books):
     assert not books.named()
 
 
+@pytest.mark.parametrize("look", ["erase", "label"])
+def test_a_flush_counts_what_others_took_whoever_finds_out(books, look):
+    """Else it would wait for as long as anything is live."""
+    books.enqueue(("doc:1", "text"), ("doc:2", "text"))
+    assert books.store.status("flush").unfinished == 2
+    books.client.zrem(books.keys.pending, ours("doc:1"))
+    books.client.hset("doc:1", "embedding", VECTOR)
+    if look == "erase":
+        assert books.store.hashes.erase("doc:1", TERMS, 10**16)
+    else:
+        assert books.store.hashes.label({"doc:1": "m/16/- 0123456789abcdef 0"}, TERMS) == 1
+    books.enqueue(("later", "text"))
+    books.write(*books.take(1))
+    assert books.store.status("flush").unfinished == 0
+    assert books.named()
+
+
 def test_a_flush_counts_items_that_kill_their_workers(books):
     books.enqueue(("doc:1", "text"))
     assert books.store.status("flush").unfinished == 1
@@ -832,6 +864,16 @@ def test_who_waits_for_a_long_key_hears_of_its_vector(redis_client, make_queue):
     """Though no notice is long enough to name it."""
     make_queue()
     assert make_queue(worker=False).enqueue(LONG_KEY, "text").result(PATIENCE_SECONDS) == expected("text")
+
+
+def test_nothing_has_waited_for_less_than_no_time(books):
+    """It was enqueued by a clock that has been set back since."""
+    books.enqueue(("doc:1", "text"))
+    ahead = books.client.time()[0] + 60
+    books.client.hset(books.keys.latest, "doc:1", b"%d %s" % (ahead * 1_000_000, ours("doc:1")))
+    assert books.store.status().oldest_age_seconds == 0
+    assert books.take() == [ours("doc:1")]
+    assert books.claim.waited_seconds == 0
 
 
 def test_a_text_that_is_enqueued_again_is_no_older_than_before(books):

@@ -115,7 +115,7 @@ local function put(member, key, score, deliveries, value)
   local index = #members + 1
   members[index], place[member] = member, true
   claims[2 * index - 1], claims[2 * index] = key, score .. " " .. deliveries .. " " .. owner
-  since_of[index] = enqueued_at(value, member, score)
+  since_of[index] = math.min(now, enqueued_at(value, member, score)) -- later only by a clock that was set back since
   bytes = bytes + #member
   if buckets then
     buckets.add(member, key)

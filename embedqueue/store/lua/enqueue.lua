@@ -38,6 +38,10 @@ if now > deadline then
   return redis.error_reply("LATE " .. seconds_text(now))
 end
 
+if patience then
+  patience.begin()
+end
+
 local any_dead = redis.call("EXISTS", INFO) == 1
 local first_stamp = math.max(now_us, last_stamp + 1)
 local words = {}
@@ -68,14 +72,22 @@ local function entries(first, count)
   return keys, redis.call("HMGET", LATEST, unpack(keys))
 end
 
--- Let a live item stand no later in line than this. If it is in flight, it does when it comes back.
-local function hasten(member, key, score)
-  local place = redis.call("ZSCORE", PENDING, member) and PENDING or redis.call("ZSCORE", ALONE, member) and ALONE
-  local before, deliveries, owner = parse_claim(redis.call("HGET", CLAIMS, key))
-  if place and tonumber(redis.call("ZSCORE", place, member)) > score then
-    redis.call("ZADD", place, score, member)
-  elseif before and tonumber(before) > score then
-    redis.call("HSET", CLAIMS, key, seconds_text(score) .. " " .. deliveries .. (owner == "" and "" or " " .. owner))
+-- Let a live item stand no later in line than this; `waits`: its score if it is pending. If it is in flight, it does when
+-- it comes back.
+local function hasten(member, key, score, waits)
+  local place, before = PENDING, waits
+  if not before then
+    place, before = ALONE, redis.call("ZSCORE", ALONE, member)
+  end
+  if before then
+    if tonumber(before) > score then
+      redis.call("ZADD", place, score, member)
+    end
+    return
+  end
+  local claimed, deliveries, owner = parse_claim(redis.call("HGET", CLAIMS, key))
+  if claimed and tonumber(claimed) > score then
+    redis.call("HSET", CLAIMS, key, seconds_text(score) .. " " .. deliveries .. " " .. owner)
   end
 end
 
@@ -96,11 +108,12 @@ local function admit(first, count, pair)
     if values[i] then
       live, stamp, age = entry(values[i])
     end
-    if live == member and stands(member) then
+    local waits = live == member and redis.call("ZSCORE", PENDING, member)
+    if waits or (live == member and stands(member)) then
       -- It is the newest text of the key again, newer than what another program has left since. No older than it was
       -- in any case, for the clock may have been set back.
       age = seconds_text(math.max(now, age or 0))
-      hasten(member, key, patience and patience.score(pair + i - 1, score) or score)
+      hasten(member, key, patience and patience.score(pair + i - 1, score) or score, waits)
       named[n + 1], named[n + 2] = key, stamp_text(stamp or next_stamp()) .. "/" .. age .. " " .. member
       n = n + 2
     elseif not (unchanged and unchanged.holds(pair + i - 1, live)) then
@@ -126,7 +139,7 @@ local function admit(first, count, pair)
     redis.call("HSET", LATEST, unpack(named))
   end
   if #scored > 0 then
-    redis.call("ZADD", PENDING, "NX", unpack(scored)) -- NX: what another program has written keeps its time
+    redis.call("ZADD", PENDING, "LT", unpack(scored)) -- LT: what another program has written keeps its time if it is sooner
   end
 end
 

@@ -8,7 +8,7 @@ if #ARGV == 10 and ARGV[1] == "0" and #ARGV[9] > 1 and known[1] == LAYOUT and no
   if before < tonumber(ARGV[5]) and redis.call("EXISTS", INFO) == 0 then
     local stamp = string.format("%.0f", math.max(now_us, (known[2] or 0) + 1))
     if redis.call("HSETNX", LATEST, ARGV[8], stamp .. " " .. ARGV[9]) == 1 then
-      local added = redis.call("ZADD", PENDING, "NX", now, ARGV[9])
+      local added = redis.call("ZADD", PENDING, "LT", now, ARGV[9])
       local after = redis.call("ZCARD", PENDING)
       local tell_at = tonumber(ARGV[2])
       if (ARGV[3] == "1" and added == after and after > 0) or (after - added < tell_at and after >= tell_at) then

@@ -2,12 +2,20 @@
 --
 -- KEYS[15] the user's hash, whose name is the redis_key; ARGV[1] embedding_field; ARGV[2] field of the provenance, or ""
 -- ARGV[3] the vector of an item of this stamp, or of a later one, stays
--- Answer: 1 if a vector was taken out, else 0
+-- ARGV[4] the time from which the caller waits for the answer no longer: what comes later is a copy, and somebody may have
+--   found meanwhile, by if_changed, that this vector is what he wants
+-- Answer: 1 if a vector was taken out, else 0; or the error "LATE now", and nothing has changed
 -- Where something of the key is live, its vector stays: what is live takes its place.
 
+if now > tonumber(ARGV[4]) then
+  return redis.error_reply("LATE " .. seconds_text(now))
+end
 local line = ARGV[2] ~= "" and redis.call("HGET", KEYS[15], ARGV[2])
 local stamp = tonumber(string.match(line or "", "^%S+ %x+ (%d+)$") or 0)
-if live_entry(KEYS[15], {}) or stamp >= tonumber(ARGV[3]) then
+local gone = {}
+local live = live_entry(KEYS[15], gone)
+count_down(gone)
+if live or stamp >= tonumber(ARGV[3]) then
   return 0
 end
 if ARGV[2] ~= "" then

@@ -5,11 +5,12 @@
 -- Answer: of how many it was written
 -- Where something of the key is live, nothing is: what is live takes the vector's place.
 
-local labelled = 0
+local labelled, gone = 0, {}
 for i = FIRST_FURTHER_KEY, #KEYS do
   local size = redis.pcall("HSTRLEN", KEYS[i], ARGV[1])
-  if size == tonumber(ARGV[3]) and not live_entry(KEYS[i], {}) then
+  if size == tonumber(ARGV[3]) and not live_entry(KEYS[i], gone) then
     labelled = labelled + redis.call("HSETNX", KEYS[i], ARGV[2], ARGV[4 + i - FIRST_FURTHER_KEY])
   end
 end
+count_down(gone)
 return labelled

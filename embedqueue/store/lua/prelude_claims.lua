@@ -68,10 +68,14 @@ local function clamped(score)
   return math.max(0, math.min(now + FAR, tonumber(score)))
 end
 
--- When an item was enqueued, as far as that is known: by its entry in latest, or else by its score.
+-- When an item was enqueued, as far as that is known: by its entry in latest, or else by its score. Neither when it was
+-- adopted counts, nor when it was enqueued again.
 local function enqueued_at(value, member, score)
   local stamp, age = string.match(value or "", "^(%d+)/?([%d.]*) ")
-  return stamp and names(value, member) and (tonumber(age) or stamp / 1000000) or clamped(score)
+  if not (stamp and names(value, member)) then
+    return clamped(score)
+  end
+  return math.min(stamp / 1000000, tonumber(age) or now + FAR)
 end
 
 -- How many items wait; the score of the first, and when it was enqueued, or "" and "".
@@ -89,6 +93,8 @@ local function waiting_items()
   local since = enqueued_at(key and redis.call("HGET", LATEST, key), first[1], score)
   if since > now + SLACK then -- a clock was set back, or that of another program is ahead: nobody knows how old it is
     since, score = now, 0 -- so it is due
+  elseif score == now + FAR then -- another program has moved it: nobody may wait for so long
+    score = 0
   end
   return waiting + last, seconds_text(score), seconds_text(since)
 end

@@ -6,13 +6,17 @@
 
 local patience
 if more.within then
-  local base = tonumber(redis.call("HGET", SETTINGS, "base"))
-  if not base or redis.call("HLEN", LATEST) == 0 then
-    base = more.base
-    redis.call("HSET", SETTINGS, "base", string.format("%.17g", base))
-  end
-  local head = redis.call("ZRANGE", PENDING, 0, 0)[1]
+  local base, head
   patience = {}
+
+  -- To be called before the others, once it is known that this is no copy: it writes.
+  function patience.begin()
+    base, head = tonumber(redis.call("HGET", SETTINGS, "base")), redis.call("ZRANGE", PENDING, 0, 0)[1]
+    if not base or redis.call("HLEN", LATEST) == 0 then
+      base = more.base
+      redis.call("HSET", SETTINGS, "base", string.format("%.17g", base))
+    end
+  end
 
   -- The score of a pair; `score`: what it would be without a patience of its own.
   function patience.score(pair, score)
