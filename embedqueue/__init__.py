@@ -10,9 +10,11 @@ from .embedders import (
     OpenAIEmbedder,
     OpenRouterEmbedder,
     QueryEmbedder,
+    TokenMeter,
 )
 from .queue import EmbeddingBatchQueue
 from .search import SearchHit
+from .values.budget import Budget
 from .values.errors import (
     BatchFailed,
     CallTooLarge,
@@ -43,6 +45,7 @@ __all__ = [
     # the queue
     "EmbeddingBatchQueue",
     "EmbeddingFuture",
+    "Budget",
     "QueueStats",
     "DeadLetter",
     "Verified",
@@ -53,6 +56,7 @@ __all__ = [
     # embedders
     "Embedder",
     "QueryEmbedder",
+    "TokenMeter",
     "GeminiEmbedder",
     "OpenRouterEmbedder",
     "OpenAIEmbedder",

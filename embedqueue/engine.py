@@ -28,8 +28,10 @@ from .futures.outcomes import Outcomes
 from .futures.progress import Progress
 from .futures.replication import Replication
 from .futures.waiters import Waiters
+from .money.prices import budget_price
 from .observers.history import Recorder
 from .observers.observers import Observers
+from .observers.tally import Tally
 from .search import ExactSearch, Search
 from .store.records import Terms, terms_of
 from .store.replicas import Replicas
@@ -41,6 +43,7 @@ from .values.options import Options
 from .work.agenda import Agenda
 from .work.dispatch import Dispatch
 from .work.heartbeat import Heartbeat
+from .work.purse import Purse
 from .work.settle import Settle
 from .work.worker import Worker
 
@@ -71,7 +74,8 @@ class Engine:
         store: Redis.
         search: finds hashes by their vectors.
         recorder: writes the history.
-        observers: told what happens, the recorder included if the option ``history`` says so.
+        tally: counts what was sent and saved.
+        observers: told what happens, the tally included, and the recorder if the option ``history`` says so.
         agenda: knows what is due.
         progress: counts what ends, for those who flush.
         waiters: the unfinished futures.
@@ -79,6 +83,7 @@ class Engine:
         intake: takes items in.
         listener: hears what other processes do and want.
         caller: calls the embedder.
+        purse: knows what claims cost; None without a budget.
         queries: embeds the queries of searches.
         pool: of call threads.
         settle: brings items to their end.
@@ -106,7 +111,10 @@ class Engine:
         self.store = self._new_store(limited=True)
         history = f"embedqueue-history-{options.namespace}"
         self.recorder = Recorder(self.store.figures.add, options.model, history, self._log)
-        self.observers = observers.joined_by(self.recorder) if options.history else observers
+        self.tally = Tally()
+        self.observers = observers.joined_by(self.tally)
+        if options.history:
+            self.observers = self.observers.joined_by(self.recorder)
         self.agenda = Agenda(options)
         self.terms = partial(_terms, options, embedder)
         self.search: Search | ExactSearch = Search(self.store.client, options.embedding_field)
@@ -195,6 +203,7 @@ class Engine:
             log=log,
             observers=observers,
         )
+        self.purse = _purse(self.store, self.caller, options, log)
         self.pool = Pool(lambda: concurrency.limit, calls, self.agenda.progressed, log)
         self.settle = Settle(
             self.store,
@@ -206,6 +215,7 @@ class Engine:
             self.terms,
             worker=self.name,
             stopping=self.stopping,
+            purse=self.purse,
             log=log,
             observers=observers,
         )
@@ -219,6 +229,7 @@ class Engine:
             options,
             tolls,
             worker=self.name,
+            purse=self.purse,
             log=log,
             observers=observers,
         )
@@ -232,6 +243,7 @@ class Engine:
             options,
             self.terms,
             self.heartbeat,
+            purse=self.purse,
             name=self.name,
             start_queue=start_queue,
             log=log,
@@ -284,6 +296,8 @@ class Engine:
                 self.heartbeat.leave()
             except Exception as error:  # what comes after it must be done all the same
                 self._log.warning("embedqueue: stopped without releasing items, their leases will run out: %s", error)
+            if self.purse is not None:
+                self.purse.close()
         try:
             self.waiters.cancel_all()
         finally:
@@ -309,6 +323,12 @@ def _kind(options: Options, embedder: Embedder) -> str:
     """What decides the vector of a document beside its text."""
     role, variant = role_of(embedder, options.model) or "", getattr(embedder, "variant", "")
     return f"{options.model}\0{embedder.dimensions}\0{role}\0{variant}"
+
+
+def _purse(store: Store, caller: Caller, options: Options, log: QueueLog) -> Purse | None:
+    if options.budget is None:
+        return None
+    return Purse(store.budget.settle, options.budget, budget_price(options), lambda: caller.limits, log)
 
 
 def _cache(store: Store, settle: Settle, options: Options, embedder: Embedder, stopping: Event) -> Cache | None:

@@ -19,7 +19,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import redis
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
@@ -27,9 +27,19 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from redis.exceptions import RedisError
 
+from .observers.history import ANSWERED
 from .store.store import Store
 from .values.errors import NotReplicated
-from .values.observer import BatchReport, CallReport, Observer, Outcome, RedisReport, ReleaseReport, SavingReport
+from .values.observer import (
+    BatchReport,
+    CallReport,
+    Observer,
+    Outcome,
+    RedisReport,
+    ReleaseReport,
+    SavedBy,
+    SavingReport,
+)
 from .values.stats import DeadLetter
 
 #: The variable that puts prometheus_client into its multiprocess mode.
@@ -39,7 +49,9 @@ _CALL_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _CALL_TEXTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 _WAIT_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 21600, 86400)
 #: The values that a second label may have, by its name.
-_VALUES = {"outcome": get_args(Outcome), "by": get_args(get_type_hints(SavingReport)["by"])}
+_VALUES = {
+    "outcome": get_args(Outcome), "by": get_args(SavedBy), "counted": ("measured", "estimated"),
+}  # fmt: skip
 
 
 class _Families:
@@ -70,6 +82,9 @@ class _Families:
         self.calls = counter("api_calls", "API calls that came back, by outcome.", "outcome")
         self.texts = counter("texts_sent", "Texts in API calls, those that failed included.")
         self.tokens = counter("tokens_sent", "Estimated tokens in API calls, those that failed included.")
+        self.tokens_used = counter(
+            "tokens_used", "Tokens that are paid for: counted by the provider, or else estimated.", "counted"
+        )
         self.texts_saved = counter("texts_saved", "Texts that need not be sent.", "by")
         self.tokens_saved = counter("tokens_saved", "Estimated tokens that need not be sent.", "by")
         self.leases = counter("leases_expired", "Claims whose worker died or lost Redis.")
@@ -112,10 +127,10 @@ class QueueCollector:
 
     def collect(self) -> Iterator[Any]:
         """The gauges."""
-        up, waiting, in_flight, dead, oldest, due, paused, workers = families = self._families()
+        up, waiting, in_flight, dead, oldest, due, paused, spent, workers = families = self._families()
         for namespace, store in list(self._stores.items()):
             try:
-                status = store.status(workers=True)
+                status, budget = store.status(workers=True), store.budget.state()
             except RedisError:
                 up.add_metric([namespace], 0)
                 continue
@@ -128,13 +143,16 @@ class QueueCollector:
             paused.add_metric([namespace], status.pause_seconds or 0.0)
             if status.workers is not None:
                 workers.add_metric([namespace], status.workers)
+            if budget.known:
+                spent.add_metric([namespace, "day"], budget.day)
+                spent.add_metric([namespace, "month"], budget.month)
         yield from families
 
     @staticmethod
     def _families() -> list[Any]:
         return [
-            GaugeMetricFamily(f"embedqueue_{name}", words, labels=["queue"])
-            for name, words in (
+            GaugeMetricFamily(f"embedqueue_{name}", words, labels=["queue", *labels])
+            for name, words, *labels in (
                 ("up", "1 if Redis answers."),
                 ("waiting", "Items that wait."),
                 ("in_flight", "Items that a worker has claimed."),
@@ -145,6 +163,11 @@ class QueueCollector:
                     "The same, less by what it may wait longer than others, or more.",
                 ),
                 ("paused_seconds", "For how long nobody claims, because the provider failed; 0 if there is no pause."),
+                (
+                    "budget_spent_dollars",
+                    "Spent of the budget on this day or in this month, of UTC; none without a budget.",
+                    "period",
+                ),
                 ("workers", "Workers that were heard of within the last minute."),
             )
         ]
@@ -213,6 +236,10 @@ class _QueueMetrics(Observer):
         families.calls.labels(queue, report.outcome).inc()
         families.texts.labels(queue).inc(report.texts)
         families.tokens.labels(queue).inc(report.tokens)
+        if report.used_tokens is not None:
+            families.tokens_used.labels(queue, "measured").inc(report.used_tokens)
+        elif report.outcome in ANSWERED:
+            families.tokens_used.labels(queue, "estimated").inc(report.tokens)
         families.call_seconds.labels(queue).observe(report.seconds)
         families.call_texts.labels(queue).observe(report.texts)
 

@@ -29,6 +29,7 @@ from .embedders.text_limits import text_limit
 from .engine import Engine, is_work_horse, stop_with_child
 from .futures.future import EmbeddingFuture
 from .futures.intake import Pair, in_parts
+from .money.prices import budget_price
 from .observers.history import History, read_history
 from .observers.observers import Functions, Observers
 from .search import SearchHit, define
@@ -112,6 +113,9 @@ class EmbeddingBatchQueue:
         replica_patience: seconds for which the replicas are waited for, whatever the client's own time limit.
         limits: how much all workers together may send, :class:`embedqueue.Limits`; "auto" for what the provider says;
             None for no limit. What may not be sent yet waits in Redis. Every worker of the namespace needs the same.
+        budget: how many dollars may be spent on embedding a day or a month, or None; see :class:`embedqueue.Budget`.
+            Every process that works the queue needs it.
+        prices: dollars for a million tokens by model, where the list prices do not know better.
         history: whether this process writes down how much it does, for ``history()`` and the dashboard.
         observers: told what happens; see :class:`embedqueue.Observer`. What they raise is logged once.
         on_batch: called with a :class:`BatchReport` when vectors were written; it is an observer of one function, as
@@ -144,6 +148,8 @@ class EmbeddingBatchQueue:
         if callable(meet := getattr(embedder, "meet", None)):
             meet(model)
         self._options = Options(model=model, flush_interval=flush_interval, max_batch_size=max_batch_size, **options)
+        if self._options.budget is not None:
+            budget_price(self._options)  # raises where it is not known
         self._log = QueueLog(self._options.namespace)
         if self._options.on_long is not None and text_limit(embedder, model) is None:
             words = (
@@ -682,7 +688,7 @@ class EmbeddingBatchQueue:
             redis.RedisError: Redis cannot be reached.
         """
         engine = self._engine
-        status, counters = engine.store.status(workers=True), engine.settle.counters
+        status, counters, tally = engine.store.status(workers=True), engine.settle.counters, engine.tally
         callers = engine.caller, engine.queries.caller
         barred = engine.worker.barred
         pause_seconds = BARRED_SECONDS if barred and status.pause_seconds is None else status.pause_seconds
@@ -707,6 +713,10 @@ class EmbeddingBatchQueue:
             workers=status.workers,
             not_replicated=engine.replication.missed,
             limits=status.limits,
+            used_tokens=tally.used_tokens,
+            estimated_tokens=tally.estimated_tokens,
+            saved_texts=tally.saved_texts,
+            saved_tokens=tally.saved_tokens,
         )
 
     def workers(self) -> list[LiveWorker]:
@@ -783,10 +793,13 @@ class EmbeddingBatchQueue:
         full: Callable[[int], None] | None = None,
         *,
         within: float | None = None,
+        before: Callable[[Sequence[Text]], None] | None = None,
     ) -> Filler:
         """What looks at many texts and enqueues those of these kinds; for the commands, too."""
         engine = self._ready()
-        return Filler(self, engine.store, engine.terms, kinds, max_waiting=max_waiting, within=within, full=full)
+        return Filler(
+            self, engine.store, engine.terms, kinds, max_waiting=max_waiting, within=within, full=full, before=before
+        )
 
     def _texts(self, match: str, text_field: str) -> Iterator[Text]:
         """The texts that stand in hashes."""

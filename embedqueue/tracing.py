@@ -206,7 +206,7 @@ def _about_call(call: CallReport) -> dict[str, Any]:
         "gen_ai.operation.name": "embeddings",
         "gen_ai.provider.name": call.provider or None,
         "gen_ai.request.model": call.model or None,
-        "gen_ai.usage.input_tokens": call.tokens,
+        "gen_ai.usage.input_tokens": call.tokens if call.used_tokens is None else call.used_tokens,
         "server.address": host,
         "server.port": port,
         "embedqueue.texts": call.texts,

@@ -80,6 +80,11 @@ class Inside:
         return self._engine.agenda
 
     @property
+    def purse(self) -> Any:
+        """Who knows what claims have cost."""
+        return self._engine.purse
+
+    @property
     def intake(self) -> Any:
         """Who takes items in: ``submit``."""
         return self._engine.intake

@@ -101,6 +101,7 @@ class Filler:
         within: seconds in which the texts are to be embedded; None: as any.
         full: called once with how many wait, when there was no room for some seconds. Without it, a full queue is an
             error.
+        before: called with texts before they are enqueued, once with each; what it raises ends the filling.
     """
 
     def __init__(
@@ -113,7 +114,9 @@ class Filler:
         max_waiting: int | None = None,
         within: float | None = None,
         full: Callable[[int], None] | None = None,
+        before: Callable[[Sequence[Text]], None] | None = None,
     ) -> None:
+        self._before = before
         self._queue = queue
         self._store = store
         self._terms = terms
@@ -183,6 +186,8 @@ class Filler:
 
     def _enqueue(self, texts: list[Text]) -> int:
         """Enqueue when there is room; after a wait, only what is still wrong. Returns how many."""
+        if texts and self._before is not None:
+            self._before(texts)
         while texts:
             if self._max_waiting is None or self._queue.pending_count() <= self._max_waiting - len(texts):
                 try:

@@ -1,6 +1,6 @@
 """Pure decisions about calls: which texts travel together, and how a call is cut when it is refused.
 
-Nothing here knows of threads, clocks or Redis.
+Nothing here knows of threads, clocks or Redis. Estimates of tokens only cut calls; they never reject a text.
 """
 
 from __future__ import annotations
@@ -9,17 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from embedqueue.values.errors import CallTooLarge
+from embedqueue.values.tokens import BYTES_PER_TOKEN, estimated_tokens
 
-#: Bytes of UTF-8 in a token, on average over English, code and CJK. Estimates only cut calls; they never reject a text.
-BYTES_PER_TOKEN = 4
 #: Part of a stated limit that we use: a provider may count a tenth more than we estimate (openai/tiktoken#366).
 RESERVE = 0.9
-
-
-def estimated_tokens(text: str) -> int:
-    """About how many tokens a text has."""
-    size = len(text) if text.isascii() else len(text.encode())
-    return size // BYTES_PER_TOKEN + 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from typing import Any
 
 import tenacity
 
-from embedqueue.embedders.protocol import CANARY, Embedder
+from embedqueue.embedders.protocol import CANARY, Embedder, TokenMeter
+from embedqueue.embedders.usage import Usage, whole
 from embedqueue.observers.observers import Observers
 from embedqueue.values.errors import (
     CallTooLarge,
@@ -25,10 +26,11 @@ from embedqueue.values.errors import (
 )
 from embedqueue.values.log import Log, logger
 from embedqueue.values.observer import CallReport, Outcome
+from embedqueue.values.tokens import estimated_tokens
 from embedqueue.values.vectors import Malformed, VectorType, WrongWidth, as_rows, faulty_rows
 from embedqueue.values.words import said_by, words_of
 
-from .batching import Care, Limits, estimated_tokens
+from .batching import Care, Limits
 from .concurrency import Concurrency
 from .failures import Faulty, Partial, Stopping
 from .retry import default_retry
@@ -88,6 +90,8 @@ class Caller:
         self._model = model
         self._vector_type = vector_type
         self._provider, self._server = _whose(embedder)
+        self._meter = embedder if isinstance(embedder, TokenMeter) else None
+        self._paid = Usage()
         self._closing = closing
         policy = retry or default_retry()
         # Whatever the user's policy says, only what may work later is tried again, and the last error is raised.
@@ -159,24 +163,33 @@ class Caller:
             self.calls += 1
             self.texts_sent += len(texts)
             self._tries[thread] = began_mono
+        self._used_tokens()
         try:
             rows = self._ask(texts, began_mono)
         except BaseException as error:
-            self._take_in(texts, error)
             self._log.info("embedqueue: a try of a call of %d texts failed: %s", len(texts), _words(error, texts))
-            self._tell(texts, began_mono, error)
+            self._count(texts, began_mono, error)
             raise
         finally:
             with self._lock:
                 self._tries.pop(thread, None)
-        self._take_in(texts, None)
-        self._tell(texts, began_mono, None)
+        self._count(texts, began_mono, None)
         return rows
 
-    def _take_in(self, texts: Sequence[str], error: BaseException | None) -> None:
-        """The answer may tell what the call took, and what the provider's limits are."""
-        if self._tolls is not None:
-            self._tolls.answered(texts, error)
+    def _used_tokens(self) -> int | None:
+        """What the embedder says that calls of this thread were charged since it was asked; None where it does not."""
+        try:
+            return None if self._meter is None else whole(self._meter.take_tokens())
+        except Exception:
+            self._log.debug("embedqueue: the embedder does not tell what a call was charged", exc_info=True)
+            return None
+
+    def take_paid(self) -> int:
+        """The tokens that calls of this thread have cost, or may have, since it asked last.
+
+        Where the provider does not say how many, they are estimated: also of a try that broke off after it was sent.
+        """
+        return self._paid.take() or 0
 
     def _ask(self, texts: Sequence[str], began_mono: float) -> Any:
         try:
@@ -226,12 +239,17 @@ class Caller:
             return ConfigurationError(f"{error}: give it dimensions={error.width}, or another model")
         return TransientError(str(error), suspect_input=True)
 
-    def _tell(self, texts: Sequence[str], began_mono: float, error: BaseException | None) -> None:
+    def _count(self, texts: Sequence[str], began_mono: float, error: BaseException | None) -> None:
+        """Count what a try has cost, and tell the observers of it."""
+        seconds, now = time.monotonic() - began_mono, time.time()
+        used, estimate = self._used_tokens(), sum(map(estimated_tokens, texts))
+        if self._tolls is not None:
+            self._tolls.answered(texts, error, used)
+        self._paid.add(used if used is not None else estimate if _may_be_paid(error) else 0)
         if self._observers:
-            seconds, now = time.monotonic() - began_mono, time.time()
             report = CallReport(
                 texts=len(texts),
-                tokens=sum(map(estimated_tokens, texts)),
+                tokens=estimate,
                 seconds=seconds,
                 outcome=_outcome(error),
                 status=getattr(error, "status", None),
@@ -241,6 +259,7 @@ class Caller:
                 provider=self._provider,
                 server=self._server,
                 time=now,
+                used_tokens=used,
             )
             self._observers.tell("call_ended", report)
 
@@ -335,6 +354,13 @@ def _whose(embedder: Embedder) -> tuple[str, tuple[str, int] | None]:
         case (str(host), int(port)):
             return provider, (host, port)
     return provider, None
+
+
+def _may_be_paid(error: BaseException | None) -> bool:
+    """Whether the provider may charge a try that ended so: it has answered, or we do not know what it has done."""
+    if isinstance(error, TransientError):
+        return error.suspect_input and (error.status is None or error.status < 300)
+    return error is None or isinstance(error, Partial)
 
 
 def _outcome(error: BaseException | None) -> Outcome:

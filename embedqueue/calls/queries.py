@@ -19,8 +19,9 @@ from embedqueue.values.errors import BatchFailed, InputRejected, QueueStopped
 from embedqueue.values.locks import Event, held_here, locked
 from embedqueue.values.log import Log
 from embedqueue.values.observer import SavingReport
+from embedqueue.values.tokens import estimated_tokens
 
-from .batching import cut, estimated_tokens
+from .batching import cut
 from .cache import digest_of
 from .caller import LONGEST_TRY_SECONDS, Caller
 from .failures import Stopping, Unserved

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
-from embedqueue.embedders.protocol import Embedder, RateSeen, TellsRates, TellsUsage
+from embedqueue.embedders.protocol import Embedder, RateSeen, TellsRates
 from embedqueue.store.limits import Buckets, Said
 from embedqueue.values.errors import TransientError
 from embedqueue.values.limits import Cost, Paid
 from embedqueue.values.log import Log
-
-from .batching import estimated_tokens
+from embedqueue.values.tokens import estimated_tokens
 
 #: Seconds that a try waits at most for what it owes; where it would take longer, it is not made.
 MOST_WAIT_SECONDS = 60.0
@@ -54,13 +53,12 @@ class Tolls:
 
     Args:
         buckets: of the queue.
-        embedder: asked how many tokens a call had, and what the provider says of its limits, where it tells.
+        embedder: asked what the provider says of its limits, where it tells.
         log: takes the records.
     """
 
     def __init__(self, buckets: Buckets, embedder: Embedder, log: Log) -> None:
         self._buckets = buckets
-        self._usage = embedder if buckets.counts_tokens and isinstance(embedder, TellsUsage) else None
         self._rates = embedder if buckets.auto and isinstance(embedder, TellsRates) else None
         self._log = log
         self._local = threading.local()
@@ -105,18 +103,17 @@ class Tolls:
         seconds = settled[0]
         raise TransientError(f"the limits let nothing more be sent for {seconds:.0f} s", retry_after=seconds)
 
-    def answered(self, texts: Sequence[str], error: BaseException | None) -> None:
+    def answered(self, texts: Sequence[str], error: BaseException | None, used: int | None) -> None:
         """A try has come to its end in this thread: take in what its answer tells.
 
         Args:
             texts: of the try.
             error: that it raised, or None.
+            used: tokens that it was charged; None where nobody has said.
         """
         account = self._account
-        if self._usage is not None and account is not None and error is None:
-            used = self._usage.tokens_used()
-            if used is not None:
-                account.tokens += used - cost_of(texts).tokens
+        if self._buckets.counts_tokens and used is not None and account is not None and error is None:
+            account.tokens += used - cost_of(texts).tokens
         if self._buckets.auto:
             said = self._said(() if self._rates is None else self._rates.rates_seen(), error)
             if said is not None:

@@ -13,6 +13,7 @@ import click
 from redis.exceptions import RedisError
 
 from embedqueue import __version__
+from embedqueue.money.prices import read_price
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.settings.checks import explain_redis
 from embedqueue.settings.settings import Settings, SettingsError, read_environment
@@ -202,6 +203,23 @@ def read(function: Callable[[str], Any]) -> Callable[[click.Context, click.Param
     return read
 
 
+def _prices(
+    context: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]
+) -> tuple[tuple[str, float], ...]:
+    try:
+        return tuple(map(read_price, pairs))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+price_option = click.option(
+    "--price",
+    "prices",
+    multiple=True,
+    metavar="MODEL=DOLLARS",
+    callback=_prices,
+    help="For a million tokens; repeatable.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="For scripts.")
 
 

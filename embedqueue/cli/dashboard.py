@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .context import Source, cli, command
+from .context import Source, cli, command, price_option
 
 if TYPE_CHECKING:
     from embedqueue.dashboard.guard import Authenticate
@@ -23,7 +23,7 @@ DEFAULT_PORT = 8787
 @click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any free one.")
 @click.option("--allow-changes", is_flag=True, help="Let dead letters be retried and discarded.")
 @click.option("--show-texts", is_flag=True, help="Show the texts of dead letters.")
-@click.option("--price", "prices", multiple=True, metavar="MODEL=DOLLARS", help="For a million tokens; repeatable.")
+@price_option
 @click.option(
     "--password-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -37,7 +37,7 @@ def dashboard(
     port: int,
     allow_changes: bool,
     show_texts: bool,
-    prices: tuple[str, ...],
+    prices: tuple[tuple[str, float], ...],
     password_file: Path | None,
     user: str,
     auth: str | None,
@@ -58,7 +58,7 @@ def dashboard(
         authenticate=authenticate,
         allow_changes=allow_changes,
         show_texts=show_texts,
-        prices=dict(_price(pair) for pair in prices),
+        prices=dict(prices),
     )
     _serve(app, host, port, query)
 
@@ -97,16 +97,6 @@ def _imported(path: str) -> Authenticate:
     if not callable(found):
         raise click.UsageError(f"--auth {path} is not a function")
     return found  # type: ignore[no-any-return]
-
-
-def _price(pair: str) -> tuple[str, float]:
-    model, _, dollars = pair.rpartition("=")
-    try:
-        if model:
-            return model, float(dollars)
-    except ValueError:
-        pass
-    raise click.UsageError(f"--price takes MODEL=DOLLARS, such as my-model=0.05, not {pair!r}")
 
 
 def _serve(app: Any, host: str, port: int, query: str) -> None:

@@ -8,7 +8,7 @@ import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import Any, BinaryIO
@@ -19,6 +19,7 @@ from embedqueue.backlog.filler import DEFAULT_MAX_WAITING, to_fix, verified
 from embedqueue.backlog.inspection import Text
 from embedqueue.operating.arguments import duration
 from embedqueue.operating.describe import lines
+from embedqueue.operating.spending import Spending
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.item import check_pair, encode_member, is_blank
 from embedqueue.values.words import printable
@@ -43,6 +44,7 @@ within_option = click.option(
     "--within", callback=read(duration), default=DAY_SECONDS, show_default="a day", metavar="SECONDS",
     help="In which they are to be embedded: users' texts go first.",
 )  # fmt: skip
+yes_option = click.option("--yes", is_flag=True, help="Do not ask before more than a dollar is spent.")
 max_waiting_option = click.option(
     "--max-waiting", type=click.IntRange(1), default=DEFAULT_MAX_WAITING, show_default=True, metavar="COUNT",
     help="Go on only while fewer items wait.",
@@ -146,12 +148,29 @@ class _Sieve:
 @relabel_option
 @within_option
 @max_waiting_option
+@yes_option
 def backfill(
-    source: Source, match: str, text_field: str, everything: bool, relabel: bool, within: float, max_waiting: int
+    source: Source,
+    match: str,
+    text_field: str,
+    everything: bool,
+    relabel: bool,
+    within: float,
+    max_waiting: int,
+    yes: bool,
 ) -> None:
-    """Enqueue hashes that lack the vector of their text by this model. May be stopped and started again."""
-    kinds = None if everything else to_fix(relabel=relabel)
-    _tell(*_fill(source, lambda queue: _not_blank(queue._texts(match, text_field)), kinds, max_waiting, within))
+    """Enqueue hashes that lack the vector of their text by this model. May be stopped and started again.
+
+    Before the texts that are enqueued cost more than a dollar, it asks, and again at each tenfold of that. What was
+    enqueued before the question stays.
+    """
+    kinds, spending = None if everything else to_fix(relabel=relabel), Spending(yes=yes)
+
+    def texts(queue: EmbeddingBatchQueue) -> Iterator[Text]:
+        return _not_blank(queue._texts(match, text_field))
+
+    if _tell(*_fill(source, texts, kinds, max_waiting, within, spending=spending)):
+        click.echo(spending.told())
 
 
 @command(cli, "verify", "embedqueue verify --match 'doc:*' --text-field body --fix")
@@ -161,6 +180,7 @@ def backfill(
 @relabel_option
 @within_option
 @max_waiting_option
+@yes_option
 @as_json
 def verify(
     source: Source,
@@ -170,11 +190,19 @@ def verify(
     relabel: bool,
     within: float,
     max_waiting: int,
+    yes: bool,
     as_json: bool,
 ) -> None:
-    """Tell whether hashes have the vectors of their texts by this model. Exits with 1 where one has not."""
-    kinds = to_fix(relabel=relabel) if fix else ()
-    found = verified(_fill(source, lambda queue: queue._texts(match, text_field), kinds, max_waiting, within))
+    """Tell whether hashes have the vectors of their texts by this model. Exits with 1 where one has not.
+
+    With --fix, it asks before the texts that are enqueued cost more than a dollar, as backfill does.
+    """
+    kinds, spending = to_fix(relabel=relabel) if fix else (), Spending(yes=yes)
+
+    def texts(queue: EmbeddingBatchQueue) -> Iterator[Text]:
+        return queue._texts(match, text_field)
+
+    found = verified(_fill(source, texts, kinds, max_waiting, within, spending=spending))
     if as_json:
         click.echo(json.dumps(asdict(found)))
     else:
@@ -205,12 +233,15 @@ def _fill(
     within: float,
     total: int | None = None,
     position: Done = lambda: 0.0,
+    spending: Spending | None = None,
 ) -> Iterator[tuple[int, Counter[str]]]:
     """As ``Filler.fill``, with a meter."""
     count = seen = 0
     queue = source.look()
     with Meter(total) as meter:
-        for taken, found in queue._filler(kinds, max_waiting, meter.tell_full, within=within).fill(texts_of(queue)):
+        before = None if spending is None else spending.before(queue, meter.hidden)
+        filler = queue._filler(kinds, max_waiting, meter.tell_full, within=within, before=before)
+        for taken, found in filler.fill(texts_of(queue)):
             count, seen = count + taken, seen + found.total()
             meter.show(position(), count, seen)
             yield taken, found
@@ -259,6 +290,15 @@ class Meter:
     def __exit__(self, *_: object) -> None:
         """Leave the terminal as it was."""
         self._progress.stop()
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Leave the terminal to a question."""
+        self._progress.stop()
+        try:
+            yield
+        finally:
+            self._progress.start()
 
     def show(self, position: float, count: int, seen: int) -> None:
         """So many were enqueued of those seen."""

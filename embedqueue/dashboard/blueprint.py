@@ -12,11 +12,11 @@ from werkzeug.exceptions import HTTPException
 
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.settings.settings import SettingsError
+from embedqueue.values.budget import read_prices
 
 from . import letters, words
 from .guard import TOKEN_FIELD, Authenticate, Guard
 from .page import dead, live
-from .prices import check_prices
 from .sources import Source, Sources
 
 #: Seconds between two looks of the page's script.
@@ -49,7 +49,7 @@ def dashboard(
             For where something in front asks who is there.
         allow_changes: whether dead letters may be retried and discarded, or a function that tells so for a request.
         show_texts: whether the texts of dead letters are shown. Without it, what a reason quotes of them is left out.
-        prices: dollars for a million tokens, by model; for others the list prices hold.
+        prices: dollars for a million tokens, by model; for others the queue's own ``prices`` hold, and the list's.
         name: of the blueprint.
 
     Raises:
@@ -63,7 +63,7 @@ def dashboard(
             "password(...)), or open=True, for everybody who can reach it"
         )
     guard = Guard(authenticate or (lambda: True), allow_changes)
-    views = _Views(Sources(queues), guard, show_texts, check_prices(prices or {}))
+    views = _Views(Sources(queues), guard, show_texts, read_prices(prices))
     blueprint = Blueprint(name, __package__, static_folder="static", static_url_path="/static")
     blueprint.before_request(views.guard.admit)
     blueprint.after_request(views.guard.seal)
@@ -114,7 +114,7 @@ class _Views:
         return self._page("live.html", whole=False)
 
     def dead(self) -> Any:
-        """Retry or discard dead letters; discarding asks once more."""
+        """Retry or discard dead letters; discarding asks once more, and so does what costs more than a dollar."""
         self.guard.check_change()
         name, queue = self._chosen(request.form.get("queue"))
         verb, _, scope = request.form.get("do", "").partition(":")
@@ -124,10 +124,13 @@ class _Views:
             found = self._scope(queue, scope)
             if found is not None and not found:
                 return self._back(name, verb, 0)
-            if verb == "discard" and request.form.get("sure") != "yes":
+            asks = request.form.get("sure") != "yes"
+            cost = letters.cost(queue, found, self._prices) if asks and verb == "retry" else None
+            if asks and (verb == "discard" or cost is not None):
                 count = queue.stats().dead if found is None else len(found)
                 asked = {"queue_name": name, "count": count, "everything": found is None, "names": found or []}
-                return self._render("confirm.html", ids=[letters.form_id(one) for one in found or []], **asked)
+                ids = [letters.form_id(one) for one in found or []]
+                return self._render("confirm.html", verb=verb, cost=cost, ids=ids, **asked)
             done = queue.retry_dead(found) if verb == "retry" else queue.discard_dead(found)
         except RedisError as error:
             abort(503, f"Redis does not answer: {error}")

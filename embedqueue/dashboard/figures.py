@@ -11,7 +11,6 @@ from typing import Final
 from embedqueue.observers.history import LATENCY_SECONDS, Period
 
 from . import words
-from .prices import price_of
 
 #: Minutes over which "a minute" is averaged; the one that is not over is left out.
 RATE_MINUTES = 5
@@ -54,29 +53,6 @@ class Row:
     name: str
     meaning: str
     count: int
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class Day:
-    """What a day cost.
-
-    Attributes:
-        start: Unix time.
-        texts: that were paid for.
-        tokens: estimated.
-        saved_tokens: that were not.
-        dollars: what is known to have been paid.
-        complete: whether the price of all of its models is known.
-        share: of the day with most tokens, 0 to 1.
-    """
-
-    start: float
-    texts: int
-    tokens: int
-    saved_tokens: int
-    dollars: float
-    complete: bool
     share: float
 
 
@@ -188,24 +164,3 @@ def _cause(cause: str) -> str:
         return f"{cause} {HTTPStatus(int(cause)).phrase}"
     except ValueError:
         return cause
-
-
-def days(periods: Sequence[Period], prices: Mapping[str, float]) -> list[Day]:
-    """The days on which anything was sent or saved, the latest first."""
-    most = max((sum(period.tokens.values()) for period in periods), default=0)
-    found = []
-    for period in reversed(periods):
-        tokens = sum(period.tokens.values())
-        if not tokens and not period.saved_tokens:
-            continue
-        known = {model: price_of(model, prices) for model in period.tokens}
-        dollars = sum(period.tokens[model] * price / 1e6 for model, price in known.items() if price is not None)
-        complete = None not in known.values()
-        share = tokens / most if most else 0.0
-        found.append(Day(period.start, period.texts, tokens, period.saved_tokens, dollars, complete, share))
-    return found
-
-
-def models(periods: Sequence[Period], prices: Mapping[str, float]) -> dict[str, float | None]:
-    """The price of each model that was used, None where nobody has said."""
-    return {model: price_of(model, prices) for period in periods for model in period.tokens}

@@ -6,12 +6,15 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import chain
 
+from embedqueue.money.cost import ASK_DOLLARS, tokens_and_dollars
+from embedqueue.money.prices import price_by
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.stats import DeadLetter
+from embedqueue.values.tokens import tokens_of_bytes
 
 #: Dead letters on a page.
 PAGE_LETTERS = 25
@@ -186,3 +189,23 @@ def latest(queue: EmbeddingBatchQueue) -> list[DeadLetter]:
         if len(found) >= REASONS_LETTERS or sum(letter.size_bytes for letter in found) > REASONS_BYTES:
             break
     return found
+
+
+def cost(queue: EmbeddingBatchQueue, names: Iterable[str | bytes] | None, prices: Mapping[str, float]) -> str | None:
+    """What it costs to embed dead letters, as words, where that is more than people spend unasked; else None.
+
+    Args:
+        queue: whose letters they are.
+        names: of the letters; None for all.
+        prices: that were given, by model.
+    """
+    options = queue.options
+    price = price_by(replace(options, prices={**(options.prices or {}), **prices}))
+    if not price:
+        return None
+    found = every(queue) if names is None else queue._engine.store.dead.find(list(names))
+    sizes = [letter.size_bytes for letter in found]
+    tokens = sum(map(tokens_of_bytes, sizes))
+    if tokens * price / 1e6 <= ASK_DOLLARS:
+        return None
+    return tokens_and_dollars(len(sizes), tokens, price, options.model)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from embedqueue.money.cost import costs_by
+from embedqueue.money.prices import price_of
 from embedqueue.observers.history import History
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.options import Options
@@ -79,7 +81,7 @@ def live(queue: EmbeddingBatchQueue, prices: Mapping[str, float]) -> dict[str, A
         "today": history.days[-1],
         **_calls(history),
         **_flow(history),
-        **_cost(history, prices),
+        **_cost(history, {**(options.prices or {}), **prices}),
     }
 
 
@@ -130,15 +132,13 @@ def _calls(history: History) -> dict[str, Any]:
 
 
 def _cost(history: History, prices: Mapping[str, float]) -> dict[str, Any]:
-    days, used = figures.days(history.days, prices), figures.models(history.days, prices)
+    days, total = costs_by(history.days, prices, "day")
+    used = {model: price_of(model, prices) for one in history.days for model in one.tokens}
     return {
         "days": days[:LISTED_DAYS],
-        "dollars": sum(day.dollars for day in days),
-        "tokens": sum(day.tokens for day in days),
-        "saved_tokens": sum(day.saved_tokens for day in days),
-        "dollars_complete": all(day.complete for day in days),
+        "most_tokens": max((one.tokens for one in days), default=0) or 1,
+        "cost": total,
         "prices": {model: price for model, price in sorted(used.items()) if price is not None},
-        "unpriced": sorted(model for model, price in used.items() if price is None),
         "days_read": len(history.days),
     }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 
+from embedqueue.money.cost import usd
+
 
 def count(number: float) -> str:
     """1,234,567."""
@@ -33,12 +35,7 @@ def duration(seconds: float) -> str:
 
 def money(dollars: float) -> str:
     """Two digits that count below a cent, cents above."""
-    if dollars == 0:
-        return "$0.00"
-    if dollars < 0.01:
-        decimals = min(8, 1 - math.floor(math.log10(dollars)))
-        return f"${dollars:.{decimals}f}"
-    return f"${dollars:,.2f}"
+    return usd(dollars)
 
 
 def clock(unix: float) -> str:

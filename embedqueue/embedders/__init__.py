@@ -6,7 +6,7 @@ from .langchain import LangChainEmbedder
 from .litellm import LiteLLMEmbedder
 from .local import LocalEmbedder
 from .openai import OpenAIEmbedder, OpenRouterEmbedder
-from .protocol import Embedder, QueryEmbedder, RateSeen, TellsRates, TellsUsage
+from .protocol import Embedder, QueryEmbedder, RateSeen, TellsRates, TokenMeter
 from .sentence_transformers import SentenceTransformerEmbedder
 from .vendors import CohereEmbedder, MistralEmbedder, VoyageEmbedder
 
@@ -25,6 +25,6 @@ __all__ = [
     "RateSeen",
     "SentenceTransformerEmbedder",
     "TellsRates",
-    "TellsUsage",
+    "TokenMeter",
     "VoyageEmbedder",
 ]

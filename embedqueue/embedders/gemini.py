@@ -16,6 +16,7 @@ from .hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, Address, Hosted
 from .keys import Secret
 from .roles import DOCUMENT_TASK, QUERY_TASK, Role, is_untyped, untyped_role
 from .rows import gemini_rows, normalised
+from .usage import charged
 
 #: Texts in one call: a hard limit of the API.
 _MAX_TEXTS = 100
@@ -111,6 +112,9 @@ class GeminiEmbedder(HostedEmbedder):
         rows = gemini_rows(document, count)
         short = rows.shape[1] < EMBED_DIMENSIONS
         return normalised(rows) if short and _name(model) == _UNNORMALISED_MODEL else rows
+
+    def _charged(self, document: Any) -> int | None:
+        return charged(document.get("usageMetadata"), "totalTokenCount", "promptTokenCount")
 
 
 def models_url(base_url: str) -> Address:

@@ -29,9 +29,10 @@ from .faults import read_fault
 from .http import Answer, Http, Limits, host_and_port, origin
 from .keys import Secret, revealed
 from .protocol import RateSeen
-from .rates import rates_of, tokens_of
+from .rates import rates_of
 from .roles import Role
 from .rows import Malformed
+from .usage import Usage
 from .waits import asked_wait
 
 #: Seconds to connect and seconds of silence that an embedder bears by default.
@@ -135,6 +136,7 @@ class HostedEmbedder:
         self._key: str | None = None  # set at the first call, by whichever thread is first: all find the same
         self._extra_headers = {name: revealed(f"headers[{name!r}]", value) for name, value in (headers or {}).items()}
         self._http = Http(self._all_headers, limits)
+        self._usage = Usage()
         #: Options that the server refused, with what is sent instead; None sends nothing. Single assignments only.
         self._learned: dict[str, Any] = {}
         self._told = threading.local()  # what the last answer of each thread has said beside its vectors
@@ -158,11 +160,6 @@ class HostedEmbedder:
     def close(self) -> None:
         """Close the connections that this process holds. A later call opens new ones."""
         self._http.close()
-
-    def tokens_used(self) -> int | None:
-        """The tokens of the last call of this thread, as the provider counts them; None where it does not say so."""
-        used: int | None = getattr(self._told, "tokens", None)
-        return used
 
     def rates_seen(self) -> Sequence[RateSeen]:
         """What the provider has said of its limits with the last answer of this thread."""
@@ -207,6 +204,10 @@ class HostedEmbedder:
             error.args = (printable(without_secrets(str(error)[:READ_CHARS], self._secrets()))[:SHOWN_CHARS],)
             raise
 
+    def take_tokens(self) -> int | None:
+        """The tokens that calls of this thread were charged since it asked last; see :class:`TokenMeter`."""
+        return self._usage.take()
+
     def _embed(self, role: Role, texts: list[str], model: str) -> NDArray[np.float32]:
         wanted = self._options(model, role)
         options = {name: self._learned.get(name, value) for name, value in wanted.items()}
@@ -242,6 +243,10 @@ class HostedEmbedder:
     def _rows(self, document: Any, count: int, model: str) -> NDArray[np.float32]:
         raise NotImplementedError
 
+    def _charged(self, document: Any) -> int | None:
+        """The tokens that an answer says were charged; None where it does not."""
+        raise NotImplementedError
+
     def _auth(self, key: str) -> dict[str, str]:
         raise NotImplementedError
 
@@ -261,7 +266,7 @@ class HostedEmbedder:
             role, texts, model, options
         )  # first: it says so where the model's name has no form in UTF-8
         url = self._address(model)
-        self._told.tokens, self._told.rates = None, ()
+        self._told.rates = ()
         answer = self._http.post(url, body)
         self._told.rates = rates_of(answer.headers, None, time.time())
         if answer.status >= 300:
@@ -274,7 +279,7 @@ class HostedEmbedder:
             if unexplained and self._chose_encoding(options) and getattr(refusal, "status", None) == answer.status:
                 raise OptionRefused(str(refusal), "encoding_format")
             raise refusal
-        self._told.tokens = tokens_of(document)
+        self._usage.add(self._charged(document))
         try:
             return self._rows(document, len(texts), model)
         except Malformed as error:

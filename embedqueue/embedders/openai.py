@@ -17,6 +17,7 @@ from .dialects import Dialect, dialect_of
 from .hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, Address, HostedEmbedder, parted
 from .keys import Secret
 from .roles import DOCUMENT_TASK, QUERY_TASK, Role, given_role, is_untyped, untyped_role
+from .usage import charged
 
 EncodingFormat = Literal["base64", "float"]
 
@@ -188,6 +189,10 @@ class OpenAIEmbedder(HostedEmbedder):
 
     def _rows(self, document: Any, count: int, model: str) -> NDArray[np.float32]:
         return self._dialect.rows(document, count)
+
+    def _charged(self, document: Any) -> int | None:
+        usage = document.get("usage") if isinstance(document, dict) else None  # the answer of TEI's /embed is a list
+        return charged(usage, "total_tokens", "prompt_tokens")
 
 
 class OpenRouterEmbedder(OpenAIEmbedder):

@@ -31,7 +31,7 @@ class Embedder(Protocol):
     may hold, instead of what is known of the model), ``cuts_long_texts(model)`` (whether longer ones are cut without a
     word: see the option ``on_long``), ``provider`` and ``server`` (whose API it is, and its host and port, for
     observers; see ``CallReport``); the queue uses them where they exist. One that embeds queries otherwise than
-    documents is a :class:`QueryEmbedder`, too.
+    documents is a :class:`QueryEmbedder`, too; what more one can do stands in small protocols beside it.
     """
 
     @property
@@ -87,6 +87,10 @@ class QuerySide:
             return self._embedder.embed_queries(texts, model)
         return self._embedder.embed_batch(texts, model)
 
+    def take_tokens(self) -> int | None:
+        """What queries were charged, where the embedder says so; see :class:`TokenMeter`."""
+        return self._embedder.take_tokens() if isinstance(self._embedder, TokenMeter) else None
+
 
 def learned_dimensions(embedder: Embedder, model: str) -> int:
     """The length of an embedder's vectors. One that has yet to learn it embeds a short text first.
@@ -114,11 +118,21 @@ def role_of(embedder: Embedder, model: str) -> str | None:
 
 
 @runtime_checkable
-class TellsUsage(Protocol):
-    """An embedder that knows what its calls took. Optional: without it, tokens are estimated."""
+class TokenMeter(Protocol):
+    """An embedder that knows what its calls were charged. The queue estimates the tokens of others.
 
-    def tokens_used(self) -> int | None:
-        """The tokens of the last call that this thread has made, as the provider counts them; None if it does not."""
+    The usage belongs to the thread that has called ``embed_batch``, for there calls run side by side: whoever overrides
+    ``embed_batch``, or wraps the embedder, need not hand it on.
+    """
+
+    def take_tokens(self) -> int | None:
+        """Tell what calls of this thread were charged since it asked last, and forget it.
+
+        It is asked before each call, and again after it, be it answered or refused.
+
+        Returns:
+            Tokens, as the provider has counted them; None where it has not said.
+        """
 
 
 @dataclass(frozen=True, slots=True)

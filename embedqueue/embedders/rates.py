@@ -1,10 +1,9 @@
-"""What providers say of their limits and of the tokens of a call, in every form. Pure functions of an answer."""
+"""What providers say of their limits, in every form. Pure functions of an answer."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from embedqueue.embedders.faults import Fault
 from embedqueue.embedders.protocol import Measure, Per, RateSeen
@@ -83,15 +82,3 @@ def _rate(measure: Measure, per: Per, limit: int | None, left: int | None) -> It
 def _count(text: str) -> int | None:
     text = text[:_HEADER_CHARS].strip()
     return int(text) if text.isascii() and text.isdigit() else None
-
-
-def tokens_of(document: Any) -> int | None:
-    """The tokens of a call as its answer counts them, or None where it does not."""
-    usage = document.get("usage") or document.get("usageMetadata") if isinstance(document, dict) else None
-    if not isinstance(usage, dict):
-        return None
-    for name in ("prompt_tokens", "total_tokens", "promptTokenCount", "totalTokenCount"):
-        count = usage.get(name)
-        if isinstance(count, int) and not isinstance(count, bool) and 0 < count < _MOST:
-            return count
-    return None

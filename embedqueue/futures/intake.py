@@ -24,9 +24,11 @@ from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Terms, Unless, Within
 from embedqueue.store.store import Store
 from embedqueue.values.errors import EmbedQueueError, QueueFull, was_forgotten
-from embedqueue.values.item import BLANK, FORGOTTEN
+from embedqueue.values.item import BLANK, FORGOTTEN, encode_member
 from embedqueue.values.locks import locked
+from embedqueue.values.observer import SavingReport
 from embedqueue.values.options import LONGEST_WITHIN, Options
+from embedqueue.values.tokens import tokens_of_bytes
 from embedqueue.values.vectors import zero_vector
 
 from .demand import Waker
@@ -334,7 +336,7 @@ class Intake:
             unless=None if unless is None else Unless(self._terms(), len(self._zero()), unless),
             within=Within(patience, self._usual) if patient else None,
         )
-        left_out = iter(taken.left_out)
+        left_out, spared = iter(taken.left_out), list[int]()
         for (share, latest, entries, size), fine in zip(written, taken.groups, strict=True):
             vectors = zip(latest, left_out, strict=False)  # as many as there are pairs, or none
             unchanged = {redis_key: vector for redis_key, vector in vectors if vector is not None}
@@ -344,6 +346,8 @@ class Intake:
                         commit.error = self._replication.error(taken.replicas)
                     commit.stamp = taken.stamp
                     commit.left_out = {key: unchanged[key] for key, _ in commit.pairs if key in unchanged}
+                if unchanged:
+                    spared += _tokens(latest, unchanged)
                 if heard := self._waiters.commit(entries, taken.stamp):
                     # They are taken in, whatever this raises: the next check finds out what became of them.
                     with contextlib.suppress(Exception):
@@ -363,6 +367,8 @@ class Intake:
         else:
             self._waker.enqueued(taken.waiting)
         self._observers.tell("accepted", count)
+        if spared:
+            self._observers.tell("saved", SavingReport(texts=len(spared), tokens=sum(spared), by="unchanged"))
 
     def _soonest(self, patience: Sequence[float | None], left_out: Sequence[bytes | None]) -> float:
         """In how many seconds the first of some pairs is due; what was left out never is."""
@@ -416,6 +422,11 @@ def _conditions(share: Sequence[_Commit], latest: Iterable[str]) -> list[str]:
         for (redis_key, _), digest in zip(commit.pairs, commit.digests or itertools.repeat(""), strict=False):
             digests[redis_key] = digest if digests.get(redis_key, digest) else ""
     return [digests[redis_key] for redis_key in latest]
+
+
+def _tokens(latest: Mapping[str, bytes], redis_keys: Iterable[str]) -> list[int]:
+    """About how many tokens the texts of these keys have, by the length of their members."""
+    return [tokens_of_bytes(len(latest[redis_key]) - len(encode_member(redis_key, ""))) for redis_key in redis_keys]
 
 
 def _patience(share: Sequence[_Commit], latest: Iterable[str], usual: float) -> list[float | None]:

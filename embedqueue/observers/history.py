@@ -20,6 +20,8 @@ from embedqueue.values.log import Log, logger
 from embedqueue.values.observer import BatchReport, CallReport, Observer, RedisReport, ReleaseReport, SavingReport
 from embedqueue.values.stats import DeadLetter
 
+from .spending import Saved, Sent, figures_of_saved, figures_of_sent, saved_of, sent_of
+
 #: Seconds after something has happened at which it is written.
 WRITE_SECONDS = 10.0
 #: Seconds that a stop waits for the last figures to be written: they are not worth more.
@@ -30,8 +32,6 @@ LATENCY_SECONDS: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)
 ANSWERED: Final = ("ok", "partial")
 #: Causes of failures without a status that are counted by name: an embedder of one's own may say anything.
 CAUSES: Final = get_args(Cause)
-#: Longest name of a model that is kept.
-NAME_CHARS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +51,8 @@ class Period:
         calls: API calls, those that failed included.
         call_seconds: how long the answered ones took, in all.
         texts: texts in the answered calls.
-        tokens: their estimated tokens by model: what is paid for.
-        saved_texts: texts that were not sent, because equal ones were or the cache had their vectors.
-        saved_tokens: their estimated tokens.
+        sent: what was sent, by model and way; see :class:`Sent`.
+        saved: what was not, by model and reason; see :class:`Saved`.
         latencies: answered calls by duration, one number for each of ``LATENCY_SECONDS`` and one beyond.
         failures: failed calls by outcome and cause: "transient 503", "transient timeout", "configuration".
     """
@@ -70,9 +69,8 @@ class Period:
     calls: int = 0
     call_seconds: float = 0.0
     texts: int = 0
-    tokens: Mapping[str, int] = field(default_factory=dict)
-    saved_texts: int = 0
-    saved_tokens: int = 0
+    sent: Sequence[Sent] = ()
+    saved: Sequence[Saved] = ()
     latencies: tuple[int, ...] = (0,) * (len(LATENCY_SECONDS) + 1)
     failures: Mapping[str, int] = field(default_factory=dict)
 
@@ -84,17 +82,35 @@ class Period:
             start=start,
             seconds=seconds,
             call_seconds=figures.get("call_ms", 0) / 1000,
-            tokens=_under("tokens ", figures),
+            sent=sent_of(figures),
+            saved=saved_of(figures),
             latencies=tuple(figures.get(f"latency {at}", 0) for at in range(len(LATENCY_SECONDS) + 1)),
             failures=_under("failed ", figures),
             **plain,
         )
 
+    @property
+    def tokens(self) -> dict[str, int]:
+        """The tokens that are paid for by model, as the provider has counted them, or else estimated."""
+        sums: Counter[str] = Counter()
+        for one in self.sent:
+            sums[one.model] += one.tokens
+        return dict(sums)
+
+    @property
+    def saved_texts(self) -> int:
+        """Texts that were not sent, because equal ones were, the cache had their vectors, or their hashes had them."""
+        return sum(one.texts for one in self.saved)
+
+    @property
+    def saved_tokens(self) -> int:
+        """Their estimated tokens."""
+        return sum(one.tokens for one in self.saved)
+
 
 #: Fields of a period that are one number, and stand under their own names.
 PLAIN: Final = (
     "enqueued", "embedded", "truncated", "dead", "released", "leases_ended", "redis_failures", "calls", "texts",
-    "saved_texts", "saved_tokens",
 )  # fmt: skip
 
 
@@ -153,7 +169,7 @@ class Recorder(Observer):
 
     def __init__(self, write: Callable[[Mapping[str, int]], None], model: str, name: str, log: Log = logger) -> None:
         self._write = write
-        self._tokens = f"tokens {model[:NAME_CHARS]}"
+        self._model = model
         self._name = name
         self._log = log
         self._stop = Event()
@@ -226,8 +242,11 @@ class Recorder(Observer):
         figures = {"calls": 1}
         if report.outcome in ANSWERED:
             at = bisect_left(LATENCY_SECONDS, report.seconds)
-            figures |= {"texts": report.texts, self._tokens: report.tokens, f"latency {at}": 1}
-            figures["call_ms"] = round(report.seconds * 1000)
+            figures |= {"texts": report.texts, f"latency {at}": 1, "call_ms": round(report.seconds * 1000)}
+        measured = report.used_tokens is not None
+        if report.outcome in ANSWERED or measured:  # an answer that nobody can use is paid for as well
+            tokens = report.tokens if report.used_tokens is None else report.used_tokens
+            figures |= figures_of_sent(self._model, report.lane, report.texts, tokens, measured=measured)
         if report.outcome != "ok":
             figures[f"failed {report.outcome} {_cause(report)}".rstrip()] = 1
         self._add_all(figures)
@@ -238,7 +257,7 @@ class Recorder(Observer):
 
     def saved(self, report: SavingReport) -> None:
         """Texts need not be sent."""
-        self._add(saved_texts=report.texts, saved_tokens=report.tokens)
+        self._add_all(figures_of_saved(self._model, report.by, report.texts, report.tokens))
 
     def released(self, report: ReleaseReport) -> None:
         """The provider failed: items wait again."""

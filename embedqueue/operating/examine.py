@@ -9,11 +9,13 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from embedqueue.money.cost import usd
 from embedqueue.settings.checks import NO_CLUSTER, check_call, check_key, check_redis
 from embedqueue.settings.settings import Settings
 from embedqueue.store.durability import dangers
 from embedqueue.values.words import shown_url
 
+from .budget import budget_facts
 from .canary import compare
 from .finding import Finding
 from .indexes import examine_indexes
@@ -43,6 +45,7 @@ def examine(settings: Settings, *, call: bool, others: Mapping[str, Settings] | 
             yield from examine_queue(settings)
             yield from examine_indexes(settings, client, others or {})
             yield from _examine_limits(settings)
+            yield from _examine_budget(settings)
         finally:
             client.close()
     vectors: list[Any] = []
@@ -136,6 +139,17 @@ def _examine_clock(client: Any) -> Iterator[Finding]:
         yield Finding("warning", "clock", words)
     else:
         yield Finding("ok", "clock", f"Redis' clock is {drift:+.3f} s from this machine's")
+
+
+def _examine_budget(settings: Settings) -> Iterator[Finding]:
+    if settings.option("budget") is None:
+        return
+    facts = budget_facts(settings)
+    if facts["parked"]:
+        yield Finding("warning", "budget", f"{facts['parked']}; embedqueue budget raise USD lets more be spent today")
+        return
+    lefts = [f"{usd(facts[f'{name}_left'])} for this {name}" for name in ("day", "month") if facts[f"usd_per_{name}"]]
+    yield Finding("ok", "budget", f"there are left: {', '.join(lefts)} (UTC)")
 
 
 def _examine_limits(settings: Settings) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from embedqueue.settings.checks import check_key, explain_redis
 from embedqueue.settings.settings import Settings, SettingsError
 from embedqueue.values.errors import BatchFailed, EmbedQueueError
 from embedqueue.values.observer import CallReport, Observer
+from embedqueue.work.settle import LONGEST_PAUSE_SECONDS
 
 from .ending import Ending
 from .health import STALL_SECONDS, Health, HealthServer, all_of
@@ -153,6 +154,8 @@ class _Look:
             return False
         if stats.paused_until == math.inf:
             raise BatchFailed(f"paused until somebody resumes: {stats.pause_reason}; {left} items are still queued")
+        if stats.paused_until - time.time() > LONGEST_PAUSE_SECONDS + 1:  # by a person, or a budget
+            raise BatchFailed(f"{stats.pause_reason}; {left} items are still queued")
         now_mono = time.monotonic()
         self._failing_mono = self._failing_mono or now_mono
         if self._refusals.error is not None or now_mono - self._failing_mono > BURST_PATIENCE_SECONDS:

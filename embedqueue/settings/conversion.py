@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from embedqueue.embedders.keys import revealed
+from embedqueue.values.budget import Budget, read_prices
 from embedqueue.values.errors import OptionError
 from embedqueue.values.limits import Limits, read_limits
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _NONE = ("none", "null", "")
+#: What reads options that are neither numbers nor words.
+_READERS: Mapping[str, Callable[[Any], Any]] = {"BUDGET": Budget.read, "PRICES": read_prices}
 
 
 class SettingsError(ValueError):
@@ -39,6 +42,11 @@ def text(name: str, given: Mapping[str, Any], spelling: str) -> str | None:
 
 def converted(name: str, value: Any, hint: Any, spelling: str) -> Any:
     """A string from the environment as the type that is due; anything else as it stands."""
+    if name in _READERS:
+        try:
+            return _READERS[name](value)
+        except OptionError as error:
+            raise SettingsError(f"{spelling.format(name)} {error.why}") from None
     if not isinstance(value, str):
         return value
     kinds = (hint,) if typing.get_origin(hint) is Literal else typing.get_args(hint) or (hint,)

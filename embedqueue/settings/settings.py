@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import redis
 
 from embedqueue.embedders import Embedder
+from embedqueue.money.prices import budget_price
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.errors import OptionError
 from embedqueue.values.options import DEFAULT_MODEL, Options
@@ -346,6 +347,8 @@ def _refuse_what_cannot_work(settings: Settings) -> None:
     try:
         if settings.own is None:
             settings.embedder()
-        Options(model=settings.model, **settings.options)
+        options = Options(model=settings.model, **settings.options)
+        if options.budget is not None:
+            budget_price(options)
     except OptionError as error:
         raise SettingsError(f"{settings.spelled(error.name.upper())} {error.why}") from None

@@ -53,6 +53,7 @@ class Keys:
         self.pause_ours = f"{namespace}:pause:ours"
         self.workers = f"{namespace}:workers"
         self.cache_prefix = f"{namespace}:cache:"
+        self.budget = f"{namespace}:budget"
         self.history_prefix = f"{namespace}:history:"
         self.pauses = (self.pause, self.pause_level, self.pause_probe, self.pause_ours)
         self.all = (

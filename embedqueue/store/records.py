@@ -179,8 +179,9 @@ class Claim:
     """What a claim brought.
 
     Attributes:
-        status: "ok"; "probe": these items test a provider that failed; "paused": nobody claims; "adopt": the books must
-            be put in order first; "differs": this worker must not claim; "late": nobody was to get this answer.
+        status: "ok"; "probe": these items test a provider that failed; "paused": nobody claims; "budget": nobody does
+            from now on, for the budget is spent; "adopt": the books must be put in order first; "differs": this worker
+            must not claim; "late": nobody was to get this answer.
         owner: the name under which the members are held, ``WORKER:NUMBER/SECONDS:``.
         members: what was claimed, in order.
         waiting: how many items stay in pending.

@@ -35,13 +35,15 @@ from .replicas import Replicas
 SCRIPTS: Final = (
     "enqueue", "enqueue_more", "claim", "complete", "release", "release_all", "release_probe", "extend", "reject",
     "fail", "status", "look", "adopt", "forget_ghosts", "dead_letters", "retry_dead", "discard_dead", "erase",
-    "label", "take_cached", "hold_cached", "announce", "rehearse", "settle",
+    "label", "take_cached", "hold_cached", "announce", "rehearse", "settle", "settle_budget", "raise_budget",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.
 OF_CLAIMS: Final = tuple(
     name for name in SCRIPTS if name not in ("enqueue", "release_probe", "discard_dead", "hold_cached", "rehearse")
 )
 
+#: Those of them that know of money.
+OF_BUDGET: Final = ("claim", "settle_budget", "raise_budget")
 #: Those of them that ``buckets.lua`` stands in front of, where a queue has limits.
 OF_LIMITS: Final = ("claim", "release", "release_all", "status", "settle")
 
@@ -63,6 +65,7 @@ def script_text(name: str, limited: bool = False) -> str:
     shared = (
         *(("prelude_claims",) if name in OF_CLAIMS else ()),
         *(("buckets",) if limited and name in OF_LIMITS else ()),
+        *(("budget",) if name in OF_BUDGET else ()),
     )
     parts = (*first, "prelude", *shared, *last)
     return "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)

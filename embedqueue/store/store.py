@@ -14,6 +14,7 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from embedqueue.values.limits import Limits, Paid
 
 from .adoption import Adoption
+from .budget import BudgetBook, BudgetTerms
 from .cache import CachedVectors
 from .clients import refused_as_such
 from .dead import DeadLetters
@@ -79,6 +80,7 @@ class Store:
         workers: who works.
         adoption: puts the books in order after another program has left or taken members.
         hashes: what the users' hashes have.
+        budget: what is spent of a budget.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Store:
         self._ahead: float | None = None  # what has to be added to our monotonic clock for the server's
         self.adoption = Adoption(self._scripts, self.keys)
         self.hashes = Hashes(self._scripts, self.keys)
+        self.budget = BudgetBook(self._scripts, self.keys)
 
     @property
     def _limits(self) -> str:
@@ -177,6 +180,7 @@ class Store:
         unordered: bool = False,
         urgent: Iterable[str] = (),
         terms: Terms | None = None,
+        budget: BudgetTerms | None = None,
     ) -> Claim:
         """Claim items, under a lease; items whose lease ran out wait again first, or are rejected.
 
@@ -193,6 +197,7 @@ class Store:
             unordered: claim although the books are not in order.
             urgent: redis_keys that are claimed before the oldest items.
             terms: on which the caller writes; None compares nothing.
+            budget: of which what is claimed is reserved; None: none.
 
         Returns:
             What was claimed, and how the queue stands; empty while a pause lasts.
@@ -205,8 +210,9 @@ class Store:
         deadline = "" if self._ahead is None else f"{asked_mono + self._ahead + self._scripts.patience_seconds:.6f}"
         word = "never" if alone is None else int(alone)
         settings = (limit, probe_limit, CLAIM_BYTES, owner, lease_seconds, max_deliveries, word, int(patient))
-        words = (deadline, int(unordered), agreed, self._limits)
-        reply = self._call("claim", self._limit_keys, *settings, *words, *urgent)
+        money, money_keys = ("", ()) if budget is None else (budget.text, (self.keys.budget,))
+        words = (deadline, int(unordered), agreed, self._limits, money)
+        reply = self._call("claim", (*self._limit_keys, *money_keys), *settings, *words, *urgent)
         status, now_text, waiting, score, since, base, lease_end, pause_ms, alone_word, oldest = reply[:10]
         ran_out, rejected, strays, differs, unknown, wait, cost = reply[10:17]
         now = float(now_text)

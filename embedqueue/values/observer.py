@@ -20,6 +20,10 @@ from .stats import DeadLetter
 #: How a call ended: all of its vectors came; some of them cannot be used; it may work later; a text will never work;
 #: it was too large, and is cut; nothing works until somebody acts.
 Outcome = Literal["ok", "partial", "transient", "rejected", "too_large", "configuration"]
+#: On which way texts are sent: in calls that are answered at once, in the provider's batch jobs, as search queries.
+Lane = Literal["live", "batch", "query"]
+#: Why a text was not sent: an equal one was, the cache had its vector, its hash had it (``if_changed``).
+SavedBy = Literal["duplicate", "cache", "unchanged"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,9 @@ class CallReport:
             embedder's class where it says nothing of it.
         server: host and port that the embedder calls, or None.
         time: Unix time of its end.
+        used_tokens: how many the provider says that it has charged; None where it has not said, as for most calls that
+            failed.
+        lane: on which way the texts were sent.
     """
 
     texts: int
@@ -52,6 +59,8 @@ class CallReport:
     provider: str = ""
     server: tuple[str, int] | None = None
     time: float = field(default_factory=time.time)
+    used_tokens: int | None = None
+    lane: Lane = "live"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,13 +113,14 @@ class SavingReport:
     Attributes:
         texts: how many.
         tokens: how many they have, estimated.
-        by: "duplicate": an equal text was sent with them, is under way or has just come back; "cache".
+        by: "duplicate": an equal text was sent with them, is under way or has just come back; "cache"; "unchanged":
+            with ``if_changed``, their hashes have their vectors.
         time: Unix time.
     """
 
     texts: int
     tokens: int
-    by: Literal["duplicate", "cache"]
+    by: SavedBy
     time: float = field(default_factory=time.time)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict, TypeVar, get_args
 
 from tenacity import AsyncRetrying, BaseRetrying
 
+from .budget import Budget, read_prices
 from .errors import LONGEST_WAIT_SECONDS, OptionTypeError, OptionValueError
 from .limits import Limits
 from .observer import BatchReport, CallReport, Observer, RedisReport
@@ -85,6 +86,8 @@ class Options:
     min_replicas: int | None = 0
     replica_patience: float = 10.0
     limits: Limits | Literal["auto"] | None = None
+    budget: Budget | None = None
+    prices: Mapping[str, float] | None = None
     history: bool = True
     observers: Sequence[Observer] = ()
     on_batch: OnBatch | None = None
@@ -127,6 +130,10 @@ class Options:
         for name in ("flush_on_wait", "worker", "history"):
             if not isinstance(getattr(self, name), bool):
                 raise OptionTypeError(name, f"must be True or False, not {getattr(self, name)!r}")
+        if not isinstance(self.budget, Budget | None):
+            raise OptionTypeError("budget", f"must be an embedqueue.Budget or None, not {self.budget!r}")
+        if self.prices is not None:
+            object.__setattr__(self, "prices", read_prices(self.prices))
         if not isinstance(self.retry, BaseRetrying | None) or isinstance(self.retry, AsyncRetrying):
             raise OptionTypeError("retry", "must be a tenacity policy such as tenacity.Retrying(...)")
         self._word("if_missing", get_args(IfMissing))
@@ -195,6 +202,8 @@ class QueueOptions(TypedDict, total=False):
     min_replicas: int | None
     replica_patience: float
     limits: Limits | Literal["auto"] | None
+    budget: Budget | None
+    prices: Mapping[str, float] | None
     history: bool
     observers: Sequence[Observer]
     on_batch: OnBatch | None

@@ -12,7 +12,7 @@ from typing import NamedTuple
 #: What a router puts before a model's name. Other names with a slash are whole, such as ``BAAI/bge-m3``.
 _ROUTERS = ("google", "openai", "mistralai", "voyage", "voyageai", "cohere", "models")
 #: What a router puts behind it: the same model, sold otherwise.
-_SUFFIXES = (":batch", ":free")
+SUFFIXES = (":batch", ":free")
 #: The line as embedqueue writes it; the scripts read it alike.
 _LINE = re.compile(rb"(\S+) ([0-9a-f]{16}) (\d{1,16})")
 
@@ -47,7 +47,7 @@ def model_name(model: str) -> str:
         model: as users write it.
     """
     name = "_".join(model.split())
-    for suffix in _SUFFIXES:
+    for suffix in SUFFIXES:
         name = name.removesuffix(suffix)
     prefix, slash, rest = name.partition("/")
     return rest if slash and rest and prefix in _ROUTERS else name

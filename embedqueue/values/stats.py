@@ -39,6 +39,10 @@ class QueueStats:
             A queue with ``worker=False``, or that was never started, is none. None where Redis does not let us know.
         not_replicated: items accepted of which ``min_replicas`` did not say in time that they have them.
         limits: of Redis as well: how much is left of each limit that this process knows.
+        used_tokens: that calls were charged, as the provider has counted them.
+        estimated_tokens: of answered calls of which it has not said.
+        saved_texts: texts that need not be sent.
+        saved_tokens: their estimated tokens.
     """
 
     waiting: int
@@ -61,6 +65,10 @@ class QueueStats:
     due_in: float | None = None
     workers: int | None = None
     not_replicated: int = 0
+    used_tokens: int = 0
+    estimated_tokens: int = 0
+    saved_texts: int = 0
+    saved_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

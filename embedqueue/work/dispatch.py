@@ -31,6 +31,7 @@ from embedqueue.values.log import Log
 from embedqueue.values.options import Options
 from embedqueue.values.words import printable
 
+from .purse import Purse
 from .reporter import Times, tell_claimed, tell_duplicates, tell_saved
 from .settle import Settle
 
@@ -96,6 +97,7 @@ class Dispatch:
         options: of the queue.
         tolls: where there are limits, pays for calls.
         worker: the name under which this process claims; it ends with a colon.
+        purse: knows what claims have cost, where there is a budget; else None.
         observers: told which leases had ended, and which texts need not be sent.
         log: takes the records.
 
@@ -114,10 +116,12 @@ class Dispatch:
         tolls: Tolls | None = None,
         *,
         worker: str,
+        purse: Purse | None = None,
         observers: Observers,
         log: Log,
     ) -> None:
         self.pool = pool
+        self._purse = purse
         self._caller = caller
         self._settle = settle
         self._cache = cache
@@ -177,6 +181,8 @@ class Dispatch:
         calls: list[_Call] = []
         try:
             self._settle.hold(decoded)
+            if self._purse is not None and claim.members:
+                self._purse.begin(claim.owner, decoded)
             with self._lock:
                 ready = self._arrange(claim, items, times, calls)
             self._share_out(claim.paid, calls)
@@ -407,6 +413,8 @@ class Dispatch:
 
     def _enter(self, call: _Call) -> _Call | None:
         """This thread makes a call. Returns the one that it is in already: an eager queue's observer may enqueue."""
+        if self._purse is not None:
+            self._purse.enter(call.owner)
         with self._lock:
             outer = self._running.get(threading.get_ident())
             self._running[threading.get_ident()] = call
@@ -419,7 +427,9 @@ class Dispatch:
             left = self._running.pop(threading.get_ident(), None)
             if outer is not None:
                 self._running[threading.get_ident()] = outer
-            return left is call
+        if self._purse is not None:
+            self._purse.leave(call.owner, self._caller.take_paid())
+        return left is call
 
     def _give_up_hanging(self) -> None:
         """Give up calls that hang: their texts may be sent anew. A late answer is still written, where it may be."""

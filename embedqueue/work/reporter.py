@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from embedqueue.calls.batching import estimated_tokens
 from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Claim
 from embedqueue.values.item import Item, dead_letter
-from embedqueue.values.observer import BatchReport, SavingReport
+from embedqueue.values.observer import BatchReport, SavedBy, SavingReport
 from embedqueue.values.stats import DeadLetter
+from embedqueue.values.tokens import estimated_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ def tell_duplicates(observers: Observers, items: Sequence[Item], sent: Iterable[
         tell_saved(observers, spared, "duplicate")
 
 
-def tell_saved(observers: Observers, texts: Sequence[str], by: Literal["duplicate", "cache"]) -> None:
+def tell_saved(observers: Observers, texts: Sequence[str], by: SavedBy) -> None:
     """Tell that these texts need not be sent."""
     if observers and texts:
         tokens = sum(map(estimated_tokens, texts))

@@ -34,6 +34,7 @@ from embedqueue.values.provenance import digest
 from embedqueue.values.words import said_by
 
 from .agenda import Agenda
+from .purse import Purse
 from .reporter import Times, tell_dead, tell_written
 
 #: Seconds of the pause after the first failure of the provider; doubled after each further one in a row.
@@ -93,6 +94,7 @@ class Settle:
         terms: returns on which terms this process writes.
         worker: the name under which this process claims; it ends with a colon.
         stopping: set when the queue stops.
+        purse: told which items are in our hands no longer, where there is a budget; else None.
         observers: told how items end, and when Redis does not answer.
         log: takes the records.
 
@@ -113,10 +115,12 @@ class Settle:
         *,
         worker: str,
         stopping: threading.Event,
+        purse: Purse | None = None,
         observers: Observers,
         log: Log,
     ) -> None:
         self.counters = Counters()
+        self._purse = purse
         self._store = store
         self._waiters = waiters
         self._outcomes = outcomes
@@ -173,11 +177,14 @@ class Settle:
 
     def let_go(self, items: Iterable[Item]) -> None:
         """These items are in our hands no longer: their leases are not renewed any more."""
+        gone = list(items)
         with self._lock:
-            for item in items:
+            for item in gone:
                 if self._held.get(item.redis_key) == item.member:
                     del self._held[item.redis_key]
             self.counters.last_progress = time.time()
+        if self._purse is not None:
+            self._purse.ended(gone)
 
     # -- how they end ------------------------------------------------------------------------------------------
 

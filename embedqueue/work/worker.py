@@ -33,6 +33,7 @@ from .agenda import Agenda
 from .dispatch import Dispatch
 from .heartbeat import Heartbeat
 from .plan import Action
+from .purse import Purse
 from .reporter import tell_dead
 
 #: Seconds to rest when Redis does not answer: at first, and at most; doubled in between.
@@ -65,6 +66,7 @@ class Worker:
         options: of the queue.
         terms: returns on which terms this process writes.
         heartbeat: tells that this process works.
+        purse: of the budget, where there is one; else None.
         name: under which this process claims; it ends with a colon.
         start_queue: starts the queue if it was not started; called when somebody waits and nobody here claims.
         log: takes the records.
@@ -85,6 +87,7 @@ class Worker:
         terms: Callable[[], Terms],
         heartbeat: Heartbeat,
         *,
+        purse: Purse | None = None,
         name: str,
         start_queue: Callable[[], None],
         log: Log,
@@ -98,6 +101,7 @@ class Worker:
         self._options = options
         self._terms = terms
         self._heartbeat = heartbeat
+        self._purse = purse
         self._name = name
         self._start_queue = start_queue
         self._log = log
@@ -236,6 +240,7 @@ class Worker:
                 unordered=self._adoptions >= ADOPTIONS,
                 urgent=urgent,
                 terms=self._terms(),
+                budget=None if self._purse is None else self._purse.terms(),
             )
             if len(claim.members) == self._most:
                 self._most = min(self._limit, self._most + self._most // 8 + 1)
@@ -253,6 +258,8 @@ class Worker:
             self._agenda.claim_failed(urgent)
         elif claim.status == "differs":
             self.heed(claim)
+        elif claim.status == "budget":
+            self._tell_of_budget(parked=True)
         if claim.status != "differs" and (claim.strays or claim.unknown):
             self._adopt(claim)
 
@@ -310,10 +317,20 @@ class Worker:
         self._agenda.bar(BARRED_SECONDS)
         self._waiters.fail(self._waiters.snapshot(None), BatchFailed(f"{why}; the item is still queued"))
 
+    def _tell_of_budget(self, *, parked: bool = False) -> None:
+        """End the futures of this process if the budget is spent; with ``parked``, it is found to be so now."""
+        words = self._store.budget.parked()
+        if words:
+            if parked:
+                self._log.warning("embedqueue: nothing is embedded: %s", words)
+            self._waiters.fail(self._waiters.snapshot(None), BatchFailed(f"{words}; the item is still queued"))
+
     def _release_lost(self) -> None:
         """Release what lost claims may have taken: these items must not wait until their leases end."""
         for owner in list(self._lost):  # a thread that a signal has cut off from its start may be here as well
             self._store.release_all(owner)
+            if self._purse is not None:
+                self._purse.drop(owner)
             with contextlib.suppress(ValueError):
                 self._lost.remove(owner)
 
@@ -340,6 +357,7 @@ class Worker:
     def _find_out(self) -> None:
         try:
             self._outcomes.find_out(None, wanted=True)
+            self._tell_of_budget()
         except RedisError as error:  # the next check asks again
             self._log.debug("embedqueue: Redis does not tell what became of items: %s", error)
         except Exception:

@@ -41,12 +41,12 @@ class Book:
 
 
 class Telling(FakeEmbedder):
-    """Tells how many tokens each call had, and what was said of limits."""
+    """Tells how many tokens each call was charged, and what was said of limits."""
 
     tokens: int | None = None
     rates: tuple[RateSeen, ...] = ()
 
-    def tokens_used(self):
+    def take_tokens(self):
         return self.tokens
 
     def rates_seen(self):

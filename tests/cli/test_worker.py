@@ -182,7 +182,7 @@ def test_a_burst_goes_on_when_redis_is_back(burst):
 def test_a_burst_has_patience_with_a_provider(burst, monkeypatch):
     """Its pauses are counted from the first of a row; then it gives up and says why, and how much is left."""
     now = iter([100.0, 159.0, 1000.0, 1060.0, 1060.1])
-    monkeypatch.setattr(running, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr(running, "time", SimpleNamespace(monotonic=lambda: next(now), time=lambda: 1.0))
     queue = Played(PAUSED, PAUSED, BUSY, PAUSED, PAUSED, PAUSED)
     with pytest.raises(BatchFailed, match="the provider failed: 503; 3 items are still queued"):
         burst(queue)

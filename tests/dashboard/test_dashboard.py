@@ -390,3 +390,19 @@ def test_a_redis_that_is_gone_is_a_sentence(redis_client):
             answer = client_of(queue).get(path)
             assert answer.status_code == 503
             assert "Redis does not answer" in answer.text
+
+
+def test_a_retry_that_costs_more_than_a_dollar_asks_first(queue, dead):
+    """With texts, tokens and dollars; then it does it. Without a price, or for less, nobody is asked."""
+    dead(3)
+    client = client_of(queue, prices={"gemini-embedding-001": 1e6}, allow_changes=True)
+    waiting = queue.stats().waiting
+    page = change(client, "retry:all")
+    assert page.status_code == 200
+    assert re.search(r"Retry \d+ dead letters\?", page.text)
+    assert re.search(r"That sends \d+ texts of about [\d,]+ tokens, about \$[\d,.]+, to be paid", page.text)
+    assert (queue.stats().waiting, queue.stats().dead) == (waiting, 3)
+    first = ids_of(client.get("/"))[0]
+    assert "Retry 1 dead letter?" in change(client, f"retry:one:{first}").text
+    assert change(client, "retry:all", sure="yes").status_code == 303
+    assert queue.stats().dead == 0

@@ -10,7 +10,6 @@ pytest.importorskip("flask", reason='the dashboard is in the extra "embedqueue[d
 
 from embedqueue.dashboard import figures, letters, words
 from embedqueue.dashboard.page import state_of
-from embedqueue.dashboard.prices import check_prices, price_of
 from embedqueue.observers.history import LATENCY_SECONDS, Period
 from embedqueue.values.limits import LimitLeft
 from embedqueue.values.options import Options
@@ -61,36 +60,6 @@ def test_rates_leave_out_the_minute_that_is_not_over():
     minutes = [Period(start=at * 60, seconds=60, embedded=count) for at, count in enumerate([99, 1, 2, 3, 4, 5, 1000])]
     assert figures.a_minute(minutes, lambda minute: minute.embedded) == 3.0
     assert figures.a_minute(minutes[-1:], lambda minute: minute.embedded) == 0.0
-
-
-def test_cost_knows_what_it_does_not_know():
-    """Tokens times price a model; a model without a price makes the day incomplete, never cheap."""
-    periods = [
-        Period(start=0, seconds=86400),
-        Period(start=86400, seconds=86400, texts=3, tokens={"google/gemini-embedding-001": 2_000_000}),
-        Period(start=2 * 86400, seconds=86400, texts=3, tokens={"gemini-embedding-001": 1_000_000, "mine": 1_000_000}),
-    ]
-    latest, earlier = figures.days(periods, {})
-    assert (earlier.dollars, earlier.complete, earlier.share) == (pytest.approx(0.30), True, 1.0)
-    assert (latest.dollars, latest.complete) == (pytest.approx(0.15), False)
-    priced, _ = figures.days(periods, {"mine": 1.0})
-    assert (priced.dollars, priced.complete) == (pytest.approx(1.15), True)
-    assert figures.models(periods, {}) == {
-        "google/gemini-embedding-001": 0.15,
-        "gemini-embedding-001": 0.15,
-        "mine": None,
-    }
-
-
-def test_prices_by_full_and_by_short_name():
-    """What was set comes before the list; the full name before the short one."""
-    assert price_of("openai/text-embedding-3-small", {}) == 0.02
-    assert price_of("openai/text-embedding-3-small", {"text-embedding-3-small": 1.0}) == 1.0
-    assert price_of("a/b", {"a/b": 2.0, "b": 3.0}) == 2.0
-    assert price_of("b", {}) is None
-    for wrong in ({"b": "3"}, {"b": True}, {"b": -1.0}, {"b": float("nan")}):
-        with pytest.raises((TypeError, ValueError)):
-            check_prices(wrong)
 
 
 def test_failures_in_words_the_most_frequent_first():

@@ -9,8 +9,8 @@ from requests.structures import CaseInsensitiveDict
 
 from embedqueue import GeminiEmbedder, OpenAIEmbedder, TransientError
 from embedqueue.embedders.faults import read_fault
-from embedqueue.embedders.protocol import RateSeen, TellsRates, TellsUsage
-from embedqueue.embedders.rates import rates_of, tokens_of
+from embedqueue.embedders.protocol import RateSeen, TellsRates
+from embedqueue.embedders.rates import rates_of
 from tests.provider import Answer
 
 NOW = 1_800_000_000.0
@@ -76,39 +76,19 @@ def test_refusals(body, expected):
     assert list(rates_of(CaseInsensitiveDict(), fault, NOW)) == expected
 
 
-@pytest.mark.parametrize(
-    ("document", "tokens"),
-    [
-        ({"usage": {"prompt_tokens": 7, "total_tokens": 8}}, 7),
-        ({"usage": {"total_tokens": 8}}, 8),
-        ({"usageMetadata": {"promptTokenCount": 9}}, 9),
-        ({"usage": {"prompt_tokens": True}}, None),
-        ({"usage": {"prompt_tokens": -1}}, None),
-        ({"usage": []}, None),
-        ([], None),
-        ({}, None),
-    ],
-)
-def test_tokens(document, tokens):
-    assert tokens_of(document) == tokens
-
-
 def test_an_embedder_tells_of_its_last_answer(provider):
     """Of a success, and of a refusal; nothing of what was said before."""
     embedder = OpenAIEmbedder("test-key", provider.openai_url, dimensions=8)
     assert isinstance(embedder, TellsRates)
-    assert isinstance(embedder, TellsUsage)
     assert isinstance(GeminiEmbedder("k"), TellsRates)
-    assert (embedder.tokens_used(), embedder.rates_seen()) == (None, ())
+    assert embedder.rates_seen() == ()
     provider.script(Answer(headers={"x-ratelimit-limit-requests": "600", "x-ratelimit-remaining-requests": "599"}))
     embedder.embed_batch(["a", "b"], "m")
     assert list(embedder.rates_seen()) == [MINUTE]
-    assert embedder.tokens_used() is not None
     provider.script(Answer(429, body=quota("EmbedContentRequestsPerMinute", "30").decode()))
     with pytest.raises(TransientError):
         embedder.embed_batch(["a"], "m")
     assert list(embedder.rates_seen()) == [RateSeen("texts", "minute", 30, 0)]
-    assert embedder.tokens_used() is None
     provider.script(Answer(429, body="{}"))
     with pytest.raises(TransientError):
         embedder.embed_batch(["a"], "m")

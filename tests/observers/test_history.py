@@ -12,12 +12,14 @@ import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError
 
+from embedqueue import OpenAIEmbedder
 from embedqueue.observers import history
 from embedqueue.observers.history import LATENCY_SECONDS, Period, Recorder
 from embedqueue.store.figures import Figures
 from embedqueue.store.keys import Keys
 from embedqueue.values.errors import InputRejected, TransientError
 from embedqueue.values.observer import CallReport
+from embedqueue.values.tokens import estimated_tokens
 from tests.inside import HISTORY_WRITE_SECONDS, inside
 from tests.parts import PATIENCE_SECONDS, eventually
 
@@ -209,3 +211,59 @@ def test_a_fork_takes_no_figures_along(redis_client, redis_server):
         [sys.executable, "-W", "ignore", "-c", FORKING, redis_server.url], check=True, timeout=PATIENCE_SECONDS * 2
     )
     assert _today(_figures(redis_client)).enqueued == 2
+
+
+def test_tokens_measured_and_estimated_are_kept_apart(make_queue, provider):
+    """By model, as the provider has counted them; estimated where it has not said."""
+    provider.settings.tokens_per_text = 7
+    for tokens, key in ((7, "doc:1"), (None, "doc:2")):
+        provider.settings.tokens_per_text = tokens
+        with make_queue(embedder=OpenAIEmbedder("test-key", provider.openai_url, 16), model="m") as queue:
+            queue.enqueue(key, f"the text of {key}").result(PATIENCE_SECONDS)
+    (sent,) = make_queue(start=False).history().days[-1].sent
+    assert (sent.model, sent.lane, sent.texts, sent.measured) == ("m", "live", 2, 7)
+    assert sent.estimated == estimated_tokens("the text of doc:2")
+    assert sent.tokens == make_queue(start=False).history().days[-1].tokens["m"]
+
+
+def test_what_if_changed_leaves_out_is_saved(make_queue, embedder):
+    """As many texts as were left out, with their tokens, under their own name."""
+    with make_queue() as queue:
+        pairs = [(f"doc:{i}", f"the text of document {i}") for i in range(3)]
+        queue.enqueue_many(pairs)
+        queue.flush(PATIENCE_SECONDS)
+        queue.enqueue_many([*pairs, ("doc:new", "new")], if_changed=True)
+        queue.enqueue(*pairs[0], if_changed=True)
+        queue.flush(PATIENCE_SECONDS)
+    day = make_queue(start=False).history().days[-1]
+    (saved,) = day.saved
+    assert (saved.by, saved.texts, day.saved_texts) == ("unchanged", 4, 4)
+    assert saved.tokens == 4 * estimated_tokens(pairs[0][1])
+
+
+def test_figures_of_an_earlier_release_are_read():
+    """Its tokens were estimated, and it did not say what has saved."""
+    period = Period.of(
+        0, 60, {"tokens m": 5, "estimated:live m": 1, "sent:live m": 1, "saved_texts": 2, "saved_tokens": 9}
+    )
+    assert [(one.model, one.estimated, one.measured) for one in period.sent] == [("m", 6, 0)]
+    assert (period.saved_texts, period.saved_tokens) == (2, 9)
+
+
+@pytest.mark.parametrize("told", ["5", -1, True, 10**13, RuntimeError("no")], ids=repr)
+def test_a_meter_that_says_nonsense_is_not_believed(make_queue, embedder, told):
+    """The tokens are estimated, and the item is embedded."""
+
+    class Odd:
+        dimensions = embedder.dimensions
+        embed_batch = embedder.embed_batch
+
+        def take_tokens(self):
+            if isinstance(told, Exception):
+                raise told
+            return told
+
+    with make_queue(embedder=Odd()) as queue:
+        queue.enqueue("doc:1", "a text").result(PATIENCE_SECONDS)
+    (sent,) = make_queue(start=False).history().days[-1].sent
+    assert (sent.measured, sent.estimated) == (0, estimated_tokens("a text"))

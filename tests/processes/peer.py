@@ -232,7 +232,7 @@ def main() -> None:
     """The child."""
     import redis
 
-    from embedqueue import EmbeddingBatchQueue, Limits, OpenAIEmbedder
+    from embedqueue import Budget, EmbeddingBatchQueue, Limits, OpenAIEmbedder
     from tests.inside import inside
 
     faulthandler.register(signal.SIGUSR2)
@@ -241,6 +241,8 @@ def main() -> None:
     start = options.pop("start", True)
     if isinstance(options.get("limits"), dict):
         options["limits"] = Limits(**options["limits"])
+    if "budget" in options:
+        options["budget"] = Budget(**options["budget"])
     client = redis.Redis.from_url(setup["redis"])
     embedder = OpenAIEmbedder("test-key", setup["provider"], dimensions=DIMENSIONS)
     queue = EmbeddingBatchQueue(embedder, client, **options)

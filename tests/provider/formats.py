@@ -48,6 +48,7 @@ class Settings:
         base64: "yes", "empty" (200 without data), or "floats" (lists, whatever was asked).
         refused_options: options that are answered by a 400 that names them.
         indices: whether OpenAI's format gives an index.
+        tokens_per_text: what is charged for a text, by the answer's usage; None: the answer does not say.
         roles: fields of OpenAI's format beyond those of OpenAI, with the words that they take: ``{"input_type":
             ["query", "document"]}`` plays Voyage.
         text_tokens: words that a text may have; a longer one is refused, or cut, as each format does; None: any.
@@ -60,6 +61,7 @@ class Settings:
     base64: Literal["yes", "empty", "floats"] = "yes"
     refused_options: list[str] = field(default_factory=list)
     indices: bool = True
+    tokens_per_text: int | None = 1
     roles: dict[str, list[str]] = field(default_factory=dict)
     text_tokens: int | None = None
     cuts: bool = False
@@ -180,8 +182,11 @@ class OpenAIFormat:
             value = base64.b64encode(vector.astype("<f4").tobytes()).decode() if packed else vector
             entry = {"object": "embedding", "index": index, "embedding": value}
             entries.append(entry if settings.indices else {"embedding": value})
-        usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
-        return dumps({"object": "list", "data": entries, "model": document["model"], "usage": usage})
+        answer = {"object": "list", "data": entries, "model": document["model"]}
+        if settings.tokens_per_text is not None:
+            tokens = settings.tokens_per_text * len(texts)
+            answer["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return dumps(answer)
 
 
 class GeminiFormat:
@@ -236,7 +241,10 @@ class GeminiFormat:
             width = request.get("outputDimensionality", FULL_DIMENSIONS)
             shrink = np.float32(0.7 if width < FULL_DIMENSIONS and request["model"].endswith("-001") else 1)
             values.append({"values": vector_of(cut(text, settings), width) * shrink})  # without a word
-        return dumps({"embeddings": values, "usageMetadata": {"promptTokenCount": len(values)}})
+        answer = {"embeddings": values}
+        if settings.tokens_per_text is not None:
+            answer["usageMetadata"] = {"promptTokenCount": settings.tokens_per_text * len(values)}
+        return dumps(answer)
 
 
 def _too_many(most: int) -> str:

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import fakeredis
 import pytest
 
-from embedqueue import Limits
+from embedqueue import Budget, Limits
+from embedqueue.store.budget import BudgetTerms
 from embedqueue.store.limits import Said
 from embedqueue.store.store import Store
 from embedqueue.values.item import encode_member
@@ -57,7 +58,7 @@ class Worker:
         self.store.enqueue([group], max_pending=None, tell_at=10**6, tell_first=False)
         return keys
 
-    def claim(self, limit: int = 1000, urgent=(), alone=False):
+    def claim(self, limit: int = 1000, urgent=(), alone=False, budget=None):
         self.claims += 1
         claim = self.store.claim(
             f"{self.name}:{self.claims}/1000:",
@@ -67,6 +68,7 @@ class Worker:
             max_deliveries=3,
             alone=alone,
             urgent=urgent,
+            budget=budget,
         )
         if claim.members:
             self.world.sent.append((self.world.now, claim.paid.cost))
@@ -407,3 +409,43 @@ def test_auto_believes_how_much_is_left(world):
     world.now += 60
     worker.store.buckets.settle(said=Said(limits={"requests": 600}, left={"requests": 2}))
     assert len(worker.claim().members) == 20
+
+
+# -- with a budget as well -------------------------------------------------------------------------------------------
+
+
+def dollars_a_day(usd: float) -> BudgetTerms:
+    """At a million dollars for a million tokens a token costs one, and a text of these tests two."""
+    return BudgetTerms(Budget(usd_per_day=usd, usd_per_million_tokens=1e6), 1e6, CALL_TEXTS, CALL_TOKENS)
+
+
+def test_a_budget_reserves_only_what_the_limits_let_go(world):
+    worker = Worker(world, Limits(texts_per_minute=600))
+    worker.claim()
+    world.now += 61
+    worker.enqueue(30)
+    claim = worker.claim(budget=dollars_a_day(1000))
+    assert len(claim.members) == CALL_TEXTS
+    assert worker.store.budget.state().day == worker.store.budget.state().held == 2 * CALL_TEXTS
+
+
+def test_limits_are_charged_only_with_what_the_budget_lets_go(world):
+    worker = Worker(world, Limits(texts_per_minute=600))
+    worker.claim()
+    world.now += 61
+    worker.enqueue(30)
+    claim = worker.claim(budget=dollars_a_day(24))  # for three texts of at most four times as many tokens
+    assert (len(claim.members), claim.paid.cost.texts) == (3, 3)
+    assert worker.left() == {"texts_per_minute": 597}
+
+
+def test_what_waits_for_the_limits_only_parks_no_budget(world):
+    """There was room for some, which the limits hold back; that for others there is none says nothing yet."""
+    worker = Worker(world, Limits(texts_per_minute=600))
+    worker.enqueue(30)
+    claim = worker.claim(budget=dollars_a_day(24))
+    assert (claim.status, claim.members, claim.pause_seconds) == ("ok", [], None)
+    assert claim.limited_seconds > 0
+    assert worker.store.budget.state().day == 0
+    world.now += 61
+    assert len(worker.claim(budget=dollars_a_day(24)).members) == 3

@@ -9,6 +9,7 @@ from django.apps import apps
 
 from embedqueue.backlog.filler import DEFAULT_MAX_WAITING, Verified, to_fix, verified
 from embedqueue.backlog.inspection import LOOK_ITEMS
+from embedqueue.operating.spending import Spending
 from embedqueue.settings.settings import SettingsError
 from embedqueue.values.item import is_blank
 
@@ -25,6 +26,7 @@ def backfill(
     everything: bool = False,
     relabel: bool = False,
     wait: bool = False,
+    spending: Spending | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> int:
     """Enqueue instances of models with :class:`EmbeddedText` whose hash lacks the vector of their text.
@@ -37,6 +39,7 @@ def backfill(
         everything: also those that have the vector of their text.
         relabel: also those that have a vector of the right length of which nothing says what it is of.
         wait: return when all of it is embedded, instead of leaving it to whichever worker comes.
+        spending: asks before much is spent, as the command does; None: nobody is asked.
         say: prints a line.
 
     Returns:
@@ -47,7 +50,7 @@ def backfill(
     """
     kinds, count = None if everything else to_fix(relabel=relabel), 0
     for model in _models(labels, queue):
-        found = verified(_look(model, using, kinds, max_waiting)).fixed
+        found = verified(_look(model, using, kinds, max_waiting, spending)).fixed
         if found and wait:
             queues[model.embed_queue].flush()
         say(f"{model._meta.label}: {found}")
@@ -85,10 +88,16 @@ def _models(labels: Sequence[str], queue: str | None) -> list[type[EmbeddedText]
 
 
 def _look(
-    model: type[EmbeddedText], using: str | None, kinds: Collection[str] | None, max_waiting: int | None = None
+    model: type[EmbeddedText],
+    using: str | None,
+    kinds: Collection[str] | None,
+    max_waiting: int | None = None,
+    spending: Spending | None = None,
 ) -> Iterator[tuple[int, Counter[str]]]:
     """As ``Filler.fill``, over the rows of a model; a blank text is left as it is."""
     instances = model._default_manager.using(using).order_by("pk").iterator(chunk_size=LOOK_ITEMS)
     texts = ((instance.embed_key(), instance.embed_text()) for instance in instances)
-    filler = queues[model.embed_queue]._filler(kinds, max_waiting, full=lambda waiting: None)
+    queue = queues[model.embed_queue]
+    before = None if spending is None else spending.before(queue)
+    filler = queue._filler(kinds, max_waiting, full=lambda waiting: None, before=before)
     return filler.fill(text for text in texts if kinds == () or not is_blank(text[1]))

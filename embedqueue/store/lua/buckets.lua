@@ -167,7 +167,7 @@ do -- of its own: Lua allows 200 locals at a time
 
   function buckets.add(member, key)
     local before, n = sums[#sums] or { 0, 0, 0 }, #sums + 1
-    local tokens = math.floor(math.max(0, #member - #key - FRAME_BYTES) / 4) + 1 -- calls/batching.py estimates the same
+    local tokens = math.floor(math.max(0, #member - #key - FRAME_BYTES) / 4) + 1 -- values/tokens.py estimates the same
     local starts = n == 1 or texts_of_call >= call[2] or tokens_of_call + tokens > call[3]
     if starts then
       texts_of_call, tokens_of_call = 0, 0

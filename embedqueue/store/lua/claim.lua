@@ -10,7 +10,8 @@
 -- ARGV[10] "1": claim although there are strays or ghosts: another program never rests, and adopting them has not helped
 -- ARGV[11] JSON: in what the caller has to agree with others, by name
 -- ARGV[12] JSON: the limits, as buckets.open() takes them, in the hash KEYS[15]; "" where there are none
--- ARGV[13..] redis_keys that somebody waits for
+-- ARGV[13] the terms of a budget, see budget.lua, whose hash is the last of KEYS; "" where there is none
+-- ARGV[14..] redis_keys that somebody waits for
 -- Answer: {status, now, waiting, score of the first or "", when it was enqueued or "", the base of scores or "", next lease
 --   end or "", pause in ms or -2, alone, when the oldest that was claimed was enqueued or "", leases that had run out,
 --   {member, reason, deliveries, ... of those that were rejected},
@@ -19,6 +20,7 @@
 --   what was taken from the buckets, or "", member, ...}
 --   status "ok"; "probe": the provider failed last time, this one call tests it, and its caller holds the pause;
 --   "paused": nobody claims; "adopt": nothing was claimed, for strays have to be adopted first;
+--   "budget": nothing was claimed, for the budget is spent; a pause has begun, which the answer tells;
 --   "differs": the caller must not claim; "late": this claim comes when nobody waits for it any more, or is a copy.
 --   alone "no"; "waits": items on their last delivery stay, until the caller has nothing in flight;
 --   "taken": this is one of those, and nothing may be in flight beside it.
@@ -31,7 +33,7 @@ local lease, max_deliveries, alone_allowed = tonumber(ARGV[5]), tonumber(ARGV[6]
 local patient = ARGV[8] == "1"
 local deadline, unordered = tonumber(ARGV[9]), ARGV[10] == "1"
 local READ_BYTES = 500000 -- of members that are read at once, about
-local FIRST_URGENT = 13
+local FIRST_URGENT = 14
 local PATIENCE = 1 -- seconds after which somebody patient looks at leases again
 local AT_ONCE = 200 -- leases that one claim puts right, and strays that it tells of
 local MANY_SETTINGS = 200 -- from so many on, those that need not be kept any more are looked for
@@ -56,6 +58,11 @@ if redis.call("HLEN", SETTINGS) > MANY_SETTINGS then
   redis.call("HSET", SETTINGS, "cursor", cursor)
 end
 
+if ARGV[13] == "" then
+  budget = nil
+else
+  budget.open(ARGV[13], owner)
+end
 local rejected, gone = {}, {} -- member, reason, deliveries, ...; stamps
 
 -- Leases that end too late, because the clock was set back, end as if they had just been renewed.
@@ -76,8 +83,11 @@ for _, member in ipairs(ran_out) do
   local key = key_of(member)
   local value = key and redis.call("HGET", LATEST, key)
   local named = value and names(value, member)
-  local score, deliveries = parse_claim(named and redis.call("HGET", CLAIMS, key))
+  local score, deliveries, holder = parse_claim(named and redis.call("HGET", CLAIMS, key))
   deliveries = deliveries + 1
+  if budget and holder ~= "" then
+    budget.lost(holder)
+  end
   if not named then
     disown(member, key, value)
   elseif deliveries >= max_deliveries then
@@ -114,6 +124,7 @@ end
 
 local function full()
   return #members >= limit or bytes >= most_bytes or #met >= AT_ONCE or (buckets and buckets.full())
+    or (budget and budget.refused())
 end
 
 -- Claim what may be claimed of `list` (member, score, member, score, ...); returns how many of these stay in pending
@@ -138,6 +149,8 @@ local function take(list)
         redis.call("ZREM", PENDING, member) -- it may be what killed its workers, and must not take neighbours along
         redis.call("ZADD", ALONE, score, member)
         stay = stay - 1
+      elseif budget and not budget.takes(member, keys[i]) then
+        break
       else
         put(member, keys[i], score, deliveries, latest[i])
       end
@@ -163,7 +176,9 @@ local function take_alone()
   end
   local key = list[1] and key_of(list[1])
   local value = key and redis.call("HGET", LATEST, key)
-  if value and names(value, list[1]) then
+  if value and names(value, list[1]) and budget and not budget.takes(list[1], key) then
+    return
+  elseif value and names(value, list[1]) then
     local _, deliveries = parse_claim(redis.call("HGET", CLAIMS, key))
     put(list[1], key, list[2], deliveries, value)
     alone = "taken"
@@ -193,7 +208,7 @@ end
 if limit > 0 and alone_allowed and redis.call("ZCARD", ALONE) > 0 then
   take_alone()
 end
-if limit > 0 and #members == 0 then
+if limit > 0 and #members == 0 and not full() then
   for i = FIRST_URGENT, #ARGV do
     local value = not full() and redis.call("HGET", LATEST, ARGV[i])
     local member = value and entry(value)
@@ -223,7 +238,8 @@ if limit > 0 and #members == 0 then
   end
 end
 
--- What may not go out yet stays where it is.
+-- What may not go out yet stays where it is. The buckets were told of what the budget takes only, and the budget reserves
+-- what they let go only.
 local wait, cost = "", ""
 if buckets and limit > 0 then
   local kept
@@ -233,6 +249,9 @@ if buckets and limit > 0 then
   end
   if cost ~= "" then
     close_claims(worker, number, lease, cost)
+  end
+  if budget then
+    budget.keep(kept)
   end
 end
 if alone == "taken" and #members > 0 then
@@ -264,6 +283,10 @@ if status == "probe" then
   else
     status = "ok" -- nothing to try it with
   end
+end
+
+if budget then
+  status, pause_ms = budget.close(status, pause_ms)
 end
 
 local ends = redis.call("ZRANGE", INFLIGHT, 0, 0, "WITHSCORES")

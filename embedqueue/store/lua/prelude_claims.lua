@@ -2,6 +2,7 @@
 -- times as often, does without: to define all this takes Redis a microsecond.
 
 local buckets -- what buckets.lua has, where the queue has limits
+local budget -- what budget.lua has, in the scripts that know of money
 
 -- The redis_key of a member, or nil where it is not our JSON.
 local function strict_key_of(member)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from django.core.management import CommandError
 from django.test import override_settings
 
+from embedqueue import Budget
 from embedqueue.contrib.django import queue, queues
 from tests.provider import poison
 
@@ -76,3 +79,23 @@ def test_a_worker_of_the_projects_queues(run, real_settings, redis_client, redis
         pytest.raises(CommandError, match=r'start it, or set EMBEDQUEUE\["QUEUES"\]\["images"\]\["REDIS_URL"\]'),
     ):
         run("worker", "--burst")
+
+
+def test_what_it_costs_and_what_may_be_spent(run, real_settings, redis_client, provider):
+    """As ``embedqueue cost`` and ``embedqueue budget`` tell it."""
+    from django.conf import settings
+
+    with pytest.raises(CommandError, match=r'no budget to raise: set EMBEDQUEUE\["BUDGET"\]'):
+        run("budget", "raise", "5")
+    own = {**settings.EMBEDQUEUE, "WORKER": False, "BUDGET": Budget(5), "PRICES": {"text-embedding-3-large": 1000}}
+    with override_settings(EMBEDQUEUE=own):
+        queue.enqueue("note:1", "some words")
+        run("worker", "--burst")
+        (row,) = json.loads(run("cost", "--by", "model", "--json"))["rows"]
+        assert (row["texts"], row["tokens_measured"], row["usd"]) == (1, 1, pytest.approx(0.001))
+        assert "$0.0020" in run("cost", "--price", "text-embedding-3-large=2000")
+        assert "$0.0010 of $5.00" in run("budget", "show")
+        assert "more may be spent" in run("budget", "raise", "5")
+        assert json.loads(run("budget", "show", "--json"))["day_left"] == pytest.approx(9.999)
+        with pytest.raises(CommandError, match="give dollars from"):
+            run("budget", "raise", "0")

@@ -16,13 +16,17 @@ from embedqueue.backlog.filler import DEFAULT_MAX_WAITING
 from embedqueue.backlog.inspection import FAULTS
 from embedqueue.contrib.django.access import queues
 from embedqueue.contrib.django.backfill import backfill, verify
+from embedqueue.money.prices import read_price
 from embedqueue.operating.arguments import address, concurrency, duration
+from embedqueue.operating.budget import budget_as_json, describe_budget, raise_budget
 from embedqueue.operating.control import dead_letter_of, dead_letters, lift_pause, set_pause
+from embedqueue.operating.cost import DEFAULT_DAYS, MOST_DAYS, cost_as_json, cost_of, describe_cost
 from embedqueue.operating.describe import describe, describe_dead, describe_workers, lines, stats_as_json
 from embedqueue.operating.examine import examine, summary
 from embedqueue.operating.explain import explain
 from embedqueue.operating.letters import WrongChoice, discard, retry
 from embedqueue.operating.run import DEFAULT_GRACE_SECONDS, Served, run_worker
+from embedqueue.operating.spending import Spending
 from embedqueue.settings.application import DEFAULT
 from embedqueue.settings.checks import explain_redis
 from embedqueue.settings.settings import SettingsError
@@ -61,6 +65,17 @@ class Command(BaseCommand):
         stats.add_argument("--json", action="store_true", help="for scripts")
         workers = command("workers", self._workers, "Tell who works.")
         workers.add_argument("--json", action="store_true", help="for scripts, an object a line")
+        cost = command("cost", self._cost, "Tell what was sent, what that cost, and what was saved.")
+        cost.add_argument("--by", choices=["day", "model"], default="day")
+        cost.add_argument("--days", type=int, choices=range(1, MOST_DAYS + 1), default=DEFAULT_DAYS, metavar="N")
+        cost.add_argument("--price", type=read_price, action="append", default=[], metavar="MODEL=DOLLARS")
+        cost.add_argument("--json", action="store_true", help="for scripts")
+        budget = commands.add_parser("budget", help="What may be spent, and what is.")
+        budget_commands = budget.add_subparsers(title="commands", required=True)
+        spent = command("show", self._budget, "Tell what is spent, and what is left.", budget_commands)
+        spent.add_argument("--json", action="store_true", help="for scripts")
+        raising = command("raise", self._budget_raise, "Let more be spent today.", budget_commands)
+        raising.add_argument("dollars", type=float, metavar="USD")
         flush = command("flush", self._flush, "Embed all that waits now, and return when it is done.")
         flush.add_argument("--timeout", type=duration, default=60.0, help="seconds")
         fill = command("backfill", self._backfill, "Enqueue what has no vector yet, of models with EmbeddedText.")
@@ -69,6 +84,7 @@ class Command(BaseCommand):
         fill.add_argument("--wait", action="store_true", help="return when all of it is embedded")
         fill.add_argument("--all", action="store_true", help="also what has a vector already")
         fill.add_argument("--relabel", action="store_true", help="also vectors of which nothing says what they are of")
+        fill.add_argument("--yes", action="store_true", help="do not ask before more than a dollar is spent")
         fill.add_argument("--database", metavar="ALIAS", help="where the rows are, unless the models' own manager says")
         verifying = command(
             "verify", self._verify, "Tell whether rows have the vectors of their texts; else exit with 1."
@@ -143,6 +159,19 @@ class Command(BaseCommand):
         lines = (json.dumps(asdict(one)) for one in found) if options["json"] else describe_workers(found)
         self.stdout.write("\n".join(lines))
 
+    def _cost(self, name: str, options: dict[str, Any]) -> None:
+        by = options["by"]
+        rows, total = cost_of(queues.look(name), options["days"], by, options["price"])
+        told = cost_as_json(rows, total, by) if options["json"] else "\n".join(describe_cost(rows, total, by))
+        self.stdout.write(told)
+
+    def _budget(self, name: str, options: dict[str, Any]) -> None:
+        settings = queues.settings(name)
+        self.stdout.write(budget_as_json(settings) if options["json"] else "\n".join(describe_budget(settings)))
+
+    def _budget_raise(self, name: str, options: dict[str, Any]) -> None:
+        self.stdout.write(raise_budget(queues.settings(name), options["dollars"]))
+
     def _flush(self, name: str, options: dict[str, Any]) -> None:
         with queues.idle(name, worker=True) as queue:
             queue.flush(options["timeout"])
@@ -158,6 +187,7 @@ class Command(BaseCommand):
             everything=options["all"],
             relabel=options["relabel"],
             wait=options["wait"],
+            spending=Spending(yes=options["yes"]),
             say=self.stdout.write,
         )
         self.stdout.write(f"{count} enqueued")

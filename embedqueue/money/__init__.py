@@ -1,0 +1,1 @@
+"""What embedding costs: prices, and what was spent and saved."""
