@@ -50,7 +50,7 @@ def _in_package(package: str, path: str) -> Path | None:
 
 
 def find_server() -> Path | None:
-    """The program that ``LOCAL_REDIS_SERVER`` names; else the ``redis-server`` of the wheel, or on PATH; else Valkey."""
+    """The program that ``LOCAL_REDIS_SERVER`` names; else ``redis-server`` of the wheel, or of PATH; else Valkey."""
     if named := os.environ.get("LOCAL_REDIS_SERVER"):
         return Path(named)
     on_path = shutil.which("redis-server")
