@@ -1,17 +1,12 @@
 """embedqueue: the durable embedding queue for synchronous Python."""
 
+from typing import TYPE_CHECKING
+
 from embedqueue.futures.future import EmbeddingFuture
 
+from . import embedders
 from .backlog.filler import Verified
-from .embedders import (
-    Embedder,
-    GeminiEmbedder,
-    LocalEmbedder,
-    OpenAIEmbedder,
-    OpenRouterEmbedder,
-    QueryEmbedder,
-    TokenMeter,
-)
+from .embedders import Embedder, QueryEmbedder, TokenMeter
 from .queue import EmbeddingBatchQueue
 from .search import SearchHit
 from .values.budget import Budget
@@ -38,6 +33,18 @@ from .values.options import (
     PENDING_ZSET_KEY,
 )
 from .values.stats import DeadLetter, LiveWorker, QueueStats
+
+if TYPE_CHECKING:
+    from .embedders import GeminiEmbedder, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
+else:
+
+    def __getattr__(name):
+        """An embedder, imported when it is asked for."""
+        if name not in ("GeminiEmbedder", "LocalEmbedder", "OpenAIEmbedder", "OpenRouterEmbedder"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found = getattr(embedders, name)
+        return found
+
 
 __version__ = "0.1.0"
 
