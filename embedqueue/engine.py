@@ -84,6 +84,7 @@ class Engine:
         listener: hears what other processes do and want.
         caller: calls the embedder.
         purse: knows what claims cost; None without a budget.
+        replication: knows whether replicas have what is enqueued.
         queries: embeds the queries of searches.
         pool: of call threads.
         settle: brings items to their end.
@@ -192,6 +193,7 @@ class Engine:
             log,
             observers,
             tolls=tolls,
+            lane="query",
         )
         self.queries = Queries(
             asker,

@@ -28,6 +28,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from redis.exceptions import RedisError
 
 from .observers.history import ANSWERED
+from .store.budget import BudgetState
 from .store.store import Store
 from .values.errors import NotReplicated
 from .values.observer import (
@@ -130,11 +131,15 @@ class QueueCollector:
         up, waiting, in_flight, dead, oldest, due, paused, spent, workers = families = self._families()
         for namespace, store in list(self._stores.items()):
             try:
-                status, budget = store.status(workers=True), store.budget.state()
+                status = store.status(workers=True)
             except RedisError:
                 up.add_metric([namespace], 0)
                 continue
             up.add_metric([namespace], 1)
+            try:
+                budget = store.budget.state()
+            except RedisError:  # an ACL of before knows nothing of that key
+                budget = BudgetState()
             waiting.add_metric([namespace], status.waiting)
             in_flight.add_metric([namespace], status.in_flight)
             dead.add_metric([namespace], status.dead)

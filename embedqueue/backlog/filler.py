@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-from embedqueue.store.records import Terms
+from embedqueue.store.records import Terms, differing
 from embedqueue.store.store import Store
 from embedqueue.values.errors import EmbedQueueError, QueueFull
 from embedqueue.values.item import is_blank
@@ -162,7 +162,7 @@ class Filler:
 
     def _meet_workers(self) -> None:
         kept, ours = self._store.agreed(), self._terms().agreed
-        differ = [name for name, value in kept.items() if ours.get(name, value) != value]
+        differ = differing(kept, ours)
         if differ:
             raise EmbedQueueError(
                 f"nothing is put right: the workers of the namespace write with another {', '.join(differ)} than this "

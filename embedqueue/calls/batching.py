@@ -46,10 +46,6 @@ class Limits:
             stated = estimate // 2
         return replace(self, tokens=max(1, min(self.tokens, stated)))
 
-    def narrowed_to(self, other: Limits) -> Limits:
-        """The limits that keep to both."""
-        return Limits(min(self.texts, other.texts), min(self.tokens, other.tokens))
-
 
 #: Calls that have to go well, each as large as is allowed, before larger ones are tried: at first, and at most.
 GROW_AFTER = (8, 512)

@@ -25,7 +25,7 @@ from embedqueue.values.errors import (
     TransientError,
 )
 from embedqueue.values.log import Log, logger
-from embedqueue.values.observer import CallReport, Outcome
+from embedqueue.values.observer import CallReport, Lane, Outcome
 from embedqueue.values.tokens import estimated_tokens
 from embedqueue.values.vectors import Malformed, VectorType, WrongWidth, as_rows, faulty_rows
 from embedqueue.values.words import said_by, words_of
@@ -34,9 +34,8 @@ from .batching import Care, Limits
 from .concurrency import Concurrency
 from .failures import Faulty, Partial, Stopping
 from .retry import default_retry
-from .tolls import Tolls
+from .tolls import TOO_MANY_REQUESTS, Tolls
 
-TOO_MANY_REQUESTS = 429
 #: Seconds that one try may take. An embedder without a time limit of its own may hang for ever, and others wait for it.
 LONGEST_TRY_SECONDS = 600.0
 #: What is left of the longest duration of a call after each further one.
@@ -57,6 +56,7 @@ class Caller:
         observers: told of each try.
         vector_type: of the vectors that it returns.
         tolls: where there are limits, pays for each try.
+        lane: on which way its calls send texts.
 
     Attributes:
         limits: what a call may hold, by what was learned; see :meth:`learn` and :meth:`be_careful`.
@@ -79,10 +79,12 @@ class Caller:
         observers: Observers | None = None,
         vector_type: VectorType = "float32",
         tolls: Tolls | None = None,
+        lane: Lane = "live",
     ) -> None:
         self._log = log
         self._observers = observers or Observers()
         self._tolls = tolls
+        self._lane = lane
         self._limits = limits  # guarded by the lock, as is the next
         self._care = Care()
         self.concurrency = concurrency
@@ -260,6 +262,7 @@ class Caller:
                 server=self._server,
                 time=now,
                 used_tokens=used,
+                lane=self._lane,
             )
             self._observers.tell("call_ended", report)
 

@@ -262,9 +262,8 @@ class HostedEmbedder:
         return None
 
     def _call(self, role: Role, texts: list[str], model: str, options: Mapping[str, Any]) -> NDArray[np.float32]:
-        body = self._serialised(
-            role, texts, model, options
-        )  # first: it says so where the model's name has no form in UTF-8
+        # first: it says so where the model's name has no form in UTF-8
+        body = self._serialised(role, texts, model, options)
         url = self._address(model)
         self._told.rates = ()
         answer = self._http.post(url, body)

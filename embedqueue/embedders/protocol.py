@@ -81,6 +81,16 @@ class QuerySide:
         """Length of the vectors."""
         return self._embedder.dimensions
 
+    @property
+    def provider(self) -> Any:
+        """Whose API it is: that of the embedder, or else the name of its class."""
+        return getattr(self._embedder, "provider", None) or type(self._embedder).__name__
+
+    @property
+    def server(self) -> Any:
+        """Host and port that the embedder calls, where it says so."""
+        return getattr(self._embedder, "server", None)
+
     def embed_batch(self, texts: Sequence[str], model: str) -> Vectors:
         """Embed queries; see :class:`Embedder`."""
         if isinstance(self._embedder, QueryEmbedder):

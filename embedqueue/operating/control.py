@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from embedqueue.embedders.protocol import role_of
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.settings.settings import Settings
-from embedqueue.store.records import Terms, terms_of
+from embedqueue.store.records import Terms, differing, terms_of
 from embedqueue.store.store import Store
 from embedqueue.values.options import Options
 from embedqueue.values.stats import DeadLetter
@@ -44,7 +44,7 @@ def terms(settings: Settings) -> Terms:
 def compared(settings: Settings) -> tuple[dict[str, str], dict[str, str], list[str]]:
     """What is kept, what these settings say, as far as that is known, and the names in which the two differ."""
     kept, ours = agreed(settings), terms(settings).agreed
-    return kept, ours, [name for name, value in kept.items() if ours.get(name, value) != value]
+    return kept, ours, differing(kept, ours)
 
 
 def agree(settings: Settings) -> None:

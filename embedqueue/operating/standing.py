@@ -8,10 +8,9 @@ from collections.abc import Iterator
 
 from embedqueue.settings.settings import Settings
 from embedqueue.store.records import Status
-from embedqueue.store.store import Store
 from embedqueue.values.stats import PROBING, LiveWorker
 
-from .control import compared
+from .control import compared, open_store
 from .finding import Finding
 
 #: Part of a limit from which one should know.
@@ -24,14 +23,9 @@ def examine_queue(settings: Settings) -> Iterator[Finding]:
     Raises:
         redis.RedisError: Redis does not answer.
     """
-    client = settings.client()
-    store = Store(client, settings.option("namespace"))
-    try:
+    with open_store(settings) as store:
         status = store.status(workers=True)
         workers = store.workers.all() if status.workers else []
-    finally:
-        store.close()
-        client.close()
     yield _of_workers(settings, status, workers)
     yield from _of_pause(status)
     yield from _of_limit(settings, status)

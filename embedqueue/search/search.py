@@ -12,7 +12,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from embedqueue.values.errors import EmbedQueueError
-from embedqueue.values.vectors import FLOAT32
+from embedqueue.values.vectors import FLOAT16, FLOAT32
 
 from .definition import Definition, escaped, told
 from .hits import SearchHit, fields_of, score_of
@@ -22,7 +22,7 @@ REMEMBERED_SECONDS = 60.0
 #: Under which name a search returns the distance; no field of a hash has it.
 _DISTANCE = "__embedqueue_distance"
 #: The numbers of an index's vectors, by its own word.
-_NUMBERS: Mapping[str, np.dtype[Any]] = {"FLOAT32": FLOAT32, "FLOAT64": np.dtype("<f8"), "FLOAT16": np.dtype("<f2")}
+_NUMBERS: Mapping[str, np.dtype[Any]] = {"FLOAT32": FLOAT32, "FLOAT64": np.dtype("<f8"), "FLOAT16": FLOAT16}
 _NO_INDEX = re.compile(r"no such index|unknown index|index not found", re.I)
 
 

@@ -46,6 +46,14 @@ class Front(_Queue):
         made = self.queues.made()
         return made is not None and made.closed
 
+    @property
+    def _redis(self) -> Any:  # type: ignore[override]  # what integrations need of a queue
+        return self.queues[DEFAULT]._redis
+
+    @property
+    def _embedder(self) -> Any:  # type: ignore[override]
+        return self.queues[DEFAULT]._embedder
+
     def __enter__(self) -> EmbeddingBatchQueue:  # type: ignore[override]  # as start()
         """Start."""
         return self.start()

@@ -59,9 +59,8 @@ class DeadLetters:
         infos: Any = self._background.hmget(self._keys.dead_info, list(names)) if names else []
         found = [(name, info) for name, info in zip(names, infos, strict=True) if info]
         members: list[Any] = [_as_bytes(_known(info).get("member") or name) for name, info in found]
-        pipeline = self._background.pipeline(
-            transaction=False
-        )  # not ZMSCORE, which users of docs/redis-acl.md may lack
+        # Not ZMSCORE, which users of docs/redis-acl.md may lack.
+        pipeline = self._background.pipeline(transaction=False)
         for member in members:
             pipeline.zscore(self._keys.dead, member)
         times = pipeline.execute()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -68,6 +68,11 @@ class Terms:
         """That part of it in which those who only read must agree with them."""
         all_of_it = {"embedding_field": self.field, "model": self.model, "dimensions": str(self.dimensions or "")}
         return {name: value for name, value in all_of_it.items() if value} | {"vector_type": self.vector_type}
+
+
+def differing(kept: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:
+    """The names in which what is kept of a namespace and what a process has differ, as far as both are known."""
+    return [name for name, value in kept.items() if ours.get(name, value) != value]
 
 
 def as_json(values: dict[str, str]) -> str:

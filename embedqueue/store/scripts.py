@@ -161,7 +161,8 @@ class Scripts:
 
         Args:
             name: one of ``SCRIPTS``.
-            further_keys: users' hashes or cache entries; the script finds them behind the queue's own keys.
+            further_keys: users' hashes, cache entries, limits, budget, workers; the script finds them behind the
+                queue's own keys.
             args: what its head lists as ``ARGV``.
 
         Returns:

@@ -142,9 +142,6 @@ class Options:
             self._word("on_long", get_args(OnLong))
         if not isinstance(self.limits, Limits | None) and self.limits != "auto":
             raise OptionTypeError("limits", f'must be embedqueue.Limits(...), "auto" or None, not {self.limits!r}')
-        _check(
-            self.if_missing in ("create", "skip"), "if_missing", f'must be "create" or "skip", not {self.if_missing!r}'
-        )
         _check(not set("{}") & set(self.namespace), "namespace", "must not hold braces: they are a cluster's hash tag")
         for name in ("on_batch", "on_error", "on_dead"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):

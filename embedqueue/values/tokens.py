@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: Bytes of UTF-8 in a token, on average over English, code and CJK; budget.lua has the same.
+#: Bytes of UTF-8 in a token, on average over English, code and CJK; budget.lua and buckets.lua have the same.
 BYTES_PER_TOKEN = 4
 
 

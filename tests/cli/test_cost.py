@@ -9,7 +9,7 @@ import pytest
 
 from embedqueue import OpenAIEmbedder
 from embedqueue.settings.settings import read_environment
-from tests.parts import PATIENCE_SECONDS, eventually
+from tests.parts import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_the_budget_is_shown_and_raised(run, env, make_queue, provider, monkeypa
         assert found["parked"].startswith("budget: ")
         assert "budget raise" in run("check", "--no-call")
         assert "more may be spent today" in run("budget", "raise", "1")
-        eventually(lambda: queue.stats().waiting == 0, "goes on")
+        queue.flush(PATIENCE_SECONDS)
     assert json.loads(run("budget", "show", "--json"))["day_left"] > 0.9
     assert "are left" in run("check", "--no-call", "--verbose")
     for wrong in ("0", "nan", "1e12"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from embedqueue.integrations.kept import KeptVectors
+from embedqueue.settings.application import DEFAULT
+from embedqueue.settings.front import Front
 from embedqueue.testing import FakeEmbedder, eager_queue
 from embedqueue.values.errors import QueueStopped
 from tests.parts import PATIENCE_SECONDS
@@ -86,3 +88,14 @@ def test_what_cannot_work_is_refused_at_once(fake, prefix, expire):
     """Before any text comes."""
     with pytest.raises(ValueError, match="prefix|expire"):
         KeptVectors(eager_queue(fake), prefix, expire, None)
+
+
+def test_an_applications_queue_is_a_queue_as_well(make_queue):
+    """As Flask's and Django's objects are, which find theirs when they are used."""
+    queue = make_queue(start=False)
+
+    class OfAnApplication(Front):
+        queues = {DEFAULT: queue}
+
+    front = OfAnApplication()
+    assert (front._redis, front._embedder) == (queue._redis, queue._embedder)

@@ -177,7 +177,10 @@ class Model:
         if key in self.latest:
             self._forget(key)
         if member:
-            self.pending.setdefault(member, Unseen(offset))
+            # Another program may have left the very member: the sooner time holds.
+            left = self.pending.get(member)
+            if left is None or (not isinstance(left, Unseen) and left > now + offset + 1):
+                self.pending[member] = Unseen(offset)
             self.latest[key] = Named(member)
 
     def _hasten(self, key: bytes, member: bytes, now: float, offset: float) -> None:

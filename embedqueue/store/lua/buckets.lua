@@ -23,7 +23,7 @@ do -- of its own: Lua allows 200 locals at a time
   local MOST_WAIT = 60 -- seconds; who owes for longer sends nothing: calls/tolls.py has the same
   local GRACE = 0.25 -- seconds by which whoever was refused first may come late
   local NEAR = 0.000001 -- what is less than this is nothing
-  local FRAME_BYTES = 25 -- of a member, beside its key and its text
+  local FRAME_BYTES = 26 -- of a member, beside its key and its text
   local BUCKETS = KEYS[FIRST_FURTHER_KEY]
 
   buckets = {}

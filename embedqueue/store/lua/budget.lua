@@ -16,7 +16,7 @@
 do -- of its own: Lua allows 200 locals at a time
   local BUDGET = KEYS[#KEYS]
   local BYTES_PER_TOKEN = 4 -- of an estimate; values/tokens.py has the same. No text has more tokens than bytes.
-  local MEMBER_BYTES = 24 -- of a member beside its redis_key and its text
+  local MEMBER_BYTES = 26 -- of a member beside its redis_key and its text
   local DAY = 86400 -- seconds
   local HOLD_SECONDS = 1200 -- twice as long as a try may take
   local WAIT_MS = 500 -- after which a claim looks again whether what is in flight was settled

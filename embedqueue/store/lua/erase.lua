@@ -10,15 +10,15 @@
 if now > tonumber(ARGV[4]) then
   return redis.error_reply("LATE " .. seconds_text(now))
 end
-local line = ARGV[2] ~= "" and redis.call("HGET", KEYS[15], ARGV[2])
+local line = ARGV[2] ~= "" and redis.call("HGET", KEYS[FIRST_FURTHER_KEY], ARGV[2])
 local stamp = tonumber(string.match(line or "", "^%S+ %x+ (%d+)$") or 0)
 local gone = {}
-local live = live_entry(KEYS[15], gone)
+local live = live_entry(KEYS[FIRST_FURTHER_KEY], gone)
 count_down(gone)
 if live or stamp >= tonumber(ARGV[3]) then
   return 0
 end
 if ARGV[2] ~= "" then
-  redis.call("HDEL", KEYS[15], ARGV[2])
+  redis.call("HDEL", KEYS[FIRST_FURTHER_KEY], ARGV[2])
 end
-return redis.call("HDEL", KEYS[15], ARGV[1])
+return redis.call("HDEL", KEYS[FIRST_FURTHER_KEY], ARGV[1])

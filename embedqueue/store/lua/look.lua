@@ -5,8 +5,10 @@
 -- ARGV[3] JSON: in what whoever asks has to agree with the workers, by name; in its embedding_field stand vectors
 -- ARGV[4..] three for each: redis_key, a stamp that the item is not below, the digest of its text
 -- Answer: two values for each item: "live", "pending" or "in flight" | "dead", its reason | "done", its vector
---   | "differs", "" (the workers write otherwise than whoever asks would) | "unproven", a vector of which nothing says what it is of
---   | "blank", "" (so was its newest text, as one of the last notices tells) | "forgotten", "" (the same for a key that was) | "gone", "" (nothing tells what became of it)
+--   | "differs", "" (the workers write otherwise than whoever asks would)
+--   | "unproven", a vector of which nothing says what it is of
+--   | "blank", "" (so was its newest text, as one of the last notices tells)
+--   | "forgotten", "" (the same for a key that was) | "gone", "" (nothing tells what became of it)
 -- It is done where the hash says that its vector is of this text, or of a newer one; or else where one of the last notices
 -- tells that an item of the key was finished since. That some vector stands there proves nothing.
 

@@ -1,6 +1,6 @@
 -- What every script begins with: scripts.py puts this text in front of each of them, and prelude.lua behind it.
 --
--- KEYS, in every script alike (further KEYS are the users' hashes, cache entries, or the buckets of the limits):
+-- KEYS, in every script alike (further KEYS are the users' hashes, cache entries, the buckets of the limits, the budget, or the workers):
 --   1 pending ZSET     member -> Unix time of the enqueue
 --   2 inflight ZSET    member -> end of its lease
 --   3 alone ZSET       member -> Unix time of the enqueue, of items on their last delivery: each is claimed alone
@@ -22,7 +22,7 @@
 --  12 pause:level STRING   how often in a row the provider has failed
 --  13 pause:probe STRING   the owner of the claim that tests the provider; while it exists nobody else claims
 --  14 pause:ours STRING    "MS WORDS" of a pause that a failure has made: it lasts no longer than so many ms
--- announce and status may get as their first further key:
+-- announce gets as its one further key, and status may get as its last:
 --     workers HASH       worker -> "UNTIL SECONDS SINCE FACTS": who works; until when that holds if nothing more is heard,
 --                        and how many seconds that was made to hold; since when; JSON, as store/workers.py has it
 -- All times are Unix seconds by the server's clock, unless a name or a comment says ms.
@@ -39,7 +39,7 @@
 --   I3 A vector is written only by complete, for a member that is in flight and that latest names, which is acknowledged
 --      in the same step. So a vector of an older text never overwrites the vector of a newer one.
 --   I4 An item leaves only when its vector is written, when it becomes a dead letter, when a newer text of its key takes
---      its place, or, with if_missing="skip", when its hash is gone.
+--      its place, when its key is forgotten, or, with if_missing="skip", when its hash is gone.
 -- One verb for one thing: claim (out of pending, under a lease), release (back to pending, no delivery counted),
 -- acknowledge (out of inflight after the write), reject (make a dead letter), adopt (give a stray its entry in latest).
 

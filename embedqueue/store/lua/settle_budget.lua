@@ -5,11 +5,11 @@
 -- Answer: 1, or 0: it was settled before, or its owner was held for dead; nothing changed
 -- A copy of this command that comes late changes nothing. What was reserved on a day that is over stays there.
 
-local amount, day, month = budget.hold_of(redis.call("HGET", KEYS[15], "hold " .. ARGV[1]))
+local amount, day, month = budget.hold_of(redis.call("HGET", KEYS[FIRST_FURTHER_KEY], "hold " .. ARGV[1]))
 if not amount then
   return 0
 end
-redis.call("HDEL", KEYS[15], "hold " .. ARGV[1])
+redis.call("HDEL", KEYS[FIRST_FURTHER_KEY], "hold " .. ARGV[1])
 local sums, more = budget.read_sums(), tonumber(ARGV[2]) - amount
 if day == sums.day then
   sums["day:spent"] = math.max(0, sums["day:spent"] + more)
