@@ -35,16 +35,16 @@ def test_scores_tell_when_an_item_is_due(make_queue, redis_client):
     assert {key: score(redis_client, key) for key in expected} == pytest.approx(expected, abs=5)
 
 
-def test_what_cannot_wait_is_embedded_first(make_queue, embedder, redis_client):
+def test_what_cannot_wait_is_claimed_first(make_queue, embedder, redis_client):
     """Whatever stood there before; and in the end all of it is embedded."""
-    queue = make_queue(start=False, api_batch_limit=1, max_concurrency=1)
+    queue = make_queue(start=False)
     bulk = [(f"bulk:{place}", f"bulk {place}") for place in range(20)]
     queue.enqueue_many(bulk, within=86_400)
     queue.enqueue("doc:1", "as ever")
     queue.enqueue("doc:2", "at once", within=0)
     with queue:
         queue.flush(PATIENCE_SECONDS)
-    assert embedder.texts == ["at once", "as ever", *(text for _, text in bulk)]
+    assert embedder.calls == [["at once", "as ever", *(text for _, text in bulk)]]
 
 
 def test_an_item_is_embedded_within_its_time(make_queue, redis_client):
