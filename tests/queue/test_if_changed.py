@@ -54,7 +54,10 @@ def test_it_takes_one_round_trip(queue, make_queue, monkeypatch):
         ("embedding", None),
     ],
 )
-def test_any_other_vector_is_replaced(queue, embedder, redis_client, field, value):
+def test_any_other_vector_is_replaced(queue, make_queue, embedder, redis_client, field, value):
+    """By another queue: for a moment, the first still has the vector of its last text at hand."""
+    queue.stop()
+    queue = make_queue()
     line = redis_client.hget("doc:1", "embedding_of").decode()
     if value is None:
         redis_client.hdel("doc:1", field)
