@@ -83,6 +83,7 @@ class Engine:
         intake: takes items in.
         listener: hears what other processes do and want.
         caller: calls the embedder.
+        tolls: pays for its tries; None without limits.
         purse: knows what claims cost; None without a budget.
         replication: knows whether replicas have what is enqueued.
         queries: embeds the queries of searches.
@@ -162,51 +163,54 @@ class Engine:
         )
 
     def _make_parts_of_work(self, embedder: Embedder, start_queue: Callable[[], None]) -> None:
-        options, log, observers = self._options, self._log, self.observers
-        calls = f"embedqueue-call-{options.namespace}"
+        self._make_callers(embedder)
+        self._make_parts_of_claims(embedder)
+        self.heartbeat = Heartbeat(self.store.workers, self._options, self.terms, name=self.name, log=self._log)
+        self.worker = Worker(
+            self.store,
+            self.agenda,
+            self.dispatch,
+            self.waiters,
+            self.outcomes,
+            self._options,
+            self.terms,
+            self.heartbeat,
+            purse=self.purse,
+            name=self.name,
+            start_queue=start_queue,
+            log=self._log,
+            observers=self.observers,
+        )
+
+    def _make_callers(self, embedder: Embedder) -> None:
+        """Those that make calls."""
+        options, log = self._options, self._log
         concurrency = Concurrency(options.max_concurrency)
         limits = _limits(options, embedder)
-        tolls = None
+        self.tolls = None
         if self.store.buckets is not None:
             self.store.buckets.fit(limits.texts, limits.tokens)
-            tolls = Tolls(self.store.buckets, embedder, log)
-        self.caller = Caller(
-            embedder,
-            options.model,
-            options.retry,
-            limits,
-            concurrency,
-            self.closing,
-            log,
-            observers,
-            options.vector_type,
-            tolls,
-        )
+            self.tolls = Tolls(self.store.buckets, embedder, log)
+        alike = (options.model, options.retry, limits, concurrency, self.closing, log, self.observers)
+        self.caller = Caller(embedder, *alike, options.vector_type, self.tolls)
         # Their own caller: what is learned of calls of documents need not hold for queries, nor the other way round.
-        asker = Caller(
-            QuerySide(embedder),
-            options.model,
-            options.retry,
-            limits,
-            concurrency,
-            self.closing,
-            log,
-            observers,
-            tolls=tolls,
-            lane="query",
-        )
         self.queries = Queries(
-            asker,
+            Caller(QuerySide(embedder), *alike, tolls=self.tolls, lane="query"),
             self.store,
             cache_kind=None if options.cache_ttl is None else lambda: f"{_kind(options, embedder)}\0query",
             cache_seconds=options.cache_ttl or 0.0,
             linger_seconds=options.wait_linger,
             name=f"embedqueue-query-{options.namespace}",
             log=log,
-            observers=observers,
+            observers=self.observers,
         )
+
+    def _make_parts_of_claims(self, embedder: Embedder) -> None:
+        """Those through which goes what was claimed."""
+        options, log, observers = self._options, self._log, self.observers
+        calls = f"embedqueue-call-{options.namespace}"
         self.purse = _purse(self.store, self.caller, options, log)
-        self.pool = Pool(lambda: concurrency.limit, calls, self.agenda.progressed, log)
+        self.pool = Pool(lambda: self.caller.concurrency.limit, calls, self.agenda.progressed, log)
         self.settle = Settle(
             self.store,
             self.waiters,
@@ -221,33 +225,16 @@ class Engine:
             log=log,
             observers=observers,
         )
-        cache = _cache(self.store, self.settle, options, embedder, self.stopping)
         self.dispatch = Dispatch(
             self.caller,
             self.pool,
             self.settle,
-            cache,
+            _cache(self.store, self.settle, options, embedder, self.stopping),
             Lengths(text_limit(embedder, options.model), options.on_long, options.model),
             options,
-            tolls,
+            self.tolls,
             worker=self.name,
             purse=self.purse,
-            log=log,
-            observers=observers,
-        )
-        self.heartbeat = Heartbeat(self.store.workers, options, self.terms, name=self.name, log=log)
-        self.worker = Worker(
-            self.store,
-            self.agenda,
-            self.dispatch,
-            self.waiters,
-            self.outcomes,
-            options,
-            self.terms,
-            self.heartbeat,
-            purse=self.purse,
-            name=self.name,
-            start_queue=start_queue,
             log=log,
             observers=observers,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from embedqueue.values.limits import Limits, Paid
 
 from .adoption import Adoption
+from .answers import claim_of, pause_seconds, status_of
 from .budget import BudgetBook, BudgetTerms
 from .cache import CachedVectors
 from .clients import refused_as_such
@@ -22,7 +22,7 @@ from .events import Events
 from .figures import Figures
 from .hashes import Hashes
 from .keys import Keys
-from .limits import Buckets, left_of, paid_of
+from .limits import Buckets
 from .records import Asked, Claim, Status, Taken, Terms, Unless, Within, as_json
 from .replicas import Replicas
 from .scripts import Scripts
@@ -37,20 +37,6 @@ AGREED = ("embedding_field", "provenance_field", "model", "dimensions", "role", 
 AGREED_BEFORE = {"vector_type": "float32"}
 #: Bytes of members that one claim takes at most, but for the last of them.
 CLAIM_BYTES = 1_000_000
-
-
-def _seconds_since(then: bytes, now: float) -> float | None:
-    return now - float(then) if then else None
-
-
-def _seconds_until(then: bytes, now: float) -> float | None:
-    return float(then) - now if then else None
-
-
-def _pause_seconds(ms: int) -> float | None:
-    if ms == -2:
-        return None
-    return ms / 1000 if ms >= 0 else math.inf  # somebody has made it by hand, without an end
 
 
 def _flat(lines: Iterable[Iterable[Any]]) -> list[Any]:
@@ -213,34 +199,9 @@ class Store:
         money, money_keys = ("", ()) if budget is None else (budget.text, (self.keys.budget,))
         words = (deadline, int(unordered), agreed, self._limits, money)
         reply = self._call("claim", (*self._limit_keys, *money_keys), *settings, *words, *urgent)
-        status, now_text, waiting, score, since, base, lease_end, pause_ms, alone_word, oldest = reply[:10]
-        ran_out, rejected, strays, differs, unknown, wait, cost = reply[10:17]
-        now = float(now_text)
+        claim, now = claim_of(reply, owner, asked_mono)
         self._ahead = now - time.monotonic()
-        return Claim(
-            status=status.decode(),
-            owner=owner,
-            members=reply[17:],
-            waiting=waiting,
-            oldest_age_seconds=_seconds_since(since, now),
-            score_age_seconds=_seconds_since(score, now),
-            base_seconds=float(base) if base else None,
-            lease_end_seconds=_seconds_until(lease_end, now),
-            pause_seconds=_pause_seconds(pause_ms),
-            alone=alone_word.decode(),
-            waited_seconds=_seconds_since(oldest, now) or 0.0,
-            ran_out=ran_out,
-            rejected=[
-                (rejected[i], rejected[i + 1].decode(), int(rejected[i + 2])) for i in range(0, len(rejected), 3)
-            ],
-            strays=strays,
-            unknown=unknown,
-            differs=[(differs[i].decode(), differs[i + 1].decode()) for i in range(0, len(differs), 2)],
-            asked_mono=asked_mono,
-            limited_seconds=float(wait.split()[0]) if wait else None,
-            limited_urgent=bool(wait) and not wait.endswith(b" 0"),
-            paid=paid_of(cost),
-        )
+        return claim
 
     def complete(self, owner: str, terms: Terms, items: Sequence[tuple[str, bytes, bytes, str]]) -> list[str]:
         """Write vectors and acknowledge their items.
@@ -368,7 +329,7 @@ class Store:
             How many seconds the pause still lasts; 0 without a pause, where nothing was left to release.
         """
         times = (int(seconds * 1000) for seconds in (first_seconds, most_seconds, least_seconds))
-        return _pause_seconds(self._call("fail", (), owner, *times, reason[:REASON_CHARS], *_flat(items))) or 0.0
+        return pause_seconds(self._call("fail", (), owner, *times, reason[:REASON_CHARS], *_flat(items))) or 0.0
 
     def hold(self, seconds: float | None, reason: str) -> None:
         """Stop all claiming because a person wants it, for so many seconds, or with None without an end."""
@@ -405,25 +366,7 @@ class Store:
             if not workers:
                 raise
             return self.status(flush, anyway=anyway)  # an ACL of before knows nothing of that key
-        now = float(reply[0])
-        return Status(
-            now=now,
-            waiting=reply[1],
-            in_flight=reply[2],
-            dead=reply[3],
-            score_age_seconds=_seconds_since(reply[4], now),
-            oldest_age_seconds=_seconds_since(reply[5], now),
-            base_seconds=float(reply[6]) if reply[6] else None,
-            lease_end_seconds=_seconds_until(reply[7], now),
-            pause_seconds=_pause_seconds(reply[8]),
-            pause_reason=reply[9].decode("utf-8", "replace"),
-            failing=reply[10] == b"1",
-            unfinished=reply[11],
-            probe=reply[12].decode("utf-8", "replace"),
-            strays=reply[13],
-            workers=reply[14] if reply[14] >= 0 else None,
-            limits=left_of(reply[15]),
-        )
+        return status_of(reply)
 
     def end_flush(self, flush: str) -> None:
         """Count no more for a flush of this name."""
