@@ -28,7 +28,6 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from redis.exceptions import RedisError
 
 from .observers.history import ANSWERED
-from .store.budget import BudgetState
 from .store.store import Store
 from .values.errors import NotReplicated
 from .values.observer import (
@@ -131,15 +130,11 @@ class QueueCollector:
         up, waiting, in_flight, dead, oldest, due, paused, spent, workers = families = self._families()
         for namespace, store in list(self._stores.items()):
             try:
-                status = store.status(workers=True)
+                status = store.status(workers=True, budget=True)
             except RedisError:
                 up.add_metric([namespace], 0)
                 continue
             up.add_metric([namespace], 1)
-            try:
-                budget = store.budget.state()
-            except RedisError:  # an ACL of before knows nothing of that key
-                budget = BudgetState()
             waiting.add_metric([namespace], status.waiting)
             in_flight.add_metric([namespace], status.in_flight)
             dead.add_metric([namespace], status.dead)
@@ -148,9 +143,9 @@ class QueueCollector:
             paused.add_metric([namespace], status.pause_seconds or 0.0)
             if status.workers is not None:
                 workers.add_metric([namespace], status.workers)
-            if budget.known:
-                spent.add_metric([namespace, "day"], budget.day)
-                spent.add_metric([namespace, "month"], budget.month)
+            if status.budget is not None and status.budget.known:
+                spent.add_metric([namespace, "day"], status.budget.day)
+                spent.add_metric([namespace, "month"], status.budget.month)
         yield from families
 
     @staticmethod

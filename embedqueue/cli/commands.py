@@ -129,9 +129,9 @@ def top(source: Source, count: int | None, interval: float, plain: bool) -> None
 
     try:
         if plain or not sys.stdout.isatty():
-            live.lines(source.look(), source.settings(), count, interval)
+            live.lines(source.look(), count, interval)
         else:
-            live.screen(source.look(), source.settings(), count, interval)
+            live.screen(source.look(), count, interval)
     except KeyboardInterrupt:
         return
 
@@ -190,7 +190,7 @@ def forget(source: Source, keys: tuple[str, ...], vector: bool) -> None:
 @as_json
 def explain_(source: Source, redis_key: str, as_json: bool) -> None:
     """Tell where a key's vector is, and why."""
-    found = explain(source.settings(), redis_key)
+    found = explain(source.look(), redis_key)
     click.echo(json.dumps(found) if as_json else "\n".join(lines(found)))
 
 

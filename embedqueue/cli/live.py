@@ -16,7 +16,6 @@ from rich.text import Text
 
 from embedqueue.operating.live import Pulse, Watch
 from embedqueue.queue import EmbeddingBatchQueue
-from embedqueue.settings.settings import Settings
 from embedqueue.values.stats import QueueStats
 from embedqueue.values.words import printable
 
@@ -27,9 +26,9 @@ ERROR_COLUMNS = 100
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
-def lines(queue: EmbeddingBatchQueue, settings: Settings, count: int | None, interval: float) -> None:
+def lines(queue: EmbeddingBatchQueue, count: int | None, interval: float) -> None:
     """A line a look, under one heading."""
-    watch = _watch(queue, settings)
+    watch = Watch(queue)
     click.echo(
         f"{'waiting':>10} {'change/s':>10} {'in flight':>10} {'workers':>8} {'done/s':>9} {'dead':>8} "
         f"{'oldest, s':>10}  state"
@@ -44,11 +43,11 @@ def lines(queue: EmbeddingBatchQueue, settings: Settings, count: int | None, int
         )
 
 
-def screen(queue: EmbeddingBatchQueue, settings: Settings, count: int | None, interval: float) -> None:
+def screen(queue: EmbeddingBatchQueue, count: int | None, interval: float) -> None:
     """A view that stays in place."""
-    watch = _watch(queue, settings)
+    watch = Watch(queue)
     rates: deque[float] = deque(maxlen=CURVE_LOOKS)
-    title = f"embedqueue {settings.option('namespace')}  {settings.model}"
+    title = f"embedqueue {queue.options.namespace}  {queue.options.model}"
     with Live(console=Console(), auto_refresh=False) as live:
         for _ in _looks(count, interval):
             pulse = watch.look()
@@ -106,10 +105,6 @@ def curve(rates: deque[float]) -> str:
     if most <= 0:
         return ""
     return "".join(_BARS[round(rate / most * (len(_BARS) - 1))] for rate in rates)
-
-
-def _watch(queue: EmbeddingBatchQueue, settings: Settings) -> Watch:
-    return Watch(queue, settings.client(decode_responses=False), settings.option("namespace"))
 
 
 def _looks(count: int | None, interval: float) -> Iterator[int]:

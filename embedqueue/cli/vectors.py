@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -40,10 +41,11 @@ def create(source: Source, prefix: str, metric: str, algorithm: str, name: str) 
 def info(source: Source, name: str, as_json: bool) -> None:
     """Tell what the index holds."""
     client: Any = source.settings().client(protocol=2, decode_responses=False)
-    try:
-        reply = _plain(client.execute_command("FT.INFO", name))
-    except ResponseError as error:
-        raise click.ClickException(str(error)) from None
+    with contextlib.closing(client):
+        try:
+            reply = _plain(client.execute_command("FT.INFO", name))
+        except ResponseError as error:
+            raise click.ClickException(str(error)) from None
     facts = dict(zip(reply[::2], reply[1::2], strict=False))
     found = {fact: facts.get(fact) for fact in FACTS}
     if as_json:

@@ -9,34 +9,42 @@ from redis.exceptions import ResponseError
 from embedqueue.calls.lengths import Lengths, TooLong
 from embedqueue.embedders.text_limits import text_limit
 from embedqueue.futures.notices import named_keys
-from embedqueue.settings.settings import Settings
+from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.store.keys import Keys
 from embedqueue.store.records import due_seconds, enqueued_at, named_member
 from embedqueue.values.item import decode_member
 from embedqueue.values.stats import PROBING
 from embedqueue.values.vectors import size_bytes
 
-from .control import dead_letter_of
-
 #: Notices that ``explain`` looks through for the time of a write, at most, and in one round trip.
 NOTICES, NOTICES_PAGE = 10_000, 1000
 
 
-def explain(settings: Settings, redis_key: str) -> dict[str, Any]:
-    """Where the vector of a key is, and why: facts by name; ``state`` is one of them, ``because`` a sentence."""
-    client, keys = settings.client(decode_responses=False), Keys(settings.option("namespace"))
+def explain(queue: EmbeddingBatchQueue, redis_key: str) -> dict[str, Any]:
+    """Where the vector of a key is, and why: facts by name; ``state`` is one of them, ``because`` a sentence.
+
+    Args:
+        queue: to look at; it is not started.
+        redis_key: the hash that has the vector, or shall have it.
+
+    Raises:
+        redis.RedisError: Redis does not answer.
+    """
+    store = queue._engine.store
+    client: Any = store.client
     seconds, micros = client.time()
     now = float(seconds) + float(micros) / 1e6
-    facts = {"redis_key": redis_key, **_hash_facts(client, settings, redis_key)}
-    entry: Any = client.hget(keys.latest, redis_key)
-    letter = dead_letter_of(settings, redis_key)
+    facts = {"redis_key": redis_key, **_hash_facts(client, queue, redis_key)}
+    entry: Any = client.hget(store.keys.latest, redis_key)
+    letters = [] if entry is not None else store.dead.find([redis_key])
     if entry is not None:
-        facts |= _live_facts(client, keys, settings, redis_key, entry, now)
-    elif letter is not None:
+        facts |= _live_facts(client, store.keys, queue, redis_key, entry, now)
+    elif letters:
+        [letter] = letters
         facts |= {"state": "dead", "because": letter.reason, "died_at": round(letter.died_at, 3)}
         facts |= {"deliveries": letter.deliveries, "text_chars": len(letter.text)}
     elif facts["hash"] == "a vector":
-        written_at, truncated = _last_write(client, keys, redis_key)
+        written_at, truncated = _last_write(client, store.keys, redis_key)
         because = "its vector is in the hash, and nothing newer waits"
         facts |= {"state": "written", "written_at": written_at, "because": because}
         if truncated:
@@ -50,14 +58,14 @@ def explain(settings: Settings, redis_key: str) -> dict[str, Any]:
 
 
 def _live_facts(
-    client: Any, keys: Keys, settings: Settings, redis_key: str, entry: bytes, now: float
+    client: Any, keys: Keys, queue: EmbeddingBatchQueue, redis_key: str, entry: bytes, now: float
 ) -> dict[str, Any]:
     member = named_member(entry)
     pending, lease = client.zscore(keys.pending, member), client.zscore(keys.inflight, member)
     pending = client.zscore(keys.alone, member) if pending is None else pending
     claim = (client.hget(keys.claims, redis_key) or b"").decode().split()
     text = decode_member(member).text
-    facts: dict[str, Any] = {"text_chars": len(text), **_length_facts(settings, text)}
+    facts: dict[str, Any] = {"text_chars": len(text), **_length_facts(queue, text)}
     if len(claim) > 1:
         facts["deliveries"] = int(claim[1])
     if lease is not None:
@@ -74,8 +82,8 @@ def _live_facts(
     if client.exists(keys.pause_probe):
         return facts | {"because": f"nobody else claims while {PROBING}"}
     base = client.hget(keys.settings, "base")
-    due = max(0.0, due_seconds(now - score, float(base) if base else None, settings.option("flush_interval")) or 0.0)
-    size, waiting = settings.option("max_batch_size"), client.zcard(keys.pending)
+    due = max(0.0, due_seconds(now - score, float(base) if base else None, queue.options.flush_interval) or 0.0)
+    size, waiting = queue.options.max_batch_size, client.zcard(keys.pending)
     if waiting >= size or due == 0:
         words = f"it is due, with {waiting - 1} others, as soon as a worker has room and the limits allow"
     else:
@@ -84,9 +92,10 @@ def _live_facts(
     return facts
 
 
-def _length_facts(settings: Settings, text: str) -> dict[str, Any]:
+def _length_facts(queue: EmbeddingBatchQueue, text: str) -> dict[str, Any]:
     """What becomes of a text that is too long for the model; nothing where it is not, or nobody knows."""
-    lengths = Lengths(text_limit(settings.embedder(), settings.model), settings.option("on_long"), settings.model)
+    options = queue.options
+    lengths = Lengths(text_limit(queue._embedder, options.model), options.on_long, options.model)
     try:
         sent = lengths.fit(text)
     except TooLong as error:
@@ -96,13 +105,13 @@ def _length_facts(settings: Settings, text: str) -> dict[str, Any]:
     return {"too_long": f"its first {len(sent)} characters will be embedded (on_long), which fit the model"}
 
 
-def _hash_facts(client: Any, settings: Settings, redis_key: str) -> dict[str, Any]:
+def _hash_facts(client: Any, queue: EmbeddingBatchQueue, redis_key: str) -> dict[str, Any]:
     try:
-        size = client.hstrlen(redis_key, settings.option("embedding_field"))
+        size = client.hstrlen(redis_key, queue.options.embedding_field)
     except ResponseError as error:
         return {"hash": str(error)}
-    width = settings.width
-    right = size if width is None else size_bytes(width, settings.option("vector_type"))
+    width = queue._embedder.dimensions
+    right = size if width is None else size_bytes(width, queue.options.vector_type)
     return {"hash": "no vector" if not size else "a vector" if size == right else f"{size} bytes instead of {right}"}
 
 

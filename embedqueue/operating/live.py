@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Any
 
-import redis
-
 from embedqueue.futures.notices import named_keys, named_reason
 from embedqueue.queue import EmbeddingBatchQueue
-from embedqueue.store.keys import Keys
 from embedqueue.values.stats import LiveWorker, QueueStats
 
 #: Seconds over which rates are taken.
 RATE_SECONDS = 10.0
-#: Seconds for which an error is shown.
+#: Seconds for which an error is shown, and for which a look is remembered to compare the next one with.
 ERROR_SECONDS = 60.0
-#: Notices that one look reads at most; more than come in a second.
-NOTICES = 5000
+#: Notices that one look reads at most; more than come in a second. The first look reads less of what was before it.
+NOTICES, FIRST_NOTICES = 5000, 500
 #: Items in flight up to which one asks who holds them.
 HOLDERS = 5000
 
@@ -30,92 +26,136 @@ class Pulse:
 
     Attributes:
         stats: how things stand.
+        now: Unix time, by the server's clock.
         embedded_per_second: over the last ten seconds.
         failed_per_second: the same for dead letters.
-        change_per_second: by which the waiting grow.
+        change_per_second: by which the waiting grow, since an earlier look; 0 where there was none within a minute.
+        enqueued_per_second: that have come in since that look, but for those whose place a newer text took; None where
+            there was none.
         workers: those that work.
         held: items that each worker holds, by its name; also of workers that are gone.
         errors: what failed in the last minute, and how often.
     """
 
     stats: QueueStats
+    now: float
     embedded_per_second: float
     failed_per_second: float
     change_per_second: float
+    enqueued_per_second: float | None
     workers: list[LiveWorker]
     held: dict[str, int]
     errors: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a later look is compared with."""
+
+    at: float
+    waiting: int
+    in_flight: int
+
+
 class Watch:
-    """Takes the pulse, look by look. Reads only.
+    """Takes the pulse, look by look. Reads only. One thread at a time may look.
 
     Args:
-        queue: to look at.
-        client: of the same Redis, with bytes for replies.
-        namespace: of the queue.
+        queue: to look at. It is not started, and its own connections are used.
     """
 
-    def __init__(self, queue: EmbeddingBatchQueue, client: redis.Redis, namespace: str) -> None:
+    def __init__(self, queue: EmbeddingBatchQueue) -> None:
+        store = queue._engine.store
         self._queue = queue
-        self._client: Any = client
-        self._keys = Keys(namespace)
+        self._client: Any = store.client
+        self._keys = store.keys
         self._after: bytes | None = None
-        self._began_mono = time.monotonic()
+        self._known_from = 0.0  # all notices from then on were read
         self._done: deque[tuple[float, int]] = deque()
         self._failed: deque[tuple[float, int]] = deque()
         self._errors: deque[tuple[float, str]] = deque()
-        self._before: tuple[float, int] | None = None
+        self._looks: deque[_Look] = deque()
 
     def look(self) -> Pulse:
-        """How the queue does now.
+        """How the queue does now. Four commands, and one more where something is in flight.
 
         Raises:
             redis.RedisError: Redis cannot be reached.
         """
         stats = self._queue.stats()
-        now_mono = time.monotonic()
-        self._read(now_mono)
-        for events, seconds in (
-            (self._done, RATE_SECONDS),
-            (self._failed, RATE_SECONDS),
-            (self._errors, ERROR_SECONDS),
-        ):
-            while events and events[0][0] < now_mono - seconds:
-                events.popleft()
-        seconds = min(RATE_SECONDS, max(now_mono - self._began_mono, 0.5))
-        change = 0.0
-        if self._before is not None:
-            change = (stats.waiting - self._before[1]) / max(now_mono - self._before[0], 1e-3)
-        self._before = now_mono, stats.waiting
+        now = self._read()
+        seconds = min(RATE_SECONDS, max(now - self._known_from, 0.5))
+        before = self._compared(_Look(now, stats.waiting, stats.in_flight))
+        change, enqueued = 0.0, None
+        if before is not None:
+            passed = max(now - before.at, 1e-3)
+            change = (stats.waiting - before.waiting) / passed
+            left = self._count(self._done, before.at) + self._count(self._failed, before.at)
+            enqueued = max(0.0, change + (stats.in_flight - before.in_flight + left) / passed)
         return Pulse(
             stats=stats,
-            embedded_per_second=sum(count for _, count in self._done) / seconds,
-            failed_per_second=sum(count for _, count in self._failed) / seconds,
+            now=now,
+            embedded_per_second=self._count(self._done, now - seconds) / seconds,
+            failed_per_second=self._count(self._failed, now - seconds) / seconds,
             change_per_second=change,
+            enqueued_per_second=enqueued,
             workers=self._queue.workers() if stats.workers else [],
-            held=self._holders() if stats.in_flight <= HOLDERS else {},
+            held=self._holders() if 0 < stats.in_flight <= HOLDERS else {},
             errors=dict(Counter(words for _, words in self._errors)),
         )
 
-    def _read(self, now_mono: float) -> None:
-        """Notices since the last look; before the first one, only where the stream ends."""
-        if self._after is None:
-            last = self._client.xrevrange(self._keys.events, count=1)
-            self._after = last[0][0] if last else b"0-0"
-            return
-        entries = self._client.xrange(self._keys.events, min=b"(" + self._after, count=NOTICES)
-        for name, fields in entries:
+    def _compared(self, look: _Look) -> _Look | None:
+        """The look that this one is compared with: the last that is ten seconds old, or else the first after it."""
+        looks = self._looks
+        while looks and (looks[0].at < look.at - ERROR_SECONDS or looks[0].at > look.at):
+            looks.popleft()  # too old; or the server's clock was set back
+        while len(looks) > 1 and looks[1].at <= look.at - RATE_SECONDS:
+            looks.popleft()
+        before = looks[0] if looks else None
+        looks.append(look)
+        return before
+
+    @staticmethod
+    def _count(events: deque[tuple[float, int]], since: float) -> int:
+        return sum(count for at, count in events if at > since)
+
+    def _read(self) -> float:
+        """Read the notices since the last look, or those of the last while; the time, by the server's clock."""
+        count, least = (FIRST_NOTICES, b"-") if self._after is None else (NOTICES, b"(" + self._after)
+        with self._client.pipeline(transaction=False) as pipeline:
+            pipeline.time()
+            pipeline.xrevrange(self._keys.events, min=least, count=count)
+            (whole, micros), entries = pipeline.execute()
+        now = float(whole) + float(micros) / 1e6
+        if len(entries) == count:
+            self._known_from = _time_of(entries[-1][0])
+        for name, fields in reversed(entries):
             self._after = name
-            kind, body = fields.get(b"kind"), fields.get(b"body", b"").decode("utf-8", "replace")
-            if kind == b"done":
-                self._done.append((now_mono, len(named_keys(body))))
-            elif kind == b"failed":
-                self._failed.append((now_mono, len(named_keys(body))))
-            elif kind == b"unserved":
-                self._errors.append((now_mono, named_reason(body)))
+            at = _time_of(name)
+            if at >= now - ERROR_SECONDS:
+                self._note(at, fields.get(b"kind"), fields.get(b"body", b"").decode("utf-8", "replace"))
+        for events in (self._done, self._failed, self._errors):
+            while events and events[0][0] < now - ERROR_SECONDS:
+                events.popleft()
+        self._after = self._after or b"0-0"
+        return now
+
+    def _note(self, at: float, kind: bytes | None, body: str) -> None:
+        if kind == b"done":
+            self._done.append((at, len(named_keys(body))))
+        elif kind == b"failed":
+            self._failed.append((at, len(named_keys(body))))
+        elif kind == b"unserved":
+            self._errors.append((at, named_reason(body)))
 
     def _holders(self) -> dict[str, int]:
         """Items in flight by worker; who has given an item back is no longer named in its claim."""
         claims = (claim.split() for claim in self._client.hvals(self._keys.claims))
-        return dict(Counter(claim[2].partition(b":")[0].decode() for claim in claims if len(claim) > 2))
+        return dict(
+            Counter(claim[2].partition(b":")[0].decode("utf-8", "replace") for claim in claims if len(claim) > 2)
+        )
+
+
+def _time_of(name: bytes) -> float:
+    """When a notice was told, by its name in the stream."""
+    return int(name.partition(b"-")[0]) / 1000

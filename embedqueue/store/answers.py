@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from .budget import state_of
 from .limits import left_of, paid_of
 from .records import Claim, Status
 
@@ -46,9 +47,10 @@ def claim_of(reply: Sequence[Any], owner: str, asked_mono: float) -> tuple[Claim
     return claim, now
 
 
-def status_of(reply: Sequence[Any]) -> Status:
-    """How the queue stands, from the answer of status.lua."""
+def status_of(reply: Sequence[Any], *, budget: bool = False) -> Status:
+    """How the queue stands, from the answer of status.lua; ``budget``: with what is spent, which it was asked for."""
     now = float(reply[0])
+    spent: dict[bytes, bytes] = dict(zip(reply[16][::2], reply[16][1::2], strict=True)) if budget else {}
     return Status(
         now=now,
         waiting=reply[1],
@@ -66,6 +68,7 @@ def status_of(reply: Sequence[Any]) -> Status:
         strays=reply[13],
         workers=reply[14] if reply[14] >= 0 else None,
         limits=left_of(reply[15]),
+        budget=state_of(int(now), spent, reply[9]) if budget else None,
     )
 
 

@@ -112,18 +112,29 @@ class BudgetBook:
             pipeline.hgetall(self._keys.budget)
             pipeline.get(self._keys.pause)
             (seconds, _), kept, words = pipeline.execute()
-        today = time.gmtime(int(seconds))
-        of_day = _number(kept, "day") == int(seconds) // DAY_SECONDS
-        of_month = _number(kept, "month") == 12 * today.tm_year + today.tm_mon - 3
-        return BudgetState(
-            day=of_day * _number(kept, "day:spent") / MICRO,
-            month=of_month * _number(kept, "month:spent") / MICRO,
-            day_raised=of_day * _number(kept, "day:raised") / MICRO,
-            month_raised=of_month * _number(kept, "month:raised") / MICRO,
-            held=of_day * _number(kept, "held") / MICRO,
-            parked=_words(words, kept.get(b"parked")),
-            known=bool(kept),
-        )
+        return state_of(int(seconds), kept, words)
+
+
+def state_of(now: int, kept: dict[bytes, bytes], pause: bytes | None) -> BudgetState:
+    """What is spent, by what Redis keeps.
+
+    Args:
+        now: Unix time, by the server's clock.
+        kept: the fields of the budget's HASH.
+        pause: why nobody claims; None, or empty, where there is no pause.
+    """
+    today = time.gmtime(now)
+    of_day = _number(kept, "day") == now // DAY_SECONDS
+    of_month = _number(kept, "month") == 12 * today.tm_year + today.tm_mon - 3
+    return BudgetState(
+        day=of_day * _number(kept, "day:spent") / MICRO,
+        month=of_month * _number(kept, "month:spent") / MICRO,
+        day_raised=of_day * _number(kept, "day:raised") / MICRO,
+        month_raised=of_month * _number(kept, "month:raised") / MICRO,
+        held=of_day * _number(kept, "held") / MICRO,
+        parked=_words(pause, kept.get(b"parked")),
+        known=bool(kept),
+    )
 
 
 def _words(pause: bytes | None, parked: bytes | None) -> str:

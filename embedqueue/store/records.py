@@ -13,6 +13,8 @@ from embedqueue.values.options import Options
 from embedqueue.values.provenance import model_name, space
 from embedqueue.values.vectors import VectorType
 
+from .budget import BudgetState
+
 #: What is kept for ``provenance_field`` where nothing is written of what vectors are of.
 NO_PROVENANCE = "(none)"
 
@@ -252,6 +254,7 @@ class Status:
         strays: how many more members stand somewhere than our books name; if not 0, the books must be put in order.
         workers: how many workers work; None where that was not asked, or Redis does not let us know.
         limits: what is left of each limit.
+        budget: what is spent; None where that was not asked, or Redis does not let us know.
     """
 
     now: float
@@ -270,6 +273,7 @@ class Status:
     base_seconds: float | None = None
     workers: int | None = None
     limits: Sequence[LimitLeft] = ()
+    budget: BudgetState | None = None
 
     @property
     def probing(self) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import redis
@@ -350,7 +352,7 @@ class Store:
         reason: Any = self._background.get(self.keys.pause)
         return None if reason is None else reason.decode("utf-8", "replace")
 
-    def status(self, flush: str = "", *, anyway: bool = False, workers: bool = False) -> Status:
+    def status(self, flush: str = "", *, anyway: bool = False, workers: bool = False, budget: bool = False) -> Status:
         """Tell how the queue stands.
 
         Args:
@@ -358,15 +360,21 @@ class Store:
                 asked for. Nothing is counted while the books are not in order; :meth:`end_flush` ends it.
             anyway: count although they are not: what nobody has adopted is not waited for.
             workers: count those who work as well.
+            budget: tell what is spent as well.
         """
-        keys = (*self._limit_keys, *((self.keys.workers,) if workers else ()))
+        more = ((self.keys.budget,) if budget else ()) + ((self.keys.workers,) if workers else ())
+        words = (flush, int(anyway), self._limits, int(workers), int(budget))
         try:
-            reply = self._call("status", keys, flush, int(anyway), self._limits, int(workers))
-        except NoPermissionError:
-            if not workers:
+            reply = self._call("status", (*self._limit_keys, *more), *words)
+        except NoPermissionError:  # an ACL of before knows nothing of one of these keys, or of both
+            if not more:
                 raise
-            return self.status(flush, anyway=anyway)  # an ACL of before knows nothing of that key
-        return status_of(reply)
+            found = self.status(flush, anyway=anyway, workers=workers and budget)
+            if budget and found.workers is None:
+                with contextlib.suppress(NoPermissionError):
+                    return replace(found, budget=self.budget.state())
+            return found
+        return status_of(reply, budget=budget)
 
     def end_flush(self, flush: str) -> None:
         """Count no more for a flush of this name."""

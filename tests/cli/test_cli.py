@@ -17,7 +17,7 @@ pytest.importorskip("click", reason='the command line is in the extra "embedqueu
 
 from click.testing import CliRunner
 
-from embedqueue import ConfigurationError, InputRejected, __version__
+from embedqueue import __version__
 from embedqueue.cli import cli
 from embedqueue.demo.localredis import LocalRedis, find_search_module
 from embedqueue.settings.settings import read_environment
@@ -340,7 +340,7 @@ def test_the_live_view(env, redis_client, provider):
 
     settings = read_environment(env)
     with settings.queue(flush_interval=0.01, worker=True) as queue:
-        watch = Watch(queue, redis_client, "embed_queue")
+        watch = Watch(queue)
         assert watch.look().embedded_per_second == 0
         queue.enqueue_many([(f"doc:{i}", f"text {i}") for i in range(20)])[-1].result(PATIENCE_SECONDS)
         queue.flush(PATIENCE_SECONDS)
@@ -365,35 +365,33 @@ def test_the_live_view(env, redis_client, provider):
     assert curve(deque([0.0])) == ""
 
 
-def test_the_live_view_forgets(env, redis_client, monkeypatch):
+def test_the_live_view_forgets(redis_client):
     """Rates are of the last ten seconds, also that of dead letters; errors of the last minute."""
-    from types import SimpleNamespace
-
-    from embedqueue.operating import live as pulse
+    from embedqueue.operating.live import Watch
     from embedqueue.testing import FakeEmbedder, eager_queue
 
-    now = 1000.0
-    monkeypatch.setattr(pulse, "time", SimpleNamespace(monotonic=lambda: now))
-    embedder = FakeEmbedder(16, rule=lambda texts: InputRejected("no") if "bad" in texts else None)
-    queue = eager_queue(embedder, redis_client)
-    watch = pulse.Watch(queue, redis_client, "embed_queue")
-    watch.look()
-    now += 5
-    queue.enqueue_many([("doc:1", "one"), ("doc:2", "two")])
-    queue.enqueue("doc:bad", "bad")
-    embedder.fail_with(ConfigurationError("no credit"))
-    queue.enqueue("doc:3", "three")
-    seen = watch.look()
-    assert (seen.embedded_per_second, seen.change_per_second, list(seen.errors.values())) == (2 / 5, 1 / 5, [1])
-    now += 9
+    def told(seconds_ago: float, kind: str, body: object) -> None:
+        name = f"{int((now - seconds_ago) * 1000)}-0"
+        redis_client.xadd("embed_queue:events", {"kind": kind, "by": "", "body": json.dumps(body)}, name)
+
+    queue = eager_queue(FakeEmbedder(16), redis_client)
+    seconds, micros = redis_client.time()
+    now = seconds + micros / 1e6
+    told(70, "unserved", {"reason": "long ago", "keys": []})
+    told(50, "unserved", {"reason": "no credit", "keys": ["doc:3"]})
+    told(15, "done", ["doc:0"])
+    told(5, "done", ["doc:1", "doc:2"])
+    told(4, "failed", {"reason": "refused", "keys": ["doc:bad"]})
+    watch = Watch(queue)
     seen = watch.look()
     assert (seen.embedded_per_second, seen.failed_per_second) == (2 / 10, 1 / 10)
-    now += 2
-    seen = watch.look()
-    assert (seen.embedded_per_second, seen.failed_per_second, seen.change_per_second) == (0, 0, 0)
-    assert list(seen.errors.values()) == [1]
-    now += 50
-    assert watch.look().errors == {}
+    assert (seen.errors, seen.change_per_second, seen.enqueued_per_second) == ({"no credit": 1}, 0, None)
+    redis_client.zadd("embed_queue:pending", {f"not ours {at}": 1 for at in range(10)})
+    told(now - seen.now - 0.002, "done", ["doc:4"])
+    again = watch.look()
+    passed = max(again.now - seen.now, 1e-3)  # shorter ones tell nothing
+    assert again.change_per_second == pytest.approx(10 / passed)
+    assert again.enqueued_per_second == pytest.approx((10 + 1) / passed), "what has come and gone has come as well"
 
 
 def test_pause_and_resume(run, redis_client):

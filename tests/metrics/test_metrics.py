@@ -73,6 +73,20 @@ def test_what_fails_is_counted(registry):
     assert value(registry, "oldest_age_seconds") > 0
 
 
+def test_a_scrape_asks_each_queue_once(registry, redis_client):
+    """Also for what is spent: a scrape of many queues takes no longer than it has to."""
+    queue = eager_queue(redis=redis_client, observers=[Metrics(registry)])
+    queue.enqueue("a", "one")
+    redis_client.hset("embed_queue:budget", mapping={"day": redis_client.time()[0] // 86400, "day:spent": 1_500_000})
+    generate_latest(registry)  # whose connection stands from now on
+    redis_client.config_resetstat()
+    generate_latest(registry)
+    asked = redis_client.info("commandstats")
+    assert asked["cmdstat_evalsha"]["calls"] == 1
+    assert asked["cmdstat_time"]["calls"] == 1, "that of the script: nobody else asks for anything"
+    assert value(registry, "budget_spent_dollars", period="day") == 1.5
+
+
 def test_redis_that_is_gone_breaks_no_scrape(registry):
     """One gauge says so; the counters are there; the failed enqueue is counted."""
     client = redis.Redis(unix_socket_path="/nonexistent/embedqueue.sock")

@@ -96,7 +96,7 @@ def test_notices(make_queue, redis_client, caplog):
     """Whoever waits gets the vector, though the stream is full of somebody else's words."""
     caplog.set_level(logging.WARNING, logger="embedqueue")
     queue, producer = make_queue(), make_queue(worker=False, flush_on_wait=True)
-    watch = Watch(queue, redis_client, "embed_queue")
+    watch = Watch(queue)
     count = 0
 
     @fuzz(notices=st.lists(NOTICES.filter(bool), min_size=1, max_size=5))

@@ -98,6 +98,25 @@ def test_an_acl_that_knows_nothing_of_workers(redis_client, redis_server, allowe
         else:
             assert store.status(workers=True).workers is None
             assert store.status("flush", workers=True).unfinished == 0
+            told = store.status("flush", workers=True, budget=True)
+            assert (told.workers, told.budget, told.unfinished) == (None, None, 0)
+    finally:
+        store.close()
+        redis_client.acl_deluser("before")
+
+
+@pytest.mark.parametrize("forbidden", ["workers", "budget"])
+def test_an_acl_that_knows_one_of_both_hides_no_more_than_the_other(redis_client, redis_server, forbidden):
+    """What may be read is told."""
+    keys = Keys("embed_queue")
+    names = [*keys.all, keys.budget if forbidden == "workers" else keys.workers]
+    redis_client.hset(keys.budget, "day", 1)
+    redis_client.acl_setuser("before", enabled=True, nopass=True, keys=names, commands=["+@all"])
+    path = redis_client.connection_pool.connection_kwargs["path"]
+    store = Store(redis.Redis(unix_socket_path=path, username="before", password="any"), "embed_queue")
+    try:
+        told = store.status(workers=True, budget=True)
+        assert (told.workers is None, told.budget is None) == (forbidden == "workers", forbidden == "budget")
     finally:
         store.close()
         redis_client.acl_deluser("before")

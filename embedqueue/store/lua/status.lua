@@ -4,11 +4,13 @@
 -- ARGV[2] "1": it begins although the books are not in order, for another program never rests
 -- ARGV[3] JSON: the limits, as buckets.open() takes them, in the hash KEYS[15]; "" where there are none
 -- ARGV[4] "1": the last of KEYS is that of the workers, who are counted
+-- ARGV[5] "1": the last of the others is that of the budget, which is told
 -- Answer: {now, waiting, in flight, dead, score of the first or "", when it was enqueued or "", the base of scores or "",
 --   next lease end or "", pause in ms or -2, its reason,
 --   "1" while the provider has not yet answered again, how many items the flush still waits for (0 without one), the owner
 --   of the claim that tests the provider or "", how many more members stand somewhere than latest names, how many workers
---   work or -1 where that is not known, {name of a limit, limit, what is left of it, seconds until the next call may go, ...}}
+--   work or -1 where that is not known, {name of a limit, limit, what is left of it, seconds until the next call may go, ...},
+--   {field of the budget, value, ...}}
 -- Else a flush does not begin while the books are not in order, for it would not wait for what nobody has adopted.
 
 local FLUSH_SECONDS = 30 -- a flush that nobody asks about any more ends
@@ -34,6 +36,7 @@ local all, workers = ARGV[4] == "1" and redis.pcall("HGETALL", KEYS[#KEYS]) or {
 for i = 2, #all, 2 do
   workers = workers + (works(all[i]) and 1 or 0)
 end
+local spent = ARGV[5] == "1" and redis.pcall("HGETALL", KEYS[#KEYS - tonumber(ARGV[4])]) or {}
 local reason = pause_ms ~= -2 and redis.call("GET", PAUSE) or ""
 local probe = pause_ms ~= -2 and redis.call("GET", PROBE) or ""
 if buckets then
@@ -43,5 +46,5 @@ return {
   seconds_text(now), waiting, in_flight, redis.call("ZCARD", DEAD), score, since,
   redis.call("HGET", SETTINGS, "base") or "", lease_end, pause_ms, reason,
   tostring(redis.call("EXISTS", LEVEL)), unfinished, probe, unknown, all.err and -1 or workers,
-  buckets and buckets.left() or {},
+  buckets and buckets.left() or {}, spent.err and {} or spent,
 }

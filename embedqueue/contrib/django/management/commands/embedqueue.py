@@ -207,7 +207,7 @@ class Command(BaseCommand):
         self.stdout.write(f"{len(options['keys'])} forgotten")
 
     def _explain(self, name: str, options: dict[str, Any]) -> None:
-        self.stdout.write("\n".join(lines(explain(queues.settings(name), options["key"]))))
+        self.stdout.write("\n".join(lines(explain(queues.look(name), options["key"]))))
 
     def _pause(self, name: str, options: dict[str, Any]) -> None:
         set_pause(queues.settings(name), options["seconds"], options["reason"])
