@@ -16,6 +16,7 @@ import redis
 
 from embedqueue.store.store import Keys
 from embedqueue.values.provenance import digest
+from tests.proof.limits import Account
 
 MAX_DELIVERIES = 3
 #: Of a lease; no test lasts a tenth of it.
@@ -90,6 +91,7 @@ class Model:
     kept: str | None = None  # the model of which the namespace's vectors are, once something was claimed
     probe: str = ""  # the owner of the claim that tests the provider
     level: int = 0
+    account: Account | None = None  # of the limits
 
     @property
     def waiting(self) -> int:
@@ -213,18 +215,28 @@ class Model:
             status, limit = "probe", min(limit, probe_limit)
         taken: list[bytes] = []
         met: list[bytes] = []
+        if limit and self.account is not None:
+            self.account.open()
         if limit and alone and self.alone:
             wanted = [self.member(key) for key in urgent]
             first = min(self.alone, key=lambda member: (self.alone[member], member))
             member = next((member for member in wanted if member in self.alone), first)
             taken, alone_word = [member], "taken"
+            if self.account is not None and member in wanted:
+                self.account.waited_for(1)
         elif limit:
-            wanted = [self.member(key) for key in urgent]
-            for member in dict.fromkeys([*(m for m in wanted if m in self.pending), *self.in_order()]):
-                if len(taken) == limit:
-                    break
-                self._take(member, taken, met)
+            wanted = [member for key in urgent if (member := self.member(key)) in self.pending]
+            self._take_all(wanted, limit, taken, met)
+            if self.account is not None:
+                self.account.waited_for(len(taken))
+            self._take_all([m for m in self.in_order() if m not in taken], limit, taken, met)
             if self.alone:
+                alone_word = "waits"
+        if limit and self.account is not None:
+            for member in taken if alone_word == "taken" else ():
+                self.account.add(member)
+            del taken[self.account.take(owner) :]
+            if alone_word == "taken" and not taken:
                 alone_word = "waits"
         for member in taken:
             key = key_of(member)
@@ -253,6 +265,14 @@ class Model:
                 place = self.alone if held.deliveries + 1 >= MAX_DELIVERIES - 1 else self.pending
                 place[member] = held.score
                 self.claims[key] = Held(held.score, held.deliveries + 1)
+
+    def _take_all(self, members: Iterable[bytes], limit: int, taken: list[bytes], met: list[bytes]) -> None:
+        for member in dict.fromkeys(members):
+            if len(taken) == limit or (self.account is not None and self.account.full()):
+                break
+            self._take(member, taken, met)
+            if self.account is not None and taken[-1:] == [member]:
+                self.account.add(member)
 
     def _take(self, member: bytes, taken: list[bytes], met: list[bytes]) -> None:
         key = key_of(member)

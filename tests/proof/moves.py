@@ -15,7 +15,7 @@ from tests.proof.model import ENDED, LEASE_SECONDS, MAX_DELIVERIES, Model, key_o
 
 def member_vector(member: bytes) -> bytes:
     """A vector that tells which member it is of."""
-    return np.frombuffer(member.ljust(64), dtype="<f4").tobytes()
+    return np.frombuffer(member.ljust(max(64, len(member) + -len(member) % 4)), dtype="<f4").tobytes()
 
 
 def terms(field: str, if_missing: str = "create", *, model: str = "") -> Terms:

@@ -42,6 +42,9 @@ TESTS = {
     "enqueue.lua": (*MORE_TESTS[:3], *SCRIPT_TESTS, "queue/test_queue"),
     "erase.lua": ("queue/test_forget", "queue/test_verify", "proof/test_invariants"),
     "label.lua": ("cli/test_space",),
+    "buckets.lua": ("store/test_buckets", "proof/test_limits", "work/test_limits"),
+    "settle.lua": ("store/test_buckets", "proof/test_limits"),
+    "budget.lua": ("store/test_budget", "store/test_buckets"),
     "announce.lua": ("store/test_workers", "work/test_heartbeat"),
     "rehearse.lua": ("operating/test_examine", "cli/test_cli"),
     ".lua": (*SCRIPT_TESTS, "queue/test_queue"),
@@ -181,6 +184,7 @@ def main() -> None:
     parser.add_argument("groups", nargs="*", metavar="group", help=", ".join(GROUPS))
     parser.add_argument("--only", help="lines, as 10-20")
     parser.add_argument("--file", nargs="*", help="files whose path holds one of these")
+    parser.add_argument("--tests", nargs="*", help="only these, as store/test_books: a quick pass")
     parser.add_argument("--count", action="store_true", help="only count the mutants")
     parser.add_argument("--all", action="store_true", help="print the others as well, and which test noticed them")
     options = parser.parse_args()
@@ -201,7 +205,7 @@ def try_file(folder: Path, name: str, lines: range, options: argparse.Namespace)
     if options.count:
         print(f"# {name}: {len(mutants)} mutants")
         return
-    tests = tests_of(name, folder)
+    tests = [f"tests/{test}.py" for test in options.tests] if options.tests else tests_of(name, folder)
     limit_seconds = PATIENCE * seconds_without(folder, tuple(tests)) + MORE_SECONDS
     started_mono, survivors = time.monotonic(), 0
     for line, what, mutated in mutants:

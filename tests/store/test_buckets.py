@@ -203,6 +203,24 @@ def test_what_somebody_waits_for_waits_for_one_calls_refill_at_most(world):
         wait_for(world, backlog)  # and the backlog goes on
 
 
+def test_a_text_that_needs_the_whole_minute_is_not_overtaken_if_somebody_waits_for_it(world):
+    """It goes when nothing has gone out for a minute, and a backlog that asks all the time would never let that be."""
+    backlog, waiter = (Worker(world, Limits(tokens_per_minute=120), name) for name in "ab")
+    backlog.enqueue(200)
+    backlog.left()
+    world.now += 200
+    assert backlog.claim(limit=10).members
+    key = waiter.enqueue(1, "x" * 4 * 119)
+    asked = world.now
+    claim = waiter.claim(limit=1, urgent=key)
+    assert claim.limited_seconds > 60.5
+    until = asked + claim.limited_seconds + 0.001
+    while world.now < until:
+        assert backlog.claim(limit=10).members == []
+        world.now += 0.5
+    assert waiter.claim(limit=1, urgent=key).members
+
+
 def test_one_who_waited_and_died_holds_the_others_up_for_a_moment_only(world):
     backlog, waiter = (Worker(world, Limits(requests_per_minute=60), name) for name in "ab")
     [*keys] = backlog.enqueue(100)

@@ -21,6 +21,7 @@ do -- of its own: Lua allows 200 locals at a time
   local WINDOWS = { requests = 60, texts = 60, tokens = 60, day = 86400 } -- seconds
   local KEPT_MS = 2 * 86400 * 1000 -- of a hash that nobody uses
   local MOST_WAIT = 60 -- seconds; who owes for longer sends nothing: calls/tolls.py has the same
+  local MOST_FIRST = 122 -- seconds, a minute's debt and its refill: what is waited for bars the others in the last of these
   local GRACE = 0.25 -- seconds by which whoever was refused first may come late
   local NEAR = 0.000001 -- what is less than this is nothing
   local FRAME_BYTES = 26 -- of a member, beside its key and its text
@@ -92,7 +93,7 @@ do -- of its own: Lua allows 200 locals at a time
     call = { 1, spec.call_texts, spec.call_tokens }
     local found = redis.call("HMGET", BUCKETS, "first", "closed", unpack(NAMES))
     shut, closed = tonumber(found[1]) or 0, tonumber(found[2]) or 0
-    if shut > now + WINDOWS.requests + GRACE or closed > now + WINDOWS.day then -- of a clock that was set back
+    if shut > now + MOST_FIRST + GRACE or closed > now + WINDOWS.day then -- of a clock that was set back
       shut, closed = 0, 0
     end
     shut = math.max(shut, closed)
