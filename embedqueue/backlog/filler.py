@@ -16,7 +16,7 @@ from embedqueue.values.errors import EmbedQueueError, QueueFull
 from embedqueue.values.item import is_blank
 from embedqueue.values.options import Options
 
-from .inspection import FAULTS, LOOK_ITEMS, UNLABELLED, Found, Text, inspect
+from .inspection import FAULTS, LOOK_ITEMS, UNLABELLED, WAITING, Found, Text, inspect
 
 #: Items that may wait at a time while a backlog is put in, unless told otherwise.
 DEFAULT_MAX_WAITING = 5000
@@ -79,7 +79,7 @@ def verified(parts: Iterable[tuple[int, Counter[str]]]) -> Verified:
     for count, some in parts:
         fixed += count
         kinds += some
-    names = (*FAULTS, UNLABELLED, "waiting")
+    names = (*FAULTS, UNLABELLED, WAITING)
     return Verified(checked=kinds.total(), fixed=fixed, **{name: kinds[name] for name in names})
 
 

@@ -206,6 +206,5 @@ def cost(queue: EmbeddingBatchQueue, names: Iterable[str | bytes] | None, prices
     found = every(queue) if names is None else queue._engine.store.dead.find(list(names))
     sizes = [letter.size_bytes for letter in found]
     tokens = sum(map(tokens_of_bytes, sizes))
-    if tokens * price / 1e6 <= ASK_DOLLARS:
-        return None
-    return tokens_and_dollars(len(sizes), tokens, price, options.model)
+    dollars = tokens * price / 1e6
+    return tokens_and_dollars(len(sizes), tokens, dollars) if dollars > ASK_DOLLARS else None

@@ -12,11 +12,9 @@ from embedqueue.values.errors import (
     Measure,
     TransientError,
 )
+from embedqueue.values.words import SHOWN_CHARS
 
 from .faults import Fault
-
-#: Characters of the provider's words that an error carries: enough to act on, too few to flood a log.
-SHOWN_CHARS = 300
 
 #: A limit of more digits limits nothing.
 _LIMIT_DIGITS = 15

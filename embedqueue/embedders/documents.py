@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
+
+from embedqueue.values.errors import InputRejected
 
 try:
     import orjson
@@ -58,13 +61,15 @@ def serialise(document: Any) -> bytes:
     raise ValueError("not representable as JSON in UTF-8")
 
 
-def is_sendable(text: Any) -> bool:
-    """Whether a text has a form in UTF-8: a lone surrogate, as cut emoji leave it, has none.
+def check_sendable(texts: Sequence[Any]) -> None:
+    """See that each text has a form in UTF-8: a lone surrogate, as cut emoji leave it, has none.
 
     Args:
-        text: what should be a text.
+        texts: what should be texts.
 
-    Returns:
-        False for anything but a str without lone surrogates.
+    Raises:
+        InputRejected: the first of them that is anything but a str without lone surrogates.
     """
-    return isinstance(text, str) and not any("\ud800" <= letter <= "\udfff" for letter in text)
+    for place, text in enumerate(texts):
+        if not isinstance(text, str) or any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise InputRejected("a text holds a lone surrogate and has no form in UTF-8", index=place)

@@ -17,11 +17,11 @@ from embedqueue.embedders import documents
 from embedqueue.values.errors import (
     ConfigurationError,
     EmbedQueueError,
-    InputRejected,
     OptionTypeError,
     OptionValueError,
     TransientError,
 )
+from embedqueue.values.vectors import Malformed
 from embedqueue.values.words import READ_CHARS, SHOWN_CHARS, forms, printable, shown_url, without_secrets
 
 from .answers import OptionRefused, classify
@@ -31,7 +31,6 @@ from .keys import Secret, revealed
 from .protocol import RateSeen
 from .rates import rates_of
 from .roles import Role
-from .rows import Malformed
 from .usage import Usage
 from .waits import asked_wait
 
@@ -323,10 +322,9 @@ class HostedEmbedder:
         try:
             return documents.serialise(body)
         except ValueError:
-            unsendable = next((place for place, text in enumerate(texts) if not documents.is_sendable(text)), None)
-        if unsendable is None:
-            raise ConfigurationError("the model's name or an option cannot be sent as JSON")
-        raise InputRejected("a text holds a lone surrogate and has no form in UTF-8", index=unsendable)
+            pass  # told below: the error holds the body
+        documents.check_sendable(texts)
+        raise ConfigurationError("the model's name or an option cannot be sent as JSON")
 
     def _all_headers(self) -> dict[str, str]:
         """Asked by the session of each thread, once: the key is read at the first call, not before."""

@@ -16,15 +16,14 @@ from embedqueue.values.errors import (
     CallTooLarge,
     ConfigurationError,
     EmbedQueueError,
-    InputRejected,
     OptionTypeError,
     OptionValueError,
     TransientError,
 )
 from embedqueue.values.vectors import as_rows
-from embedqueue.values.words import READ_CHARS, forms, words_of
+from embedqueue.values.words import READ_CHARS, SHOWN_CHARS, forms, words_of
 
-from .answers import SHOWN_CHARS, classify
+from .answers import classify
 from .faults import Fault
 from .waits import asked_wait
 
@@ -102,9 +101,7 @@ class LibraryEmbedder:
             raise TypeError("texts must be a sequence of str, not one str")
         if not texts:
             return np.empty((0, self.dimensions or 0), dtype=np.float32)
-        unsendable = next((place for place, text in enumerate(texts) if not documents.is_sendable(text)), None)
-        if unsendable is not None:
-            raise InputRejected("a text holds a lone surrogate and has no form in UTF-8", index=unsendable)
+        documents.check_sendable(texts)
         try:
             answer = call(list(texts))
         except EmbedQueueError:

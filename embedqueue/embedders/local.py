@@ -63,9 +63,7 @@ class LocalEmbedder:
             raise TypeError("texts must be a sequence of str, not one str")
         if not texts:
             return np.empty((0, self.dimensions), dtype=np.float32)
-        unsendable = next((place for place, text in enumerate(texts) if not documents.is_sendable(text)), None)
-        if unsendable is not None:
-            raise InputRejected("a text holds a lone surrogate and has no form in UTF-8", index=unsendable)
+        documents.check_sendable(texts)
         loaded = _load(self.dimensions)
         # one by one: padded to the longest of a batch, one book among fifty lines would take gigabytes
         rows = np.concatenate([loaded.embed([text]) for text in texts])

@@ -131,8 +131,6 @@ def usd(dollars: float) -> str:
     return f"${dollars:,.2f}"
 
 
-def tokens_and_dollars(texts: int, tokens: float, price: float | None, model: str) -> str:
-    """What something will cost, as words for a question: texts, tokens, and dollars where a price is known."""
-    said = f"{texts:,} texts of about {tokens:,.0f} tokens"
-    dollars = dollars_of(tokens, price)
-    return f"{said} (nobody has said what {model} costs)" if dollars is None else f"{said}, about {usd(dollars)}"
+def tokens_and_dollars(texts: int, tokens: float, dollars: float) -> str:
+    """What something will cost, as words for a question."""
+    return f"{texts:,} texts of about {tokens:,.0f} tokens, about {usd(dollars)}"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from embedqueue.backlog.inspection import Text
-from embedqueue.money.cost import ASK_DOLLARS, usd
+from embedqueue.money.cost import ASK_DOLLARS, tokens_and_dollars, usd
 from embedqueue.money.prices import dollars_of, price_by
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.tokens import estimated_tokens
@@ -68,9 +68,9 @@ class Spending:
         return spend
 
     def _ask(self, texts: int, tokens: int, dollars: float) -> None:
-        said = f"{self.texts + texts:,} texts of about {self.tokens + tokens:,} tokens"
+        said = tokens_and_dollars(self.texts + texts, self.tokens + tokens, self.dollars + dollars)
         confirm(
-            f"{said}, about {usd(self.dollars + dollars)} so far, and there may be more. Spend that?",
+            f"{said} so far, and there may be more. Spend that?",
             yes=False,
             otherwise=f"nothing more was enqueued; {self.texts:,} texts are in, for about {usd(self.dollars)}",
         )

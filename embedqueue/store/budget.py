@@ -8,12 +8,12 @@ from typing import Any
 
 from embedqueue.values.budget import Budget
 
+from .figures import DAY_SECONDS
 from .keys import Keys
 from .scripts import Scripts
 
 #: What the scripts count in: millionths of a dollar. So a price for a million tokens is that of a token.
 MICRO = 1e6
-DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True)

@@ -310,11 +310,13 @@ class Scripts:
         pieces = _pieces(parts)
         drop = connection.disconnect if sender is None else sender.drop
 
+        def end() -> bytes:
+            return b"\r\n" if last is None else _packed(last()) + b"\r\n"
+
         def send(script: bytes) -> Any:
             if sender is not None:
                 sender.connect()
             command = b"".join((count, script, declared, *pieces))
-            end = lambda: b"\r\n" if last is None else _packed(last()) + b"\r\n"  # noqa: E731
             if replicas is not None:
                 return replicas.ask(connection, command, end, self._patience, drop)
             return ask(connection, command, end)

@@ -21,7 +21,16 @@ _DTYPES: Final[Mapping[str, np.dtype[Any]]] = {"float32": FLOAT32, "float16": FL
 
 
 class Malformed(ValueError):
-    """An answer that is not one vector a text."""
+    """An answer that is not one vector a text.
+
+    Args:
+        message: what is wrong with it.
+        encoded: whether asking for base64 may be the reason.
+    """
+
+    def __init__(self, message: str, *, encoded: bool = False) -> None:
+        super().__init__(message)
+        self.encoded = encoded
 
 
 class WrongWidth(Malformed):

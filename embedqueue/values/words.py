@@ -14,7 +14,8 @@ QUOTED_CHARS = 12
 #: A shorter text tells nobody anything, and a shorter secret is none.
 _LEAST_TEXT_CHARS = 3
 _LEAST_SECRET_CHARS = 4
-#: Characters of an error's words that are read, and that are shown; words are cut to the latter when all else is done.
+#: Characters of an error's words that are read, and that are shown: enough to act on, too few to flood a log. Words are
+#: cut to the latter when all else is done.
 READ_CHARS = 2000
 SHOWN_CHARS = 500
 

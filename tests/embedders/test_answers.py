@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from embedqueue.embedders.answers import SHOWN_CHARS, OptionRefused, classify
+from embedqueue.embedders.answers import OptionRefused, classify
 from embedqueue.embedders.faults import read_fault
 from embedqueue.values.errors import CallTooLarge, ConfigurationError, EmbedQueueError, InputRejected, TransientError
+from embedqueue.values.words import SHOWN_CHARS
 
 
 def error_for(status: int, body: Any, **facts: Any) -> EmbedQueueError:

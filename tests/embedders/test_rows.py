@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedqueue.embedders import documents
-from embedqueue.embedders.rows import Malformed, gemini_rows, normalised, openai_rows
+from embedqueue.embedders.rows import gemini_rows, normalised, openai_rows
+from embedqueue.values.vectors import Malformed
 
 NAN = float("nan")
 
