@@ -32,6 +32,7 @@ from .values.options import (
     EMBED_DIMENSIONS,
     PENDING_ZSET_KEY,
 )
+from .values.sink import Sink, SinkRow, Sinks
 from .values.stats import DeadLetter, LiveWorker, QueueStats
 
 if TYPE_CHECKING:
@@ -68,6 +69,10 @@ __all__ = [
     "OpenRouterEmbedder",
     "OpenAIEmbedder",
     "LocalEmbedder",
+    # where vectors go beside the hashes
+    "Sink",
+    "SinkRow",
+    "Sinks",
     # errors that users meet
     "EmbedQueueError",
     "BatchFailed",

@@ -45,6 +45,7 @@ from .work.dispatch import Dispatch
 from .work.heartbeat import Heartbeat
 from .work.purse import Purse
 from .work.settle import Settle
+from .work.sinking import Sinking
 from .work.worker import Worker
 
 #: Seconds that stop() grants to API calls under way if it is given none: at least and at most.
@@ -225,6 +226,18 @@ class Engine:
             log=log,
             observers=observers,
         )
+        if options.sink is not None:
+            self.settle.sinking = Sinking(
+                options.sink,
+                self.store.stalls,
+                self.waiters,
+                self.agenda,
+                self.terms,
+                options.vector_type,
+                closing=self.closing,
+                persist=self.settle.persist,
+                log=log,
+            )
         self.dispatch = Dispatch(
             self.caller,
             self.pool,

@@ -51,6 +51,7 @@ from .values.options import (
     spelled_out,
 )
 from .values.provenance import digest
+from .values.sink import RemovingSink
 from .values.stats import PROBING, DeadLetter, LiveWorker, QueueStats
 from .values.vectors import to_floats
 from .work.plan import NEVER
@@ -116,6 +117,8 @@ class EmbeddingBatchQueue:
         budget: how many dollars may be spent on embedding a day or a month, or None; see :class:`embedqueue.Budget`.
             Every process that works the queue needs it.
         prices: dollars for a million tokens by model, where the list prices do not know better.
+        sink: an object with ``write(rows)`` that takes the vectors in as well, before their items are acknowledged; see
+            :class:`embedqueue.Sink`. Every process that works the queue needs it. None: the hashes alone.
         history: whether this process writes down how much it does, for ``history()`` and the dashboard.
         observers: told what happens; see :class:`embedqueue.Observer`. What they raise is logged once.
         on_batch: called with a :class:`BatchReport` when vectors were written; it is an observer of one function, as
@@ -449,8 +452,8 @@ class EmbeddingBatchQueue:
 
         Args:
             redis_key: the hash that would receive the vector.
-            vector: take the vector, and what it is of, out of the hash as well. Without ``provenance_field`` that of a
-                text may go which somebody enqueues meanwhile, if its vector is quicker.
+            vector: take the vector, and what it is of, out of the hash and the sink as well. Without
+                ``provenance_field`` that of a text may go which somebody enqueues meanwhile, if its vector is quicker.
 
         Raises:
             TypeError, ValueError: no possible key.
@@ -459,6 +462,7 @@ class EmbeddingBatchQueue:
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached; or, ``redis.ResponseError``, the vector is to go and there is no
                 hash at the key, but something else.
+            Exception: what the sink raises, last of all: call again.
         """
         check_pair(redis_key, "", self._options.namespace, None)
         engine = self._ready()
@@ -468,7 +472,14 @@ class EmbeddingBatchQueue:
                 pass
             stamp = engine.intake.forget(redis_key)
         if vector:
-            engine.store.hashes.erase(redis_key, engine.terms(), stamp)
+            self._erase(redis_key, stamp)
+
+    def _erase(self, redis_key: str, stamp: int) -> None:
+        """Take the vector of an item that is older than this stamp away, out of the hash and the sink."""
+        engine = self._ready()
+        engine.store.hashes.erase(redis_key, engine.terms(), stamp)
+        if isinstance(self._options.sink, RemovingSink):
+            self._options.sink.remove([redis_key], stamp)
 
     def _wanted(self, redis_key: str) -> None:
         """Somebody waits in ``.result()``, so the item is urgent. Does no I/O: the caller may hold a future's lock."""
@@ -798,7 +809,15 @@ class EmbeddingBatchQueue:
         """What looks at many texts and enqueues those of these kinds; for the commands, too."""
         engine = self._ready()
         return Filler(
-            self, engine.store, engine.terms, kinds, max_waiting=max_waiting, within=within, full=full, before=before
+            self,
+            engine.store,
+            engine.terms,
+            kinds,
+            erase=self._erase,
+            max_waiting=max_waiting,
+            within=within,
+            full=full,
+            before=before,
         )
 
     def _texts(self, match: str, text_field: str) -> Iterator[Text]:

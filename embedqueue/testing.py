@@ -214,6 +214,8 @@ class EagerQueue(EmbeddingBatchQueue):
         engine = super()._new_engine()
         engine.pool = engine.dispatch.pool = _NoPool(lambda: 1, "", lambda: None)
         engine.waiters.callbacks = None
+        if engine.settle.sinking is not None:
+            engine.settle.sinking.patient = False
         engine.queries.inline = True
         engine.search = ExactSearch(
             engine.store.client, self._options.embedding_field, namespace=self._options.namespace

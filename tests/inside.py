@@ -30,6 +30,7 @@ import embedqueue.work.worker
 from embedqueue import EmbeddingBatchQueue
 from embedqueue.store.clients import release_connection, take_connection
 from embedqueue.store.store import Store
+from embedqueue.values.item import encode_member
 
 #: Limits that a test may shrink, as module and name: for ``monkeypatch.setattr(*RECENT_BYTES, 0)``.
 RECENT_BYTES = embedqueue.work.dispatch, "RECENT_BYTES"
@@ -78,6 +79,16 @@ class Inside:
     def agenda(self) -> Any:
         """What the worker is to do: ``works``."""
         return self._engine.agenda
+
+    @property
+    def sinking(self) -> Any:
+        """Who hands vectors to the sink: ``write``."""
+        return self._engine.settle.sinking
+
+    @staticmethod
+    def member(redis_key: str, text: str) -> bytes:
+        """The member of a pair."""
+        return encode_member(redis_key, text)
 
     @property
     def purse(self) -> Any:

@@ -97,6 +97,7 @@ class Filler:
         terms: returns on which terms its workers write.
         kinds: of what ``inspection`` finds, those that are enqueued (blank texts have their vectors taken out instead);
             None: everything, unseen.
+        erase: takes the vector of a key away, unless its stamp is this one or a later one.
         max_waiting: go on only while fewer items wait; None for no such limit.
         within: seconds in which the texts are to be embedded; None: as any.
         full: called once with how many wait, when there was no room for some seconds. Without it, a full queue is an
@@ -111,6 +112,7 @@ class Filler:
         terms: Callable[[], Terms],
         kinds: Collection[str] | None,
         *,
+        erase: Callable[[str, int], object],
         max_waiting: int | None = None,
         within: float | None = None,
         full: Callable[[int], None] | None = None,
@@ -121,6 +123,7 @@ class Filler:
         self._store = store
         self._terms = terms
         self._kinds = kinds
+        self._erase = erase
         self._max_waiting = max_waiting
         self._within = within
         self._full = full
@@ -181,7 +184,7 @@ class Filler:
     def _empty(self, hashes: Sequence[tuple[str, Found]]) -> int:
         """Take vectors out where the text is blank, but no newer ones than we have seen. Returns how many hashes."""
         for redis_key, found in hashes:
-            self._store.hashes.erase(redis_key, self._terms(), found.stamp + 1)
+            self._erase(redis_key, found.stamp + 1)
         return len(hashes)
 
     def _enqueue(self, texts: list[Text]) -> int:

@@ -12,6 +12,8 @@ from embedqueue.values.words import words_of
 #: Options of the queue that are objects, and may be named.
 FUNCTIONS = ("ON_BATCH", "ON_ERROR", "ON_DEAD")
 OBSERVERS = "OBSERVERS"
+#: Options of the queue that are one object.
+OBJECTS = ("SINK",)
 
 
 class NameFault(ValueError):
@@ -63,16 +65,18 @@ def option(name: str, value: Any) -> Any:
     """
     if name in FUNCTIONS and isinstance(value, str):
         return None if value.strip().lower() in ("", "none") else found(value)
+    if name in OBJECTS and isinstance(value, str):
+        return None if value.strip().lower() in ("", "none") else _made_now(value)
     if name != OBSERVERS:
         return value
     if isinstance(value, str):
         value = [part for part in value.split(",") if part.strip()]
     if not isinstance(value, list | tuple):
         return value  # the queue says what is wrong with it
-    return tuple(_observer(one) for one in value)
+    return tuple(_made_now(one) for one in value)
 
 
-def _observer(value: Any) -> Any:
+def _made_now(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:

@@ -36,6 +36,7 @@ SCRIPTS: Final = (
     "enqueue", "enqueue_more", "claim", "complete", "release", "release_all", "release_probe", "extend", "reject",
     "fail", "status", "look", "adopt", "forget_ghosts", "dead_letters", "retry_dead", "discard_dead", "erase",
     "label", "take_cached", "hold_cached", "announce", "rehearse", "settle", "settle_budget", "raise_budget",
+    "stamps", "stall",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.
 OF_CLAIMS: Final = tuple(

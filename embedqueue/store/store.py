@@ -28,6 +28,7 @@ from .limits import Buckets
 from .records import Asked, Claim, Status, Taken, Terms, Unless, Within, as_json
 from .replicas import Replicas
 from .scripts import Scripts
+from .stalls import Stalls
 from .workers import Workers
 
 #: Characters of a reason that are kept, in each of its notices, too: the words of an embedder of one's own may hold all
@@ -69,6 +70,7 @@ class Store:
         adoption: puts the books in order after another program has left or taken members.
         hashes: what the users' hashes have.
         budget: what is spent of a budget.
+        stalls: the stamps that a sink is given, and pauses while it takes nothing.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Store:
         self.adoption = Adoption(self._scripts, self.keys)
         self.hashes = Hashes(self._scripts, self.keys)
         self.budget = BudgetBook(self._scripts, self.keys)
+        self.stalls = Stalls(self._scripts)
 
     @property
     def _limits(self) -> str:

@@ -14,6 +14,7 @@ from .budget import Budget, read_prices
 from .errors import LONGEST_WAIT_SECONDS, OptionTypeError, OptionValueError
 from .limits import Limits
 from .observer import BatchReport, CallReport, Observer, RedisReport
+from .sink import Sink
 from .stats import DeadLetter
 from .vectors import VectorType
 
@@ -88,6 +89,7 @@ class Options:
     limits: Limits | Literal["auto"] | None = None
     budget: Budget | None = None
     prices: Mapping[str, float] | None = None
+    sink: Sink | None = None
     history: bool = True
     observers: Sequence[Observer] = ()
     on_batch: OnBatch | None = None
@@ -134,6 +136,8 @@ class Options:
             raise OptionTypeError("budget", f"must be an embedqueue.Budget or None, not {self.budget!r}")
         if self.prices is not None:
             object.__setattr__(self, "prices", read_prices(self.prices))
+        if self.sink is not None and (isinstance(self.sink, type) or not isinstance(self.sink, Sink)):
+            raise OptionTypeError("sink", f"must be an object with write(rows) or None, not {self.sink!r}")
         if not isinstance(self.retry, BaseRetrying | None) or isinstance(self.retry, AsyncRetrying):
             raise OptionTypeError("retry", "must be a tenacity policy such as tenacity.Retrying(...)")
         self._word("if_missing", get_args(IfMissing))
@@ -201,6 +205,7 @@ class QueueOptions(TypedDict, total=False):
     limits: Limits | Literal["auto"] | None
     budget: Budget | None
     prices: Mapping[str, float] | None
+    sink: Sink | None
     history: bool
     observers: Sequence[Observer]
     on_batch: OnBatch | None

@@ -100,6 +100,11 @@ def to_bytes(vector: Any, vector_type: VectorType = "float32") -> bytes:
     return as_rows([vector], 1, len(vector), vector_type).tobytes()
 
 
+def to_array(vector: bytes, vector_type: VectorType = "float32") -> NDArray[np.float32]:
+    """One stored vector as an array, (dimensions,) float32; it may be read-only."""
+    return np.frombuffer(vector, dtype=_DTYPES[vector_type]).astype(np.float32, copy=False)
+
+
 def to_floats(vector: bytes, vector_type: VectorType = "float32") -> list[float]:
     """The floats of one stored vector."""
     floats: list[float] = np.frombuffer(vector, dtype=_DTYPES[vector_type]).tolist()

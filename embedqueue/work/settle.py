@@ -36,6 +36,7 @@ from embedqueue.values.words import said_by
 from .agenda import Agenda
 from .purse import Purse
 from .reporter import Times, tell_dead, tell_written
+from .sinking import Sinking
 
 #: Seconds of the pause after the first failure of the provider; doubled after each further one in a row.
 FIRST_PAUSE_SECONDS = 1.0
@@ -100,6 +101,7 @@ class Settle:
 
     Attributes:
         counters: what was done.
+        sinking: hands vectors to the sink first, where there is one; set once, before the first claim.
         paused_mono: when a pause of our making began, by the monotonic clock; what was claimed before is not sent.
     """
 
@@ -120,6 +122,7 @@ class Settle:
         log: Log,
     ) -> None:
         self.counters = Counters()
+        self.sinking: Sinking | None = None
         self._purse = purse
         self._store = store
         self._waiters = waiters
@@ -191,6 +194,7 @@ class Settle:
     def write(self, owner: str, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
         """Write vectors and acknowledge their items; then resolve their futures.
 
+        Where there is a sink, it takes them first, however long that takes.
         An item whose key refuses the write (it holds no hash, or we may not write to it) becomes a dead letter.
 
         Args:
@@ -202,6 +206,12 @@ class Settle:
             Stopping: the queue stops before Redis has taken all of them.
         """
         for part in _parts(pairs, lambda pair: len(pair[0].member) + len(pair[1])):
+            if self.sinking is not None:
+                refused = self.sinking.write(owner, part)
+                for item, reason in refused:
+                    self.reject(owner, [item], reason)
+                gone = {item.redis_key for item, _ in refused}
+                part = [pair for pair in part if pair[0].redis_key not in gone]
             self._write_part(owner, part, times)
 
     def _write_part(self, owner: str, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:

@@ -45,6 +45,8 @@ TESTS = {
     "buckets.lua": ("store/test_buckets", "proof/test_limits", "work/test_limits"),
     "settle.lua": ("store/test_buckets", "proof/test_limits"),
     "budget.lua": ("store/test_budget", "store/test_buckets"),
+    "stamps.lua": ("work/test_sink",),
+    "stall.lua": ("work/test_sink",),
     "announce.lua": ("store/test_workers", "work/test_heartbeat"),
     "rehearse.lua": ("operating/test_examine", "cli/test_cli"),
     ".lua": (*SCRIPT_TESTS, "queue/test_queue"),

@@ -193,3 +193,19 @@ def test_an_applications_embedder_wins_over_the_environments_provider():
     found = read_queues({"PROVIDER": "local"}, environ={"EMBEDQUEUE_EMBEDDER": f"{HERE}.Mine"})["default"]
     assert found.provider == "local"
     assert read_environment(environ, own={"EMBEDDER": f"{HERE}.Mine"}).width == 4
+
+
+@pytest.mark.parametrize("path", [f"{HERE}.table", f"{HERE}:Table"])
+def test_a_sink_by_its_path(path):
+    """An object, or a class that is called; in the environment as in an application's settings."""
+    for settings in (read_environment({"EMBEDQUEUE_SINK": path}), read({"SINK": path})):
+        assert isinstance(settings.option("sink"), own.Table)
+    assert read({"SINK": own.table}).option("sink") is own.table
+    assert read({"SINK": "none"}).option("sink") is None
+
+
+def test_a_sink_that_is_none_is_refused():
+    with pytest.raises(SettingsError, match=r"EMBEDQUEUE_SINK must be an object with write\(rows\)"):
+        read_environment({"EMBEDQUEUE_SINK": f"{HERE}.thing"})
+    with pytest.raises(SettingsError, match="EMBEDQUEUE_SINK names .*has no Nothing"):
+        read_environment({"EMBEDQUEUE_SINK": f"{HERE}.Nothing"})
