@@ -14,6 +14,7 @@ from .calls.batching import Limits
 from .calls.cache import Cache
 from .calls.caller import Caller
 from .calls.concurrency import Concurrency
+from .calls.fund import Fund
 from .calls.lengths import Lengths
 from .calls.pool import Pool
 from .calls.queries import Queries
@@ -33,6 +34,7 @@ from .observers.history import Recorder
 from .observers.observers import Observers
 from .observers.tally import Tally
 from .search import ExactSearch, Search
+from .store.budget import BudgetTerms
 from .store.records import Terms, terms_of
 from .store.replicas import Replicas
 from .store.store import Store
@@ -195,8 +197,9 @@ class Engine:
         alike = (options.model, options.retry, limits, concurrency, self.closing, log, self.observers)
         self.caller = Caller(embedder, *alike, options.vector_type, self.tolls)
         # Their own caller: what is learned of calls of documents need not hold for queries, nor the other way round.
+        asker = Caller(QuerySide(embedder), *alike, tolls=self.tolls, lane="query")
         self.queries = Queries(
-            Caller(QuerySide(embedder), *alike, tolls=self.tolls, lane="query"),
+            asker,
             self.store,
             cache_kind=None if options.cache_ttl is None else lambda: f"{_kind(options, embedder)}\0query",
             cache_seconds=options.cache_ttl or 0.0,
@@ -204,7 +207,16 @@ class Engine:
             name=f"embedqueue-query-{options.namespace}",
             log=log,
             observers=self.observers,
+            fund=self._fund(asker),
         )
+
+    def _fund(self, asker: Caller) -> Fund | None:
+        budget = self._options.budget
+        if budget is None:
+            return None
+        price = budget_price(self._options)
+        terms = lambda: BudgetTerms(budget, price, asker.limits.texts, asker.limits.tokens)  # noqa: E731
+        return Fund(self.store.budget, terms, asker, self.name, self._log)
 
     def _make_parts_of_claims(self, embedder: Embedder) -> None:
         """Those through which goes what was claimed."""

@@ -100,7 +100,7 @@ class Caller:
         retry_if = tenacity.retry_all(tenacity.retry_if_exception_type(TransientError), policy.retry)
         policy = policy.copy(retry=retry_if, reraise=True, retry_error_callback=None)
         interruptible = policy.sleep in (tenacity.nap.sleep, time.sleep)
-        self._patient = policy.copy(sleep=self._rest) if interruptible else policy
+        self._patient = policy.copy(sleep=self.rest) if interruptible else policy
         self._once = policy.copy(stop=tenacity.stop_after_attempt(1))
         self._lock = threading.Lock()
         self._last_success_mono = 0.0
@@ -118,7 +118,8 @@ class Caller:
         most = self._care.texts
         return self._limits if most is None else replace(self._limits, texts=min(self._limits.texts, most))
 
-    def _rest(self, seconds: float) -> None:
+    def rest(self, seconds: float) -> None:
+        """Wait; ``Stopping`` is raised if the queue stops meanwhile."""
         if self._closing.wait(seconds):
             raise Stopping
 
@@ -159,7 +160,7 @@ class Caller:
         if self._closing.is_set() or thread in self._given_up:
             raise Stopping
         if self._tolls is not None and (seconds := self._tolls.pay(texts)):
-            self._rest(seconds)
+            self.rest(seconds)
         began_mono = time.monotonic()
         with self._lock:
             self.calls += 1

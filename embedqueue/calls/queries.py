@@ -10,6 +10,7 @@ import copy
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 from redis.exceptions import RedisError
 
@@ -25,6 +26,7 @@ from .batching import cut
 from .cache import digest_of
 from .caller import LONGEST_TRY_SECONDS, Caller
 from .failures import Stopping, Unserved
+from .fund import Fund
 from .halving import Halving
 
 #: Seconds after which a query is given up that has no answer; its sender counts no longer.
@@ -63,6 +65,7 @@ class Queries:
         name: of the threads.
         log: takes the records.
         observers: told which texts need not be sent.
+        fund: pays for calls out of the budget; None where there is none.
 
     Attributes:
         caller: as given.
@@ -80,6 +83,7 @@ class Queries:
         name: str,
         log: Log,
         observers: Observers,
+        fund: Fund | None = None,
     ) -> None:
         self.inline = False
         self.caller = caller
@@ -90,6 +94,7 @@ class Queries:
         self._name = name
         self._log = log
         self._observers = observers
+        self._fund = fund
         self._lock = threading.RLock()
         self._queries: dict[str, _Query] = {}  # by text, all that are not done; guarded by the lock, as is all below
         self._waiting: list[_Query] = []  # those of them that no sender has taken
@@ -232,7 +237,8 @@ class Queries:
         try:
             missing = self._look(by_text)
             for texts in cut(missing, self.caller.limits):
-                self._send(texts, by_text)
+                with nullcontext() if self._fund is None else self._fund.pays(texts):
+                    self._send(texts, by_text)
         except Unserved as failure:
             _end(queries, BatchFailed(f"the query could not be embedded: {failure}"), failure.cause)
         except Stopping:
@@ -261,7 +267,8 @@ class Queries:
         for text, vector in kept.items():
             by_text[text].end(vector)
         missing = [text for text in texts if text not in kept]
-        reason = self._store.pause_reason() if missing else None
+        # A budget asks for pauses when it reserves.
+        reason = self._store.pause_reason() if missing and self._fund is None else None
         if reason is not None:
             raise BatchFailed(f"the queue is paused: {reason}")
         return missing

@@ -81,6 +81,21 @@ class BudgetBook:
         self._background: Any = scripts.background
         self._keys = keys
 
+    def reserve(self, owner: str, tokens: int, terms: BudgetTerms) -> tuple[float, str, bool]:
+        """Reserve what a call may cost that no claim has brought; ``settle`` settles it.
+
+        Args:
+            owner: a name for the call, which no other has.
+            tokens: of its texts, by estimate.
+            terms: on which it reserves.
+
+        Returns:
+            The seconds after which it is worth asking again, because what others have in flight must be settled first,
+            or 0; why there is a pause, or ""; and whether that has begun by this. Without either, it is reserved.
+        """
+        ms, words, begun = self._call("reserve_budget", (self._keys.budget,), terms.text, owner, tokens)
+        return ms / 1000, words.decode("utf-8", "replace"), bool(begun)
+
     def settle(self, owner: str, dollars: float) -> bool:
         """All items of a claim have ended, and so much was used; what it has reserved beyond that is free again.
 

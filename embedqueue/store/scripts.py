@@ -35,8 +35,8 @@ from .replicas import Replicas
 SCRIPTS: Final = (
     "enqueue", "enqueue_more", "claim", "complete", "release", "release_all", "release_probe", "extend", "reject",
     "fail", "status", "look", "adopt", "forget_ghosts", "dead_letters", "retry_dead", "discard_dead", "erase",
-    "label", "take_cached", "hold_cached", "announce", "rehearse", "settle", "settle_budget", "raise_budget",
-    "stamps", "stall",
+    "label", "take_cached", "hold_cached", "announce", "rehearse", "settle", "reserve_budget", "settle_budget",
+    "raise_budget", "stamps", "stall",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.
 OF_CLAIMS: Final = tuple(
@@ -44,7 +44,7 @@ OF_CLAIMS: Final = tuple(
 )
 
 #: Those of them that know of money.
-OF_BUDGET: Final = ("claim", "settle_budget", "raise_budget")
+OF_BUDGET: Final = ("claim", "reserve_budget", "settle_budget", "raise_budget")
 #: Those of them that ``buckets.lua`` stands in front of, where a queue has limits.
 OF_LIMITS: Final = ("claim", "release", "release_all", "status", "settle")
 

@@ -217,3 +217,83 @@ def test_an_observer_sees_no_budget_where_there_is_none(make_queue, redis_client
     queue = make_queue(observers=[Counts()])
     queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
     assert not redis_client.exists(BUDGET)
+
+
+# -- the queries of searches -----------------------------------------------------------------------------------------
+
+
+def test_queries_count_in_the_budget_as_documents_do(make, provider):
+    """By what the answer says was charged; what could not be served costs nothing."""
+    provider.settings.tokens_per_text = 7
+    queue = make(usd_per_day=1000)
+    queue.embed_query("where is the station?", PATIENCE_SECONDS)
+    eventually(lambda: inside(queue).store.budget.state().held == 0, "settled")
+    assert _spent(queue) == 7
+    provider.script(fail(401))
+    with pytest.raises(BatchFailed, match="401"):
+        queue.embed_query("where is the harbour?", PATIENCE_SECONDS)
+    eventually(lambda: inside(queue).store.budget.state().held == 0, "settled")
+    assert _spent(queue) == 7
+
+
+def test_a_query_that_does_not_fit_parks_the_queue(make, provider, caplog):
+    """Nothing is sent; whoever waits for documents hears of it, in other processes as well; and one WARNING."""
+    caplog.set_level(logging.WARNING, "embedqueue")
+    queue, other = make(usd_per_day=25), make(usd_per_day=25, worker=False)
+    future = other.enqueue("doc:1", "y" * 4 * 30)
+    with pytest.raises(BatchFailed, match="^the queue is paused: budget: .*midnight"):
+        queue.embed_query("x" * 4 * 30, PATIENCE_SECONDS)
+    with pytest.raises(BatchFailed, match="^budget"):
+        future.result(PATIENCE_SECONDS)
+    with pytest.raises(BatchFailed, match="budget"):
+        other.embed_query("short", PATIENCE_SECONDS)
+    assert _parked(queue)
+    assert not provider.answered
+    assert _spent(queue) == 0
+    assert [record.levelname for record in caplog.records if "budget" in record.message] == ["WARNING"]
+
+
+def test_a_query_waits_until_what_is_in_flight_is_settled(make, provider, monkeypatch):
+    """Near the end of a budget nobody knows what is left before that."""
+    queue = make(usd_per_day=35)
+    provider.hold()
+    queue.enqueue(*_texts(1)[0])
+    queue.flush_now()
+    assert provider.wait_for_calls(1, PATIENCE_SECONDS)
+    caller = inside(queue).queries.caller
+    rest, waits = caller.rest, []
+
+    def rests(seconds):
+        waits.append(len(provider.calls))
+        provider.release()
+        rest(seconds)
+
+    monkeypatch.setattr(caller, "rest", rests)
+    queue.embed_query("x" * 4 * 9, PATIENCE_SECONDS)
+    assert waits[0] == 1  # the query was not sent beside the call of the document
+    eventually(lambda: inside(queue).store.budget.state().held == 0, "settled")
+    assert _spent(queue) == 20
+
+
+def test_a_query_does_not_wait_for_ever_for_what_others_have_in_flight(make, provider, monkeypatch):
+    queue = make(usd_per_day=35)
+    provider.hold()
+    queue.enqueue(*_texts(1)[0])
+    queue.flush_now()
+    assert provider.wait_for_calls(1, PATIENCE_SECONDS)
+    monkeypatch.setattr(inside(queue).queries.caller, "rest", lambda seconds: None)
+    with pytest.raises(BatchFailed, match="nearly spent"):
+        queue.embed_query("x" * 4 * 9, PATIENCE_SECONDS)
+    provider.release()
+
+
+def test_what_a_query_has_cost_is_its_estimate_if_redis_does_not_take_more(make, provider, monkeypatch):
+    provider.settings.tokens_per_text = 3
+    queue = make(usd_per_day=1000)
+
+    def fails(*_):
+        raise redis.ConnectionError("gone")
+
+    monkeypatch.setattr(inside(queue).store.budget, "settle", fails)
+    queue.embed_query(TEXT, PATIENCE_SECONDS)
+    assert _spent(queue) == 9

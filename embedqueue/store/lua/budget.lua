@@ -11,6 +11,7 @@
 -- Keeps: what is spent is above a limit by no more than what one call costs beyond its estimate. So claims go by their
 -- estimates while the texts in flight could have as many tokens as bytes, and then call by call.
 -- The door: open(terms, owner), lost(holder), takes(member, key), refused(), keep(count), close(status, pause_ms) for a claim;
+-- open(), takes_tokens(tokens) and close() for a call of queries, which no claim has brought;
 -- read_sums(), keep_sums(sums), hold_of(value), end_parking(room) to settle and to raise.
 
 do -- of its own: Lua allows 200 locals at a time
@@ -138,8 +139,12 @@ do -- of its own: Lua allows 200 locals at a time
 
     -- Whether an item may be claimed as well; then it is reserved.
     function budget.takes(member, key)
-      local estimate = math.floor((#member - #key - MEMBER_BYTES) / BYTES_PER_TOKEN) + 1
-      local amount = math.max(1, estimate) * price
+      return budget.takes_tokens(math.max(1, math.floor((#member - #key - MEMBER_BYTES) / BYTES_PER_TOKEN) + 1))
+    end
+
+    -- Whether what has so many tokens, by estimate, may be sent as well; then it is reserved.
+    function budget.takes_tokens(tokens_of_it)
+      local amount = tokens_of_it * price
       local sure = not by_call and is_sure(amount)
       if not (sure or looked) then
         look()
