@@ -466,13 +466,16 @@ class EmbeddingBatchQueue:
         """
         check_pair(redis_key, "", self._options.namespace, None)
         engine = self._ready()
-        stamp = engine.intake.forget(redis_key)
+        stamp, second_stamp = engine.intake.forget(redis_key)
         if engine.store.status().strays:  # another program may have left a text of the key
             for _ in engine.worker.put_in_order():
                 pass
-            stamp = engine.intake.forget(redis_key)
+            stamp, second_stamp = engine.intake.forget(redis_key)
         if vector:
             self._erase(redis_key, stamp)
+            second = engine.store.change.second() if second_stamp else None
+            if second is not None:
+                engine.store.hashes.erase_second(redis_key, second, second_stamp)
 
     def _erase(self, redis_key: str, stamp: int) -> None:
         """Take the vector of an item that is older than this stamp away, out of the hash and the sink."""

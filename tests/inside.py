@@ -356,7 +356,7 @@ class Copies:
         lost: whether those that are sent from now on do not arrive: whoever sends them hears nothing.
     """
 
-    ONCE = ("enqueue", "enqueue_more", "claim", "release", "release_all", "reject", "fail", "erase")
+    ONCE = ("enqueue", "enqueue_more", "enqueue_both", "claim", "release", "release_all", "reject", "fail", "erase")
 
     def __init__(self, store: Store) -> None:
         self.sent: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []

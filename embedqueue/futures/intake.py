@@ -62,6 +62,7 @@ class _Commit:
         "group",
         "left_out",
         "pairs",
+        "second_stamp",
         "stamp",
         "within",
         "written",
@@ -75,6 +76,7 @@ class _Commit:
         self.digests = digests  # of the texts, where pairs are left out whose hashes have their vectors
         self.left_out: dict[str, bytes] = {}  # of those, the vector by redis_key; b"" where it is yet to be read
         self.stamp = 0  # that no item taken in is below
+        self.second_stamp = 0  # the same of a second queue that texts go to
         self.futures: list[EmbeddingFuture] = []
         self.error: BaseException | None = None
         self.gate: threading.Lock | None = None  # of a follower, which waits until somebody releases it
@@ -183,11 +185,11 @@ class Intake:
                     self._end_left_out(commit)
         return commit.futures
 
-    def forget(self, redis_key: str) -> int:
-        """Take away what is live of a key, and its dead letter.
+    def forget(self, redis_key: str) -> tuple[int, int]:
+        """Take away what is live of a key, and its dead letter; of a second queue, too, where texts go to one.
 
         Returns:
-            A stamp: what was taken away is below it, and what comes later is not.
+            A stamp: what was taken away is below it, and what comes later is not. And that of the second queue, or 0.
 
         Raises:
             NotReplicated: it is taken away, and too few replicas knew it in time.
@@ -195,7 +197,7 @@ class Intake:
         """
         commit = _Commit([(redis_key, FORGOTTEN)])
         self._carry_out(commit)
-        return commit.stamp
+        return commit.stamp, commit.second_stamp
 
     def _carry_out(self, commit: _Commit) -> None:
         caller = threading.get_ident()
@@ -344,7 +346,7 @@ class Intake:
                 for commit in share:
                     if taken.replicas is not None:
                         commit.error = self._replication.error(taken.replicas)
-                    commit.stamp = taken.stamp
+                    commit.stamp, commit.second_stamp = taken.stamp, taken.second_stamp
                     commit.left_out = {key: unchanged[key] for key, _ in commit.pairs if key in unchanged}
                 if unchanged:
                     spared += _tokens(latest, unchanged)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from embedqueue.values.vectors import size_bytes
 
-from .keys import Keys
+from .keys import Keys, Second
 from .records import Terms, named_member, named_stamp
 from .scripts import Scripts
 
@@ -110,9 +110,17 @@ class Hashes:
         Raises:
             redis.ResponseError: it is no hash; or the clock was set meanwhile, and nothing was done.
         """
-        seconds, micros = self._background.time()
-        deadline = f"{seconds + micros / 1e6 + self._patience_seconds:.6f}"
+        deadline = self._deadline()
         return bool(self._call("erase", [redis_key], terms.field, terms.provenance_field or "", stamp, deadline))
+
+    def erase_second(self, redis_key: str, second: Second, stamp: int) -> None:
+        """The same with the field of a second queue, by the stamp that this had given."""
+        fields = second.field, second.provenance_field
+        self._call("erase", [redis_key], *fields, stamp, self._deadline(), second=second)
+
+    def _deadline(self) -> str:
+        seconds, micros = self._background.time()
+        return f"{seconds + micros / 1e6 + self._patience_seconds:.6f}"
 
     def label(self, lines: Mapping[str, str], terms: Terms) -> int:
         """Write beside vectors what they are of, where nothing says so and nothing of the key is live.

@@ -2,6 +2,36 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+#: What is kept for a provenance field where nothing is written of what vectors are of.
+NO_PROVENANCE = "(none)"
+
+
+class Second(NamedTuple):
+    """The second queue of a namespace, whose texts are embedded anew into another field.
+
+    Attributes:
+        word: as it stands in ``settings`` of the first queue: ``FIELD PROVENANCE_FIELD``.
+        namespace: of its keys.
+        keys: these, in the order of ``Keys.all``.
+    """
+
+    word: str
+    namespace: str
+    keys: list[bytes]
+
+    @property
+    def field(self) -> str:
+        """The field that receives its vectors."""
+        return self.word.partition(" ")[0]
+
+    @property
+    def provenance_field(self) -> str:
+        """The field that receives what they are of; "" where none does."""
+        name = self.word.partition(" ")[2]
+        return "" if name == NO_PROVENANCE else name
+
 
 class Keys:
     """The names of a queue's keys, in the order in which every script declares them.
@@ -60,3 +90,13 @@ class Keys:
             self.pending, self.inflight, self.alone, self.latest, self.claims, self.dead,
             self.dead_info, self.events, self.settings, self.flushes, *self.pauses,
         )  # fmt: skip
+
+    def second(self, word: str) -> Second:
+        """The second queue that is kept as ``FIELD PROVENANCE_FIELD``."""
+        namespace = second_namespace(self.namespace, word.partition(" ")[0])
+        return Second(word, namespace, [key.encode() for key in Keys(namespace).all])
+
+
+def second_namespace(namespace: str, field: str) -> str:
+    """The namespace of the queue that embeds a namespace's texts into another field."""
+    return f"{namespace}:{field}"

@@ -14,9 +14,7 @@ from embedqueue.values.provenance import model_name, space
 from embedqueue.values.vectors import VectorType
 
 from .budget import BudgetState
-
-#: What is kept for ``provenance_field`` where nothing is written of what vectors are of.
-NO_PROVENANCE = "(none)"
+from .keys import NO_PROVENANCE as NO_PROVENANCE
 
 
 def named_member(entry: bytes) -> bytes:
@@ -131,6 +129,21 @@ class Within:
     base_seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """That an enqueue is of texts which were found in hashes, and takes in only what nobody has changed since.
+
+    Attributes:
+        text_field: of the hashes.
+        terms: on which the queue writes.
+        seen: what stood beside the vector of each, b"" where nothing did.
+    """
+
+    text_field: str
+    terms: Terms
+    seen: Sequence[bytes]
+
+
 class Taken(NamedTuple):
     """What an enqueue has taken in.
 
@@ -141,6 +154,7 @@ class Taken(NamedTuple):
         left_out: of each pair None; or, where it was left out because its hash has the vector of its text, that vector,
             b"" where there are many. Nothing where no pair could be.
         replicas: how many replicas have all this; None where none have to.
+        second_stamp: the stamp of a second queue that has taken it in as well; 0 where there is none.
     """
 
     waiting: int
@@ -148,6 +162,7 @@ class Taken(NamedTuple):
     stamp: int
     left_out: Sequence[bytes | None] = ()
     replicas: int | None = None
+    second_stamp: int = 0
 
 
 @dataclass(frozen=True, slots=True)

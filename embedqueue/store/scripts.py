@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from importlib import resources
 from typing import Any, Final
@@ -29,7 +30,7 @@ from .clients import (
     socket_timeout,
     take_connection,
 )
-from .keys import Keys
+from .keys import Keys, Second
 from .replicas import Replicas
 
 SCRIPTS: Final = (
@@ -37,10 +38,13 @@ SCRIPTS: Final = (
     "fail", "status", "look", "adopt", "forget_ghosts", "dead_letters", "retry_dead", "discard_dead", "erase",
     "label", "take_cached", "hold_cached", "announce", "rehearse", "settle", "reserve_budget", "settle_budget",
     "raise_budget", "stamps", "stall",
+    "enqueue_both", "end_change",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.
 OF_CLAIMS: Final = tuple(
-    name for name in SCRIPTS if name not in ("enqueue", "release_probe", "discard_dead", "hold_cached", "rehearse")
+    name
+    for name in SCRIPTS
+    if name not in ("enqueue", "release_probe", "discard_dead", "hold_cached", "rehearse", "end_change")
 )
 
 #: Those of them that know of money.
@@ -53,6 +57,8 @@ LAYOUT: Final = 2
 
 #: Seconds that an enqueue may take to reach Redis where the user's client has no time limit of its own.
 ANSWER_SECONDS = 5.0
+#: How often an enqueue is sent because somebody has begun, or ended, to have texts go to a second field.
+SECOND_TRIES = 4
 #: How often an enqueue is sent again because it came late; the first time on a connection tells the server's clock.
 LATE_TRIES = 4
 
@@ -62,14 +68,20 @@ def script_text(name: str, limited: bool = False) -> str:
     """The Lua of one move, with what it shares with others; ``limited``: of a queue with limits."""
     folder = resources.files(__package__) / "lua"
     first = ("names", "enqueue_one") if name == "enqueue" else ("names",)
-    last = ("more", "if_changed", "within", "enqueue") if name == "enqueue_more" else (name,)
     shared = (
         *(("prelude_claims",) if name in OF_CLAIMS else ()),
         *(("buckets",) if limited and name in OF_LIMITS else ()),
         *(("budget",) if name in OF_BUDGET else ()),
     )
-    parts = (*first, "prelude", *shared, *last)
-    return "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
+
+    def text(*parts: str) -> str:
+        return "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
+
+    if name == "enqueue_both":
+        taking = text("prelude", *shared, "if_changed", "within", "enqueue")
+        return f"{text('names', 'enqueue_both')}local function take_in()\n{taking}end\n{text('both_queues')}"
+    last = ("more", "if_changed", "fill", "within", "enqueue") if name == "enqueue_more" else (name,)
+    return text(*first, "prelude", *shared, *last)
 
 
 class _Sender:
@@ -126,6 +138,7 @@ class Scripts:
 
     Attributes:
         background: the client for the worker's commands that need no script.
+        second: the second queue that texts go to as well, as far as an enqueue of this process has heard of it.
         patience_seconds: for which such a command, and a script but an enqueue, is waited for.
         listening: the client that reads the events; its reads may block for ``LISTEN_SECONDS``.
     """
@@ -151,13 +164,17 @@ class Scripts:
         scripts = {name: self.background.register_script(self._text(name)) for name in SCRIPTS}
         self._evalsha = {name: _packed(b"EVALSHA", script.sha.encode()) for name, script in scripts.items()}
         self._keys = [key.encode() for key in keys.all]
+        self._second_of = keys.second
+        self.second: Second | None = None  # as far as this process knows; Redis says at an enqueue if that is wrong
         self._enqueue_keys = (b"10", *self._keys[:10])  # of pauses it need not know
         self._patience = socket_timeout(self._enqueuing) or ANSWER_SECONDS
         self._replicas = replicas
         self._senders: list[_Sender] = []  # that are free; one serves all, for there is one enqueue at a time
         self._closed = False
 
-    def call(self, name: str, further_keys: Sequence[str], *args: str | bytes | float) -> Any:
+    def call(
+        self, name: str, further_keys: Sequence[str], *args: str | bytes | float, second: Second | None = None
+    ) -> Any:
         """Run a script on a connection of the background client.
 
         Args:
@@ -165,6 +182,7 @@ class Scripts:
             further_keys: users' hashes, cache entries, limits, budget, workers; the script finds them behind the
                 queue's own keys.
             args: what its head lists as ``ARGV``.
+            second: run it on this second queue instead.
 
         Returns:
             What its head lists as its answer: integers, bytes, and lists of these.
@@ -174,7 +192,8 @@ class Scripts:
             redis.RedisError: Redis does not answer; whether the script has run is not known.
         """
         with self._taken(self.background) as connection:
-            declared = [b"%d" % (len(self._keys) + len(further_keys)), *self._keys]
+            keys = self._keys if second is None else second.keys
+            declared = [b"%d" % (len(keys) + len(further_keys)), *keys]
             declared += [key.encode() for key in further_keys]
             parts = [_as_bytes(arg) for arg in args]
             return self._run(connection, name, len(declared), _packed(*declared), parts)
@@ -206,7 +225,11 @@ class Scripts:
             release_connection(client, connection)
 
     def enqueue(
-        self, settings: tuple[int, ...], parts: list[bytes], more: str | None = None, hashes: Sequence[str] = ()
+        self,
+        settings: tuple[int, ...],
+        parts: list[bytes],
+        more: Mapping[str, Any] | None = None,
+        hashes: Sequence[str] = (),
     ) -> tuple[Any, int | None]:
         """Run the enqueue script on a connection that is kept: a third less time than through the client's pool.
 
@@ -214,21 +237,18 @@ class Scripts:
             settings: arguments that are the same every time.
             parts: those that stand between the sender with its number, and the time from which nobody will wait for the
                 answer.
-            more: what the head of ``more.lua`` lists.
+            more: what the head of ``more.lua`` lists; None: nothing of it.
             hashes: those that ``if_changed.lua`` has to see.
 
         Returns:
-            What the head of ``enqueue.lua`` lists as its answer, and that of ``if_changed.lua``; and how many replicas
-            have it, None where none have to.
+            What the head of ``enqueue.lua`` lists as its answer, with the stamp of a second queue behind it, b"0"
+            where there is none, and that of ``if_changed.lua``. And how many replicas have it; None where none have to.
 
         Raises:
             redis.RedisError: nothing is known to have been accepted.
             EmbedQueueError: the keys are of another release's layout, and nothing was accepted; or replicas have to
                 have it, and Redis refuses to tell.
         """
-        if more is not None:
-            parts = [*parts, more.encode()]
-        name = "enqueue" if more is None else "enqueue_more"
         try:
             sender = self._senders.pop()
         except IndexError:  # at first; or a signal's handler enqueues, and has interrupted an enqueue
@@ -237,17 +257,46 @@ class Scripts:
             sender.number += 1
             stood = sender.stands
             try:
-                return self._in_time(sender, name, settings, parts, hashes, self._retry)
+                return self._to_its_queues(sender, settings, parts, more, hashes, self._retry)
             except redis.ConnectionError:
                 if not stood:
                     raise
                 # As a pool would, but without asking each time whether the server has closed what was kept. The number
                 # tells that it is the same enqueue, so it matters not how far the first went.
-                return self._in_time(sender, name, settings, parts, hashes, None)
+                return self._to_its_queues(sender, settings, parts, more, hashes, None)
         finally:
             self._senders.append(sender)
             if self._closed:
                 self._drop_senders()
+
+    def _to_its_queues(
+        self,
+        sender: _Sender,
+        settings: tuple[int, ...],
+        parts: list[bytes],
+        more: Mapping[str, Any] | None,
+        hashes: Sequence[str],
+        retry: Retry | None,
+    ) -> tuple[Any, int | None]:
+        """Run the script for the queues that texts go to, as this process knows them; Redis says if that is wrong."""
+        for _ in range(SECOND_TRIES):
+            second = self.second
+            try:
+                if second is not None:
+                    told = json.dumps({**(more or {}), "second": second.word}).encode()
+                    keys = [*self._keys, *second.keys]
+                    return self._in_time(sender, "enqueue_both", settings, [*parts, told], hashes, retry, keys)
+                name, told_of = "enqueue", parts
+                if more:
+                    name, told_of = "enqueue_more", [*parts, json.dumps(more).encode()]
+                answer, replicas = self._in_time(sender, name, settings, told_of, hashes, retry, self._keys)
+                return [*answer[:3], b"0", *answer[3:]], replicas
+            except ResponseError as error:
+                word, _, value = str(error).partition(" ")
+                if word != "SECOND":
+                    raise
+                self.second = self._second_of(value) if value else None
+        raise EmbedQueueError("whether texts go to a second field changes all the time: enqueue again")
 
     def _in_time(
         self,
@@ -257,11 +306,12 @@ class Scripts:
         parts: list[bytes],
         hashes: Sequence[str],
         retry: Retry | None,
+        own_keys: Sequence[bytes],
     ) -> tuple[Any, int | None]:
         if name == "enqueue":
             count, declared = _declared_before(self._enqueue_keys, settings)
         else:
-            keys = [*self._keys, *(key.encode() for key in hashes)]
+            keys = [*own_keys, *(key.encode() for key in hashes)]
             count, declared = _declared((b"%d" % len(keys), *keys), settings)
         parts = [sender.name, b"%d" % sender.number, *parts]
         for _ in range(LATE_TRIES):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from .adoption import Adoption
 from .answers import claim_of, pause_seconds, status_of
 from .budget import BudgetBook, BudgetTerms
 from .cache import CachedVectors
+from .change import Change
 from .clients import refused_as_such
 from .dead import DeadLetters
 from .events import Events
@@ -25,7 +25,7 @@ from .figures import Figures
 from .hashes import Hashes
 from .keys import Keys
 from .limits import Buckets
-from .records import Asked, Claim, Status, Taken, Terms, Unless, Within, as_json
+from .records import Asked, Claim, Fill, Status, Taken, Terms, Unless, Within, as_json
 from .replicas import Replicas
 from .scripts import Scripts
 from .stalls import Stalls
@@ -71,6 +71,7 @@ class Store:
         hashes: what the users' hashes have.
         budget: what is spent of a budget.
         stalls: the stamps that a sink is given, and pauses while it takes nothing.
+        change: of the field.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Store:
         self.hashes = Hashes(self._scripts, self.keys)
         self.budget = BudgetBook(self._scripts, self.keys)
         self.stalls = Stalls(self._scripts)
+        self.change = Change(self._scripts, self.keys)
 
     @property
     def _limits(self) -> str:
@@ -113,6 +115,7 @@ class Store:
         tell_first: bool,
         unless: Unless | None = None,
         within: Within | None = None,
+        fill: Fill | None = None,
     ) -> Taken:
         """Make groups of pairs durable in one round trip.
 
@@ -124,6 +127,7 @@ class Store:
             tell_first: the workers are told when the first item waits, too.
             unless: which pairs are left out where their hashes have vectors of the very texts; None: none.
             within: which pairs have a patience of their own; None: none.
+            fill: they were found in hashes, and are left out where somebody has been quicker; None: they are new.
 
         Raises:
             redis.RedisError: nothing is known to have been accepted; the user's retry policy has ended.
@@ -135,8 +139,12 @@ class Store:
             parts += group
         more: dict[str, Any] = {}
         hashes: list[str] = []
+        keys = [group[i] for group in groups for i in range(0, len(group), 2)] if unless or fill else []
+        if fill is not None:
+            hashes = [key.decode() for key in keys]
+            where = {"text_field": fill.text_field, "provenance": fill.terms.provenance_field}
+            more = {"fill": {**where, "seen": [line.decode("utf-8", "replace") for line in fill.seen]}}
         if unless is not None:
-            keys = [group[i] for group in groups for i in range(0, len(group), 2)]
             hashes = [key.decode() for key, digest in zip(keys, unless.digests, strict=True) if digest]
             terms = unless.terms
             what = {"provenance": terms.provenance_field, "space": terms.space, "size": unless.vector_bytes}
@@ -146,15 +154,13 @@ class Store:
         if within is not None:
             more |= {"base": within.base_seconds, "within": [False if one is None else one for one in within.seconds]}
         settings = max_pending or 0, tell_at, int(tell_first)
-        (waiting, stamp, words, *rest), replicas = self._scripts.enqueue(
-            settings, parts, json.dumps(more) if more else None, hashes
-        )
+        (waiting, stamp, words, second_stamp, *rest), replicas = self._scripts.enqueue(settings, parts, more, hashes)
         left_out: list[bytes | None] = []
         if rest:
             bits, *some = rest
             vectors = iter(some)
             left_out = [next(vectors, b"") if bit == ord("1") else None for bit in bits]
-        return Taken(waiting, [word == ord("y") for word in words], int(stamp), left_out, replicas)
+        return Taken(waiting, [word == ord("y") for word in words], int(stamp), left_out, replicas, int(second_stamp))
 
     # -- working -----------------------------------------------------------------------------------------------
 

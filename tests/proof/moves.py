@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import redis
 
@@ -51,6 +53,7 @@ class Queue:
         self.taken: set[str] = set()  # keys whose newest text another program has taken away
         self.lives: dict[str, int] = {}  # how often each worker was stopped, and began anew under another name
         self.copies = None if store else Copies(self.store)  # of commands, as the network may hold them
+        self.twin: Queue | None = None  # the second queue, while texts go to both
 
     def accept(self, key: str, member: bytes) -> None:
         self.version += 1
@@ -81,10 +84,31 @@ class Queue:
         groups = [[(key.encode(), member) for key, member in group] for group in pairs]
         expected = self.model.enqueue(groups, limit, now, offset)
         assert (waiting, taken) == expected
-        for group, fine in zip(pairs, taken, strict=True):
+        for group, coded, fine in zip(pairs, groups, taken, strict=True):
             for key, member in group if fine else ():
                 self.accept(key, member)
+            if fine and self.twin:
+                self.twin.has_taken(coded, now, offset)
         return taken
+
+    def has_taken(self, pairs: list[tuple[bytes, bytes]], now: float = 0.0, offset: float = 0.0) -> None:
+        """By the script that an enqueue of the first queue has run."""
+        self.model.enqueue([pairs], None, now, offset)
+        for key, member in pairs:
+            self.accept(key.decode(), member)
+
+    def begin_change(self, twin: Queue) -> None:
+        """Texts go to a second queue from now on."""
+        self.store.change.begin(twin.field, f"{twin.field}_of")
+        self.twin = twin
+
+    def give_up(self) -> None:
+        """No longer; the second queue is gone, and its hashes stay as they are."""
+        if self.twin is not None:
+            twin, self.twin = self.twin, None
+            self.store.change.give_up(self.names.second(f"{twin.field} {twin.field}_of"))
+            twin.model = replace(Model(twin.model.namespace), hashes=twin.model.hashes, cache=twin.model.cache)
+            twin.newest, twin.taken, twin.legacy, twin.hands = {}, set(), set(), []
 
     def enqueue_if_changed(self, *pairs: tuple[str, str], model: str) -> list[bool]:
         """Of different keys. Returns which of them were left out."""
@@ -112,13 +136,25 @@ class Queue:
         self.model.enqueue([[(key.encode(), member) for key, member in admitted]], None, self.now())
         for key, member in admitted:
             self.accept(key, member)
+        if self.twin:  # whose workers have not told yet how long their vectors are: nothing is left out
+            self.twin.has_taken([(key.encode(), member) for key, member in lines], self.now())
         return expected
 
     def forget(self, key: str, *, vector: bool) -> None:
         """Nothing of the key is live or dead any more; and if so wanted, no vector stands there."""
-        stamp = self.store.enqueue([[key.encode(), FORGOTTEN]], max_pending=None, tell_at=50, tell_first=True).stamp
+        taken = self.store.enqueue([[key.encode(), FORGOTTEN]], max_pending=None, tell_at=50, tell_first=True)
+        stamp = taken.stamp
         self.model.enqueue([[(key.encode(), b"")]], None)
         self.accept(key, b"")
+        assert bool(taken.second_stamp) == bool(self.twin)
+        if self.twin:
+            self.twin.has_taken([(key.encode(), b"")])
+            if vector and self.client.type(key) == b"hash":
+                twin = self.twin
+                word = f"{twin.field} {twin.field}_of"
+                self.store.hashes.erase_second(key, self.names.second(word), taken.second_stamp)
+                twin.model.hashes.pop(key.encode(), None)
+                assert not self.client.hexists(key, twin.field)
         if vector and self.client.type(key) == b"hash":
             self.store.hashes.erase(key, terms(self.field), stamp)
             self.model.hashes.pop(key.encode(), None)

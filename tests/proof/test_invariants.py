@@ -52,7 +52,7 @@ class History(RuleBasedStateMachine):
     @initialize()
     def begin(self):
         self.client.flushall()
-        self.queues = [Queue(self.client, "embed_queue", "embedding"), Queue(self.client, "embed_queue:2", "other")]
+        self.queues = [Queue(self.client, "embed_queue", "embedding"), Queue(self.client, "embed_queue:other", "other")]
 
     # -- producers ---------------------------------------------------------------------------------------------
 
@@ -102,6 +102,12 @@ class History(RuleBasedStateMachine):
     def foreign_member(self, queue, member):
         if member != LOOKS_LIKE_OURS or not isinstance(self.client, fakeredis.FakeRedis):
             self.queues[queue].leave(member)
+
+    @rule(on=st.booleans())
+    def change(self, on):
+        """Texts of the first queue go to the second as well, from now on or no longer."""
+        first, second = self.queues
+        first.begin_change(second) if on else first.give_up()
 
     # -- workers -----------------------------------------------------------------------------------------------
 

@@ -11,7 +11,8 @@
 -- ARGV[#ARGV] the time from which nobody waits for the answer any more
 -- Answer: {how many items wait now, a stamp that no item taken in here is below, the words of the groups: "y" or "n" each,
 --   and what if_changed.lua adds}
---   or an error, and nothing is taken: "LATE now"; "OLD n": the sender has sent a later one; "LAYOUT n"
+--   or an error, and nothing is taken: "LATE now"; "OLD n": the sender has sent a later one; "LAYOUT n"; "SECOND word":
+--   texts go to a second queue as well (or to no such, where there is no word), so another script is to be run
 -- Keeps I1 (a key has one live item, and latest names it) and I2 (a superseded item is gone from every place).
 -- Whatever it answers but an error, it has written, if only its sender's number: a WAIT behind it counts the writes of its
 -- own connection, and would else call replicated what replicas may lack.
@@ -33,6 +34,9 @@ if known[3] then
     redis.call("HSET", SETTINGS, sender, known[3]) -- nothing new, but on this connection: what was done came over another
     return { redis.call("ZCARD", PENDING), first, words, unpack(unchanged and { unchanged.answer_again() } or {}) }
   end
+end
+if (known[4] or "") ~= second then
+  return redis.error_reply("SECOND " .. (known[4] or ""))
 end
 if now > deadline then
   return redis.error_reply("LATE " .. seconds_text(now))
@@ -163,12 +167,14 @@ local first = start
 for group = 1, groups do
   local stop = first + 2 * tonumber(ARGV[6 + group])
   local more = 0
-  if limit > 0 then
+  if limit > 0 and not twin then
     for at = first, stop - 1, 2 * CHUNK do
       more = more + growth(at, math.min(CHUNK, (stop - at) / 2), (at - start) / 2 + 1)
     end
   end
-  if more > 0 and redis.call("ZCARD", PENDING) + more > limit then
+  if twin and twin.refused(group) then
+    words[group] = "n" -- by the first queue: both take it or neither
+  elseif more > 0 and redis.call("ZCARD", PENDING) + more > limit then
     words[group] = "n"
   else
     words[group] = "y"

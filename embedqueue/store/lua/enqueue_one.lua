@@ -2,8 +2,9 @@
 -- define what is there takes Redis as long as all of this.
 
 local unchanged, patience -- what more.lua has instead of this file
-local known = redis.call("HMGET", SETTINGS, "layout", "stamp", ARGV[4])
-if #ARGV == 10 and ARGV[1] == "0" and #ARGV[9] > 1 and known[1] == LAYOUT and now <= tonumber(ARGV[10]) then
+local twin, second = nil, "" -- what enqueue_both.lua has
+local known = redis.call("HMGET", SETTINGS, "layout", "stamp", ARGV[4], "second")
+if not known[4] and #ARGV == 10 and ARGV[1] == "0" and #ARGV[9] > 1 and known[1] == LAYOUT and now <= tonumber(ARGV[10]) then
   local before = known[3] and tonumber(string.match(known[3], "^%d+")) or -1
   if before < tonumber(ARGV[5]) and redis.call("EXISTS", INFO) == 0 then
     local stamp = string.format("%.0f", math.max(now_us, (known[2] or 0) + 1))

@@ -6,5 +6,6 @@
 --     whatever stands in its hash
 --   within: seconds in which a pair is to be embedded, or false where it may wait as long as any; base: see within.lua
 
-local known = redis.call("HMGET", SETTINGS, "layout", "stamp", ARGV[4])
+local twin, second = nil, "" -- what enqueue_both.lua has
+local known = redis.call("HMGET", SETTINGS, "layout", "stamp", ARGV[4], "second")
 local more = cjson.decode(ARGV[#ARGV - 1])

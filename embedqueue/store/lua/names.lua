@@ -14,7 +14,8 @@
 --   8 events STREAM    kind, by (the worker that tells), body (JSON list of redis_keys, or a word)
 --   9 settings HASH    layout; stamp, the last one; base, see within.lua; embedding_field, provenance_field, model,
 --                      dimensions, role, vector_type, in which processes must agree; canary, of which only a check
---                      knows; cursor, up to where the following was tidied; and of each process that enqueues or
+--                      knows; second, the queue that texts go to as well, and reading, what a change of the field has
+--                      cut over to, as store/change.py has them; cursor, up to where the following was tidied; and of each process that enqueues or
 --                      claims: its name -> "NUMBER UNTIL ...", the number of its last command and until when that
 --                      must be kept
 --  10 flushes HASH     name of a flush -> "STAMP LEFT UNTIL": how many items of that stamp or before are not finished

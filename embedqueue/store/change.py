@@ -1,0 +1,74 @@
+"""A change of the field: while texts are embedded anew into a second one, and until nobody reads the first any more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from embedqueue.values.errors import EmbedQueueError
+
+from .keys import Keys, Second
+from .scripts import Scripts
+
+#: Fields of ``settings``: the second queue that texts go to as well; and, as JSON, what somebody has cut over to.
+SECOND, READING = "second", "reading"
+
+
+class Change:
+    """What Redis keeps of a change. Thread-safe; every method raises ``redis.RedisError`` where Redis does not answer.
+
+    Args:
+        scripts: of the queue.
+        keys: of the queue.
+    """
+
+    def __init__(self, scripts: Scripts, keys: Keys) -> None:
+        self._scripts = scripts
+        self._client: Any = scripts.background
+        self._keys = keys
+
+    def second(self) -> Second | None:
+        """The second queue that texts go to now, or None."""
+        word = self._client.hget(self._keys.settings, SECOND)
+        return self._keys.second(word.decode()) if word else None
+
+    def begin(self, field: str, provenance_field: str) -> None:
+        """From now on texts go to a second queue as well, whichever process enqueues them.
+
+        Raises:
+            EmbedQueueError: there is a second field already, another one.
+        """
+        word = f"{field} {provenance_field}"
+        if not self._client.hsetnx(self._keys.settings, SECOND, word):
+            found = self.second()
+            if found is None or found.word != word:
+                raise EmbedQueueError(
+                    f"texts go to a second field already, {found.field if found else 'another one'!r}: finish that "
+                    "change first (--finish), or take it back (--roll-back)"
+                )
+
+    def reading(self) -> dict[str, str]:
+        """What was cut over to: ``field``, and of an index ``alias``, ``old`` and ``new``; empty before."""
+        found = self._client.hget(self._keys.settings, READING)
+        return dict(json.loads(found)) if found else {}
+
+    def read_from(self, what: Mapping[str, str]) -> None:
+        """From now on searches and queries are of another field; empty: of the first one again."""
+        if what:
+            self._client.hset(self._keys.settings, READING, json.dumps(dict(what)))
+        else:
+            self._client.hdel(self._keys.settings, READING)
+
+    def finish(self, second: Second) -> bool:
+        """Put the second queue in the place of the first, whose items go. Returns False while anything is in flight."""
+        return self._end(second, "finish") == b"done"
+
+    def give_up(self, second: Second) -> None:
+        """From now on texts go to the first queue alone; the second one's items go."""
+        self._end(second, "give up")
+
+    def _end(self, second: Second, how: str) -> bytes:
+        keys = [key.decode() for key in second.keys]
+        answer: bytes = self._scripts.call("end_change", keys, second.word, how)
+        return answer
