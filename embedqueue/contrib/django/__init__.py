@@ -15,5 +15,6 @@ What ``EMBEDQUEUE`` does not hold, the environment's ``EMBEDQUEUE_*`` variables 
 """
 
 from .access import enqueue_many_on_commit, enqueue_on_commit, queue, queues
+from .sink import PgVectorSink
 
-__all__ = ["queue", "queues", "enqueue_on_commit", "enqueue_many_on_commit"]
+__all__ = ["queue", "queues", "enqueue_on_commit", "enqueue_many_on_commit", "PgVectorSink"]

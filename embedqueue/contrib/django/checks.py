@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.core import checks
 from django.core.checks import CheckMessage, Error
 
 from embedqueue.settings.checks import check_call, check_key, check_redis
 from embedqueue.settings.settings import SettingsError
+from embedqueue.values.sink import Sinks
 
 from .access import load
-
-if TYPE_CHECKING:
-    pass
+from .sink import PgVectorSink
 
 
 def check_settings(app_configs: Any, **_: Any) -> list[CheckMessage]:
@@ -22,12 +21,19 @@ def check_settings(app_configs: Any, **_: Any) -> list[CheckMessage]:
         found = load()
     except SettingsError as error:
         return [Error(str(error), id="embedqueue.E001")]
-    return [
+    faults = [fault for settings in found.values() for fault in _check_sink(settings.options.get("sink"))]
+    return faults + [
         checks.Warning(problem, hint="Nothing is embedded by this process until then.", id="embedqueue.W001")
         for settings in found.values()
         if settings.options.get("worker", True)
         for problem in check_key(settings)
     ]
+
+
+def _check_sink(sink: Any) -> list[CheckMessage]:
+    """What a sink says of itself; of several, what each does."""
+    parts = sink.sinks if isinstance(sink, Sinks) else [sink]
+    return [fault for part in parts if isinstance(part, PgVectorSink) for fault in part.check()]
 
 
 def check_services(app_configs: Any, **_: Any) -> list[CheckMessage]:

@@ -34,6 +34,8 @@ class EmbeddedText(models.Model):
     embed_fields: ClassVar[tuple[str, ...]] = ("text",)
     #: The name of the queue.
     embed_queue: ClassVar[str] = DEFAULT
+    #: Fields that a sink writes: saving an instance leaves them alone, unless it names them in ``update_fields``.
+    embed_written: ClassVar[tuple[str, ...]] = ()
     #: Whether saving goes on where Redis cannot be reached: see ``enqueue_on_commit(robust=True)``.
     embed_robust: ClassVar[bool] = False
 
@@ -72,6 +74,14 @@ class EmbeddedText(models.Model):
         super().refresh_from_db(*args, **kwargs)
         fields = kwargs.get("fields", args[1] if len(args) > 1 else None)
         self._embedded = {**self._embedded, **self._embed_state(fields)}
+
+    def _do_update(
+        self, base_qs: Any, using: Any, pk_val: Any, values: Any, update_fields: Any, *more: Any, **later: Any
+    ) -> Any:
+        """The instance may have been loaded, or made, before the sink wrote what these fields have now."""
+        if update_fields is None:
+            values = [value for value in values if value[0].name not in self.embed_written]
+        return super()._do_update(base_qs, using, pk_val, values, update_fields, *more, **later)
 
     def _embed_state(self, names: Iterable[str] | None = None) -> dict[str, str]:
         """The values as text of those fields (of all) that are embedded and loaded. Fetches nothing."""
