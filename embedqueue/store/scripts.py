@@ -39,6 +39,7 @@ SCRIPTS: Final = (
     "label", "take_cached", "hold_cached", "announce", "rehearse", "settle", "reserve_budget", "settle_budget",
     "raise_budget", "stamps", "stall",
     "enqueue_both", "end_change",
+    "list_items", "find_items",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.
 OF_CLAIMS: Final = tuple(

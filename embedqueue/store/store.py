@@ -23,6 +23,7 @@ from .dead import DeadLetters
 from .events import Events
 from .figures import Figures
 from .hashes import Hashes
+from .items import Items
 from .keys import Keys
 from .limits import Buckets
 from .records import Asked, Claim, Fill, Status, Taken, Terms, Unless, Within, as_json
@@ -72,6 +73,7 @@ class Store:
         budget: what is spent of a budget.
         stalls: the stamps that a sink is given, and pauses while it takes nothing.
         change: of the field.
+        items: the live items, for people who look.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Store:
         self.budget = BudgetBook(self._scripts, self.keys)
         self.stalls = Stalls(self._scripts)
         self.change = Change(self._scripts, self.keys)
+        self.items = Items(self._scripts, self.keys)
 
     @property
     def _limits(self) -> str:
