@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 QUIET = $(if $(filter tests%,$(ARGS)),,$(shell grep -rl --include=*.py pytest.mark.quiet tests))
 ROOMS := values store observers futures calls work settings operating embedders queue metrics cli dashboard proof
 
-.PHONY: demo example-flask example-django setup test test-all check lint coverage clean
+.PHONY: demo example-flask example-django screenshots setup test test-all check lint coverage clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m embedqueue demo $(ARGS)
@@ -19,6 +19,10 @@ example-flask: $(VENV)/.examples
 
 example-django: $(VENV)/.examples
 	$(BIN)/python -m examples.django_notes $(ARGS)
+
+# The pictures of the docs; without a Chromium on this machine, a sentence that says so.
+screenshots: $(VENV)/.dev
+	$(BIN)/python -m tests.dashboard.screenshots $(ARGS)
 
 # What tests and checks need.
 setup: $(VENV)/.dev

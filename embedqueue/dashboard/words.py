@@ -7,6 +7,11 @@ import time
 
 from embedqueue.money.cost import usd
 
+#: Characters of a key in a row.
+KEY_CHARS = 60
+#: Seconds beyond which nothing more is said than that it is long.
+_LONG_SECONDS = 1e9
+
 
 def count(number: float) -> str:
     """1,234,567."""
@@ -20,6 +25,8 @@ def rate(number: float) -> str:
 
 def duration(seconds: float) -> str:
     """Two units at most: 850 ms, 3.2 s, 4 min, 2 h 10 min, 3 days."""
+    if seconds >= _LONG_SECONDS:
+        return "decades"  # another program may have written any time
     if seconds < 0.9995:
         return f"{max(0.0, seconds) * 1000:.0f} ms"
     if seconds < 59.5:
@@ -59,3 +66,21 @@ def percent(part: float, whole: float) -> str:
         return ""
     share = 100 * part / whole
     return f"{math.floor(share * 10) / 10:g} %" if 99 < share < 100 else f"{share:.0f} %"
+
+
+def pace(per_second: float) -> str:
+    """A rate by the second where it is high, by the minute where it is low."""
+    return f"{rate(per_second)} a second" if per_second >= 1 else f"{rate(60 * per_second)} a minute"
+
+
+def size(count_bytes: int) -> str:
+    """A size in bytes: 850 B, 3.2 kB, 1.4 MB."""
+    for unit, bytes_of in (("MB", 1e6), ("kB", 1e3)):
+        if count_bytes >= bytes_of:
+            return f"{rate(count_bytes / bytes_of)} {unit}"
+    return f"{count_bytes} B"
+
+
+def short(key: str) -> str:
+    """A key that fits into a row: its beginning and its end, by which it is known."""
+    return key if len(key) <= KEY_CHARS else f"{key[: KEY_CHARS - 21]}…{key[-20:]}"

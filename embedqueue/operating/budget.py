@@ -9,6 +9,7 @@ from typing import Any
 from embedqueue.money.cost import usd
 from embedqueue.money.prices import budget_price
 from embedqueue.settings.settings import Settings
+from embedqueue.store.budget import BudgetState
 from embedqueue.values.budget import LEAST_DOLLARS, MOST_DOLLARS
 from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.options import Options
@@ -21,9 +22,13 @@ def budget_facts(settings: Settings) -> dict[str, Any]:
     """What may be spent by these settings, and what all processes have spent, in dollars; None: no limit."""
     with open_store(settings) as store:
         state = store.budget.state()
-    options = Options(model=settings.model, **settings.options)
+    return facts_of(Options(model=settings.model, **settings.options), state)
+
+
+def facts_of(options: Options, state: BudgetState) -> dict[str, Any]:
+    """The same, of the options of a queue and of what is spent."""
     budget = options.budget
-    facts: dict[str, Any] = {"model": settings.model, "usd_per_million_tokens": None}
+    facts: dict[str, Any] = {"model": options.model, "usd_per_million_tokens": None}
     if budget is not None:
         facts["usd_per_million_tokens"] = budget_price(options)
     for name, spent, raised in (("day", state.day, state.day_raised), ("month", state.month, state.month_raised)):

@@ -6,6 +6,8 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Any
 
+from redis.exceptions import NoPermissionError
+
 from embedqueue.futures.notices import named_keys, named_reason
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.stats import LiveWorker, QueueStats
@@ -150,7 +152,11 @@ class Watch:
 
     def _holders(self) -> dict[str, int]:
         """Items in flight by worker; who has given an item back is no longer named in its claim."""
-        claims = (claim.split() for claim in self._client.hvals(self._keys.claims))
+        try:
+            values = self._client.hvals(self._keys.claims)
+        except NoPermissionError:  # an ACL of before: who holds what is not known
+            return {}
+        claims = (claim.split() for claim in values)
         return dict(
             Counter(claim[2].partition(b":")[0].decode("utf-8", "replace") for claim in claims if len(claim) > 2)
         )

@@ -70,6 +70,21 @@ class DeadLetters:
             if died_at is not None
         ]
 
+    def newer(self, died_at: float, name: str | bytes = b"") -> int:
+        """Tell how many letters a list begins behind that goes on behind one of them.
+
+        Args:
+            died_at: when that died.
+            name: of it. If there is no such letter any more, the list begins with all that died at that time.
+        """
+        infos: Any = self._background.hmget(self._keys.dead_info, [name])
+        info = infos[0]
+        if info:
+            rank: Any = self._background.zrevrank(self._keys.dead, _as_bytes(_known(info).get("member") or name))
+            if rank is not None:
+                return int(rank) + 1
+        return int(self._background.zcount(self._keys.dead, f"({died_at!r}", "+inf"))
+
     def names(self) -> list[bytes]:
         """Read the names of all letters, in slices."""
         return list(

@@ -121,9 +121,11 @@ class Items:
             limit: how many at most.
             text_bytes: of the beginning of each text; 0 for no texts.
         """
-        where: tuple[str | int, ...] = ("rank", start, 0, "")
+        where: tuple[str | int, ...]
         if isinstance(start, Mark):
             where = (start.way, start.score, start.skip, start.redis_key)
+        else:
+            where = ("rank", start, 0, "")
         now, total, rank, *values = self._call("list_items", (), place, *where, limit, text_bytes)
         items = [_item(place, values[at : at + 8]) for at in range(0, len(values), 8)]
         return ItemsPage(float(now), total, rank, items)
@@ -138,9 +140,9 @@ class Items:
             enough: the step ends with so many.
         """
         pattern = "*" + re.sub(r"([\\*?\[])", r"\\\1", words) + "*"
-        cursor, *found = self._call("find_items", (), "dead" if dead else "live", cursor, pattern, enough)
+        further, *found = self._call("find_items", (), "dead" if dead else "live", cursor, pattern, enough)
         texts = [one.decode("utf-8", "surrogateescape") for one in found]
-        return Found(dict(zip(texts[::2], texts[1::2], strict=True)), cursor.decode())
+        return Found(dict(zip(texts[::2], texts[1::2], strict=True)), further.decode())
 
 
 def _item(place: Place, values: list[Any]) -> LiveItem:

@@ -7,20 +7,23 @@ As a process: ``python -m tests.dashboard.site --port 8787`` until Ctrl-C. Comma
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import random
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
 from redis import Redis
 from werkzeug.serving import make_server
 
-from embedqueue import EmbeddingBatchQueue, OpenAIEmbedder
+from embedqueue import Budget, EmbeddingBatchQueue, Limits, OpenAIEmbedder
 from embedqueue.dashboard import dashboard_app
 from embedqueue.demo.localredis import LocalRedis
+from embedqueue.observers.spending import figures_of_saved, figures_of_sent
 from tests.provider import Provider, fail
 
 MODEL = "google/gemini-embedding-001"
@@ -82,8 +85,9 @@ def write_past(client: Redis, now: float) -> None:
         come = int(90 + 60 * random.random() + (140 if 22 < ago < 31 else 0))
         down = 12 < ago <= 17
         done = 0 if down else come + (520 if ago == 12 else 0)
-        figures = {"enqueued": come, "embedded": done, "texts": done, f"tokens {MODEL}": done * random.randint(60, 90)}
-        figures |= {"calls": done // 24 + 1, "saved_texts": come // 12, "saved_tokens": come * 6}
+        figures = {"enqueued": come, "embedded": done, "texts": done, "calls": done // 24 + 1}
+        figures |= figures_of_sent(MODEL, "live", done, done * random.randint(60, 90), measured=True)
+        figures |= figures_of_saved(MODEL, "duplicate", come // 12, come * 6)
         if down:
             figures |= {"failed transient 503": 6, "calls": 6, "released": 120}
         elif random.random() < 0.3:
@@ -97,14 +101,9 @@ def write_past(client: Redis, now: float) -> None:
     for ago in range(14):
         then = time.gmtime(now - 86_400 * ago)
         texts = int(140_000 * (0.35 if then.tm_wday > 4 else 1) * (0.8 + 0.4 * random.random()) * (1 if ago else 0.7))
-        figures = {
-            "enqueued": texts,
-            "embedded": texts,
-            "calls": texts // 30,
-            "texts": texts,
-            "saved_texts": texts // 11,
-        }
-        figures |= {f"tokens {MODEL}": texts * 78, "saved_tokens": texts * 7, "dead": 3 if ago else 0}
+        figures = {"enqueued": texts, "embedded": texts, "calls": texts // 30, "texts": texts, "dead": 3 if ago else 0}
+        figures |= figures_of_sent(MODEL, "live", texts, texts * 78, measured=True)
+        figures |= figures_of_saved(MODEL, "cache", texts // 11, texts * 7)
         pipeline.hset(f"embed_queue:history:d:{time.strftime('%Y-%m-%d', then)}", mapping=figures)
     pipeline.execute()
 
@@ -120,36 +119,50 @@ def fill_dead(queue: EmbeddingBatchQueue, client: Redis) -> None:
     queue.flush(PATIENCE_SECONDS)
 
 
-def main() -> None:
-    """Run until Ctrl-C, or until standard input ends."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, default=0)
+@contextlib.contextmanager
+def example_site(port: int = 0) -> Iterator[Dashboard]:
+    """The dashboard of a queue at work, with dead letters, a long queue that waits, a budget and limits."""
     random.seed(4)
     with LocalRedis() as server, Provider() as provider:
         client = server.client()
         provider.rule = refuse
         write_past(client, time.time())
         embedder = OpenAIEmbedder("test-key", provider.openai_url, dimensions=16)
-        queue = EmbeddingBatchQueue(embedder, client, max_batch_size=24, flush_interval=4.0)
+        options = {"limits": Limits(requests_per_minute=240, tokens_per_minute=4_000_000)}
+        options |= {"budget": Budget(usd_per_day=2.0, usd_per_million_tokens=0.15)}
+        queue = EmbeddingBatchQueue(embedder, client, MODEL, max_batch_size=5000, flush_interval=600.0, **options)
         ended = threading.Event()
 
         def feed() -> None:
             for at in itertools.count():
                 if ended.wait(0.2):
                     return
-                queue.enqueue_many((f"note:{at}:{i}", text()) for i in range(random.randint(0, 3)))
+                pairs = ((f"note:{at}:{i}", text()) for i in range(random.randint(0, 6)))
+                queue.enqueue_many(pairs, within=random.choice([5, 600, 86_400]))
 
-        with queue, Dashboard(queue, parser.parse_args().port, allow_changes=True) as site:
+        with queue, Dashboard(queue, port, allow_changes=True) as site:
+            site.provider, site.queue = provider, queue
             fill_dead(queue, client)
+            queue.enqueue_many((f"backfill:{at}", text()) for at in range(6000))
             provider.latency = 0.25
             feeding = threading.Thread(target=feed, daemon=True)
             feeding.start()
-            print(f"The dashboard is at {site.url}", flush=True)
-            for line in sys.stdin:
-                provider.rule = (lambda texts: fail(503)) if line.strip() == "outage" else refuse
-                print(line.strip(), flush=True)
-            ended.set()
-            feeding.join(PATIENCE_SECONDS)
+            try:
+                yield site
+            finally:
+                ended.set()
+                feeding.join(PATIENCE_SECONDS)
+
+
+def main() -> None:
+    """Run until Ctrl-C, or until standard input ends."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=0)
+    with example_site(parser.parse_args().port) as site:
+        print(f"The dashboard is at {site.url}", flush=True)
+        for line in sys.stdin:
+            site.provider.rule = (lambda texts: fail(503)) if line.strip() == "outage" else refuse
+            print(line.strip(), flush=True)
 
 
 if __name__ == "__main__":

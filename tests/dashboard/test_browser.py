@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -58,8 +59,6 @@ def queue(redis_client):
     def rule(texts):
         return InputRejected("the provider refuses this text") if any("bad" in text for text in texts) else None
 
-    import time
-
     write_past(redis_client, time.time())
     with eager_queue(FakeEmbedder(rule=rule), redis_client) as made:
         made.enqueue("good", "a good text")
@@ -104,15 +103,12 @@ def number(page, name: str):
 
 
 def test_the_numbers_keep_themselves_fresh(look, queue):
-    """What changes in Redis is seen without reloading; what somebody has chosen or opened stays so."""
+    """What changes in Redis is seen without reloading; what somebody has opened stays so."""
     page = look()
     playwright.expect(number(page, "dead-count")).to_have_text("30")
-    page.get_by_label("Select doc:28").check()
     page.get_by_text("Every minute as a table").click()
     queue.enqueue("doc:new", "another bad text")
     playwright.expect(number(page, "dead-count")).to_have_text("31")
-    playwright.expect(page.get_by_text("Their number has changed.")).to_be_visible()
-    assert page.get_by_label("Select doc:28").is_checked()
     assert page.locator("figure details").get_attribute("open") is not None
     assert page.evaluate("window.evil") is None
 
@@ -140,8 +136,8 @@ def test_a_pause_is_seen_with_its_reason_and_its_end(look, redis_client):
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["", "without-scripts"])
 def test_dead_letters_are_retried_and_discarded_by_pressing_buttons(look, queue, scripts):
-    """With and without the script; discarding asks once more, and may be left."""
-    page = look(java_script_enabled=scripts)
+    """With and without the script; each asks first, and may be left."""
+    page = look("dead", java_script_enabled=scripts)
     page.get_by_label("Select doc:28").check()
     page.get_by_label("Select doc:27").check()
     page.get_by_role("button", name="Discard selected").click()
@@ -156,18 +152,21 @@ def test_dead_letters_are_retried_and_discarded_by_pressing_buttons(look, queue,
 
     inside(queue).embedder.rule = None  # the provider takes them now
     page.get_by_role("button", name=f"Retry {EVIL_KEY}", exact=True).click()
+    playwright.expect(page.get_by_text(re.compile(r"That sends 1 texts of about \d+ tokens, about \$"))).to_be_visible()
+    page.get_by_role("button", name="Retry", exact=True).click()
     playwright.expect(page.get_by_text("1 put back into the queue.")).to_be_visible()
     page.get_by_role("button", name=re.compile("Retry all with this reason")).click()
+    page.get_by_role("button", name="Retry", exact=True).click()
     playwright.expect(page.get_by_text("28 put back into the queue.")).to_be_visible()
     queue.flush_now()
     page.reload()
-    playwright.expect(number(page, "dead-count")).to_have_text("0")
+    playwright.expect(page.get_by_text("There are none.")).to_be_visible()
     assert queue.redis.hexists(EVIL_KEY, "embedding")
 
 
 def test_all_on_a_page_are_chosen_at_once_and_pages_are_turned(look):
     """25 a page; the box for all follows the others."""
-    page = look()
+    page = look("dead")
     everything = page.get_by_label("All on this page")
     everything.check()
     assert page.locator("input[name=id]:checked").count() == 25
@@ -177,18 +176,32 @@ def test_all_on_a_page_are_chosen_at_once_and_pages_are_turned(look):
     page.get_by_role("link", name="Older").click()
     playwright.expect(page.locator("input[name=id]")).to_have_count(5)
     playwright.expect(page.get_by_role("link", name="Older")).to_have_count(0)
+    page.get_by_role("spinbutton", name="Page").fill("1")
+    page.get_by_role("button", name="Go").click()
+    playwright.expect(page.locator("input[name=id]")).to_have_count(25)
+    page.get_by_role("link", name="the provider refuses this text").click()
+    playwright.expect(page.get_by_text("Letters with the reason")).to_be_visible()
+
+
+PATHS = ("", "items", "items?place=inflight", "dead", "item?key=doc:1", "money", "space", "pause", "find?words=doc")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 390, 1280])
-def test_it_fits_and_can_be_read(look, width, scheme):
+def test_it_fits_and_can_be_read(look, redis_client, width, scheme):
     """Nothing is wider than the screen, every word stands out, every control has a name; dark where dark is wanted."""
+    for at in range(3):
+        redis_client.zadd("embed_queue:pending", {f'{{"redis_key":"{"long" * 60}{at}","text":"one"}}': time.time()})
     page = look(width=width, color_scheme=scheme)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate(FAINT) == []
-    assert page.evaluate(NAMELESS) == []
+    base = page.url
+    for path in PATHS:
+        page.goto(base + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        assert page.evaluate(FAINT) == [], path
+        assert page.evaluate(NAMELESS) == [], path
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
     assert (paper < 60) == (scheme == "dark")
+    page.goto(base + "dead")
     page.get_by_role("button", name="Discard all 30").click()
     page.get_by_role("button", name="Discard for good").wait_for()
     page.wait_for_load_state()
@@ -196,9 +209,33 @@ def test_it_fits_and_can_be_read(look, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("scripts", [True, False], ids=["", "without-scripts"])
+def test_a_queue_is_paused_and_resumed_and_a_key_is_found(look, queue, scripts):
+    """By buttons and links alone."""
+    page = look(java_script_enabled=scripts)
+    page.get_by_role("link", name="Pause the queue").click()
+    page.get_by_label("Reason").fill("the provider moves")
+    page.get_by_label("For").select_option("5 minutes")
+    page.get_by_role("button", name="Pause", exact=True).click()
+    playwright.expect(page.locator("#state")).to_have_text("Paused")
+    playwright.expect(page.locator(".sentence")).to_contain_text("the provider moves")
+    assert queue.stats().pause_reason == "the provider moves"
+    page.get_by_role("link", name="Resume the queue").click()
+    page.get_by_role("button", name="Resume", exact=True).click()
+    playwright.expect(page.get_by_text("The pause is over.")).to_be_visible()
+    assert queue.stats().paused_until is None
+    page.get_by_role("searchbox", name="Find a key").fill("oc:28")
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="doc:28").click()
+    playwright.expect(page.locator("#item-state")).to_have_text("dead")
+    page.get_by_role("button", name="Retry").click()
+    page.get_by_role("link", name="Keep").click()
+    assert queue.stats().dead == 30
+
+
 def test_by_keyboard_alone(look, queue):
     """Tab reaches everything in order, where one is can be seen, Space and Enter do what a click does."""
-    page = look()
+    page = look("dead")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the numbers"
     reached = []
@@ -212,22 +249,25 @@ def test_by_keyboard_alone(look, queue):
         assert outline != "none", name
         if name == "Select doc:28":
             break
-    wanted = ["Pause updates", "why, and what to do", "Every minute as a table", "Retry selected", "Discard all 30"]
+    wanted = ["Find a key", "Find", "Overview", "Dead letters", "Retry selected", "Discard all 30"]
     assert [name for name in wanted if name in reached] == wanted
     page.keyboard.press("Space")
     assert page.get_by_label("Select doc:28").is_checked()
-    page.keyboard.press("Enter")  # the form's first button: retry, which does no harm
+    page.keyboard.press("Enter")  # the form's first button: retry, which asks as all do
+    page.get_by_role("button", name="Retry", exact=True).press("Enter")
     playwright.expect(page.get_by_text("1 put back into the queue.")).to_be_visible()
     assert queue.stats().dead == 29
 
 
 def test_without_its_script_the_page_is_whole(look):
-    """All numbers, charts and letters are there, and a link to reload instead of the button to pause."""
+    """All numbers, charts and letters are there, and a link to reload instead of the button to hold still."""
     page = look(java_script_enabled=False)
     playwright.expect(number(page, "dead-count")).to_have_text("30")
     assert page.locator("svg rect.minute").count() > 40
     assert page.get_by_role("link", name="Reload").is_visible()
     assert not page.get_by_role("button", name="Pause updates").is_visible()
+    page.get_by_role("link", name="Dead letters").click()
+    assert page.locator("#letters tbody tr").count() > 25
     assert not page.get_by_label("All on this page").is_visible()
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 pytest.importorskip("flask", reason='the dashboard is in the extra "embedqueue[dashboard]"')
 
-from embedqueue.dashboard import figures, letters, words
-from embedqueue.dashboard.page import state_of
+from embedqueue.dashboard import figures, words
+from embedqueue.dashboard.overview import state_of
 from embedqueue.observers.history import LATENCY_SECONDS, Period
 from embedqueue.values.limits import LimitLeft
 from embedqueue.values.options import Options
-from embedqueue.values.stats import PROBING, DeadLetter, QueueStats
+from embedqueue.values.stats import PROBING, QueueStats
 
 DAY = LimitLeft("requests_per_day", 100, 0, 7200.0)
 CLASSES = len(LATENCY_SECONDS) + 1
@@ -102,62 +100,6 @@ def test_a_share_is_never_rounded_up_to_all():
     assert words.percent(9999, 10000) == "99.9 %"
     assert words.percent(1, 1) == "100 %"
     assert words.percent(0, 0) == ""
-
-
-# -- dead letters ----------------------------------------------------------------------------------------------------
-
-
-def letter(reason: str, text: str, key: str = "doc:1", member: bytes = b"{}") -> DeadLetter:
-    return DeadLetter(key, text, reason, 0.0, 1, member)
-
-
-@pytest.mark.parametrize(
-    ("reason", "text", "shown"),
-    [
-        ("answered 400: too long", "a text of its own", "answered 400: too long"),
-        ("cannot embed 'a secret text that is long'", "a secret text that is long", "cannot embed '[…]'"),
-        ("cannot embed 'a secret text th...'", "a secret text that is long", "cannot embed '[…]...'"),
-        ("cannot embed 'hunter2'", "hunter2", "cannot embed '[…]'"),
-        ("no", "no", "no"),
-    ],
-)
-def test_what_a_reason_quotes_of_the_text_is_left_out(reason, text, shown):
-    """Unless texts are shown."""
-    assert letters.reason_of(letter(reason, text), False) == shown
-    assert letters.reason_of(letter(reason, text), True) == reason
-
-
-def test_a_reason_of_a_cut_text_is_shown_as_far_as_it_is_known_to_quote_nothing():
-    """What the cut text no longer holds may be quoted; words that another letter was given are no quotation."""
-    cut = DeadLetter("doc:2", "the beginning", "8192 tokens, not 9417", 0.0, 1, b"", 10_000_000)
-    quoting = DeadLetter("doc:3", "the beginning", "flagged: a secret from the middle", 0.0, 1, b"", 10_000_000)
-    reader = letters.Reader(False)
-    assert reader.reason_of(cut) == letters.WITHHELD
-    reader.reason_of(letter("8192 tokens, not 9000", "a text"))
-    reader.reason_of(letter("flagged: a secret from the middle", "a secret from the middle"))
-    assert reader.reason_of(cut) == "[…] tokens, not […]"
-    assert reader.reason_of(quoting) == letters.WITHHELD
-    withheld = [one for one in reader.reasons([cut, quoting]) if one.words == letters.WITHHELD]
-    assert [one.id for one in withheld] == [""]
-    assert not reader.died_of(quoting, "")
-    assert letters.Reader(True).reason_of(quoting) == quoting.reason
-
-
-def test_reasons_that_differ_in_numbers_are_one():
-    """In the words of the latest."""
-    dead = [letter("8192 tokens, not 9000", "a"), letter("wrong type", "b"), letter("8192 tokens, not 10000", "c")]
-    reader = letters.Reader(False)
-    found = reader.reasons(dead)
-    assert [(reason.words, reason.count) for reason in found] == [("8192 tokens, not 9000", 2), ("wrong type", 1)]
-    assert [reader.died_of(one, found[0].id) for one in dead] == [True, False, True]
-
-
-@pytest.mark.parametrize("name", ["doc:1", "ключ:ü", 'a"b<c>&d', "x" * 301, b"\xff\x00 not ours"])
-def test_forms_hold_any_name_as_plain_letters(name):
-    """Short enough for a form, and safe in it."""
-    found = letters.form_id(name)
-    assert re.fullmatch(r"[\w-]+", found)
-    assert len(found) < 500
 
 
 # -- state and guard -------------------------------------------------------------------------------------------------

@@ -27,15 +27,18 @@ def test_in_an_application_under_a_prefix(queue, dead):  # noqa: F811
         dashboard({"one": queue, "two": queue}, open=True, allow_changes=True), url_prefix="/embeddings"
     )
     client = app.test_client()
-    page = client.get("/embeddings/?queue=two")
-    assert page.status_code == 200
-    paths = re.findall(r'(?:href|src|action|data-live-url)="(/[^"]*)"', page.text)
-    assert len(paths) > 6
-    assert all(path.startswith("/embeddings/") for path in paths)
-    assert "Path=/embeddings/" in page.headers["Set-Cookie"]
+    for name in ("", "items", "dead", "money", "space", "pause", "find"):
+        page = client.get(f"/embeddings/{name}?queue=two")
+        assert page.status_code == 200
+        paths = re.findall(r'(?:href|src|action|data-live-url)="(/[^"]*)"', page.text)
+        assert len(paths) > 6
+        assert all(path.startswith("/embeddings/") for path in paths)
+    page = client.get("/embeddings/dead?queue=two")
+    assert client.get_cookie("embedqueue_csrf", path="/embeddings/") is not None
+    assert client.get_cookie("embedqueue_csrf") is None, "the rest of the application is not sent it"
     form = {"csrf_token": token_of(page), "queue": "two", "do": "discard:all", "sure": "yes"}
     answer = client.post("/embeddings/dead", data=form)
-    assert answer.location.startswith("/embeddings/?queue=two")
+    assert answer.location.startswith("/embeddings/dead?queue=two")
     assert "Not Found" in client.get("/elsewhere").text
     assert "Content-Security-Policy" not in client.get("/elsewhere").headers
 
@@ -120,7 +123,7 @@ def test_alone_on_loopback_one_browser_gets_in_by_the_link(env, redis_client, ho
                 answer = get(stranger, path, headers=headers)
                 assert answer.status_code == 403
                 assert "embed_queue" not in answer.text
-        form = {"csrf_token": token_of(page), "queue": "default", "do": "discard:all", "sure": "yes"}
+        form = {"csrf_token": token_of(get(browser, "dead")), "queue": "default", "do": "discard:all", "sure": "yes"}
         kept = {"Cookie": f"embedqueue_csrf={form['csrf_token']}"}
         assert stranger.post(url + "dead", data=form, headers=kept, timeout=PATIENCE_SECONDS).status_code == 403
         assert redis_client.zcard("embed_queue:dead") == 1

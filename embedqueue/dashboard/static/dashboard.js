@@ -1,11 +1,24 @@
-// Keeps the numbers fresh while somebody looks. Without it the page works, too: "Reload" does the same.
+// Keeps the numbers fresh while somebody looks. Without it the pages work, too: "Reload" does the same.
 "use strict";
 (() => {
   const main = document.getElementById("main");
+  const all = document.getElementById("all");
+  if (all) {
+    const boxes = document.querySelectorAll("#letters input[name=id]");
+    all.parentElement.hidden = false;
+    all.addEventListener("change", () => { for (const box of boxes) box.checked = all.checked; });
+    document.getElementById("letters").addEventListener("change", (event) => {
+      if (event.target === all) return;
+      const checked = [...boxes].filter((box) => box.checked).length;
+      all.checked = checked === boxes.length;
+      all.indeterminate = checked > 0 && checked < boxes.length;
+    });
+  }
+  if (!main.dataset.liveUrl) return;
+
   const hold = document.getElementById("hold");
   const stale = document.getElementById("stale");
   const every = Number(main.dataset.lookMs);
-  const dead = Number(document.getElementById("dead-count")?.dataset.count);
   let held = false;
   let asking = null;
   let timer = null;
@@ -21,9 +34,6 @@
         old.replaceWith(document.importNode(now, true));
       }
     }
-    const count = Number(fresh.getElementById("dead-count")?.dataset.count);
-    const changed = document.getElementById("changed");
-    if (changed) changed.hidden = Number.isNaN(count) || count === dead;
   }
 
   function later() {
@@ -59,18 +69,5 @@
     later();
   });
   document.addEventListener("visibilitychange", () => { if (!document.hidden && !held && !asking) look(); });
-
-  const all = document.getElementById("all");
-  if (all) {
-    const boxes = document.querySelectorAll("#letters input[name=id]");
-    all.parentElement.hidden = false;
-    all.addEventListener("change", () => { for (const box of boxes) box.checked = all.checked; });
-    document.getElementById("letters").addEventListener("change", (event) => {
-      if (event.target === all) return;
-      const checked = [...boxes].filter((box) => box.checked).length;
-      all.checked = checked === boxes.length;
-      all.indeterminate = checked > 0 && checked < boxes.length;
-    });
-  }
   later();
 })();

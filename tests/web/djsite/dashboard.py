@@ -53,7 +53,7 @@ def main() -> None:
     seen = viewer.get(PAGE)
     assert seen.status_code == 200
     text = seen.content.decode()
-    assert "<code>string</code>" in text
+    assert ">string</code>" in viewer.get(PAGE + "dead").content.decode()
     assert "<button name" not in text
     assert 'href="/ops/embeddings/static/dashboard.css"' in text
     assert "default-src 'none'" in seen["Content-Security-Policy"]
@@ -61,14 +61,17 @@ def main() -> None:
     assert (style.status_code, style["Content-Type"]) == (200, "text/css; charset=utf-8")
     assert viewer.get(PAGE + "live?queue=default").status_code == 200
 
-    form = changer.get(PAGE).content.decode()
+    form = changer.get(PAGE + "dead").content.decode()
     token = re.search(r'name="csrf_token" value="([\w-]+)"', form).group(1)
     posted = {"csrf_token": token, "queue": "default", "do": "discard:all", "sure": "yes"}
     assert viewer.post(PAGE + "dead", posted).status_code == 403
     assert changer.post(PAGE + "dead", {**posted, "csrf_token": "wrong"}).status_code == 403
     assert queue.stats().dead == 1
     done = changer.post(PAGE + "dead", posted)
-    assert (done.status_code, done["Location"].partition("?")[0]) == (303, PAGE)
+    assert (done.status_code, done["Location"].partition("?")[0]) == (303, PAGE + "dead")
+    assert viewer.post(PAGE + "pause", {**posted, "do": "pause"}).status_code == 403
+    assert changer.post(PAGE + "pause", {**posted, "do": "pause"}).status_code == 303
+    assert queue.stats().paused_until is not None
     assert queue.stats().dead == 0
     print("fine")
 

@@ -1,24 +1,29 @@
-"""What stands on the page: one look at a queue, as values for the template."""
+"""The first page: how a queue does now, who works, the last hour, and why calls and items fail."""
 
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from embedqueue.money.cost import costs_by
-from embedqueue.money.prices import price_of
 from embedqueue.observers.history import History
+from embedqueue.operating.hiding import Reader
+from embedqueue.operating.live import Pulse, Watch
+from embedqueue.operating.shown import latest, reasons
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.options import Options
 from embedqueue.values.stats import PROBING, QueueStats
 
-from . import figures, letters, words
+from . import figures, words
+from .money import budget_of
 
-#: Minutes and days that are read; so many days, those on which anything was done, are listed.
-MINUTES, DAYS, LISTED_DAYS = 60, 30, 14
+#: Minutes that are read.
+MINUTES = 60
+#: Reasons of dead letters that stand on this page.
+REASONS = 3
 #: Seconds beyond the flush interval after which an item that nobody has claimed is nobody's.
 STALLED_SECONDS = 90.0
 
@@ -62,27 +67,61 @@ def state_of(stats: QueueStats, options: Options, now: float) -> State:
     return State("Waiting", f"A drain starts when {due}, or when somebody needs a vector.", "good")
 
 
-def live(queue: EmbeddingBatchQueue, prices: Mapping[str, float]) -> dict[str, Any]:
-    """What changes while somebody looks. Five commands.
+class Watches:
+    """Takes the pulse of each queue, of one after another, whoever looks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._watches: WeakKeyDictionary[EmbeddingBatchQueue, tuple[threading.Lock, Watch]] = WeakKeyDictionary()
+
+    def look(self, queue: EmbeddingBatchQueue) -> Pulse:
+        """How a queue does now.
+
+        Raises:
+            redis.RedisError: Redis does not answer.
+        """
+        with self._lock:
+            if queue not in self._watches:
+                self._watches[queue] = threading.Lock(), Watch(queue)
+            lock, watch = self._watches[queue]
+        with lock:
+            return watch.look()
+
+
+def live(queue: EmbeddingBatchQueue, watches: Watches) -> dict[str, Any]:
+    """What changes while somebody looks. Nine commands, each small whatever waits.
 
     Raises:
         redis.RedisError: Redis does not answer.
     """
-    stats, history, options, now = queue.stats(), queue.history(MINUTES, DAYS), queue._options, time.time()
+    pulse, history, options, now = watches.look(queue), queue.history(MINUTES, 1), queue.options, time.time()
+    stats = pulse.stats
+    known = {worker.name for worker in pulse.workers}
     return {
         "stats": stats,
-        "workers": queue.workers() if stats.workers else [],
+        "pulse": pulse,
+        "gone": {name: held for name, held in sorted(pulse.held.items()) if name not in known},
         "state": state_of(stats, options, now),
+        "budget": budget_of(options, queue._engine.store.budget.state()),
         "updated": history.now,
         "rates": {
             name: figures.a_minute(history.minutes, lambda minute, name=name: getattr(minute, name))  # type: ignore[misc]
-            for name in ("enqueued", "embedded", "dead", "released", "calls")
+            for name in ("released", "calls")
         },
         "today": history.days[-1],
         **_calls(history),
         **_flow(history),
-        **_cost(history, {**(options.prices or {}), **prices}),
     }
+
+
+def dead(queue: EmbeddingBatchQueue, show_texts: bool, count: int) -> dict[str, Any]:
+    """The reasons of the latest of so many dead letters.
+
+    Raises:
+        redis.RedisError: Redis does not answer.
+    """
+    letters = latest(queue) if count else []
+    return {"reasons": reasons(Reader(show_texts), letters)[:REASONS], "reasons_of": len(letters)}
 
 
 def _flow(history: History) -> dict[str, Any]:
@@ -128,44 +167,4 @@ def _calls(history: History) -> dict[str, Any]:
         "calls": sum(minute.calls for minute in minutes),
         "answered": answered,
         "texts_per_call": sum(minute.texts for minute in minutes) / answered if answered else None,
-    }
-
-
-def _cost(history: History, prices: Mapping[str, float]) -> dict[str, Any]:
-    days, total = costs_by(history.days, prices, "day")
-    used = {model: price_of(model, prices) for one in history.days for model in one.tokens}
-    return {
-        "days": days[:LISTED_DAYS],
-        "most_tokens": max((one.tokens for one in days), default=0) or 1,
-        "cost": total,
-        "prices": {model: price for model, price in sorted(used.items()) if price is not None},
-        "days_read": len(history.days),
-    }
-
-
-def dead(queue: EmbeddingBatchQueue, page: int, show_texts: bool) -> dict[str, Any]:
-    """Dead letters: the latest for their reasons, and those of a page.
-
-    Raises:
-        redis.RedisError: Redis does not answer.
-    """
-    count = queue.stats().dead
-    pages = max(1, -(-count // letters.PAGE_LETTERS))
-    page = min(max(1, page), pages)
-    latest = letters.latest(queue) if count else []
-    first = (page - 1) * letters.PAGE_LETTERS
-    end = min(first + letters.PAGE_LETTERS, count)
-    on_page = latest[first:end]
-    if end > len(latest):
-        on_page = queue.dead_letters(letters.PAGE_LETTERS, first, max_bytes=letters.WHOLE_BYTES)
-    reader = letters.Reader(show_texts)
-    return {
-        "dead_count": count,
-        "page": page,
-        "pages": pages,
-        "reasons": reader.reasons(latest),  # first: what it learns of them serves for those of the page
-        "letters": [reader.show(letter) for letter in on_page],
-        "missing": max(0, end - first - len(on_page)),
-        "reasons_of": len(latest),
-        "now": time.time(),
     }

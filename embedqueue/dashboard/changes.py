@@ -1,0 +1,102 @@
+"""What the buttons do: dead letters put back or discarded, the queue paused and resumed. Nothing without a question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Response, abort, redirect, request, url_for
+from redis.exceptions import RedisError
+
+from embedqueue.operating import shown
+from embedqueue.operating.estimate import estimate
+from embedqueue.operating.hiding import Reader
+from embedqueue.queue import EmbeddingBatchQueue
+
+from . import asked
+from .pages import Pages, problem
+
+#: Names that the page of the question lists.
+LISTED_NAMES = 10
+
+
+class Changes:
+    """The views that change something. Each is behind the guard.
+
+    Args:
+        pages: renders.
+        prices: dollars for a million tokens by model, that were given.
+    """
+
+    def __init__(self, pages: Pages, prices: Mapping[str, float]) -> None:
+        self._pages = pages
+        self._prices = prices
+
+    def dead(self) -> Any:
+        """Retry or discard dead letters, once the page that asks was answered."""
+        self._pages.guard.check_change()
+        name, queue = self._pages.chosen(request.form.get("queue"))
+        verb, _, scope = request.form.get("do", "").partition(":")
+        if verb not in ("retry", "discard") or not scope:
+            asked.wrong("The form does not say what to do.")
+        try:
+            found = self._scope(queue, scope)
+            if found is not None and not found:
+                return self._back(".letters", name, verb, 0)
+            if request.form.get("sure") != "yes":
+                return self._ask(name, queue, verb, scope, found)
+            done = queue.retry_dead(found) if verb == "retry" else queue.discard_dead(found)
+        except RedisError as error:
+            abort(503, problem(error))
+        return self._back(".letters", name, verb, done)
+
+    def pause(self) -> Any:
+        """Pause the queue, or end its pause."""
+        self._pages.guard.check_change()
+        name, queue = self._pages.chosen(request.form.get("queue"))
+        verb, store = request.form.get("do", ""), queue._engine.store
+        if verb not in ("pause", "resume"):
+            asked.wrong("The form does not say what to do.")
+        try:
+            if verb == "pause":
+                store.hold(asked.pause_seconds(), asked.pause_reason() or "paused on the dashboard")
+                return self._back(".index", name, verb, 1)
+            return self._back(".index", name, verb, int(store.unhold()))
+        except RedisError as error:
+            abort(503, problem(error))
+
+    def _ask(
+        self, name: str, queue: EmbeddingBatchQueue, verb: str, scope: str, found: list[str | bytes] | None
+    ) -> Response:
+        """The question: how many, and what they cost. Of a reason, the answer looks again which letters those are."""
+        told = estimate(queue, found, self._prices) if verb == "retry" else None
+        count = told.letters if told is not None else queue.stats().dead if found is None else len(found)
+        named = scope.partition(":")[0] in ("selected", "one")
+        return self._pages.render(
+            "confirm.html",
+            verb=verb,
+            queue_name=name,
+            count=count,
+            estimate=told,
+            scope="selected" if named else scope,
+            names=(found or [])[:LISTED_NAMES],
+            more=max(0, len(found or []) - LISTED_NAMES),
+            ids=[shown.form_id(one) for one in found or []] if named else [],
+            looked=shown.RETRIED_LETTERS if scope.startswith("reason:") else None,
+        )
+
+    def _scope(self, queue: EmbeddingBatchQueue, scope: str) -> list[str | bytes] | None:
+        """Names of letters; None for all."""
+        kind, _, rest = scope.partition(":")
+        if kind == "all":
+            return None
+        if kind == "reason":
+            return shown.of_reason(queue, Reader(self._pages.show_texts), rest)
+        if kind not in ("selected", "one"):
+            asked.wrong("The form does not say which letters.")
+        return shown.names(queue, [rest] if kind == "one" else request.form.getlist("id"))
+
+    @staticmethod
+    def _back(endpoint: str, name: str, verb: str, count: int) -> Any:
+        place: dict[str, Any] = {"queue": name, "did": verb, "count": count}
+        return redirect(url_for(endpoint, **place), 303)
