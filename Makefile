@@ -27,10 +27,11 @@ screenshots: $(VENV)/.dev
 # What tests and checks need.
 setup: $(VENV)/.dev
 
-# The suite waits more than it computes: three processes a core, each with a Redis of its own. What measures time comes
-# last, alone. ARGS may leave nothing of either, which pytest answers with 5.
+# The suite waits about as much as it computes: three processes a core, each with a Redis of its own, and all tests compiled
+# once before them. What measures time comes last, alone. ARGS may leave nothing of either, which pytest answers with 5.
 test: export PYTHONDONTWRITEBYTECODE = # compiled once, and not by each of some hundred processes
 test: $(VENV)/.dev
+	@$(BIN)/python -m pytest --collect-only -qq $(ARGS) >$(VENV)/.collected || test $$? = 5 || { cat $(VENV)/.collected; false; }
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 10 -m "not quiet" $(ARGS) || test $$? = 5
 	$(BIN)/python -m pytest -m quiet $(QUIET) $(ARGS) || test $$? = 5
 

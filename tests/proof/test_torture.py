@@ -19,11 +19,11 @@ from tests.proof.torture.history import read_journals
 #: The mix takes a good minute: so long is each part (s), times EMBEDQUEUE_TORTURE_FACTOR. In the first, nothing may be
 #: sent twice.
 PARTS = {
-    "late,foreign,settings,large,log": 4,
-    "process,signals": 7,
-    "provider": 6,
-    "failover,process": 4,
-    ",".join(kind for kind in KINDS if kind != "failover"): 13,
+    "late,foreign,settings,large,log": 3,
+    "process,signals": 5,
+    "provider": 4,
+    "failover,process": 3,
+    ",".join(kind for kind in KINDS if kind != "failover"): 9,
 }
 FACTOR = float(os.environ.get("EMBEDQUEUE_TORTURE_FACTOR", "1"))
 
