@@ -32,6 +32,7 @@ from .values.options import (
     EMBED_DIMENSIONS,
     PENDING_ZSET_KEY,
 )
+from .values.runs import Run
 from .values.sink import Sink, SinkRow, Sinks
 from .values.stats import DeadLetter, LiveWorker, QueueStats
 
@@ -58,6 +59,7 @@ __all__ = [
     "DeadLetter",
     "Verified",
     "LiveWorker",
+    "Run",
     "SearchHit",
     "Limits",
     "LimitLeft",

@@ -51,6 +51,7 @@ from .values.options import (
     spelled_out,
 )
 from .values.provenance import digest
+from .values.runs import WANTED, Run, Wanted
 from .values.sink import RemovingSink
 from .values.stats import PROBING, DeadLetter, LiveWorker, QueueStats
 from .values.vectors import to_floats
@@ -741,6 +742,32 @@ class EmbeddingBatchQueue:
         """
         return self._engine.store.workers.all()
 
+    def runs(self) -> list[Run]:
+        """The backfills, verifies and reembeds that commands do or have done, the latest first; see :class:`Run`.
+
+        Raises:
+            redis.RedisError: Redis cannot be reached.
+        """
+        return self._engine.store.runs.all()
+
+    def ask_run(self, name: str, wanted: Wanted) -> Run | None:
+        """Have a run stand still, go on, or stop; it does within some seconds.
+
+        Args:
+            name: of the run.
+            wanted: "pause", "resume" or "stop".
+
+        Returns:
+            How it stood when it was asked; only one that is running or paused hears of it. None: there is no such run.
+
+        Raises:
+            ValueError: it wants something else.
+            redis.RedisError: Redis cannot be reached.
+        """
+        if wanted not in WANTED:
+            raise ValueError(f"a run can be asked to {', '.join(WANTED)}, not {wanted!r}")
+        return self._engine.store.runs.ask(name, wanted)
+
     def history(self, minutes: int = 60, days: int = 30) -> History:
         """What all processes did lately, if they have the option ``history``.
 
@@ -808,6 +835,7 @@ class EmbeddingBatchQueue:
         *,
         within: float | None = None,
         before: Callable[[Sequence[Text]], None] | None = None,
+        check: Callable[[], None] | None = None,
     ) -> Filler:
         """What looks at many texts and enqueues those of these kinds; for the commands, too."""
         engine = self._ready()
@@ -821,6 +849,7 @@ class EmbeddingBatchQueue:
             within=within,
             full=full,
             before=before,
+            check=check,
         )
 
     def _texts(self, match: str, text_field: str) -> Iterator[Text]:

@@ -103,6 +103,8 @@ class Filler:
         full: called once with how many wait, when there was no room for some seconds. Without it, a full queue is an
             error.
         before: called with texts before they are enqueued, once with each; what it raises ends the filling.
+        check: called before each part, and twice a second while there is no room; it may wait, and what it raises ends
+            the filling.
     """
 
     def __init__(
@@ -117,8 +119,10 @@ class Filler:
         within: float | None = None,
         full: Callable[[int], None] | None = None,
         before: Callable[[Sequence[Text]], None] | None = None,
+        check: Callable[[], None] | None = None,
     ) -> None:
         self._before = before
+        self._check = check or (lambda: None)
         self._queue = queue
         self._store = store
         self._terms = terms
@@ -153,6 +157,7 @@ class Filler:
         source = iter(texts)
         most = min(LOOK_ITEMS, self._queue.options.max_pending or LOOK_ITEMS, self._max_waiting or LOOK_ITEMS)
         while part := list(islice(source, most)):
+            self._check()
             if self._kinds is None:
                 yield self._enqueue(part), Counter({"unseen": len(part)})
                 continue
@@ -213,6 +218,7 @@ class Filler:
             self._own_stamps += [before + 1, self._store.hashes.last_stamp() + 1]
 
     def _rest(self) -> None:
+        self._check()
         self._queue.flush_now()
         self._nap.wait(FULL_POLL_SECONDS)
         self._full_seconds += FULL_POLL_SECONDS

@@ -8,7 +8,7 @@ import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import Any, BinaryIO
@@ -18,10 +18,13 @@ import click
 from embedqueue.backlog.filler import DEFAULT_MAX_WAITING, to_fix, verified
 from embedqueue.backlog.inspection import Text
 from embedqueue.operating.arguments import duration
+from embedqueue.operating.control import open_store
 from embedqueue.operating.describe import lines
+from embedqueue.operating.runs import NamedRun
 from embedqueue.operating.spending import Spending
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.item import check_pair, encode_member, is_blank
+from embedqueue.values.runs import default_run_name
 from embedqueue.values.words import printable
 
 from .context import Source, as_json, cli, command, read
@@ -44,6 +47,9 @@ within_option = click.option(
     "--within", callback=read(duration), default=DAY_SECONDS, show_default="a day", metavar="SECONDS",
     help="In which they are to be embedded: users' texts go first.",
 )  # fmt: skip
+run_name = click.option(
+    "--name", metavar="NAME", help="Of the run, as `embedqueue runs` lists it; by default made of what it does."
+)
 yes_option = click.option("--yes", is_flag=True, help="Do not ask before more than a dollar is spent.")
 max_waiting_option = click.option(
     "--max-waiting", type=click.IntRange(1), default=DEFAULT_MAX_WAITING, show_default=True, metavar="COUNT",
@@ -149,6 +155,7 @@ class _Sieve:
 @within_option
 @max_waiting_option
 @yes_option
+@run_name
 def backfill(
     source: Source,
     match: str,
@@ -158,6 +165,7 @@ def backfill(
     within: float,
     max_waiting: int,
     yes: bool,
+    name: str | None,
 ) -> None:
     """Enqueue hashes that lack the vector of their text by this model. May be stopped and started again.
 
@@ -169,7 +177,10 @@ def backfill(
     def texts(queue: EmbeddingBatchQueue) -> Iterator[Text]:
         return _not_blank(queue._texts(match, text_field))
 
-    if _tell(*_fill(source, texts, kinds, max_waiting, within, spending=spending)):
+    name = name or default_run_name("backfill", match, text_field)
+    with _running(source, "backfill", name, match) as run:
+        parts = list(_fill(source, texts, kinds, max_waiting, within, spending=spending, run=run))
+    if _tell(*parts):
         click.echo(spending.told())
 
 
@@ -181,6 +192,7 @@ def backfill(
 @within_option
 @max_waiting_option
 @yes_option
+@run_name
 @as_json
 def verify(
     source: Source,
@@ -191,6 +203,7 @@ def verify(
     within: float,
     max_waiting: int,
     yes: bool,
+    name: str | None,
     as_json: bool,
 ) -> None:
     """Tell whether hashes have the vectors of their texts by this model. Exits with 1 where one has not.
@@ -202,13 +215,26 @@ def verify(
     def texts(queue: EmbeddingBatchQueue) -> Iterator[Text]:
         return queue._texts(match, text_field)
 
-    found = verified(_fill(source, texts, kinds, max_waiting, within, spending=spending))
+    with ExitStack() as stack:
+        run = None
+        if fix:
+            name = name or default_run_name("verify", match, text_field)
+            run = stack.enter_context(_running(source, "verify", name, match))
+        found = verified(_fill(source, texts, kinds, max_waiting, within, spending=spending, run=run))
     if as_json:
         click.echo(json.dumps(asdict(found)))
     else:
         click.echo("\n".join(lines(asdict(found))))
     if found.faults:
         raise click.exceptions.Exit(1)
+
+
+@contextmanager
+def _running(source: Source, kind: str, name: str, match: str) -> Iterator[NamedRun]:
+    """A named run over the hashes that match."""
+    with open_store(source.settings()) as store, NamedRun(store.runs, name, kind) as run:
+        run.report(total=sum(1 for _ in store.hashes.matching(match)))
+        yield run
 
 
 def _not_blank(texts: Iterable[Text]) -> Iterator[Text]:
@@ -234,16 +260,20 @@ def _fill(
     total: int | None = None,
     position: Done = lambda: 0.0,
     spending: Spending | None = None,
+    run: NamedRun | None = None,
 ) -> Iterator[tuple[int, Counter[str]]]:
     """As ``Filler.fill``, with a meter."""
     count = seen = 0
     queue = source.look()
     with Meter(total) as meter:
         before = None if spending is None else spending.before(queue, meter.hidden)
-        filler = queue._filler(kinds, max_waiting, meter.tell_full, within=within, before=before)
+        check = None if run is None else run.check
+        filler = queue._filler(kinds, max_waiting, meter.tell_full, within=within, before=before, check=check)
         for taken, found in filler.fill(texts_of(queue)):
             count, seen = count + taken, seen + found.total()
             meter.show(position(), count, seen)
+            if run is not None and spending is not None:
+                run.report(done=seen, texts=spending.texts, tokens=spending.tokens, usd=spending.known_dollars)
             yield taken, found
 
 

@@ -77,6 +77,11 @@ class Spending:
         while self._asks_beyond < self.dollars + dollars:
             self._asks_beyond *= 10
 
+    @property
+    def known_dollars(self) -> float | None:
+        """What it costs; None where nobody has said what a model does."""
+        return None if self._unpriced else self.dollars
+
     def told(self) -> str:
         """What was enqueued, as a sentence."""
         unknown = [f"nobody has said what {model} costs" for model in sorted(self._unpriced)]

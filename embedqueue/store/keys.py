@@ -58,6 +58,7 @@ class Keys:
         pause_probe: STRING, the owner of the claim that tests the provider; while it exists nobody else claims.
         pause_ours: STRING, ``MS WORDS`` of a pause that a failure has made.
         workers: HASH, worker to ``UNTIL SECONDS SINCE FACTS``, of those that work now.
+        runs: HASH, name of a run to ``OWNER UNTIL SECONDS FACTS``, and ``? NAME`` to what somebody wants of it.
         cache_prefix: what is before a digest in the name of a STRING that holds a vector, or ``busy OWNER``.
         history_prefix: what the names of HASHes of figures begin with, one for each minute and each day.
         pauses: the four of pauses.
@@ -84,6 +85,7 @@ class Keys:
         self.workers = f"{namespace}:workers"
         self.cache_prefix = f"{namespace}:cache:"
         self.budget = f"{namespace}:budget"
+        self.runs = f"{namespace}:runs"
         self.history_prefix = f"{namespace}:history:"
         self.pauses = (self.pause, self.pause_level, self.pause_probe, self.pause_ours)
         self.all = (

@@ -38,7 +38,7 @@ SCRIPTS: Final = (
     "fail", "status", "look", "adopt", "forget_ghosts", "dead_letters", "retry_dead", "discard_dead", "erase",
     "label", "take_cached", "hold_cached", "announce", "rehearse", "settle", "reserve_budget", "settle_budget",
     "raise_budget", "stamps", "stall",
-    "enqueue_both", "end_change",
+    "enqueue_both", "end_change", "note_run",
     "list_items", "find_items",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.

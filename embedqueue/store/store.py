@@ -28,6 +28,7 @@ from .keys import Keys
 from .limits import Buckets
 from .records import Asked, Claim, Fill, Status, Taken, Terms, Unless, Within, as_json
 from .replicas import Replicas
+from .runs import Runs
 from .scripts import Scripts
 from .stalls import Stalls
 from .workers import Workers
@@ -74,6 +75,7 @@ class Store:
         stalls: the stamps that a sink is given, and pauses while it takes nothing.
         change: of the field.
         items: the live items, for people who look.
+        runs: the named runs.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Store:
         self.stalls = Stalls(self._scripts)
         self.change = Change(self._scripts, self.keys)
         self.items = Items(self._scripts, self.keys)
+        self.runs = Runs(self._scripts, self.keys)
 
     @property
     def _limits(self) -> str:
