@@ -1,0 +1,176 @@
+"""Sessions whose texts go into a queue after their commits.
+
+What a flush writes is noted with the transaction, or savepoint, under way. The end of a savepoint hands its notes on to
+what it stands in; a rollback drops them; the commit of the whole hands them to the queue.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlalchemy import event, inspect
+from sqlalchemy.orm import Session, SessionTransaction
+
+from embedqueue.queue import EmbeddingBatchQueue
+from embedqueue.values.item import is_blank
+
+from .models import EmbeddedText
+
+#: A queue; a function that returns one; or queues by their names, as ``embed_queue`` has them.
+Queues = EmbeddingBatchQueue | Callable[[], EmbeddingBatchQueue] | Mapping[str, EmbeddingBatchQueue]
+
+logger = logging.getLogger("embedqueue")
+#: The key of the notes in ``session.info``.
+_INFO = "embedqueue"
+#: Texts by the name of their queue and redis_key, in order.
+_Notes = dict[tuple[str, str], str]
+
+
+def follow(sessions: Any, queue: Queues, *, robust: bool = False) -> None:
+    """Enqueue what is committed in these sessions: texts of :class:`EmbeddedText`, and pairs of ``enqueue_on_commit``.
+
+    Call it once, where sessions are set up.
+
+    Args:
+        sessions: a ``sessionmaker``, ``scoped_session`` (``db.session`` of Flask-SQLAlchemy), class or object.
+        queue: of embedqueue; the Flask extension ``EmbedQueue``, which has its app's; a function that returns one; or
+            several by name.
+        robust: where Redis cannot be reached after a commit, the log says so and the caller goes on; ``verify`` finds
+            what was missed. Else ``commit`` raises, and what it has committed stays.
+    """
+    follower = _Follower(queue, robust)
+    event.listen(sessions, "before_flush", follower.flushing)
+    event.listen(sessions, "after_flush", follower.flushed)
+    event.listen(sessions, "after_flush_postexec", follower.settled)
+    event.listen(sessions, "after_commit", follower.committed)
+    event.listen(sessions, "after_transaction_end", follower.ended)
+
+
+def enqueue_on_commit(session: Session, redis_key: str, text: str, *, queue: str = "default") -> None:
+    """Enqueue a pair once the transaction under way is committed. What is rolled back enqueues nothing.
+
+    Args:
+        session: one that is followed.
+        redis_key: the hash that receives the vector.
+        text: what to embed; a blank one takes the vector away.
+        queue: its name, where there are several.
+
+    Raises:
+        TypeError: not two strings.
+    """
+    if not isinstance(redis_key, str) or not isinstance(text, str):
+        raise TypeError(f"redis_key and text must be str, not {type(redis_key).__name__} and {type(text).__name__}")
+    session.connection()  # begins a transaction where none is under way: else no commit would come
+    _Pad.of(session).note(session, (queue, redis_key), text)
+
+
+class _Pad:
+    """What is noted in one session. One thread uses a session at a time."""
+
+    def __init__(self) -> None:
+        self.open: dict[SessionTransaction, _Notes] = {}  # by the transaction, or savepoint, in which it was flushed
+        self.ready: _Notes = {}  # committed, and to be handed over when the transaction has ended
+        self.flushed: dict[int, EmbeddedText] = {}  # new or changed, by id(), of the flush that is under way
+
+    @staticmethod
+    def of(session: Session) -> _Pad:
+        """That of a session."""
+        pad: _Pad = session.info.setdefault(_INFO, _Pad())
+        return pad
+
+    def note(self, session: Session, name: tuple[str, str], text: str) -> None:
+        """What is to be done with a key when what is under way is committed; the last word counts."""
+        transaction = session.get_nested_transaction() or session.get_transaction()
+        if transaction is not None:
+            notes = self.open.setdefault(transaction, {})
+            notes.pop(name, None)
+            notes[name] = text
+
+
+class _Follower:
+    """Hears what sessions do."""
+
+    def __init__(self, queues: Queues, robust: bool) -> None:
+        self._queues = queues
+        self._robust = robust
+
+    def flushing(self, session: Session, context: Any, instances: Any) -> None:
+        """Rows are about to be written. Of an attribute that the database makes, nothing is known afterwards."""
+        changed = (one for one in session.dirty if isinstance(one, EmbeddedText) and _is_changed(one))
+        _Pad.of(session).flushed |= {id(one): one for one in changed}
+
+    def flushed(self, session: Session, context: Any) -> None:
+        """Rows are written; what listeners have changed meanwhile is still known."""
+        self.flushing(session, context, None)
+        pad = _Pad.of(session)
+        pad.flushed |= {id(one): one for one in session.new if isinstance(one, EmbeddedText)}
+        for one in session.deleted:
+            if isinstance(one, EmbeddedText):
+                pad.flushed.pop(id(one), None)  # its parent's end has taken it along
+                pad.note(session, (one.embed_queue, one.embed_key()), "")
+
+    def settled(self, session: Session, context: Any) -> None:
+        """The flush is over, and what the database has made of a text can be read."""
+        pad = _Pad.of(session)
+        changed, pad.flushed = pad.flushed, {}
+        with session.no_autoflush:
+            for one in changed.values():
+                pad.note(session, (one.embed_queue, one.embed_key()), one.embed_text())
+
+    def committed(self, session: Session) -> None:
+        """A savepoint, or all of it, is committed."""
+        pad = _Pad.of(session)
+        savepoint = session.get_nested_transaction()
+        transaction = savepoint or session.get_transaction()
+        notes = {} if transaction is None else pad.open.pop(transaction, {})
+        outer = pad.ready if savepoint is None else pad.open.setdefault(_around(savepoint), {})
+        for name, text in notes.items():
+            outer.pop(name, None)
+            outer[name] = text
+
+    def ended(self, session: Session, transaction: SessionTransaction) -> None:
+        """What was not committed is dropped; what was, goes into the queue, for the session is free again."""
+        pad = _Pad.of(session)
+        pad.open.pop(transaction, None)
+        pad.flushed.clear()  # of a flush that has failed
+        if transaction.parent is None and pad.ready:
+            ready, pad.ready = pad.ready, {}
+            try:
+                self._hand_over(ready)
+            except Exception:
+                if not self._robust:
+                    raise
+                logger.exception("embedqueue: %d texts are committed and not enqueued; verify finds them", len(ready))
+
+    def _hand_over(self, notes: _Notes) -> None:
+        for name in dict.fromkeys(name for name, _ in notes):
+            queue = self._queue(name)
+            own = {redis_key: text for (of, redis_key), text in notes.items() if of == name}
+            texts = [(redis_key, text) for redis_key, text in own.items() if not is_blank(text)]
+            if texts:
+                # An attribute that was not loaded before it was set counts as changed.
+                queue.enqueue_many(texts, if_changed=queue.options.provenance_field is not None)
+            for redis_key, text in own.items():
+                if is_blank(text):
+                    queue.forget(redis_key, vector=True)
+
+    def _queue(self, name: str) -> EmbeddingBatchQueue:
+        queues: Any = self._queues() if callable(self._queues) else self._queues
+        found: EmbeddingBatchQueue = queues if name == "default" and not isinstance(queues, Mapping) else queues[name]
+        return found
+
+
+def _around(transaction: SessionTransaction) -> SessionTransaction:
+    """The savepoint, or the whole transaction, in which a savepoint stands."""
+    outer = transaction.parent
+    while outer is not None and outer.parent is not None and not outer.nested:
+        outer = outer.parent
+    assert outer is not None
+    return outer
+
+
+def _is_changed(instance: EmbeddedText) -> bool:
+    attributes: Any = inspect(instance).attrs
+    return any(attributes[name].history.has_changes() for name in instance.embed_fields)
