@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import quote
 
 from embedqueue.values.errors import OptionValueError
-from embedqueue.values.options import EMBED_DIMENSIONS
 
 from .dialects import OPENAI, Dialect
 from .hosted import DEFAULT_TIMEOUT, Address, parted
@@ -28,7 +27,7 @@ class AzureOpenAIEmbedder(OpenAIEmbedder):
         base_url: of the resource, such as ``https://NAME.openai.azure.com``; None reads ``AZURE_OPENAI_ENDPOINT`` now.
             The whole address of a deployment, as the portal shows it, will do. One that ends in ``/openai/v1`` is
             spoken to without an API version, and finds the deployment in the request.
-        dimensions: length of the vectors.
+        dimensions: length of the vectors; None: that of the model, known or learned from its first answer.
         timeout: seconds that the server may keep silent, or a pair: seconds to connect, seconds of silence.
         deployment: its name; None: as the model is called.
         api_version: None reads ``OPENAI_API_VERSION``, else it is "2024-10-21".
@@ -45,7 +44,7 @@ class AzureOpenAIEmbedder(OpenAIEmbedder):
         self,
         api_key: Secret | None = None,
         base_url: str | None = None,
-        dimensions: int = EMBED_DIMENSIONS,
+        dimensions: int | None = None,
         timeout: float | tuple[float, float] = DEFAULT_TIMEOUT,
         *,
         deployment: str | None = None,

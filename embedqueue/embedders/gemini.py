@@ -18,6 +18,10 @@ from .roles import DOCUMENT_TASK, QUERY_TASK, Role, is_untyped, untyped_role
 from .rows import gemini_rows, normalised
 from .usage import charged
 
+#: How long the vectors of its models are that are asked for without a length.
+GEMINI_DIMENSIONS = dict.fromkeys(
+    ("gemini-embedding-001", "gemini-embedding-2", "gemini-embedding-2-preview"), EMBED_DIMENSIONS
+)
 #: Texts in one call: a hard limit of the API.
 _MAX_TEXTS = 100
 #: Only its full 3,072 numbers come normalised; the shorter vectors are ours to normalise (docs/providers.md).
@@ -30,7 +34,7 @@ class GeminiEmbedder(HostedEmbedder):
     Args:
         api_key: the key; None reads ``GEMINI_API_KEY``, then ``GOOGLE_API_KEY``, at the first call.
         base_url: Google's, or what speaks like it, with or without ``/v1beta``.
-        dimensions: length of the vectors, 128 to 3,072.
+        dimensions: length of the vectors, 128 to 3,072; None: that of the model where it is known, else learned.
         timeout: seconds that the server may keep silent, or a pair: seconds to connect, seconds of silence.
         task_type: what the vectors are for; None sends none. With "RETRIEVAL_DOCUMENT", queries are embedded as
             "RETRIEVAL_QUERY"; with any other, as documents are. To gemini-embedding-2 it goes as a prefix of the text,
@@ -46,12 +50,13 @@ class GeminiEmbedder(HostedEmbedder):
     key_variables = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
     provider = "gcp.gemini"
     success_field = "embeddings"
+    model_dimensions = GEMINI_DIMENSIONS
 
     def __init__(
         self,
         api_key: Secret | None = None,
         base_url: str = "https://generativelanguage.googleapis.com/v1beta",
-        dimensions: int = EMBED_DIMENSIONS,
+        dimensions: int | None = None,
         timeout: float | tuple[float, float] = DEFAULT_TIMEOUT,
         *,
         task_type: str | None = DOCUMENT_TASK,
@@ -99,8 +104,8 @@ class GeminiEmbedder(HostedEmbedder):
 
     def _options(self, model: str, role: Role) -> dict[str, Any]:
         options = dict(role.fields)
-        if self.dimensions != EMBED_DIMENSIONS:
-            options["outputDimensionality"] = self.dimensions
+        if self._asked_dimensions is not None:
+            options["outputDimensionality"] = self._asked_dimensions
         return options
 
     def _body(self, role: Role, texts: Sequence[str], model: str, options: Mapping[str, Any]) -> dict[str, Any]:

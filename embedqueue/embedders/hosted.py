@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from embedqueue.values.errors import (
     OptionValueError,
     TransientError,
 )
+from embedqueue.values.options import EMBED_DIMENSIONS
 from embedqueue.values.vectors import Malformed
 from embedqueue.values.words import READ_CHARS, SHOWN_CHARS, forms, printable, shown_url, without_secrets
 
@@ -84,7 +85,7 @@ class HostedEmbedder:
     Args:
         api_key: the key; None looks into the environment at the first call, "" sends none.
         url: the address that subclasses make their own from, with what they have guessed of it.
-        dimensions: length of the vectors.
+        dimensions: length of the vectors; None: that of the model, known or learned from the first answer.
         timeout: seconds that the server may keep silent, or a pair: seconds to connect, seconds of silence.
         deadline: seconds for a whole call; None means twice the read timeout.
         max_texts: what one call may hold; None means no known limit.
@@ -103,12 +104,16 @@ class HostedEmbedder:
     provider = ""
     #: Fields of an answer that only a success has.
     success_field = "data"
+    #: How long vectors are that are asked for without a length, unless another model is asked for.
+    native_dimensions = EMBED_DIMENSIONS
+    #: Of which models the length is known, by their names without what stands before a slash.
+    model_dimensions: ClassVar[Mapping[str, int]] = {}
 
     def __init__(
         self,
         api_key: Secret | None,
         url: Address,
-        dimensions: int,
+        dimensions: int | None,
         timeout: float | tuple[float, float],
         *,
         deadline: float | None,
@@ -125,7 +130,9 @@ class HostedEmbedder:
             deadline_seconds=_positive("deadline", _DEADLINE_PER_READ * read if deadline is None else deadline),
             response_bytes=_count("max_response_bytes", max_response_bytes),
         )
-        self.dimensions = _count("dimensions", dimensions)
+        self._given_dimensions = None if dimensions is None else _count("dimensions", dimensions)
+        self._met: str | None = None  # the model that a queue asks for
+        self.dimensions: int | None = self._given_dimensions or self.native_dimensions
         self.max_texts = None if max_texts is None else _count("max_texts", max_texts)
         self.max_tokens = None if max_tokens is None else _count("max_tokens", max_tokens)
         self.max_text_tokens = None if max_text_tokens is None else _count("max_text_tokens", max_text_tokens)
@@ -142,6 +149,26 @@ class HostedEmbedder:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={shown_url(self._url)!r}, dimensions={self.dimensions})"
+
+    def meet(self, model: str) -> None:
+        """Take the length that the vectors of a model are known to have, or learn it, unless one was given.
+
+        Args:
+            model: what a queue will ask for.
+        """
+        if self._given_dimensions is None and model != self._met:
+            self._met, self.dimensions = model, self.known_dimensions(model)
+
+    @classmethod
+    def known_dimensions(cls, model: str) -> int | None:
+        """How long a model's vectors are that are asked for without a length; None where that is not known."""
+        return cls.model_dimensions.get(model.rpartition("/")[2])
+
+    @property
+    def _asked_dimensions(self) -> int | None:
+        """The length to ask for; None for the one that the model gives by itself."""
+        asked = self._given_dimensions or (self.known_dimensions(self._met) if self._met else None)
+        return None if asked == self.native_dimensions else asked
 
     @property
     def variant(self) -> str:
@@ -196,12 +223,15 @@ class HostedEmbedder:
             raise TypeError("texts must be a sequence of str, not one str")
         texts = list(texts)
         if not texts:
-            return np.empty((0, self.dimensions), dtype=np.float32)
+            return np.empty((0, self.dimensions or 0), dtype=np.float32)
         try:
-            return self._embed(role, texts, model)
+            rows = self._embed(role, texts, model)
         except EmbedQueueError as error:  # servers and proxies say in many places what they were sent
             error.args = (printable(without_secrets(str(error)[:READ_CHARS], self._secrets()))[:SHOWN_CHARS],)
             raise
+        if self.dimensions is None:
+            self.dimensions = rows.shape[1]
+        return rows
 
     def take_tokens(self) -> int | None:
         """The tokens that calls of this thread were charged since it asked last; see :class:`TokenMeter`."""

@@ -14,6 +14,7 @@ from embedqueue.values.errors import OptionValueError
 from embedqueue.values.options import EMBED_DIMENSIONS
 
 from .dialects import Dialect, dialect_of
+from .gemini import GEMINI_DIMENSIONS
 from .hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, Address, HostedEmbedder, parted
 from .keys import Secret
 from .roles import DOCUMENT_TASK, QUERY_TASK, Role, given_role, is_untyped, untyped_role
@@ -31,15 +32,20 @@ _OPENAI_MAX_TOKENS = 300_000
 _OPENROUTER_MAX_TEXTS = 100
 
 #: Models whose vectors cannot be as long as those of the default one (platform.openai.com, "Embeddings").
-MODEL_DIMENSIONS: Mapping[str, int] = {"text-embedding-3-small": 1536, "text-embedding-ada-002": 1536}
+MODEL_DIMENSIONS: Mapping[str, int] = {
+    "text-embedding-3-large": EMBED_DIMENSIONS,
+    "text-embedding-3-small": 1536,
+    "text-embedding-ada-002": 1536,
+    **GEMINI_DIMENSIONS,
+}
 
 
 class OpenAIEmbedder(HostedEmbedder):
     """Any server that answers ``POST .../embeddings`` as OpenAI does: OpenAI, TEI, vLLM, Ollama, infinity, LiteLLM ...
 
     Vectors are asked for in base64, which decodes five times faster than lists; a server that answers
-    wrongly to that is asked for lists from then on. ``dimensions`` is sent unless it is 3072, which
-    is what the large models give by themselves; a server that refuses it is asked without it.
+    wrongly to that is asked for lists from then on. ``dimensions`` that are given are sent unless they are 3072,
+    which is what the large models give by themselves; a server that refuses them is asked without them.
 
     Args:
         api_key: the key, as a string or a ``SecretStr``; None reads ``OPENAI_API_KEY`` at the first call, "" sends
@@ -48,7 +54,7 @@ class OpenAIEmbedder(HostedEmbedder):
             (infinity has no ``/v1``: give ``http://host:7997/embeddings``); without any path it is ``/v1``. TEI's own
             ``http://host:8080/embed`` and Ollama's own ``http://host:11434/api/embed`` are spoken as well: only there
             can these servers be asked to refuse a text that is too long, which they cut without a word otherwise.
-        dimensions: length of the vectors.
+        dimensions: length of the vectors; None: that of the model, known or learned from its first answer.
         timeout: seconds that the server may keep silent, or a pair: seconds to connect, seconds of silence.
         encoding_format: "base64" or "float" to insist; None chooses and adapts.
         deadline: seconds for a whole call; None means twice the read timeout.
@@ -67,8 +73,6 @@ class OpenAIEmbedder(HostedEmbedder):
     key_variables: tuple[str, ...] = ("OPENAI_API_KEY",)
     provider = "openai"  # also of other servers: it tells the format
     default_path = "/v1"
-    #: How long vectors are that are asked for without a length, and of which models they are not.
-    native_dimensions = EMBED_DIMENSIONS
     model_dimensions: ClassVar[Mapping[str, int]] = MODEL_DIMENSIONS
     _automatic_encoding: EncodingFormat = "base64"
 
@@ -76,7 +80,7 @@ class OpenAIEmbedder(HostedEmbedder):
         self,
         api_key: Secret | None = None,
         base_url: str = "https://api.openai.com/v1",
-        dimensions: int = EMBED_DIMENSIONS,
+        dimensions: int | None = None,
         timeout: float | tuple[float, float] = DEFAULT_TIMEOUT,
         *,
         encoding_format: EncodingFormat | None = None,
@@ -118,15 +122,6 @@ class OpenAIEmbedder(HostedEmbedder):
         """What a queue asks OpenAI itself for where it is given no model; None for other servers."""
         return "text-embedding-3-large" if self._is_openai else None
 
-    def meet(self, model: str) -> None:
-        """Take the length that the vectors of a model are known to have, unless another was given.
-
-        Args:
-            model: what a queue will ask for.
-        """
-        if self.dimensions == self.native_dimensions:
-            self.dimensions = self.model_dimensions.get(model.rpartition("/")[2], self.native_dimensions)
-
     def _place(self, base_url: str) -> Address:
         return embeddings_url(base_url, self.default_path)
 
@@ -158,8 +153,8 @@ class OpenAIEmbedder(HostedEmbedder):
         options: dict[str, Any] = {}
         if self._dialect.encodes:
             options["encoding_format"] = self._encoding_format or self._automatic_encoding
-        if self.dimensions != self.native_dimensions:
-            options[self._dialect.dimensions] = self.dimensions
+        if self._asked_dimensions is not None:
+            options[self._dialect.dimensions] = self._asked_dimensions
         return options
 
     def _instead_of(self, name: str, value: Any) -> Any:
@@ -205,7 +200,7 @@ class OpenRouterEmbedder(OpenAIEmbedder):
     Args:
         api_key: the key; None reads ``OPENROUTER_API_KEY`` at the first call.
         base_url: OpenRouter's, or what speaks like it.
-        dimensions: length of the vectors.
+        dimensions: length of the vectors; None: that of the model, known or learned from its first answer.
         timeout: seconds that the server may keep silent, or a pair: seconds to connect, seconds of silence.
         options: the keyword options of :class:`OpenAIEmbedder`.
     """
@@ -219,7 +214,7 @@ class OpenRouterEmbedder(OpenAIEmbedder):
         self,
         api_key: Secret | None = None,
         base_url: str = "https://openrouter.ai/api/v1",
-        dimensions: int = EMBED_DIMENSIONS,
+        dimensions: int | None = None,
         timeout: float | tuple[float, float] = DEFAULT_TIMEOUT,
         **options: Any,
     ) -> None:

@@ -62,7 +62,7 @@ class VoyageEmbedder(_VendorEmbedder):
     Args:
         api_key: the key; None reads ``VOYAGE_API_KEY`` at the first call.
         base_url: Voyage's, or what speaks like it.
-        dimensions: length of the vectors; of the models of the 4 series 256, 512, 1,024 or 2,048.
+        dimensions: length of the vectors; of the models of the 4 series 256, 512, 1,024 or 2,048. None: as known.
         timeout: seconds that the server may keep silent, or a pair: seconds to connect, seconds of silence.
         options: the keyword options of :class:`OpenAIEmbedder`, but ``encoding_format``: vectors come as lists.
     """
@@ -70,7 +70,11 @@ class VoyageEmbedder(_VendorEmbedder):
     key_variables = ("VOYAGE_API_KEY",)
     provider = "voyageai"
     native_dimensions = 1024
-    model_dimensions: ClassVar[Mapping[str, int]] = {"voyage-3-lite": 512, "voyage-code-2": 1536}
+    model_dimensions: ClassVar[Mapping[str, int]] = {
+        **dict.fromkeys(("voyage-4-large", "voyage-4", "voyage-4-lite"), 1024),
+        "voyage-3-lite": 512,
+        "voyage-code-2": 1536,
+    }
     model = "voyage-4"
     dialect = VOYAGE
     max_call = (1000, 120_000)
@@ -83,7 +87,7 @@ class VoyageEmbedder(_VendorEmbedder):
         self,
         api_key: Secret | None = None,
         base_url: str = "https://api.voyageai.com/v1",
-        dimensions: int = native_dimensions,
+        dimensions: int | None = None,
         timeout: float | tuple[float, float] = DEFAULT_TIMEOUT,
         **options: Any,
     ) -> None:
@@ -104,7 +108,7 @@ class MistralEmbedder(_VendorEmbedder):
     key_variables = ("MISTRAL_API_KEY",)
     provider = "mistral_ai"
     native_dimensions = 1024
-    model_dimensions: ClassVar[Mapping[str, int]] = {}
+    model_dimensions: ClassVar[Mapping[str, int]] = {"mistral-embed": 1024}
     model = "mistral-embed"
     dialect = MISTRAL
     max_call = (512, 16_384)
@@ -114,7 +118,7 @@ class MistralEmbedder(_VendorEmbedder):
         self,
         api_key: Secret | None = None,
         base_url: str = "https://api.mistral.ai/v1",
-        dimensions: int = native_dimensions,
+        dimensions: int | None = None,
         timeout: float | tuple[float, float] = DEFAULT_TIMEOUT,
         **options: Any,
     ) -> None:
@@ -136,6 +140,7 @@ class CohereEmbedder(_VendorEmbedder):
     provider = "cohere"
     native_dimensions = 1536
     model_dimensions: ClassVar[Mapping[str, int]] = {
+        "embed-v4.0": 1536,
         "embed-english-v3.0": 1024,
         "embed-multilingual-v3.0": 1024,
         "embed-english-light-v3.0": 384,
@@ -153,7 +158,7 @@ class CohereEmbedder(_VendorEmbedder):
         self,
         api_key: Secret | None = None,
         base_url: str = "https://api.cohere.com/v2",
-        dimensions: int = native_dimensions,
+        dimensions: int | None = None,
         timeout: float | tuple[float, float] = DEFAULT_TIMEOUT,
         **options: Any,
     ) -> None:

@@ -132,7 +132,7 @@ def check_call(settings: Settings, vectors: list[Any] | None = None) -> list[str
         place = spelled("BASE_URL" if settings.own is None else "EMBEDDER")
         words = str(error) or type(error).__name__
         return [f"A call to {settings.provider} failed ({words}): try again, or look at {place}."]
-    if found != settings.width:
+    if found != (settings.width or found):
         way = f"set {spelled('DIMENSIONS')} to {found}" if settings.own is None else f"give it dimensions = {found}"
         return [f"{model} gives {found} numbers a vector, not {settings.width}: {way}."]
     if vectors is not None:

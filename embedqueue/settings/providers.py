@@ -16,7 +16,6 @@ from embedqueue.embedders import (
     OpenRouterEmbedder,
     VoyageEmbedder,
 )
-from embedqueue.embedders.openai import MODEL_DIMENSIONS
 from embedqueue.values.options import DEFAULT_MODEL, EMBED_DIMENSIONS
 
 from .conversion import SettingsError, mapping, role, text, timeout
@@ -84,11 +83,10 @@ def read_told(given: Mapping[str, Any], provider: str, spelling: str) -> dict[st
     return told
 
 
-def dimensions_of(provider: str, model: str) -> int:
-    """How long a model's vectors are, as far as it is known, else as those of the provider's usual one."""
+def dimensions_of(provider: str, model: str) -> int | None:
+    """How long a model's vectors are; None where that is learned from the first answer."""
     kind = _HOSTED.get(provider)
-    known = kind.model_dimensions if kind is not None and issubclass(kind, OpenAIEmbedder) else MODEL_DIMENSIONS
-    return known.get(model.rpartition("/")[2], PROVIDERS[provider][1])
+    return PROVIDERS[provider][1] if kind is None else kind.known_dimensions(model)
 
 
 def key_variables(provider: str) -> tuple[str, ...]:
@@ -97,11 +95,11 @@ def key_variables(provider: str) -> tuple[str, ...]:
 
 
 def make(
-    provider: str, api_key: str | None, base_url: str | None, dimensions: int, told: Mapping[str, Any]
+    provider: str, api_key: str | None, base_url: str | None, dimensions: int | None, told: Mapping[str, Any]
 ) -> Embedder:
     """A new embedder. No key is looked for and nothing is called yet."""
     if provider == "local":
-        return LocalEmbedder(dimensions)
+        return LocalEmbedder(dimensions or PROVIDERS["local"][1])
     place: dict[str, Any] = {} if base_url is None else {"base_url": base_url}
     return _HOSTED[provider](api_key, dimensions=dimensions, **place, **told)
 

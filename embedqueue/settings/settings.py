@@ -116,7 +116,7 @@ class Settings:
             SettingsError: the application's own cannot be made, or is none.
         """
         if self.own is None:
-            return make(self.provider, self.api_key, self.base_url, self.dimensions or 0, self.told)
+            return make(self.provider, self.api_key, self.base_url, self.dimensions, self.told)
         try:
             return self.own.get()
         except NameFault as error:

@@ -68,7 +68,7 @@ def run(section: str, client) -> dict[str, object]:
         ("Voyage", 1024),
         ("Cohere", 1024),
         ("Mistral", 1024),
-        ("A server of your own", 1024),
+        ("A server of your own", 3072),
         ("Anything else", 3),
     ],
 )

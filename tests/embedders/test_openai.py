@@ -289,3 +289,30 @@ def test_a_queue_asks_openai_for_a_model_of_its_own(fake_redis: Redis) -> None:
     assert given.dimensions == 256
     own = OpenAIEmbedder("k", "http://localhost:8080/v1")
     assert EmbeddingBatchQueue(own, fake_redis).options.model == "google/gemini-embedding-001"
+
+
+def test_the_length_of_an_unknown_model_is_learned(provider: Provider, fake_redis: Redis) -> None:
+    """And never asked for: the server gives what its model gives. A blank text before that asks for one canary."""
+    provider.settings.dimensions = 768
+    subject = OpenAIEmbedder("test-key", provider.openai_url)
+    with EmbeddingBatchQueue(subject, fake_redis, "my-own-model") as queue:
+        assert subject.dimensions is None
+        assert queue.enqueue("doc:blank", " ").result(10) == [0.0] * 768
+        assert [call.texts for call in provider.calls] == [["ok"]]
+        assert len(queue.enqueue("doc:1", "some text").result(10)) == 768
+        assert subject.dimensions == 768
+        assert all("dimensions" not in call.document for call in provider.calls)
+    again = OpenAIEmbedder("test-key", provider.openai_url)
+    with EmbeddingBatchQueue(again, fake_redis, "my-own-model") as queue:
+        assert len(queue.enqueue("doc:2", "some more").result(10)) == 768
+
+
+def test_a_length_that_is_learned_is_one_for_all(provider: Provider, fake_redis: Redis) -> None:
+    """A server that gives another one later is at fault, as ever; one that was given is checked from the first."""
+    provider.settings.dimensions = 768
+    for given in (None, 256):
+        subject = OpenAIEmbedder("test-key", provider.openai_url, given)
+        subject.meet("my-own-model")
+        subject.embed_batch(["a"], "my-own-model")
+        subject.meet("my-own-model")  # another queue for the same
+        assert subject.dimensions == given or 768

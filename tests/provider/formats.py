@@ -53,6 +53,7 @@ class Settings:
             ["query", "document"]}`` plays Voyage.
         text_tokens: words that a text may have; a longer one is refused, or cut, as each format does; None: any.
         cuts: whether OpenAI's format cuts a text that is too long without a word, as servers of one's own do.
+        dimensions: of OpenAI's format, where a call does not ask for any.
     """
 
     keys: list[str] = field(default_factory=lambda: ["test-key"])
@@ -65,6 +66,7 @@ class Settings:
     roles: dict[str, list[str]] = field(default_factory=dict)
     text_tokens: int | None = None
     cuts: bool = False
+    dimensions: int = FULL_DIMENSIONS
 
 
 class Refusal(Exception):
@@ -178,7 +180,7 @@ class OpenAIFormat:
             return dumps({"object": "list", "data": [], "model": document["model"]})
         entries = []
         for index, text in enumerate(texts):
-            vector = vector_of(cut(text, settings), document.get("dimensions", FULL_DIMENSIONS))
+            vector = vector_of(cut(text, settings), document.get("dimensions", settings.dimensions))
             value = base64.b64encode(vector.astype("<f4").tobytes()).decode() if packed else vector
             entry = {"object": "embedding", "index": index, "embedding": value}
             entries.append(entry if settings.indices else {"embedding": value})
