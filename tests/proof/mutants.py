@@ -187,6 +187,7 @@ def main() -> None:
     parser.add_argument("--only", help="lines, as 10-20")
     parser.add_argument("--file", nargs="*", help="files whose path holds one of these")
     parser.add_argument("--tests", nargs="*", help="only these, as store/test_books: a quick pass")
+    parser.add_argument("--skip", nargs="*", default=[], help="kinds of faults that are not tried, as 'one more'")
     parser.add_argument("--count", action="store_true", help="only count the mutants")
     parser.add_argument("--all", action="store_true", help="print the others as well, and which test noticed them")
     options = parser.parse_args()
@@ -204,6 +205,7 @@ def try_file(folder: Path, name: str, lines: range, options: argparse.Namespace)
     path = folder / name
     source = path.read_text("utf-8")
     mutants = [m for m in (of_lua if name.endswith(".lua") else of_python)(source) if m[0] in lines]
+    mutants = [m for m in mutants if not m[1].startswith(tuple(options.skip))]
     if options.count:
         print(f"# {name}: {len(mutants)} mutants")
         return
