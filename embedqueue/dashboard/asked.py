@@ -68,26 +68,6 @@ def marked(mark: Mark) -> dict[str, str]:
     return {mark.way: f"{mark.score}~{mark.skip}~{mark.redis_key}"}
 
 
-def older() -> tuple[float, str, int] | None:
-    """Behind which dead letter a list goes on: when that died, its name as forms have it, and how many are newer."""
-    given = parameter("older")
-    if not given:
-        return None
-    parts = re.fullmatch(rf"({_SCORE})~([kd][\w-]{{0,500}})~(\d{{1,9}})", given, re.ASCII)
-    if parts is None:
-        wrong("older must be what a link of this page says.")
-    died_at, name, offset = parts.groups()
-    return float(died_at), name, int(offset)
-
-
-def reason_id() -> str:
-    """Of which reason letters are listed; "" for all."""
-    given = parameter("reason")
-    if given and not re.fullmatch(r"[0-9a-f]{32}", given, re.ASCII):
-        wrong("reason must be what a link of this page says.")
-    return given
-
-
 def words() -> str:
     """What is looked for in keys."""
     return parameter("words", WORDS_BYTES).strip()

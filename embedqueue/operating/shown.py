@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -133,6 +134,8 @@ def names(queue: EmbeddingBatchQueue, ids: Iterable[str]) -> list[str | bytes]:
         if one.startswith("d"):
             digests.add(one)
             continue
+        if not one.startswith("k") or len(one) == 1:
+            continue
         try:
             found.append(base64.b64decode(one[1:] + "=" * (-len(one[1:]) % 4), b"-_", validate=True).decode())
         except (binascii.Error, ValueError):
@@ -140,6 +143,103 @@ def names(queue: EmbeddingBatchQueue, ids: Iterable[str]) -> list[str | bytes]:
     if digests:
         found += [name_of(letter) for letter in every(queue) if form_id(name_of(letter)) in digests]
     return found
+
+
+# -- what a page asks for --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A page of dead letters, as an address asks for it.
+
+    Attributes:
+        dead_count: how many letters there are.
+        page: which page it is, counted from 1.
+        pages: how many there are.
+        reason_id: of which reason its letters are; "" for all.
+        reason_words: of that reason, if one of the latest letters has it.
+        reasons: why the latest letters died, the most frequent first.
+        reasons_of: how many these are.
+        letters: of the page.
+        looked: how many were looked at for these.
+        missing: how many of the page are too long to be shown with these.
+        older: names the place behind the last of them; None at the end.
+    """
+
+    dead_count: int
+    page: int
+    pages: int
+    reason_id: str
+    reason_words: str
+    reasons: list[Reason]
+    reasons_of: int
+    letters: list[Shown]
+    looked: int
+    missing: int
+    older: str | None
+
+
+def listing(
+    queue: EmbeddingBatchQueue, show_texts: bool, *, number: int = 1, older: str = "", reason_id: str = ""
+) -> Listing:
+    """A page of dead letters.
+
+    Args:
+        queue: whose letters they are.
+        show_texts: whether texts are shown.
+        number: of the page, from 1 on; beyond the last one is the last one.
+        older: instead: the place that another page has named.
+        reason_id: of which reason; "" for all.
+
+    Raises:
+        ValueError: ``older`` or ``reason_id`` is nothing that a page has named.
+        redis.RedisError: Redis does not answer.
+    """
+    if reason_id and not re.fullmatch(r"[0-9a-f]{32}", reason_id, re.ASCII):
+        raise ValueError("reason must be what a link of this page says")
+    behind = _read_place(older)
+    count = queue.stats().dead
+    last = max(1, -(-count // PAGE_LETTERS))
+    offset = (min(number, last) - 1) * PAGE_LETTERS if behind is None else _offset(queue, *behind)
+    reader, first = Reader(show_texts), latest(queue) if count else []
+    found = reasons(reader, first)  # first: what it learns of them serves for those of the page
+    if reason_id:
+        page = page_of_reason(queue, reader, reason_id, offset)
+    elif offset + PAGE_LETTERS <= len(first):  # they were read for their reasons
+        page = page_at(first, offset, count)
+    else:
+        page = page_of(queue, offset, count)
+    return Listing(
+        dead_count=count,
+        page=page.offset // PAGE_LETTERS + 1,
+        pages=last,
+        reason_id=reason_id,
+        reason_words=next((one.words for one in found if one.id == reason_id), ""),
+        reasons=found,
+        reasons_of=len(first),
+        letters=[show(reader, letter) for letter in page.letters],
+        looked=page.looked,
+        missing=page.missing,
+        older=None if page.last is None else f"{page.last.died_at!r}~{form_id(name_of(page.last))}~{page.behind}",
+    )
+
+
+def _read_place(older: str) -> tuple[float, str, int] | None:
+    """When a letter died, its name as forms have it, and how many were before what is behind it; None for no place."""
+    if not older:
+        return None
+    number = r"-?(?:\d{1,17}(?:\.\d{1,17})?(?:e[+-]?\d{1,3})?|inf)"
+    parts = re.fullmatch(rf"({number})~([kd][\w-]{{0,500}})~(\d{{1,9}})", older, re.ASCII)
+    if parts is None:
+        raise ValueError("older must be what a link of this page says")
+    return float(parts[1]), parts[2], int(parts[3])
+
+
+def _offset(queue: EmbeddingBatchQueue, died_at: float, name: str, offset: int) -> int:
+    """How many letters are newer than what a list goes on with."""
+    if not name.startswith("k"):
+        return offset
+    return queue._engine.store.dead.newer(died_at, *names(queue, [name]))
 
 
 # -- some at a time --------------------------------------------------------------------------------------------------

@@ -168,6 +168,7 @@ class Queue(models.Model):
         managed = False
         base_manager_name = "objects"
         default_permissions = ("view", "change")
+        permissions = (("view_text", "Can view the texts of items"),)
         verbose_name = "queue"
         verbose_name_plural = "queues"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import re
+import time
+from urllib.parse import unquote
 
 import pytest
 from django.contrib.auth.models import Permission, User
@@ -12,6 +14,7 @@ from django.test import Client, override_settings
 
 from embedqueue.contrib.django import queue, queues
 from embedqueue.contrib.django.testing import eager
+from embedqueue.operating.shown import form_id
 from embedqueue.values.errors import InputRejected
 
 PAGE = "/admin/embedqueue/queue/"
@@ -25,7 +28,7 @@ class Picky:
     def embed_batch(self, texts, model):
         """See Embedder."""
         if any("bad" in text for text in texts):
-            raise InputRejected("refused <here>")
+            raise InputRejected("refused <here>" if "bad too" in texts else f"refused <here>: {texts[0]}")
         return [[1.0, 0.0, 0.0, 0.0] for _ in texts]
 
 
@@ -65,43 +68,129 @@ def _fields(page: str) -> dict[str, list[str]]:
     return found
 
 
-def test_dead_letters_are_put_back(dead_letters):
-    """The chosen ones, or all."""
+def _press(client: Client, **form) -> str:
+    """Press a button, and "yes" on the page that asks; what that page says, and the one behind it."""
+    asked = client.post(PAGE, {"queue": "default", **form}).content.decode()
+    return asked + client.post(PAGE, {**_fields(asked), "sure": "1"}, follow=True).content.decode()
+
+
+def test_what_makes_no_sense_does_nothing(dead_letters):
+    """And the page says so."""
     client = _client()
-    told = client.post(PAGE, {"queue": "default", "action": "retry", "key": ["note:2"]}, follow=True)
-    assert "1 put back into the queue." in told.content.decode()
-    told = client.post(PAGE, {"queue": "default", "action": "retry"}, follow=True)
-    assert "No dead letter was chosen." in told.content.decode()
-    told = client.post(PAGE, {"queue": "default", "action": "retry", "key": "x", "member": "not hex"}, follow=True)
-    assert "No dead letter was chosen." in told.content.decode()
-    told = client.post(PAGE, {"queue": "nothing", "action": "retry", "scope": "all"}, follow=True)
-    assert "There is no queue" in told.content.decode()
+    for form, said in (
+        ({"action": "retry"}, "No dead letter was chosen."),
+        ({"action": "retry", "id": ["x", "k!", "d12"]}, "No dead letter was chosen."),
+        ({"action": "explode", "scope": "all"}, "The form does not say what to do."),
+        ({"queue": "nothing", "action": "retry", "scope": "all"}, "There is no queue"),
+    ):
+        told = client.post(PAGE, {"queue": "default", "sure": "1", **form}, follow=True)
+        assert said in told.content.decode()
+    assert len(queue.dead_letters()) == 2
 
 
+@pytest.mark.parametrize("action", ["retry", "discard"])
 @pytest.mark.parametrize(
-    ("form", "count", "left"), [({"key": ["note:2"]}, 1, ["note:1"]), ({"scope": "all"}, 2, [])], ids=["chosen", "all"]
+    ("form", "count", "left"),
+    [({"id": [form_id("note:2")]}, 1, ["note:1"]), ({"scope": "all"}, 2, [])],
+    ids=["chosen", "all"],
 )
-def test_discarding_asks_first(dead_letters, form, count, left):
-    """A page says how many; only its button discards, and what was chosen goes along."""
+def test_acting_asks_first(dead_letters, action, form, count, left):
+    """A page says how many, and what a retry costs; only its button acts, and what was chosen goes along."""
     client = _client()
-    asked = client.post(PAGE, {"queue": "default", "action": "discard", **form}).content.decode()
+    asked = client.post(PAGE, {"queue": "default", "action": action, **form}).content.decode()
     assert f"{count} dead letter" in asked and len(queue.dead_letters()) == 2
-    told = client.post(PAGE, {**_fields(asked), "sure": "1"}, follow=True)
-    assert f"{count} discarded." in told.content.decode()
-    assert [letter.redis_key for letter in queue.dead_letters()] == left
+    assert (f"That sends {count} texts of about" in asked) == (action == "retry")
+    told = client.post(PAGE, {**_fields(asked), "sure": "1"}, follow=True).content.decode()
+    assert (f"{count} put back into the queue." if action == "retry" else f"{count} discarded.") in told
+    if action == "discard":  # put back, they are refused once more
+        assert [letter.redis_key for letter in queue.dead_letters()] == left
+
+
+def test_letters_by_reason(dead_letters):
+    """A link shows those of one reason, and all of them can be chosen at once."""
+    client = _client()
+    page = client.get(PAGE).content.decode()
+    [reason] = [one for one in re.findall(r"reason=(\w{32})", page) if "note:1" not in _listed(client, reason=one)]
+    page = client.get(PAGE, {"reason": reason}).content.decode()
+    assert "all with this reason" in page
+    assert "1 discarded." in _press(client, action="discard", scope="reason", reason_id=reason)
+    assert [letter.redis_key for letter in queue.dead_letters()] == ["note:1"]
+
+
+def _listed(client: Client, **asked) -> list[str]:
+    page = client.get(PAGE, asked).content.decode()
+    return re.findall(r'class="eq-key">(?:<a [^>]*>)?([^<]+)', page)
+
+
+def test_letters_have_pages():
+    """25 each; "Older" goes on behind the last one that was seen."""
+    with eager(Picky()):
+        queue.enqueue("note:good", "good")
+        queue.enqueue_many((f"note:{at}", f"bad {at}") for at in range(60))
+        client = _client()
+        first = _listed(client)
+        assert len(first) == 25 and _listed(client, page="3") == _listed(client, page="99")
+        older = re.search(r"older=([^&\"]+)", client.get(PAGE).content.decode()).group(1)
+        queue.discard_dead(first[:3])
+        assert _listed(client, older=unquote(older))[0] not in first
+        assert len({*first, *_listed(client, older=unquote(older))}) == 50
+
+
+@pytest.mark.parametrize("name", ["page", "older", "reason", "key", "queue"])
+@pytest.mark.parametrize("value", ["x", "-1", "0", "1" * 400, "²", "\0", "<script>", "a" * 9000, "~~"])
+def test_wrong_parameters(dead_letters, name, value):
+    """Refused, or they do not matter; never a fault."""
+    answer = _client().get(PAGE, {name: value})
+    assert answer.status_code in (200, 400)
+    assert "<script>" + "<" not in answer.content.decode()
+
+
+def test_one_key_is_explained(dead_letters):
+    """With the whole reason of a dead letter, as far as it may be seen."""
+    page = _client("view_queue").get(PAGE, {"key": "note:1"}).content.decode()
+    assert '<th scope="row">state</th><td>dead</td>' in page
+    assert "refused &lt;here&gt;: […]" in page
+    assert "written" in _client_again("view_queue").get(PAGE, {"key": "note:0"}).content.decode()
+
+
+def _client_again(*permissions: str) -> Client:
+    User.objects.all().delete()
+    return _client(*permissions)
+
+
+def test_texts_need_a_permission_of_their_own(dead_letters):
+    """Else neither they nor what a reason quotes of them is shown."""
+    hidden = _client("view_queue").get(PAGE).content.decode()
+    assert "alert(1)" not in hidden and "refused &lt;here&gt;" in hidden and "bad too" not in hidden
+    shown = _client_again("view_queue", "view_text").get(PAGE).content.decode()
+    assert "alert(1)" in shown and "<script>alert" not in shown and "bad too" in shown
+
+
+def test_pause_and_resume(dead_letters):
+    """Each asks first; the pause has a reason and an end, which everybody is told."""
+    client = _client()
+    asked = client.post(PAGE, {"queue": "default", "action": "pause"}).content.decode()
+    assert "Nobody claims anything" in asked and queue.stats().paused_until is None
+    form = {**_fields(asked), "sure": "1", "seconds": "300", "reason": "moving <b>"}
+    page = client.post(PAGE, form, follow=True).content.decode()
+    assert "Paused: nothing is claimed any more." in page and "moving &lt;b&gt;" in page
+    assert 290 < queue.stats().paused_until - time.time() <= 301
+    assert client.post(PAGE, {**form, "seconds": "7"}).status_code == 400
+    assert client.post(PAGE, {**form, "reason": "x" * 201}).status_code == 400
+    assert "The pause is over." in _press(client, action="resume")
+    assert queue.stats().paused_until is None
 
 
 def test_a_member_that_is_not_ours_can_be_chosen(used):
-    """It has no key: the form carries the member as it stands."""
+    """It has no key: the form carries a digest of the member."""
     used.redis.zadd("embed_queue:pending", {b'\xff"<not ours>': 1.0})
     queue.start()
     queue.flush(5)
     client = _client()
     page = client.get(PAGE).content.decode()
-    member = re.search(r'name="member" value="(\w+)"', page)
+    member = re.search(r'name="id" value="(\w+)"', page)
     assert member is not None and "(not ours)" in page
-    form = {"queue": "default", "action": "discard", "sure": "1", "member": member.group(1)}
-    assert "1 discarded." in client.post(PAGE, form, follow=True).content.decode()
+    assert "1 discarded." in _press(client, action="discard", id=member.group(1))
     assert queue.dead_letters() == []
 
 
@@ -129,8 +218,10 @@ def test_looking_and_acting_are_permissions(dead_letters):
     client = _client("view_queue")
     page = client.get(PAGE).content.decode()
     assert "note:1" in page and "Discard" not in page
-    assert client.post(PAGE, {"queue": "default", "action": "discard", "scope": "all", "sure": "1"}).status_code == 403
-    assert len(queue.dead_letters()) == 2
+    for action in ("discard", "retry", "pause", "resume"):
+        form = {"queue": "default", "action": action, "scope": "all", "sure": "1"}
+        assert client.post(PAGE, form).status_code == 403
+    assert (len(queue.dead_letters()), queue.stats().paused_until) == (2, None)
     assert Client().get(PAGE).status_code == 302
     User.objects.all().delete()
     assert _client("add_user").get(PAGE).status_code == 403
@@ -140,8 +231,10 @@ def test_acting_needs_the_csrf_token(dead_letters):
     """A form on another site cannot drop anything."""
     client = Client(enforce_csrf_checks=True)
     client.force_login(User.objects.create_superuser("root"))
-    assert client.post(PAGE, {"queue": "default", "action": "discard", "scope": "all", "sure": "1"}).status_code == 403
-    assert len(queue.dead_letters()) == 2
+    for action in ("discard", "pause"):
+        form = {"queue": "default", "action": action, "scope": "all", "sure": "1"}
+        assert client.post(PAGE, form).status_code == 403
+    assert (len(queue.dead_letters()), queue.stats().paused_until) == (2, None)
 
 
 def test_the_page_says_when_redis_is_gone(tmp_path):
