@@ -67,7 +67,7 @@ class Rig:
             threading.Event(),
             tolls=self.tolls,
         )
-        self.caller._rest = self.slept.append
+        self.caller.rest = self.slept.append
 
     def serve(self, texts, paid):
         with self.tolls.of(paid):

@@ -309,7 +309,7 @@ def test_the_limits_hold_in_every_history(monkeypatch):
     monkeypatch.setattr("fakeredis.commands_mixins.server_mixin.time", SimpleNamespace(time=clock.time))
     monkeypatch.setattr("embedqueue.store.store.time", SimpleNamespace(monotonic=clock.time))
     machine = type("LimitedOnFake", (LimitedHistory,), {"clock": clock, "server": fakeredis.FakeServer()})
-    examples = max(1, int(0.6 * settings().max_examples))
+    examples = max(1, int(0.25 * settings().max_examples))
     run_state_machine_as_test(
         machine, settings=settings(max_examples=examples, stateful_step_count=40, deadline=None, phases=PHASES)
     )
