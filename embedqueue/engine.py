@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import redis
 
@@ -33,7 +34,7 @@ from .money.prices import budget_price
 from .observers.history import Recorder
 from .observers.observers import Observers
 from .observers.tally import Tally
-from .search import ExactSearch, Search
+from .search import Search
 from .store.budget import BudgetTerms
 from .store.records import Terms, terms_of
 from .store.replicas import Replicas
@@ -49,6 +50,9 @@ from .work.purse import Purse
 from .work.settle import Settle
 from .work.sinking import Sinking
 from .work.worker import Worker
+
+if TYPE_CHECKING:
+    from .search.exact import ExactSearch
 
 #: Seconds that stop() grants to API calls under way if it is given none: at least and at most.
 GRACE_SECONDS = (1.0, 10.0)

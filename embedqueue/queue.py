@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import redis
 from redis.exceptions import RedisError, ResponseError
@@ -26,7 +26,6 @@ from .backlog.filler import Filler, Verified, to_fix, verified
 from .backlog.inspection import Text, hashes_with_text
 from .embedders.protocol import Embedder
 from .embedders.text_limits import text_limit
-from .engine import Engine, is_work_horse, stop_with_child
 from .futures.future import EmbeddingFuture
 from .futures.intake import Pair, in_parts
 from .money.prices import budget_price
@@ -57,6 +56,9 @@ from .values.stats import PROBING, DeadLetter, LiveWorker, QueueStats
 from .values.vectors import to_floats
 from .work.plan import NEVER
 from .work.worker import ADOPTIONS, BARRED_SECONDS, OUTAGE_GRACE_SECONDS
+
+if TYPE_CHECKING:
+    from .engine import Engine
 
 #: Seconds after which a flush asks Redis again what is unfinished, at most. It also asks when a call is back.
 FLUSH_POLL_SECONDS = 0.25
@@ -227,6 +229,8 @@ class EmbeddingBatchQueue:
         _stop_with_process(os.getpid())
         if self._options.worker:
             # What others ask for before this instant is of items that the worker finds left; later requests are heard.
+            from .engine import is_work_horse
+
             began_mono = time.monotonic()
             self._engine.worker.start(NEVER if is_work_horse() else self._quiet_seconds)
             self._engine.listener.ensure(began_mono)
@@ -241,6 +245,8 @@ class EmbeddingBatchQueue:
         return engine
 
     def _new_engine(self) -> Engine:
+        from .engine import Engine  # half of all there is to import, and many processes make no queue
+
         self._dropped.detach()
         engine = Engine(
             self._embedder,
@@ -971,6 +977,8 @@ os.register_at_fork(after_in_child=_all_forked)  # once: nobody can take it back
 @cache
 def _stop_with_process(pid: int) -> None:
     """Have all queues stopped at the end of the process that has this id; the first start asks for it."""
+    from .engine import stop_with_child
+
     atexit.register(_stop_all)
     stop_with_child(_stop_all)
 

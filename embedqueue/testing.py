@@ -27,7 +27,7 @@ from .engine import Engine
 from .futures.future import EmbeddingFuture
 from .futures.intake import Pair
 from .queue import EmbeddingBatchQueue
-from .search import ExactSearch
+from .search.exact import ExactSearch
 from .values.vectors import FLOAT32, VectorType, to_bytes
 from .work.worker import ADOPTIONS
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 #: What a limit counts, and for how long.
 Measure = Literal["requests", "texts", "tokens"]
@@ -16,7 +17,7 @@ Per = Literal["minute", "day"]
 #: how long its vectors are.
 CANARY = "ok"
 
-Vectors = NDArray[np.floating[Any]] | Sequence[Sequence[float]]
+Vectors: TypeAlias = "NDArray[np.floating[Any]] | Sequence[Sequence[float]]"
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedqueue.values.vectors import FLOAT32, Malformed
+from embedqueue.values.vectors import FLOAT32, Malformed, size_bytes
 
 try:  # in the extra "fast": a tenth of the time, which is a third of what a full call costs this process
     from pybase64 import b64decode
@@ -160,7 +160,7 @@ def _unpacked(vectors: Sequence[Any]) -> NDArray[np.float32]:
     except (TypeError, ValueError):
         packed = []
     width = len(packed[0]) if packed else 0
-    if width == 0 or width % FLOAT32.itemsize:
+    if width == 0 or width % size_bytes(1):
         raise Malformed("the vectors are no base64 of float32", encoded=True)
     if any(len(vector) != width for vector in packed):
         raise Malformed("the vectors differ in length", encoded=True)

@@ -1,8 +1,7 @@
 """Finds the hashes whose vectors are nearest to a query's: an index in Redis, and the searches through it."""
 
 from .definition import define
-from .exact import ExactSearch
 from .hits import SearchHit
 from .search import Search
 
-__all__ = ["ExactSearch", "Search", "SearchHit", "define"]
+__all__ = ["Search", "SearchHit", "define"]

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import redis
 from redis.exceptions import ResponseError
 
@@ -22,7 +21,7 @@ REMEMBERED_SECONDS = 60.0
 #: Under which name a search returns the distance; no field of a hash has it.
 _DISTANCE = "__embedqueue_distance"
 #: The numbers of an index's vectors, by its own word.
-_NUMBERS: Mapping[str, np.dtype[Any]] = {"FLOAT32": FLOAT32, "FLOAT64": np.dtype("<f8"), "FLOAT16": FLOAT16}
+_NUMBERS: Mapping[str, str] = {"FLOAT32": FLOAT32, "FLOAT64": "<f8", "FLOAT16": FLOAT16}
 _NO_INDEX = re.compile(r"no such index|unknown index|index not found", re.I)
 
 
@@ -78,6 +77,8 @@ class Search:
             EmbedQueueError: there is no such index, or it does not hold such vectors.
             redis.RedisError: Redis does not answer, or refuses; so it does a filter that it cannot read.
         """
+        import numpy as np  # whoever only enqueues does without: see values/vectors.py
+
         index = self._known(name)
         if index.dimensions != len(vector):
             raise EmbedQueueError(

@@ -1,23 +1,30 @@
 """Vectors as Redis stores them: little-endian bytes of float32 or float16; and the checks before one is written.
 
-Nothing else knows how many bytes a number has: whoever writes, reads, counts or searches vectors asks here.
+Nothing else knows how many bytes a number has: whoever writes, reads, counts or searches vectors asks here. numpy is
+imported by those who turn numbers into bytes: a process that only enqueues and waits reads vectors without it
+(docs/decisions/0060-imported-when-needed.md).
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 #: What a vector is written as: the option ``vector_type``. In capitals, it is what an index of Redis calls it.
 VectorType = Literal["float32", "float16"]
 
 #: What Redis' vector search reads as FLOAT32 and FLOAT16 (redis.io, "Vectors").
-FLOAT32: Final = np.dtype("<f4")
-FLOAT16: Final = np.dtype("<f2")
-_DTYPES: Final[Mapping[str, np.dtype[Any]]] = {"float32": FLOAT32, "float16": FLOAT16}
+FLOAT32: Final = "<f4"
+FLOAT16: Final = "<f2"
+_DTYPES: Final[Mapping[str, str]] = {"float32": FLOAT32, "float16": FLOAT16}
+#: Letters of the module ``struct`` for the same, and bytes of a number.
+_LETTERS: Final[Mapping[str, str]] = {"float32": "f", "float16": "e"}
+_BYTES: Final[Mapping[str, int]] = {"float32": 4, "float16": 2}
 
 
 class Malformed(ValueError):
@@ -65,6 +72,8 @@ def as_rows(
         WrongWidth: vectors of one other length.
         Malformed: another shape, or not numbers.
     """
+    import numpy as np
+
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # an overflow shows as infinity: see faulty_rows
             rows = np.ascontiguousarray(answer, dtype=_DTYPES[vector_type])
@@ -82,12 +91,14 @@ def faulty_rows(rows: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
 
     All zeros has no direction: under cosine distance it poisons every search that meets it.
     """
+    import numpy as np
+
     return np.flatnonzero(~(np.isfinite(rows).all(axis=1) & rows.any(axis=1)))
 
 
 def size_bytes(dimensions: int, vector_type: VectorType = "float32") -> int:
     """How many bytes a stored vector has."""
-    return _DTYPES[vector_type].itemsize * dimensions
+    return _BYTES[vector_type] * dimensions
 
 
 def zero_vector(dimensions: int, vector_type: VectorType = "float32") -> bytes:
@@ -107,8 +118,7 @@ def to_array(vector: bytes, vector_type: VectorType = "float32") -> NDArray[np.f
 
 def to_floats(vector: bytes, vector_type: VectorType = "float32") -> list[float]:
     """The floats of one stored vector."""
-    floats: list[float] = np.frombuffer(vector, dtype=_DTYPES[vector_type]).tolist()
-    return floats
+    return list(struct.unpack(f"<{len(vector) // _BYTES[vector_type]}{_LETTERS[vector_type]}", vector))
 
 
 def index_type(vector_type: VectorType) -> str:

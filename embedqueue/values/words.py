@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import html
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 #: A quotation is at least so many letters and digits of a text in a row; an ideograph counts as three.
@@ -23,20 +23,17 @@ SHOWN_CHARS = 500
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 #: One character as JSON, repr(), HTML, URLs and protocol buffers escape it, once or several times over.
-_ESCAPE = re.compile(
+_ESCAPE = (
     r"(?<!\\)\\+(?:U(?P<point>000[0-9a-f]{5}|0010[0-9a-f]{4})|u\{(?P<braced>[0-9a-f]{1,5})\})"
     r"|(?P<units>(?<!\\)\\+u[0-9a-f]{4}(?:\\+u[0-9a-f]{4})*)"
     r"|(?P<bytes>(?<!\\)\\+x[0-9a-f]{2}(?:\\+x[0-9a-f]{2})*)"
     r"|(?P<octal>(?<!\\)\\+[0-3][0-7]{2}(?:\\+[0-3][0-7]{2})*)"
     r"|(?P<control>(?<!\\)\\+[a-z0])"
     r"|(?P<percent>(?:%(?:25)*[0-9a-f]{2})+)"
-    r"|&(?:amp;)*(?P<entity>#?[0-9a-z]{1,31};)",
-    re.I,
+    r"|&(?:amp;)*(?P<entity>#?[0-9a-z]{1,31};)"
 )
-#: One character, escaped or not.
-_TOKEN = re.compile(rf"{_ESCAPE.pattern}|.", re.I | re.S)
 _NO_LETTERS = re.compile(r"[\W_]+")
-_IDEOGRAPH = re.compile("[\u2e80-\U0010ffff]")
+_IDEOGRAPH = re.compile("[^\x00-\u2e7f]")
 
 #: An address without query. What stands before an "@" is not part of ``rest``, which is shown.
 _ADDRESS = re.compile(
@@ -45,6 +42,17 @@ _ADDRESS = re.compile(
     re.I,
 )
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,15}(?=:)", re.I)
+
+
+@cache  # made for the first error: it takes longer than to import this file
+def _escape() -> re.Pattern[str]:
+    return re.compile(_ESCAPE, re.I)
+
+
+@cache
+def _token() -> re.Pattern[str]:
+    """One character, escaped or not."""
+    return re.compile(f"{_ESCAPE}|.", re.I | re.S)
 
 
 def printable(text: str) -> str:
@@ -158,7 +166,9 @@ class _LettersOf:
     """The letters and digits of some words without their escapings, and where in the words each of them stands."""
 
     def __init__(self, words: str) -> None:
-        self._tokens = [(*found.span(), _letters(found[0])) for found in _TOKEN.finditer(words)]  # start, stop, letters
+        self._tokens = [
+            (*found.span(), _letters(found[0])) for found in _token().finditer(words)
+        ]  # start, stop, letters
         self._text = "".join(letters for _, _, letters in self._tokens)
         self._token_at = [token for token, (_, _, letters) in enumerate(self._tokens) for _ in letters]
 
@@ -209,7 +219,7 @@ def _letters_as_they_stand(text: str) -> str:
 
 
 def _unescaped(text: str) -> str:
-    return _ESCAPE.sub(_meaning, text) if "\\" in text or "%" in text or "&" in text else text
+    return _escape().sub(_meaning, text) if "\\" in text or "%" in text or "&" in text else text
 
 
 def _meaning(found: re.Match[str]) -> str:
@@ -218,6 +228,8 @@ def _meaning(found: re.Match[str]) -> str:
     if kind == "control":
         return " "
     if kind == "entity":
+        import html  # its table of names is large
+
         return html.unescape(f"&{body}")
     if kind in ("point", "braced"):
         return chr(int(body, 16))

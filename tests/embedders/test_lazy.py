@@ -19,6 +19,24 @@ def test_a_queue_needs_no_requests():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_SECONDS)
 
 
+def test_who_only_enqueues_and_waits_needs_no_numpy(redis_server):
+    """Another process makes the vectors; what it has written is read without numpy."""
+    code = f"""
+import sys, redis
+from embedqueue import EmbeddingBatchQueue
+class Nobody:
+    dimensions = 2
+    def embed_batch(self, texts, model): raise AssertionError
+client = redis.Redis.from_url({redis_server.url!r})
+queue = EmbeddingBatchQueue(Nobody(), client, worker=False)
+assert queue.enqueue("lazy:1", " ").result(1) == [0.0, 0.0]
+queue.enqueue("lazy:2", "text")
+queue.stop()
+assert 'numpy' not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_SECONDS)
+
+
 @pytest.mark.parametrize("module", [embedqueue, embedders])
 def test_every_public_name_is_there(module):
     assert all(getattr(module, name) is not None for name in module.__all__)
