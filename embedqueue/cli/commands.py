@@ -136,10 +136,11 @@ def top(source: Source, count: int | None, interval: float, plain: bool) -> None
         return
 
 
-@command(cli, "flush", "embedqueue flush --wait --timeout 300")
+@command(cli, "flush", "embedqueue flush --timeout 300")
 @click.option(
-    "--wait/--no-wait", help="Return when all that waits now is embedded; where there is a key, work as well."
-)
+    "--wait/--no-wait", default=True, show_default=True,
+    help="Return when all that waits now is embedded; where there is a key, work as well.",
+)  # fmt: skip
 @click.option("--timeout", callback=read(duration), default=60.0, show_default=True, metavar="SECONDS")
 def flush(source: Source, wait: bool, timeout: float) -> None:
     """Have all that waits embedded now, by the workers that there are."""
@@ -148,12 +149,17 @@ def flush(source: Source, wait: bool, timeout: float) -> None:
         queue.flush_now()
         click.echo(f"{NOBODY.capitalize()}." if queue.stats().workers == 0 else "The workers have been told.")
         return
+    flush_queue(source, timeout)
+    click.echo("Nothing of it waits any more.")
+
+
+def flush_queue(source: Source, timeout: float | None = None) -> None:
+    """Wait until all that waits now is embedded; see ``EmbeddingBatchQueue.flush``."""
     if check_key(source.settings()):  # without a key, a worker of ours would only pause the queue for all
         source.look().flush(timeout)
     else:
         with source.queue(worker=True) as queue:
             queue.flush(timeout)
-    click.echo("Nothing of it waits any more.")
 
 
 @command(cli, "pause", "embedqueue pause --for 600 --reason 'the provider is being changed'")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import click
 from redis.exceptions import RedisError
 
 from embedqueue import __version__
+from embedqueue.backlog.inspection import Text
 from embedqueue.money.prices import read_price
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.settings.checks import explain_redis
@@ -20,8 +21,36 @@ from embedqueue.settings.settings import Settings, SettingsError, read_environme
 from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.words import printable
 
+#: What the names of parameters begin with that are settings: an application has its own instead.
+OWN = "own_"
 #: Ended by Ctrl-C, as shells count it.
 INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Table:
+    """Texts that stand somewhere, each with the key of the hash that is to have its vector.
+
+    Attributes:
+        name: what it is called.
+        source: of the queue that embeds them.
+        texts: reads them.
+        count: tells how many there are.
+    """
+
+    name: str
+    source: Source
+    texts: Callable[[], Iterable[Text]]
+    count: Callable[[], int]
+
+
+def no_tables() -> NoReturn:
+    """Refuse to look for texts where there are no models.
+
+    Raises:
+        click.UsageError: always.
+    """
+    raise click.UsageError("where are the texts? Give --match and --text-field")
 
 
 class Source(Protocol):
@@ -41,6 +70,17 @@ class Source(Protocol):
 
     def others(self) -> Mapping[str, Settings]:
         """The settings of the application's other queues, by name."""
+
+    def tables(self, names: Sequence[str], database: str | None) -> Sequence[Table]:
+        """The texts of the application's models.
+
+        Args:
+            names: of the models; all if none is named.
+            database: where their rows are; None for where they usually are.
+
+        Raises:
+            click.UsageError: there are no models.
+        """
 
 
 class Context:
@@ -87,6 +127,10 @@ class Context:
         """See :class:`Source`: the environment tells of one queue alone."""
         return {}
 
+    def tables(self, names: Sequence[str], database: str | None) -> Sequence[Table]:
+        """See :class:`Source`: the environment tells of no models."""
+        no_tables()
+
 
 _SETTINGS = {
     "REDIS_URL": ("--redis", "URL", "redis://HOST:PORT/0, rediss://... or unix:///PATH"),
@@ -108,7 +152,7 @@ def settings_options(*, hidden: bool) -> list[click.Option]:
     """An option for each setting of the environment, and ``--set`` for all others."""
     options = [
         click.Option(
-            [flag, f"own_{name.lower()}"],
+            [flag, f"{OWN}{name.lower()}"],
             metavar=metavar,
             multiple=name == "NAMESPACE",
             hidden=hidden,
@@ -119,7 +163,7 @@ def settings_options(*, hidden: bool) -> list[click.Option]:
     words = "any other setting, such as flush_interval=5, for EMBEDQUEUE_FLUSH_INTERVAL; may be given again"
     return [
         *options,
-        click.Option(["--set", "own_more"], metavar="NAME=VALUE", multiple=True, hidden=hidden, help=words),
+        click.Option(["--set", f"{OWN}more"], metavar="NAME=VALUE", multiple=True, hidden=hidden, help=words),
     ]
 
 
@@ -129,9 +173,9 @@ def own_settings(arguments: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
     Raises:
         click.UsageError: a ``--set`` without a name or a value.
     """
-    found = {name: arguments.pop(f"own_{name.lower()}", None) for name in _SETTINGS}
+    found = {name: arguments.pop(f"{OWN}{name.lower()}", None) for name in _SETTINGS}
     namespaces = list(found.pop("NAMESPACE") or ())
-    for pair in arguments.pop("own_more", ()):
+    for pair in arguments.pop(f"{OWN}more", ()):
         name, sign, value = pair.partition("=")
         if not sign or not name:
             raise click.UsageError(f"--set takes NAME=VALUE, not {pair!r}")
@@ -184,7 +228,7 @@ def command(
 
         made = parent.command(name, epilog=f"Example: {example}")(click.pass_obj(run))
         for option in settings_options(hidden=True):  # before the command or after it: both are right
-            option.hidden &= option.name != f"own_{shown.lower()}"
+            option.hidden &= option.name != f"{OWN}{shown.lower()}"
             made.params.append(option)
         return made
 

@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -18,7 +18,6 @@ import click
 from embedqueue.backlog.filler import DEFAULT_MAX_WAITING, to_fix, verified
 from embedqueue.backlog.inspection import Text
 from embedqueue.operating.arguments import duration
-from embedqueue.operating.control import open_store
 from embedqueue.operating.describe import lines
 from embedqueue.operating.runs import NamedRun
 from embedqueue.operating.spending import Spending
@@ -27,7 +26,8 @@ from embedqueue.values.item import check_pair, encode_member, is_blank
 from embedqueue.values.runs import default_run_name
 from embedqueue.values.words import printable
 
-from .context import Source, as_json, cli, command, read
+from .commands import flush_queue
+from .context import Source, Table, as_json, cli, command, read
 from .pairs import BadLine, Pair, read_pairs
 
 #: Seconds between two lines of progress where there is no terminal.
@@ -55,6 +55,22 @@ max_waiting_option = click.option(
     "--max-waiting", type=click.IntRange(1), default=DEFAULT_MAX_WAITING, show_default=True, metavar="COUNT",
     help="Go on only while fewer items wait.",
 )  # fmt: skip
+
+
+def _where(function: Callable[..., None]) -> Callable[..., None]:
+    """Options that say where texts are."""
+    for option in reversed(
+        (
+            click.argument("models", nargs=-1, metavar="[MODEL]..."),
+            click.option("--match", metavar="PATTERN", help="Of the hashes' keys, as SCAN takes it."),
+            click.option("--text-field", metavar="NAME", help="Field of the hashes that holds the text."),
+            click.option(
+                "--database", metavar="ALIAS", help="Where the models' rows are, if not where they usually are."
+            ),
+        )
+    ):
+        function = option(function)
+    return function
 
 
 class _File(click.File):
@@ -148,45 +164,53 @@ class _Sieve:
 
 
 @command(cli, "backfill", "embedqueue backfill --match 'doc:*' --text-field body")
-@click.option("--match", required=True, metavar="PATTERN", help="Of the hashes' keys, as SCAN takes it.")
-@click.option("--text-field", required=True, metavar="NAME", help="Field that holds the text.")
-@click.option("--all", "everything", is_flag=True, help="Also hashes that have the vector of their text.")
+@_where
+@click.option("--all", "everything", is_flag=True, help="Also what has the vector of its text.")
 @relabel_option
 @within_option
 @max_waiting_option
+@click.option("--wait", is_flag=True, help="Return when all of it is embedded; where there is a key, work as well.")
 @yes_option
 @run_name
 def backfill(
     source: Source,
-    match: str,
-    text_field: str,
+    models: tuple[str, ...],
+    match: str | None,
+    text_field: str | None,
+    database: str | None,
     everything: bool,
     relabel: bool,
     within: float,
     max_waiting: int,
+    wait: bool,
     yes: bool,
     name: str | None,
 ) -> None:
-    """Enqueue hashes that lack the vector of their text by this model. May be stopped and started again.
+    """Enqueue texts whose hashes lack their vectors by this model. May be stopped and started again.
 
-    Before the texts that are enqueued cost more than a dollar, it asks, and again at each tenfold of that. What was
-    enqueued before the question stays.
+    The texts stand in the hashes themselves (--match and --text-field), or in the rows of models. Before those that are
+    enqueued cost more than a dollar, it asks, and again at each tenfold of that. What was enqueued before the question
+    stays.
     """
     kinds, spending = None if everything else to_fix(relabel=relabel), Spending(yes=yes)
-
-    def texts(queue: EmbeddingBatchQueue) -> Iterator[Text]:
-        return _not_blank(queue._texts(match, text_field))
-
-    name = name or default_run_name("backfill", match, text_field)
-    with _running(source, "backfill", name, match) as run:
-        parts = list(_fill(source, texts, kinds, max_waiting, within, spending=spending, run=run))
-    if _tell(*parts):
+    counts = []
+    for table in (tables := _tables(source, models, match, text_field, database)):
+        with _running("backfill", name, table, several=len(tables) > 1) as run:
+            texts = lambda _, table=table: _not_blank(table.texts())  # noqa: E731
+            parts = list(_fill(table.source, texts, kinds, max_waiting, within, spending=spending, run=run))
+        if match is None:
+            click.echo(f"{table.name}: ", nl=False)
+        counts.append(_tell(*parts))
+        if counts[-1] and wait:
+            flush_queue(table.source)
+    if len(counts) > 1:
+        click.echo(f"{sum(counts)} enqueued")
+    if sum(counts):
         click.echo(spending.told())
 
 
 @command(cli, "verify", "embedqueue verify --match 'doc:*' --text-field body --fix")
-@click.option("--match", required=True, metavar="PATTERN", help="Of the hashes' keys, as SCAN takes it.")
-@click.option("--text-field", required=True, metavar="NAME", help="Field that holds the text.")
+@_where
 @click.option("--fix", is_flag=True, help="Enqueue what is missing or wrong; empty hashes whose text is blank.")
 @relabel_option
 @within_option
@@ -196,8 +220,10 @@ def backfill(
 @as_json
 def verify(
     source: Source,
-    match: str,
-    text_field: str,
+    models: tuple[str, ...],
+    match: str | None,
+    text_field: str | None,
+    database: str | None,
     fix: bool,
     relabel: bool,
     within: float,
@@ -208,19 +234,17 @@ def verify(
 ) -> None:
     """Tell whether hashes have the vectors of their texts by this model. Exits with 1 where one has not.
 
-    With --fix, it asks before the texts that are enqueued cost more than a dollar, as backfill does.
+    The texts stand in the hashes themselves (--match and --text-field), or in the rows of models. With --fix, it asks
+    before the texts that are enqueued cost more than a dollar, as backfill does.
     """
     kinds, spending = to_fix(relabel=relabel) if fix else (), Spending(yes=yes)
-
-    def texts(queue: EmbeddingBatchQueue) -> Iterator[Text]:
-        return queue._texts(match, text_field)
-
-    with ExitStack() as stack:
-        run = None
-        if fix:
-            name = name or default_run_name("verify", match, text_field)
-            run = stack.enter_context(_running(source, "verify", name, match))
-        found = verified(_fill(source, texts, kinds, max_waiting, within, spending=spending, run=run))
+    parts: list[tuple[int, Counter[str]]] = []
+    for table in (tables := _tables(source, models, match, text_field, database)):
+        with ExitStack() as stack:
+            run = stack.enter_context(_running("verify", name, table, several=len(tables) > 1)) if fix else None
+            texts = lambda _, table=table: table.texts()  # noqa: E731
+            parts += _fill(table.source, texts, kinds, max_waiting, within, spending=spending, run=run)
+    found = verified(parts)
     if as_json:
         click.echo(json.dumps(asdict(found)))
     else:
@@ -229,11 +253,29 @@ def verify(
         raise click.exceptions.Exit(1)
 
 
+def _tables(
+    source: Source, models: Sequence[str], match: str | None, text_field: str | None, database: str | None
+) -> Sequence[Table]:
+    """Where the texts are: in hashes, or in the rows of models."""
+    if match is None and text_field is None:
+        return source.tables(models, database)
+    if match is None or text_field is None or models or database is not None:
+        raise click.UsageError("give --match and --text-field for texts in hashes, or else models")
+    queue = source.look()
+    count = partial(_count, queue, match)
+    return [Table(f"{match}:{text_field}", source, partial(queue._texts, match, text_field), count)]
+
+
+def _count(queue: EmbeddingBatchQueue, match: str) -> int:
+    return sum(1 for _ in queue._ready().store.hashes.matching(match))
+
+
 @contextmanager
-def _running(source: Source, kind: str, name: str, match: str) -> Iterator[NamedRun]:
-    """A named run over the hashes that match."""
-    with open_store(source.settings()) as store, NamedRun(store.runs, name, kind) as run:
-        run.report(total=sum(1 for _ in store.hashes.matching(match)))
+def _running(kind: str, name: str | None, table: Table, *, several: bool) -> Iterator[NamedRun]:
+    """A named run over a table."""
+    made = default_run_name(kind, table.name) if name is None else f"{name}:{table.name}" if several else name
+    with NamedRun(table.source.look()._ready().store.runs, made, kind) as run:
+        run.report(total=table.count())
         yield run
 
 

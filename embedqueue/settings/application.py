@@ -186,7 +186,10 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
             found = self._queues.get(name) or self._onlookers.get(name)
             if found is None:
                 settings = self._of(name)
-                found = self._onlookers[name] = settings.queue(redis=self._client(name), worker=False)
+                if self._eager is not None:
+                    found = self._onlookers[name] = self._eager.queue(settings).start()
+                else:
+                    found = self._onlookers[name] = settings.queue(redis=self._client(name), worker=False)
             return found
 
     def redis(self, name: str = DEFAULT) -> Redis:

@@ -277,8 +277,8 @@ def test_no_command_hands_a_terminal_what_it_would_obey(run, redis_client, provi
 def test_flush(run, redis_client):
     """``--wait`` works in this process until nothing waits."""
     run("enqueue", "-", text=lines(("doc:1", "a"), ("doc:2", "b")))
-    assert "No worker is running" in run("flush")
-    assert "Nothing of it waits" in run("flush", "--wait", "--timeout", "20")
+    assert "No worker is running" in run("flush", "--no-wait")
+    assert "Nothing of it waits" in run("flush", "--timeout", "20")
     assert redis_client.hexists("doc:2", "embedding")
 
 
@@ -320,7 +320,7 @@ def test_who_works(run):
         assert f"{one['host']}  pid {one['pid']}  idle  {one['space']}  since 20" in run("workers")
         assert json.loads(run("stats", "--json"))["workers"] == 1
         assert "workers    1" in run("stats")
-        assert "been told" in run("flush")
+        assert "been told" in run("flush", "--no-wait")
 
 
 def test_a_check_where_items_wait_and_nobody_works(run):
@@ -693,7 +693,7 @@ def test_flush_without_a_key_leaves_the_work_to_others(run, redis_client, monkey
     monkeypatch.setenv("EMBEDQUEUE_PROVIDER", "gemini")
     for name in ("EMBEDQUEUE_API_KEY", "EMBEDQUEUE_BASE_URL", "GEMINI_API_KEY", "GOOGLE_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    assert "1 items are not finished; no worker is running" in run("flush", "--wait", "--timeout", "0.1", code=1)
+    assert "1 items are not finished; no worker is running" in run("flush", "--timeout", "0.1", code=1)
     assert not redis_client.exists("embed_queue:pause")
 
 

@@ -75,24 +75,19 @@ def _named_commands(page: str, program: str) -> set[str]:
     return set(re.findall(rf"^{re.escape(program)} embedqueue (\w+)", text, flags=re.MULTILINE))
 
 
-def test_flasks_commands_are_all_named():
-    """Those that there are, and no others."""
+def test_flasks_commands_that_are_named_exist():
+    """Which those are, the page on the command line tells."""
     pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[flask]")
     from embedqueue.contrib.flask.commands import group
 
-    assert _named_commands("flask.md", "flask") == set(group.commands)
+    assert _named_commands("flask.md", "flask") <= set(group.commands)
 
 
-def test_djangos_commands_are_all_named(django):
-    """Those that there are, and no others."""
-    from django.core.management.base import CommandParser
+def test_djangos_commands_that_are_named_exist(django):
+    """The same."""
+    from embedqueue.contrib.django.management.commands.embedqueue import group
 
-    from embedqueue.contrib.django.management.commands.embedqueue import Command
-
-    parser = CommandParser()
-    Command().add_arguments(parser)
-    there = next(action.choices for action in parser._actions if action.choices)
-    assert _named_commands("django.md", "manage.py") == set(there)
+    assert _named_commands("django.md", "manage.py") <= set(group.commands)
 
 
 def test_fastapis_handler_runs_as_it_is_written(monkeypatch, redis_client):
