@@ -36,6 +36,7 @@ from .observers.observers import Observers
 from .observers.tally import Tally
 from .search import Search
 from .store.budget import BudgetTerms
+from .store.door import open_store
 from .store.records import Terms, terms_of
 from .store.replicas import Replicas
 from .store.store import Store
@@ -104,7 +105,7 @@ class Engine:
     def __init__(
         self,
         embedder: Embedder,
-        client: redis.Redis,
+        client: redis.Redis | redis.RedisCluster,
         options: Options,
         observers: Observers,
         *,
@@ -117,6 +118,7 @@ class Engine:
         self.name = f"{uuid.uuid4().hex[:12]}:"
         self.closing = Event()
         self.stopping = Event()
+        self.replication = Replication(options, self._log)
         self.store = self._new_store(limited=True)
         history = f"embedqueue-history-{options.namespace}"
         self.recorder = Recorder(self.store.figures.add, options.model, history, self._log)
@@ -126,7 +128,7 @@ class Engine:
             self.observers = self.observers.joined_by(self.recorder)
         self.agenda = Agenda(options)
         self.terms = partial(_terms, options, embedder)
-        self.search: Search | ExactSearch = Search(self.store.client, options.embedding_field)
+        self.search: Search | ExactSearch = Search(self.store.searching, options.embedding_field)
         self.progress = Progress(self.observers.check_wait)
         self._make_parts_of_futures(embedder, wanted)
         self._make_parts_of_work(embedder, start_queue)
@@ -134,11 +136,17 @@ class Engine:
     def _new_store(self, *, limited: bool = False) -> Store:
         options = self._options
         replicas = Replicas(options.min_replicas, options.replica_patience) if options.min_replicas else None
-        return Store(self._client, options.namespace, replicas, options.limits if limited else None)
+        return open_store(
+            self._client,
+            options.namespace,
+            replicas,
+            options.limits if limited else None,
+            patience_seconds=options.redis_patience,
+            note=self.replication.note_vectors,
+        )
 
     def _make_parts_of_futures(self, embedder: Embedder, wanted: Callable[[], Callable[[str], None] | None]) -> None:
         options = self._options
-        self.replication = Replication(options, self._log)
         late = f"embedqueue-late-{options.namespace}"
         lateness = Lateness(self.store, self.terms, self.agenda, name=self.name, thread_name=late)
         callbacks = Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log)

@@ -28,6 +28,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from redis.exceptions import RedisError
 
 from .observers.history import ANSWERED
+from .store.door import open_store
 from .store.store import Store
 from .values.errors import NotReplicated
 from .values.observer import (
@@ -111,7 +112,7 @@ class QueueCollector:
     def __init__(self) -> None:
         self._stores: dict[str, Store] = {}  # by namespace; one operation on it at a time, so it needs no lock
 
-    def add(self, namespace: str, client: redis.Redis) -> None:
+    def add(self, namespace: str, client: redis.Redis | redis.RedisCluster) -> None:
         """Look at this queue as well.
 
         Args:
@@ -119,7 +120,7 @@ class QueueCollector:
             client: of its Redis; it is neither changed nor used itself.
         """
         if namespace not in self._stores:
-            self._stores[namespace] = Store(client, namespace)
+            self._stores[namespace] = open_store(client, namespace)
 
     def describe(self) -> Iterable[Any]:
         """The names, so that nothing is asked for when this is registered."""
@@ -193,7 +194,7 @@ class Metrics(Observer):
                 self.registry.register(found[1])
         self._families, self.collector = found
 
-    def bind(self, namespace: str, client: redis.Redis) -> Observer:
+    def bind(self, namespace: str, client: redis.Redis | redis.RedisCluster) -> Observer:
         """An observer for this queue."""
         self.collector.add(namespace, client)
         return _QueueMetrics(self._families, namespace)

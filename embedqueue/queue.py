@@ -33,6 +33,7 @@ from .observers.history import History, read_history
 from .observers.observers import Functions, Observers
 from .search import SearchHit, define
 from .store.clients import refused_as_such
+from .store.door import refuse_node
 from .store.durability import dangers
 from .store.records import due_seconds
 from .store.usable import check_client
@@ -81,8 +82,8 @@ class EmbeddingBatchQueue:
 
     Args:
         embedder: turns texts into vectors; see :class:`embedqueue.Embedder`.
-        redis: any synchronous redis-py client. It is never changed and never closed; private connections are made
-            with its settings.
+        redis: any synchronous redis-py client, also ``redis.RedisCluster``. It is never changed and never closed;
+            private connections are made with its settings.
         model: name of the model, as its users write it; by default the embedder's ``default_model`` where it has one.
         flush_interval: seconds that an item may wait before a drain starts.
         max_batch_size: items that, waiting together, start a drain at once.
@@ -114,7 +115,10 @@ class EmbeddingBatchQueue:
         min_replicas: how many replicas have to have what is enqueued before ``enqueue``, ``enqueue_many`` and
             ``forget`` return, by Redis' WAIT, in the same round trip; else they raise :class:`NotReplicated`. 0, None:
             none.
-        replica_patience: seconds for which the replicas are waited for, whatever the client's own time limit.
+        replica_patience: seconds for which the replicas are waited for, whatever the client's own time limit. On a
+            cluster so long does a vector wait for them, before its item is acknowledged all the same.
+        redis_patience: seconds for which a Redis Cluster is waited for that moves slots, fails over or is down, before
+            redis-py's own error is raised. A single Redis is asked as the client's own retry policy says.
         limits: how much all workers together may send, :class:`embedqueue.Limits`; "auto" for what the provider says;
             None for no limit. What may not be sent yet waits in Redis. Every worker of the namespace needs the same.
         budget: how many dollars may be spent on embedding a day or a month, or None; see :class:`embedqueue.Budget`.
@@ -131,7 +135,7 @@ class EmbeddingBatchQueue:
 
     Raises:
         TypeError: an option of the wrong type, an embedder without ``dimensions`` and ``embed_batch``, or a client that
-            a queue cannot work with: of asyncio, of a cluster, or one that changes keys.
+            a queue cannot work with: of asyncio, or one that changes keys.
         ValueError: an option out of range.
     """
 
@@ -139,7 +143,7 @@ class EmbeddingBatchQueue:
     def __init__(
         self,
         embedder: Embedder,
-        redis: redis.Redis,
+        redis: redis.Redis | redis.RedisCluster,
         model: str = DEFAULT_MODEL,
         flush_interval: float = DEFAULT_FLUSH_INTERVAL,
         max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
@@ -733,6 +737,7 @@ class EmbeddingBatchQueue:
             due_in=due_seconds(status.score_age_seconds, status.base_seconds, self._options.flush_interval),
             workers=status.workers,
             not_replicated=engine.replication.missed,
+            vectors_not_replicated=engine.replication.vectors_missed,
             limits=status.limits,
             used_tokens=tally.used_tokens,
             estimated_tokens=tally.estimated_tokens,
@@ -921,6 +926,7 @@ class EmbeddingBatchQueue:
         if not self._checked_durability:
             self._checked_durability = True
             info = self._engine.store.info()
+            refuse_node(info, self._redis)
             if info.get("uptime_in_seconds", OUTAGE_GRACE_SECONDS) < OUTAGE_GRACE_SECONDS:
                 with contextlib.suppress(RedisError):
                     if self._engine.store.in_flight_count():

@@ -20,6 +20,7 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from .store.clients import private_client
+from .store.door import near
 from .values.observer import BatchReport, CallReport, Observer, ReleaseReport
 from .values.stats import DeadLetter
 
@@ -45,7 +46,7 @@ class Tracing(Observer):
     def __init__(self, tracer_provider: Any = None) -> None:
         self._provider = tracer_provider
 
-    def bind(self, namespace: str, client: redis.Redis) -> Observer:
+    def bind(self, namespace: str, client: redis.Redis | redis.RedisCluster) -> Observer:
         """An observer for this queue."""
         return _QueueTracing(trace.get_tracer("embedqueue", tracer_provider=self._provider), namespace, client)
 
@@ -67,11 +68,12 @@ class _QueueTracing(Observer):
         client: the user's; connections of our own are made with its settings.
     """
 
-    def __init__(self, tracer: Any, namespace: str, client: redis.Redis) -> None:
+    def __init__(self, tracer: Any, namespace: str, client: redis.Redis | redis.RedisCluster) -> None:
         self._tracer = tracer
-        self._prefix = f"{namespace}:trace:"
+        beside, name = near(client, namespace)
+        self._prefix = f"{name}:trace:"
         self._about = {"messaging.system": "embedqueue", "messaging.destination.name": namespace}
-        self._redis: Any = private_client(client, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS)
+        self._redis: Any = private_client(beside, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS)
         self._of_thread = _OfThread()
 
     # -- enqueuing ---------------------------------------------------------------------------------------------

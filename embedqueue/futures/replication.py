@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from embedqueue.values.errors import NotReplicated
 from embedqueue.values.log import Log
 from embedqueue.values.options import Options
@@ -16,6 +18,7 @@ class Replication:
 
     Attributes:
         missed: items that were queued, and that too few replicas had in time.
+        vectors_missed: the same of vectors, on a cluster.
     """
 
     def __init__(self, options: Options, log: Log) -> None:
@@ -24,6 +27,24 @@ class Replication:
         self._patience_seconds = options.replica_patience
         self._log = log
         self._missing = False
+        self.vectors_missed = 0
+        self._vectors_missing = False
+        self._lock = threading.Lock()
+
+    def note_vectors(self, replicas: int, items: int) -> None:
+        """The same for vectors that a node of a cluster has, and that are acknowledged all the same. Thread-safe."""
+        missing = replicas < self._least
+        with self._lock:
+            self.vectors_missed += items if missing else 0
+            before, self._vectors_missing = self._vectors_missing, missing
+        if missing and not before:
+            self._log.warning(
+                "embedqueue: %d replicas have a vector that was written %g s ago, and min_replicas is %d: it is "
+                "acknowledged all the same, and a failover may lose it: then embedqueue verify --fix finds it missing",
+                replicas,
+                self._patience_seconds,
+                self._least,
+            )
 
     def error(self, replicas: int) -> NotReplicated | None:
         """What one caller gets whose items so many replicas have, an object of its own; None where these are enough."""

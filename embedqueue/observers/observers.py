@@ -64,7 +64,7 @@ class Observers:
         self._failed: set[tuple[int, str]] = set()  # observers by position, and events; adding to a set is atomic
         self._mine = threading.local()  # whether this thread is telling of work
 
-    def bind(self, namespace: str, client: redis.Redis) -> Observers:
+    def bind(self, namespace: str, client: redis.Redis | redis.RedisCluster) -> Observers:
         """The same for one queue."""
         bound = []
         for at, observer in enumerate(self._observers):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from embedqueue.embedders.protocol import role_of
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.settings.settings import Settings
+from embedqueue.store.door import open_store as store_for
 from embedqueue.store.records import Terms, differing, terms_of
 from embedqueue.store.store import Store
 from embedqueue.values.options import Options
@@ -56,7 +57,7 @@ def agree(settings: Settings) -> None:
 @contextlib.contextmanager
 def open_store(settings: Settings) -> Iterator[Store]:
     """The store of a queue, closed in the end."""
-    store = Store(settings.client(), settings.option("namespace"))
+    store = store_for(settings.client(), settings.option("namespace"))
     try:
         yield store
     finally:

@@ -10,8 +10,10 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from embedqueue.money.cost import usd
-from embedqueue.settings.checks import NO_CLUSTER, check_call, check_key, check_redis
+from embedqueue.settings.checks import NAME_NODES, check_call, check_key, check_redis
+from embedqueue.settings.redis_url import of_cluster
 from embedqueue.settings.settings import Settings
+from embedqueue.store.door import near
 from embedqueue.store.durability import dangers
 from embedqueue.values.words import shown_url
 
@@ -38,7 +40,7 @@ def examine(settings: Settings, *, call: bool, others: Mapping[str, Settings] | 
     unreachable = check_redis(settings)
     yield from (Finding("problem", "redis", words) for words in unreachable)
     if not unreachable:
-        client = settings.client(decode_responses=False, protocol=2)
+        client, _ = near(settings.client(decode_responses=False, protocol=2), settings.option("namespace"))
         try:
             yield from _examine_server(settings, client)
             yield from _examine_clock(client)
@@ -84,8 +86,8 @@ def _examine_server(settings: Settings, client: Any) -> Iterator[Finding]:
         yield Finding("problem", "redis", f"{version} at {at} is too old: take Redis 6.2 or later")
     else:
         yield Finding("ok", "redis", f"{version} at {at}")
-    if info.get("cluster_enabled"):
-        yield Finding("problem", "redis", f"this is a node of a Redis Cluster, {NO_CLUSTER}: name a Redis of its own")
+    if info.get("cluster_enabled") and not of_cluster(settings.redis_url):
+        yield Finding("problem", "redis", f"this is a node of a Redis Cluster: {NAME_NODES}")
     if info.get("role") == "slave":
         yield Finding("problem", "redis", "this is a replica, where nothing can be written: name its master")
     yield from _examine_persistence(info)

@@ -10,6 +10,7 @@ from embedqueue.calls.lengths import Lengths, TooLong
 from embedqueue.embedders.text_limits import text_limit
 from embedqueue.futures.notices import named_keys
 from embedqueue.queue import EmbeddingBatchQueue
+from embedqueue.store.hashes import Hashes
 from embedqueue.store.keys import Keys
 from embedqueue.store.records import due_seconds, enqueued_at, named_member
 from embedqueue.values.item import decode_member
@@ -34,7 +35,7 @@ def explain(queue: EmbeddingBatchQueue, redis_key: str) -> dict[str, Any]:
     client: Any = store.client
     seconds, micros = client.time()
     now = float(seconds) + float(micros) / 1e6
-    facts = {"redis_key": redis_key, **_hash_facts(client, queue, redis_key)}
+    facts = {"redis_key": redis_key, **_hash_facts(store.hashes, queue, redis_key)}
     entry: Any = client.hget(store.keys.latest, redis_key)
     letters = [] if entry is not None else store.dead.find([redis_key])
     if entry is not None:
@@ -105,9 +106,9 @@ def _length_facts(queue: EmbeddingBatchQueue, text: str) -> dict[str, Any]:
     return {"too_long": f"its first {len(sent)} characters will be embedded (on_long), which fit the model"}
 
 
-def _hash_facts(client: Any, queue: EmbeddingBatchQueue, redis_key: str) -> dict[str, Any]:
+def _hash_facts(hashes: Hashes, queue: EmbeddingBatchQueue, redis_key: str) -> dict[str, Any]:
     try:
-        size = client.hstrlen(redis_key, queue.options.embedding_field)
+        size = hashes.size(redis_key, queue.options.embedding_field)
     except ResponseError as error:
         return {"hash": str(error)}
     width = queue._embedder.dimensions

@@ -21,14 +21,15 @@ from redis.exceptions import (
     RedisError,
 )
 
-from embedqueue.store.store import Store
+from embedqueue.store.door import open_store
 from embedqueue.values.errors import ConfigurationError, EmbedQueueError
 from embedqueue.values.words import shown_url
 
+from .redis_url import of_cluster
 from .settings import Settings, SettingsError
 
-#: To be read after what says that a server is a part of one.
-NO_CLUSTER = "which embedqueue does not support yet"
+#: What to do where one node of a cluster is named.
+NAME_NODES = "name some of its nodes as redis+cluster://HOST:PORT,HOST:PORT"
 #: What a node of a cluster says to a client that knows nothing of clusters.
 _OF_CLUSTERS = (MovedError, AskError, ClusterCrossSlotError, ClusterDownError, ClusterError)
 
@@ -38,8 +39,8 @@ def explain_redis(settings: Settings, error: RedisError) -> str:
     url, name = shown_url(settings.redis_url), settings.spelled("REDIS_URL")
     if isinstance(error, NoPermissionError) and "eval" in str(error):
         return f"Redis at {url} lets this user run no scripts ({error}): grant what docs/redis-acl.md lists."
-    if isinstance(error, _OF_CLUSTERS):
-        return f"Redis at {url} is a node of a Redis Cluster, {NO_CLUSTER} ({error}): name another in {name}."
+    if isinstance(error, _OF_CLUSTERS) and not of_cluster(settings.redis_url):
+        return f"Redis at {url} is a node of a Redis Cluster ({error}): {NAME_NODES} in {name}."
     if isinstance(error, ReadOnlyError):
         return f"Redis at {url} is a replica, where nothing can be written ({error}): name its master in {name}."
     if isinstance(error, OutOfMemoryError):
@@ -72,7 +73,7 @@ def knock(settings: Settings, client: redis.Redis) -> None:
 def check_redis(settings: Settings) -> list[str]:
     """Whether Redis answers, lets us in and runs a script that may write; a sentence for each problem."""
     client = settings.client()
-    store = Store(client, settings.option("namespace"))
+    store = open_store(client, settings.option("namespace"))
     try:
         knock(settings, client)
         store.rehearse()

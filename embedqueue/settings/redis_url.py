@@ -3,18 +3,54 @@
 from __future__ import annotations
 
 import difflib
+from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 import redis.connection
 from redis.exceptions import RedisError
 
+from embedqueue.store.cluster.lazy import LazyCluster
 from embedqueue.values.words import shown_url
 
 _FORMS = "redis://HOST:PORT/0, rediss://... or unix:///PATH"
+_CLUSTER_FORM = "redis+cluster://HOST:PORT,HOST:PORT or rediss+cluster://..."
+#: What stands at the end of a scheme that names nodes of a cluster.
+_CLUSTER = "+cluster"
 #: Options by which other clients are asked for TLS, and how redis-py is, by the scheme.
 _TLS_OPTIONS = ("ssl", "tls", "usetls")
 _TLS = "for TLS write rediss:// instead of redis://, else leave it out"
+
+
+def client_of(url: str, **options: Any) -> redis.Redis:
+    """A new client, which is not connected yet; that of a cluster goes for one, as far as types are concerned.
+
+    Args:
+        url: as ``fault_of`` lets it pass.
+        options: of ``redis.Redis``; what the URL says wins.
+    """
+    if not of_cluster(url):
+        return redis.Redis.from_url(url, **options)
+    nodes = [redis.connection.parse_url(one) for one in _node_urls(url)]  # type: ignore[no-untyped-call]
+    told = {name: value for node in nodes for name, value in node.items()}
+    secure = told.pop("connection_class", None) is not None
+    own = {name: value for name, value in told.items() if name not in ("host", "port", "db")}
+    addresses = [(str(node.get("host", "localhost")), int(node.get("port", 6379))) for node in nodes]
+    return cast(redis.Redis, LazyCluster(addresses, **(options | own | ({"ssl": True} if secure else {}))))
+
+
+def of_cluster(url: str) -> bool:
+    """Whether an URL names nodes of a cluster."""
+    return url.partition(":")[0].lower().endswith(_CLUSTER)
+
+
+def _node_urls(url: str) -> list[str]:
+    """The URL of each node that the URL of a cluster names, as if it were a Redis of its own."""
+    scheme, _, rest = url.partition("://")
+    place, mark, query = rest.partition("?")
+    login, at, hosts = place.rpartition("@")
+    hosts, _, _ = hosts.partition("/")
+    return [f"{scheme.lower().removesuffix(_CLUSTER)}://{login}{at}{host}/0{mark}{query}" for host in hosts.split(",")]
 
 
 def fault_of(url: str) -> str | None:
@@ -26,6 +62,13 @@ def fault_of(url: str) -> str | None:
     Returns:
         Words to be read after the name of the setting; None if nothing is.
     """
+    if of_cluster(url):
+        database = url.partition("://")[2].partition("?")[0].rpartition("@")[2].partition("/")[2].strip("/")
+        if database not in ("", "0"):
+            return f"names a database, and a cluster has the database 0 alone: it must be {_CLUSTER_FORM}"
+        faults = [fault_of(one) for one in _node_urls(url)]
+        fault = next(filter(None, faults), None)
+        return fault and fault.replace(_FORMS, _CLUSTER_FORM)
     try:
         parts = urlsplit(url)
         options = parse_qsl(parts.query)

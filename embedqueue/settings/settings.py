@@ -39,7 +39,7 @@ from .providers import (
     read_told,
 )
 from .providers import PROVIDERS as PROVIDERS
-from .redis_url import fault_of
+from .redis_url import client_of, fault_of
 
 #: What stands before each name in the environment.
 ENVIRONMENT_PREFIX = "EMBEDQUEUE_"
@@ -63,7 +63,7 @@ class Settings:
     """How a queue is set up. Make one with :func:`read` or :func:`read_environment`: they check.
 
     Attributes:
-        redis_url: ``redis://``, ``rediss://`` or ``unix://``.
+        redis_url: ``redis://``, ``rediss://`` or ``unix://``, or ``redis+cluster://`` with some of a cluster's nodes.
         provider: a name in ``providers.PROVIDERS``; or what ``own`` is called.
         own: the application's own embedder; None where the provider's is used.
         api_key: the key; None leaves it to the provider's own variable, "" sends none.
@@ -134,13 +134,13 @@ class Settings:
         return () if self.own is not None else key_variables(self.provider)
 
     def client(self, **options: Any) -> redis.Redis:
-        """A new client. Nothing is connected yet.
+        """A new client; where the URL names a cluster, it is a ``redis.RedisCluster``. Nothing is connected yet.
 
         Args:
             options: of ``redis.Redis``; what the URL says wins.
         """
         timeouts = {"socket_connect_timeout": REDIS_TIMEOUT_SECONDS, "socket_timeout": REDIS_TIMEOUT_SECONDS}
-        return redis.Redis.from_url(self.redis_url, **(timeouts | options))
+        return client_of(self.redis_url, **(timeouts | options))
 
     def queue(
         self, *, embedder: Embedder | None = None, redis: redis.Redis | None = None, **overrides: Any

@@ -83,7 +83,7 @@ class Adoption:
         lines: list[str | bytes] = []
         for member in members:
             redis_key, fault = self._read(member)
-            hashes.append(redis_key or self._keys.events)  # a key of our own where there is none
+            hashes.append(self._hash_of(redis_key))
             lines += [member, redis_key, fault]
         if not members:
             return []
@@ -98,6 +98,10 @@ class Adoption:
             _, *rejected = self._call("adopt", [self._keys.events], "", *until, *lines)  # a key of our own, and no hash
         return [(rejected[i], rejected[i + 1].decode("utf-8", "replace"), 0) for i in range(0, len(rejected), 2)]
 
+    def _hash_of(self, redis_key: str) -> str:
+        """The hash that a script is to read for a redis_key: a key of our own where there is none."""
+        return redis_key or self._keys.events
+
     def _read(self, member: bytes) -> tuple[str, str]:
         """The redis_key of a member, or "" where it is not our JSON; and why no enqueue of ours can have written it."""
         try:
@@ -105,7 +109,7 @@ class Adoption:
         except NotOurs as error:
             return "", str(error)
         try:
-            check_pair(item.redis_key, item.text, self._keys.namespace, None)
+            check_pair(item.redis_key, item.text, self._keys.namespace.strip("{}"), None)
         except ValueError as error:
             return item.redis_key, str(error)
         return item.redis_key, "the text is blank" if is_blank(item.text) else ""

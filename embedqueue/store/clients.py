@@ -38,6 +38,8 @@ def private_client(client: redis.Redis, **overrides: Any) -> redis.Redis:
     kwargs = {name: value for name, value in pool.connection_kwargs.items() if not name.startswith(ours)}
     kwargs.update(decode_responses=False, encoding="utf-8", encoding_errors="strict", protocol=2)
     kwargs.update(overrides)
+    if hasattr(pool, "another"):  # of a slot of a cluster; see cluster/slot.py
+        return redis.Redis(connection_pool=pool.another(**kwargs))
     if isinstance(pool, SentinelConnectionPool):
         kwargs.pop("connection_pool", None)
         return redis.Redis(

@@ -61,6 +61,10 @@ class Hashes:
             pipeline.hget(redis_key, field)
         return [value if isinstance(value, bytes) else None for value in pipeline.execute(raise_on_error=False)]
 
+    def size(self, redis_key: str, field: str) -> int:
+        """Bytes of one field of a hash; 0 where there is none. Raises ``redis.ResponseError`` where it is no hash."""
+        return int(self._background.hstrlen(redis_key, field))
+
     def look(self, redis_keys: Sequence[str | bytes], terms: Terms) -> list[Looked]:
         """Tell what hashes have, in one round trip.
 

@@ -7,13 +7,22 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from importlib import resources
 from typing import Any, Final
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    NoPermissionError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.retry import Retry
 
 from embedqueue.values.errors import EmbedQueueError
@@ -56,6 +65,13 @@ OF_LIMITS: Final = ("claim", "release", "release_all", "status", "settle")
 #: The layout of the queue's keys that the scripts know; names.lua has the same.
 LAYOUT: Final = 2
 
+#: What a node of a cluster says to a client that knows nothing of clusters.
+OF_CLUSTERS: Final = (AskError, ClusterCrossSlotError, ClusterDownError)
+GIVE_A_CLUSTER: Final = (
+    "this Redis is a node of a Redis Cluster, and the client knows nothing of clusters: give the queue a "
+    "redis.RedisCluster(...) instead of a redis.Redis, or in REDIS_URL write redis+cluster://HOST:PORT"
+)
+
 #: Seconds that an enqueue may take to reach Redis where the user's client has no time limit of its own.
 ANSWER_SECONDS = 5.0
 #: How often an enqueue is sent because somebody has begun, or ended, to have texts go to a second field.
@@ -64,25 +80,34 @@ SECOND_TRIES = 4
 LATE_TRIES = 4
 
 
-@cache
-def script_text(name: str, limited: bool = False) -> str:
-    """The Lua of one move, with what it shares with others; ``limited``: of a queue with limits."""
-    folder = resources.files(__package__) / "lua"
+def script_parts(name: str, limited: bool = False) -> tuple[str, ...]:
+    """The files that make up the script of one move: what it shares with others, and its own last."""
     first = ("names", "enqueue_one") if name == "enqueue" else ("names",)
     shared = (
         *(("prelude_claims",) if name in OF_CLAIMS else ()),
         *(("buckets",) if limited and name in OF_LIMITS else ()),
         *(("budget",) if name in OF_BUDGET else ()),
     )
-
-    def text(*parts: str) -> str:
-        return "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
-
     if name == "enqueue_both":
-        taking = text("prelude", *shared, "if_changed", "within", "enqueue")
-        return f"{text('names', 'enqueue_both')}local function take_in()\n{taking}end\n{text('both_queues')}"
+        return ("prelude", *shared, "if_changed", "within", "enqueue")
     last = ("more", "if_changed", "fill", "within", "enqueue") if name == "enqueue_more" else (name,)
-    return text(*first, "prelude", *shared, *last)
+    return (*first, "prelude", *shared, *last)
+
+
+@cache
+def script_text(name: str, limited: bool = False) -> str:
+    """The Lua of one move, with what it shares with others; ``limited``: of a queue with limits."""
+    text = "".join(map(read_part, script_parts(name, limited)))
+    if name == "enqueue_both":
+        begin, end = read_part("names") + read_part("enqueue_both"), read_part("both_queues")
+        return f"{begin}local function take_in()\n{text}end\n{end}"
+    return text
+
+
+@cache
+def read_part(name: str) -> str:
+    """One file of Lua."""
+    return (resources.files(__package__) / "lua" / f"{name}.lua").read_text("utf-8")
 
 
 class _Sender:
@@ -136,16 +161,28 @@ class Scripts:
         keys: the names of the queue's keys.
         replicas: that have to have what is enqueued; None: none.
         limited: whether the queue has limits: only then do the scripts know of them.
+        names: of the scripts.
+        last_keys: that every script declares behind all others.
 
     Attributes:
+        on_cluster: whether the client knows of clusters.
         background: the client for the worker's commands that need no script.
         second: the second queue that texts go to as well, as far as an enqueue of this process has heard of it.
         patience_seconds: for which such a command, and a script but an enqueue, is waited for.
         listening: the client that reads the events; its reads may block for ``LISTEN_SECONDS``.
     """
 
+    on_cluster = False
+
     def __init__(
-        self, client: redis.Redis, keys: Keys, replicas: Replicas | None = None, *, limited: bool = False
+        self,
+        client: redis.Redis,
+        keys: Keys,
+        replicas: Replicas | None = None,
+        *,
+        limited: bool = False,
+        names: Sequence[str] = SCRIPTS,
+        last_keys: Sequence[str] = (),
     ) -> None:
         limit = min(socket_timeout(client) or BACKGROUND_TIMEOUT_SECONDS, BACKGROUND_TIMEOUT_SECONDS)
         self.patience_seconds = limit
@@ -161,13 +198,15 @@ class Scripts:
         self._enqueuing = private_client(client, retry=Retry(NoBackoff(), 0), retry_on_error=[], retry_on_timeout=False)
         self.background = private_client(client, socket_timeout=limit, **impatient)
         self.listening = private_client(client, socket_timeout=LISTEN_SECONDS + BACKGROUND_TIMEOUT_SECONDS, **impatient)
-        self._text = partial(script_text, limited=limited)
-        scripts = {name: self.background.register_script(self._text(name)) for name in SCRIPTS}
+        self._limited = limited
+        scripts = {name: self.background.register_script(self._text(name)) for name in names}
         self._evalsha = {name: _packed(b"EVALSHA", script.sha.encode()) for name, script in scripts.items()}
         self._keys = [key.encode() for key in keys.all]
         self._second_of = keys.second
         self.second: Second | None = None  # as far as this process knows; Redis says at an enqueue if that is wrong
-        self._enqueue_keys = (b"10", *self._keys[:10])  # of pauses it need not know
+        self._last_keys = tuple(key.encode() for key in last_keys)
+        enqueue_keys = (*self._keys[:10], *self._last_keys)  # of pauses it need not know
+        self._enqueue_keys = (b"%d" % len(enqueue_keys), *enqueue_keys)
         self._patience = socket_timeout(self._enqueuing) or ANSWER_SECONDS
         self._replicas = replicas
         self._senders: list[_Sender] = []  # that are free; one serves all, for there is one enqueue at a time
@@ -193,11 +232,17 @@ class Scripts:
             redis.RedisError: Redis does not answer; whether the script has run is not known.
         """
         with self._taken(self.background) as connection:
-            keys = self._keys if second is None else second.keys
-            declared = [b"%d" % (len(keys) + len(further_keys)), *keys]
-            declared += [key.encode() for key in further_keys]
+            own_keys = self._keys if second is None else second.keys
+            keys = [*own_keys, *(key.encode() for key in further_keys), *self._last_keys]
             parts = [_as_bytes(arg) for arg in args]
-            return self._run(connection, name, len(declared), _packed(*declared), parts)
+            return self._run(connection, name, len(keys) + 1, _packed(b"%d" % len(keys), *keys), parts)
+
+    def _text(self, name: str) -> str:
+        return script_text(name, self._limited)
+
+    def _fit(self, parts: list[bytes]) -> list[bytes]:
+        """The arguments of a script as they are sent."""
+        return parts
 
     def listen(self, *command: str | bytes | int) -> Any:
         """Run a command that blocks, on a connection of the client ``listening``; ``close()`` ends it.
@@ -312,7 +357,7 @@ class Scripts:
         if name == "enqueue":
             count, declared = _declared_before(self._enqueue_keys, settings)
         else:
-            keys = [*own_keys, *(key.encode() for key in hashes)]
+            keys = [*own_keys, *(key.encode() for key in hashes), *self._last_keys]
             count, declared = _declared((b"%d" % len(keys), *keys), settings)
         parts = [sender.name, b"%d" % sender.number, *parts]
         for _ in range(LATE_TRIES):
@@ -358,6 +403,7 @@ class Scripts:
 
         redis-py packs a command three times as slowly (redis.io, "RESP protocol", says how).
         """
+        parts = self._fit(parts)
         count = b"*%d" % (2 + declared_count + (last is not None) + len(parts))
         pieces = _pieces(parts)
         drop = connection.disconnect if sender is None else sender.drop
@@ -393,6 +439,8 @@ class Scripts:
                     f"the queue's keys in Redis have layout {str(error)[7:]}, and this release of embedqueue knows "
                     f"layout {LAYOUT} only: use the release that wrote them, or another namespace"
                 ) from None
+            elif not self.on_cluster and (isinstance(error, OF_CLUSTERS) or str(error).startswith("CROSSSLOT")):
+                raise EmbedQueueError(GIVE_A_CLUSTER) from error
             raise
 
     def close(self) -> None:

@@ -61,7 +61,8 @@ class Store:
         limits: of what may be sent, or None.
 
     Attributes:
-        client: of ours, for what is no move of the queue.
+        client: of ours, for what is no move of the queue; on a cluster it reaches the queue's slot alone.
+        searching: of ours, for searches.
         keys: the names of the queue's keys.
         buckets: of the limits; None where there are none.
         dead: the dead letters.
@@ -86,7 +87,7 @@ class Store:
         limits: Limits | Literal["auto"] | None = None,
     ) -> None:
         self.keys = Keys(namespace)
-        self._scripts = Scripts(client, self.keys, replicas, limited=limits is not None)
+        self._scripts = self._make_scripts(client, replicas, limits)
         self._call = self._scripts.call
         self.buckets = None if limits is None else Buckets(namespace, limits, self._call)
         self._limit_keys = () if self.buckets is None else (self.buckets.key,)
@@ -96,6 +97,7 @@ class Store:
         self.cache = CachedVectors(self._scripts, self.keys)
         self.figures = Figures(self._background, self.keys)
         self.workers = Workers(self._scripts, self.keys)
+        self.searching = self.client
         self._ahead: float | None = None  # what has to be added to our monotonic clock for the server's
         self.adoption = Adoption(self._scripts, self.keys)
         self.hashes = Hashes(self._scripts, self.keys)
@@ -104,6 +106,11 @@ class Store:
         self.change = Change(self._scripts, self.keys)
         self.items = Items(self._scripts, self.keys)
         self.runs = Runs(self._scripts, self.keys)
+
+    def _make_scripts(
+        self, client: redis.Redis, replicas: Replicas | None, limits: Limits | Literal["auto"] | None
+    ) -> Scripts:
+        return Scripts(client, self.keys, replicas, limited=limits is not None)
 
     @property
     def _limits(self) -> str:

@@ -33,7 +33,7 @@ def check_client(client: Any) -> None:
     if kind.__module__.startswith("redis.asyncio") or iscoroutinefunction(getattr(client, "execute_command", None)):
         raise TypeError(f"redis must be a synchronous redis-py client, not one of redis.asyncio: {_SYNCHRONOUS}")
     if isinstance(client, redis.RedisCluster):
-        raise TypeError(f"{name} is not supported yet: redis must be a client of one Redis, such as redis.Redis")
+        return
     if isinstance(client, redis.Sentinel):
         raise TypeError(f"redis must be a client, not {name}: its master_for(...) makes one")
     if not hasattr(client, "connection_pool") or not hasattr(client, "execute_command"):

@@ -147,7 +147,7 @@ class Observer:
     ``RuntimeError``, for it would be waiting for oneself; a callback of the future may.
     """
 
-    def bind(self, namespace: str, client: redis.Redis) -> Observer:
+    def bind(self, namespace: str, client: redis.Redis | redis.RedisCluster) -> Observer:
         """Whom a queue will tell: this observer, or one made for that queue. Called once, when the queue is made.
 
         Args:

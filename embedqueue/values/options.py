@@ -86,6 +86,7 @@ class Options:
     on_long: OnLong | None = None
     min_replicas: int | None = 0
     replica_patience: float = 10.0
+    redis_patience: float = 10.0
     limits: Limits | Literal["auto"] | None = None
     budget: Budget | None = None
     prices: Mapping[str, float] | None = None
@@ -119,9 +120,17 @@ class Options:
                 raise OptionValueError(name, "holds a lone surrogate and has no form in UTF-8") from None
         if self.provenance_field == self.embedding_field:
             raise OptionValueError("provenance_field", "must not be the embedding_field")
-        for name in ("flush_interval", "lease_seconds", "wait_linger", "cache_ttl", "replica_patience"):
+        for name in (
+            "flush_interval",
+            "lease_seconds",
+            "wait_linger",
+            "cache_ttl",
+            "replica_patience",
+            "redis_patience",
+        ):
             self._number(name, optional=name == "cache_ttl")
-        _check(self.replica_patience <= LONGEST_WAIT_SECONDS, "replica_patience", "must be a day at most")
+        for name in ("replica_patience", "redis_patience"):
+            _check(getattr(self, name) <= LONGEST_WAIT_SECONDS, name, "must be a day at most")
         for name in ("max_batch_size", "api_batch_limit", "api_batch_tokens", "max_deliveries"):
             self._count(name, optional=False)
         if self.max_concurrency != "auto":
@@ -202,6 +211,7 @@ class QueueOptions(TypedDict, total=False):
     on_long: OnLong | None
     min_replicas: int | None
     replica_patience: float
+    redis_patience: float
     limits: Limits | Literal["auto"] | None
     budget: Budget | None
     prices: Mapping[str, float] | None

@@ -38,6 +38,7 @@ class QueueStats:
         workers: workers, in whatever process, that have announced themselves and were heard of within the last minute.
             A queue with ``worker=False``, or that was never started, is none. None where Redis does not let us know.
         not_replicated: items accepted of which ``min_replicas`` did not say in time that they have them.
+        vectors_not_replicated: the same of vectors written, on a Redis Cluster; elsewhere none is waited for.
         limits: of Redis as well: how much is left of each limit that this process knows.
         used_tokens: that calls were charged, as the provider has counted them.
         estimated_tokens: of answered calls of which it has not said.
@@ -65,6 +66,7 @@ class QueueStats:
     due_in: float | None = None
     workers: int | None = None
     not_replicated: int = 0
+    vectors_not_replicated: int = 0
     used_tokens: int = 0
     estimated_tokens: int = 0
     saved_texts: int = 0

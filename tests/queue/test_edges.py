@@ -170,7 +170,7 @@ def test_functions_that_were_not_given_are_not_called(make_queue, embedder):
     [
         (redis.exceptions.NoPermissionError("NOPERM"), "grant it"),
         (redis.exceptions.NoPermissionError("no permissions to run the 'evalsha' command"), "run no scripts"),
-        (redis.exceptions.ClusterCrossSlotError("Keys in request"), "name another in REDIS_URL"),
+        (redis.exceptions.ClusterCrossSlotError("Keys in request"), "redis+cluster://HOST:PORT,HOST:PORT in REDIS_URL"),
         (redis.exceptions.MovedError("15495 127.0.0.1:7001"), "is a node of a Redis Cluster"),
         (redis.exceptions.ReadOnlyError("You can't write"), "name its master in REDIS_URL"),
         (redis.exceptions.OutOfMemoryError("command not allowed"), "raise its maxmemory"),

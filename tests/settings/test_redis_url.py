@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import redis
 
 from embedqueue.settings.settings import SettingsError, read
 
@@ -22,6 +23,10 @@ PASSWORD = "hunter2"
         ("rediss://h/0?ssl_cert_reqs=CERT_NONE", "'ssl_cert_reqs' with .* must be none, optional or required"),
         (f"redis://:{PASSWORD}@h/0?protocol=3&no={PASSWORD}", "has the option 'no'"),
         ("redis://h/cache", "names a database that is no number: it must be redis://HOST:PORT/0"),
+        ("redis+cluster://h:1,h:2/3", "names a database, and a cluster has the database 0 alone"),
+        ("redis+cluster://h:1,h:no", "must be redis.cluster://HOST:PORT,HOST:PORT"),
+        ("redis+cluster://h:1,[h", "must be redis.cluster://HOST:PORT,HOST:PORT"),
+        ("redis+cluster://h:1?ssl=true", "'ssl', which redis-py does not know for redis://"),
         (f"redis://:{PASSWORD}#tail@h/0", "must be redis://HOST:PORT/0, rediss://... or unix:///PATH, not 'redis:"),
         (f"redis://:pa?{PASSWORD}@h/0", "must be redis://HOST:PORT/0"),
         ("redis://[h/0", "must be redis://HOST:PORT/0"),
@@ -47,3 +52,29 @@ def test_what_is_wrong_is_told(url, words):
 def test_what_redis_py_takes_is_taken(url):
     """Every option of its own, by each of its three ways."""
     assert read({"REDIS_URL": url}).client().connection_pool.make_connection()
+
+
+@pytest.mark.parametrize(
+    ("url", "addresses", "options"),
+    [
+        ("redis+cluster://h:1,i:2", [("h", 1), ("i", 2)], {}),
+        ("redis+cluster://user:p%40ss@h:1,i/0?socket_timeout=3", [("h", 1), ("i", 6379)], {"username": "user"}),
+        ("rediss+cluster://h:1?ssl_check_hostname=false", [("h", 1)], {"ssl": True, "ssl_check_hostname": False}),
+    ],
+)
+def test_a_cluster_is_named_by_some_of_its_nodes(url, addresses, options):
+    """And nobody is asked for the others before it is used."""
+    client = read({"REDIS_URL": url}).client()
+    assert isinstance(client, redis.RedisCluster)
+    assert client.addresses == addresses
+    made = client.node_client().connection_pool.make_connection()
+    assert (made.host, made.port) == addresses[0]
+    assert options.items() <= client._options.items()
+
+
+def test_a_cluster_that_is_away_is_told_of_at_the_first_use():
+    client = read({"REDIS_URL": "redis+cluster://127.0.0.1:1"}).client()
+    with pytest.raises(redis.ConnectionError):
+        client.get("key")
+    with pytest.raises(redis.ConnectionError):  # and again
+        client.get("key")

@@ -118,22 +118,11 @@ def test_what_stands_in_the_way_of_all_clients_or_of_one_is_not_looked_at(monkey
         queue_on(client)
 
 
-class Nodes(redis.RedisCluster):
-    """One that asks nobody for its nodes."""
-
-    def __init__(self):
-        pass
-
-    def __del__(self):
-        pass
-
-
 @pytest.mark.parametrize(
     ("client", "words"),
     [
         (redis.asyncio.Redis(), "one of redis.asyncio: redis.Redis with the same arguments is one"),
         (fakeredis.FakeAsyncRedis(), "redis.asyncio"),
-        (Nodes(), "Nodes is not supported yet: redis must be a client of one Redis"),
         (redis.Sentinel([("localhost", 1)]), r"not redis.Sentinel: its master_for\(...\) makes one"),
         (redis.Redis, "not the class redis.Redis: make one of it"),
         ("redis://:hunter2@localhost", r"not a str: redis.Redis.from_url\(...\) makes one"),

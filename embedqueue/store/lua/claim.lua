@@ -136,6 +136,7 @@ local function take(list)
     fields[i] = keys[i] or ""
   end
   local latest, claimed = redis.call("HMGET", LATEST, unpack(fields)), redis.call("HMGET", CLAIMS, unpack(fields))
+  local bars = air and air.bars(fields, latest) or {}
   for i = 1, #keys do
     local member, score = list[2 * i - 1], list[2 * i]
     local _, deliveries = parse_claim(claimed[i])
@@ -145,6 +146,7 @@ local function take(list)
     elseif not place[member] then
       if not (latest[i] and names(latest[i], member)) then
         met[#met + 1] = member
+      elseif bars[i] then -- it stays until no older text of its key can be written any more
       elseif deliveries > 0 and deliveries >= max_deliveries - 1 then
         redis.call("ZREM", PENDING, member) -- it may be what killed its workers, and must not take neighbours along
         redis.call("ZADD", ALONE, score, member)
@@ -176,7 +178,9 @@ local function take_alone()
   end
   local key = list[1] and key_of(list[1])
   local value = key and redis.call("HGET", LATEST, key)
-  if value and names(value, list[1]) and budget and not budget.takes(list[1], key) then
+  if value and air and air.bars({ key }, { value })[1] then
+    return
+  elseif value and names(value, list[1]) and budget and not budget.takes(list[1], key) then
     return
   elseif value and names(value, list[1]) then
     local _, deliveries = parse_claim(redis.call("HGET", CLAIMS, key))
@@ -253,6 +257,9 @@ if buckets and limit > 0 then
   if budget then
     budget.keep(kept)
   end
+end
+if air and #members == 0 and wait == "" then
+  wait = air.wait()
 end
 if alone == "taken" and #members > 0 then
   redis.call("ZREM", ALONE, members[1])

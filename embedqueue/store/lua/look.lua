@@ -8,7 +8,8 @@
 --   | "differs", "" (the workers write otherwise than whoever asks would)
 --   | "unproven", a vector of which nothing says what it is of
 --   | "blank", "" (so was its newest text, as one of the last notices tells)
---   | "forgotten", "" (the same for a key that was) | "gone", "" (nothing tells what became of it)
+--   | "forgotten", "" (the same for a key that was)
+--   | "gone", nothing tells what became of it: the kind of the last notice that tells of an end, or ""
 -- It is done where the hash says that its vector is of this text, or of a newer one; or else where one of the last notices
 -- tells that an item of the key was finished since. That some vector stands there proves nothing.
 
@@ -67,6 +68,8 @@ for i = FIRST_FURTHER_KEY, #KEYS do
       local since = ms >= math.floor(stamp / 1000)
       if since and (kind == "blank" or kind == "forgotten") then
         word = kind
+      elseif since and not vector then
+        value = kind -- for whoever reads the hash elsewhere
       elseif vector and not of then
         word, value = since and kind == "done" and "done" or "unproven", vector
       end

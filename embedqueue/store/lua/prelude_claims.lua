@@ -3,6 +3,7 @@
 
 local buckets -- what buckets.lua has, where the queue has limits
 local budget -- what budget.lua has, in the scripts that know of money
+local air -- what air.lua has, on a cluster
 
 -- The redis_key of a member, or nil where it is not our JSON.
 local function strict_key_of(member)

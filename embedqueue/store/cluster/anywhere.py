@@ -1,0 +1,66 @@
+"""Searches on a cluster, which any of its nodes can serve whose search module knows the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+from redis.crc import key_slot
+from redis.exceptions import MovedError
+
+from embedqueue.values.errors import EmbedQueueError
+
+from .lazy import Address
+from .nodes import Nodes
+
+ALONE = (
+    "the search module of this cluster's nodes searches each node alone, so it would find a part only: take Redis 8, "
+    "or another server whose search spans a cluster"
+)
+
+
+class Anywhere:
+    """As much of a client as a search needs. Thread-safe.
+
+    A module that knows nothing of other nodes takes the name of an index for a key, and is found out by that: each
+    command goes to a node that has not that key's slot, where there is one.
+
+    Args:
+        nodes: of the cluster.
+        timeout_seconds: for which an answer is waited for.
+    """
+
+    def __init__(self, nodes: Nodes, timeout_seconds: float) -> None:
+        self._nodes = nodes
+        self._timeout_seconds = timeout_seconds
+        self._clients: dict[Address, Any] = {}
+
+    @property
+    def connection_pool(self) -> Any:
+        """That of one node, for its settings."""
+        return self._nodes.template.connection_pool
+
+    def execute_command(self, *command: Any) -> Any:
+        """Run a command, whose second word is the name of an index.
+
+        Raises:
+            EmbedQueueError: the module searches one node only.
+        """
+        owner = self._nodes.address(key_slot(str(command[1]).encode()))
+        others = [address for address in self._nodes.masters() if address != owner]
+        address = (others or [owner])[0]
+        client = self._clients.get(address)
+        if client is None:
+            client = self._clients[address] = self._nodes.client_of(address, socket_timeout=self._timeout_seconds)
+        try:
+            return client.execute_command(*command)
+        except MovedError:
+            raise EmbedQueueError(ALONE) from None
+        except redis.RedisError:
+            self._nodes.doubt()
+            raise
+
+    def close(self) -> None:
+        """Close the connections."""
+        for client in self._clients.values():
+            client.close()

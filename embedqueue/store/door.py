@@ -1,0 +1,76 @@
+"""The store for a client of one Redis, or of a Redis Cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import redis
+from redis.crc import key_slot
+
+from embedqueue.values.errors import EmbedQueueError, OptionValueError
+from embedqueue.values.limits import Limits
+
+from .cluster.nodes import Nodes
+from .cluster.slot import slot_client
+from .cluster.store import ClusterStore
+from .replicas import Replicas
+from .scripts import GIVE_A_CLUSTER
+from .store import Store
+
+#: Seconds for which a cluster is waited for, unless an option says otherwise.
+PATIENCE_SECONDS = 10.0
+
+
+def open_store(
+    client: redis.Redis | redis.RedisCluster,
+    namespace: str,
+    replicas: Replicas | None = None,
+    limits: Limits | Literal["auto"] | None = None,
+    *,
+    patience_seconds: float = PATIENCE_SECONDS,
+    note: Callable[[int, int], None] = lambda replicas, items: None,
+) -> Store:
+    """The store of a queue.
+
+    Args:
+        client: the user's; it is only read.
+        namespace: of the queue.
+        replicas: see :class:`Store`.
+        limits: see :class:`Store`.
+        patience_seconds: for which a cluster is waited for; see :class:`ClusterStore`.
+        note: see :class:`ClusterStore`.
+
+    Raises:
+        ValueError: limits with a name, on a cluster.
+    """
+    if not isinstance(client, redis.RedisCluster):
+        return Store(client, namespace, replicas, limits)
+    if isinstance(limits, Limits) and limits.name is not None:
+        raise OptionValueError("limits", "must have no name on a Redis Cluster: its namespaces share no node")
+    return ClusterStore(client, namespace, replicas, limits, patience_seconds=patience_seconds, note=note)
+
+
+def near(client: redis.Redis | redis.RedisCluster, namespace: str) -> tuple[Any, str]:
+    """A client for what stands beside a queue, and what the names of its keys begin with.
+
+    On a cluster it is a client of the slot in which the queue's keys are, and so must be theirs.
+    """
+    if not isinstance(client, redis.RedisCluster):
+        return client, namespace
+    tagged = f"{{{namespace}}}"
+    return slot_client(Nodes(client, PATIENCE_SECONDS), key_slot(tagged.encode())), tagged
+
+
+def refuse_node(info: dict[str, Any], client: object) -> None:
+    """Refuse a client of one Redis that is a node of a cluster.
+
+    Args:
+        info: the answer of INFO.
+        client: the user's.
+
+    Raises:
+        EmbedQueueError: with a sentence that says what to give instead.
+    """
+    if info.get("cluster_enabled") and not isinstance(client, redis.RedisCluster):
+        raise EmbedQueueError(GIVE_A_CLUSTER)
