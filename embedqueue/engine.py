@@ -20,6 +20,7 @@ from .calls.lengths import Lengths
 from .calls.pool import Pool
 from .calls.queries import Queries
 from .calls.tolls import Tolls
+from .embedders.batch_jobs import batch_jobs_of
 from .embedders.protocol import Embedder, QuerySide, role_of
 from .embedders.text_limits import text_limit
 from .futures.callbacks import Callbacks
@@ -30,6 +31,9 @@ from .futures.outcomes import Outcomes
 from .futures.progress import Progress
 from .futures.replication import Replication
 from .futures.waiters import Waiters
+from .jobs.desk import Desk
+from .jobs.runner import Runner
+from .money.batch import affordable, charge
 from .money.prices import budget_price
 from .observers.history import Recorder
 from .observers.observers import Observers
@@ -37,6 +41,7 @@ from .observers.tally import Tally
 from .search import Search
 from .store.budget import BudgetTerms
 from .store.door import open_store
+from .store.jobs import Led
 from .store.records import Terms, terms_of
 from .store.replicas import Replicas
 from .store.store import Store
@@ -99,6 +104,7 @@ class Engine:
         settle: brings items to their end.
         dispatch: turns claimed items into calls.
         heartbeat: tells that this process works.
+        runner: looks after the provider's batch jobs; None without the option ``economy``.
         worker: claims what is due.
     """
 
@@ -143,6 +149,8 @@ class Engine:
             options.limits if limited else None,
             patience_seconds=options.redis_patience,
             note=self.replication.note_vectors,
+            jobs_for=(options.economy_after, options.flush_interval) if options.economy else None,
+            promote=options.economy_promote,
         )
 
     def _make_parts_of_futures(self, embedder: Embedder, wanted: Callable[[], Callable[[str], None] | None]) -> None:
@@ -180,6 +188,7 @@ class Engine:
     def _make_parts_of_work(self, embedder: Embedder, start_queue: Callable[[], None]) -> None:
         self._make_callers(embedder)
         self._make_parts_of_claims(embedder)
+        self.runner = self._runner(embedder) if self._options.economy else None
         self.heartbeat = Heartbeat(self.store.workers, self._options, self.terms, name=self.name, log=self._log)
         self.worker = Worker(
             self.store,
@@ -191,11 +200,40 @@ class Engine:
             self.terms,
             self.heartbeat,
             purse=self.purse,
+            runner=self.runner,
             name=self.name,
             start_queue=start_queue,
             log=self._log,
             observers=self.observers,
         )
+
+    def _runner(self, embedder: Embedder) -> Runner:
+        """Who looks after the provider's batch jobs."""
+        options, log = self._options, self._log
+        lengths = Lengths(text_limit(embedder, options.model), options.on_long, options.model)
+
+        def desk() -> Desk | None:
+            batches = batch_jobs_of(embedder, options.model)
+            if batches is None:  # the queue has refused it, but an embedder may think again
+                return None
+            return Desk(
+                store=self.store,
+                batches=batches,
+                options=options,
+                terms=self.terms,
+                fit=lengths.fit,
+                embed=lambda texts: self.caller.call(texts, self.caller.once()),
+                affordable=partial(affordable, self.store.budget, options),
+                charge=partial(charge, self.store.budget, options),
+                wrote=self.settle.outsourced_written,
+                observers=self.observers,
+                log=log,
+                who=self.name.rstrip(":"),
+                closing=self.closing,
+                led=Led(False, 0.0, "", 0.0, []),
+            )
+
+        return Runner(desk, options, log)
 
     def _make_callers(self, embedder: Embedder) -> None:
         """Those that make calls."""
@@ -308,6 +346,8 @@ class Engine:
             usual = self.caller.usual_seconds
             grace_seconds = most if usual is None else min(most, max(least, 2 * usual))
         self.closing.set()
+        if self.runner is not None:
+            self.runner.stop()
         self.queries.stop()
         end_mono = time.monotonic() + grace_seconds
         self.worker.stop(grace_seconds)

@@ -17,13 +17,14 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args
 
 import redis
 from redis.exceptions import RedisError, ResponseError
 
 from .backlog.filler import Filler, Verified, to_fix, verified
 from .backlog.inspection import Text, hashes_with_text
+from .embedders.batch_jobs import batch_jobs_of
 from .embedders.protocol import Embedder
 from .embedders.text_limits import text_limit
 from .futures.future import EmbeddingFuture
@@ -35,9 +36,10 @@ from .search import SearchHit, define
 from .store.clients import refused_as_such
 from .store.door import refuse_node
 from .store.durability import dangers
+from .store.jobs import told
 from .store.records import due_seconds
 from .store.usable import check_client
-from .values.errors import BatchFailed, QueueStopped
+from .values.errors import BatchFailed, EmbedQueueError, OptionValueError, QueueStopped
 from .values.item import check_pair, check_query, encode_member, is_blank
 from .values.log import QueueLog
 from .values.observer import Observer
@@ -53,7 +55,7 @@ from .values.options import (
 from .values.provenance import digest
 from .values.runs import WANTED, Run, Wanted
 from .values.sink import RemovingSink
-from .values.stats import PROBING, DeadLetter, LiveWorker, QueueStats
+from .values.stats import PROBING, BatchJob, DeadLetter, LiveWorker, QueueStats
 from .values.vectors import to_floats
 from .work.plan import NEVER
 from .work.worker import ADOPTIONS, BARRED_SECONDS, OUTAGE_GRACE_SECONDS
@@ -69,6 +71,10 @@ QUIET_SECONDS = 2.0
 LOCK_SECONDS = 0.05
 #: The same while the books are being put in order.
 ADOPTION_POLL_SECONDS = 0.02
+#: A score that no item has which stands in no batch job.
+LARGEST_SCORE = 5e10
+#: What a flush does about batch jobs.
+Outsourced = Literal["leave", "wait", "pull"]
 #: Seconds after which a flush asks for a drain again, if nothing is in flight.
 FLUSH_ASK_SECONDS = 1.0
 
@@ -126,6 +132,17 @@ class EmbeddingBatchQueue:
         prices: dollars for a million tokens by model, where the list prices do not know better.
         sink: an object with ``write(rows)`` that takes the vectors in as well, before their items are acknowledged; see
             :class:`embedqueue.Sink`. Every process that works the queue needs it. None: the hashes alone.
+        economy: put what may wait for long into the provider's batch jobs, at a half or a third less; see
+            docs/half-price.md. The embedder has to know them.
+        economy_after: seconds; what is due later than in so many goes into jobs.
+        economy_min_texts: fewer texts make no job; they wait until the first of them comes within ``economy_after`` of
+            the time at which it is due, and is embedded as any other item.
+        economy_max_texts: most texts in one job.
+        economy_deadline: seconds before it is due at which an item leaves its job, to be embedded as any other.
+        economy_poll: seconds between two looks at a job, at first and at most.
+        economy_lag: seconds for which a job that may have been created is looked for in the provider's list, before
+            its items go back.
+        economy_promote: whether an item leaves its job when somebody waits for its future. It may be paid twice then.
         history: whether this process writes down how much it does, for ``history()`` and the dashboard.
         observers: told what happens; see :class:`embedqueue.Observer`. What they raise is logged once.
         on_batch: called with a :class:`BatchReport` when vectors were written; it is an observer of one function, as
@@ -158,6 +175,12 @@ class EmbeddingBatchQueue:
         if callable(meet := getattr(embedder, "meet", None)):
             meet(model)
         self._options = Options(model=model, flush_interval=flush_interval, max_batch_size=max_batch_size, **options)
+        if self._options.economy and self._options.sink is not None:
+            raise OptionValueError("economy", "does not go together with a sink yet")
+        if self._options.economy and batch_jobs_of(embedder, model) is None:
+            raise OptionValueError(
+                "economy", f"needs an embedder whose provider has batch jobs, which {embedder!r} has not"
+            )
         if self._options.budget is not None:
             budget_price(self._options)  # raises where it is not known
         self._log = QueueLog(self._options.namespace)
@@ -632,28 +655,49 @@ class EmbeddingBatchQueue:
         else:
             engine.store.events.tell("flush", engine.name)
 
-    def flush(self, timeout: float | None = None) -> None:
+    def flush(self, timeout: float | None = None, *, outsourced: Outsourced = "leave") -> None:
         """Start a drain now, and wait until everything is finished that was enqueued before, by any process.
 
         Args:
             timeout: seconds to wait at most; None waits until it is finished, or until the provider fails.
+            outsourced: what becomes of items that are in batch jobs, or wait for one (``economy``). "leave" leaves
+                them there, and does not wait for them. "wait" waits for them, as long as that takes. "pull" embeds
+                them now, at the full price; what was in a job may be paid for twice.
 
         Raises:
+            ValueError: another word.
             TimeoutError: not finished in time.
             BatchFailed: without a timeout only: the provider failed, or somebody has paused the queue, so that waiting
                 might never end.
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached.
         """
+        if outsourced not in get_args(Outsourced):
+            raise ValueError(f'outsourced must be "leave", "wait" or "pull", not {outsourced!r}')
         engine = self._ready()
         futures = engine.waiters.futures()
         name = f"{engine.name}{time.monotonic_ns()}"
+        if outsourced == "pull":
+            self._pull(engine)
+        elif outsourced == "leave":
+            status = engine.store.status()
+            if status.bound is not None or status.outsourced:  # what is above this score is left out of the count
+                name += f"/{LARGEST_SCORE if status.bound is None else status.bound:.6f}"
         try:
             self._flush(engine, name, NEVER if timeout is None else time.monotonic() + timeout)
         finally:
             with contextlib.suppress(RedisError):  # it ends by itself then
                 engine.store.end_flush(name)
-        self._await_futures(engine, futures)
+        if "/" not in name:
+            self._await_futures(engine, futures)
+
+    def _pull(self, engine: Engine) -> None:
+        """Put what is in batch jobs, or waits for one, into the live lane."""
+        in_jobs = engine.store.status().outsourced
+        engine.store.jobs.pull()
+        if in_jobs:
+            self._log.warning("embedqueue: %d items leave batch jobs, and may be paid for twice", in_jobs)
+            engine.observers.tell("maybe_paid_twice", in_jobs)
 
     def _flush(self, engine: Engine, name: str, deadline_mono: float) -> None:
         asked_mono, passes = -FLUSH_ASK_SECONDS, 0
@@ -718,7 +762,7 @@ class EmbeddingBatchQueue:
         barred = engine.worker.barred
         pause_seconds = BARRED_SECONDS if barred and status.pause_seconds is None else status.pause_seconds
         return QueueStats(
-            waiting=status.waiting,
+            waiting=status.waiting + status.meant,
             in_flight=status.in_flight,
             dead=status.dead,
             oldest_age=status.oldest_age_seconds,
@@ -739,6 +783,8 @@ class EmbeddingBatchQueue:
             not_replicated=engine.replication.missed,
             vectors_not_replicated=engine.replication.vectors_missed,
             limits=status.limits,
+            for_jobs=status.meant,
+            outsourced=status.outsourced,
             used_tokens=tally.used_tokens,
             estimated_tokens=tally.estimated_tokens,
             saved_texts=tally.saved_texts,
@@ -778,6 +824,42 @@ class EmbeddingBatchQueue:
         if wanted not in WANTED:
             raise ValueError(f"a run can be asked to {', '.join(WANTED)}, not {wanted!r}")
         return self._engine.store.runs.ask(name, wanted)
+
+    def jobs(self) -> list[BatchJob]:
+        """The provider's batch jobs of the queue, the latest first, with those of late that are over (``economy``).
+
+        Raises:
+            redis.RedisError: Redis cannot be reached.
+        """
+        return [told(job) for job in reversed(self._engine.store.jobs.look().jobs)]
+
+    def cancel_job(self, name: str) -> int:
+        """Send all items of a batch job to the live lane, and have the provider cancel it. They may be paid for twice.
+
+        Args:
+            name: of the job, as :meth:`jobs` tells it.
+
+        Returns:
+            How many items it still held.
+
+        Raises:
+            KeyError: there is no such job, or it is over.
+            redis.RedisError: Redis cannot be reached.
+        """
+        engine = self._engine
+        job = next((job for job in engine.store.jobs.look().jobs if job.name == name and job.active), None)
+        if job is None:
+            raise KeyError(name)
+        back = engine.store.jobs.give_back(name, list(engine.store.jobs.lines(name)))
+        if back:
+            engine.observers.tell("maybe_paid_twice", back)
+        batches = batch_jobs_of(self._embedder, self._options.model)
+        if batches is not None and job.provider_id:
+            try:
+                batches.cancel(job.provider_id)
+            except EmbedQueueError as error:  # whoever looks after the jobs finds that it holds nothing, and cancels it
+                self._log.warning("embedqueue: the provider has not cancelled batch job %s yet: %s", name, error)
+        return back
 
     def history(self, minutes: int = 60, days: int = 30) -> History:
         """What all processes did lately, if they have the option ``history``.

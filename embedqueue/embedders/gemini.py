@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from embedqueue.values.options import EMBED_DIMENSIONS
 
+from .batch_jobs import BatchJobs
+from .gemini_jobs import GeminiJobs
 from .hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, Address, HostedEmbedder, parted
 from .keys import Secret
+from .openai_jobs import jobs_http
 from .roles import DOCUMENT_TASK, QUERY_TASK, Role, is_untyped, untyped_role
 from .rows import gemini_rows, normalised
 from .usage import charged
@@ -84,6 +87,11 @@ class GeminiEmbedder(HostedEmbedder):
     def cuts_long_texts(self, model: str) -> bool:
         """Yes: no refusal of such a text is known of Google, and no option that asks for one."""
         return True
+
+    def batch_jobs(self, model: str) -> BatchJobs | None:
+        """Gemini's batch jobs."""
+        address, _, query = self._url.partition("?")
+        return None if query else GeminiJobs(self, _resource(model), jobs_http(self), address)
 
     def _auth(self, key: str) -> dict[str, str]:
         return {"x-goog-api-key": key}  # in the URL it would end in logs

@@ -233,6 +233,34 @@ class HostedEmbedder:
             self.dimensions = rows.shape[1]
         return rows
 
+    # -- what its batch jobs need: see batch_jobs.py -----------------------------------------------------------
+
+    @property
+    def http_limits(self) -> Limits:
+        """What one call may take."""
+        return self._http.limits
+
+    def all_headers(self) -> Mapping[str, str]:
+        """The headers of every request, credentials included."""
+        return self._all_headers()
+
+    def refusal_of(self, answer: Answer, url: str) -> EmbedQueueError:
+        """The error that an answer from 300 on becomes, without secrets."""
+        error = self._refusal(answer, url, (), {})
+        error.args = (printable(without_secrets(str(error)[:READ_CHARS], self._secrets()))[:SHOWN_CHARS],)
+        return error
+
+    def body_of(self, text: str, model: str) -> Any:
+        """The body of a call for one document, with what the server was found not to know left out."""
+        role = self._document_role(model)
+        wanted = {name: self._learned.get(name, value) for name, value in self._options(model, role).items()}
+        options = {name: value for name, value in wanted.items() if value is not None}
+        return self._body(role, [role.prefix + text], model, options)
+
+    def vector_of(self, document: Any, model: str) -> tuple[NDArray[np.float32], int | None]:
+        """The one vector of such a call's answer, and what it was charged, where that is said."""
+        return self._rows(document, 1, model)[0], self._charged(document)
+
     def take_tokens(self) -> int | None:
         """The tokens that calls of this thread were charged since it asked last; see :class:`TokenMeter`."""
         return self._usage.take()

@@ -144,29 +144,37 @@ class Http:
         request = line.prepared.get(url) or self._prepare(line, url)
         request.body = body
         request.headers["Content-Length"] = str(len(body))
+        return self._exchange(line, request, url)
+
+    def _exchange(self, line: _Line, request: requests.PreparedRequest, url: str) -> Answer:
+        """Send a request and read its answer, as :meth:`post` says."""
         limits = self.limits
         start_clock(limits.read_seconds, limits.deadline_seconds, limits.response_bytes + _WIRE_BYTES)
         response = None
         try:
-            response = line.session.send(
-                request,
-                stream=True,
-                timeout=(limits.connect_seconds, limits.read_seconds),
-                verify=line.verify,
-                proxies=line.proxies,
-            )
-            answer = _read(response, limits.response_bytes)
+            response = self._send(line, request)
+            answer = read_answer(response, limits.response_bytes)
         except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
             failure = failure_of(error, url, reached=response is not None)
         else:
             if not 300 <= answer.status < 400:
                 return answer
-            failure = _redirect(url, answer)
+            failure = redirected(url, answer)
         finally:
             request.body = None  # an idle thread need not hold the last texts
             if response is not None:
                 response.close()
         raise failure  # outside of the except: what requests raises holds the request, and that the key
+
+    def _send(self, line: _Line, request: requests.PreparedRequest) -> requests.Response:
+        """Send a request; the body of the answer is yet to be read."""
+        return line.session.send(
+            request,
+            stream=True,
+            timeout=(self.limits.connect_seconds, self.limits.read_seconds),
+            verify=line.verify,
+            proxies=line.proxies,
+        )
 
     def _line(self, url: str) -> _Line:
         if self._pid != os.getpid():
@@ -235,7 +243,8 @@ def origin(url: str) -> str:
     return shown_url(url).partition("://")[2].partition("/")[0] or shown_url(url)
 
 
-def _read(response: requests.Response, limit_bytes: int) -> Answer:
+def read_answer(response: requests.Response, limit_bytes: int) -> Answer:
+    """An answer, of which the body is read; of a refusal, the beginning of it."""
     status, raw, headers = response.status_code, response.raw, response.headers
     refused = status >= 300
     try:
@@ -261,7 +270,7 @@ def _read_body(raw: urllib3.HTTPResponse, headers: Mapping[str, str], limit_byte
     received = raw.stream(_COMPRESSED_STEP_BYTES if compressed else _STEP_BYTES, decode_content=False)
     steps: list[bytes] = []
     size_bytes = 0
-    for step in _unfolded(received) if compressed else received:
+    for step in unfolded(received) if compressed else received:
         steps.append(step)
         size_bytes += len(step)
         if size_bytes > limit_bytes:
@@ -270,7 +279,7 @@ def _read_body(raw: urllib3.HTTPResponse, headers: Mapping[str, str], limit_byte
     return b"".join(steps)
 
 
-def _unfolded(steps: Iterable[bytes]) -> Iterator[bytes]:
+def unfolded(steps: Iterable[bytes]) -> Iterator[bytes]:
     """What gzip has folded, in steps: urllib3 unfolds at once what it has read, in some versions and some cases."""
     decoder = zlib.decompressobj(wbits=_GZIP_WBITS)
     for step in steps:
@@ -287,7 +296,8 @@ def _unfolded(steps: Iterable[bytes]) -> Iterator[bytes]:
     yield decoder.flush()  # all input is taken: what is left is a few bytes
 
 
-def _redirect(url: str, answer: Answer) -> EmbedQueueError:
+def redirected(url: str, answer: Answer) -> EmbedQueueError:
+    """The error that a redirect becomes."""
     try:
         target = origin(urljoin(url, answer.headers.get("location", "")))
     except ValueError:

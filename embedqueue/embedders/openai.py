@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from embedqueue.values.errors import OptionValueError
 from embedqueue.values.options import EMBED_DIMENSIONS
 
+from .batch_jobs import BatchJobs
 from .dialects import Dialect, dialect_of
 from .gemini import GEMINI_DIMENSIONS
 from .hosted import DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_TIMEOUT, Address, HostedEmbedder, parted
 from .keys import Secret
+from .openai_jobs import OpenAIJobs, jobs_http
 from .roles import DOCUMENT_TASK, QUERY_TASK, Role, given_role, is_untyped, untyped_role
 from .usage import charged
 
@@ -68,6 +70,7 @@ class OpenAIEmbedder(HostedEmbedder):
             vectors. None: what the documentation of gemini-embedding-2 says for that model, nothing for others.
         query_role: the same for queries, such as ``"query: "`` or ``{"input_type": "query"}``.
         max_text_tokens: tokens in one text; None means what is known of the model.
+        batches: whether the server has batch jobs as OpenAI does (``economy``); None: only OpenAI itself has.
     """
 
     key_variables: tuple[str, ...] = ("OPENAI_API_KEY",)
@@ -93,6 +96,7 @@ class OpenAIEmbedder(HostedEmbedder):
         document_role: str | Mapping[str, Any] | None = None,
         query_role: str | Mapping[str, Any] | None = None,
         max_text_tokens: int | None = None,
+        batches: bool | None = None,
     ) -> None:
         if encoding_format not in ("base64", "float", None):
             raise OptionValueError("encoding_format", f'must be "base64", "float" or None, not {encoding_format!r}')
@@ -113,6 +117,7 @@ class OpenAIEmbedder(HostedEmbedder):
             max_text_tokens=max_text_tokens,
         )
         self._encoding_format = encoding_format
+        self._has_batches = self._is_openai if batches is None else batches
         self._extra_body = dict(body or {})
         self._given_document_role = given_role("document_role", document_role)
         self._given_query_role = given_role("query_role", query_role)
@@ -121,6 +126,13 @@ class OpenAIEmbedder(HostedEmbedder):
     def default_model(self) -> str | None:
         """What a queue asks OpenAI itself for where it is given no model; None for other servers."""
         return "text-embedding-3-large" if self._is_openai else None
+
+    def batch_jobs(self, model: str) -> BatchJobs | None:
+        """The server's batch jobs; None where it is not known to have any."""
+        address, mark, query = self._url.partition("?")
+        if not self._has_batches or mark or query or not address.endswith("/embeddings"):
+            return None
+        return OpenAIJobs(self, model, jobs_http(self), address.removesuffix("/embeddings"))
 
     def _place(self, base_url: str) -> Address:
         return embeddings_url(base_url, self.default_path)

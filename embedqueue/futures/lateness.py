@@ -93,6 +93,8 @@ class Lateness:
             return "just now it has ended"
         if place == b"in flight":
             return self._claimed(redis_key)
+        if place == b"in a job":
+            return "it is in one of the provider's batch jobs (economy)"
         return waiting(self._store.status(workers=True), works=self._waker.works)
 
     def _claimed(self, redis_key: str) -> str:

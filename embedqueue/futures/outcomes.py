@@ -70,7 +70,7 @@ class Outcomes:
                 if outcome is not None:
                     # But not for those who have enqueued the same text again since: what was asked is not of them.
                     self._waiters.resolve([e for e in entries if e.committed and e.stamp == stamps[e]], outcome)
-                elif value == b"pending" and any(entry.wanted for entry in entries):
+                elif value in (b"pending", b"in a job") and any(entry.wanted for entry in entries):
                     urgent.append(redis_key)
         if urgent:
             self._waker.demanded(urgent)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from embedqueue.observers.history import Period
 
-from .prices import dollars_of, price_of
+from .prices import batch_part, dollars_of, price_of
 
 By = Literal["day", "model"]
 #: Dollars beyond which people are asked before they are spent.
@@ -31,6 +31,9 @@ class Cost:
         saved_texts: how many need not be sent, by reason: "duplicate", "cache", "unchanged"; "" where it is not known.
         saved_tokens: their tokens, estimated.
         saved_dollars: what these would have cost, as far as prices are known.
+        batch_texts: of the texts, those that went in batch jobs.
+        batch_saved_dollars: how much less these cost than calls.
+        maybe_twice: items that have left batch jobs for the live lane: their texts may be paid for twice.
         unpriced: models whose price nobody has said: what they cost is in no sum of dollars.
     """
 
@@ -43,6 +46,9 @@ class Cost:
     saved_texts: dict[str, int] = field(default_factory=dict)
     saved_tokens: int = 0
     saved_dollars: float = 0.0
+    batch_texts: int = 0
+    batch_saved_dollars: float = 0.0
+    maybe_twice: int = 0
     unpriced: set[str] = field(default_factory=set)
 
     @property
@@ -62,10 +68,17 @@ class Cost:
                 self.texts += sent.texts
                 self.measured += sent.measured
                 self.estimated += sent.estimated
-                dollars = dollars_of(sent.tokens, price_of(sent.model, prices))
+                full = dollars_of(sent.tokens, price_of(sent.model, prices))
+                part = batch_part(sent.model) if sent.lane == "batch" else 1.0
+                dollars = None if full is None else full * part
                 self.dollars += dollars or 0.0
+                if part < 1.0:
+                    self.batch_texts += sent.texts
+                    self.batch_saved_dollars += (full or 0.0) - (dollars or 0.0)
                 if dollars is None and sent.tokens:
                     self.unpriced.add(sent.model)
+        if model is None:
+            self.maybe_twice += period.maybe_twice
         for saved in period.saved:
             if model in (None, saved.model):
                 self.saved_texts[saved.by] = self.saved_texts.get(saved.by, 0) + saved.texts
@@ -84,6 +97,9 @@ class Cost:
             "saved_texts": {by or "other": texts for by, texts in sorted(self.saved_texts.items())},
             "saved_tokens": self.saved_tokens,
             "saved_usd": round(self.saved_dollars, 8),
+            "batch_texts": self.batch_texts,
+            "batch_saved_usd": round(self.batch_saved_dollars, 8),
+            "maybe_paid_twice": self.maybe_twice,
         }
 
 

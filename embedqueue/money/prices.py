@@ -55,6 +55,18 @@ def price_of(model: str, prices: Mapping[str, float] | None = None) -> float | N
     return None if listed is None else listed.dollars
 
 
+#: What is paid in batch jobs, as a part of the list price, where it is no half: by how a model's short name begins.
+BATCH_PARTS: Final[Mapping[str, float]] = {"voyage-": 2 / 3}
+
+
+def batch_part(model: str) -> float:
+    """What batch jobs cost, as a part of the price of calls. A price of batch jobs themselves is no part less."""
+    if model.strip().endswith(":batch"):
+        return 1.0
+    name = model_name(model)
+    return next((part for start, part in BATCH_PARTS.items() if name.startswith(start)), 0.5)
+
+
 def dollars_of(tokens: float, price: float | None) -> float | None:
     """What tokens cost at a price for a million of them; None where that is not known."""
     return None if price is None else tokens * price / 1e6

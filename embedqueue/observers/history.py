@@ -51,6 +51,7 @@ class Period:
         calls: API calls, those that failed included.
         call_seconds: how long the answered ones took, in all.
         texts: texts in the answered calls.
+        maybe_twice: items that have left batch jobs for the live lane, and may be paid for twice.
         sent: what was sent, by model and way; see :class:`Sent`.
         saved: what was not, by model and reason; see :class:`Saved`.
         latencies: answered calls by duration, one number for each of ``LATENCY_SECONDS`` and one beyond.
@@ -69,6 +70,7 @@ class Period:
     calls: int = 0
     call_seconds: float = 0.0
     texts: int = 0
+    maybe_twice: int = 0
     sent: Sequence[Sent] = ()
     saved: Sequence[Saved] = ()
     latencies: tuple[int, ...] = (0,) * (len(LATENCY_SECONDS) + 1)
@@ -111,6 +113,7 @@ class Period:
 #: Fields of a period that are one number, and stand under their own names.
 PLAIN: Final = (
     "enqueued", "embedded", "truncated", "dead", "released", "leases_ended", "redis_failures", "calls", "texts",
+    "maybe_twice",
 )  # fmt: skip
 
 
@@ -250,6 +253,16 @@ class Recorder(Observer):
         if report.outcome != "ok":
             figures[f"failed {report.outcome} {_cause(report)}".rstrip()] = 1
         self._add_all(figures)
+
+    def job_ended(self, report: CallReport) -> None:
+        """A batch job has ended."""
+        measured = report.used_tokens is not None
+        tokens = report.tokens if report.used_tokens is None else report.used_tokens
+        self._add_all(figures_of_sent(self._model, report.lane, report.texts, tokens, measured=measured))
+
+    def maybe_paid_twice(self, items: int) -> None:
+        """Items have left batch jobs for the live lane."""
+        self._add(maybe_twice=items)
 
     def written(self, report: BatchReport) -> None:
         """Vectors are in their hashes."""

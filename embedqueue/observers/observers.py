@@ -13,7 +13,17 @@ from embedqueue.values.observer import BatchReport, CallReport, Observer, RedisR
 from embedqueue.values.stats import DeadLetter
 
 #: Events that are told by threads which do the work.
-OF_WORK = {"call_ended", "written", "saved", "released", "died", "leases_ended", "redis_failed"}
+OF_WORK = {
+    "call_ended",
+    "job_ended",
+    "maybe_paid_twice",
+    "written",
+    "saved",
+    "released",
+    "died",
+    "leases_ended",
+    "redis_failed",
+}
 
 
 class Functions(Observer):

@@ -62,6 +62,11 @@ def describe_cost(rows: Sequence[Cost], total: Cost, by: By) -> Iterator[str]:
     saved = [f"{texts:,} by {SAVERS.get(saver, saver)}" for saver, texts in sorted(total.saved_texts.items()) if texts]
     if saved:
         yield f"Texts that were not sent: {', '.join(saved)}."
+    if total.batch_texts:
+        saved_by_jobs = usd(total.batch_saved_dollars)
+        yield f"Of the texts, {total.batch_texts:,} went in batch jobs, which saved {saved_by_jobs}."
+    if total.maybe_twice:
+        yield f"{total.maybe_twice:,} items have left batch jobs for the live lane: their texts may be paid for twice."
     for model in sorted(total.unpriced):
         yield printable(f"Nobody has said what {model} costs, so it is in no sum: --price {model}=DOLLARS")
 

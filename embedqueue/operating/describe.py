@@ -27,7 +27,17 @@ def stats_as_json(stats: QueueStats) -> str:
     ``paused`` tells whether nothing is claimed now; ``paused_until`` is null as well where that has no end. ``workers``
     is null where Redis does not let us know.
     """
-    names = ("waiting", "in_flight", "dead", "oldest_age", "paused_until", "pause_reason", "workers")
+    names = (
+        "waiting",
+        "in_flight",
+        "dead",
+        "oldest_age",
+        "paused_until",
+        "pause_reason",
+        "workers",
+        "for_jobs",
+        "outsourced",
+    )
     facts = {name: getattr(stats, name) for name in names}
     facts["paused"] = stats.paused_until is not None
     if stats.paused_until == math.inf:
@@ -40,6 +50,8 @@ def describe(stats: QueueStats) -> Iterator[str]:
     """How the queue stands, as lines for a person."""
     yield f"waiting    {stats.waiting}"
     yield f"in flight  {stats.in_flight}"
+    if stats.for_jobs or stats.outsourced:
+        yield f"batch jobs {stats.outsourced} in jobs; {stats.for_jobs} of the waiting are meant for one"
     yield f"dead       {stats.dead}"
     yield f"workers    {'not known' if stats.workers is None else stats.workers or NOBODY}"
     if stats.oldest_age is not None:

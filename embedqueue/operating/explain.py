@@ -11,7 +11,7 @@ from embedqueue.embedders.text_limits import text_limit
 from embedqueue.futures.notices import named_keys
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.store.hashes import Hashes
-from embedqueue.store.keys import Keys
+from embedqueue.store.keys import JOBS_SCORE, Keys
 from embedqueue.store.records import due_seconds, enqueued_at, named_member
 from embedqueue.values.item import decode_member
 from embedqueue.values.stats import PROBING
@@ -69,6 +69,10 @@ def _live_facts(
     facts: dict[str, Any] = {"text_chars": len(text), **_length_facts(queue, text)}
     if len(claim) > 1:
         facts["deliveries"] = int(claim[1])
+    if lease is not None and lease >= JOBS_SCORE:
+        job = claim[2].partition(":")[2] if len(claim) > 2 else ""
+        because = "it is in one of the provider's batch jobs (economy); `embedqueue jobs show` tells of it"
+        return facts | {"state": "in a job", "job": job, "because": because}
     if lease is not None:
         facts |= {"state": "in flight", "in_flight_until": round(lease, 3), "lease_ends_in_s": round(lease - now, 1)}
         facts["because"] = "a worker has claimed it; should that worker die, another takes it when the lease ends"

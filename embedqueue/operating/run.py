@@ -142,11 +142,12 @@ class _Look:
         """
         try:
             stats = self.queue.stats()
-            if stats.waiting and not stats.in_flight:
+            live = stats.waiting - stats.for_jobs  # what waits for batch jobs is for others, and for hours
+            if live and not stats.in_flight:
                 self.queue.flush_now()
         except RedisError:
             return False  # the worker goes on when Redis is back
-        left = stats.waiting + stats.in_flight
+        left = live + stats.in_flight
         if not left:
             return True
         if stats.paused_until is None:

@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 from embedqueue.embedders.keys import revealed
 from embedqueue.values.budget import Budget, read_prices
+from embedqueue.values.economy import read_poll
 from embedqueue.values.errors import OptionError
 from embedqueue.values.limits import Limits, read_limits
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _NONE = ("none", "null", "")
 #: What reads options that are neither numbers nor words.
-_READERS: Mapping[str, Callable[[Any], Any]] = {"BUDGET": Budget.read, "PRICES": read_prices}
+_READERS: Mapping[str, Callable[[Any], Any]] = {"BUDGET": Budget.read, "PRICES": read_prices, "ECONOMY_POLL": read_poll}
 
 
 class SettingsError(ValueError):

@@ -20,12 +20,12 @@ def claim_of(reply: Sequence[Any], owner: str, asked_mono: float) -> tuple[Claim
         asked_mono: when Redis was asked, by our monotonic clock.
     """
     status, now_text, waiting, score, since, base, lease_end, pause_ms, alone, oldest = reply[:10]
-    ran_out, rejected, strays, differs, unknown, wait, cost = reply[10:17]
+    ran_out, rejected, strays, differs, unknown, wait, cost, meant, promoted = reply[10:19]
     now = float(now_text)
     claim = Claim(
         status=status.decode(),
         owner=owner,
-        members=list(reply[17:]),
+        members=list(reply[19:]),
         waiting=waiting,
         oldest_age_seconds=_seconds_since(since, now),
         score_age_seconds=_seconds_since(score, now),
@@ -43,6 +43,8 @@ def claim_of(reply: Sequence[Any], owner: str, asked_mono: float) -> tuple[Claim
         limited_seconds=float(wait.split()[0]) if wait else None,
         limited_urgent=bool(wait) and not wait.endswith(b" 0"),
         paid=paid_of(cost),
+        meant=meant,
+        promoted=promoted,
     )
     return claim, now
 
@@ -69,6 +71,9 @@ def status_of(reply: Sequence[Any], *, budget: bool = False) -> Status:
         workers=reply[14] if reply[14] >= 0 else None,
         limits=left_of(reply[15]),
         budget=state_of(int(now), spent, reply[9]) if budget else None,
+        meant=reply[17],
+        outsourced=reply[18],
+        bound=float(reply[19]) if reply[19] else None,
     )
 
 

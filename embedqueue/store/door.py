@@ -30,6 +30,8 @@ def open_store(
     *,
     patience_seconds: float = PATIENCE_SECONDS,
     note: Callable[[int, int], None] = lambda replicas, items: None,
+    jobs_for: tuple[float, float] | None = None,
+    promote: bool = True,
 ) -> Store:
     """The store of a queue.
 
@@ -40,12 +42,16 @@ def open_store(
         limits: see :class:`Store`.
         patience_seconds: for which a cluster is waited for; see :class:`ClusterStore`.
         note: see :class:`ClusterStore`.
+        jobs_for: see :class:`Store`.
+        promote: see :class:`Store`.
 
     Raises:
-        ValueError: limits with a name, on a cluster.
+        ValueError: limits with a name, or batch jobs, on a cluster.
     """
     if not isinstance(client, redis.RedisCluster):
-        return Store(client, namespace, replicas, limits)
+        return Store(client, namespace, replicas, limits, jobs_for, promote)
+    if jobs_for is not None:
+        raise OptionValueError("economy", "does not work on a Redis Cluster yet: leave it out there")
     if isinstance(limits, Limits) and limits.name is not None:
         raise OptionValueError("limits", "must have no name on a Redis Cluster: its namespaces share no node")
     return ClusterStore(client, namespace, replicas, limits, patience_seconds=patience_seconds, note=note)

@@ -33,6 +33,10 @@ class Second(NamedTuple):
         return "" if name == NO_PROVENANCE else name
 
 
+#: Scores of ``inflight`` from here on are of items in batch jobs; names.lua has the same.
+JOBS_SCORE = 1e11
+
+
 class Keys:
     """The names of a queue's keys, in the order in which every script declares them.
 
@@ -59,6 +63,8 @@ class Keys:
         pause_ours: STRING, ``MS WORDS`` of a pause that a failure has made.
         workers: HASH, worker to ``UNTIL SECONDS SINCE FACTS``, of those that work now.
         runs: HASH, name of a run to ``OWNER UNTIL SECONDS FACTS``, and ``? NAME`` to what somebody wants of it.
+        jobs: HASH, name of a batch job to JSON; ``:lead`` to who looks after them.
+        job_prefix: what is before such a name in that of a HASH, redis_key to digest of its text.
         cache_prefix: what is before a digest in the name of a STRING that holds a vector, or ``busy OWNER``.
         history_prefix: what the names of HASHes of figures begin with, one for each minute and each day.
         pauses: the four of pauses.
@@ -83,6 +89,8 @@ class Keys:
         self.pause_probe = f"{namespace}:pause:probe"
         self.pause_ours = f"{namespace}:pause:ours"
         self.workers = f"{namespace}:workers"
+        self.jobs = f"{namespace}:jobs"
+        self.job_prefix = f"{namespace}:job:"
         self.cache_prefix = f"{namespace}:cache:"
         self.budget = f"{namespace}:budget"
         self.runs = f"{namespace}:runs"

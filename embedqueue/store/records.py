@@ -224,6 +224,8 @@ class Claim:
         limited_seconds: how long until the limits let more be claimed; None where they have held nothing back.
         limited_urgent: whether they held back what was to be claimed first.
         paid: what was taken from the limits for the members; None where there are none.
+        meant: how many items wait for batch jobs; they are none of the waiting.
+        promoted: how many of the members were taken out of batch jobs, because somebody waits for them.
     """
 
     status: str
@@ -246,6 +248,8 @@ class Claim:
     limited_seconds: float | None = None
     limited_urgent: bool = False
     paid: Paid | None = None
+    meant: int = 0
+    promoted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +274,9 @@ class Status:
         workers: how many workers work; None where that was not asked, or Redis does not let us know.
         limits: what is left of each limit.
         budget: what is spent; None where that was not asked, or Redis does not let us know.
+        meant: how many items wait for batch jobs; they are none of the waiting.
+        outsourced: how many are in batch jobs; they are none of those in flight.
+        bound: the score above which items wait for batch jobs; None where nothing does.
     """
 
     now: float
@@ -289,6 +296,9 @@ class Status:
     workers: int | None = None
     limits: Sequence[LimitLeft] = ()
     budget: BudgetState | None = None
+    meant: int = 0
+    outsourced: int = 0
+    bound: float | None = None
 
     @property
     def probing(self) -> bool:

@@ -49,12 +49,14 @@ SCRIPTS: Final = (
     "raise_budget", "stamps", "stall",
     "enqueue_both", "end_change", "note_run",
     "list_items", "find_items",
+    "lead", "keep_job", "outsource", "give_back", "pull",
 )  # fmt: skip
 #: Those of them that share what stands in ``prelude_claims.lua``.
 OF_CLAIMS: Final = tuple(
     name
     for name in SCRIPTS
-    if name not in ("enqueue", "release_probe", "discard_dead", "hold_cached", "rehearse", "end_change")
+    if name
+    not in ("enqueue", "release_probe", "discard_dead", "hold_cached", "rehearse", "end_change", "lead", "keep_job")
 )
 
 #: Those of them that know of money.

@@ -24,6 +24,7 @@ from .events import Events
 from .figures import Figures
 from .hashes import Hashes
 from .items import Items
+from .jobs import Jobs
 from .keys import Keys
 from .limits import Buckets
 from .records import Asked, Claim, Fill, Status, Taken, Terms, Unless, Within, as_json
@@ -59,6 +60,9 @@ class Store:
         namespace: what the names of the queue's keys begin with.
         replicas: that have to have what is enqueued; None: none.
         limits: of what may be sent, or None.
+        jobs_for: how many seconds before it is due an item is too late for a batch job, and the base of scores where
+            none is kept; None: nothing waits for jobs.
+        promote: whether an item is taken out of a job when somebody waits for it.
 
     Attributes:
         client: of ours, for what is no move of the queue; on a cluster it reaches the queue's slot alone.
@@ -77,6 +81,7 @@ class Store:
         change: of the field.
         items: the live items, for people who look.
         runs: the named runs.
+        jobs: the provider's batch jobs, and what waits for them.
     """
 
     def __init__(
@@ -85,8 +90,11 @@ class Store:
         namespace: str,
         replicas: Replicas | None = None,
         limits: Limits | Literal["auto"] | None = None,
+        jobs_for: tuple[float, float] | None = None,
+        promote: bool = True,
     ) -> None:
         self.keys = Keys(namespace)
+        self._promote = promote
         self._scripts = self._make_scripts(client, replicas, limits)
         self._call = self._scripts.call
         self.buckets = None if limits is None else Buckets(namespace, limits, self._call)
@@ -106,6 +114,7 @@ class Store:
         self.change = Change(self._scripts, self.keys)
         self.items = Items(self._scripts, self.keys)
         self.runs = Runs(self._scripts, self.keys)
+        self.jobs = Jobs(self._scripts, self.keys, jobs_for)
 
     def _make_scripts(
         self, client: redis.Redis, replicas: Replicas | None, limits: Limits | Literal["auto"] | None
@@ -221,7 +230,7 @@ class Store:
         word = "never" if alone is None else int(alone)
         settings = (limit, probe_limit, CLAIM_BYTES, owner, lease_seconds, max_deliveries, word, int(patient))
         money, money_keys = ("", ()) if budget is None else (budget.text, (self.keys.budget,))
-        words = (deadline, int(unordered), agreed, self._limits, money)
+        words = (deadline, int(unordered), agreed, self._limits, money, self.jobs.spec, int(self._promote))
         reply = self._call("claim", (*self._limit_keys, *money_keys), *settings, *words, *urgent)
         claim, now = claim_of(reply, owner, asked_mono)
         self._ahead = now - time.monotonic()
@@ -385,7 +394,7 @@ class Store:
             budget: tell what is spent as well.
         """
         more = ((self.keys.budget,) if budget else ()) + ((self.keys.workers,) if workers else ())
-        words = (flush, int(anyway), self._limits, int(workers), int(budget))
+        words = (flush, int(anyway), self._limits, int(workers), int(budget), self.jobs.spec)
         try:
             reply = self._call("status", (*self._limit_keys, *more), *words)
         except NoPermissionError:  # an ACL of before knows nothing of one of these keys, or of both
@@ -410,10 +419,10 @@ class Store:
             terms: on which whoever asks would write: where the vector and what it is of stand, and in which space.
 
         Returns:
-            A word and a value for each: "live" and where it is, b"pending" or b"in flight"; "dead" and the reason;
-            "done" and the vector; "differs": the workers of the namespace write otherwise; "unproven" and a vector of
-            which nothing says what it is of; "blank": its newest text was; "forgotten": it shall have none; "gone":
-            nothing tells what became of it.
+            A word and a value for each: "live" and where it is, b"pending", b"in flight" or b"in a job"; "dead" and the
+            reason; "done" and the vector; "differs": the workers of the namespace write otherwise; "unproven" and a
+            vector of which nothing says what it is of; "blank": its newest text was; "forgotten": it shall have none;
+            "gone": nothing tells what became of it.
         """
         lines = [(one.redis_key, str(one.stamp), one.digest) for one in asked]
         where = (terms.provenance_field or "", terms.space, as_json(terms.read))

@@ -179,6 +179,12 @@ class Observer:
     def call_ended(self, report: CallReport) -> None:
         """An API call came back."""
 
+    def job_ended(self, report: CallReport) -> None:
+        """One of the provider's batch jobs has ended: ``report.lane`` is "batch", and it tells what was charged."""
+
+    def maybe_paid_twice(self, items: int) -> None:
+        """So many items have left batch jobs for the live lane: somebody waits for them, or they are nearly due."""
+
     def written(self, report: BatchReport) -> None:
         """Vectors are in their hashes, and the futures of their items have ended."""
 

@@ -11,6 +11,7 @@ from typing import Literal, TypedDict, TypeVar, get_args
 from tenacity import AsyncRetrying, BaseRetrying
 
 from .budget import Budget, read_prices
+from .economy import check_economy, read_poll
 from .errors import LONGEST_WAIT_SECONDS, OptionTypeError, OptionValueError
 from .limits import Limits
 from .observer import BatchReport, CallReport, Observer, RedisReport
@@ -91,6 +92,14 @@ class Options:
     budget: Budget | None = None
     prices: Mapping[str, float] | None = None
     sink: Sink | None = None
+    economy: bool = False
+    economy_after: float = 21_600.0
+    economy_min_texts: int = 200
+    economy_max_texts: int = 2000
+    economy_deadline: float = 7200.0
+    economy_poll: tuple[float, float] = (15.0, 600.0)
+    economy_lag: float = 120.0
+    economy_promote: bool = True
     history: bool = True
     observers: Sequence[Observer] = ()
     on_batch: OnBatch | None = None
@@ -147,6 +156,8 @@ class Options:
             object.__setattr__(self, "prices", read_prices(self.prices))
         if self.sink is not None and (isinstance(self.sink, type) or not isinstance(self.sink, Sink)):
             raise OptionTypeError("sink", f"must be an object with write(rows) or None, not {self.sink!r}")
+        object.__setattr__(self, "economy_poll", read_poll(self.economy_poll))
+        check_economy(self)
         if not isinstance(self.retry, BaseRetrying | None) or isinstance(self.retry, AsyncRetrying):
             raise OptionTypeError("retry", "must be a tenacity policy such as tenacity.Retrying(...)")
         self._word("if_missing", get_args(IfMissing))
@@ -216,6 +227,14 @@ class QueueOptions(TypedDict, total=False):
     budget: Budget | None
     prices: Mapping[str, float] | None
     sink: Sink | None
+    economy: bool
+    economy_after: float
+    economy_min_texts: int
+    economy_max_texts: int
+    economy_deadline: float
+    economy_poll: tuple[float, float]
+    economy_lag: float
+    economy_promote: bool
     history: bool
     observers: Sequence[Observer]
     on_batch: OnBatch | None

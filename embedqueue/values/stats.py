@@ -44,6 +44,8 @@ class QueueStats:
         estimated_tokens: of answered calls of which it has not said.
         saved_texts: texts that need not be sent.
         saved_tokens: their estimated tokens.
+        for_jobs: of Redis as well: items that wait for a batch job (``economy``); they are among the waiting.
+        outsourced: of Redis as well: items that are in the provider's batch jobs.
     """
 
     waiting: int
@@ -71,6 +73,48 @@ class QueueStats:
     estimated_tokens: int = 0
     saved_texts: int = 0
     saved_tokens: int = 0
+    for_jobs: int = 0
+    outsourced: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchJob:
+    """One of the provider's batch jobs.
+
+    Attributes:
+        name: ours; the label at the provider ends with it.
+        model: that it asks for.
+        state: "planned": its items are chosen; "submitting": it may have been created; "submitted": it was; "ended":
+            its items are served or went back, and its files are being deleted; "over".
+        provider_id: the provider's name of it; "" where it is not known.
+        status: what the provider says of it, in its words.
+        created: Unix time, by the clock of Redis.
+        ended: Unix time; None where it has not.
+        texts: in it, equal ones once.
+        items: of these.
+        done: texts that the provider has done, as it says; None where it does not.
+        written: items that have their vector from it.
+        back: items that went back to the live lane.
+        tokens: of the texts, estimated.
+        used_tokens: that the provider says it has charged; None where it has not said.
+        note: why it ended otherwise than well; "" where it did not.
+    """
+
+    name: str
+    model: str
+    state: str
+    provider_id: str
+    status: str
+    created: float
+    ended: float | None
+    texts: int
+    items: int
+    done: int | None
+    written: int
+    back: int
+    tokens: int
+    used_tokens: int | None
+    note: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -391,6 +391,13 @@ class Settle:
         """A call was served: the next fault is news again, even if it is the same."""
         self._logged = None
 
+    def outsourced_written(self, count: int) -> None:
+        """So many items have their vectors from a batch job."""
+        with self._lock:
+            self.counters.embedded += count
+            self.counters.last_progress = time.time()
+        self._progressed()
+
     def _progressed(self) -> None:
         self._agenda.progressed()
         self._progress.count()

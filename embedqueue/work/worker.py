@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import Protocol
 
 import redis
 from redis.exceptions import RedisError
@@ -52,6 +53,13 @@ ADOPTION_SECONDS = 0.1
 ADOPTIONS = 3
 
 
+class LooksAfterJobs(Protocol):
+    """Who looks after the provider's batch jobs."""
+
+    def seen(self, meant: int, outsourced: int) -> None:
+        """So many items wait for jobs, and so many are in jobs. Does no I/O."""
+
+
 class Worker:
     """Claims items when they are due, and looks after those who wait. Thread-safe.
 
@@ -67,6 +75,7 @@ class Worker:
         terms: returns on which terms this process writes.
         heartbeat: tells that this process works.
         purse: of the budget, where there is one; else None.
+        runner: told what waits for batch jobs and is in them; None where nothing does.
         name: under which this process claims; it ends with a colon.
         start_queue: starts the queue if it was not started; called when somebody waits and nobody here claims.
         log: takes the records.
@@ -88,6 +97,7 @@ class Worker:
         heartbeat: Heartbeat,
         *,
         purse: Purse | None = None,
+        runner: LooksAfterJobs | None = None,
         name: str,
         start_queue: Callable[[], None],
         log: Log,
@@ -102,6 +112,7 @@ class Worker:
         self._terms = terms
         self._heartbeat = heartbeat
         self._purse = purse
+        self._runner = runner
         self._name = name
         self._start_queue = start_queue
         self._log = log
@@ -217,6 +228,8 @@ class Worker:
         if status.probe.startswith(self._name):  # a call of ours tests the provider, and ends this pause with a notice
             status = replace(status, pause_seconds=None)
         self._agenda.seen(status)
+        if self._runner is not None:
+            self._runner.seen(status.meant, status.outsourced)
 
     def _claim(self) -> None:
         self._release_lost()
@@ -244,6 +257,10 @@ class Worker:
             )
             if len(claim.members) == self._most:
                 self._most = min(self._limit, self._most + self._most // 8 + 1)
+            if claim.promoted:
+                self._observers.tell("maybe_paid_twice", claim.promoted)
+            if self._runner is not None and claim.status != "late":
+                self._runner.seen(claim.meant, 0)
             if claim.status not in ("adopt", "late", "differs"):
                 self.heed(claim)  # before its items are sent on: their futures may end at once
             self._begin(claim, urgent)

@@ -30,8 +30,8 @@ local function adopt(member, key, hash, score)
     if age >= score then
       return remove(member)
     end
+    leaves(gone, stamp or 0, live, key)
     remove(live)
-    gone[#gone + 1] = stamp or 0
     redis.call("HDEL", CLAIMS, key)
   elseif outdated(hash, score) then
     return remove(member)

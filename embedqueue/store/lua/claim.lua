@@ -11,13 +11,15 @@
 -- ARGV[11] JSON: in what the caller has to agree with others, by name
 -- ARGV[12] JSON: the limits, as buckets.open() takes them, in the hash KEYS[15]; "" where there are none
 -- ARGV[13] the terms of a budget, see budget.lua, whose hash is the last of KEYS; "" where there is none
--- ARGV[14..] redis_keys that somebody waits for
+-- ARGV[14] what waits for batch jobs, as job_bound() takes it, and is left to them; "" where nothing does
+-- ARGV[15] "1": an item in a job that somebody waits for is taken out of it
+-- ARGV[16..] redis_keys that somebody waits for
 -- Answer: {status, now, waiting, score of the first or "", when it was enqueued or "", the base of scores or "", next lease
 --   end or "", pause in ms or -2, alone, when the oldest that was claimed was enqueued or "", leases that had run out,
 --   {member, reason, deliveries, ... of those that were rejected},
 --   {stray, ... that were met}, {setting, what is kept, ... that differ}, strays less ghosts,
 --   "SECONDS HELD" until the limits let more be claimed, or "": of what stays, somebody waits for so many; the cost of
---   what was taken from the buckets, or "", member, ...}
+--   what was taken from the buckets, or "", how many wait for jobs, how many were taken out of them, member, ...}
 --   status "ok"; "probe": the provider failed last time, this one call tests it, and its caller holds the pause;
 --   "paused": nobody claims; "adopt": nothing was claimed, for strays have to be adopted first;
 --   "budget": nothing was claimed, for the budget is spent; a pause has begun, which the answer tells;
@@ -33,18 +35,18 @@ local lease, max_deliveries, alone_allowed = tonumber(ARGV[5]), tonumber(ARGV[6]
 local patient = ARGV[8] == "1"
 local deadline, unordered = tonumber(ARGV[9]), ARGV[10] == "1"
 local READ_BYTES = 500000 -- of members that are read at once, about
-local FIRST_URGENT = 14
+local FIRST_URGENT = 16
 local PATIENCE = 1 -- seconds after which somebody patient looks at leases again
 local AT_ONCE = 200 -- leases that one claim puts right, and strays that it tells of
 local MANY_SETTINGS = 200 -- from so many on, those that need not be kept any more are looked for
 
-local layout, base = unpack(redis.call("HMGET", SETTINGS, "layout", "base"))
+local layout, base, off = unpack(redis.call("HMGET", SETTINGS, "layout", "base", "economy"))
 if layout and layout ~= LAYOUT then
   return redis.error_reply("LAYOUT " .. layout)
 end
 local number, worker = claim_number(owner)
 if number <= last_claim(worker) or (deadline and now > deadline) then
-  return { "late", seconds_text(now), 0, "", "", "", "", -2, "no", "", 0, {}, {}, {}, 0, "", "" }
+  return { "late", seconds_text(now), 0, "", "", "", "", -2, "no", "", 0, {}, {}, {}, 0, "", "", 0, 0 }
 end
 close_claims(worker, number, lease)
 if redis.call("HLEN", SETTINGS) > MANY_SETTINGS then
@@ -67,7 +69,7 @@ local rejected, gone = {}, {} -- member, reason, deliveries, ...; stamps
 
 -- Leases that end too late, because the clock was set back, end as if they had just been renewed.
 local latest_end = seconds_text(now + lease + SLACK)
-local late = redis.call("ZREVRANGEBYSCORE", INFLIGHT, "+inf", latest_end, "WITHSCORES", "LIMIT", 0, 100)
+local late = redis.call("ZREVRANGEBYSCORE", INFLIGHT, "(" .. JOBS, latest_end, "WITHSCORES", "LIMIT", 0, 100)
 for i = 1, #late, 2 do
   local too_late, seconds = outlasts(late[i], tonumber(late[i + 1]))
   if too_late then
@@ -110,6 +112,7 @@ count_down(gone)
 local members, place, claims = {}, {}, {} -- in order; whether a member is among them; redis_key, entry of claims, ...
 local met, bytes = {}, 0 -- strays
 local alone, since_of = "no", {} -- when each of the members was enqueued
+local bound, of_jobs = job_bound(ARGV[14], base, off), {} -- whether a member was taken out of a job
 
 local function put(member, key, score, deliveries, value)
   local index = #members + 1
@@ -217,6 +220,11 @@ if limit > 0 and #members == 0 and not full() then
     local value = not full() and redis.call("HGET", LATEST, ARGV[i])
     local member = value and entry(value)
     local score = member and redis.call("ZSCORE", PENDING, member)
+    if member and not score and ARGV[15] == "1" and tonumber(redis.call("ZSCORE", INFLIGHT, member) or 0) >= JOBS then
+      score = parse_claim(redis.call("HGET", CLAIMS, ARGV[i]))
+      score = score and seconds_text(math.min(tonumber(score), bound or now))
+      of_jobs[member] = score and true
+    end
     if score then
       take({ member, score })
     end
@@ -232,7 +240,16 @@ if limit > 0 and #members == 0 and not full() then
     end
     local size = 0
     for i = 1, #list, 2 do
+      if bound and tonumber(list[i + 1]) > bound then
+        for j = #list, i, -1 do
+          list[j] = nil
+        end
+        break
+      end
       size = size + #list[i]
+    end
+    if #list == 0 then
+      break
     end
     from = from + take(list)
     count = math.max(1, math.min(4 * count, CHUNK, math.floor(READ_BYTES * #list / 2 / size)))
@@ -267,6 +284,10 @@ elseif alone == "taken" then
   alone = "waits"
 end
 
+local promoted = 0
+for _, member in ipairs(next(of_jobs) and members or {}) do
+  promoted = promoted + (of_jobs[member] and 1 or 0)
+end
 local lease_end = seconds_text(now + lease)
 for at = 1, #members, CHUNK do
   local last = math.min(at + CHUNK - 1, #members)
@@ -297,20 +318,21 @@ if budget then
 end
 
 local ends = redis.call("ZRANGE", INFLIGHT, 0, 0, "WITHSCORES")
-local lease_ends = ends[2] or ""
-if patient and ends[2] then
+local lease_ends = ends[2] and tonumber(ends[2]) < JOBS and ends[2] or ""
+if patient and lease_ends ~= "" then
   lease_ends = seconds_text(math.max(tonumber(ends[2]), now + PATIENCE))
 end
 local oldest = since_of[1] or ""
 for i = 2, #since_of do
   oldest = math.min(oldest, since_of[i])
 end
-local waiting, score, since = waiting_items()
-if base and waiting == 0 and not ends[1] then
+local waiting, score, since, meant = waiting_items(bound)
+if base and waiting + meant == 0 and not ends[1] then
   redis.call("HDEL", SETTINGS, "base") -- nothing counts by it any more
   base = nil
 end
 return {
   status, seconds_text(now), waiting, score, since, base or "", lease_ends, pause_ms, alone,
-  oldest == "" and "" or seconds_text(oldest), #ran_out, rejected, met, differs, unknown, wait, cost, unpack(members)
+  oldest == "" and "" or seconds_text(oldest), #ran_out, rejected, met, differs, unknown, wait, cost, meant, promoted,
+  unpack(members)
 }

@@ -8,6 +8,7 @@
 -- Answer: a word for each item: "done"; "skipped": there is no hash; "stale": it is not its key's latest, or no longer in
 --   flight, nothing written; "refused ...": its hash cannot take a field, nothing written, it is still in flight;
 --   "differs": this worker is at odds with what is kept in settings, nothing written, it is still in flight
+-- Where the owner is a job, an item that it no longer holds is "stale" as well: it went back to the live lane.
 -- Keeps I3: a vector is written only here, only for a member that is in flight and that latest names.
 -- Also ends the pause that this claim was probing for.
 
@@ -50,7 +51,9 @@ for i = 1, #latest do
   local named = latest[i] and names(latest[i], member)
   local stamp, before
   if redis.call("ZSCORE", INFLIGHT, member) then
-    if named then
+    if named and is_job(owner) and select(3, parse_claim(redis.call("HGET", CLAIMS, key))) ~= owner then
+      word = "stale"
+    elseif named then
       before = tonumber(string.match(latest[i], "^%d+") or 0)
       stamp = before > 0 and before or next_stamp() -- of the first layout
       word = "differs"
@@ -66,7 +69,7 @@ for i = 1, #latest do
   elseif word == "done" or word == "skipped" then
     members[#members + 1] = member
     keys[#keys + 1] = key
-    gone[#gone + 1] = before
+    leaves(gone, before, member, key)
   elseif word == "stale" then
     stale[#stale + 1] = key -- whoever waits for it must now ask for the newer text
   end

@@ -92,6 +92,9 @@ local function hasten(member, key, score, waits)
   local claimed, deliveries, owner = parse_claim(redis.call("HGET", CLAIMS, key))
   if claimed and tonumber(claimed) > score then
     redis.call("HSET", CLAIMS, key, seconds_text(score) .. " " .. deliveries .. " " .. owner)
+    if is_job(owner) then -- whoever looks after the job finds it by this when its time comes
+      redis.call("ZADD", INFLIGHT, "XX", JOBS + score, member)
+    end
   end
 end
 
@@ -122,9 +125,9 @@ local function admit(first, count, pair)
       n = n + 2
     elseif not (unchanged and unchanged.holds(pair + i - 1, live)) then
       if live then
+        leaves(gone, stamp or 0, live, key)
         remove(live)
         redis.call("HDEL", CLAIMS, key)
-        gone[#gone + 1] = stamp or 0
       end
       if #member > 1 then
         local own = patience and patience.score(pair + i - 1, score) or score

@@ -4,7 +4,7 @@
 -- ARGV[2] the space of vectors in which a text's own vector is looked for
 -- ARGV[3] JSON: in what whoever asks has to agree with the workers, by name; in its embedding_field stand vectors
 -- ARGV[4..] three for each: redis_key, a stamp that the item is not below, the digest of its text
--- Answer: two values for each item: "live", "pending" or "in flight" | "dead", its reason | "done", its vector
+-- Answer: two values for each item: "live", "pending", "in flight" or "in a job" | "dead", its reason | "done", its vector
 --   | "differs", "" (the workers write otherwise than whoever asks would)
 --   | "unproven", a vector of which nothing says what it is of
 --   | "blank", "" (so was its newest text, as one of the last notices tells)
@@ -50,7 +50,8 @@ for i = FIRST_FURTHER_KEY, #KEYS do
   local live = live_entry(key, gone)
   local info = cjson.decode(not live and redis.call("HGET", INFO, key) or "{}")
   if live then
-    word, value = "live", redis.call("ZSCORE", INFLIGHT, (entry(live))) and "in flight" or "pending"
+    local claimed = redis.call("ZSCORE", INFLIGHT, (entry(live)))
+    word, value = "live", claimed and (tonumber(claimed) < JOBS and "in flight" or "in a job") or "pending"
   elseif info.member then
     word, value = "dead", info.reason
   elseif differs then

@@ -77,9 +77,56 @@ local function keep_stamp()
   end
 end
 
--- Count items that have left down for those who flush. `stamps`: of these items.
+-- Whether an owner is a job.
+local function is_job(owner)
+  return string.sub(owner, 1, 4) == "job:"
+end
+
+-- Whether anybody flushes; asked once a script.
+local flushed
+local function flushing()
+  if flushed == nil then
+    flushed = redis.call("EXISTS", FLUSHES) == 1
+  end
+  return flushed
+end
+
+-- The score above which items do not count for a flush of this name.
+local function bound_of(flush)
+  return tonumber(string.match(flush, "/([%d.]+)$")) or 2 * JOBS
+end
+
+-- Whether anybody flushes who leaves jobs alone; asked once a script.
+local bounded
+local function leaving_jobs()
+  if bounded == nil then
+    bounded = false
+    local flushes = flushing() and redis.call("HGETALL", FLUSHES) or {}
+    for i = 1, #flushes, 2 do
+      bounded = bounded or bound_of(flushes[i]) < JOBS
+    end
+  end
+  return bounded
+end
+
+-- Note the stamp of an item that leaves, for count_down, and where somebody flushes who leaves jobs alone, the score by which
+-- it stood in line; to be called before its claim is forgotten. What a job has served counts for none of those.
+local function leaves(gone, stamp, member, key)
+  gone[#gone + 1] = stamp
+  if leaving_jobs() then
+    local score = member and (redis.call("ZSCORE", PENDING, member) or redis.call("ZSCORE", ALONE, member))
+    if not score then
+      local claimed, _, owner = parse_claim(redis.call("HGET", CLAIMS, key))
+      score = is_job(owner) and JOBS or claimed
+    end
+    gone.scores = gone.scores or {}
+    gone.scores[#gone] = tonumber(score)
+  end
+end
+
+-- Count items that have left down for those who flush. `stamps`: of these items, as leaves() has noted them.
 local function count_down(stamps)
-  if #stamps == 0 or redis.call("EXISTS", FLUSHES) == 0 then
+  if #stamps == 0 or not flushing() then
     return
   end
   local flushes, highest = redis.call("HGETALL", FLUSHES), math.max(unpack(stamps, 1, math.min(#stamps, CHUNK)))
@@ -88,9 +135,10 @@ local function count_down(stamps)
   end
   for i = 1, #flushes, 2 do
     local stamp, left, ends = string.match(flushes[i + 1], "^(%d+) (%d+) (%S+)$")
-    local gone = highest <= tonumber(stamp) and #stamps or 0
+    local bound, scores = bound_of(flushes[i]), stamps.scores or {}
+    local gone = bound > JOBS and highest <= tonumber(stamp) and #stamps or 0
     for i = 1, gone == 0 and #stamps or 0 do
-      gone = gone + (stamps[i] <= tonumber(stamp) and 1 or 0)
+      gone = gone + (stamps[i] <= tonumber(stamp) and (scores[i] or 0) <= bound and 1 or 0)
     end
     if tonumber(ends) < now then -- whoever flushed has died
       redis.call("HDEL", FLUSHES, flushes[i])

@@ -79,16 +79,32 @@ local function enqueued_at(value, member, score)
   return math.min(stamp / 1000000, tonumber(age) or now + FAR)
 end
 
--- How many items wait; the score of the first, and when it was enqueued, or "" and "".
-local function waiting_items()
+-- Above which score items wait for a batch job; nil where nothing does. `spec`: "AFTER INTERVAL", so many seconds before it
+-- is due an item is too late for a job, and a base where none is kept; or "". `base`, `off`: as settings have them.
+local function job_bound(spec, base, off)
+  local after, interval = string.match(spec, "^(%S+) (%S+)$")
+  if not after or now < (tonumber(off or nil) or 0) then
+    return nil
+  end
+  return now + tonumber(after) - tonumber(base or interval)
+end
+
+-- How many items wait that are not meant for a job; the score of the first of them, and when it was enqueued, or "" and "";
+-- how many are meant for one.
+local function waiting_items(bound)
   local waiting, first = redis.call("ZCARD", PENDING), redis.call("ZRANGE", PENDING, 0, 0, "WITHSCORES")
   local last = redis.call("ZCARD", ALONE)
+  local meant = bound and redis.call("ZCOUNT", PENDING, "(" .. seconds_text(bound), "+inf") or 0
+  waiting = waiting - meant
+  if waiting == 0 then
+    first = {}
+  end
   local alone = last > 0 and redis.call("ZRANGE", ALONE, 0, 0, "WITHSCORES") or {}
   if alone[2] and (not first[2] or tonumber(alone[2]) < tonumber(first[2])) then
     first = alone
   end
   if not first[2] then
-    return waiting + last, "", ""
+    return waiting + last, "", "", meant
   end
   local key, score = key_of(first[1]), clamped(first[2])
   local since = enqueued_at(key and redis.call("HGET", LATEST, key), first[1], score)
@@ -97,7 +113,7 @@ local function waiting_items()
   elseif score == now + FAR then -- another program has moved it: nobody may wait for so long
     score = 0
   end
-  return waiting + last, seconds_text(score), seconds_text(since)
+  return waiting + last, seconds_text(score), seconds_text(since), meant
 end
 
 -- How many more members stand somewhere than latest names: strays, less ghosts. The count of ours that wait need not be
@@ -109,7 +125,7 @@ end
 
 -- Forget the live item of a key, whose member stands nowhere any more; the stamp goes to `gone`, for count_down.
 local function forget(key, value, gone)
-  gone[#gone + 1] = tonumber(string.match(value, "^%d+") or 0)
+  leaves(gone, tonumber(string.match(value, "^%d+") or 0), nil, key)
   redis.call("HDEL", LATEST, key)
   redis.call("HDEL", CLAIMS, key)
 end
@@ -215,6 +231,25 @@ local function release(member, owner)
     redis.call("HDEL", CLAIMS, key)
   end
   return 1
+end
+
+-- Put an item of a job back to pending, there by this score: in the live lane, for which who flushes waits from now on.
+local function leave_job(member, key, value, score, deliveries)
+  redis.call("ZREM", INFLIGHT, member)
+  redis.call("ZADD", PENDING, seconds_text(score), member)
+  if deliveries > 0 then
+    redis.call("HSET", CLAIMS, key, seconds_text(score) .. " " .. deliveries)
+  else
+    redis.call("HDEL", CLAIMS, key)
+  end
+  local flushes, own = leaving_jobs() and redis.call("HGETALL", FLUSHES) or {}, tonumber(string.match(value, "^%d+") or 0)
+  for i = 1, #flushes, 2 do
+    local stamp, left, ends = string.match(flushes[i + 1], "^(%d+) (%d+) (%S+)$")
+    local bound = bound_of(flushes[i])
+    if bound < JOBS and own <= tonumber(stamp) and score <= bound then
+      redis.call("HSET", FLUSHES, flushes[i], stamp .. " " .. left + 1 .. " " .. ends)
+    end
+  end
 end
 
 -- Whether two owners are of the same worker: both names begin with "WORKER:".

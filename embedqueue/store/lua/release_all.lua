@@ -20,7 +20,9 @@ end
 local slice = redis.call("ZSCAN", INFLIGHT, ARGV[2], "COUNT", SLICE)
 local released = 0
 for i = 1, #slice[2], 2 do
-  released = released + release(slice[2][i], owner)
+  if tonumber(slice[2][i + 1]) < JOBS then
+    released = released + release(slice[2][i], owner)
+  end
 end
 if string.sub(redis.call("GET", PROBE) or "", 1, #owner) == owner then
   redis.call("DEL", PROBE)

@@ -1,0 +1,223 @@
+"""What a job has made comes home: read line by line, verified before anything is written, written as any vector is.
+
+A result is read twice, and never held: at first to verify it, then to write it. Its lines are matched by their keys.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedqueue.embedders.batch_jobs import JobLine, JobSeen
+from embedqueue.embedders.protocol import CANARY
+from embedqueue.store.jobs import Job, Live
+from embedqueue.values.errors import InputRejected
+from embedqueue.values.observer import BatchReport, CallReport
+from embedqueue.values.vectors import Malformed, as_rows, faulty_rows
+
+from .desk import Desk
+
+#: Texts of a job that are embedded by a call as well, and how alike both vectors must be: a batch may round otherwise,
+#: which changes the sixth digit of a cosine; another text changes the first (docs/half-price.md).
+CANARIES = 2
+LEAST_COSINE = 0.999
+#: Seconds for which nothing goes into jobs once a result was wrong.
+OFF_SECONDS = 86_400.0
+#: Lines that are looked up and written together; the script that writes takes parts of this size.
+CHUNK_LINES = 100
+CHUNK_BYTES = 3 << 18
+
+
+class Wrong(Exception):
+    """A result that cannot be trusted: nothing of it is written."""
+
+
+def collect(desk: Desk, job: Job, seen: JobSeen) -> Job:
+    """Write what a job has made, send the rest back, and end it.
+
+    Raises:
+        Lost: somebody else looks after the jobs.
+        EmbedQueueError, redis.RedisError: it goes on where it was, later.
+    """
+    lines = desk.jobs.lines(job.name)
+    keys: dict[str, list[str]] = {}
+    for redis_key, key in lines.items():
+        keys.setdefault(key, []).append(redis_key)
+    if not job.verified:
+        try:
+            tokens = _verify(desk, job, seen, keys)
+        except Wrong as wrong:
+            return _throw_away(desk, job, str(wrong))
+        job = desk.keep(job, verified=True, used_tokens=seen.used_tokens or tokens)
+    if desk.terms().dimensions is None:
+        desk.embed([CANARY])  # an embedder that learns the length of its vectors has to know it before one is written
+    job = _write(desk, job, seen, keys)
+    note = "" if seen.standing == "done" else f"{seen.standing}: {seen.reason or seen.status}"
+    job = desk.end(job, note)
+    _tell(desk, job)
+    if job.back:
+        desk.log.info(
+            "embedqueue: batch job %s has left %d of %d items to the live lane", job.name, job.back, job.items
+        )
+    return job
+
+
+def _throw_away(desk: Desk, job: Job, why: str) -> Job:
+    desk.jobs.switch_off(desk.renew().now + OFF_SECONDS)
+    desk.log.error(
+        "embedqueue: nothing of batch job %s is written, and nothing goes into jobs for a day: %s", job.name, why
+    )
+    job = desk.end(job, f"thrown away: {why}")
+    _tell(desk, job)
+    return job
+
+
+# -- verifying -----------------------------------------------------------------------------------------------------
+
+
+def _verify(desk: Desk, job: Job, seen: JobSeen, keys: dict[str, list[str]]) -> int:
+    """Read all of a result, and compare some of it with a call. Returns the tokens that its lines tell."""
+    held = {live.digest for live in desk.jobs.live(job.name, [one for some in keys.values() for one in some])}
+    found, chosen, tokens, strange = set[str](), list[tuple[str, NDArray[np.float32]]](), 0, 0
+    vectors = 0
+    for line in _lines(desk, seen, (0, 0)):
+        tokens += line.tokens or 0
+        if line.vector is None:
+            continue
+        if line.key not in keys:
+            strange += 1
+            continue
+        if line.key in found:
+            raise Wrong(f"its result has the key {line.key} twice")
+        found.add(line.key)
+        _check_width(desk, line)
+        if line.key not in held or _vector_bytes(desk, line.vector) is None:
+            continue
+        vectors += 1
+        if len(chosen) < 2 * CANARIES:  # every line is as likely to be chosen: keys may be right at the beginning only
+            chosen.append((line.key, line.vector))
+        elif (place := random.randrange(vectors)) < 2 * CANARIES:
+            chosen[place] = line.key, line.vector
+    if strange and not found:
+        raise Wrong(f"none of its {strange} keys is ours")
+    if chosen:
+        _compare(desk, job, chosen, keys)
+    return tokens
+
+
+def _check_width(desk: Desk, line: JobLine) -> None:
+    dimensions = desk.terms().dimensions
+    if line.vector is not None and dimensions is not None and len(line.vector) != dimensions:
+        raise Wrong(f"its vectors have {len(line.vector)} numbers instead of {dimensions}")
+
+
+def _compare(
+    desk: Desk, job: Job, chosen: Sequence[tuple[str, NDArray[np.float32]]], keys: dict[str, list[str]]
+) -> None:
+    compared = 0
+    for key, vector in random.sample(chosen, len(chosen)):
+        live = next(desk.jobs.live(job.name, keys[key]), None)
+        if live is None:
+            continue  # superseded since
+        try:
+            row = np.asarray(desk.embed([live.text])[0], dtype=np.float64)
+        except InputRejected:
+            continue  # the live lane decides about this text, if it comes there
+        cosine = float(row @ vector / (np.linalg.norm(row) * np.linalg.norm(vector.astype(np.float64)) or 1.0))
+        if len(row) != len(vector) or not cosine >= LEAST_COSINE:
+            raise Wrong(f"the vector under {key} is not that of its text: cosine {cosine:.4f} to the one of a call")
+        compared += 1
+        if compared == CANARIES:
+            return
+
+
+# -- writing -------------------------------------------------------------------------------------------------------
+
+
+def _write(desk: Desk, job: Job, seen: JobSeen, keys: dict[str, list[str]]) -> Job:
+    lines = _lines(desk, seen, job.place)
+    while chunk := list(islice(lines, CHUNK_LINES)):
+        desk.renew()
+        vectors = {line.key: stored for line in chunk if (stored := _vector_bytes(desk, line.vector)) is not None}
+        redis_keys = [redis_key for key in vectors for redis_key in keys.get(key, ())]
+        pairs = [
+            (live, vectors[live.digest]) for live in desk.jobs.live(job.name, redis_keys) if live.digest in vectors
+        ]
+        written = sum(_complete(desk, job, part) for part in _parts(pairs))
+        job = desk.keep(job, place=chunk[-1].place, written=job.written + written)
+    return job
+
+
+def _complete(desk: Desk, job: Job, pairs: Sequence[tuple[Live, bytes]]) -> int:
+    began_mono = time.monotonic()
+    items = [(live.redis_key, live.member, stored, live.digest) for live, stored in pairs]
+    words = desk.store.complete(job.owner, desk.terms(), items)
+    done = [live for (live, _), word in zip(pairs, words, strict=True) if word == "done"]
+    if done:
+        now = desk.led.now
+        report = BatchReport(
+            redis_keys=tuple(live.redis_key for live in done),
+            texts=len({live.digest for live in done}),
+            seconds=time.monotonic() - began_mono,
+            waited_seconds=max(0.0, now - job.created),
+        )
+        desk.observers.tell("written", report)
+        desk.wrote(len(done))
+    return sum(word in ("done", "skipped") for word in words)
+
+
+def _parts(pairs: Sequence[tuple[Live, bytes]]) -> Iterator[list[tuple[Live, bytes]]]:
+    part: list[tuple[Live, bytes]] = []
+    size = 0
+    for live, stored in pairs:
+        if part and size + len(stored) + len(live.member) > CHUNK_BYTES:
+            yield part
+            part, size = [], 0
+        part.append((live, stored))
+        size += len(stored) + len(live.member)
+    if part:
+        yield part
+
+
+def _lines(desk: Desk, seen: JobSeen, place: tuple[int, int]) -> Iterator[JobLine]:
+    for line in desk.batches.results(seen, place):
+        if desk.closing.is_set():
+            raise Stopped
+        yield line
+
+
+class Stopped(Exception):
+    """The queue stops: what is left is done by whoever comes next."""
+
+
+def _vector_bytes(desk: Desk, vector: Any) -> bytes | None:
+    """A vector as it is stored; None where it must never be written."""
+    if vector is None:
+        return None
+    try:
+        rows = as_rows([vector], 1, desk.terms().dimensions, desk.options.vector_type)
+    except Malformed:
+        return None
+    return None if len(faulty_rows(rows)) else rows.tobytes()
+
+
+def _tell(desk: Desk, job: Job) -> None:
+    """Book what a job has cost: once, when it has ended."""
+    if job.used_tokens or job.written:
+        report = CallReport(
+            texts=job.texts,
+            tokens=job.tokens,
+            seconds=0.0,
+            outcome="ok",
+            model=job.model,
+            used_tokens=job.used_tokens or None,
+            lane="batch",
+        )
+        desk.observers.tell("job_ended", report)
+        desk.charge(job.name, job.used_tokens or job.tokens)

@@ -1,0 +1,117 @@
+"""What the steps of a batch job share: the provider, Redis, and the lease without which nobody touches a job."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from embedqueue.embedders.batch_jobs import BatchJobs
+from embedqueue.observers.observers import Observers
+from embedqueue.store.jobs import Job, Jobs, Led
+from embedqueue.store.records import Terms
+from embedqueue.store.store import Store
+from embedqueue.values.log import Log
+from embedqueue.values.options import Options
+
+#: Seconds for which no job is made after the provider has refused one: at first, and at most; doubled in between.
+REST_SECONDS = (900.0, 7200.0)
+
+
+class Lost(Exception):
+    """Somebody else looks after the jobs by now: whoever gets this must touch none of them any more."""
+
+
+@dataclass
+class Desk:
+    """What the steps share. The thread of one runner uses it.
+
+    Attributes:
+        store: Redis.
+        batches: the provider's batch jobs.
+        options: of the queue.
+        terms: returns on which terms this process writes.
+        fit: returns what of a text is sent, or raises ``ValueError`` where it is too long.
+        embed: embeds texts by a call, at the full price; may raise what an embedder raises, and more.
+        affordable: tells whether so many estimated tokens more may be spent on a job, as far as there is a budget.
+        charge: books what a job has cost, by its name, in tokens.
+        wrote: told how many items have their vectors.
+        observers: told what was sent and written.
+        log: takes the records.
+        who: the name under which the lease is held.
+        closing: set when the queue stops.
+        led: how the jobs stood when the lease was last renewed; the runner sets it.
+        led_since: Unix time of the server since when it is ours.
+    """
+
+    store: Store
+    batches: BatchJobs
+    options: Options
+    terms: Callable[[], Terms]
+    fit: Callable[[str], str]
+    embed: Callable[[Sequence[str]], Any]
+    affordable: Callable[[int], bool]
+    charge: Callable[[str, int], None]
+    wrote: Callable[[int], None]
+    observers: Observers
+    log: Log
+    who: str
+    closing: threading.Event
+    led: Led
+    led_since: float = 0.0
+
+    @property
+    def jobs(self) -> Jobs:
+        """The jobs in Redis."""
+        return self.store.jobs
+
+    @property
+    def lease_seconds(self) -> float:
+        """For how long the lease is ours without a sign of life."""
+        return self.options.lease_seconds
+
+    def label(self, name: str) -> str:
+        """By which a job is found at the provider."""
+        return f"embedqueue:{self.options.namespace}:{name}"
+
+    def renew(self) -> Led:
+        """Renew the lease now.
+
+        Raises:
+            Lost: somebody else has it.
+        """
+        self.led = self.jobs.lead(self.who, self.lease_seconds)
+        if not self.led.ours:
+            raise Lost
+        return self.led
+
+    def keep(self, job: Job, lines: Sequence[tuple[str, str]] = (), **changes: Any) -> Job:
+        """Keep what is known of a job, changed; returns it.
+
+        Raises:
+            Lost: somebody else looks after the jobs.
+        """
+        job = replace(job, **changes)
+        if not self.jobs.keep(self.who, job, lines):
+            raise Lost
+        return job
+
+    def end(self, job: Job, note: str = "", *, again: bool = False) -> Job:
+        """Send what a job holds back, and end it: only its files are left.
+
+        Args:
+            job: which.
+            note: why it ended otherwise than well.
+            again: whether another job may take its items.
+        """
+        back = self.jobs.give_back(job.name, list(self.jobs.lines(job.name)), again=again)
+        now = self.renew().now
+        return self.keep(job, state="ended", since=now, ended=now, back=job.back + back, note=note or job.note)
+
+    def rest(self, why: str) -> None:
+        """Make no job for a while, longer each time in a row."""
+        rests = self.led.rests + 1
+        seconds = min(REST_SECONDS[1], REST_SECONDS[0] * 2 ** (rests - 1))
+        self.log.warning("embedqueue: no batch job is made for %.0f s: %s", seconds, why)
+        self.jobs.rest(self.who, self.led.now + seconds, rests)

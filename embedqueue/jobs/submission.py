@@ -1,0 +1,153 @@
+"""From items that wait to a job at the provider: plan, upload, intent, create; and what was created unknown to us.
+
+No create can be repeated without making a second job. So the intent stands in Redis before it, and what may have been
+created is looked for by its label until the provider's list must show it. A text can be paid for twice only if a
+process, or its connection, ends after the provider has taken the create and before we know, and the list lags for
+longer than ``economy_lag`` beyond.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from embedqueue.embedders.batch_jobs import was_refused
+from embedqueue.store.jobs import MOVE_ITEMS, Job
+from embedqueue.values.errors import EmbedQueueError
+from embedqueue.values.item import NotOurs, decode_member
+from embedqueue.values.provenance import digest
+from embedqueue.values.tokens import BYTES_PER_TOKEN, estimated_tokens
+from embedqueue.values.words import printable
+
+from .desk import Desk
+
+#: Estimated tokens of one job at most: several jobs fit into the smallest quota that is known (OpenAI, tier 1).
+JOB_TOKENS = 1_000_000
+#: Jobs at a time.
+MOST_JOBS = 20
+#: Looks into a list that must miss a job before its items go back.
+MISSES = 2
+#: Characters of a provider's words that are kept.
+NOTE_CHARS = 300
+
+
+def submit(desk: Desk) -> bool:
+    """Make a job of what waits for one, if that is worth it. Returns whether one was made."""
+    led = desk.renew()
+    active = [job for job in led.jobs if job.active]
+    room = JOB_TOKENS if led.quota is None else led.quota - sum(job.tokens for job in active)
+    if len(active) >= MOST_JOBS or led.off_until > led.now or led.rest_until > led.now or room < 1:
+        return False
+    if not desk.affordable(min(room, JOB_TOKENS)):
+        return False
+    job = Job(uuid.uuid4().hex[:12], desk.options.model, created=led.now, since=led.now)
+    members = _plan(desk, job, min(room, JOB_TOKENS) * BYTES_PER_TOKEN)
+    if not members:
+        return False
+    texts: dict[str, str] = {}
+    lines, unfit = [], []
+    for member in members:
+        item = decode_member(member)
+        if _fits(desk, item.text):
+            key = digest(item.text)
+            texts[key] = item.text
+            lines.append((item.redis_key, key))
+        else:
+            unfit.append(item.redis_key)
+    back = desk.jobs.give_back(job.name, unfit)
+    tokens = sum(map(estimated_tokens, texts.values()))
+    job = desk.keep(job, lines, texts=len(texts), items=len(lines), tokens=tokens, back=back)
+    if not texts:
+        desk.end(job, "no text of it may go into a job")
+        return False
+    return _send(desk, job, texts)
+
+
+def _plan(desk: Desk, job: Job, most_bytes: int) -> list[bytes]:
+    """Move items into the job, slice by slice."""
+    options, members = desk.options, list[bytes]()
+    most = min(options.economy_max_texts, desk.batches.max_texts)
+    least = options.economy_min_texts
+    while len(members) < most and most_bytes > 0:
+        found = desk.jobs.outsource(
+            desk.who,
+            job,
+            desk.terms(),
+            least=least if not members else 1,
+            most=min(MOVE_ITEMS, most - len(members)),
+            most_bytes=most_bytes,
+            max_deliveries=options.max_deliveries,
+        )
+        if found.word != "taken":
+            break
+        members += found.members
+        most_bytes -= sum(map(len, found.members))
+    return [member for member in members if _is_ours(member)]
+
+
+def _is_ours(member: bytes) -> bool:
+    try:
+        return bool(decode_member(member))
+    except NotOurs:
+        return False
+
+
+def _fits(desk: Desk, text: str) -> bool:
+    """Whether a text is sent whole: what is cut or refused for its length is for the live lane, which tells of it."""
+    try:
+        return desk.fit(text) == text
+    except ValueError:
+        return False
+
+
+def _send(desk: Desk, job: Job, texts: dict[str, str]) -> bool:
+    label = desk.label(job.name)
+    try:
+        file = desk.batches.upload(texts, label)
+    except EmbedQueueError as error:
+        _undo(desk, job, error)
+        return False
+    job = desk.keep(job, file=file, state="submitting", since=desk.led.now)
+    desk.renew()  # asked just now: who was held up must not create what another takes for lost
+    try:
+        provider_id = desk.batches.create(file, texts, label)
+    except EmbedQueueError as error:
+        if was_refused(error):
+            _undo(desk, job, error)
+            return False
+        desk.log.warning(
+            "embedqueue: it is not known whether a batch job was created; its label is looked for: %s", error
+        )
+        return True
+    created(desk, job, provider_id)
+    return True
+
+
+def created(desk: Desk, job: Job, provider_id: str) -> Job:
+    """The provider has the job, under this name."""
+    if desk.led.rests:
+        desk.jobs.rest(desk.who, 0.0, 0)
+    desk.log.info("embedqueue: batch job %s (%s) has %d texts", job.name, provider_id, job.texts)
+    return desk.keep(job, state="submitted", provider_id=provider_id, since=desk.renew().now, misses=0)
+
+
+def _undo(desk: Desk, job: Job, error: EmbedQueueError) -> None:
+    """The provider has not taken the job: its items wait for another, and none is made for a while."""
+    note = printable(f"it was not taken: {error}")[:NOTE_CHARS]
+    desk.end(job, note, again=True)
+    desk.rest(note)
+
+
+def recover(desk: Desk, job: Job) -> Job:
+    """Look for a job that may have been created; or send back what was only planned."""
+    if job.state == "planned":
+        return desk.end(job, "whoever planned it has ended", again=True)
+    provider_id = desk.batches.find(desk.label(job.name), job.created)
+    if provider_id is not None:
+        desk.log.info("embedqueue: batch job %s is found again as %s", job.name, provider_id)
+        return created(desk, job, provider_id)
+    now = desk.renew().now
+    if job.misses + 1 >= MISSES and now - max(job.since, desk.led_since) >= desk.options.economy_lag:
+        note = "the provider's list does not have it: its items go back, and if it was created all the same, they are "
+        desk.log.warning("embedqueue: batch job %s is lost: %spaid for twice", job.name, note)
+        return desk.end(job, f"{note}paid for twice", again=True)
+    return desk.keep(job, misses=job.misses + 1)

@@ -1,0 +1,25 @@
+-- Keep what is known of a batch job, or forget it; only whoever looks after the jobs may.
+--
+-- KEYS[15] jobs HASH; KEYS[16] job:NAME HASH
+-- ARGV[1] who; ARGV[2] name of the job, or of another field of jobs; ARGV[3] its JSON, or "" to forget it
+-- ARGV[4] "1": of a job that has ended, which has no items any more
+-- ARGV[5..] two for each line of it: redis_key; digest of its text
+-- Answer: "kept", or "lost": somebody else looks after the jobs by now, and nothing has changed
+
+local JOBS_KEY, LINES = KEYS[FIRST_FURTHER_KEY], KEYS[FIRST_FURTHER_KEY + 1]
+local who = string.match(redis.call("HGET", JOBS_KEY, ":lead") or "", "^(%S+) ")
+if who ~= ARGV[1] then
+  return "lost"
+end
+if ARGV[3] == "" then
+  redis.call("HDEL", JOBS_KEY, ARGV[2])
+else
+  redis.call("HSET", JOBS_KEY, ARGV[2], ARGV[3])
+end
+if ARGV[3] == "" or ARGV[4] == "1" then
+  redis.call("DEL", LINES)
+end
+for at = 5, #ARGV, CHUNK do
+  redis.call("HSET", LINES, unpack(ARGV, at, math.min(at + CHUNK - 1, #ARGV)))
+end
+return "kept"
