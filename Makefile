@@ -8,17 +8,20 @@ BIN := $(VENV)/bin
 QUIET = $(if $(filter tests%,$(ARGS)),,$(shell grep -rl --include=*.py pytest.mark.quiet tests))
 ROOMS := values store observers futures calls work settings operating embedders queue metrics cli dashboard proof
 
-.PHONY: demo example-flask example-django screenshots setup test test-all check lint coverage clean
+.PHONY: demo example-flask example-django example-fastapi screenshots setup test test-all check lint coverage clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m embedqueue demo $(ARGS)
 
-# Notes that are found by meaning, on http://127.0.0.1:5000 and :8000.
+# Notes that are found by meaning, on http://127.0.0.1:5000, :8000 and :8080; each with its dashboard.
 example-flask: $(VENV)/.examples
 	$(BIN)/python -m examples.flask_notes $(ARGS)
 
 example-django: $(VENV)/.examples
 	$(BIN)/python -m examples.django_notes $(ARGS)
+
+example-fastapi: $(VENV)/.examples
+	$(BIN)/python -m examples.fastapi_notes $(ARGS)
 
 # The pictures of the docs; without a Chromium on this machine, a sentence that says so.
 screenshots: $(VENV)/.dev

@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from embedqueue.values.vectors import FLOAT32
 
 from .localredis import LocalRedis, NoRedis
 from .text import QUESTIONS, BadInput, read_documents, reference_passages
+from .watched import watched
 from .worker import COUNTERS, LEASE_SECONDS, make_queue
 
 PREFIX = "demo:"
@@ -169,32 +171,20 @@ def verify(client: redis.Redis, documents: Sequence[Document]) -> int:
     return right
 
 
-def make_index(client: Any, dimensions: int, total: int) -> None:
-    """A vector index over the hashes, and the wait until it has read them."""
-    # Its own command rather than redis-py's search classes, which other versions of redis-py keep elsewhere.
-    schema = ["title", "TEXT", "embedding", "VECTOR", "HNSW", "6"]
-    schema += ["TYPE", "FLOAT32", "DIM", str(dimensions), "DISTANCE_METRIC", "COSINE"]
-    client.execute_command("FT.CREATE", INDEX, "ON", "HASH", "PREFIX", "1", PREFIX, "SCHEMA", *schema)
-    deadline_mono = time.monotonic() + 10
-    while time.monotonic() < deadline_mono:
-        found: Any = client.execute_command("FT.SEARCH", INDEX, "*", "LIMIT", "0", "0")
-        if found[0] >= total:
-            return
-        time.sleep(0.02)
-
-
-def search(client: Any, documents: Sequence[Document], question: str, indexed: bool) -> list[tuple[float, str]]:
-    """Keys of the nearest documents, with their cosine similarity."""
-    vector = np.asarray(LocalEmbedder().embed_batch([question], "wordllama"), dtype=FLOAT32)[0]
-    if indexed:
-        query = f"*=>[KNN {RESULTS} @embedding $vector AS distance]"
-        options = ["PARAMS", "2", "vector", vector.tobytes(), "SORTBY", "distance", "RETURN", "1", "distance"]
-        reply: Any = client.execute_command("FT.SEARCH", INDEX, query, *options, "DIALECT", "2")
-        found = zip(reply[1::2], reply[2::2], strict=True)
-        return [(1 - float(fields[1]), key.decode().removeprefix(PREFIX)) for key, fields in found]
+def nearest(
+    client: Any, queue: EmbeddingBatchQueue, documents: Sequence[Document], question: str
+) -> list[tuple[float, str]]:
+    """Keys of the nearest documents, with their cosine similarity, where Redis cannot search: by numpy."""
+    vector = np.asarray(queue.embed_query(question), dtype=FLOAT32)
     rows = [np.frombuffer(bytes(client.hget(PREFIX + key, "embedding") or b""), FLOAT32) for key, _, _ in documents]
     scores = np.stack(rows) @ vector
     return [(float(scores[i]), documents[i][0]) for i in np.argsort(-scores)[:RESULTS]]
+
+
+def search(queue: EmbeddingBatchQueue, question: str) -> list[tuple[float, str]]:
+    """Keys of the nearest documents, the nearest first, with their similarity."""
+    hits = queue.search(question, RESULTS, index=INDEX, return_fields=[])
+    return [(hit.score, hit.redis_key.removeprefix(PREFIX)) for hit in hits]
 
 
 def snippet(text: str, width: int = 88) -> str:
@@ -225,26 +215,52 @@ def run(options: argparse.Namespace) -> int:
         for key, title, text in documents:
             pipeline.hset(PREFIX + key, mapping={"title": title, "text": text})
         pipeline.execute()
-        right = embed(client, url, documents)
-        if right != len(documents):
-            say(f"{len(documents) - right} documents have no right vector: this must not happen")
-            return 1
-        if can_search:
-            make_index(client, LocalEmbedder().dimensions, len(documents))
-        titles = {key: (title, text) for key, title, text in documents}
-        for question in options.query or ([] if options.file else QUESTIONS):
-            say(f"\n? {question}")
-            for score, key in search(client, documents, question, can_search):
-                title, text = titles[key]
-                say(f"  {score:.2f}  {title + ': ' if title else ''}{snippet(text)}")
-    say(f"\nDone in {time.monotonic() - began_mono:.1f} s.")
-    return 0
+        queue = make_queue(client, worker=url is None)
+        try:
+            with watched(queue, options.port):
+                right = journey(client, queue, url, can_search, documents, options)
+                say(f"\nDone in {time.monotonic() - began_mono:.1f} s.")
+                if options.stay:
+                    stay()
+        finally:
+            queue.stop()
+    return 0 if right else 1
 
 
-def embed(client: redis.Redis, url: str | None, documents: Sequence[Document]) -> int:
+def journey(
+    client: redis.Redis,
+    queue: EmbeddingBatchQueue,
+    url: str | None,
+    can_search: bool,
+    documents: Sequence[Document],
+    options: argparse.Namespace,
+) -> bool:
+    """From the first enqueue to the last answer; whether all vectors are right."""
+    if can_search:
+        queue.create_index(INDEX, PREFIX)  # Redis keeps it up to date from here on
+    right = embed(client, queue, url, documents)
+    if right != len(documents):
+        say(f"{len(documents) - right} documents have no right vector: this must not happen")
+        return False
+    titles = {key: (title, text) for key, title, text in documents}
+    for question in options.query or ([] if options.file else QUESTIONS):
+        say(f"\n? {question}")
+        for score, key in search(queue, question) if can_search else nearest(client, queue, documents, question):
+            title, text = titles[key]
+            say(f"  {score:.2f}  {title + ': ' if title else ''}{snippet(text)}")
+    return True
+
+
+def stay() -> None:
+    """Until Ctrl-C, so that the dashboard can be looked at."""
+    say("The dashboard stays until Ctrl-C.")
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
+
+
+def embed(client: redis.Redis, queue: EmbeddingBatchQueue, url: str | None, documents: Sequence[Document]) -> int:
     """Enqueue, drain, kill, verify; returns how many vectors are right."""
     workers = Workers(url) if url is not None else None
-    queue = make_queue(client, worker=workers is None)
     try:
         began_mono = time.monotonic()
         queue.enqueue_many([(PREFIX + key, text) for key, _, text in documents])
@@ -255,7 +271,6 @@ def embed(client: redis.Redis, url: str | None, documents: Sequence[Document]) -
     finally:
         if workers is not None:
             workers.close()
-        queue.stop()
     right = verify(client, documents)
     counted: Any = client.hgetall(COUNTERS)
     texts, distinct = int(counted[b"texts"]), len({text for _, _, text in documents})
@@ -273,6 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--file", help="your own text: a document a line, or JSONL with key and text; - for stdin")
     parser.add_argument("--query", action="append", help="what to search for; may be given several times")
     parser.add_argument("--count", type=_at_least_one, default=None, help="use only the first so many documents")
+    parser.add_argument("--port", type=int, default=0, help="of the dashboard on loopback; any free one by default")
+    parser.add_argument("--stay", action="store_true", help="keep the dashboard in the end, until Ctrl-C")
     options = parser.parse_args(arguments)
     try:
         return run(options)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from django.contrib import admin
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
-from django.urls import path
+from django.urls import include, path
 from django.views.decorators.http import require_GET, require_POST
 
 from embedqueue.contrib.django import queue, queues
+from embedqueue.contrib.django.dashboard import dashboard_urls
 from examples import notes
 
 from .models import Note
@@ -24,7 +26,7 @@ def page(request: HttpRequest) -> HttpResponse:
     """Everything there is to see."""
     keys = [note.embed_key() for note in Note.objects.order_by("-pk")[:SHOWN]]
     shown = notes.show(queue, queues.redis(), keys, read, request.GET.get("q", "").strip())
-    return render(request, "notes.html", {"powered_by": "Django", **shown})
+    return render(request, "notes.html", {"powered_by": "Django", "dashboard": True, **shown})
 
 
 def read(keys: Sequence[str]) -> dict[str, str]:
@@ -62,4 +64,11 @@ def _back(anchor: str = "") -> HttpResponse:
     return answer
 
 
-urlpatterns = [path("", page), path("notes", save_note), path("samples", save_samples), path("flush", flush)]
+urlpatterns = [
+    path("", page),
+    path("notes", save_note),
+    path("samples", save_samples),
+    path("flush", flush),
+    path("queue/", include(dashboard_urls())),  # for users with the admin's permissions
+    path("admin/", admin.site.urls),
+]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from examples.notes import example_redis, read_port
+from examples.notes import dashboard_password, example_redis, read_port
 
 
 def main() -> None:
     """Serve until ctrl-C."""
     port = read_port(5000)
+    dashboard_password()
     with example_redis():
         from .app import app, embeddings
 

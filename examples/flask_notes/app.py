@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Sequence
+import os
 from pathlib import Path
-from typing import Any
 
 from flask import Flask, redirect, render_template, request
 from werkzeug.wrappers import Response
 
 from embedqueue.contrib.flask import EmbedQueue
+from embedqueue.dashboard import dashboard, password
 from examples import notes
 
 #: Notes that the page lists.
@@ -23,12 +22,16 @@ def create_app() -> Flask:
     """The application; its queue is set up by the environment's ``EMBEDQUEUE_*`` variables."""
     app = Flask(__name__, template_folder=str(Path(notes.__file__).parent / "templates"))
     embeddings.init_app(app)
+    secret = os.environ.get("NOTES_PASSWORD")
+    if secret:  # each process has to know the same one; without it there is no dashboard
+        pages = dashboard(embeddings, authenticate=password(secret), allow_changes=True)
+        app.register_blueprint(pages, url_prefix="/queue")
 
     @app.get("/")
     def page() -> str:
-        keys = [key.decode() for key in store().lrange("notes", 0, SHOWN - 1)]
-        shown = notes.show(embeddings.queue, store(), keys, read, request.args.get("q", "").strip())
-        return render_template("notes.html", powered_by="Flask", **shown)
+        keys, question = store().latest(SHOWN), request.args.get("q", "").strip()
+        shown = notes.show(embeddings.queue, embeddings.redis, keys, store().read, question)
+        return render_template("notes.html", powered_by="Flask", dashboard=bool(secret), **shown)
 
     @app.post("/notes")
     def save_note() -> Response:
@@ -49,30 +52,16 @@ def create_app() -> Flask:
     return app
 
 
-def store() -> Any:
-    """The Redis that has the notes: texts beside their vectors."""
-    return embeddings.redis
+def store() -> notes.RedisNotes:
+    """The notes."""
+    return notes.RedisNotes(embeddings.redis)
 
 
 def save(text: str) -> str:
     """Save a note, and enqueue it; its key."""
-    key = f"note:{secrets.token_hex(8)}"
-    write(key, text)
+    key = store().write(text)
     embeddings.enqueue(key, text)  # durable now; the vector will be written to the same hash
     return key
-
-
-def write(key: str, text: str) -> None:
-    """Write the note, the latest of all."""
-    store().pipeline().hset(key, "text", text).lpush("notes", key).execute()
-
-
-def read(keys: Sequence[str]) -> dict[str, str]:
-    """The texts of notes by key."""
-    pipe = store().pipeline(transaction=False)
-    for key in keys:
-        pipe.hget(key, "text")
-    return {key: text.decode() for key, text in zip(keys, pipe.execute(), strict=True) if text is not None}
 
 
 app = create_app()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,15 @@ def example_redis() -> Iterator[None]:
     with server:
         os.environ["EMBEDQUEUE_REDIS_URL"] = server.url
         yield
+
+
+def dashboard_password() -> str:
+    """The password of the dashboard under /queue/, for the name "admin": of ``NOTES_PASSWORD``, or made and printed."""
+    given = os.environ.get("NOTES_PASSWORD")
+    if not given:
+        given = os.environ["NOTES_PASSWORD"] = secrets.token_urlsafe(9)
+        print(f"The dashboard is under /queue/; name: admin, password: {given}", flush=True)
+    return given
 
 
 def read_port(default: int) -> int:

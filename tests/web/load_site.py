@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
-
 from flask import redirect, request
 
-from examples.flask_notes.app import create_app, write
+from examples.flask_notes.app import create_app, store
 
 app = create_app()
 
@@ -15,6 +13,4 @@ app = create_app()
 def save_plain():
     """What saving a note costs where nothing is embedded."""
     text = request.form["text"].strip()[:4000]
-    key = f"plain:{secrets.token_hex(8)}"
-    write(key, text)
-    return redirect(f"/#{key}", 303)
+    return redirect(f"/#{store().write(text, 'plain')}", 303)

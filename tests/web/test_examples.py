@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+import requests
 
 from embedqueue.demo.localredis import find_search_module, find_server
 
@@ -28,13 +29,16 @@ pytestmark = [
 
 
 def _address(running: Running) -> str:
-    return running.wait_for(r"(?:Running on|server at) (http://[\d.:]+)").group(1)
+    return running.wait_for(r"(?:[Rr]unning on|server at) (http://[\d.:]+)").group(1)
 
 
-@pytest.fixture(scope="module", params=["flask", "django"])
+@pytest.fixture(scope="module", params=["flask", "django", "fastapi"])
 def site(request) -> Iterator[str]:
     """The address of an application that runs as its command starts it, but that embeds only when it is told to."""
-    env = {"EMBEDQUEUE_FLUSH_INTERVAL": "3600"}
+    if request.param == "fastapi":
+        for name in ("fastapi", "uvicorn", "a2wsgi"):
+            pytest.importorskip(name, reason=f"{name} is not installed: pip install embedqueue[examples]")
+    env = {"EMBEDQUEUE_FLUSH_INTERVAL": "3600", "NOTES_PASSWORD": "correct horse"}
     with Running(["-m", f"examples.{request.param}_notes", "--port", "0"], env) as running:
         yield _address(running)
         running.send(signal.SIGTERM)
@@ -108,6 +112,24 @@ def test_the_page_fits_a_phone_and_the_keyboard_reaches_everything(page):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.textContent.trim() || document.activeElement.name"))
     assert [name for name in ("q", "Search", "text", "Save note", "Embed now") if name not in reached] == []
+
+
+def test_the_dashboard_is_mounted(page, request):
+    """Behind a password, in Django behind the admin's login."""
+    link = page.get_by_role("link", name="The queue's dashboard")
+    if "django" in request.node.callspec.id:
+        link.click()
+        page.get_by_label("Username").fill("admin")
+        page.get_by_label("Password").fill("correct horse")
+        page.get_by_role("button", name="Log in").click()
+        playwright.expect(page.locator("#state")).to_be_visible()
+        return
+    address = page.url.partition("#")[0].partition("?")[0] + "queue/"
+    assert requests.get(address, timeout=PATIENCE_SECONDS).status_code == 401
+    answer = requests.get(address, auth=("admin", "correct horse"), timeout=PATIENCE_SECONDS)
+    assert answer.status_code == 200 and 'action="/queue/find"' in answer.text
+    answer = requests.get(address + "static/dashboard.css", timeout=PATIENCE_SECONDS)
+    assert answer.status_code == 200
 
 
 def test_what_is_written_is_never_markup(page):
