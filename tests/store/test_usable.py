@@ -10,6 +10,8 @@ import redis.asyncio
 from embedqueue import EmbeddingBatchQueue
 from embedqueue.testing import FakeEmbedder
 
+NOWHERE = "/nonexistent/embedqueue.sock"
+
 
 def queue_on(client) -> EmbeddingBatchQueue:
     return EmbeddingBatchQueue(FakeEmbedder(), client)
@@ -56,6 +58,104 @@ def test_a_client_that_prefixes_keys_is_refused(kind):
         queue_on(kind())
 
 
+class Around:
+    """No client itself, but around one, as flask-redis: everything goes to that."""
+
+    def __init__(self, client=None):
+        self._client = client or redis.Redis(unix_socket_path=NOWHERE)
+
+    def __getattr__(self, name):
+        return getattr(self._client, name)
+
+
+class PrefixingAround(Around):
+    """Changes what it passes on."""
+
+    def __init__(self, client=None, make=lambda key: f"app:{key}"):
+        super().__init__(client)
+        self.make = make
+
+    def hget(self, name, key):
+        return self._client.hget(self.make(name), key)
+
+
+class PrefixingCommands(redis.UnixDomainSocketConnection):
+    """A connection that changes each command."""
+
+    def send_command(self, *args, **options):
+        return super().send_command(args[0], f"app:{args[1]}", *args[2:], **options)
+
+
+class PrefixingPacker(redis.UnixDomainSocketConnection):
+    """The same, a step later, and with an option of its own."""
+
+    def __init__(self, *args, prefix, **options):
+        self._prefix = prefix
+        super().__init__(*args, **options)
+
+    def pack_command(self, *args):
+        return super().pack_command(args[0], f"{self._prefix}{args[1]}", *args[2:])
+
+
+class Timed(redis.UnixDomainSocketConnection):
+    """A connection that looks on."""
+
+    commands = 0
+
+    def send_command(self, *args, **options):
+        self.commands += 1
+        return super().send_command(*args, **options)
+
+
+def over(kind: type, **options) -> redis.Redis:
+    """A client with such connections."""
+    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, path=NOWHERE, **options))
+
+
+@pytest.mark.parametrize(
+    ("client", "who"),
+    [
+        (lambda: PrefixingAround(), "PrefixingAround"),
+        (lambda: Around(Prefixing()), "Around"),
+        (lambda: over(PrefixingCommands), "PrefixingCommands"),
+        (lambda: over(PrefixingPacker, prefix="app:"), "PrefixingPacker"),
+    ],
+)
+def test_prefixes_are_found_around_clients_and_in_their_connections(client, who):
+    """embedqueue's own commands are packed by itself, and go over connections of its own."""
+    with pytest.raises(TypeError, match=rf"{who} changes them.* namespace$"):
+        queue_on(client())
+
+
+@pytest.mark.parametrize(
+    "client",
+    [
+        lambda: Around(),
+        lambda: PrefixingAround(make=str),
+        lambda: over(Timed),
+        lambda: over(PrefixingPacker, prefix=""),
+    ],
+)
+def test_what_only_passes_keys_on_is_taken(client):
+    """Nothing is asked of Redis: there is none where these point to."""
+    queue_on(client())
+
+
+def test_what_might_send_commands_of_its_own_is_not_tried():
+    """An object that holds more than a client and plain values."""
+
+    class Busy(PrefixingAround):
+        def hget(self, name, key):
+            raise AssertionError("tried")
+
+    one = Busy()
+    one.method = one.ping
+    two = Busy()
+    two.other = redis.Redis(unix_socket_path=NOWHERE)
+    for client in (one, two):
+        queue_on(client)
+
+
 class Counting(redis.Redis):
     """Counts, and keeps a list, as instrumentation does."""
 
@@ -98,7 +198,7 @@ class Unprefixed(Prefixing):
 @pytest.mark.parametrize("kind", [redis.Redis, fakeredis.FakeRedis, Counting, Encoding, Unready, Final, Unprefixed])
 def test_a_client_that_only_watches_is_taken_and_left_as_it_is(kind):
     """Nothing is asked of Redis, nor counted: there is none where these clients point to."""
-    client = kind(unix_socket_path="/nonexistent/embedqueue.sock") if kind is not fakeredis.FakeRedis else kind()
+    client = kind(unix_socket_path=NOWHERE) if kind is not fakeredis.FakeRedis else kind()
     before = {name: repr(value) for name, value in vars(client).items()}
     queue_on(client)
     assert {name: repr(value) for name, value in vars(client).items()} == before
