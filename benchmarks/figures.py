@@ -65,13 +65,18 @@ class Target:
 
 @dataclass
 class Answer:
-    """All that one question brought."""
+    """All that one question brought.
+
+    Attributes:
+        about: the machine and the run, if not that of the others.
+    """
 
     question: str
     title: str
     rows: list[Row] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
 
     def find(self, contender: str, **at: Any) -> Row | None:
         """The row of a contender in a situation."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import label
-from benchmarks.figures import Answer, row_table, target_table
+from benchmarks.figures import Answer, Row, Target, row_table, target_table
 
 _NAMES = {
     "latency_ms": "API latency, ms",
@@ -31,28 +31,50 @@ _NAMES = {
     "missing_at_kill": "missing when killed",
     "complete_after_s": "last one came after, s",
     "refused_share": "share refused",
+    "claim under": "a claim of 50 under",
     "in_flight": "calls in flight, settled",
     "calls_per_request": "API calls per request",
 }
 
 
 def write(folder: Path, answers: Sequence[Answer], about: dict[str, Any]) -> None:
-    """``figures.json`` and ``report.md``; answers of earlier runs to other questions are not kept."""
+    """``figures.json`` and ``report.md``; answers of an earlier run to other questions are kept, with what that was."""
     folder.mkdir(parents=True, exist_ok=True)
+    kept, head = read(folder), about
+    if kept and (rest := kept[0].keys() - {answer.question for answer in answers}):
+        head = kept[1]
+        for answer in answers:
+            answer.about = about
+        answers = [kept[0][name] for name in kept[0] if name in rest] + list(answers)
     figures = {
-        "about": about,
+        "about": head,
         "questions": {
             answer.question: {
                 "title": answer.title,
                 "rows": [row.as_json() for row in answer.rows],
                 "targets": [asdict(each) | {"reached": each.reached} for each in answer.targets],
                 "notes": answer.notes,
+                "about": answer.about,
             }
             for answer in answers
         },
     }
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-    (folder / "report.md").write_text(markdown(answers, about) + "\n")
+    (folder / "report.md").write_text(markdown(answers, head) + "\n")
+
+
+def read(folder: Path) -> tuple[dict[str, Answer], dict[str, Any]] | None:
+    """The answers that stand there, by question, and about which run; None where there are none."""
+    if not (folder / "figures.json").exists():
+        return None
+    figures = json.loads((folder / "figures.json").read_text())
+    answers = {}
+    for question, found in figures["questions"].items():
+        rows = [Row(*(row[name] for name in ("contender", "at", "unit", "values", "more"))) for row in found["rows"]]
+        names = ("what", "measured", "low", "high", "wanted", "sense")
+        targets = [Target(*(one[name] for name in names)) for one in found["targets"]]
+        answers[question] = Answer(question, found["title"], rows, targets, found["notes"], found.get("about", {}))
+    return answers, figures["about"]
 
 
 def markdown(answers: Sequence[Answer], about: dict[str, Any]) -> str:
@@ -63,6 +85,8 @@ def markdown(answers: Sequence[Answer], about: dict[str, Any]) -> str:
         parts += ["## Targets", target_table(targets)]
     for answer in answers:
         parts.append(f"## {answer.title}")
+        if answer.about:
+            parts.append(f"Measured in a run of its own: {_about(answer.about)}")
         parts += answer.notes
         for unit in dict.fromkeys(row.unit for row in answer.rows):
             parts.append(row_table([row for row in answer.rows if row.unit == unit], label, _NAMES))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import re
 import socket
 import struct
@@ -32,6 +33,7 @@ class Server:
     def __init__(self) -> None:
         self.latency = 0.0  # seconds from a request's last byte to its answer's first
         self.limit: int | None = None  # calls at a time; 429 above
+        self.rate: float | None = None  # calls a second, and a second's worth at once; 429 above
         self.in_flight = 0
         self._reset()
 
@@ -40,6 +42,7 @@ class Server:
         self.first_call: float | None = None  # monotonic: all processes of a machine share that clock
         self.repeats_in_call = 0  # texts that stood twice in one call
         self.heads: dict[bytes, int] = {}  # how often each text was sent, by digest
+        self.room = (0.0, math.inf)  # when it was looked at last, and how many calls the rate had room for
         self.busy: list[tuple[float, int]] = []  # calls in flight over time
 
     async def connection(self, sock: socket.socket) -> None:
@@ -81,7 +84,7 @@ class Server:
 
     async def _embeddings(self, content: bytes) -> bytes:
         arrived = time.monotonic()
-        if self.limit is not None and self.in_flight >= self.limit:
+        if (self.limit is not None and self.in_flight >= self.limit) or not self._has_room(arrived):
             self.refused += 1
             return _http(429, b'{"error":{"message":"too many requests at a time","type":"rate_limit_error"}}')
         self.first_call = self.first_call or arrived
@@ -95,6 +98,14 @@ class Server:
             return answer
         finally:
             self._count(time.monotonic(), -1)
+
+    def _has_room(self, now: float) -> bool:
+        if self.rate is None:
+            return True
+        then, room = self.room
+        room = min(self.rate, room + (now - then) * self.rate)
+        self.room = now, room - (room >= 1)
+        return room >= 1
 
     def _count(self, now: float, change: int) -> None:
         self.in_flight += change

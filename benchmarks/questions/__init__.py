@@ -8,7 +8,7 @@ from types import ModuleType
 #: In the order in which they are asked.
 NAMES = (
     "enqueue", "bulk", "drain", "wait", "growth", "cost", "processes", "lost", "adaptive", "scripts", "blocks",
-    "replicas", "imports",
+    "replicas", "imports", "limits",
 )  # fmt: skip
 
 

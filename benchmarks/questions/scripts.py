@@ -16,6 +16,7 @@ from benchmarks import corpus
 from benchmarks.bench import Bench, Cell, Measured
 from benchmarks.figures import Answer
 from benchmarks.settings import CALL_TEXTS, FIELD
+from embedqueue.store.budget import BudgetTerms
 from embedqueue.store.records import Terms, Unless, Within
 from embedqueue.store.store import Store
 from embedqueue.values.item import decode_member, encode_member
@@ -90,17 +91,12 @@ def _ours(client: redis.Redis, step: str, dimensions: int | None) -> Work:
         for group, unless in itertools.zip_longest(groups, conditions):
             store.enqueue([group], max_pending=None, tell_at=2 * ITEMS, tell_first=False, unless=unless, within=within)
 
-    def claim() -> list[list[bytes]]:
-        limits = {"probe_limit": CALL_TEXTS, "lease_seconds": 60.0, "max_deliveries": 5, "alone": False}
-        owners = [f"w:{number}/60:" for number in range(1, ITEMS // CALL_TEXTS + 1)]
-        return [store.claim(owner, CALL_TEXTS, **limits).members for owner in owners]
-
     if step.startswith("enqueue") and dimensions is None:
         return enqueue
     enqueue()
     if step == "claim":
-        return claim
-    items = [[decode_member(member) for member in members] for members in claim()]
+        return lambda: claims_of(store)
+    items = [[decode_member(member) for member in members] for members in claims_of(store)]
     vectors = iter(_vectors(dimensions or 0))
     calls = [[(item.redis_key, item.member, next(vectors), digest(item.text)) for item in call] for call in items]
     provenance = None if step.endswith("no provenance") else f"{FIELD}_of"
@@ -117,6 +113,23 @@ def _ours(client: redis.Redis, step: str, dimensions: int | None) -> Work:
     size_bytes = 4 * (dimensions or 0)
     conditions = [Unless(terms, size_bytes, of[at : at + _CHUNK]) for at in range(0, ITEMS, _CHUNK)]
     return lambda: enqueue(conditions)
+
+
+def enqueue_all(store: Store) -> None:
+    """All items, as many at once as there are of ``enqueue_many``."""
+    pairs = [(key.encode(), member) for key, member in _members()]
+    for at in range(0, ITEMS, _CHUNK):
+        group = [part for pair in pairs[at : at + _CHUNK] for part in pair]
+        store.enqueue([group], max_pending=None, tell_at=2 * ITEMS, tell_first=False)
+
+
+def claims_of(store: Store, budget: BudgetTerms | None = None) -> list[list[bytes]]:
+    """Claim all of them, a call's worth at a time."""
+    how = {"probe_limit": CALL_TEXTS, "lease_seconds": 60.0, "max_deliveries": 5, "alone": False, "budget": budget}
+    owners = [f"w:{number}/60:" for number in range(1, ITEMS // CALL_TEXTS + 1)]
+    found = [store.claim(owner, CALL_TEXTS, **how).members for owner in owners]
+    assert sum(map(len, found)) == ITEMS
+    return found
 
 
 def _bare(client: redis.Redis, step: str, dimensions: int | None) -> Work:
