@@ -82,6 +82,9 @@ class _Families:
         self.rejected = counter("rejected", "Items that became dead letters.")
         self.calls = counter("api_calls", "API calls that came back, by outcome.", "outcome")
         self.texts = counter("texts_sent", "Texts in API calls, those that failed included.")
+        self.texts_unanswered = counter(
+            "texts_unanswered", "Texts in API calls that failed after they were sent: they may be charged."
+        )
         self.tokens = counter("tokens_sent", "Estimated tokens in API calls, those that failed included.")
         self.tokens_used = counter(
             "tokens_used", "Tokens that are paid for: counted by the provider, or else estimated.", "counted"
@@ -237,6 +240,7 @@ class _QueueMetrics(Observer):
         families.calls.labels(queue, report.outcome).inc()
         families.texts.labels(queue).inc(report.texts)
         families.tokens.labels(queue).inc(report.tokens)
+        families.texts_unanswered.labels(queue).inc(report.texts if report.maybe_paid else 0)
         if report.used_tokens is not None:
             families.tokens_used.labels(queue, "measured").inc(report.used_tokens)
         elif report.outcome in ANSWERED:

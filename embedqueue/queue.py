@@ -789,6 +789,7 @@ class EmbeddingBatchQueue:
             estimated_tokens=tally.estimated_tokens,
             saved_texts=tally.saved_texts,
             saved_tokens=tally.saved_tokens,
+            unanswered_texts=tally.unanswered_texts,
         )
 
     def workers(self) -> list[LiveWorker]:

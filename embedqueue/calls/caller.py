@@ -264,6 +264,7 @@ class Caller:
                 time=now,
                 used_tokens=used,
                 lane=self._lane,
+                maybe_paid=isinstance(error, TransientError) and _may_be_paid(error),
             )
             self._observers.tell("call_ended", report)
 

@@ -52,6 +52,7 @@ class Period:
         call_seconds: how long the answered ones took, in all.
         texts: texts in the answered calls.
         maybe_twice: items that have left batch jobs for the live lane, and may be paid for twice.
+        unanswered: texts in calls that failed after they were sent: they may be charged, and were sent again.
         sent: what was sent, by model and way; see :class:`Sent`.
         saved: what was not, by model and reason; see :class:`Saved`.
         latencies: answered calls by duration, one number for each of ``LATENCY_SECONDS`` and one beyond.
@@ -71,6 +72,7 @@ class Period:
     call_seconds: float = 0.0
     texts: int = 0
     maybe_twice: int = 0
+    unanswered: int = 0
     sent: Sequence[Sent] = ()
     saved: Sequence[Saved] = ()
     latencies: tuple[int, ...] = (0,) * (len(LATENCY_SECONDS) + 1)
@@ -113,7 +115,7 @@ class Period:
 #: Fields of a period that are one number, and stand under their own names.
 PLAIN: Final = (
     "enqueued", "embedded", "truncated", "dead", "released", "leases_ended", "redis_failures", "calls", "texts",
-    "maybe_twice",
+    "maybe_twice", "unanswered",
 )  # fmt: skip
 
 
@@ -246,6 +248,8 @@ class Recorder(Observer):
         if report.outcome in ANSWERED:
             at = bisect_left(LATENCY_SECONDS, report.seconds)
             figures |= {"texts": report.texts, f"latency {at}": 1, "call_ms": round(report.seconds * 1000)}
+        if report.maybe_paid:
+            figures["unanswered"] = report.texts
         measured = report.used_tokens is not None
         if report.outcome in ANSWERED or measured:  # an answer that nobody can use is paid for as well
             tokens = report.tokens if report.used_tokens is None else report.used_tokens

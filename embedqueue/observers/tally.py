@@ -15,6 +15,7 @@ class Tally(Observer):
     Attributes:
         used_tokens: that providers say they have charged.
         estimated_tokens: of answered calls of which they have not said.
+        unanswered_texts: in calls that failed after they were sent.
         saved_texts: that need not be sent.
         saved_tokens: of these, estimated.
     """
@@ -22,11 +23,12 @@ class Tally(Observer):
     def __init__(self) -> None:
         self._lock = threading.RLock()  # an enqueue in a signal's handler may be told of in the midst of another
         self.used_tokens = self.estimated_tokens = 0
-        self.saved_texts = self.saved_tokens = 0
+        self.unanswered_texts = self.saved_texts = self.saved_tokens = 0
 
     def call_ended(self, report: CallReport) -> None:
         """An API call came back."""
         with self._lock:
+            self.unanswered_texts += report.texts if report.maybe_paid else 0
             if report.used_tokens is not None:
                 self.used_tokens += report.used_tokens
             elif report.outcome in ANSWERED:

@@ -46,6 +46,8 @@ class CallReport:
         used_tokens: how many the provider says that it has charged; None where it has not said, as for most calls that
             failed.
         lane: on which way the texts were sent.
+        maybe_paid: whether it failed after it was sent, so that the provider may have charged it; its texts
+            are sent again.
     """
 
     texts: int
@@ -61,6 +63,7 @@ class CallReport:
     time: float = field(default_factory=time.time)
     used_tokens: int | None = None
     lane: Lane = "live"
+    maybe_paid: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,7 @@ class QueueStats:
         saved_tokens: their estimated tokens.
         for_jobs: of Redis as well: items that wait for a batch job (``economy``); they are among the waiting.
         outsourced: of Redis as well: items that are in the provider's batch jobs.
+        unanswered_texts: texts in calls that failed after they were sent: they may be charged, and are sent again.
     """
 
     waiting: int
@@ -75,6 +76,7 @@ class QueueStats:
     saved_tokens: int = 0
     for_jobs: int = 0
     outsourced: int = 0
+    unanswered_texts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -267,3 +267,15 @@ def test_a_meter_that_says_nonsense_is_not_believed(make_queue, embedder, told):
         queue.enqueue("doc:1", "a text").result(PATIENCE_SECONDS)
     (sent,) = make_queue(start=False).history().days[-1].sent
     assert (sent.measured, sent.estimated) == (0, estimated_tokens("a text"))
+
+
+def test_texts_that_may_have_been_paid_for_without_an_answer_are_counted(fake_redis):
+    """By what the caller says of the try; the others fail for nothing."""
+    written = []
+    recorder = Recorder(written.append, "m", "test")
+    for maybe_paid in (True, False):
+        recorder.call_ended(
+            CallReport(texts=3, tokens=1, seconds=1.0, outcome="transient", cause="timeout", maybe_paid=maybe_paid)
+        )
+    recorder.stop()
+    assert Period.of(0.0, 60, written[0]).unanswered == 3

@@ -130,6 +130,7 @@ def test_where_nobody_counts_estimates_do(make, provider):
     queue = make(usd_per_day=1000)
     provider.script(drop(), fail(503))
     queue.enqueue(*_texts(1)[0]).result(PATIENCE_SECONDS)
+    assert queue.stats().unanswered_texts == 1  # it was sent again; what was refused is not counted
     eventually(lambda: inside(queue).store.budget.state().held == 0, "settled")
     assert _spent(queue) == 20  # the try that was dropped, and the one that was answered
 
