@@ -1,4 +1,4 @@
-"""What the buttons do: dead letters put back or discarded, the queue paused and resumed. Nothing without a question."""
+"""What the buttons do: letters put back or discarded, queues and runs paused. Nothing without a question."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from embedqueue.operating.estimate import estimate
 from embedqueue.operating.hiding import Reader
 from embedqueue.queue import EmbeddingBatchQueue
 
-from . import asked
+from . import asked, words
 from .pages import Pages, problem
+from .runs import ASKED
 
 #: Names that the page of the question lists.
 LISTED_NAMES = 10
@@ -64,6 +65,34 @@ class Changes:
             return self._back(".index", name, verb, int(store.unhold()))
         except RedisError as error:
             abort(503, problem(error))
+
+    def run(self) -> Any:
+        """Have a named run stand still, go on, or stop, once the page that asks was answered."""
+        self._pages.guard.check_change()
+        name, queue = self._pages.chosen(request.form.get("queue"))
+        wanted, _, run = request.form.get("do", "").partition(":")
+        if wanted not in ASKED or not run:
+            asked.wrong("The form does not say what to do.")
+        label, sentence = ASKED[wanted]
+        try:
+            if request.form.get("sure") != "yes":
+                return self._pages.render(
+                    "ask.html",
+                    queue_name=name,
+                    question=f"{label} the run {words.short(run)}?",
+                    sentence=sentence,
+                    action=url_for(".run"),
+                    do=f"{wanted}:{run}",
+                    danger=wanted == "stop",
+                    label=label,
+                    back=url_for(".runs", queue=name),
+                )
+            found = queue.ask_run(run, wanted)
+        except RedisError as error:
+            abort(503, problem(error))
+        if found is None or found.state not in ("running", "paused"):
+            abort(404, "Nobody is at work on that run any more.")
+        return self._back(".runs", name, "asked", 1)
 
     def _ask(
         self, name: str, queue: EmbeddingBatchQueue, verb: str, scope: str, found: list[str | bytes] | None

@@ -24,9 +24,8 @@ ROOMS = {
     "letters": "Dead letters",
     "money": "Money",
     "space": "Space",
+    "runs": "Runs",
 }
-#: Pages of what not every queue has: shown where the queue has a method of this name.
-FURTHER_ROOMS: dict[str, str] = {}
 
 
 class Pages:
@@ -84,13 +83,12 @@ class Pages:
             context |= fill(queue)
         except RedisError as error:
             context = {"problem": problem(error)}
-        further = {room: words for room, words in FURTHER_ROOMS.items() if hasattr(queue, room)}
         answer = self.render(
             template,
             queue_name=name,
             queue_names=self._sources.names(),
             options=queue.options,
-            rooms=ROOMS | further,
+            rooms=ROOMS,
             room=(request.endpoint or "").rpartition(".")[2],
             done=asked.done(),
             show_texts=self.show_texts,

@@ -25,7 +25,7 @@ def rate(number: float) -> str:
 
 def duration(seconds: float) -> str:
     """Two units at most: 850 ms, 3.2 s, 4 min, 2 h 10 min, 3 days."""
-    if seconds >= _LONG_SECONDS:
+    if not seconds < _LONG_SECONDS:
         return "decades"  # another program may have written any time
     if seconds < 0.9995:
         return f"{max(0.0, seconds) * 1000:.0f} ms"
@@ -47,17 +47,25 @@ def money(dollars: float) -> str:
 
 def clock(unix: float) -> str:
     """The time of a day, UTC."""
-    return time.strftime("%H:%M", time.gmtime(unix))
+    return _date(unix, "%H:%M")
 
 
 def day(unix: float) -> str:
     """A day, UTC."""
-    return time.strftime("%a %d %b", time.gmtime(unix))
+    return _date(unix, "%a %d %b")
 
 
 def iso(unix: float) -> str:
     """For machines, and for who wants to know exactly; UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix))
+    return _date(unix, "%Y-%m-%dT%H:%M:%SZ")
+
+
+def _date(unix: float, form: str) -> str:
+    """A date; nothing where another program has written a time that is none."""
+    try:
+        return time.strftime(form, time.gmtime(unix))
+    except (ValueError, OverflowError, OSError):
+        return ""
 
 
 def percent(part: float, whole: float) -> str:

@@ -183,7 +183,10 @@ def test_all_on_a_page_are_chosen_at_once_and_pages_are_turned(look):
     playwright.expect(page.get_by_text("Letters with the reason")).to_be_visible()
 
 
-PATHS = ("", "items", "items?place=inflight", "dead", "item?key=doc:1", "money", "space", "pause", "find?words=doc")
+PATHS = (
+    *("", "items", "items?place=inflight", "dead", "item?key=doc:1", "money", "space", "runs", "pause"),
+    "find?words=doc",
+)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -18,7 +18,7 @@ from tests.inside import inside  # noqa: E402
 
 REFUSED = "it has 9000 tokens"
 #: All there are.
-PAGES = ("/", "/live", "/items", "/item?key=doc:1", "/find?words=doc", "/dead", "/money", "/space", "/pause")
+PAGES = ("/", "/live", "/items", "/item?key=doc:1", "/find?words=doc", "/dead", "/money", "/space", "/runs", "/pause")
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_a_hook_decides_for_everything(queue, dead):
     for verdict[0] in (False, None):
         for path in PAGES:
             assert client.get(path).status_code == 403, path
-        for path in ("/dead", "/pause"):
+        for path in ("/dead", "/pause", "/runs"):
             assert client.post(path, data={"do": "retry:all"}).status_code == 403
     verdict[0] = flask.Response("go and log in", 302, {"Location": "/login"})
     assert client.get("/").location == "/login"
@@ -160,7 +160,7 @@ def test_read_only_unless_enabled(queue, dead):
         assert "<button name" not in page
         assert "csrf_token" not in page
     client.set_cookie("embedqueue_csrf", "x" * 40)
-    for path, do in (("/dead", "discard:all"), ("/pause", "pause"), ("/pause", "resume")):
+    for path, do in (("/dead", "discard:all"), ("/pause", "pause"), ("/pause", "resume"), ("/runs", "stop:a")):
         answer = client.post(path, data={"csrf_token": "x" * 40, "queue": "default", "do": do, "sure": "yes"})
         assert answer.status_code == 403
     assert (queue.stats().dead, queue.stats().paused_until) == (2, None)
@@ -192,6 +192,7 @@ def test_another_site_changes_nothing(queue, dead, headers):
     form = {"csrf_token": token_of(client.get("/dead")), "queue": "default", "do": "retry:all", "sure": "yes"}
     assert client.post("/dead", data=form, headers=headers).status_code == 403
     assert client.post("/pause", data={**form, "do": "pause"}, headers=headers).status_code == 403
+    assert client.post("/runs", data={**form, "do": "stop:a"}, headers=headers).status_code == 403
     assert (queue.stats().dead, queue.stats().paused_until) == (1, None)
     assert client.post("/dead", data=form, headers={"Origin": "http://localhost"}).status_code == 303
 
@@ -208,6 +209,7 @@ def test_a_form_without_the_token_changes_nothing(queue, dead):
     for token in ({}, {"csrf_token": ""}, {"csrf_token": "wrong"}):
         assert client.post("/dead", data={**form, **token}).status_code == 403
         assert client.post("/pause", data={**form, "do": "pause", **token}).status_code == 403
+        assert client.post("/runs", data={**form, "do": "stop:a", **token}).status_code == 403
     stranger = client_of(queue, allow_changes=True)
     assert stranger.post("/dead", data={**form, "csrf_token": token_of(page)}).status_code == 403
     assert queue.stats().dead == 1

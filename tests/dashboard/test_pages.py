@@ -86,6 +86,10 @@ def test_odd_members_are_listed_too(queue, redis_client):
     redis_client.zadd("embed_queue:pending", {b"\xff<b>not ours</b>": float("-inf"), b"[]": float("inf"), b"{": 1e300})
     queue.enqueue("k" * 300, "x")
     queue.enqueue("K" * 30_000, "x")
+    redis_client.zadd("embed_queue:dead", {b"\xfe": float("inf"), b"\xfd": -1e300})
+    redis_client.hset("embed_queue:dead:info", mapping={b"\xfe": "{}", b"\xfd": "[]"})
+    for path in ("/", "/dead"):
+        assert client_of(queue).get(path).status_code == 200
     page = client_of(queue, show_texts=True).get("/items")
     assert page.status_code == 200
     assert "<b>not ours" not in page.text and page.text.count("not ours</span>") == 3
@@ -233,6 +237,42 @@ def test_pause_and_resume(queue, redis_client):
         assert press("pause", seconds=seconds).status_code == 400
     assert press("pause", reason="x" * 201).status_code == 400
     assert press("pause", queue="other").status_code == 404
+
+
+# -- runs ------------------------------------------------------------------------------------------------------------
+
+
+def note_run(queue, name: str, state: str = "running", **more) -> None:
+    facts = {"kind": "backfill", "state": state, "done": 30, "total": 120, "failed": 2, "texts": 28, "tokens": 2_800}
+    facts |= {"usd": 0.42, "host": "<web>", "pid": 7, "began": time.time(), "words": "", "rate": 5.0, **more}
+    inside(queue).store.runs.note(name, "owner", 60.0, facts, begins=True)
+
+
+def test_runs_are_listed_and_asked(queue):
+    """How far each is, what it costs and when it is over; to stand still, go on or stop, each after a question."""
+    client = client_of(queue, allow_changes=True)
+    assert "There are none" in client.get("/runs").text
+    note_run(queue, "fill:docs")
+    note_run(queue, "old", "failed", words=f"no money {EVIL}")
+    page = client.get("/runs")
+    assert "30 of 120" in page.text and "$0.42" in page.text and "5 a second, 18 s left" in page.text
+    assert "&lt;web&gt; 7" in page.text and "no money" in page.text and "<script>alert" not in page.text
+    assert re.findall(r'name="do" value="(\w+:[^"]+)"', page.text) == ["pause:fill:docs", "stop:fill:docs"]
+
+    def press(do: str, **form):
+        return client.post("/runs", data={"csrf_token": token_of(page), "queue": "default", "do": do, **form})
+
+    asked = press("stop:fill:docs")
+    assert "Stop the run fill:docs?" in asked.text
+    assert inside(queue).store.runs.all()[-1].state == "running"
+    answer = press("pause:fill:docs", sure="yes")
+    assert "The run hears of it within some seconds." in client.get(answer.location).text
+    facts = {"kind": "backfill", "state": "running", "done": 31, "total": 120, "failed": 2, "texts": 28, "tokens": 2}
+    facts |= {"usd": None, "host": "web", "pid": 7, "began": time.time(), "words": "", "rate": 5.0}
+    assert inside(queue).store.runs.note("fill:docs", "owner", 60.0, facts, begins=False) == "pause"
+    assert press("stop:old", sure="yes").status_code == press("stop:nothing", sure="yes").status_code == 404
+    for do in ("", "stop", "stop:", "explode:fill:docs"):
+        assert press(do, sure="yes").status_code == 400
 
 
 # -- what is no address of ours --------------------------------------------------------------------------------------

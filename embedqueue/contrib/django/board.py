@@ -57,10 +57,18 @@ class Row:
         return datetime.fromtimestamp(self.stats.paused_until, UTC)
 
     @property
-    def lines(self) -> list[tuple[Any, datetime]]:
+    def lines(self) -> list[tuple[Any, datetime | None]]:
         """The letters, and when each died."""
         letters = [] if self.letters is None else self.letters.letters
-        return [(letter, datetime.fromtimestamp(letter.died_at, UTC)) for letter in letters]
+        return [(letter, _moment(letter.died_at)) for letter in letters]
+
+
+def _moment(unix: float) -> datetime | None:
+    """A Unix time; None where another program has written one that is none."""
+    try:
+        return datetime.fromtimestamp(unix, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 @dataclass(frozen=True)
