@@ -56,6 +56,7 @@ from .values.provenance import digest
 from .values.runs import WANTED, Run, Wanted
 from .values.sink import RemovingSink
 from .values.stats import PROBING, BatchJob, DeadLetter, LiveWorker, QueueStats
+from .values.successor import Successor
 from .values.vectors import to_floats
 from .work.plan import NEVER
 from .work.worker import ADOPTIONS, BARRED_SECONDS, OUTAGE_GRACE_SECONDS
@@ -143,6 +144,9 @@ class EmbeddingBatchQueue:
         economy_lag: seconds for which a job that may have been created is looked for in the provider's list, before
             its items go back.
         economy_promote: whether an item leaves its job when somebody waits for its future. It may be paid twice then.
+        successor: the queue of the field to which the model is being changed, or None: searches and ``embed_query`` go
+            to it from the moment on at which somebody cuts over; it is started and stopped with this one. See
+            docs/changing-models.md.
         history: whether this process writes down how much it does, for ``history()`` and the dashboard.
         observers: told what happens; see :class:`embedqueue.Observer`. What they raise is logged once.
         on_batch: called with a :class:`BatchReport` when vectors were written; it is an observer of one function, as
@@ -223,6 +227,8 @@ class EmbeddingBatchQueue:
         Raises:
             RuntimeError: there are no more threads.
         """
+        if self._options.successor is not None:
+            self._options.successor.start(quietly=quietly)
         with self._lock:
             if not quietly:
                 self._quiet_seconds = 0.0
@@ -319,6 +325,8 @@ class EmbeddingBatchQueue:
                         self._dropped.detach()
                     finally:
                         self._shutting = False
+            if self._options.successor is not None:
+                self._options.successor.stop(timeout)
 
     def _stop_at_exit(self) -> None:
         """Stop at the end of the process. If a signal comes meanwhile, go on without grace: items must be released."""
@@ -558,6 +566,8 @@ class EmbeddingBatchQueue:
         """
         check_query(text, self._options.max_text_chars)
         engine = self._ready()
+        if (successor := self._read_from()) is not None:
+            return successor.embed_query(text, timeout)
         engine.observers.check_wait()
         return to_floats(engine.queries.ask(text, timeout))
 
@@ -591,8 +601,28 @@ class EmbeddingBatchQueue:
         if isinstance(return_fields, str):
             raise TypeError("return_fields must be a list of names, not one str")
         wanted = None if return_fields is None else list(return_fields)
+        engine = self._ready()
+        if (successor := self._read_from()) is not None:
+            named = engine.store.change.index_of(index, second=True)
+            return successor.search(text, k, index=named, filter=filter, return_fields=wanted, timeout=timeout)
         vector = self.embed_query(text, timeout)
-        return self._ready().search.find(index, vector, k, filter, wanted)
+        try:
+            return engine.search.find(index, vector, k, filter, wanted)
+        except (EmbedQueueError, ResponseError):
+            # Somebody may have led the index's alias to another model's vectors, which this process does not know.
+            first = engine.store.change.index_of(index, second=False, unless=self._options.embedding_field)
+            if first == index:
+                raise
+            return engine.search.find(first, vector, k, filter, wanted)
+
+    def _read_from(self) -> Successor | None:
+        """The queue of the second field, once somebody has cut over to that."""
+        successor = self._options.successor
+        if successor is not None:
+            reading = self._engine.store.change.reading()
+            if reading.get("field") == successor.options.embedding_field:
+                return successor
+        return None
 
     def create_index(
         self,

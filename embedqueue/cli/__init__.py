@@ -3,7 +3,7 @@
 Exit codes: 0 done, 1 it did not work out (the reason is on standard error), 2 used wrongly, 130 interrupted.
 """
 
-from . import commands, dashboard, dead, fill, jobs, money, runs, space, vectors  # noqa: F401 - each registers its commands
+from . import commands, dashboard, dead, fill, jobs, money, reembed, runs, space, vectors  # noqa: F401 - each registers its own
 from .context import cli
 
 

@@ -227,7 +227,10 @@ def command(
             guarded(source, lambda: function(source, **arguments))
 
         made = parent.command(name, epilog=f"Example: {example}")(click.pass_obj(run))
+        taken = {word for option in made.params for word in option.opts}  # by an option of the command's own
         for option in settings_options(hidden=True):  # before the command or after it: both are right
+            if taken & set(option.opts):
+                continue
             option.hidden &= option.name != f"{OWN}{shown.lower()}"
             made.params.append(option)
         return made

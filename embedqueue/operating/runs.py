@@ -93,6 +93,20 @@ class NamedRun:
         new = done - (self._first_done or 0)
         self._facts["rate"] = new / seconds if new > 0 and seconds > 0 else None
 
+    def line(self) -> str:
+        """How it stands, as a line."""
+        total, rate = self._facts["total"], self._facts["rate"]
+        of = "" if total is None else f" of {total:,}"
+        parts = [f"{self._facts['done']:,}{of} done", *_progress(self._facts["failed"], rate, self._left_seconds())]
+        parts += [_money(self._facts["texts"], self._facts["usd"])]
+        return ", ".join([*parts, *([self._facts["words"]] if self._facts["words"] else [])])
+
+    def _left_seconds(self) -> float | None:
+        total, rate = self._facts["total"], self._facts["rate"]
+        return (
+            (total - self._facts["done"]) / rate if rate and total is not None and total > self._facts["done"] else None
+        )
+
     def check(self) -> None:
         """Stand still for as long as somebody wants it.
 
@@ -142,14 +156,26 @@ def describe_runs(runs: Iterable[Run]) -> Iterator[str]:
     """A line for each run, and why it stands still where that is known."""
     for run in runs:
         total = "" if run.total is None else f" of {run.total:,}"
-        parts = [f"{run.done:,}{total} done", *([f"{run.failed:,} failed"] if run.failed else [])]
-        parts += [f"{run.rate:,.1f}/s"] if run.rate and run.state == "running" else []
-        parts += [f"ETA {age(run.eta)}"] if run.eta is not None else []
-        parts += [f"{run.texts:,} texts enqueued, {'cost unknown' if run.usd is None else f'about {usd(run.usd)}'}"]
+        rate = run.rate if run.state == "running" else None
+        parts = [f"{run.done:,}{total} done", *_progress(run.failed, rate, run.eta), _money(run.texts, run.usd)]
         parts += [f"{run.host} {run.pid}, heard of {age(run.heard_age)} ago"]
         yield printable(f"{run.name}  {run.kind} {run.state}: {', '.join(parts)}")
         if run.words:
             yield printable(f"    {run.words}")
+
+
+def _progress(failed: int, rate: float | None, eta: float | None) -> Iterator[str]:
+    if failed:
+        yield f"{failed:,} failed"
+    if rate:
+        yield f"{rate:,.1f}/s"
+    if eta is not None:
+        yield f"ETA {age(eta)}"
+
+
+def _money(texts: int, dollars: float | None) -> str:
+    cost = "nobody has said what they cost" if dollars is None else f"about {usd(dollars)}"
+    return f"{texts:,} texts enqueued, {cost}"
 
 
 def age(seconds: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from embedqueue.values.errors import EmbedQueueError
@@ -151,6 +151,18 @@ def told(name: str, reply: Sequence[Any], vector_field: str) -> Definition:
         fields={str(one["identifier"]): str(one["type"]) for one in attributes if one is not ours},
         alias=str(ours.get("attribute", vector_field)),
     )
+
+
+def named(reply: Sequence[Any]) -> str:
+    """The name of the index of which ``FT.INFO`` answers so; not that of an alias."""
+    return str(_pairs(reply).get("index_name", ""))
+
+
+def like(there: Definition, vector_field: str, dimensions: int, data_type: str) -> Definition:
+    """The same over another field of vectors. Of other fields the types stay: Redis does not tell all options."""
+    schema = {name: (kind,) for name, kind in there.fields.items()}
+    new = {"vector_field": vector_field, "dimensions": dimensions, "data_type": data_type, "alias": vector_field}
+    return replace(there, **new, schema=schema)  # type: ignore[arg-type]
 
 
 def _pairs(reply: Sequence[Any]) -> dict[str, Any]:

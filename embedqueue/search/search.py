@@ -111,7 +111,19 @@ class Search:
         return definition
 
     def _look(self, name: str) -> Definition:
-        return told(name, self._run("FT.INFO", name), self._vector_field)
+        return self.definition(name, self.info(name))
+
+    def info(self, name: str) -> Any:
+        """What ``FT.INFO`` answers of an index, or of the one that an alias names; raises as :meth:`find`."""
+        return self._run("FT.INFO", name)
+
+    def definition(self, name: str, info: Any) -> Definition:
+        """What an index is, by its :meth:`info`; raises ``EmbedQueueError`` where it is not over the field."""
+        return told(name, info, self._vector_field)
+
+    def names(self) -> list[str]:
+        """The names of all indexes."""
+        return [name.decode("utf-8", "replace") for name in self._run("FT._LIST")]
 
     def _run(self, *command: Any) -> Any:
         database = self._client.connection_pool.connection_kwargs.get("db") or 0

@@ -12,7 +12,7 @@ import os
 import re
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +21,7 @@ import redis
 from embedqueue.embedders import Embedder
 from embedqueue.money.prices import budget_price
 from embedqueue.queue import EmbeddingBatchQueue
+from embedqueue.store.keys import second_namespace
 from embedqueue.values.errors import OptionError
 from embedqueue.values.options import DEFAULT_MODEL, Options
 from embedqueue.values.words import shown_url
@@ -47,7 +48,9 @@ DEFAULT_REDIS_URL = "redis://localhost:6379/0"
 #: Seconds that a request handler waits for a Redis that does not answer; the URL may say otherwise.
 REDIS_TIMEOUT_SECONDS = 10.0
 
-_OPTION_TYPES = {name: hint for name, hint in typing.get_type_hints(Options).items() if name != "model"}
+_OPTION_TYPES = {
+    name: hint for name, hint in typing.get_type_hints(Options).items() if name not in ("model", "successor")
+}
 #: Every name that a configuration may hold.
 KNOWN: tuple[str, ...] = (
     *("REDIS_URL", "PROVIDER", "EMBEDDER", "API_KEY", "BASE_URL", "MODEL", "DIMENSIONS"),
@@ -74,6 +77,7 @@ class Settings:
         eager: whether an application's queues are those of its tests: offline, on a fake Redis. None: where a test
             runner is known to be at work.
         options: options of the queue that differ from the defaults, by their own names.
+        successor: settings of the queue of the second field that differ from these; None where there is none.
         spelling: how a user writes a name, ``{}`` standing for it; for messages.
     """
 
@@ -87,6 +91,7 @@ class Settings:
     told: dict[str, Any] = field(default_factory=dict)
     eager: bool | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    successor: dict[str, Any] | None = None
     spelling: str = field(default="{}", compare=False)
 
     def __repr__(self) -> str:
@@ -152,11 +157,18 @@ class Settings:
             redis: a client instead of the one that the settings make.
             overrides: options of the queue that differ from the settings.
         """
+        if self.successor is not None and "successor" not in overrides:
+            worker = overrides.get("worker", self.option("worker"))
+            overrides["successor"] = self.second(**self.successor).queue(redis=redis, worker=worker)
         return EmbeddingBatchQueue(
             self.embedder() if embedder is None else embedder,
             self.client() if redis is None else redis,
             **{"model": self.model, **self.options, **overrides},
         )
+
+    def second(self, EMBEDDING_FIELD: str, **own: Any) -> Settings:  # noqa: N803 - as settings are called
+        """The settings of the queue that embeds the texts anew into a second field; see :func:`second_settings`."""
+        return second_settings(self, EMBEDDING_FIELD, own)
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------
@@ -200,6 +212,7 @@ def read(mapping: Mapping[str, Any], prefix: str = "", *, spelling: str | None =
         told=read_told(given, provider, spelling),
         eager=converted("EAGER", given.get("EAGER"), bool | None, spelling),
         options=options,
+        successor=_successor(given.get("SUCCESSOR"), spelling),
         spelling=spelling,
     )
     _refuse_what_cannot_work(settings)
@@ -221,10 +234,10 @@ def read_environment(
     """
     found = environment(environ, ignore=ignore)
     shared = {name.removeprefix(ENVIRONMENT_PREFIX): value for name, value in found.items()}
-    return read(_inherited(shared, own or {}), spelling=f"{ENVIRONMENT_PREFIX}{{}}")
+    return read(inherited(shared, own or {}), spelling=f"{ENVIRONMENT_PREFIX}{{}}")
 
 
-def _inherited(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def inherited(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """What is set, and the rest of what others have: another provider has other keys, addresses, models."""
     inherited = _without_rivals(shared, own)
     if "EMBEDDER" in own:
@@ -288,13 +301,68 @@ def read_queues(
     if not isinstance(named, Mapping) or not all(isinstance(own, Mapping) for own in named.values()):
         raise SettingsError(f"{spelling.format('QUEUES')} must be a dictionary of dictionaries, by the queues' names")
     queues = {"default": read(shared, spelling=spelling)}
+    shared.pop("SUCCESSOR", None)
     for name, own in named.items():
         if name == "default":
             raise SettingsError(f'{spelling.format("QUEUES")} must not name a queue "default": that is the other one')
         own_spelling = f'{spelling.format("QUEUES")}["{name}"]["{{}}"]'
         namespace = f"{queues['default'].options.get('namespace', Options.namespace)}_{name}"
-        queues[name] = read(_inherited(shared, {"NAMESPACE": namespace} | dict(own)), spelling=own_spelling)
+        queues[name] = read(inherited(shared, {"NAMESPACE": namespace} | dict(own)), spelling=own_spelling)
     return queues
+
+
+#: What of the first queue's options the second does without: where vectors of the first model go.
+_NOT_OF_SECOND = ("sink", "provenance_field", "successor")
+#: Names that no second field has: keys of the first queue begin with them.
+_TAKEN = ("cache", "history", "trace", "dead", "pause", "limits", "runs", "test")
+
+
+def second_settings(first: Settings, field: str, own: Mapping[str, Any]) -> Settings:
+    """The settings of the second queue: the first one's, with another model and field.
+
+    Args:
+        first: of the queue whose texts are embedded anew.
+        field: that receives the new vectors.
+        own: what differs, by the names of settings: another provider has another key, address, model and length.
+
+    Raises:
+        SettingsError: they cannot work.
+    """
+    if not field or len(field.split()) != 1 or field in _TAKEN or ":" in field:
+        raise SettingsError(f"the second field must be a name without blanks and colons, and no key's, not {field!r}")
+    given: dict[str, Any] = {
+        "REDIS_URL": first.redis_url,
+        "API_KEY": first.api_key,
+        "BASE_URL": first.base_url,
+        "MODEL": first.model,
+        "DIMENSIONS": first.dimensions,
+        **{name: first.told.get(name.lower()) for name in TOLD},
+    }
+    if first.own is None:
+        given["PROVIDER"] = first.provider
+    else:
+        given = {"REDIS_URL": first.redis_url, "MODEL": first.model, "EMBEDDER": first.own.name}
+    shared = {name: value for name, value in given.items() if value is not None}
+    made = read(inherited(shared, own), spelling=first.spelling)
+    if first.own is not None and "EMBEDDER" not in own and "PROVIDER" not in own:
+        made = replace(made, own=first.own)  # it may be an object, which no path names
+    options = {name: value for name, value in first.options.items() if name not in _NOT_OF_SECOND}
+    namespace = second_namespace(first.option("namespace"), field)
+    return replace(made, options={**options, "namespace": namespace, "embedding_field": field}, eager=first.eager)
+
+
+def _successor(given: Any, spelling: str) -> dict[str, Any] | None:
+    """The settings of a successor: a mapping, or ``EMBEDDING_FIELD=v2 MODEL=new ...``."""
+    if given is None or given == "":
+        return None
+    name = spelling.format("SUCCESSOR")
+    if isinstance(given, str):
+        given = dict(word.partition("=")[::2] for word in given.replace(",", " ").split())
+    if not isinstance(given, Mapping) or "EMBEDDING_FIELD" not in given:
+        raise SettingsError(f"{name} must have EMBEDDING_FIELD=..., and what else differs, such as MODEL=...")
+    if unknown := [one for one in given if one not in KNOWN]:
+        raise SettingsError(_unknown(str(unknown[0]), f"{name}: {{}}"))
+    return dict(given)
 
 
 def _unknown(name: str, spelling: str) -> str:

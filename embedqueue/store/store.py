@@ -487,6 +487,11 @@ class Store:
         except (RedisError, NotImplementedError):
             return {}
 
+    def clear(self) -> None:
+        """Remove what an ended queue leaves beside its items; its history expires by itself."""
+        left = [self.keys.workers, self.keys.budget, self.keys.runs, f"{self.keys.namespace}:limits"]
+        self._background.delete(*left)
+
     def close(self) -> None:
         """Close our own connections, those on which other threads still read included."""
         self._scripts.close()

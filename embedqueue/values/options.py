@@ -17,6 +17,7 @@ from .limits import Limits
 from .observer import BatchReport, CallReport, Observer, RedisReport
 from .sink import Sink
 from .stats import DeadLetter
+from .successor import Successor
 from .vectors import VectorType
 
 #: The model of a queue that is given none.
@@ -100,6 +101,7 @@ class Options:
     economy_poll: tuple[float, float] = (15.0, 600.0)
     economy_lag: float = 120.0
     economy_promote: bool = True
+    successor: Successor | None = None
     history: bool = True
     observers: Sequence[Observer] = ()
     on_batch: OnBatch | None = None
@@ -158,6 +160,12 @@ class Options:
             raise OptionTypeError("sink", f"must be an object with write(rows) or None, not {self.sink!r}")
         object.__setattr__(self, "economy_poll", read_poll(self.economy_poll))
         check_economy(self)
+        if self.successor is not None and not (
+            isinstance(self.successor, Successor) and self.successor.options.embedding_field != self.embedding_field
+        ):
+            raise OptionTypeError(
+                "successor", f"must be a queue of another embedding_field, or None, not {self.successor!r}"
+            )
         if not isinstance(self.retry, BaseRetrying | None) or isinstance(self.retry, AsyncRetrying):
             raise OptionTypeError("retry", "must be a tenacity policy such as tenacity.Retrying(...)")
         self._word("if_missing", get_args(IfMissing))
@@ -235,6 +243,7 @@ class QueueOptions(TypedDict, total=False):
     economy_poll: tuple[float, float]
     economy_lag: float
     economy_promote: bool
+    successor: Successor | None
     history: bool
     observers: Sequence[Observer]
     on_batch: OnBatch | None

@@ -386,5 +386,6 @@ def _differs(claim: Claim, terms: Terms) -> str:
     found = ", ".join(f"{name} {kept!r} where this process has {terms.agreed[name]!r}" for name, kept in claim.differs)
     return (
         f"this process claims nothing: the namespace is kept with {found}. Give it the same, or a namespace and a field"
-        " of its own; or, if from now on all vectors shall be as this process makes them: embedqueue space adopt"
+        " of its own. To change the model of all vectors: embedqueue reembed. Or, if from now on vectors shall be as"
+        " this process makes them, beside those that are there: embedqueue space adopt"
     )

@@ -266,3 +266,31 @@ def test_a_real_call_tells_of_key_and_dimensions(provider):
     provider.settings.refused_options = ["dimensions"]
     (problem,) = check_call(read(base))
     assert problem.endswith("gives 3072 numbers a vector, not 16: set DIMENSIONS to 3072.")
+
+
+def test_a_successor():
+    """The queue of the second field has the first one's settings, but for what differs; named queues have none."""
+    own = {
+        "NAMESPACE": "q",
+        "API_KEY": "k",
+        "PROVIDER": "openai",
+        "SINK": None,
+        "SUCCESSOR": "EMBEDDING_FIELD=v2 MODEL=new",
+    }
+    first = read(own)
+    assert first.successor == {"EMBEDDING_FIELD": "v2", "MODEL": "new"}
+    second = first.second(**first.successor)
+    assert (second.model, second.api_key, second.provider) == ("new", "k", "openai")
+    assert (second.option("namespace"), second.option("embedding_field")) == ("q:v2", "v2")
+    assert second.option("provenance_field") == "v2_of"
+    other = first.second(EMBEDDING_FIELD="v2", PROVIDER="gemini")
+    assert (other.provider, other.api_key) == ("gemini", None), "another provider has another key"
+    queue = first.queue()
+    assert queue.options.successor.options.model == "new"
+    assert read_queues({**own, "QUEUES": {"b": {}}}, environ={})["b"].successor is None
+    for wrong in ("MODEL=new", "EMBEDDING_FIELD=v2 MODLE=x", 7):
+        with pytest.raises(SettingsError, match="SUCCESSOR"):
+            read({"SUCCESSOR": wrong})
+    for field in ("", "two words", "cache", "a:b"):
+        with pytest.raises(SettingsError, match="second field"):
+            first.second(EMBEDDING_FIELD=field)

@@ -1,0 +1,192 @@
+"""The change-over to the second field, once every text is found there; back again; and the end of the first field."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from embedqueue.backlog.inspection import LOOK_ITEMS, RIGHT, WAITING, Text, inspect
+from embedqueue.search.aliases import Aliases
+from embedqueue.store.keys import NO_PROVENANCE, Second
+from embedqueue.store.records import Terms
+from embedqueue.values.errors import EmbedQueueError
+from embedqueue.values.item import is_blank
+from embedqueue.values.provenance import digest, read_provenance
+from embedqueue.values.vectors import index_type
+
+from .confirm import confirm
+from .control import terms
+from .reembed import Reembedding
+
+#: Seconds between two looks at texts that are not covered yet, or at calls under way.
+POLL_SECONDS = 0.2
+
+
+def cut_over(work: Reembedding, alias: str | None, timeout: float) -> str:
+    """Have searches and queries read the second field; texts go to both on. Returns a sentence.
+
+    Args:
+        work: the change.
+        alias: of the index by which applications search, or None.
+        timeout: seconds to wait for texts that are on their way, and for the index.
+
+    Raises:
+        EmbedQueueError: texts have no vector in the second field; nothing has changed.
+        TimeoutError: the index is not built in time; nothing has changed.
+    """
+    second, deadline_mono = _second(work), time.monotonic() + timeout
+    before = work.store.change.reading()
+    if before.get("field") == second.field and (alias is None or before.get("alias") == alias):
+        return f"{second.field} is read already."
+    _require_covered(work, deadline_mono)
+    reading, aliases = {"field": second.field}, Aliases(work.store.client)
+    if alias is not None:
+        old, definition = aliases.behind(alias, first_terms(work).field)
+        new = next((name for name, _ in aliases.over(second.field)), None)
+        if new is None:
+            new = f"{old}:{second.field}"
+            type_of = index_type(work.terms.vector_type)
+            aliases.make_like(definition, new, second.field, work.terms.dimensions or 0, type_of)
+        aliases.await_built(new, second.field, deadline_mono)
+        reading |= {"alias": alias, "old": old, "new": new}
+    # First what is read, then the alias: whoever has heard of it goes by the names of the indexes, not by the alias.
+    work.store.change.read_from(reading)
+    if alias is not None:
+        aliases.lead(alias, reading["new"])
+    led = f", and {alias} names {reading['new']}" if alias else ""
+    return f"{second.field} is read from now on{led}. Texts go to both fields until --finish; --roll-back goes back."
+
+
+def roll_back(work: Reembedding) -> str:
+    """Have the first field read again; where it is, have texts go to the first alone. Returns a sentence."""
+    reading = work.store.change.reading()
+    if reading.get("field") == work.terms.field:
+        work.store.change.read_from({})
+        if "alias" in reading:
+            Aliases(work.store.client).lead(reading["alias"], reading["old"])
+        return "The first field is read again. Texts go to both fields on; --roll-back once more ends that."
+    work.store.change.give_up(_second(work))
+    return (
+        f"Texts go to the first field alone from now on. Vectors in {work.terms.field} stay where they are: another "
+        "reembed goes on from there."
+    )
+
+
+def finish(work: Reembedding, timeout: float, *, yes: bool) -> str:
+    """Leave one field, the second one: its queue takes the place of the first, whose vectors go. Returns a sentence.
+
+    Args:
+        work: the change.
+        timeout: seconds to wait for texts that are on their way.
+        yes: the user has agreed beforehand.
+
+    Raises:
+        EmbedQueueError: it was not cut over, texts have no vector, or nobody agrees; nothing has changed.
+        TimeoutError: calls are under way for longer.
+    """
+    second, deadline_mono = _second(work), time.monotonic() + timeout
+    reading, old = work.store.change.reading(), first_terms(work)
+    if reading.get("field") != second.field:
+        raise EmbedQueueError(f"{second.field} is not read yet: --cut-over first")
+    _require_covered(work, deadline_mono)
+    said = f"The vectors in {old.field} of hashes that match {work.match} are removed, and there is no way back."
+    confirm(f"{said} Workers need the settings of {work.terms.space} from then on. Go on?", yes=yes)
+    work.other.hold(None, "the change to this field is being finished")
+    try:
+        while not work.store.change.finish(second):
+            if time.monotonic() > deadline_mono:
+                raise TimeoutError("calls are still under way: try again")
+            time.sleep(POLL_SECONDS)
+    except BaseException:
+        work.other.unhold()
+        raise
+    work.other.clear()
+    removed = _remove(work, old)
+    if "old" in reading:
+        Aliases(work.store.client).drop(reading["old"])
+    namespace = work.first.option("namespace")
+    return (
+        f"Done: {namespace} has one field, {second.field}, of {work.terms.space}; {removed} vectors of the first were "
+        f"removed. Workers with embedding_field={second.field} and model={work.second.model} go on within "
+        "half a minute."
+    )
+
+
+def first_terms(work: Reembedding) -> Terms:
+    """Where the first queue's vectors stand, as its workers have agreed."""
+    kept, ours = work.store.agreed(), terms(work.first)
+    if "embedding_field" not in kept:
+        return ours
+    named = kept.get("provenance_field", NO_PROVENANCE)
+    return replace(ours, field=kept["embedding_field"], provenance_field=None if named == NO_PROVENANCE else named)
+
+
+def _second(work: Reembedding) -> Second:
+    second = work.store.change.second()
+    if second is None or second.field != work.terms.field:
+        raise EmbedQueueError(f"texts do not go to {work.terms.field}: run reembed without further options first")
+    return second
+
+
+def _require_covered(work: Reembedding, deadline_mono: float) -> None:
+    """Return when every text was seen to have what it has in the first field in the second as well."""
+    old = first_terms(work)
+    left: list[Text] = []
+    texts = work.texts()
+    while part := list(islice(texts, LOOK_ITEMS)):
+        left += _uncovered(work, part, old)
+    while left and time.monotonic() < deadline_mono and any(_waits(work, left)):
+        time.sleep(POLL_SECONDS)
+        left = _again(left, lambda part: _uncovered(work, work.read_again(part), old))
+    if left:
+        waiting = sum(_waits(work, left))
+        on_their_way = f", {waiting} of them on their way" if waiting else ""
+        raise EmbedQueueError(
+            f"{len(left)} texts have no vector in {work.terms.field} yet{on_their_way}, such as {left[0][0]}: run "
+            "reembed --wait first; nothing was changed"
+        )
+
+
+def _again(texts: Sequence[Text], look: Callable[[Sequence[Text]], list[Text]]) -> list[Text]:
+    return [text for at in range(0, len(texts), LOOK_ITEMS) for text in look(texts[at : at + LOOK_ITEMS])]
+
+
+def _waits(work: Reembedding, texts: Sequence[Text]) -> list[bool]:
+    found = _again(texts, lambda part: [t for t, one in zip(part, _kinds(work, part), strict=True) if one == WAITING])
+    return [text in set(found) for text in texts]
+
+
+def _kinds(work: Reembedding, part: Sequence[Text]) -> list[str]:
+    return [found.kind for found in inspect(work.other, part, work.terms)]
+
+
+def _uncovered(work: Reembedding, part: Sequence[Text], old: Terms) -> list[Text]:
+    """Those that are found in the first field, or might be, and not in the second.
+
+    A text that waits in both is in neither yet: so it is with every new text, at any moment.
+    """
+    if not part:
+        return []
+    looked = work.store.hashes.look([redis_key for redis_key, _ in part], old)
+    left = []
+    for (redis_key, text), found, first in zip(part, inspect(work.other, part, work.terms), looked, strict=True):
+        if is_blank(text):
+            if found.kind != RIGHT:
+                work.other.hashes.erase(redis_key, work.terms, found.stamp + 1)
+            continue
+        of = read_provenance(first.provenance)
+        there = first.vector_bytes > 0 and (of is None or of.digest == digest(text))
+        if found.kind != RIGHT and not (found.kind == WAITING and not there):
+            left.append((redis_key, text))
+    return left
+
+
+def _remove(work: Reembedding, old: Terms) -> int:
+    """Take the first field out of the hashes. Returns of how many."""
+    fields = [name for name in (old.field, old.provenance_field) if name]
+    keys, removed = work.store.hashes.matching(work.match), 0
+    while part := list(islice(keys, LOOK_ITEMS)):
+        removed += work.store.hashes.drop_fields(part, fields)
+    return removed

@@ -1,0 +1,305 @@
+"""The model is changed: all texts embedded anew into a second field, the change-over, the way back, and the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+
+import pytest
+
+from embedqueue import EmbeddingBatchQueue
+from embedqueue.store.store import Store
+from embedqueue.testing import FakeEmbedder
+from embedqueue.values.provenance import digest
+from tests.parts import PATIENCE_SECONDS, eventually, in_thread, join
+from tests.provider import fail, poison
+
+COUNT = 30
+WHAT = ("--match", "doc:*", "--text-field", "body", "--to-field", "v2")
+NEW = ("--model", "text-embedding-3-small", "--dimensions", "8")
+SLOWLY = ("--set", "api_batch_limit=3", "--set", "lease_seconds=1", "--set", "max_concurrency=1")
+SPACE = "text-embedding-3-small/8/-"
+
+
+def text(i: int) -> str:
+    return f"the text {i:04}"
+
+
+@pytest.fixture
+def first(env, redis_client):
+    """A queue of the old model, as applications have it, and hashes with its vectors."""
+    queue = EmbeddingBatchQueue(FakeEmbedder(16), redis_client, model="text-embedding-3-large")
+    for i in range(COUNT):
+        redis_client.hset(f"doc:{i}", "body", text(i))
+    queue.enqueue_many([(f"doc:{i}", text(i)) for i in range(COUNT)])
+    with queue:
+        queue.flush(PATIENCE_SECONDS)
+        yield queue
+
+
+@pytest.fixture
+def process(env):
+    """Starts a reembed in a process of its own."""
+    started = []
+
+    def start(*arguments: str) -> subprocess.Popen:
+        one = subprocess.Popen(
+            [sys.executable, "-m", "embedqueue", "reembed", *WHAT, *NEW, *arguments],
+            env={"PATH": "", **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(one)
+        return one
+
+    yield start
+    for one in started:
+        one.kill()
+        print(*one.communicate(), sep="\n")
+
+
+def of(client, key: str, field: str = "v2") -> tuple[str, str]:
+    """Of which space and text the vector in a field is."""
+    space, of_text, _ = client.hget(key, f"{field}_of").decode().split()
+    return space, of_text
+
+
+def all_in_both(client, count: int = COUNT) -> None:
+    for i in range(count):
+        body = client.hget(f"doc:{i}", "body").decode()
+        assert of(client, f"doc:{i}") == (SPACE, digest(body)), f"doc:{i}"
+        assert of(client, f"doc:{i}", "embedding")[1] == digest(body)
+        assert client.hstrlen(f"doc:{i}", "v2") == 4 * 8
+
+
+def keys_of_second(client) -> set[bytes]:
+    return {key for key in client.keys("embed_queue:v2:*") if b":history:" not in key}
+
+
+def test_the_plan_comes_first(run, redis_client, first, provider, monkeypatch):
+    """How much, what for, how long at the limits; a dry run calls nobody and writes nothing."""
+    monkeypatch.setenv("EMBEDQUEUE_LIMITS", "texts_per_minute=10")
+    before = redis_client.hgetall("embed_queue:settings")
+    plan = json.loads(run("reembed", *WHAT, *NEW, "--dry-run", "--json"))
+    assert plan == {
+        "texts": COUNT,
+        "tokens": 4 * COUNT,
+        "usd": pytest.approx(4 * COUNT * 0.02 / 1e6),
+        "seconds": 180.0,
+        "total": COUNT,
+        "done": 0,
+        "model": "text-embedding-3-small",
+        "field": "v2",
+    }
+    assert "30 texts of about 120 tokens, about $0.0000024, at least 3 min" in run("reembed", *WHAT, *NEW, "--dry-run")
+    assert provider.calls == []
+    assert redis_client.hgetall("embed_queue:settings") == before
+    assert not redis_client.keys("embed_queue:v2:*")
+    assert not redis_client.exists("embed_queue:runs")
+
+
+def test_from_the_beginning_to_the_end(run, redis_client, first, provider):
+    """Each step, and what it refuses before its time; afterwards there is one field in one space, and no other key."""
+    assert "run reembed without further options first" in run("reembed", *WHAT, *NEW, "--cut-over", code=1)
+    said = run("reembed", *WHAT, *NEW, "--wait")
+    assert "Every text has its vector in v2" in said
+    all_in_both(redis_client)
+    assert max(provider.sent.values()) == 1
+    one = json.loads(run("runs", "--json").splitlines()[0])
+    assert (one["name"], one["kind"], one["state"], one["done"], one["total"]) == (
+        "reembed:v2", "reembed", "done", COUNT, COUNT
+    )  # fmt: skip
+
+    # New texts go to both, also blank ones and such as are forgotten.
+    redis_client.hset("doc:0", "body", "new")
+    first.enqueue("doc:0", "new").result(PATIENCE_SECONDS)
+    assert redis_client.zrange("embed_queue:v2:pending", 0, -1) == [b'{"redis_key":"doc:0","text":"new"}']
+    assert "1 of them on their way" in run("reembed", *WHAT, *NEW, "--cut-over", "--timeout", "0.5", code=1)
+    first.enqueue("doc:1", "")
+    first.forget("doc:2", vector=True)
+    redis_client.hset("doc:1", "body", "")
+    redis_client.delete("doc:2")
+    run("reembed", *WHAT, *NEW, "--wait")
+    assert of(redis_client, "doc:0") == (SPACE, digest("new"))
+    assert not redis_client.hexists("doc:1", "v2"), "of a blank text there is no vector"
+    assert not redis_client.exists("doc:2")
+
+    assert "not read yet" in run("reembed", *WHAT, *NEW, "--finish", code=1)
+    assert "v2 is read from now on" in run("reembed", *WHAT, *NEW, "--cut-over")
+    assert "v2 is read already" in run("reembed", *WHAT, *NEW, "--cut-over")
+    assert "first field is read again" in run("reembed", *WHAT, *NEW, "--roll-back")
+    run("reembed", *WHAT, *NEW, "--cut-over")
+    assert "Nobody can be asked here" in run("reembed", *WHAT, *NEW, "--finish", code=1)
+    assert redis_client.hexists("doc:3", "embedding")
+    assert "has one field, v2" in run("reembed", *WHAT, *NEW, "--finish", "--yes")
+    assert not redis_client.hexists("doc:3", "embedding")
+    assert not redis_client.hexists("doc:3", "embedding_of")
+    assert of(redis_client, "doc:3") == (SPACE, digest(text(3)))
+    assert keys_of_second(redis_client) == set()
+    assert Store(redis_client, "embed_queue").change.second() is None
+    new = EmbeddingBatchQueue(
+        FakeEmbedder(8), redis_client, model="text-embedding-3-small", embedding_field="v2", max_batch_size=1
+    )
+    with new:
+        new.enqueue("doc:9", "after it").result(PATIENCE_SECONDS)
+    assert of(redis_client, "doc:9") == (SPACE, digest("after it"))
+
+
+def test_taking_it_back(run, redis_client, first):
+    """Texts go to one field again, and another reembed goes on from the vectors that are there."""
+    run("reembed", *WHAT, *NEW, "--wait")
+    assert "first field alone" in run("reembed", *WHAT, *NEW, "--roll-back")
+    first.enqueue("doc:0", "new").result(PATIENCE_SECONDS)
+    assert keys_of_second(redis_client) == set()
+    redis_client.hset("doc:0", "body", "new")
+    assert json.loads(run("reembed", *WHAT, *NEW, "--dry-run", "--json"))["texts"] == 1
+
+
+def sent_once(provider, texts) -> bool:
+    return all(provider.sent[one] == 1 for one in texts)
+
+
+def written(client) -> set[str]:
+    """The texts that have their vectors in the second field."""
+    return {text(i) for i in range(COUNT) if client.hexists(f"doc:{i}", "v2")}
+
+
+def is_lost(client) -> None:
+    """Time passes: nobody has heard of the run for long."""
+    entry = client.hget("embed_queue:runs", "reembed:v2").split(b" ", 3)
+    client.hset("embed_queue:runs", "reembed:v2", b" ".join([entry[0], b"1.0", *entry[2:]]))
+
+
+def test_killed_in_the_middle_with_writes_going_on(run, redis_client, first, process, provider):
+    """The same command goes on; no text that has its vector is sent again, and every new text is in both in the end."""
+    stop = threading.Event()
+    provider.latency = 0.1
+    victim = process("--wait", *SLOWLY)
+    eventually(lambda: len(written(redis_client)) >= 6)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.wait(PATIENCE_SECONDS)
+    before = written(redis_client)
+    assert len(before) < COUNT
+
+    def write() -> None:
+        for i in range(10_000):
+            key, body = f"doc:{10 + i % COUNT}", f"written {i}"
+            redis_client.hset(key, "body", body)
+            first.enqueue(key, body)
+            if stop.wait(0.01) and i > COUNT:
+                return
+
+    writer = in_thread(write)
+    is_lost(redis_client)
+    assert json.loads(run("runs", "--json").splitlines()[0])["state"] == "lost"
+    provider.latency = 0.0
+    run("reembed", *WHAT, *NEW, "--no-work", *SLOWLY)
+    stop.set()
+    join(writer)
+    first.flush(PATIENCE_SECONDS)
+    run("reembed", *WHAT, *NEW, "--wait", *SLOWLY)
+    all_in_both(redis_client, 10 + COUNT)
+    assert sent_once(provider, before)
+    run("reembed", *WHAT, *NEW, "--cut-over")
+
+
+def test_redis_is_stopped_and_started(fresh_redis_server, provider, env, process):
+    """The run goes through it, and nothing that was written is paid for twice."""
+    client = fresh_redis_server.client()
+    env["EMBEDQUEUE_REDIS_URL"] = fresh_redis_server.url
+    for i in range(COUNT):
+        client.hset(f"doc:{i}", "body", text(i))
+    provider.latency = 0.1
+    one = process("--wait", *SLOWLY)
+    eventually(lambda: len(written(client)) >= 6)
+    fresh_redis_server.stop()
+    assert one.poll() is None
+    fresh_redis_server.start()
+    client = fresh_redis_server.client()
+    said, errors = one.communicate(timeout=PATIENCE_SECONDS)
+    assert one.returncode == 0, errors
+    assert "Every text has its vector" in said
+    assert len(written(client)) == COUNT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--model", "text-embedding-3-large", "--dimensions", "16"), "give another --model"),
+        (("--to-field", "embedding", *NEW), "give another --to-field"),
+        (("--to-field", "two words", *NEW), "without blanks"),
+        (("--to-field", "cache", *NEW), "no key's"),
+        (("--text-field", "v2", *NEW), "cannot be that of the vectors"),
+        (("--provider", "nobody"), "nobody"),
+        (("--name", "a b", *NEW), "no blanks"),
+    ],
+)
+def test_wrong_use(run, redis_client, first, provider, arguments, words):
+    """A sentence at once; nothing is written, and nobody is called."""
+    before = redis_client.hgetall("embed_queue:settings")
+    assert words in run("reembed", *WHAT, *arguments, "--wait", code=1)
+    assert not redis_client.hexists("embed_queue:settings", "second")
+    assert before.keys() == redis_client.hgetall("embed_queue:settings").keys()
+    assert provider.calls == []
+
+
+def test_more_than_a_dollar(run, redis_client, first, provider, monkeypatch):
+    """Nobody can be asked, so it ends with 1 before anything is written; with --yes it goes on."""
+    monkeypatch.setenv("EMBEDQUEUE_PRICES", "text-embedding-3-small=10000")
+    assert "about $1.20. Spend it? Nobody can be asked here" in run("reembed", *WHAT, *NEW, code=1)
+    assert not redis_client.hexists("embed_queue:settings", "second")
+    run("reembed", *WHAT, *NEW, "--yes", "--wait")
+    all_in_both(redis_client)
+
+
+def test_another_model_in_the_midst(run, redis_client, first):
+    """The second field has one space, too: whoever comes with another model is told so."""
+    run("reembed", *WHAT, *NEW, "--wait")
+    said = run("reembed", *WHAT, "--model", "text-embedding-ada-002", "--dimensions", "8", "--wait", code=1)
+    assert "begun with another model 'text-embedding-3-small' and not 'text-embedding-ada-002'" in said
+    assert "second field already, 'v2'" in run(
+        "reembed", *WHAT[:4], "--to-field", "v3", "--model", "text-embedding-ada-002", code=1
+    )
+
+
+def test_the_provider_refuses_one_text(run, redis_client, first, provider):
+    """It is a dead letter, which is counted as failed; all others are there, and cutting over is refused."""
+    provider.rule = poison(text(7), 400)
+    assert "1 texts have no vector in v2" in run("reembed", *WHAT, *NEW, "--wait", code=1)
+    one = json.loads(run("runs", "--json").splitlines()[0])
+    assert (one["done"], one["failed"]) == (COUNT - 1, 1)
+    assert "1 texts have no vector in v2 yet, such as doc:7" in run("reembed", *WHAT, *NEW, "--cut-over", code=1)
+    provider.rule = None
+    run("reembed", *WHAT, *NEW, "--wait")
+    all_in_both(redis_client)
+
+
+def test_the_provider_refuses_everything(run, redis_client, first, provider):
+    """A wrong key is told at once, instead of waiting for ever; what is enqueued stays."""
+    provider.rule = lambda texts: fail(401)
+    said = run("reembed", *WHAT, *NEW, "--wait", code=1)
+    assert re.search(r"401.*the same command goes on", said, re.S)
+    provider.rule = None
+    redis_client.delete("embed_queue:v2:pause", "embed_queue:v2:pause:ours")
+    run("reembed", *WHAT, *NEW, "--wait")
+    all_in_both(redis_client)
+    assert max(Counter(provider.answered).values()) == 1
+
+
+def test_only_enqueuing(run, redis_client, first, provider):
+    """With --no-work others embed; a worker with these settings does."""
+    run("reembed", *WHAT, *NEW, "--no-work")
+    assert redis_client.zcard("embed_queue:v2:pending") == COUNT
+    assert provider.calls == []
+    run(
+        "--namespace", "embed_queue:v2", "--model", NEW[1], "--dimensions", "8", "--set", "embedding_field=v2",
+        "flush", "--wait",
+    )  # fmt: skip
+    all_in_both(redis_client)
