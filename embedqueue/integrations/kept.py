@@ -29,7 +29,9 @@ class KeptVectors:
 
     Args:
         queue: started, or enqueued to by a process that waits for another's worker.
-        prefix: of the hashes' keys. An index over the application's own hashes must not cover it.
+        library: that asks.
+        prefix: of the hashes' keys; None for ``LIBRARY:NAMESPACE:``. An index over the application's own hashes must not
+            cover it.
         expire: seconds for which a hash is kept after its text was asked for last. It should be longer than the queue
             may stand still: a vector that comes later makes the hash anew, which then stays until it is asked for.
         timeout: seconds to wait for one call's vectors at most; None waits until there is an answer.
@@ -38,7 +40,10 @@ class KeptVectors:
         ValueError: a number out of range, or an empty prefix.
     """
 
-    def __init__(self, queue: EmbeddingBatchQueue, prefix: str, expire: float, timeout: float | None) -> None:
+    def __init__(
+        self, queue: EmbeddingBatchQueue, library: str, prefix: str | None, expire: float, timeout: float | None
+    ) -> None:
+        prefix = f"{library}:{queue.options.namespace}:" if prefix is None else prefix
         if not isinstance(prefix, str) or not prefix:
             raise ValueError("prefix must be a str that is not empty")
         if not expire >= 1:

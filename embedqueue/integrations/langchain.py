@@ -43,9 +43,7 @@ class QueueEmbeddings(Embeddings):  # type: ignore[misc,unused-ignore]  # Any wh
     ) -> None:
         self._queue = queue
         self._timeout = timeout
-        self._documents = KeptVectors(
-            queue, f"langchain:{queue.options.namespace}:" if prefix is None else prefix, expire, timeout
-        )
+        self._documents = KeptVectors(queue, "langchain", prefix, expire, timeout)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """The vectors of documents, in order; a blank text has zeros.

@@ -60,9 +60,7 @@ class QueueVectorizer(BaseVectorizer):  # type: ignore[misc,unused-ignore]  # An
         super().__init__(model=model, dims=learned_dimensions(queue._embedder, model), **options)
         self._queue = queue
         self._timeout = timeout
-        self._documents = KeptVectors(
-            queue, f"redisvl:{queue.options.namespace}:" if prefix is None else prefix, expire, timeout
-        )
+        self._documents = KeptVectors(queue, "redisvl", prefix, expire, timeout)
 
     @property
     def type(self) -> str:
