@@ -30,8 +30,8 @@ class KeptVectors:
     Args:
         queue: started, or enqueued to by a process that waits for another's worker.
         library: that asks.
-        prefix: of the hashes' keys; None for ``LIBRARY:NAMESPACE:``. An index over the application's own hashes must not
-            cover it.
+        prefix: of the hashes' keys; None for ``LIBRARY:NAMESPACE:``. An index over the application's own hashes must
+            not cover it.
         expire: seconds for which a hash is kept after its text was asked for last. It should be longer than the queue
             may stand still: a vector that comes later makes the hash anew, which then stays until it is asked for.
         timeout: seconds to wait for one call's vectors at most; None waits until there is an answer.

@@ -113,6 +113,8 @@ def to_bytes(vector: Any, vector_type: VectorType = "float32") -> bytes:
 
 def to_array(vector: bytes, vector_type: VectorType = "float32") -> NDArray[np.float32]:
     """One stored vector as an array, (dimensions,) float32; it may be read-only."""
+    import numpy as np
+
     return np.frombuffer(vector, dtype=_DTYPES[vector_type]).astype(np.float32, copy=False)
 
 

@@ -83,7 +83,7 @@ def test_nothing_is_written_for_what_is_refused(fake):
         kept(["one"])
 
 
-@pytest.mark.parametrize(("prefix", "expire"), [("", 60), (None, 60), ("kept:", 0), ("kept:", float("nan"))])
+@pytest.mark.parametrize(("prefix", "expire"), [("", 60), (7, 60), ("kept:", 0), ("kept:", float("nan"))])
 def test_what_cannot_work_is_refused_at_once(fake, prefix, expire):
     """Before any text comes."""
     with pytest.raises(ValueError, match="prefix|expire"):
