@@ -92,7 +92,7 @@ def cursor() -> str:
 def done() -> tuple[str, int] | None:
     """What the request before this one has done, for a line on the page; None where it says nothing that we know."""
     did, count = request.args.get("did", ""), request.args.get("count", "0")
-    if did not in ("retry", "discard", "pause", "resume", "asked") or not re.fullmatch(
+    if did not in ("retry", "discard", "pause", "resume", "asked", "cancel") or not re.fullmatch(
         rf"\d{{1,{COUNT_DIGITS}}}", count, re.ASCII
     ):
         return None

@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.budget import read_prices
 
-from . import asked, find, item, items, letters, money, overview, runs, space
+from . import asked, find, item, items, jobs, letters, money, overview, runs, space
 from .changes import Changes
 from .guard import Authenticate, Guard
 from .pages import Pages
@@ -83,10 +83,12 @@ def dashboard(
     page("/dead", "letters", lambda queue: letters.listed(queue, show_texts))
     page("/money", "money", lambda queue: money.spent(queue, known))
     page("/space", "space", space.agreed)
+    page("/jobs", "jobs", jobs.listed)
     page("/runs", "runs", runs.listed)
     page("/pause", "pause", lambda queue: {"stats": queue.stats(), "most_chars": asked.PAUSE_REASON_CHARS})
     blueprint.add_url_rule("/dead", "dead", changes.dead, methods=["POST"])
     blueprint.add_url_rule("/pause", "hold", changes.pause, methods=["POST"])
+    blueprint.add_url_rule("/jobs", "job", changes.job, methods=["POST"])
     blueprint.add_url_rule("/runs", "run", changes.run, methods=["POST"])
     return blueprint
 

@@ -14,6 +14,7 @@ from embedqueue.operating.hiding import Reader
 from embedqueue.queue import EmbeddingBatchQueue
 
 from . import asked, words
+from .jobs import CANCEL
 from .pages import Pages, problem
 from .runs import ASKED
 
@@ -93,6 +94,33 @@ class Changes:
         if found is None or found.state not in ("running", "paused"):
             abort(404, "Nobody is at work on that run any more.")
         return self._back(".runs", name, "asked", 1)
+
+    def job(self) -> Any:
+        """Cancel a batch job, once the page that asks was answered."""
+        self._pages.guard.check_change()
+        name, queue = self._pages.chosen(request.form.get("queue"))
+        wanted, _, job = request.form.get("do", "").partition(":")
+        if wanted != "cancel" or not job:
+            asked.wrong("The form does not say what to do.")
+        try:
+            if request.form.get("sure") != "yes":
+                return self._pages.render(
+                    "ask.html",
+                    queue_name=name,
+                    question=f"Cancel the batch job {words.short(job)}?",
+                    sentence=CANCEL,
+                    action=url_for(".job"),
+                    do=f"cancel:{job}",
+                    danger=True,
+                    label="Cancel the job",
+                    back=url_for(".jobs", queue=name),
+                )
+            back = queue.cancel_job(job)
+        except KeyError:
+            abort(404, "There is no such batch job any more, or it is over.")
+        except RedisError as error:
+            abort(503, problem(error))
+        return self._back(".jobs", name, "cancel", back)
 
     def _ask(
         self, name: str, queue: EmbeddingBatchQueue, verb: str, scope: str, found: list[str | bytes] | None

@@ -12,7 +12,14 @@ from . import asked
 #: Keys that one page finds in each part, and steps that it takes for them; each looks at 2,000 items.
 FOUND_KEYS, STEPS = 50, 50
 #: What the places are called.
-PLACES = {"pending": "waiting", "inflight": "in flight", "alone": "waiting", "dead": "dead", "": "gone"}
+PLACES = {
+    "pending": "waiting",
+    "inflight": "in flight",
+    "alone": "waiting",
+    "job": "in a batch job",
+    "dead": "dead",
+    "": "gone",
+}
 
 
 @dataclass(frozen=True, slots=True)

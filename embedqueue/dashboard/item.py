@@ -19,11 +19,19 @@ from . import asked
 #: Characters of a text that its page shows.
 TEXT_CHARS = 4000
 #: States in words and tones.
-TONES = {"waiting": "busy", "in flight": "busy", "written": "good", "dead": "bad", "unknown": "warn"}
+TONES = {
+    "waiting": "busy",
+    "in flight": "busy",
+    "in a job": "busy",
+    "written": "good",
+    "dead": "bad",
+    "unknown": "warn",
+}
 #: What is told of an item, in this order: names of explain's facts, and of times.
 FACTS = {
     "hash": "In the hash",
     "worker": "Worker",
+    "job": "Batch job",
     "deliveries": "Leases that ran out",
     "text_chars": "Characters of the text",
     "too_long": "Too long for the model",

@@ -9,6 +9,7 @@ from typing import Any
 from embedqueue.operating.hiding import SHOWN_CHARS, cut
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.store.items import LiveItem, Mark, Place
+from embedqueue.store.keys import JOBS_SCORE
 from embedqueue.store.records import due_seconds
 
 from . import asked, words
@@ -56,7 +57,7 @@ def listed(queue: EmbeddingBatchQueue, show_texts: bool) -> dict[str, Any]:
             when=_when(place, float(item.score), page.now, status.base_seconds, queue.options.flush_interval),
             size_bytes=item.size_bytes,
             deliveries=item.deliveries,
-            worker=item.worker if place == "inflight" else "",
+            worker=item.worker if place == "inflight" and float(item.score) < JOBS_SCORE else "",
             text=cut(item.text) if show_texts else None,
         )
 
@@ -64,7 +65,7 @@ def listed(queue: EmbeddingBatchQueue, show_texts: bool) -> dict[str, Any]:
     return {
         "place": place,
         "places": PLACES,
-        "counts": {"pending": status.waiting, "inflight": status.in_flight},
+        "jobs": asked.marked(Mark("after", f"{JOBS_SCORE:.0f}")) if status.outsourced else None,
         "rows": [row(item) for item in page.items],
         "total": page.total,
         "first": page.rank + 1,
@@ -79,6 +80,8 @@ def listed(queue: EmbeddingBatchQueue, show_texts: bool) -> dict[str, Any]:
 
 def _when(place: Place, score: float, now: float, base: float | None, flush_interval: float) -> str:
     """When the lease of an item ends, or a drain starts because of it."""
+    if place == "inflight" and score >= JOBS_SCORE:
+        return "in a batch job"
     if place == "inflight":
         left = score - now
         return f"ends in {words.duration(left)}" if left > 0 else "has run out"

@@ -24,6 +24,7 @@ ROOMS = {
     "letters": "Dead letters",
     "money": "Money",
     "space": "Space",
+    "jobs": "Batch jobs",
     "runs": "Runs",
 }
 

@@ -18,7 +18,7 @@ RATE_SECONDS = 10.0
 ERROR_SECONDS = 60.0
 #: Notices that one look reads at most; more than come in a second. The first look reads less of what was before it.
 NOTICES, FIRST_NOTICES = 5000, 500
-#: Items in flight up to which one asks who holds them.
+#: Items in flight and in batch jobs up to which one asks who holds them.
 HOLDERS = 5000
 
 
@@ -56,7 +56,7 @@ class _Look:
 
     at: float
     waiting: int
-    in_flight: int
+    claimed: int
 
 
 class Watch:
@@ -87,13 +87,14 @@ class Watch:
         stats = self._queue.stats()
         now = self._read()
         seconds = min(RATE_SECONDS, max(now - self._known_from, 0.5))
-        before = self._compared(_Look(now, stats.waiting, stats.in_flight))
+        before = self._compared(_Look(now, stats.waiting, stats.in_flight + stats.outsourced))
         change, enqueued = 0.0, None
         if before is not None:
             passed = max(now - before.at, 1e-3)
             change = (stats.waiting - before.waiting) / passed
             left = self._count(self._done, before.at) + self._count(self._failed, before.at)
-            enqueued = max(0.0, change + (stats.in_flight - before.in_flight + left) / passed)
+            claimed = stats.in_flight + stats.outsourced - before.claimed
+            enqueued = max(0.0, change + (claimed + left) / passed)
         return Pulse(
             stats=stats,
             now=now,
@@ -102,7 +103,7 @@ class Watch:
             change_per_second=change,
             enqueued_per_second=enqueued,
             workers=self._queue.workers() if stats.workers else [],
-            held=self._holders() if 0 < stats.in_flight <= HOLDERS else {},
+            held=self._holders() if 0 < stats.in_flight <= HOLDERS - stats.outsourced else {},
             errors=dict(Counter(words for _, words in self._errors)),
         )
 
@@ -157,9 +158,9 @@ class Watch:
         except NoPermissionError:  # an ACL of before: who holds what is not known
             return {}
         claims = (claim.split() for claim in values)
-        return dict(
-            Counter(claim[2].partition(b":")[0].decode("utf-8", "replace") for claim in claims if len(claim) > 2)
-        )
+        owned = (claim[2] for claim in claims if len(claim) > 2)
+        owners = (owner.partition(b":")[0] for owner in owned if not owner.startswith(b"job:"))
+        return dict(Counter(owner.decode("utf-8", "replace") for owner in owners))
 
 
 def _time_of(name: bytes) -> float:

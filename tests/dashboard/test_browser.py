@@ -184,7 +184,7 @@ def test_all_on_a_page_are_chosen_at_once_and_pages_are_turned(look):
 
 
 PATHS = (
-    *("", "items", "items?place=inflight", "dead", "item?key=doc:1", "money", "space", "runs", "pause"),
+    *("", "items", "items?place=inflight", "dead", "item?key=doc:1", "money", "space", "jobs", "runs", "pause"),
     "find?words=doc",
 )
 

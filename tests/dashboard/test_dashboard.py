@@ -18,7 +18,19 @@ from tests.inside import inside  # noqa: E402
 
 REFUSED = "it has 9000 tokens"
 #: All there are.
-PAGES = ("/", "/live", "/items", "/item?key=doc:1", "/find?words=doc", "/dead", "/money", "/space", "/runs", "/pause")
+PAGES = (
+    "/",
+    "/live",
+    "/items",
+    "/item?key=doc:1",
+    "/find?words=doc",
+    "/dead",
+    "/money",
+    "/space",
+    "/jobs",
+    "/runs",
+    "/pause",
+)
 
 
 @pytest.fixture
@@ -128,7 +140,7 @@ def test_a_hook_decides_for_everything(queue, dead):
     for verdict[0] in (False, None):
         for path in PAGES:
             assert client.get(path).status_code == 403, path
-        for path in ("/dead", "/pause", "/runs"):
+        for path in ("/dead", "/pause", "/runs", "/jobs"):
             assert client.post(path, data={"do": "retry:all"}).status_code == 403
     verdict[0] = flask.Response("go and log in", 302, {"Location": "/login"})
     assert client.get("/").location == "/login"
@@ -160,7 +172,13 @@ def test_read_only_unless_enabled(queue, dead):
         assert "<button name" not in page
         assert "csrf_token" not in page
     client.set_cookie("embedqueue_csrf", "x" * 40)
-    for path, do in (("/dead", "discard:all"), ("/pause", "pause"), ("/pause", "resume"), ("/runs", "stop:a")):
+    for path, do in (
+        ("/dead", "discard:all"),
+        ("/pause", "pause"),
+        ("/pause", "resume"),
+        ("/runs", "stop:a"),
+        ("/jobs", "cancel:a"),
+    ):
         answer = client.post(path, data={"csrf_token": "x" * 40, "queue": "default", "do": do, "sure": "yes"})
         assert answer.status_code == 403
     assert (queue.stats().dead, queue.stats().paused_until) == (2, None)
@@ -193,6 +211,7 @@ def test_another_site_changes_nothing(queue, dead, headers):
     assert client.post("/dead", data=form, headers=headers).status_code == 403
     assert client.post("/pause", data={**form, "do": "pause"}, headers=headers).status_code == 403
     assert client.post("/runs", data={**form, "do": "stop:a"}, headers=headers).status_code == 403
+    assert client.post("/jobs", data={**form, "do": "cancel:a"}, headers=headers).status_code == 403
     assert (queue.stats().dead, queue.stats().paused_until) == (1, None)
     assert client.post("/dead", data=form, headers={"Origin": "http://localhost"}).status_code == 303
 
@@ -210,6 +229,7 @@ def test_a_form_without_the_token_changes_nothing(queue, dead):
         assert client.post("/dead", data={**form, **token}).status_code == 403
         assert client.post("/pause", data={**form, "do": "pause", **token}).status_code == 403
         assert client.post("/runs", data={**form, "do": "stop:a", **token}).status_code == 403
+        assert client.post("/jobs", data={**form, "do": "cancel:a", **token}).status_code == 403
     stranger = client_of(queue, allow_changes=True)
     assert stranger.post("/dead", data={**form, "csrf_token": token_of(page)}).status_code == 403
     assert queue.stats().dead == 1

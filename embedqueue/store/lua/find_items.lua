@@ -4,8 +4,8 @@
 -- ARGV[2] "0", or the cursor that the step before has answered
 -- ARGV[3] what the key has to be like, a pattern as HSCAN takes it
 -- ARGV[4] so many are enough
--- Answer: {cursor, "0" when all was looked at; redis_key, and where it stands: "pending", "inflight", "alone", "dead" or ""
---   where another program has taken it away, ...}. A key may be told twice while others come and go.
+-- Answer: {cursor, "0" when all was looked at; redis_key, and where it stands: "pending", "inflight", "job" (a batch job),
+--   "alone", "dead" or "" where another program has taken it away, ...}. A key may be told twice while others come and go.
 -- A dead letter that is not our JSON has no redis_key and is not found; nor is what another program has left and nobody has
 -- adopted yet.
 
@@ -22,7 +22,8 @@ repeat
     bytes = bytes + #value
     if hash == LATEST then
       local member = entry(value)
-      place = redis.call("ZSCORE", PENDING, member) and "pending" or redis.call("ZSCORE", INFLIGHT, member) and "inflight"
+      local ends = tonumber(redis.call("ZSCORE", INFLIGHT, member) or nil)
+      place = ends and (ends >= JOBS and "job" or "inflight") or redis.call("ZSCORE", PENDING, member) and "pending"
         or redis.call("ZSCORE", ALONE, member) and "alone" or ""
     elseif not string.find(value, '"member"', 1, true) then
       place = nil
