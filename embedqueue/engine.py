@@ -159,7 +159,7 @@ class Engine:
         lateness = Lateness(self.store, self.terms, self.agenda, name=self.name, thread_name=late)
         callbacks = Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log)
         self.waiters = Waiters(wanted, callbacks, lateness.words, options.vector_type)
-        self.outcomes = Outcomes(self.store, self.waiters, self.terms, embedder, self.agenda)
+        self.outcomes = Outcomes(self.store, self.waiters, self.terms, embedder, self.agenda, options.sink)
         self.intake = Intake(
             self.store,
             self._new_store,

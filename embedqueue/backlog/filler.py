@@ -161,7 +161,7 @@ class Filler:
             if self._kinds is None:
                 yield self._enqueue(part), Counter({"unseen": len(part)})
                 continue
-            found = inspect(self._store, part, self._terms())
+            found = inspect(self._store, part, self._terms(), self._queue.options.sink)
             wrong = self._wrong(zip(part, found, strict=True))
             # At once: the next may wait for long.
             emptied = self._empty([(text[0], one) for text, one in wrong if is_blank(text[1])])
@@ -206,7 +206,7 @@ class Filler:
                         raise
             self._rest()
             if self._kinds is not None:
-                found = inspect(self._store, texts, self._terms())
+                found = inspect(self._store, texts, self._terms(), self._queue.options.sink)
                 texts = [text for text, _ in self._wrong(zip(texts, found, strict=True))]
         return len(texts)
 

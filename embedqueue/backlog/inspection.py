@@ -11,6 +11,7 @@ from embedqueue.store.records import Terms
 from embedqueue.store.store import Store
 from embedqueue.values.item import encode_member, is_blank
 from embedqueue.values.provenance import Provenance, digest, read_provenance
+from embedqueue.values.sink import ReadingSink, Sink, SinkRow
 from embedqueue.values.vectors import size_bytes
 
 #: redis_key and text.
@@ -43,19 +44,33 @@ class Found(NamedTuple):
     newest: int
 
 
-def inspect(store: Store, texts: Sequence[Text], terms: Terms) -> list[Found]:
-    """Look at the hashes of texts, in one round trip, and move no vectors.
+def inspect(store: Store, texts: Sequence[Text], terms: Terms, sink: Sink | None = None) -> list[Found]:
+    """Look at the hashes of texts, in one round trip, and move no vectors; what a sink writes is looked for there.
 
     Args:
         store: Redis.
         texts: no more than ``LOOK_ITEMS``.
         terms: on which a worker would write.
+        sink: of the queue; asked where it can be read.
 
     Raises:
         redis.RedisError: Redis does not answer.
     """
-    looked = store.hashes.look([redis_key for redis_key, _ in texts], terms)
+    redis_keys = [redis_key for redis_key, _ in texts]
+    looked = store.hashes.look(redis_keys, terms)
+    if isinstance(sink, ReadingSink):
+        rows = sink.read(redis_keys)
+        looked = [
+            _in_sink(one, rows[key], terms) if key in rows else one for key, one in zip(redis_keys, looked, strict=True)
+        ]
     return [_found(text, found, terms) for text, found in zip(texts, looked, strict=True)]
+
+
+def _in_sink(looked: Looked, row: SinkRow | None, terms: Terms) -> Looked:
+    """The same with what a sink has in the place of what the hash has."""
+    size = 0 if row is None else size_bytes(len(row.vector), terms.vector_type)
+    line = row.provenance.encode() if row is not None and row.digest else b""
+    return looked._replace(vector_bytes=size, provenance=line)
 
 
 def _found(text: Text, looked: Looked, terms: Terms) -> Found:

@@ -9,8 +9,10 @@ from embedqueue.store.records import Asked, Terms
 from embedqueue.store.store import Store
 from embedqueue.values.errors import BatchFailed, ItemRejected, was_forgotten
 from embedqueue.values.item import BLANK, FORGOTTEN, decode_member
+from embedqueue.values.log import logger
 from embedqueue.values.provenance import digest
-from embedqueue.values.vectors import zero_vector
+from embedqueue.values.sink import ReadingSink, Sink
+from embedqueue.values.vectors import to_bytes, zero_vector
 
 from .demand import Waker
 from .waiters import Waiters, Waiting
@@ -30,6 +32,7 @@ class Outcomes:
         terms: returns on which terms this process writes: in which fields of the users' hashes, and in which space.
         embedder: its ``dimensions`` are the length of a blank text's vector.
         waker: told of items that somebody waits for and that nobody has claimed.
+        sink: asked for what no hash has, where it can be read; else None.
     """
 
     def __init__(
@@ -39,12 +42,14 @@ class Outcomes:
         terms: Callable[[], Terms],
         embedder: Embedder,
         waker: Waker,
+        sink: Sink | None = None,
     ) -> None:
         self._store = store
         self._waiters = waiters
         self._terms = terms
         self._embedder = embedder
         self._waker = waker
+        self._sink = sink if isinstance(sink, ReadingSink) else None
 
     def find_out(
         self, redis_keys: Iterable[str] | None, *, wanted: bool = False, blank: bool = False, done: bool = False
@@ -64,7 +69,7 @@ class Outcomes:
         for part in self._waiters.slices(redis_keys, wanted=wanted):
             asked = [_asked(redis_key, entries) for redis_key, entries in part.items()]
             stamps = {entry: entry.stamp for entries in part.values() for entry in entries}
-            found = self._store.look(asked, self._terms())
+            found = self._look(asked)
             for (redis_key, entries), (word, value) in zip(part.items(), found, strict=True):
                 outcome = self._outcome(redis_key, word, value, blank, done)
                 if outcome is not None:
@@ -74,6 +79,28 @@ class Outcomes:
                     urgent.append(redis_key)
         if urgent:
             self._waker.demanded(urgent)
+
+    def _look(self, asked: Sequence[Asked]) -> list[tuple[str, bytes]]:
+        """As ``Store.look``; what no hash has may stand in the sink."""
+        found = self._store.look(asked, self._terms())
+        gone = {one.redis_key: one for one, (word, _) in zip(asked, found, strict=True) if word == "gone"}
+        if self._sink is None or not gone:
+            return found
+        try:
+            rows = self._sink.read(list(gone))
+        except Exception as error:  # it may be away: whoever looks after those who wait asks again
+            logger.debug("embedqueue: the sink does not tell what it has: %s", error)
+            return [("unknown", b"") if word == "gone" else (word, value) for word, value in found]
+        vector_type = self._terms().vector_type
+        written = {
+            key: to_bytes(row.vector, vector_type)
+            for key, row in rows.items()
+            if row is not None and (row.stamp >= gone[key].stamp > 0 or row.digest == gone[key].digest != "")
+        }
+        return [
+            ("done", written[one.redis_key]) if one.redis_key in written else answer
+            for one, answer in zip(asked, found, strict=True)
+        ]
 
     def _outcome(
         self, redis_key: str, word: str, value: bytes, blank: bool, done: bool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -73,6 +73,22 @@ class RemovingSink(Protocol):
         """
 
 
+@runtime_checkable
+class ReadingSink(Protocol):
+    """A sink that tells what it has: futures of other processes, ``verify`` and ``backfill`` ask it."""
+
+    def read(self, redis_keys: Sequence[str]) -> Mapping[str, SinkRow | None]:
+        """Tell what stands under these keys.
+
+        Args:
+            redis_keys: some of which may be none of its own.
+
+        Returns:
+            By those of them that it writes, what it has; None where it has no vector. Where it does not keep what a
+            vector is of, ``space`` and ``digest`` are "".
+        """
+
+
 class Sinks:
     """Several sinks as one: each gets all rows, in order.
 
@@ -95,3 +111,11 @@ class Sinks:
         for sink in self.sinks:
             if isinstance(sink, RemovingSink):
                 sink.remove(redis_keys, stamp)
+
+    def read(self, redis_keys: Sequence[str]) -> Mapping[str, SinkRow | None]:
+        """See :class:`ReadingSink`; of several that write a key, the first tells."""
+        found: dict[str, SinkRow | None] = {}
+        for sink in reversed(self.sinks):
+            if isinstance(sink, ReadingSink):
+                found |= sink.read(redis_keys)
+        return found

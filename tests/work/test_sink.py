@@ -450,3 +450,75 @@ def test_two_stalled_calls_end_together(make_queue, embedder, monkeypatch):
     down.clear()
     eventually(lambda: len(table.rows) == 3, "all are written")
     assert set(embedder.sent.values()) == {1}
+
+
+class Readable(Table):
+    """A table that tells what it has of documents; notes are none of its own."""
+
+    away = False
+
+    def read(self, redis_keys: Sequence[str]) -> dict[str, SinkRow | None]:
+        if self.away:
+            raise TransientError("away")
+        return {key: self.rows.get(key) for key in redis_keys if key.startswith("doc:")}
+
+
+def test_who_waits_elsewhere_is_told_by_the_sink(make_queue, redis_client, embedder):
+    """With no hash at all: a process that waits for another's worker reads the vector where it is."""
+    table = Readable()
+    worker = make_queue(sink=table, if_missing="skip")
+    waits = make_queue(sink=Sinks(table), if_missing="skip", worker=False)
+    assert waits.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
+    assert not redis_client.exists("doc:1")
+    future = waits.enqueue("note:1", "a note")  # which this sink does not tell of
+    with pytest.raises(ItemRejected):
+        future.result(PATIENCE_SECONDS)
+    assert worker.stats().embedded == 2
+
+
+def test_a_sink_that_cannot_be_read_for_a_while(make_queue, monkeypatch):
+    """Whoever waits goes on waiting, and is told once it can."""
+    table = Readable()
+    make_queue(sink=table, if_missing="skip")
+    waits = make_queue(sink=table, if_missing="skip", worker=False)
+    table.away = True
+    future = waits.enqueue("doc:1", "one")
+    with pytest.raises(TimeoutError):
+        future.result(0.5)
+    eventually(lambda: table.has("doc:1", "one"), "it is written")
+    inside(waits).outcomes.find_out(None)
+    assert not future.done()
+    table.away = False
+    inside(waits).outcomes.find_out(None)
+    assert future.result(PATIENCE_SECONDS) == expected("one")
+
+
+def test_an_older_row_is_no_answer(make_queue):
+    """The vector of the text before is not taken for that of a text that is gone."""
+    table = Readable()
+    waits = make_queue(sink=table, worker=False)
+    table.rows["doc:1"] = SinkRow("doc:1", np.zeros(DIMENSIONS, np.float32), 17, SPACE, digest("old"))
+    future = waits.enqueue("doc:1", "new")
+    inside(waits).client.delete("embed_queue:pending")  # another program takes it
+    inside(waits).outcomes.find_out(None)
+    with pytest.raises(ItemRejected):
+        future.result(PATIENCE_SECONDS)
+
+
+def test_verify_looks_where_vectors_belong(make_queue, redis_client):
+    """What a sink has decides for its keys, whatever the hashes have; the hashes for all others."""
+    table = Readable()
+    queue = make_queue(sink=table)
+    texts = [("doc:1", "one"), ("doc:2", "two"), ("note:1", "a note")]
+    for future in queue.enqueue_many(texts):
+        future.result(PATIENCE_SECONDS)
+    redis_client.delete("doc:1")
+    assert queue.verify(texts).faults == 0
+    del table.rows["doc:2"], table.stamps["doc:2"]
+    assert queue.verify(texts).missing == 1
+    assert queue.verify([("doc:1", "other")]).other_text == 1
+    table.rows["doc:1"] = SinkRow("doc:1", table.rows["doc:1"].vector, 1, "", "")
+    assert queue.verify(texts).unlabelled == 1
+    assert queue.verify(texts, fix=True).fixed == 1
+    queue.flush(PATIENCE_SECONDS)
+    assert table.has("doc:2", "two")

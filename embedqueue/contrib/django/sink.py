@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from django.apps import apps
 from django.core.checks import CheckMessage, Error
 from django.core.exceptions import FieldDoesNotExist, ValidationError
@@ -14,6 +16,7 @@ from django.db.models import Q
 from django.db.utils import InterfaceError, NotSupportedError, OperationalError, ProgrammingError
 
 from embedqueue.values.errors import ConfigurationError, TransientError
+from embedqueue.values.provenance import read_provenance
 from embedqueue.values.sink import SinkRow
 
 #: What has ``UPDATE ... FROM``, as the statement needs it.
@@ -83,12 +86,30 @@ class PgVectorSink:
         with _told():
             found = [(key, row) for row in rows if (key := self._key(row.redis_key)) is not None]
             if found:
-                connection = connections[self._alias]
-                connection.close_if_unusable_or_obsolete()  # this thread has no requests at whose ends Django would
-                try:
+                with self._connected() as connection:
                     self._update(connection, found)
-                finally:
-                    connection.close_if_unusable_or_obsolete()
+
+    def read(self, redis_keys: Sequence[str]) -> Mapping[str, SinkRow | None]:
+        """Tell what the rows have; see docs/sinks.md. Keys without a row are none of ours."""
+        keys = {key: name for name in redis_keys if (key := self._key(name)) is not None}
+        found: dict[str, SinkRow | None] = {}
+        with _told(), self._connected():
+            names = [field.name for field in self._fields()]
+            rows = self._model._base_manager.using(self._alias).filter(**{f"{self._by}__in": keys})
+            for key, vector, stamp, *more in rows.values_list(self._by, *names):
+                of = read_provenance(str(more[0] or "").encode()) if more else None
+                found[keys[key]] = (
+                    vector
+                    if vector is None
+                    else SinkRow(
+                        keys[key],
+                        np.asarray(vector.to_list() if hasattr(vector, "to_list") else vector, np.float32),
+                        stamp or 0,
+                        of.space if of else "",
+                        of.digest if of else "",
+                    )
+                )
+        return found
 
     def remove(self, redis_keys: Sequence[str], stamp: int) -> None:
         """Empty the columns, in the caller's thread and transaction; see docs/sinks.md."""
@@ -117,6 +138,19 @@ class PgVectorSink:
     def _key_field(self) -> Any:
         meta = self._model._meta
         return meta.pk if self._by == "pk" else meta.get_field(self._by)
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        """The connection of this thread. Ours have no requests, at whose beginning and end Django looks at it."""
+        connection = connections[self._alias]
+        ours = threading.current_thread().name.startswith("embedqueue-")
+        if ours:
+            connection.close_if_unusable_or_obsolete()
+        try:
+            yield connection
+        finally:
+            if ours:  # elsewhere somebody may be reading rows on it just now
+                connection.close_if_unusable_or_obsolete()
 
     def _fields(self) -> list[Any]:
         """The fields of the vector and the stamp, and that of the provenance if there is one."""

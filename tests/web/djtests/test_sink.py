@@ -18,7 +18,7 @@ from embedqueue.contrib.django.models import EmbeddedText
 from embedqueue.contrib.django.testing import eager
 from embedqueue.testing import FakeEmbedder
 from embedqueue.values.provenance import digest
-from tests.parts import PATIENCE_SECONDS, eventually
+from tests.parts import PATIENCE_SECONDS, eventually, join
 
 pgvector = pytest.importorskip("pgvector.django", reason="pgvector is not installed: pip install pgvector")
 SPACE = "some-model/3/-"
@@ -171,6 +171,38 @@ def test_remove_is_fenced_as_well(place):
     assert _now(one, alias) == ([2, 2, 2], 151)
 
 
+def test_what_rows_have_is_told(place):
+    """Of rows that are there; of Page, what their vectors are of."""
+    sink, model, alias, make = place
+    with eager():
+        make(1), make(2)
+    sink.write([_row(_key(model, 1), [1, 2, 3], 100, "text")])
+    found = sink.read([_key(model, 1), _key(model, 2), _key(model, 3), "other.model:1"])
+    assert set(found) == {_key(model, 1), _key(model, 2)}
+    assert found[_key(model, 2)] is None
+    row = found[_key(model, 1)]
+    assert (row.vector.tolist(), row.vector.dtype, row.stamp) == ([1, 2, 3], np.float32, 100)
+    assert (row.space, row.digest) == ((SPACE, digest("text")) if model is Page else ("", ""))
+
+
+def test_a_backfill_reads_rows_and_vectors_on_one_connection(postgres, run, redis_client, redis_server):
+    """What was written in bulk has no vectors in the table, and gets them; a second time, there is nothing to do."""
+    sink = PgVectorSink(Page, "embedding", using=postgres)
+    embedder = FakeEmbedder(3)
+    own = {"SINK": sink, "EMBEDDER": embedder, "REDIS_URL": redis_server.url, "IF_MISSING": "skip", "WORKER": False}
+    with _table(Page, postgres), override_settings(EMBEDQUEUE=own):
+        Page.objects.using(postgres).bulk_create(Page(pk=i, text=f"text {i}") for i in range(1200))
+        look = queues.look()
+        pages = Page.objects.using(postgres).order_by("pk").iterator(chunk_size=100)
+        found = look.verify(((page.embed_key(), page.embed_text()) for page in pages), fix=True)
+        assert (found.missing, found.fixed) == (1200, 1200)
+        run("worker", "--burst")
+        pages = Page.objects.using(postgres).order_by("pk").iterator(chunk_size=100)
+        assert look.verify((page.embed_key(), page.embed_text()) for page in pages).faults == 0
+        assert len(embedder.texts) == 1200
+        assert not redis_client.exists("vectors.page:1")
+
+
 def test_saving_leaves_the_vector_alone(place):
     """An instance that was made, or loaded, before the vector came does not write over it; unless it is told to."""
     sink, model, alias, make = place
@@ -245,12 +277,23 @@ def test_a_connection_that_was_cut(postgres, postgres_url):
         Page.objects.using(postgres).bulk_create(Page(pk=i, text="x") for i in range(2))
         connections[postgres].close()
         connections.settings[postgres]["CONN_MAX_AGE"] = None
-        sink.write([_row("vectors.page:0", [0, 0, 1], 1)])
-        with psycopg.connect(postgres_url, autocommit=True) as other:
-            other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
-        with pytest.raises(TransientError):
+        told: list[str] = []
+
+        def call() -> None:
+            sink.write([_row("vectors.page:0", [0, 0, 1], 1)])
+            with psycopg.connect(postgres_url, autocommit=True) as other:
+                other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+            try:
+                sink.write([_row("vectors.page:1", [0, 0, 1], 1)])
+            except TransientError as error:
+                told.append(str(error))
             sink.write([_row("vectors.page:1", [0, 0, 1], 1)])
-        sink.write([_row("vectors.page:1", [0, 0, 1], 1)])
+            connections[postgres].close()
+
+        thread = threading.Thread(target=call, name="embedqueue-call-test")  # as a queue names its own
+        thread.start()
+        join(thread)
+        assert told
         assert Page.objects.using(postgres).get(pk=1).embedding_stamp == 1
 
 
