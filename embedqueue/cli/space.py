@@ -7,7 +7,7 @@ import json
 import click
 
 from embedqueue.operating.confirm import confirm
-from embedqueue.operating.control import agree, compared
+from embedqueue.operating.control import agree, compared, fields_of_change
 from embedqueue.operating.spaces import count_spaces, label
 from embedqueue.store.store import AGREED
 from embedqueue.values.words import printable
@@ -35,14 +35,17 @@ def show(source: Source, match: str, as_json: bool) -> None:
     """
     settings = source.settings()
     kept, ours, differ = compared(settings)
-    spaces = count_spaces(settings, match)
+    spaces, (second, read) = count_spaces(settings, match), fields_of_change(settings)
     if as_json:
-        click.echo(json.dumps({"kept": kept, "ours": ours, "differ": differ, "spaces": spaces}))
+        change = {"second": second, "read": read}
+        click.echo(json.dumps({"kept": kept, "ours": ours, "differ": differ, "spaces": spaces, **change}))
     for name in () if as_json else AGREED:
         word = "" if name not in differ else "  <- differs"
         click.echo(f"{name}: kept {kept.get(name, 'nothing yet')}, here {ours.get(name, 'not known yet')}{word}")
     if not as_json:
         _tell(spaces)
+        if second:
+            click.echo(printable(f"texts go to {second} as well, and {read or 'the first field'} is read: see reembed"))
     if differ:
         raise click.exceptions.Exit(1)
 

@@ -54,6 +54,13 @@ def agree(settings: Settings) -> None:
         store.agree(terms(settings))
 
 
+def fields_of_change(settings: Settings) -> tuple[str | None, str | None]:
+    """The second field that texts go to as well, and the one that was cut over to; None where there is none."""
+    with open_store(settings) as store:
+        second = store.change.second()
+        return second and second.field, store.change.reading().get("field")
+
+
 @contextlib.contextmanager
 def open_store(settings: Settings) -> Iterator[Store]:
     """The store of a queue, closed in the end."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -22,6 +22,9 @@ from .reembed import Reembedding
 
 #: Seconds between two looks at texts that are not covered yet, or at calls under way.
 POLL_SECONDS = 0.2
+#: Seconds for which nobody claims while the second queue is put in the first one's place, at least. The pause ends by
+#: itself, if whoever has made it is killed.
+HOLD_SECONDS = 60.0
 
 
 def cut_over(work: Reembedding, alias: str | None, timeout: float) -> str:
@@ -41,9 +44,10 @@ def cut_over(work: Reembedding, alias: str | None, timeout: float) -> str:
     if before.get("field") == second.field and (alias is None or before.get("alias") == alias):
         return f"{second.field} is read already."
     _require_covered(work, deadline_mono)
-    reading, aliases = {"field": second.field}, Aliases(work.store.client)
+    first, aliases = first_terms(work), Aliases(work.store.client)
+    reading = {"field": second.field, "first": first.field, "first_of": first.provenance_field or ""}
     if alias is not None:
-        old, definition = aliases.behind(alias, first_terms(work).field)
+        old, definition = aliases.behind(alias, first.field)
         new = next((name for name, _ in aliases.over(second.field)), None)
         if new is None:
             new = f"{old}:{second.field}"
@@ -61,13 +65,13 @@ def cut_over(work: Reembedding, alias: str | None, timeout: float) -> str:
 
 def roll_back(work: Reembedding) -> str:
     """Have the first field read again; where it is, have texts go to the first alone. Returns a sentence."""
-    reading = work.store.change.reading()
-    if reading.get("field") == work.terms.field:
+    second, reading = _second(work), work.store.change.reading()
+    if reading.get("field") == second.field:
         work.store.change.read_from({})
         if "alias" in reading:
             Aliases(work.store.client).lead(reading["alias"], reading["old"])
         return "The first field is read again. Texts go to both fields on; --roll-back once more ends that."
-    work.store.change.give_up(_second(work))
+    work.store.change.give_up(second)
     return (
         f"Texts go to the first field alone from now on. Vectors in {work.terms.field} stay where they are: another "
         "reembed goes on from there."
@@ -76,6 +80,8 @@ def roll_back(work: Reembedding) -> str:
 
 def finish(work: Reembedding, timeout: float, *, yes: bool) -> str:
     """Leave one field, the second one: its queue takes the place of the first, whose vectors go. Returns a sentence.
+
+    One that was killed on the way goes on where it was.
 
     Args:
         work: the change.
@@ -86,14 +92,35 @@ def finish(work: Reembedding, timeout: float, *, yes: bool) -> str:
         EmbedQueueError: it was not cut over, texts have no vector, or nobody agrees; nothing has changed.
         TimeoutError: calls are under way for longer.
     """
-    second, deadline_mono = _second(work), time.monotonic() + timeout
-    reading, old = work.store.change.reading(), first_terms(work)
+    reading = work.store.change.reading()
+    taken_over = work.store.agreed().get("embedding_field") == reading.get("field") == work.terms.field
+    if not taken_over or work.store.change.second() is not None:
+        _take_over(work, reading, time.monotonic() + timeout, yes=yes)
+    work.other.clear()
+    removed = _remove(work, [name for name in (reading["first"], reading["first_of"]) if name])
+    if "old" in reading:
+        aliases = Aliases(work.store.client)
+        there = [name for name, _ in aliases.over(reading["first"])]
+        if reading["old"] in there:  # else a finish of before has done it
+            aliases.drop(reading["old"])
+    namespace = work.first.option("namespace")
+    return (
+        f"Done: {namespace} has one field, {work.terms.field}, of {work.terms.space}; {removed} vectors of the first "
+        f"were removed. Workers with embedding_field={work.terms.field} and model={work.second.model} go on within "
+        "half a minute."
+    )
+
+
+def _take_over(work: Reembedding, reading: Mapping[str, str], deadline_mono: float, *, yes: bool) -> None:
+    """Put the second queue in the place of the first."""
+    second = _second(work)
     if reading.get("field") != second.field:
         raise EmbedQueueError(f"{second.field} is not read yet: --cut-over first")
     _require_covered(work, deadline_mono)
-    said = f"The vectors in {old.field} of hashes that match {work.match} are removed, and there is no way back."
+    said = f"The vectors in {reading['first']} of hashes that match {work.match} are removed, and there is no way back."
     confirm(f"{said} Workers need the settings of {work.terms.space} from then on. Go on?", yes=yes)
-    work.other.hold(None, "the change to this field is being finished")
+    left_seconds = max(HOLD_SECONDS, 2 * (deadline_mono - time.monotonic()))
+    work.other.hold(left_seconds, "the change to this field is being finished")
     try:
         while not work.store.change.finish(second):
             if time.monotonic() > deadline_mono:
@@ -102,16 +129,6 @@ def finish(work: Reembedding, timeout: float, *, yes: bool) -> str:
     except BaseException:
         work.other.unhold()
         raise
-    work.other.clear()
-    removed = _remove(work, old)
-    if "old" in reading:
-        Aliases(work.store.client).drop(reading["old"])
-    namespace = work.first.option("namespace")
-    return (
-        f"Done: {namespace} has one field, {second.field}, of {work.terms.space}; {removed} vectors of the first were "
-        f"removed. Workers with embedding_field={second.field} and model={work.second.model} go on within "
-        "half a minute."
-    )
 
 
 def first_terms(work: Reembedding) -> Terms:
@@ -183,9 +200,8 @@ def _uncovered(work: Reembedding, part: Sequence[Text], old: Terms) -> list[Text
     return left
 
 
-def _remove(work: Reembedding, old: Terms) -> int:
-    """Take the first field out of the hashes. Returns of how many."""
-    fields = [name for name in (old.field, old.provenance_field) if name]
+def _remove(work: Reembedding, fields: Sequence[str]) -> int:
+    """Take fields out of the hashes. Returns how many had the first of them."""
     keys, removed = work.store.hashes.matching(work.match), 0
     while part := list(islice(keys, LOOK_ITEMS)):
         removed += work.store.hashes.drop_fields(part, fields)

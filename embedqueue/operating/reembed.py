@@ -98,9 +98,6 @@ class Reembedding:
         self.terms = self._terms()
         if text_field in (self.terms.field, self.terms.provenance_field):
             raise EmbedQueueError("the field of the texts cannot be that of the vectors")
-        kept = self.store.agreed()
-        if (kept.get("embedding_field") or first.option("embedding_field")) == self.terms.field:
-            raise EmbedQueueError(f"vectors of the first queue stand in {self.terms.field!r}: give another --to-field")
 
     def __enter__(self) -> Reembedding:
         """Nothing is to be done."""
@@ -119,7 +116,14 @@ class Reembedding:
     # -- before it begins --------------------------------------------------------------------------------------
 
     def plan(self) -> Plan:
-        """Look at all texts, and tell what there is to do. Nobody is called, and nothing is written."""
+        """Look at all texts, and tell what there is to do. Nobody is called, and nothing is written.
+
+        Raises:
+            EmbedQueueError: the field is the first queue's own.
+        """
+        kept = self.store.agreed()
+        if (kept.get("embedding_field") or self.first.option("embedding_field")) == self.terms.field:
+            raise EmbedQueueError(f"vectors of the first queue stand in {self.terms.field!r}: give another --to-field")
         texts = tokens = total = done = calls = 0
         for part, found in self._looked():
             for (_, text), one in zip(part, found, strict=True):

@@ -13,7 +13,9 @@ from collections import Counter
 
 import pytest
 
-from embedqueue import EmbeddingBatchQueue
+from embedqueue import BatchFailed, EmbeddingBatchQueue
+from embedqueue.operating.reembed import Reembedding
+from embedqueue.settings.settings import read_environment
 from embedqueue.store.store import Store
 from embedqueue.testing import FakeEmbedder
 from embedqueue.values.provenance import digest
@@ -227,6 +229,96 @@ def test_redis_is_stopped_and_started(fresh_redis_server, provider, env, process
     assert one.returncode == 0, errors
     assert "Every text has its vector" in said
     assert len(written(client)) == COUNT
+
+
+def test_a_finish_that_was_killed_goes_on(run, redis_client, first, monkeypatch):
+    """The queues have changed places, and vectors of the first field are left: the same command removes them."""
+    run("reembed", *WHAT, *NEW, "--wait")
+    run("reembed", *WHAT, *NEW, "--cut-over")
+    with monkeypatch.context() as patch:
+        patch.setattr("embedqueue.operating.cutover._remove", lambda *_: exit(137))
+        run("reembed", *WHAT, *NEW, "--finish", "--yes", code=137)
+    assert redis_client.hexists("doc:0", "embedding")
+    assert f"{COUNT} vectors of the first were removed" in run("reembed", *WHAT, *NEW, "--finish")
+    assert not redis_client.hexists("doc:0", "embedding")
+    assert redis_client.hexists("doc:0", "v2")
+    assert "texts do not go to v2" in run("reembed", *WHAT, *NEW, "--roll-back", code=1)
+    assert "give another --to-field" in run("reembed", *WHAT, *NEW, "--wait", code=1)
+
+
+def test_who_works_meanwhile(run, redis_client, first):
+    """In each field its own space: a worker of another one claims nothing, says so, and names the ways out."""
+    run("reembed", *WHAT, *NEW, "--no-work")
+    told = run("space", "show")
+    assert "texts go to v2 as well, and the first field is read" in told
+    wrong = EmbeddingBatchQueue(
+        FakeEmbedder(8), redis_client, model="a-third", namespace="embed_queue:v2", embedding_field="v2"
+    )
+    new = EmbeddingBatchQueue(FakeEmbedder(8), redis_client, model="text-embedding-3-small", embedding_field="v2")
+    for queue in (wrong, new):
+        with queue:
+            future = queue.enqueue("doc:0", f"of {queue.options.model}")
+            with pytest.raises(BatchFailed, match="embedqueue reembed"):
+                future.result(PATIENCE_SECONDS)
+    redis_client.hset("doc:0", "body", "of text-embedding-3-small")
+    first.flush(PATIENCE_SECONDS)
+    assert of(redis_client, "doc:0", "embedding")[1] == digest("of text-embedding-3-small")
+    run("reembed", *WHAT, *NEW, "--wait")
+    all_in_both(redis_client)
+    run("reembed", *WHAT, *NEW, "--cut-over")
+    assert "and v2 is read" in run("space", "show")
+
+
+def test_paused_nobody_embeds(run, redis_client, first, process, provider, monkeypatch):
+    """Not even other workers of the second queue; it goes on where it was, and ends when it is told to stop."""
+    provider.latency = 0.7
+    one = process("--wait", *SLOWLY)
+    eventually(lambda: len(written(redis_client)) >= 3)
+    assert "will stand still" in run("runs", "pause", "reembed:v2")
+    eventually(lambda: redis_client.get("embed_queue:v2:pause") == b"the run reembed:v2 is paused")
+    eventually(lambda: provider.in_flight == 0)
+    assert json.loads(run("runs", "--json").splitlines()[0])["state"] == "paused"
+    first.enqueue("doc:0", "of a user").result(PATIENCE_SECONDS)
+    run("runs", "resume", "reembed:v2")
+    before = len(written(redis_client))
+    eventually(lambda: len(written(redis_client)) > before)
+    run("runs", "stop", "reembed:v2")
+    _, errors = one.communicate(timeout=PATIENCE_SECONDS)
+    assert one.returncode == 1
+    assert "stopped, as somebody has asked" in errors
+
+
+def test_a_text_that_comes_in_between_wins(redis_client, first, env):
+    """Somebody writes after a hash was looked at, and before what was found in it is enqueued."""
+    settings = read_environment(env)
+    second = settings.second("v2", MODEL="text-embedding-3-small", DIMENSIONS="8")
+    newer = {"doc:1": "waits", "doc:2": "", "doc:3": None, "doc:4": "enqueued first"}
+    with Reembedding(settings, second, "doc:*", "body") as work:
+        work.begin()
+        put = work._put
+
+        def put_late(lacking, *rest):
+            for key, body in newer.items():
+                if body is None:
+                    redis_client.delete(key)
+                    first.forget(key)
+                    continue
+                if key != "doc:4":  # its hash is written later than it is enqueued
+                    redis_client.hset(key, "body", body)
+                first.enqueue(key, body)
+            return put(lacking, *rest)
+
+        work._put = put_late
+        parts = list(work.fill(within=60, max_waiting=1000, check=lambda: None, rest=lambda: None))
+    assert sum(count for count, _, _ in parts) == COUNT - len(newer)
+    waiting = {json.loads(member)["redis_key"]: json.loads(member)["text"] for member in second_pending(redis_client)}
+    assert {key: waiting.get(key, "") for key in newer if newer[key]} == {"doc:1": "waits", "doc:4": "enqueued first"}
+    assert "doc:2" not in waiting
+    assert "doc:3" not in waiting
+
+
+def second_pending(client) -> list[bytes]:
+    return client.zrange("embed_queue:v2:pending", 0, -1)
 
 
 @pytest.mark.parametrize(
