@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[2]
 #: What a mutant must get past, the fastest and most particular first: the first test that fails ends it. Short lists,
 #: for a survivor costs all of one: what the others may see of it is quickly tried by hand.
 SCRIPT_TESTS = (
-    *("store/test_scripts", "store/test_books", "work/test_leftovers", "store/test_late", "work/test_clock"),
-    *("proof/test_invariants", "work/test_leases"),
+    *("store/test_claims", "store/test_scripts", "store/test_books", "work/test_leftovers", "store/test_late"),
+    *("work/test_clock", "proof/test_invariants", "work/test_leases"),
 )
 QUEUE_TESTS = ("queue/test_queue", "work/test_unforeseen", "queue/test_stopping", "work/test_outages")
 CACHE_TESTS = ("calls/test_cache", "work/test_clock", "proof/test_invariants")

@@ -762,8 +762,9 @@ def test_a_master_that_was_demoted_tells_nothing(redis_client):
     books.client.delete(books.keys.pending)
     books.client.replicaof("127.0.0.1", 1)  # nobody answers there
     try:
-        with pytest.raises(redis.exceptions.ReadOnlyError):
-            look(books, stamp)
+        for asked in (("doc:1", stamp), ("doc:2", 0)):  # also where nothing would be put right on the way
+            with pytest.raises(redis.exceptions.ReadOnlyError):
+                books.store.look([Asked(*asked)], TERMS)
     finally:
         books.client.replicaof("NO", "ONE")
     assert look(books, stamp) == "gone"

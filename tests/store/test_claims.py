@@ -1,0 +1,140 @@
+"""Claims, and calls that fail, at their rarer edges."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from embedqueue import Budget, Limits
+from embedqueue.store.budget import BudgetTerms
+from embedqueue.store.store import Store
+from embedqueue.values.item import encode_member
+from tests.proof.model import LEASE_SECONDS, MAX_DELIVERIES
+from tests.proof.moves import Queue, terms
+
+
+@pytest.fixture(params=["redis", "fakeredis"])
+def queue(request):
+    client = request.getfixturevalue("redis_client" if request.param == "redis" else "fake_redis")
+    return Queue(client, "embed_queue", "embedding")
+
+
+def claimed(store: Store, number: int, limit: int = 10, **options):
+    how = {"probe_limit": 2, "lease_seconds": LEASE_SECONDS, "max_deliveries": MAX_DELIVERIES, "alone": False}
+    return store.claim(f"w:{number}/1000:", limit, **(how | options))
+
+
+def test_an_item_that_is_released_on_its_last_delivery_travels_alone_again(queue):
+    """It waits in the line again, and must not take neighbours along when it comes up."""
+    queue.enqueue([("doc:bad", "a")])
+    bad = encode_member("doc:bad", "a")
+    for _ in range(MAX_DELIVERIES - 1):
+        queue.claim("w1:", alone=True)
+        queue.lease_ends(bad)
+    owner = queue.claim("w1:", alone=True)
+    queue.release(owner, [bad])
+    queue.enqueue([("doc:1", "b"), ("doc:2", "c")])
+    owner = queue.claim("w2:", 1)
+    assert [member for held_by, member in queue.hands if held_by == owner] == [encode_member("doc:1", "b")]
+    queue.check()
+    owner = queue.claim("w2:", 10)
+    assert [member for held_by, member in queue.hands if held_by == owner] == [encode_member("doc:2", "c")]
+    owner = queue.claim("w3:", alone=True)
+    assert [member for held_by, member in queue.hands if held_by == owner] == [bad]
+    queue.check()
+
+
+def test_an_older_stray_is_not_claimed_beside_the_newer_text_of_its_key(queue):
+    """Where another program has taken as many as it has left, the counts tell of neither."""
+    queue.leave(encode_member("doc:1", "old"), 1e6)
+    queue.enqueue([("doc:2", "taken")])
+    member = encode_member("doc:2", "taken")
+    queue.client.zrem(queue.names.pending, member)  # a ghost
+    del queue.model.pending[member]
+    queue.taken.add("doc:2")
+    queue.enqueue([("doc:1", "new")])
+    assert queue.store.status().strays == 0
+    owner = queue.claim("w1:")
+    assert [member for held_by, member in queue.hands if held_by == owner] == [encode_member("doc:1", "new")]
+    queue.check()
+
+
+def test_an_item_whose_claim_nobody_knows_any_more_waits_again(queue):
+    """``claims`` was deleted, or evicted: when its lease runs out it goes to the end of the line."""
+    queue.enqueue([("doc:1", "a")])
+    assert claimed(queue.store, 1).members
+    queue.client.delete(queue.names.claims)
+    queue.client.zadd(queue.names.inflight, {encode_member("doc:1", "a"): 1.0})
+    assert claimed(queue.store, 2).members == [encode_member("doc:1", "a")]
+
+
+def test_one_claim_tells_of_a_bounded_number_of_strays(queue):
+    """However many another program has left, one script holds Redis up for a moment only."""
+    pairs = [(f"doc:{i}", "a") for i in range(300)]
+    for key, text in pairs:
+        queue.client.zadd(queue.names.pending, {encode_member(key, text): 1.0})
+    claim = claimed(queue.store, 1, 1000, unordered=True)
+    assert claim.members == []
+    assert 0 < len(claim.strays) <= 200
+
+
+def test_the_length_that_a_first_call_teaches_is_kept_with_the_first_vectors(queue):
+    """A worker claims before it knows; from its first write on all others must agree."""
+    queue.enqueue([("doc:1", "a"), ("doc:2", "b")])
+    unknown = terms("embedding", model="m")
+    known = replace(unknown, dimensions=16)
+    claim = claimed(queue.store, 1, 1, terms=unknown)
+    assert "dimensions" not in queue.store.agreed()
+    assert queue.store.complete(claim.owner, known, [("doc:1", claim.members[0], bytes(64), "0" * 16)]) == ["done"]
+    assert queue.store.agreed()["dimensions"] == "16"
+    assert claimed(queue.store, 2, terms=replace(known, dimensions=8)).differs == [("dimensions", "16")]
+
+
+def test_a_call_that_fails_beside_a_probe_is_told_how_long_that_lasts(queue):
+    """Nobody claims before the probe has its answer, or its lease has ended."""
+    queue.enqueue([("doc:1", "a"), ("doc:2", "b")])
+    first, second = claimed(queue.store, 1, 1), claimed(queue.store, 2, 1)
+    times = {"first_seconds": 0.001, "most_seconds": 0.002, "least_seconds": 0.0}
+    queue.store.fail(first.owner, [(first.owner, first.members[0])], reason="down", **times)
+    queue.client.delete(queue.names.pause)  # it is over
+    assert claimed(queue.store, 3, lease_seconds=50.0).status == "probe"
+    left = queue.store.fail(second.owner, [(second.owner, second.members[0])], reason="down", **times)
+    assert left == pytest.approx(50, abs=5)
+
+
+def test_a_failure_wakes_the_other_workers(queue):
+    """Items wait again, and there is a pause to be known of."""
+    queue.enqueue([("doc:1", "a")])
+    claim = claimed(queue.store, 1)
+    times = {"first_seconds": 1.0, "most_seconds": 2.0, "least_seconds": 0.0}
+    queue.store.fail(claim.owner, [(claim.owner, claim.members[0])], reason="down", **times)
+    kinds = [(f[b"kind"], f[b"by"]) for _, f in queue.client.xrange(queue.names.events)]
+    assert (b"wake", claim.owner.encode()) in kinds[1:]
+
+
+def test_a_claim_holds_a_bounded_number_of_bytes(queue):
+    """Long texts come a few at a time: whoever claims has to hold them all."""
+    queue.store.enqueue(
+        [[part for i in range(8) for part in (b"doc:%d" % i, encode_member(f"doc:{i}", "x" * 300_000))]],
+        max_pending=None,
+        tell_at=50,
+        tell_first=True,
+    )
+    assert [len(claimed(queue.store, number).members) for number in (1, 2)] == [4, 4]
+
+
+@pytest.mark.parametrize("held_by", ["limits", "budget"])
+def test_what_may_not_go_yet_is_not_read_through(redis_client, held_by):
+    """A backlog of thousands behind a limit, or a budget, costs a claim no more than a few reads."""
+    limits = Limits(texts_per_minute=60) if held_by == "limits" else None
+    budget = Budget(usd_per_day=10, usd_per_million_tokens=1e6)
+    terms_of = BudgetTerms(budget, 1e6, 10, 1000) if held_by == "budget" else None
+    store = Store(redis_client, "embed_queue", limits=limits)
+    if store.buckets is not None:
+        store.buckets.fit(10, 1000)
+    pairs = [part for i in range(3000) for part in (b"doc:%d" % i, encode_member(f"doc:{i}", "text"))]
+    store.enqueue([pairs], max_pending=None, tell_at=50, tell_first=True)
+    before = redis_client.info("commandstats")["cmdstat_zrange"]["calls"]
+    assert len(claimed(store, 1, 3000, budget=terms_of).members) < 10
+    assert redis_client.info("commandstats")["cmdstat_zrange"]["calls"] - before < 20
