@@ -528,7 +528,7 @@ def test_a_worker_at_odds_with_the_namespace_claims_nothing(redis_client, make_q
         for place in (2, 3, 4):
             with pytest.raises(BatchFailed, match=f"{name} .*{kept.decode()}.*still queued"):
                 other.enqueue(f"doc:{place}", "text").result(PATIENCE_SECONDS)
-    assert [record.message.count(name) for record in caplog.records] == [1]
+    assert [record.message.count(f"{name} {kept.decode()!r}") for record in caplog.records] == [1]
     assert (other.pending_count(), redis_client.zcard("embed_queue:inflight")) == (3, 0)
     assert name in other.stats().pause_reason
     redis_client.hdel("embed_queue:settings", name)
