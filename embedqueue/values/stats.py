@@ -95,7 +95,7 @@ class BatchJob:
         texts: in it, equal ones once.
         items: of these.
         done: texts that the provider has done, as it says; None where it does not.
-        written: items that have their vector from it.
+        written: items that have their vector from it; after a crash, up to a hundred fewer are told.
         back: items that went back to the live lane.
         tokens: of the texts, estimated.
         used_tokens: that the provider says it has charged; None where it has not said.

@@ -89,6 +89,7 @@ class StandIn:
         refuse: status, words and times, by step.
         drop: steps of which the answer never goes out, by how often.
         folded: answers are gzip.
+        stall_download: of the download of this number, the first half comes, then "middle" may be held.
         break_after: bytes after which the next downloads break, one for each.
         ranges: whether a part of a file can be asked for.
         charged: texts of jobs that were accepted.
@@ -115,6 +116,8 @@ class StandIn:
         self.requests: list[str] = []
         self.holds: list[Hold] = []
         self.null_output = False
+        self.downloads = 0
+        self.stall_download: int | None = None
         self.empty_error: str | None = ""
         self.lock = threading.RLock()
         self.count = 0
@@ -337,6 +340,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             content, status = content[int(start[1]) :], 206
         with self.it.lock:
+            self.it.downloads += 1
+            stalls = self.it.downloads == self.it.stall_download
             cut = self.it.break_after.pop(0) if self.it.break_after else None
         folded = self.it.folded and "gzip" in self.headers.get("accept-encoding", "")
         body = gzip.compress(content) if folded else content
@@ -345,6 +350,10 @@ class _Handler(BaseHTTPRequestHandler):
         if folded:
             self.send_header("Content-Encoding", "gzip")
         self.end_headers()
+        if stalls:
+            self.wfile.write(body[: len(body) // 2])
+            self.it.held("middle")
+            body = body[len(body) // 2 :]
         self.wfile.write(body if cut is None else body[:cut])
         if cut is not None:
             self.close_connection = True

@@ -196,7 +196,14 @@ class Model:
             self.claims[key].score = Unseen(offset)
 
     def claim(
-        self, owner: str, limit: int, probe_limit: int, alone: bool, urgent: Iterable[bytes], model: str
+        self,
+        owner: str,
+        limit: int,
+        probe_limit: int,
+        alone: bool,
+        urgent: Iterable[bytes],
+        model: str,
+        now: float = 0.0,
     ) -> tuple[str, list[bytes], str, list[bytes]]:
         """Status, members, alone, and the strays that were met."""
         worker, _, number = owner.rstrip(":").partition(":")
@@ -225,7 +232,9 @@ class Model:
             if self.account is not None and member in wanted:
                 self.account.waited_for(1)
         elif limit:
-            wanted = [member for key in urgent if (member := self.member(key)) in self.pending]
+            members = [self.member(key) for key in urgent]
+            held = self.inflight
+            wanted = [one for one in members if one in self.pending or (one in held and self.held_by_job(one))]
             self._take_all(wanted, limit, taken, met)
             if self.account is not None:
                 self.account.waited_for(len(taken))
@@ -240,7 +249,11 @@ class Model:
                 alone_word = "waits"
         for member in taken:
             key = key_of(member)
-            score = self.alone.pop(member) if member in self.alone else self.pending.pop(member)
+            if member in self.inflight:  # out of a job, for somebody waits
+                score = self.claims[key].score
+                score = Unseen() if score > now else score
+            else:
+                score = self.alone.pop(member) if member in self.alone else self.pending.pop(member)
             self.claims[key] = Held(score, self.claims[key].deliveries if key in self.claims else 0, owner)
             self.inflight[member] = True
         if taken:
@@ -283,6 +296,63 @@ class Model:
         else:
             taken.append(member)
 
+    # -- batch jobs --------------------------------------------------------------------------------------------
+
+    def outsource(self, job: str, bound: float, most: int, model: str) -> tuple[str, list[bytes]]:
+        """``bound``: the score above which items wait for a job."""
+        meant = [member for member in self.in_order() if self.pending[member] > bound]
+        if self.at_odds(model):
+            return "differs", []
+        if self.unknown() > 0:
+            return "adopt", []
+        if self.pause or self.probe:
+            return "paused", []
+        taken = []
+        for member in meant[:most]:
+            key = key_of(member)
+            deliveries = self.claims[key].deliveries if key in self.claims else 0
+            if self.member(key) == member and not (deliveries and deliveries >= MAX_DELIVERIES - 1):
+                self.claims[key] = Held(self.pending.pop(member), deliveries, f"job:{job}")
+                self.inflight[member] = True
+                taken.append(member)
+        if taken:
+            self.kept = self.kept or model
+        return ("taken" if taken else "few"), taken
+
+    def in_jobs(self) -> list[bytes]:
+        """Those that are in jobs, the first to be due first."""
+        found = [member for member in self.inflight if self.held_by_job(member)]
+        return sorted(found, key=lambda member: (self.claims[key_of(member)].score, member))
+
+    def held_by_job(self, member: bytes) -> bool:
+        held = self.claims.get(key_of(member))
+        return held is not None and held.owner.startswith("job:")
+
+    def give_back(self, members: Iterable[bytes], job: str, bound: float, offset: float, *, again: bool = False) -> int:
+        """``offset``: what the bound is above the time that it is now."""
+        back = 0
+        for member in members:
+            key = key_of(member)
+            if member in self.inflight and self.claims[key].owner == f"job:{job}":
+                held = self.claims.pop(key)
+                del self.inflight[member]
+                score = Unseen(offset) if not again and held.score > bound else held.score
+                self.pending[member] = score
+                if held.deliveries:
+                    self.claims[key] = Held(score, held.deliveries)
+                back += 1
+        return back
+
+    def pull(self, bound: float, offset: float) -> int:
+        """All of them."""
+        held = self.in_jobs()
+        back = sum(self.give_back([one], self.claims[key_of(one)].owner[4:], bound, offset) for one in held)
+        for member, score in self.pending.items():
+            if not isinstance(score, Unseen) and score > bound:
+                self.pending[member] = Unseen(offset)
+                back += 1
+        return back
+
     def adopt(self, members: Iterable[bytes], faulty: set[bytes]) -> None:
         """``faulty``: those that no enqueue of ours can have written, by the stricter parser of Python."""
         for member in members:
@@ -320,7 +390,7 @@ class Model:
         words, at_odds = [], self.at_odds(model)
         self.kept = self.kept or model
         for key, member, vector in items:
-            if member not in self.inflight:
+            if member not in self.inflight or (owner.startswith("job:") and self.claims[key].owner != owner):
                 words.append("stale")
             elif at_odds:
                 words.append("differs")
@@ -424,7 +494,9 @@ class Model:
         """A word and its value, None where the value is a reason. ``vector``: of the hash."""
         self.forget_ghosts({key})
         if key in self.latest:
-            return "live", b"in flight" if self.latest[key].member in self.inflight else b"pending"
+            member = self.latest[key].member
+            place = b"in a job" if self.held_by_job(member) else b"in flight"
+            return "live", place if member in self.inflight else b"pending"
         if key in self.dead and self.dead[key][1]:
             return "dead", None
         return ("done", vector) if vector is not None else ("gone", b"")

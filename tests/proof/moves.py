@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import redis
 
+from embedqueue.store.jobs import Job, Jobs
 from embedqueue.store.records import Asked, Claim, Terms, Unless, Within
 from embedqueue.store.store import Store
 from embedqueue.values.item import FORGOTTEN, NotOurs, decode_member, encode_member
@@ -32,6 +33,8 @@ def asked(key: str, member: bytes | None = None, stamp: int = 0) -> Asked:
 
 #: Seconds that an item may wait that has no patience of its own.
 BASE = 100.0
+#: How long before it is due an item is too late for a batch job.
+JOBS_FOR = (1000.0, BASE)
 
 
 class Queue:
@@ -53,6 +56,9 @@ class Queue:
         self.taken: set[str] = set()  # keys whose newest text another program has taken away
         self.lives: dict[str, int] = {}  # how often each worker was stopped, and began anew under another name
         self.copies = None if store else Copies(self.store)  # of commands, as the network may hold them
+        self.outsourcing = Jobs(self.store._scripts, self.names, JOBS_FOR)
+        self.jobs = 0
+        self.in_jobs: list[tuple[str, bytes]] = []  # (job, member) of all that ever went into one
         self.twin: Queue | None = None  # the second queue, while texts go to both
 
     def accept(self, key: str, member: bytes) -> None:
@@ -231,7 +237,8 @@ class Queue:
     def _claim(self, worker: str, limit: int, alone: bool, urgent: list[str] | None, model: str) -> tuple[str, Claim]:
         self.claims += 1
         owner = f"{self.name(worker)}{self.claims}:"
-        holders = {member for member, holds in self.model.inflight.items() if holds}
+        held = self.model.inflight.items()
+        holders = {member for member, holds in held if holds and not self.model.held_by_job(member)}
         claim = self.store.claim(
             owner,
             limit,
@@ -245,7 +252,7 @@ class Queue:
         assert len(set(claim.members)) == len(claim.members) <= limit
         assert not holders & set(claim.members), "an item that another worker holds was handed out"
         wanted = [key.encode() for key in urgent or []]
-        status, members, word, met = self.model.claim(owner, limit, 2, alone, wanted, model)
+        status, members, word, met = self.model.claim(owner, limit, 2, alone, wanted, model, self.now())
         assert (claim.status, claim.members, claim.alone, claim.strays) == (status, members, word, met)
         assert claim.waiting == self.model.waiting
         return owner, claim
@@ -290,6 +297,34 @@ class Queue:
         items = [(member, reason, foreign)]
         answer = self.store.reject(owner, [(owner, *item) for item in items])
         assert answer == self.model.reject(owner, items)
+
+    def _bound(self) -> float:
+        """The score above which items wait for a job."""
+        return self.now() + JOBS_FOR[0] - BASE
+
+    def outsource(self, most: int, *, model: str = "m") -> None:
+        """What may wait goes into a new job."""
+        self.check()
+        self.jobs += 1
+        job = Job(f"j{self.jobs}")
+        assert self.store.jobs.lead("boss", LEASE_SECONDS).ours
+        how = {"least": 1, "most": most, "most_bytes": 1 << 20, "max_deliveries": MAX_DELIVERIES}
+        expected = self.model.outsource(job.name, self._bound(), most, model)
+        found = self.outsourcing.outsource("boss", job, terms(self.field, model=model), **how)
+        assert (found.word, found.members) == expected
+        self.in_jobs += [(job.name, member) for member in found.members]
+
+    def give_back(self, job: str, members: list[bytes], *, again: bool) -> None:
+        self.check()
+        expected = self.model.give_back(members, job, self._bound(), JOBS_FOR[0] - BASE, again=again)
+        keys = [key_of(member).decode() for member in members]
+        assert self.outsourcing.give_back(job, keys, again=again) == expected
+
+    def pull(self) -> None:
+        """Everything goes to the live lane."""
+        self.check()
+        expected = self.model.pull(self._bound(), JOBS_FOR[0] - BASE)
+        assert self.outsourcing.pull() == expected
 
     def lease_ends(self, member: bytes) -> None:
         self.client.zadd(self.names.inflight, {member: ENDED})

@@ -175,8 +175,10 @@ class History(RuleBasedStateMachine):
     @rule(queue=queues, data=st.data())
     def lease_ends(self, queue, data):
         """A worker stalls or dies; it may believe for long that it holds its items."""
-        if self.queues[queue].model.inflight:
-            self.queues[queue].lease_ends(data.draw(st.sampled_from(sorted(self.queues[queue].model.inflight))))
+        model = self.queues[queue].model
+        claimed = sorted(member for member in model.inflight if not model.held_by_job(member))
+        if claimed:
+            self.queues[queue].lease_ends(data.draw(st.sampled_from(claimed)))
 
     @rule(queue=queues, worker=workers, times=st.integers(1, MAX_DELIVERIES))
     def workers_die(self, queue, worker, times):
@@ -184,7 +186,38 @@ class History(RuleBasedStateMachine):
         for _ in range(times):
             self.queues[queue].claim(worker, alone=True)
             for member in list(self.queues[queue].model.inflight):
-                self.queues[queue].lease_ends(member)
+                if not self.queues[queue].model.held_by_job(member):
+                    self.queues[queue].lease_ends(member)
+
+    # -- batch jobs --------------------------------------------------------------------------------------------
+
+    @rule(queue=queues, some=st.lists(keys, unique=True, min_size=1), text=texts, most=st.integers(1, 3), model=models)
+    def outsource(self, queue, some, text, most, model):
+        """What may wait goes into a job."""
+        self.queues[queue].enqueue([(key, text) for key in some], within=5000.0)
+        self.queues[queue].outsource(most, model=model)
+
+    @rule(queue=queues, data=st.data(), again=st.booleans(), more=st.booleans())
+    def give_back(self, queue, data, again, more):
+        """A job has not served what it held, or somebody cancels it; also late, when it holds it no more."""
+        one = self.queues[queue]
+        if one.in_jobs:
+            job, member = data.draw(st.sampled_from(one.in_jobs))
+            members = [m for j, m in one.in_jobs if j == job] if more else [member]
+            one.give_back(job, list(dict.fromkeys(members)), again=again)
+
+    @rule(queue=queues)
+    def pull(self, queue):
+        self.queues[queue].pull()
+
+    @rule(queue=queues, data=st.data(), more=st.booleans(), model=models)
+    def collect(self, queue, data, more, model):
+        """A job has ended; what it brings of items that it no longer holds is not written."""
+        one = self.queues[queue]
+        if one.in_jobs:
+            job, member = data.draw(st.sampled_from(one.in_jobs))
+            members = [m for j, m in one.in_jobs if j == job] if more else [member]
+            one.complete(f"job:{job}", list(dict.fromkeys(members)), model=model)
 
     # -- operators, the provider, and the application ----------------------------------------------------------
 
@@ -221,9 +254,11 @@ class History(RuleBasedStateMachine):
     def status(self, queue):
         one = self.queues[queue]
         status, model = one.store.status(), one.model
+        in_jobs = len(model.in_jobs())
         assert (status.waiting, status.in_flight, status.dead, status.pause_reason, status.failing) == (
-            model.waiting, len(model.inflight), len(model.dead), model.pause, bool(model.level)
+            model.waiting, len(model.inflight) - in_jobs, len(model.dead), model.pause, bool(model.level)
         )  # fmt: skip
+        assert status.outsourced == in_jobs
         assert (status.unfinished, status.strays) == (0, model.unknown())
 
     @rule(queue=queues, name=st.sampled_from(["f1", "f2"]), ends=st.booleans())
@@ -306,6 +341,7 @@ class History(RuleBasedStateMachine):
             return
         known = set(KEYS)
         for one in self.queues:
+            known |= {one.names.jobs, *(f"{one.names.job_prefix}j{number + 1}" for number in range(one.jobs))}
             known |= {*one.names.all, *(one.names.cache_prefix + name for name in one.model.cache)}
             for name, value in one.model.cache.items():
                 assert self.client.get(one.names.cache_prefix + name) == value

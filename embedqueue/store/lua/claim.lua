@@ -222,7 +222,7 @@ if limit > 0 and #members == 0 and not full() then
     local score = member and redis.call("ZSCORE", PENDING, member)
     if member and not score and ARGV[15] == "1" and tonumber(redis.call("ZSCORE", INFLIGHT, member) or 0) >= JOBS then
       score = parse_claim(redis.call("HGET", CLAIMS, ARGV[i]))
-      score = score and seconds_text(math.min(tonumber(score), bound or now))
+      score = score and string.format("%.17g", math.min(tonumber(score), bound or now))
       of_jobs[member] = score and true
     end
     if score then

@@ -15,6 +15,10 @@ local owner, most, most_bytes = "job:" .. ARGV[2], tonumber(ARGV[6]), tonumber(A
 if string.match(redis.call("HGET", JOBS_KEY, ":lead") or "", "^(%S+) ") ~= ARGV[1] then
   return { "lost", 0 }
 end
+local kept = redis.call("HGET", JOBS_KEY, ARGV[2])
+if kept and cjson.decode(kept).state ~= "planned" then
+  return { "lost", 0 } -- a copy that the network held back: the job is at the provider
+end
 local base, off = unpack(redis.call("HMGET", SETTINGS, "base", "economy"))
 local bound = job_bound(ARGV[4], base, off)
 local from = bound and "(" .. seconds_text(bound)

@@ -235,10 +235,11 @@ end
 
 -- Put an item of a job back to pending, there by this score: in the live lane, for which who flushes waits from now on.
 local function leave_job(member, key, value, score, deliveries)
+  local exactly = string.format("%.17g", score)
   redis.call("ZREM", INFLIGHT, member)
-  redis.call("ZADD", PENDING, seconds_text(score), member)
+  redis.call("ZADD", PENDING, exactly, member)
   if deliveries > 0 then
-    redis.call("HSET", CLAIMS, key, seconds_text(score) .. " " .. deliveries)
+    redis.call("HSET", CLAIMS, key, exactly .. " " .. deliveries)
   else
     redis.call("HDEL", CLAIMS, key)
   end
