@@ -226,6 +226,7 @@ class Engine:
                 affordable=partial(affordable, self.store.budget, options),
                 charge=partial(charge, self.store.budget, options),
                 wrote=self.settle.outsourced_written,
+                offer=partial(self.settle.offer, patient=False),
                 observers=self.observers,
                 log=log,
                 who=self.name.rstrip(":"),

@@ -179,8 +179,6 @@ class EmbeddingBatchQueue:
         if callable(meet := getattr(embedder, "meet", None)):
             meet(model)
         self._options = Options(model=model, flush_interval=flush_interval, max_batch_size=max_batch_size, **options)
-        if self._options.economy and self._options.sink is not None:
-            raise OptionValueError("economy", "does not go together with a sink yet")
         if self._options.economy and batch_jobs_of(embedder, model) is None:
             raise OptionValueError(
                 "economy", f"needs an embedder whose provider has batch jobs, which {embedder!r} has not"

@@ -18,6 +18,7 @@ from embedqueue.embedders.batch_jobs import JobLine, JobSeen
 from embedqueue.embedders.protocol import CANARY
 from embedqueue.store.jobs import Job, Live
 from embedqueue.values.errors import InputRejected
+from embedqueue.values.item import Item
 from embedqueue.values.observer import BatchReport, CallReport
 from embedqueue.values.vectors import Malformed, as_rows, faulty_rows
 
@@ -156,6 +157,10 @@ def _write(desk: Desk, job: Job, seen: JobSeen, keys: dict[str, list[str]]) -> J
 
 def _complete(desk: Desk, job: Job, pairs: Sequence[tuple[Live, bytes]]) -> int:
     began_mono = time.monotonic()
+    # The sink is asked once: a job's result waits at the provider, and the next look goes on from here.
+    items_of = [(Item(live.redis_key, live.text, live.member, owner=job.owner), stored) for live, stored in pairs]
+    refused = desk.offer(job.owner, items_of)
+    pairs = [pair for pair in pairs if pair[0].redis_key not in refused]
     items = [(live.redis_key, live.member, stored, live.digest) for live, stored in pairs]
     words = desk.store.complete(job.owner, desk.terms(), items)
     done = [live for (live, _), word in zip(pairs, words, strict=True) if word == "done"]

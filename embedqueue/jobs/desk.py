@@ -12,6 +12,7 @@ from embedqueue.observers.observers import Observers
 from embedqueue.store.jobs import Job, Jobs, Led
 from embedqueue.store.records import Terms
 from embedqueue.store.store import Store
+from embedqueue.values.item import Item
 from embedqueue.values.log import Log
 from embedqueue.values.options import Options
 
@@ -37,6 +38,8 @@ class Desk:
         affordable: tells whether so many estimated tokens more may be spent on a job, as far as there is a budget.
         charge: books what a job has cost, by its name, in tokens.
         wrote: told how many items have their vectors.
+        offer: hands items and vectors to the sink, by the owner's name; returns the redis_keys of what is a dead letter
+            now. Raises ``EmbedQueueError`` where it takes nothing now.
         observers: told what was sent and written.
         log: takes the records.
         who: the name under which the lease is held.
@@ -54,6 +57,7 @@ class Desk:
     affordable: Callable[[int], bool]
     charge: Callable[[str, int], None]
     wrote: Callable[[int], None]
+    offer: Callable[[str, Sequence[tuple[Item, bytes]]], set[str]]
     observers: Observers
     log: Log
     who: str

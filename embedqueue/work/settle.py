@@ -206,13 +206,28 @@ class Settle:
             Stopping: the queue stops before Redis has taken all of them.
         """
         for part in _parts(pairs, lambda pair: len(pair[0].member) + len(pair[1])):
-            if self.sinking is not None:
-                refused = self.sinking.write(owner, part)
-                for item, reason in refused:
-                    self.reject(owner, [item], reason)
-                gone = {item.redis_key for item, _ in refused}
-                part = [pair for pair in part if pair[0].redis_key not in gone]
-            self._write_part(owner, part, times)
+            gone = self.offer(owner, part, patient=True)
+            self._write_part(owner, [pair for pair in part if pair[0].redis_key not in gone], times)
+
+    def offer(self, owner: str, pairs: Sequence[tuple[Item, bytes]], *, patient: bool) -> set[str]:
+        """Have the sink, where there is one, take vectors; what it will never take becomes a dead letter.
+
+        Args:
+            owner: as with :meth:`write`.
+            pairs: as with :meth:`write`.
+            patient: whether to wait for a sink that takes nothing now.
+
+        Returns:
+            The redis_keys of what it will never take.
+
+        Raises:
+            Stopping: the queue stops.
+            SinkFailed: it takes nothing now.
+        """
+        refused = [] if self.sinking is None else self.sinking.write(owner, pairs, patient=patient)
+        for item, reason in refused:
+            self.reject(owner, [item], reason)
+        return {item.redis_key for item, _ in refused}
 
     def _write_part(self, owner: str, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
         writes = [(item.redis_key, item.member, vector, digest(item.text)) for item, vector in pairs]

@@ -17,7 +17,13 @@ from embedqueue.futures.waiters import Waiters
 from embedqueue.store.records import Terms
 from embedqueue.store.stalls import Stalls
 from embedqueue.values.backoff import backoff_seconds
-from embedqueue.values.errors import BatchFailed, ConfigurationError, InputRejected, TransientError
+from embedqueue.values.errors import (
+    BatchFailed,
+    ConfigurationError,
+    EmbedQueueError,
+    InputRejected,
+    TransientError,
+)
 from embedqueue.values.item import Item
 from embedqueue.values.log import Log
 from embedqueue.values.provenance import digest
@@ -52,7 +58,7 @@ class Persist(Protocol):
         """Make it, and return its answer."""
 
 
-class SinkFailed(Exception):
+class SinkFailed(EmbedQueueError):
     """The sink took nothing, and nobody has the time to wait."""
 
 
@@ -114,19 +120,20 @@ class Sinking:
         self._taken_mono = 0.0  # when the sink last took something
         self._logged = ""  # the fault that the log has spoken of last
 
-    def write(self, owner: str, pairs: Sequence[Pair]) -> list[tuple[Item, str]]:
+    def write(self, owner: str, pairs: Sequence[Pair], *, patient: bool = True) -> list[tuple[Item, str]]:
         """Have the sink take vectors, however long that takes. What is no longer to be written is left out.
 
         Args:
             owner: of the claim.
             pairs: items of different keys and their vectors, each (dimensions,) as the bytes that are stored.
+            patient: whether to wait for a sink that takes nothing now.
 
         Returns:
             The items that it will never take, and why.
 
         Raises:
             Stopping: the queue stops.
-            SinkFailed: it takes nothing now, and this is not ``patient``.
+            SinkFailed: it takes nothing now, and neither this nor the call is ``patient``.
         """
         load = _Load({item.redis_key: (item, vector) for item, vector in pairs})
         words, stalled_mono = "", 0.0  # of the pause, where there is one
@@ -134,7 +141,7 @@ class Sinking:
             fault = self._offer(load, rows)
             if fault is None:
                 continue
-            if not self.patient:
+            if not (self.patient and patient):
                 raise SinkFailed(f"the sink failed: {said_by(fault)}") from fault
             load.failures += 1
             if load.failures < QUICK_TRIES and not isinstance(fault, ConfigurationError):

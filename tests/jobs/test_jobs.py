@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from embedqueue import EmbeddingBatchQueue
+from embedqueue import EmbeddingBatchQueue, InputRejected
 from embedqueue.testing import FakeEmbedder
 from tests.jobs.conftest import OPTIONS, PATIENT
 from tests.jobs.standin import as_batch, vector_of
@@ -313,3 +313,33 @@ def test_options_are_seen_by_name():
     assert set(OPTIONS) - {"model", "lease_seconds", "flush_interval"} <= {
         name for name in EmbeddingBatchQueue.__init__.__signature__.parameters if name.startswith("economy")
     }
+
+
+def test_a_job_whose_vectors_go_to_a_sink(make, redis_client, stand_in):
+    """A sink that is down for a while gets them from the result, which waits at the provider; nothing is sent again."""
+    down, rows = threading.Event(), {}
+    down.set()
+
+    class Table:
+        def write(self, some):
+            if down.is_set():
+                raise ConnectionError("down")
+            for index, row in enumerate(some):
+                if row.redis_key == "doc:3":
+                    raise InputRejected("no such document", index=index)
+            rows.update({row.redis_key: row for row in some})
+            assert not any(redis_client.hexists(row.redis_key, "embedding") for row in some)
+
+    queue, items = make(sink=Table()), pairs(5)
+    queue.enqueue_many(items, within=PATIENT)
+    in_jobs(queue, 5)
+    eventually(lambda: queue.jobs()[0].used_tokens, "it was verified, and could not be written")
+    assert rows == {} and redis_client.zcard("embed_queue:inflight") == 5
+    down.clear()
+    job = over(queue)
+    assert (job.written, job.back) == (4, 0)
+    assert {letter.redis_key for letter in queue.dead_letters()} == {"doc:3"}
+    for key, text in items:
+        assert key == "doc:3" or np.allclose(rows[key].vector, as_batch(text))
+        assert key == "doc:3" or rows[key].provenance.encode() == redis_client.hget(key, "embedding_of")
+    assert max(stand_in.charged.values()) == 1

@@ -402,10 +402,10 @@ def test_another_space_is_not_written(make_queue, redis_client):
     entered, go_on = threading.Event(), threading.Event()
     write = inside(queue).sinking.write
 
-    def late(owner, pairs):
+    def late(owner, pairs, **options):
         entered.set()
         assert go_on.wait(PATIENCE_SECONDS)
-        return write(owner, pairs)
+        return write(owner, pairs, **options)
 
     inside(queue).sinking.write = late
     queue.start()
