@@ -118,6 +118,11 @@ class Caller:
         most = self._care.texts
         return self._limits if most is None else replace(self._limits, texts=min(self._limits.texts, most))
 
+    @property
+    def probe_texts(self) -> int:
+        """Texts of a call that tests the provider: one, where its last answer had vectors of another length."""
+        return self.limits.texts if self._wrong_width is None else 1
+
     def rest(self, seconds: float) -> None:
         """Wait; ``Stopping`` is raised if the queue stops meanwhile."""
         if self._closing.wait(seconds):

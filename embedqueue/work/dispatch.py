@@ -150,6 +150,11 @@ class Dispatch:
         return self._caller.limits.texts
 
     @property
+    def probe_limit(self) -> int:
+        """How many texts a call may hold that tests the provider."""
+        return self._caller.probe_texts
+
+    @property
     def call_limits(self) -> tuple[int, int]:
         """The same, and how many estimated tokens."""
         return self._caller.limits.texts, self._caller.limits.tokens

@@ -244,7 +244,7 @@ class Worker:
             claim = self._store.claim(
                 owner,
                 limit,
-                probe_limit=call_limit,
+                probe_limit=self._dispatch.probe_limit,
                 lease_seconds=self._options.lease_seconds,
                 max_deliveries=self._options.max_deliveries,
                 # What is on its last delivery must not meet a process that ends.

@@ -6,7 +6,7 @@ import pytest
 import tenacity
 
 from embedqueue import BatchFailed, OpenAIEmbedder
-from tests.parts import PATIENCE_SECONDS, expected, stored
+from tests.parts import ONE_TRY, PATIENCE_SECONDS, eventually, expected, stored
 from tests.proof.torture.answers import ACCOUNT, REFUSALS, TRANSIENT, malformed, redirects
 from tests.provider import Provider
 
@@ -65,3 +65,39 @@ def test_no_status_loses_or_buries_what_works_a_moment_later(queue, redis_client
     provider.script((TRANSIENT | REFUSALS | ACCOUNT)[name])
     errors = _serve_all(queue, redis_client)
     assert all(errors) if name in ACCOUNT else not any(errors)
+
+
+def test_a_wrong_length_is_looked_for_with_one_text_a_time(redis_client, make_queue):
+    """The provider is paid for each. Once it is right, calls are whole again."""
+
+    class Wide:
+        """Promises another length than that of its vectors."""
+
+        dimensions = 8
+
+        def __init__(self) -> None:
+            self.sizes: list[int] = []
+
+        def embed_batch(self, texts, model):
+            self.sizes.append(len(texts))
+            return [expected(text, DIMENSIONS) for text in texts]
+
+    def wake() -> None:
+        redis_client.delete("embed_queue:pause")
+        redis_client.xadd("embed_queue:events", {"kind": "wake", "by": "", "body": ""})
+
+    embedder = Wide()
+    queue = make_queue(start=False, embedder=embedder, retry=ONE_TRY)
+    queue.enqueue_many([(f"doc:{i}", f"text {i}") for i in range(20)])
+    queue.start()
+    eventually(lambda: (queue.stats().pause_reason or "").endswith("or another model"), "paused")
+    assert embedder.sizes[0] == 20
+    before = len(embedder.sizes)
+    wake()
+    eventually(lambda: redis_client.get("embed_queue:pause:level") == b"2", "tested, and paused again")
+    assert set(embedder.sizes[before:]) == {1}
+    embedder.dimensions = DIMENSIONS
+    redis_client.hset("embed_queue:settings", "dimensions", DIMENSIONS)  # somebody has decided
+    wake()
+    queue.flush(PATIENCE_SECONDS)
+    assert max(embedder.sizes[-3:]) >= 18
