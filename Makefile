@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 QUIET = $(if $(filter tests%,$(ARGS)),,$(shell grep -rl --include=*.py pytest.mark.quiet tests))
 ROOMS := values store observers futures calls work settings operating embedders queue metrics cli dashboard proof
 
-.PHONY: demo example-flask example-django example-fastapi screenshots setup test test-all check lint coverage clean
+.PHONY: demo example-flask example-django example-fastapi screenshots setup test test-all check lint coverage docs bench dist clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m embedqueue demo $(ARGS)
@@ -58,6 +58,20 @@ coverage: $(VENV)/.dev
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
+# The pages as one site, in build/site: strict, with every link checked, and without a network.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The comparison with others; ARGS="--quick" is small.
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $(ARGS)
+
+# What is uploaded for a release: a wheel, and a source distribution that holds the tests and the pages.
+dist: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/python -m twine check --strict dist/*
+
 # The tests on every supported Python that this machine has.
 test-all:
 	@for python in $$(.ci/pythons); do \
@@ -72,13 +86,11 @@ $(VENV)/.demo: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
 	@touch $@
 
-$(VENV)/.examples: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]'
-	@touch $@
-
-$(VENV)/.dev: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+# One stamp for each of the dependency groups.
+$(VENV)/.%: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python .ci/group $* > $(VENV)/$*.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --requirement $(VENV)/$*.txt
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

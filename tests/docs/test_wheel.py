@@ -1,10 +1,12 @@
-"""What is installed is all that is needed: a wheel, as built from this tree, by itself."""
+"""What is released is all that is needed: a wheel, and a source distribution, as built from this tree."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -52,3 +54,40 @@ def test_the_version_is_that_of_the_package(installed):
 def test_the_wheel_works(installed):
     """It is imported, and finds its scripts."""
     subprocess.run([sys.executable, "-c", LOAD, str(installed)], check=True, timeout=30, cwd=installed)
+
+
+def test_the_source_distribution_holds_tests_and_pages(tmp_path):
+    """Whoever packages embedqueue builds and tests from it; the index takes it, and its description is readable."""
+    pytest.importorskip("build", reason="build is not installed: make setup")
+    pytest.importorskip("twine", reason="twine is not installed: make setup")
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, timeout=50, capture_output=True)
+    (built,) = tmp_path.glob("embedqueue-*.tar.gz")
+    with tarfile.open(built) as archive:
+        there = {name.partition("/")[2] for name in archive.getnames()}
+    folders = (".ci", "benchmarks", "docs", "embedqueue", "examples", "tests")
+    ours = {path.relative_to(ROOT) for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()}
+    ours |= {Path(name) for name in ("Makefile", "CHANGELOG.md", "SECURITY.md", "mkdocs.yml", "pyproject.toml")}
+    wanted = {str(path) for path in ours if "__pycache__" not in path.parts and not path.name.startswith(".")}
+    assert wanted - there == set()
+    check = [sys.executable, "-m", "twine", "check", "--strict", str(built)]
+    subprocess.run(check, check=True, timeout=30, capture_output=True)
+
+
+def test_extras_are_for_users(installed):
+    """Nothing that only development needs is offered to those who install."""
+    (metadata,) = installed.glob("embedqueue-*.dist-info/METADATA")
+    extras = set(re.findall(r"^Provides-Extra: (\S+)$", metadata.read_text("utf-8"), re.MULTILINE))
+    assert {"fast", "cli", "flask", "django"} <= extras
+    assert extras & {"dev", "test", "tests", "bench", "docs", "examples"} == set()
+
+
+@pytest.mark.parametrize("group", ["examples", "test", "bench", "dev", "docs"])
+def test_every_group_is_made_of_requirements(group, installed):
+    """As ``make`` hands them to any pip; the extras that they name exist."""
+    printed = subprocess.run([ROOT / ".ci" / "group", group], check=True, timeout=30, capture_output=True, text=True)
+    (metadata,) = installed.glob("embedqueue-*.dist-info/METADATA")
+    extras = set(re.findall(r"^Provides-Extra: (\S+)$", metadata.read_text("utf-8"), re.MULTILINE))
+    for line in printed.stdout.splitlines():
+        name, _, asked = re.fullmatch(r"([\w.-]+)(\[([\w,-]+)\])?.*", line).groups()
+        assert name != "embedqueue" or set(asked.split(",")) <= extras, line

