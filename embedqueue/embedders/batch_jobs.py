@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from embedqueue.values.errors import ConfigurationError, EmbedQueueError, TransientError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 #: How a job stands, whatever its provider calls that. "waiting": it has not ended, or nobody knows what its word means.
 #: "done", "expired", "cancelled": it has ended, and what it has may be read. "failed": it has nothing. "gone": the

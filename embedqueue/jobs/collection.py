@@ -9,10 +9,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from embedqueue.embedders.batch_jobs import JobLine, JobSeen
 from embedqueue.embedders.protocol import CANARY
@@ -23,6 +20,10 @@ from embedqueue.values.observer import BatchReport, CallReport
 from embedqueue.values.vectors import Malformed, as_rows, faulty_rows
 
 from .desk import Desk
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 #: Texts of a job that are embedded by a call as well, and how alike both vectors must be: a batch may round otherwise,
 #: which changes the sixth digit of a cosine; another text changes the first (docs/half-price.md).
@@ -85,7 +86,8 @@ def _throw_away(desk: Desk, job: Job, why: str) -> Job:
 def _verify(desk: Desk, job: Job, seen: JobSeen, keys: dict[str, list[str]]) -> int:
     """Read all of a result, and compare some of it with a call. Returns the tokens that its lines tell."""
     held = {live.digest for live in desk.jobs.live(job.name, [one for some in keys.values() for one in some])}
-    found, chosen, tokens, strange = set[str](), list[tuple[str, NDArray[np.float32]]](), 0, 0
+    chosen: list[tuple[str, NDArray[np.float32]]] = []
+    found, tokens, strange = set[str](), 0, 0
     vectors = 0
     for line in _lines(desk, seen, (0, 0)):
         tokens += line.tokens or 0
@@ -121,6 +123,8 @@ def _check_width(desk: Desk, line: JobLine) -> None:
 def _compare(
     desk: Desk, job: Job, chosen: Sequence[tuple[str, NDArray[np.float32]]], keys: dict[str, list[str]]
 ) -> None:
+    import numpy as np  # whoever only enqueues does without: see values/vectors.py
+
     compared = 0
     for key, vector in random.sample(chosen, len(chosen)):
         live = next(desk.jobs.live(job.name, keys[key]), None)
