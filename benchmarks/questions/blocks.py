@@ -133,6 +133,8 @@ def _steps(client: redis.Redis, waiting: int, in_flight: int, dead: int) -> Iter
     yield "enqueue_many of 10,000 with max_pending", lambda: enqueue(10_000, 10**9)
     yield "status", store.status
     yield "status for a flush", lambda: (store.status("flush"), store.end_flush("flush"))
+    yield "list of 50 items in the middle", lambda: store.items.page("pending", waiting // 2, 50)
+    yield "one step of a search for a key", lambda: store.items.find("no such key")
     yield "claim of 1000, and release", lambda: given(claim(1000))
     yield "claim of 200 with 1000 who wait", lambda: given(claim(200, some[:1000]))
     yield "complete of 80 vectors", lambda: complete(80)

@@ -555,7 +555,7 @@ def test_check_tells_of_redis(run, redis_client):
         ({"redis_version": "6.0.16"}, "problem", "redis", "too old"),
         ({"redis_version": "6.2.0"}, "ok", "redis", "6.2.0"),
         ({"role": "slave"}, "problem", "redis", "name its master"),
-        ({"cluster_enabled": 1}, "problem", "redis", "a node of a Redis Cluster, which embedqueue does not support"),
+        ({"cluster_enabled": 1}, "problem", "redis", "a node of a Redis Cluster"),
         ({"loading": 1}, "warning", "persistence", "still loading"),
         ({"aof_enabled": 0}, "warning", "persistence", "appendonly yes"),
         ({"aof_enabled": 1, "aof_last_write_status": "err"}, "problem", "persistence", "is the disk full?"),
@@ -590,7 +590,7 @@ def test_a_node_of_a_cluster_is_told(run):
     args = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     for server in local_redis(appendonly=False, port=free_port(), args=args):
         told = run("--redis", server.url, "stats", code=1)
-        assert "is a node of a Redis Cluster, which embedqueue does not support yet" in told
+        assert "is a node of a Redis Cluster, and the client knows nothing of clusters" in told
 
 
 def test_options_of_other_clients_in_the_url_are_told(run):
