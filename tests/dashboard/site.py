@@ -143,7 +143,10 @@ def example_site(port: int = 0) -> Iterator[Dashboard]:
         with queue, Dashboard(queue, port, allow_changes=True) as site:
             site.provider, site.queue = provider, queue
             fill_dead(queue, client)
-            queue.enqueue_many((f"backfill:{at}", text()) for at in range(6000))
+            apart = EmbeddingBatchQueue(embedder, client, MODEL, flush_interval=600.0, worker=False, history=False)
+            apart.enqueue_many(
+                (f"backfill:{at}", text()) for at in range(6000)
+            )  # in no figure: they would dwarf the hour
             provider.latency = 0.25
             feeding = threading.Thread(target=feed, daemon=True)
             feeding.start()

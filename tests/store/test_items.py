@@ -67,6 +67,14 @@ def test_pages_miss_nothing_while_items_are_claimed(store):
     assert set(keys(store.items.page("pending", limit=50))) <= set(seen)
 
 
+def test_where_the_last_item_seen_has_gone_the_list_goes_on_with_the_first_that_stands(store):
+    """Claimed, or written: of one score, all that stood before it are gone as well, and none behind it is left out."""
+    put(store, *((f"doc:{at:02}", "x") for at in range(12)))
+    mark = store.items.page("pending", 0, 4).items[-1].mark("after")
+    claim(store, 6)
+    assert keys(store.items.page("pending", mark, 4)) == ["doc:06", "doc:07", "doc:08", "doc:09"]
+
+
 def test_back_and_forth(store, client):
     """What stood before a page is the page before it; at the front it is the first page."""
     client.zadd(PENDING, {encode_member(f"doc:{at}", "x"): at // 3 for at in range(10)})
