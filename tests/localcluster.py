@@ -172,6 +172,10 @@ class LocalCluster:
                             votes.append(port)
         return self.at_port(max(votes, key=votes.count))
 
+    def await_other(self, key: str, master: LocalRedis) -> None:
+        """Wait until another one than this is the master of a key's slot."""
+        self._await(lambda: self.master_of(key) is not master)
+
     def replicas_of(self, master: LocalRedis) -> list[LocalRedis]:
         found = []
         for node in self.nodes:

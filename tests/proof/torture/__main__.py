@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.proof.torture.checker import Verdict, check, table
 from tests.proof.torture.conductor import Plan, run
-from tests.proof.torture.faults import KINDS, WITH_FAILOVER
+from tests.proof.torture.faults import ELSEWHERE, KINDS, WITH_SERVERS
 from tests.proof.torture.history import Versions
 from tests.proof.torture.topology import find_faketime
 
@@ -26,8 +26,8 @@ def parse() -> Plan:
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"), help="of every choice")
     parser.add_argument(
         "--faults",
-        default=",".join(kind for kind in KINDS if kind != "failover"),
-        help=f"of {', '.join(KINDS)}; or none (default: all but failover)",
+        default=",".join(kind for kind in KINDS if kind not in ELSEWHERE),
+        help=f"of {', '.join(KINDS)}; or none (default: all but {' and '.join(ELSEWHERE)})",
     )
     parser.add_argument("--producers", type=int, default=3, help="processes that enqueue and wait (default 3)")
     parser.add_argument("--workers", type=int, default=2, help="processes that drain (default 2)")
@@ -37,8 +37,9 @@ def parse() -> Plan:
     kinds = set(options.faults.split(",")) - {"none", ""}
     if kinds - set(KINDS):
         parser.error(f"unknown faults: {', '.join(sorted(kinds - set(KINDS)))}")
-    if "failover" in kinds and kinds - WITH_FAILOVER:
-        parser.error(f"failover has servers of its own: it goes with {', '.join(sorted(WITH_FAILOVER))} only")
+    for kind in kinds & set(ELSEWHERE):
+        if kinds - {kind} - WITH_SERVERS:
+            parser.error(f"{kind} has servers of its own: it goes with {', '.join(sorted(WITH_SERVERS))} only")
     if "clock" in kinds and find_faketime() is None:
         print("the clock is not stepped: no libfaketime here (apt-get install faketime)")
         kinds -= {"clock"}

@@ -26,8 +26,10 @@ import redis.sentinel
 import tenacity
 
 from embedqueue import EmbeddingBatchQueue, EmbedQueueError, OpenAIEmbedder
+from embedqueue.settings.redis_url import client_of
 from embedqueue.store.records import named_member
 from tests.proof.torture import failpoints
+from tests.proof.torture.cluster import ON_CLUSTER, RigCluster, is_cluster
 from tests.proof.torture.signals import Handler
 from tests.proof.torture.texts import DIMENSIONS, LONG_CHARS, digest, text_of
 
@@ -80,6 +82,8 @@ class Journal:
 
 def make_client(redis_url: str, timeout: float = 2.0) -> redis.Redis:
     """A client; ``sentinel://host:port/name`` asks a Sentinel for the master."""
+    if is_cluster(redis_url):
+        return RigCluster.of(redis_url, timeout)
     parts = urlsplit(redis_url)
     if parts.scheme != "sentinel":
         return redis.from_url(redis_url, socket_timeout=timeout)
@@ -102,7 +106,7 @@ def make_queue(
     )
     return EmbeddingBatchQueue(
         embedder,
-        make_client(redis_url),
+        client_of(redis_url, socket_timeout=2.0) if is_cluster(redis_url) else make_client(redis_url),
         model="another" if differs == "model" else "torture",
         embedding_field="other" if differs == "embedding_field" else "embedding",
         flush_interval=0.2,
@@ -111,6 +115,7 @@ def make_queue(
         lease_seconds=lease_seconds,
         max_deliveries=50,
         worker=worker,
+        **(ON_CLUSTER if is_cluster(redis_url) else {}),
         retry=tenacity.Retrying(stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_random_exponential(0.05, 0.5)),
     )
 
@@ -248,7 +253,7 @@ class Actor:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
         self._journal = Journal(options.folder, options.name)  # only now: who has one may be sent signals
         if options.failpoints:
-            failpoints.arm(self._rng, self._report)
+            failpoints.arm(self._rng, self._report, on_cluster=is_cluster(options.redis))
         if options.log:
             self._report("handlers and filters of logging that raise", kind="log")
 

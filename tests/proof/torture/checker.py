@@ -112,6 +112,8 @@ class _Check:
                 self._hands[line["key"]].append((line["at"], line["event"], line["version"]))
                 if "vector" in line:
                     self._written.add((line["key"], line["vector"]))
+            elif line["event"] == "stripped":
+                self._written.add((line["key"], line["vector"]))
             elif line["event"] == "junk":
                 self._junk.add(line["name"])
             elif line["event"] == "differs":
@@ -251,7 +253,7 @@ class _Check:
         times = [
             min(fault.end, until) - max(fault.start, since)
             for fault in self._history.faults
-            if fault.kind in ("redis", "failover")
+            if fault.kind in ("redis", "failover", "cluster")
         ]
         return sum(seconds for seconds in times if seconds > 0)
 

@@ -25,6 +25,7 @@ from embedqueue import EmbeddingBatchQueue
 from embedqueue.demo.localredis import LocalRedis
 from tests.inside import inside
 from tests.proof.torture.actor import Journal, make_queue
+from tests.proof.torture.cluster import ClusterServer
 from tests.proof.torture.failpoints import EXIT_CODE
 from tests.proof.torture.faults import Faults
 from tests.proof.torture.history import (
@@ -77,7 +78,7 @@ class Plan:
     @property
     def lease_seconds(self) -> float:
         """Of every queue of the run."""
-        return LEASE_SECONDS[bool(self.kinds & {"process", "redis", "clock", "network", "failover"})]
+        return LEASE_SECONDS[bool(self.kinds & {"process", "redis", "clock", "network", "failover", "cluster"})]
 
 
 class Crowd:
@@ -219,7 +220,9 @@ def _call(provider: Provider) -> socket.socket:
     return socket.create_connection((address.hostname, address.port))
 
 
-def _server(plan: Plan, folder: Path) -> LocalRedis | Replicated:
+def _server(plan: Plan, folder: Path) -> LocalRedis | Replicated | ClusterServer:
+    if "cluster" in plan.kinds:
+        return ClusterServer()
     if "failover" in plan.kinds:
         return Replicated()
     settings = {"appendfsync": "always", "args": ("--enable-debug-command", "yes", "--busy-reply-threshold", "100")}
@@ -230,7 +233,9 @@ def _server(plan: Plan, folder: Path) -> LocalRedis | Replicated:
 
 
 @contextlib.contextmanager
-def _stage(plan: Plan, folder: Path, rng: random.Random) -> Iterator[tuple[LocalRedis | Replicated, Provider, dict]]:
+def _stage(
+    plan: Plan, folder: Path, rng: random.Random
+) -> Iterator[tuple[LocalRedis | Replicated | ClusterServer, Provider, dict]]:
     """Redis, provider, and proxies in front of them."""
     with _server(plan, folder) as server, Provider() as provider:
         provider.latency = 0.02
@@ -300,7 +305,7 @@ def _torture(plan: Plan, rng: random.Random, crowd: Crowd, faults: Faults, look:
             look_mono = time.monotonic() + max(0.5, 5 * (time.monotonic() - began_mono))
 
 
-def _look(server: LocalRedis | Replicated, watch: Watch, provider: Provider) -> None:
+def _look(server: LocalRedis | Replicated | ClusterServer, watch: Watch, provider: Provider) -> None:
     """Look at the hashes, if Redis answers, and end a pause that is too long for the rig."""
     shorten(provider)
     with contextlib.suppress(redis.RedisError):
@@ -343,7 +348,7 @@ def drain_rest(queue: EmbeddingBatchQueue, seconds: float) -> None:
             queue.flush(timeout=2.0)
             return
         with contextlib.suppress(redis.RedisError):
-            end_pause(inside(queue).client, 0.0)
+            inside(queue).store.unhold()
 
 
 def end_pause(client: redis.Redis, longest_seconds: float) -> None:

@@ -15,6 +15,8 @@ from functools import wraps
 from typing import Any
 
 from embedqueue import OpenAIEmbedder
+from embedqueue.store.cluster.lines import Lines
+from embedqueue.store.cluster.store import ClusterStore
 from embedqueue.store.store import Store
 
 #: Exit code of a process that ended at a failpoint.
@@ -30,6 +32,11 @@ STEPS: dict[str, tuple[type, str, int]] = {
     "fail": (Store, "fail", 1),
     "extend": (Store, "extend", 2),
 }
+#: The same on a cluster: "write" stands between confirmation and acknowledgement.
+STEPS_ON_CLUSTER: dict[str, tuple[type, str, int]] = {
+    "complete": (ClusterStore, "complete", 30),
+    "write": (Lines, "run", 60),
+}
 
 Report = Callable[[str], None]
 
@@ -38,15 +45,17 @@ class RigMemoryError(MemoryError):
     """What the rig raises where memory could run out."""
 
 
-def arm(rng: random.Random, report: Report) -> None:
+def arm(rng: random.Random, report: Report, *, on_cluster: bool = False) -> None:
     """Choose a step of this process and what happens there: ``os._exit`` before or after it, or no memory after it.
 
     Args:
         rng: of the process.
         report: told what happens, before it does.
+        on_cluster: whether completion has steps of its own.
     """
-    step = rng.choice(list(STEPS))
-    owner, method, most = STEPS[step]
+    steps = {**STEPS, **(STEPS_ON_CLUSTER if on_cluster else {})}
+    step = rng.choice(list(steps))
+    owner, method, most = steps[step]
     how = rng.choice(["exit before", "exit after", "exit after"] + ["memory error after"] * (step == "call"))
     arm_at(owner, method, rng.randint(1, most), f"{how} {step}", report)
 

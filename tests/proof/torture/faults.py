@@ -18,6 +18,7 @@ import redis
 from embedqueue.demo.localredis import LocalRedis
 from embedqueue.store.scripts import script_text
 from tests.proof.torture.answers import ACCOUNT, REFUSALS, TRANSIENT, malformed, redirects
+from tests.proof.torture.cluster import ClusterFaults, ClusterServer
 from tests.proof.torture.history import STEPS_SECONDS, Fault
 from tests.proof.torture.network import SPOILS, Proxy
 from tests.proof.torture.others import OtherProgram
@@ -25,7 +26,7 @@ from tests.proof.torture.texts import DIMENSIONS
 from tests.proof.torture.topology import ClockedRedis, Replicated
 from tests.provider import Answer, Provider, fail, hang, trickle
 
-#: What may be asked for: all but the last go together.
+#: What may be asked for: all but the last two go together.
 KINDS = (
     "process",
     "signals",
@@ -39,9 +40,12 @@ KINDS = (
     "large",
     "log",
     "failover",
+    "cluster",
 )
-#: What goes with "failover", which has servers of its own and no proxy before them.
-WITH_FAILOVER = {"failover", "process", "signals", "provider", "settings", "large", "log"}
+#: Those that have servers of their own.
+ELSEWHERE = ("failover", "cluster")
+#: What goes with each of these: they have no proxy before them.
+WITH_SERVERS = {"process", "signals", "provider", "settings", "large", "log"}
 #: The commands of which copies come late. What is rare is held as soon as it comes, the others once each time.
 LATE_SCRIPTS = ("enqueue", "claim", "complete", "release", "release_all", "reject", "fail")
 #: Seconds for which a copy is held, at most: longer than a client waits for an answer, and than a lease.
@@ -83,7 +87,7 @@ class Faults:
         self,
         kinds: set[str],
         rng: random.Random,
-        server: LocalRedis | Replicated,
+        server: LocalRedis | Replicated | ClusterServer,
         provider: Provider,
         hosts: Hosts,
         proxies: dict[str, Proxy],
@@ -103,7 +107,7 @@ class Faults:
         self._answers[1] += redirects("http://127.0.0.1:9/v1/embeddings").items()
         table: dict[str, list[Callable[[], Injected | None]]] = {
             "process": [self._kill, self._kill, self._terminate, self._freeze, self._fork],
-            "redis": [] if isinstance(server, Replicated) else RedisFaults(server, rng).all(),
+            "redis": RedisFaults(server, rng).all() if isinstance(server, LocalRedis) else [],
             "clock": [self._clock],
             "provider": [self._status, self._status, self._malformed, self._malformed, self._slow, self._outage],
             "network": [partial(self._network, name, how) for name in proxies for how in SPOILS],
@@ -112,6 +116,8 @@ class Faults:
             "foreign": [partial(self._do_foreign, deed) for deed in (other.take, other.take, other.leave, other.junk)],
             "failover": [partial(self._fail_over, kill=False), partial(self._fail_over, kill=True)],
         }
+        if isinstance(server, ClusterServer):
+            table["cluster"] = list(ClusterFaults(server, rng, other.write).all())
         # "settings", "large" and "log" are not injected: processes are as they are from their start.
         self._table = {kind: table[kind] for kind in sorted(kinds) if kind in table}
 

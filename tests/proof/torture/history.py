@@ -19,7 +19,7 @@ from tests.proof.torture.texts import DIMENSIONS, digest, short, text_of
 from tests.provider import Call, vector_of
 
 #: What a queue keeps in Redis; a run has no cache.
-OUR_KEYS = {*Keys("embed_queue").all, Keys("embed_queue").workers}
+OUR_KEYS = {*Keys("embed_queue").all, Keys("embed_queue").workers, "embed_queue:air"}
 #: The sorted sets of which one holds each live item.
 PLACES = ("pending", "inflight", "alone")
 #: What the names of the queue's other keys begin with.

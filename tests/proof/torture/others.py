@@ -77,7 +77,7 @@ class OtherProgram:
     def __init__(self, client: Callable[[], redis.Redis], rng: random.Random, write: Callable[..., None]) -> None:
         self._client = client
         self._rng = rng
-        self._write = write
+        self.write = self._write = write
         self._held: list[tuple[float, str, int, bytes]] = []  # to be put back: score, key, version, member
         self._versions = dict.fromkeys(KEYS, 0)
         self._junk = 0
