@@ -15,9 +15,11 @@ from tests.localcluster import LocalCluster
 
 
 @contextlib.contextmanager
-def running(masters: int = 3, replicas: int = 0, binary: Path | None = None) -> Iterator[LocalCluster]:
+def running(
+    masters: int = 3, replicas: int = 0, binary: Path | None = None, args: tuple[str, ...] = ()
+) -> Iterator[LocalCluster]:
     try:
-        made = LocalCluster(masters, replicas, binary=binary)
+        made = LocalCluster(masters, replicas, binary=binary, args=args)
     except NoRedis as missing:
         if os.environ.get("CI"):
             pytest.fail(f"CI must have a Redis: {missing}")

