@@ -95,7 +95,7 @@ def test_a_call_that_fails_beside_a_probe_is_told_how_long_that_lasts(queue):
     """Nobody claims before the probe has its answer, or its lease has ended."""
     queue.enqueue([("doc:1", "a"), ("doc:2", "b")])
     first, second = claimed(queue.store, 1, 1), claimed(queue.store, 2, 1)
-    times = {"first_seconds": 0.001, "most_seconds": 0.002, "least_seconds": 0.0}
+    times = {"first_seconds": 100.0, "most_seconds": 300.0, "least_seconds": 0.0}
     queue.store.fail(first.owner, [(first.owner, first.members[0])], reason="down", **times)
     queue.client.delete(queue.names.pause)  # it is over
     assert claimed(queue.store, 3, lease_seconds=50.0).status == "probe"
