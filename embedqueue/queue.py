@@ -33,6 +33,7 @@ from .money.prices import budget_price
 from .observers.history import History, read_history
 from .observers.observers import Functions, Observers
 from .search import SearchHit, define
+from .store.change import index_of
 from .store.clients import refused_as_such
 from .store.door import refuse_node
 from .store.durability import dangers
@@ -563,9 +564,14 @@ class EmbeddingBatchQueue:
             redis.RedisError: Redis cannot be reached, so that nobody knows whether there is a pause.
         """
         check_query(text, self._options.max_text_chars)
+        self._ready()
+        successor, _ = self._read_from()
+        return self._embed_query(text, timeout) if successor is None else successor.embed_query(text, timeout)
+
+    def _embed_query(self, text: str, timeout: float | None) -> list[float]:
+        """By this queue's own model, whatever is read."""
+        check_query(text, self._options.max_text_chars)
         engine = self._ready()
-        if (successor := self._read_from()) is not None:
-            return successor.embed_query(text, timeout)
         engine.observers.check_wait()
         return to_floats(engine.queries.ask(text, timeout))
 
@@ -600,27 +606,27 @@ class EmbeddingBatchQueue:
             raise TypeError("return_fields must be a list of names, not one str")
         wanted = None if return_fields is None else list(return_fields)
         engine = self._ready()
-        if (successor := self._read_from()) is not None:
-            named = engine.store.change.index_of(index, second=True)
+        successor, reading = self._read_from()
+        if successor is not None:
+            named = index_of(reading, index, second=True)
             return successor.search(text, k, index=named, filter=filter, return_fields=wanted, timeout=timeout)
-        vector = self.embed_query(text, timeout)
+        vector = self._embed_query(text, timeout)
         try:
             return engine.search.find(index, vector, k, filter, wanted)
         except (EmbedQueueError, ResponseError):
             # Somebody may have led the index's alias to another model's vectors, which this process does not know.
-            first = engine.store.change.index_of(index, second=False, unless=self._options.embedding_field)
-            if first == index:
+            reading = engine.store.change.reading()
+            first = index_of(reading, index, second=False)
+            if first == index or reading["field"] == self._options.embedding_field:
                 raise
             return engine.search.find(first, vector, k, filter, wanted)
 
-    def _read_from(self) -> Successor | None:
-        """The queue of the second field, once somebody has cut over to that."""
+    def _read_from(self) -> tuple[Successor | None, Mapping[str, str]]:
+        """The queue of the second field, once somebody has cut over to that; and what Redis says of it."""
         successor = self._options.successor
-        if successor is not None:
-            reading = self._engine.store.change.reading()
-            if reading.get("field") == successor.options.embedding_field:
-                return successor
-        return None
+        reading = {} if successor is None else self._engine.store.change.reading()
+        chosen = successor is not None and reading.get("field") == successor.options.embedding_field
+        return (successor if chosen else None), reading
 
     def create_index(
         self,

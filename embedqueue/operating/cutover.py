@@ -67,9 +67,10 @@ def roll_back(work: Reembedding) -> str:
     """Have the first field read again; where it is, have texts go to the first alone. Returns a sentence."""
     second, reading = _second(work), work.store.change.reading()
     if reading.get("field") == second.field:
-        work.store.change.read_from({})
+        # First the alias: who has heard of the change-over goes by the names of the indexes until it is taken back.
         if "alias" in reading:
             Aliases(work.store.client).lead(reading["alias"], reading["old"])
+        work.store.change.read_from({})
         return "The first field is read again. Texts go to both fields on; --roll-back once more ends that."
     work.store.change.give_up(second)
     return (

@@ -15,6 +15,21 @@ from .scripts import Scripts
 SECOND, READING = "second", "reading"
 
 
+def index_of(reading: Mapping[str, str], name: str, *, second: bool) -> str:
+    """The index that a search by this name is of, by what :meth:`Change.reading` says.
+
+    While its alias is led over, and in a process that goes on with the first field, the alias may name the other.
+
+    Args:
+        reading: as it was when it was decided which field is searched.
+        name: that was searched by.
+        second: whether the search is of the second field.
+    """
+    if name not in (reading.get("alias"), reading.get("old")):
+        return name
+    return reading["new" if second else "old"]
+
+
 class Change:
     """What Redis keeps of a change. Thread-safe; every method raises ``redis.RedisError`` where Redis does not answer.
 
@@ -52,21 +67,6 @@ class Change:
         """What was cut over to: ``field``, and of an index ``alias``, ``old`` and ``new``; empty before."""
         found = self._client.hget(self._keys.settings, READING)
         return dict(json.loads(found)) if found else {}
-
-    def index_of(self, name: str, *, second: bool, unless: str = "") -> str:
-        """The index that a search by this name is of.
-
-        While its alias is led over, and in a process that goes on with the first field, the alias may name the other.
-
-        Args:
-            name: that was searched by.
-            second: whether the search is of the second field.
-            unless: a field; if that is the one which was cut over to, the name stays.
-        """
-        reading = self.reading()
-        if name not in (reading.get("alias"), reading.get("old")) or reading["field"] == unless:
-            return name
-        return reading["new" if second else "old"]
 
     def read_from(self, what: Mapping[str, str]) -> None:
         """From now on searches and queries are of another field; empty: of the first one again."""
