@@ -107,7 +107,8 @@ def _send(desk: Desk, job: Job, texts: dict[str, str]) -> bool:
         _undo(desk, job, error)
         return False
     job = desk.keep(job, file=file, state="submitting", since=desk.led.now)
-    desk.renew()  # asked just now: who was held up must not create what another takes for lost
+    desk.renew()  # asked just now: who was held up must not create what another takes for lost, or has ended
+    job = desk.keep(job)
     try:
         provider_id = desk.batches.create(file, texts, label)
     except EmbedQueueError as error:

@@ -61,3 +61,12 @@ def test_dollars_in_words():
         "$0.00", "$0.000012", "$0.0050", "$0.01", "$1,234.50",
     ]  # fmt: skip
     assert tokens_and_dollars(2, 1e6, 0.15) == "2 texts of about 1,000,000 tokens, about $0.15"
+
+
+def test_batch_jobs_at_their_price():
+    """Half of the list price, two thirds of Voyage's, and no less of a price that is one of batch jobs."""
+    sent = [Sent(model=model, lane="batch", texts=1, measured=1_000_000) for model in (GEMINI, "voyage-4")]
+    routed = Sent(model="google/gemini-embedding-2:batch", lane="batch", texts=1, measured=1_000_000)
+    [row], total = costs_by([Period(start=DAY, seconds=DAY, sent=[*sent, routed], maybe_twice=2)], {}, "day")
+    assert row.known_dollars == pytest.approx(0.075 + 0.04 + 0.10)
+    assert (total.batch_texts, total.batch_saved_dollars, total.maybe_twice) == (2, pytest.approx(0.095), 2)

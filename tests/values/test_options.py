@@ -72,6 +72,23 @@ BAD = [
     ("if_missing", [], ValueError),
     ("vector_type", "float64", ValueError),
     ("vector_type", None, ValueError),
+    ("economy", 1, TypeError),
+    ("economy_promote", "no", TypeError),
+    ("economy_after", "day", TypeError),
+    ("economy_after", -1, ValueError),
+    ("economy_after", float("inf"), ValueError),
+    ("economy_deadline", True, TypeError),
+    ("economy_lag", None, TypeError),
+    ("economy_min_texts", 0, ValueError),
+    ("economy_min_texts", 3000, ValueError),
+    ("economy_max_texts", 50_001, ValueError),
+    ("economy_max_texts", 1.5, TypeError),
+    ("economy_poll", 15, TypeError),
+    ("economy_poll", (15,), TypeError),
+    ("economy_poll", ("a", "b"), TypeError),
+    ("economy_poll", (True, 2), TypeError),
+    ("economy_poll", (600, 15), ValueError),
+    ("economy_poll", "0, 15", ValueError),
 ]
 
 
@@ -158,3 +175,11 @@ def test_defaults():
     assert (options.worker, options.cache_ttl, options.if_missing) == (True, None, "create")
     assert options.max_text_chars is None
     assert (options.min_replicas, options.replica_patience) == (0, 10)
+
+
+def test_a_job_must_have_time():
+    """What leaves its job before it could enter one makes no sense."""
+    with pytest.raises(ValueError, match="economy_deadline"):
+        Options(economy=True, economy_after=100.0, economy_deadline=100.0)
+    assert Options(economy_after=100.0).economy_deadline == 7200.0
+    assert Options(economy_poll="15, 600").economy_poll == (15.0, 600.0)
