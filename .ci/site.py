@@ -93,6 +93,7 @@ def _linked(text: str, here: str, origin: str, files: Files) -> str:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(origin), found[1]))
         return posixpath.relpath(path, posixpath.dirname(here)) if path.endswith(".png") else target(path)
 
+    text = re.sub(rf"{REPOSITORY}/blob/main/([\w/.-]+\.md)", lambda found: target(found[1]), text)
     return _CITED.sub(cited, _LINK.sub(link, text))
 
 
@@ -104,8 +105,9 @@ def _title(path: str) -> str:
 
 
 def _section(path: str, heading: str) -> str:
-    text = (ROOT / path).read_text("utf-8").partition(f"\n## {heading}\n")[2]
-    return re.split(r"^## ", text, flags=re.MULTILINE)[0]
+    whole = (ROOT / path).read_text("utf-8")
+    section = re.split(r"^## ", whole.partition(f"\n## {heading}\n")[2], flags=re.MULTILINE)[0]
+    return section + "\n".join(re.findall(r"^\[[^\]]+\]: \S+$", whole, flags=re.MULTILINE))
 
 
 def _directive(thing: Any) -> str:

@@ -34,7 +34,14 @@ def test_code_blocks_are_python_and_name_what_exists():
 
 
 def test_files_that_the_readme_points_to_exist():
-    """No dead pointers to tests, docs or decisions."""
+    """No dead pointers to tests, docs or decisions; and they are whole, for the package index shows them."""
+    assert re.findall(r"\]\((?!https://)", README) == []
+    links = dict(re.findall(r"^\[([^\]]+)\]: (\S+)$", README, re.MULTILINE))
+    for url in [*links.values(), *re.findall(r"\]\((\S+)\)", README)]:
+        assert (ROOT / re.fullmatch(r"https://\S+/main/(\S+)", url)[1]).exists(), url
+    text = re.sub(r"```.*?```|`[^`]*`|^\[[^\]]+\]: \S+$", "", README, flags=re.DOTALL | re.MULTILINE)
+    used = {label or name for name, label in re.findall(r"(?<!\])\[([^\[\]]+)\](?:\[([^\]]+)\]|(?!\())", text)}
+    assert used == set(links)
     for path in re.findall(r"`((?:tests|docs|examples|benchmarks)/[\w./-]*)`", README):
         assert (ROOT / path).exists(), path
 
