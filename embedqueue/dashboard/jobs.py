@@ -17,7 +17,7 @@ CANCEL = (
 
 
 def listed(queue: EmbeddingBatchQueue) -> dict[str, Any]:
-    """The jobs. Two commands.
+    """The jobs. Two round trips.
 
     Raises:
         redis.RedisError: Redis does not answer.

@@ -45,7 +45,7 @@ def budget_of(options: Options, state: BudgetState) -> dict[str, Any]:
 
 
 def spent(queue: EmbeddingBatchQueue, prices: Mapping[str, float]) -> dict[str, Any]:
-    """What the page needs. Four commands.
+    """What the page needs. Five round trips.
 
     Args:
         queue: to look at.

@@ -89,7 +89,7 @@ class Watches:
 
 
 def live(queue: EmbeddingBatchQueue, watches: Watches) -> dict[str, Any]:
-    """What changes while somebody looks. Nine commands, each small whatever waits.
+    """What changes while somebody looks. Eight round trips, each small whatever waits.
 
     Raises:
         redis.RedisError: Redis does not answer.

@@ -20,7 +20,7 @@ AGREED = {
 
 
 def agreed(queue: EmbeddingBatchQueue) -> dict[str, Any]:
-    """What is kept, what this process says, and the spaces of those who work. Three commands.
+    """What is kept, what this process says, and the spaces of those who work. Three round trips.
 
     Raises:
         redis.RedisError: Redis does not answer.

@@ -79,7 +79,7 @@ class Watch:
         self._looks: deque[_Look] = deque()
 
     def look(self) -> Pulse:
-        """How the queue does now. Four commands, and one more where something is in flight.
+        """How the queue does now. Two round trips, one more where somebody works, and one where something is in flight.
 
         Raises:
             redis.RedisError: Redis cannot be reached.
