@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from embedqueue import Budget, EmbedQueueError, InputRejected, ItemRejected, Limits
+from embedqueue import BatchFailed, Budget, EmbedQueueError, InputRejected, ItemRejected, Limits, TransientError
 from embedqueue.demo.localredis import find_search_module
 from embedqueue.store.clients import ask
 from embedqueue.store.cluster.scripts import MOST_ARGUMENTS
@@ -312,3 +312,28 @@ def test_a_search_module_that_knows_one_node_only_is_refused(make_queue):
             queue.create_index("notes", "doc:")
         with pytest.raises(EmbedQueueError, match="searches each node alone"):
             queue.search("one", index="notes")
+
+
+def test_a_sink_beside_the_hashes(make_queue, embedder, client):
+    """It is asked before the hash's slot is; while it is down, the queue pauses; and forgetting empties both."""
+    rows, down = {}, [TransientError("down")]
+
+    class Table:
+        def write(self, some):
+            if down:
+                raise down[0]
+            rows.update({row.redis_key: row for row in some})
+
+        def remove(self, keys, stamp):
+            assert all(rows.pop(key).stamp < stamp for key in keys)
+
+    queue = make_queue(client, sink=Table())
+    with pytest.raises(BatchFailed, match="the sink failed"):
+        queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
+    assert not client.exists("doc:1")
+    down.clear()
+    eventually(lambda: client.hget("doc:1", "embedding") == stored("one"), "it is written")
+    assert rows["doc:1"].provenance.encode() == client.hget("doc:1", "embedding_of")
+    assert embedder.sent["one"] == 1
+    queue.forget("doc:1", vector=True)
+    assert rows == {} and not client.hexists("doc:1", "embedding")
