@@ -23,7 +23,7 @@ from embedqueue import (
 from embedqueue.testing import FakeEmbedder, eager_queue
 from embedqueue.values.provenance import digest
 from tests.inside import inside
-from tests.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_flight, stored
+from tests.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_flight, start_held, stored
 
 SPACE = f"gemini-embedding-001/{DIMENSIONS}/-"
 
@@ -144,8 +144,9 @@ def test_a_glitch_goes_unnoticed(make_queue, embedder):
     [TransientError("no room"), ConfigurationError("no such table"), ConnectionRefusedError("refused"), KeyError("x")],
     ids=lambda error: type(error).__name__,
 )
-def test_a_sink_that_is_down(make_queue, redis_client, embedder, error):
+def test_a_sink_that_is_down(make_queue, redis_client, embedder, error, monkeypatch):
     """Who waits is answered, the queue pauses for all, no delivery is charged, and nothing is paid for again."""
+    monkeypatch.setattr("embedqueue.work.sinking.PAUSE_FACTOR", 1000.0)  # it ends when the sink is well, not before
     down = threading.Event()
     down.set()
     table = Table(lambda rows: error if down.is_set() else None)
@@ -338,8 +339,9 @@ def test_no_hash_at_all(make_queue, redis_client, embedder):
     assert not redis_client.exists("doc:1")
 
 
-def test_stop_while_the_sink_is_down(make_queue, redis_client):
+def test_stop_while_the_sink_is_down(make_queue, redis_client, monkeypatch):
     """A stop does not wait for the sink: what is kept goes back, and the next worker writes it."""
+    monkeypatch.setattr("embedqueue.work.sinking.RETRY_SECONDS", (60.0, 60.0))
     table = Table(lambda rows: TransientError("down"))
     queue = make_queue(sink=table)
     with pytest.raises(BatchFailed):
@@ -439,16 +441,19 @@ def test_a_sink_of_another_kind_is_refused(make_queue):
 
 def test_two_stalled_calls_end_together(make_queue, embedder, monkeypatch):
     """The first that finds the sink well has all others try at once."""
-    monkeypatch.setattr("embedqueue.work.sinking.RETRY_SECONDS", (0.05, 0.05))
+    monkeypatch.setattr("embedqueue.work.sinking.RETRY_SECONDS", (60.0, 60.0))
     down = threading.Event()
     down.set()
     table = Table(lambda rows: TransientError("down") if down.is_set() else None)
-    queue = make_queue(sink=table, api_batch_limit=1, max_concurrency=3, start=False)
-    queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(3))
-    queue.start()
-    eventually(lambda: len({key for keys in table.writes for key in keys}) == 3, "all three are stalled")
+    queue = start_held(make_queue, embedder, ["text 0", "text 1", "text 2"], calls=3, sink=table)
+    embedder.release()
+    eventually(lambda: len(table.writes) == 9, "all three are stalled, after three tries each")
+    eventually(lambda: queue.stats().pause_reason, "the queue is paused")
     down.clear()
-    eventually(lambda: len(table.rows) == 3, "all are written")
+    inside(queue).store.unhold()
+    inside(queue).refresh()
+    queue.enqueue("doc:new", "new").result(PATIENCE_SECONDS)
+    eventually(lambda: len(table.rows) == 4, "all are written")
     assert set(embedder.sent.values()) == {1}
 
 
