@@ -7,7 +7,6 @@ Read next: ``engine`` (which parts there are), ``futures/intake`` (how an item c
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import threading
@@ -15,7 +14,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args
 
@@ -27,8 +25,10 @@ from .backlog.inspection import Text, hashes_with_text
 from .embedders.batch_jobs import batch_jobs_of
 from .embedders.protocol import Embedder
 from .embedders.text_limits import text_limit
+from .flushing import Flush
 from .futures.future import EmbeddingFuture
 from .futures.intake import Pair, in_parts
+from .lifetime import remember, stop_with_process, take_down, weakly
 from .money.prices import budget_price
 from .observers.history import History, read_history
 from .observers.observers import Functions, Observers
@@ -60,25 +60,17 @@ from .values.stats import PROBING, BatchJob, DeadLetter, LiveWorker, QueueStats
 from .values.successor import Successor
 from .values.vectors import to_floats
 from .work.plan import NEVER
-from .work.worker import ADOPTIONS, BARRED_SECONDS, OUTAGE_GRACE_SECONDS
+from .work.worker import BARRED_SECONDS, OUTAGE_GRACE_SECONDS
 
 if TYPE_CHECKING:
     from .engine import Engine
 
-#: Seconds after which a flush asks Redis again what is unfinished, at most. It also asks when a call is back.
-FLUSH_POLL_SECONDS = 0.25
 #: Seconds in which a worker that no start() has started claims nothing but what it has to.
 QUIET_SECONDS = 2.0
 #: Seconds between looks at whether the queue was stopped, for the thread that wants to start it.
 LOCK_SECONDS = 0.05
-#: The same while the books are being put in order.
-ADOPTION_POLL_SECONDS = 0.02
-#: A score that no item has which stands in no batch job.
-LARGEST_SCORE = 5e10
 #: What a flush does about batch jobs.
 Outsourced = Literal["leave", "wait", "pull"]
-#: Seconds after which a flush asks for a drain again, if nothing is in flight.
-FLUSH_ASK_SECONDS = 1.0
 
 
 class EmbeddingBatchQueue:
@@ -206,7 +198,7 @@ class EmbeddingBatchQueue:
         # What takes down the engine of a queue that nobody holds any more: nothing yet.
         self._dropped: Any = weakref.finalize(self, int)
         self._engine = self._new_engine()
-        _QUEUES[weakref.ref(self, _QUEUES.pop)] = None
+        remember(self, self._forked, self._stop_at_exit)
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -258,7 +250,7 @@ class EmbeddingBatchQueue:
             self._start_worker()
 
     def _start_worker(self) -> None:
-        _stop_with_process(os.getpid())
+        stop_with_process(os.getpid())
         if self._options.worker:
             # What others ask for before this instant is of items that the worker finds left; later requests are heard.
             from .engine import is_work_horse
@@ -286,9 +278,9 @@ class EmbeddingBatchQueue:
             self._options,
             self._observers,
             wanted=weakref.WeakMethod(self._wanted),
-            start_queue=_weakly(self, EmbeddingBatchQueue._start_waited_for),
+            start_queue=weakly(self, EmbeddingBatchQueue._start_waited_for),
         )
-        self._dropped = weakref.finalize(self, _take_down, engine, self._log)
+        self._dropped = weakref.finalize(self, take_down, engine, self._log)
         self._dropped.atexit = False  # at the end of the process, all queues are stopped anyway
         return engine
 
@@ -708,71 +700,10 @@ class EmbeddingBatchQueue:
         """
         if outsourced not in get_args(Outsourced):
             raise ValueError(f'outsourced must be "leave", "wait" or "pull", not {outsourced!r}')
-        engine = self._ready()
-        futures = engine.waiters.futures()
-        name = f"{engine.name}{time.monotonic_ns()}"
+        flush = Flush(self._ready(), self.flush_now, self._log)
         if outsourced == "pull":
-            self._pull(engine)
-        elif outsourced == "leave":
-            status = engine.store.status()
-            if status.bound is not None or status.outsourced:  # what is above this score is left out of the count
-                name += f"/{LARGEST_SCORE if status.bound is None else status.bound:.6f}"
-        try:
-            self._flush(engine, name, NEVER if timeout is None else time.monotonic() + timeout)
-        finally:
-            with contextlib.suppress(RedisError):  # it ends by itself then
-                engine.store.end_flush(name)
-        if "/" not in name:
-            self._await_futures(engine, futures)
-
-    def _pull(self, engine: Engine) -> None:
-        """Put what is in batch jobs, or waits for one, into the live lane."""
-        in_jobs = engine.store.status().outsourced
-        engine.store.jobs.pull()
-        if in_jobs:
-            self._log.warning("embedqueue: %d items leave batch jobs, and may be paid for twice", in_jobs)
-            engine.observers.tell("maybe_paid_twice", in_jobs)
-
-    def _flush(self, engine: Engine, name: str, deadline_mono: float) -> None:
-        asked_mono, passes = -FLUSH_ASK_SECONDS, 0
-        adopting: Iterator[None] | None = None  # the books are being put in order
-        while True:
-            seen = engine.progress.finished
-            now = time.monotonic()
-            anyway = passes >= ADOPTIONS  # another program never rests: flush what is known
-            status = engine.store.status(name, anyway=anyway, workers=True)
-            if status.unfinished == 0 and (status.strays == 0 or anyway):
-                return
-            if now - asked_mono >= FLUSH_ASK_SECONDS and (status.in_flight == 0 or asked_mono < 0):
-                asked_mono = now
-                self.flush_now()
-            if now >= deadline_mono:
-                nobody = "; no worker is running" if status.workers == 0 and not engine.agenda.works else ""
-                raise TimeoutError(f"{status.unfinished} items are not finished{nobody}")
-            if deadline_mono == NEVER and engine.worker.barred:
-                raise BatchFailed(f"{engine.worker.barred}; {status.unfinished} items are still queued")
-            if deadline_mono == NEVER and not status.probing and (status.failing or status.pause_seconds is not None):
-                raise BatchFailed(f"{status.pause_reason}; {status.unfinished} items are still queued")
-            if status.strays and not anyway:
-                engine.store.end_flush(name)  # it begins anew when the books are in order: its count may be wrong
-                adopting = adopting or engine.worker.put_in_order()
-                until_mono = min(deadline_mono, now + FLUSH_POLL_SECONDS)
-                if all(time.monotonic() < until_mono for _ in adopting):
-                    adopting, passes = None, passes + 1
-            poll_seconds = ADOPTION_POLL_SECONDS if status.strays else FLUSH_POLL_SECONDS
-            engine.progress.wait_beyond(seen, min(deadline_mono - now, poll_seconds))
-            if engine.stopping.is_set():
-                raise QueueStopped("the queue was stopped during a flush")
-
-    def _await_futures(self, engine: Engine, futures: list[EmbeddingFuture]) -> None:
-        """Wait, a second at most, for futures of items that Redis calls finished: a flush returns after them."""
-        engine.outcomes.find_out(None)
-        deadline_mono = time.monotonic() + FLUSH_ASK_SECONDS
-        while time.monotonic() < deadline_mono:
-            seen = engine.progress.finished
-            if all(future.done() for future in futures):
-                return
-            engine.progress.wait_beyond(seen, 0.01)  # another thread of ours is ending them
+            flush.pull()
+        flush.run(timeout, all_lanes=outsourced != "leave")
 
     # -- looking -----------------------------------------------------------------------------------------------
 
@@ -1078,54 +1009,3 @@ def _observers(options: Options, log: QueueLog) -> Observers:
     functions = (options.on_batch, options.on_error, options.on_dead)
     own: list[Observer] = [Functions(*functions)] if functions != (None, None, None) else []
     return Observers([*options.observers, *own], log)
-
-
-#: All queues of this process, in the order in which they were made. Weak references, for nobody is kept alive by this.
-_QUEUES: dict[weakref.ref[EmbeddingBatchQueue], None] = {}
-
-
-def _all_queues() -> list[EmbeddingBatchQueue]:
-    return [queue for reference in list(_QUEUES) if (queue := reference()) is not None]
-
-
-def _all_forked() -> None:
-    with contextlib.ExitStack() as forks:
-        for queue in _all_queues():
-            forks.callback(queue._forked)
-
-
-os.register_at_fork(after_in_child=_all_forked)  # once: nobody can take it back
-
-
-@cache
-def _stop_with_process(pid: int) -> None:
-    """Have all queues stopped at the end of the process that has this id; the first start asks for it."""
-    from .engine import stop_with_child
-
-    atexit.register(_stop_all)
-    stop_with_child(_stop_all)
-
-
-def _stop_all() -> None:
-    with contextlib.ExitStack() as stops:  # the last one first; and all of them, whatever one raises
-        for queue in _all_queues():
-            stops.callback(queue._stop_at_exit)
-
-
-def _take_down(engine: Engine, log: QueueLog) -> None:
-    """Stop what a dropped queue has left at work: in a thread, for garbage is collected at any instruction."""
-    if engine.agenda.acts or engine.listener.running:
-        log.info("embedqueue: a queue was dropped, so it stops: hold it for as long as it shall work")
-        with contextlib.suppress(RuntimeError):  # no more threads, or the interpreter ends
-            threading.Thread(target=engine.stop, args=(None,), name="embedqueue-stop", daemon=False).start()
-
-
-def _weakly(queue: EmbeddingBatchQueue, method: Any) -> Any:
-    """A function that calls a method of the queue, if the queue still lives; it does not keep it alive."""
-    reference = weakref.ref(queue)
-
-    def call(*args: Any) -> Any:
-        queue = reference()
-        return None if queue is None else method(queue, *args)
-
-    return call
