@@ -236,7 +236,9 @@ class Store:
         self._ahead = now - time.monotonic()
         return claim
 
-    def complete(self, owner: str, terms: Terms, items: Sequence[tuple[str, bytes, bytes, str]]) -> list[str]:
+    def complete(
+        self, owner: str, terms: Terms, items: Sequence[tuple[str, bytes, bytes, str]], *, again: bool = False
+    ) -> list[str]:
         """Write vectors and acknowledge their items.
 
         Args:
@@ -244,6 +246,7 @@ class Store:
             terms: what to write where.
             items: redis_key, member, bytes of the vector, digest of the text; neighbours that share the object
                 of the vector are sent it once.
+            again: this item alone was refused before, and Redis takes others.
 
         Returns:
             A word for each item: "done"; "skipped": there is no hash; "stale": it is no longer in flight, or not the
@@ -256,15 +259,17 @@ class Store:
         for _, member, vector, digest in items:
             args += (member, digest, b"" if vector is before else vector)
             before = vector
+        redis_keys = [redis_key for redis_key, *_ in items]
         try:
-            reply = self._call("complete", [redis_key for redis_key, *_ in items], *args)
+            reply = self._call("complete", redis_keys, *args)
         except ResponseError as error:
             if not (isinstance(error, NoPermissionError) or refused_as_such(error)):
                 raise
-            if len(items) == 1:
-                if not isinstance(error, NoPermissionError):
-                    self._call("complete", (), *args[:5])  # raises where Redis refuses whatever we send
+            if len(items) == 1 and (again or isinstance(error, NoPermissionError)):
                 return [f"refused {error}"]
+            if len(items) == 1:
+                self._call("complete", (), *args[:5])  # raises where Redis refuses whatever we send
+                return self.complete(owner, terms, items, again=True)  # it may have done so until now
             # One key, or the size of all: the others shall not suffer for it.
             half = len(items) // 2
             parts = (items[:half], items[half:])

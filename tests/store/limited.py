@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import socketserver
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, BinaryIO, Self
 
@@ -20,12 +21,14 @@ class LimitedRedis:
 
     Attributes:
         refused: bytes of each command that was refused.
+        told: called with these before the refusal is answered.
     """
 
     def __init__(self, path: str, limit: int) -> None:
         self._path = path
         self.limit = limit
         self.refused: list[int] = []
+        self.told: Callable[[int], object] = lambda size: None
         outer = self
 
         class Handler(socketserver.StreamRequestHandler):
@@ -58,8 +61,10 @@ class LimitedRedis:
                 behind.sendall(command)
                 answered.write(_answer(answers))
             else:
+                limit = self.limit
                 self.refused.append(len(command))
-                answered.write(b"-" + WORDS % (self.limit, len(command)) + b"\r\n")
+                self.told(len(command))
+                answered.write(b"-" + WORDS % (limit, len(command)) + b"\r\n")
 
 
 def _answer(stream: BinaryIO) -> bytes:

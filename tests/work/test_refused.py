@@ -71,6 +71,32 @@ def test_a_redis_that_refuses_everything_for_a_while(make, limited, redis_client
     assert (queue.stats().dead, queue.stats().texts_sent) == (0, 2)
 
 
+def test_a_redis_that_refuses_a_write_and_then_takes_others(make, limited):
+    """That may have been its own fault, and have passed in between: the write is tried once more before it is a fault."""
+    queue = make()
+    queue.enqueue("doc:0", "text").result(PATIENCE_SECONDS)
+    alone = []
+
+    def pass_by(size):
+        if size > 4 * DIMENSIONS:
+            alone.append(size)
+            limited.limit = 0 if len(alone) < 2 else 100_000  # the two together; one of them
+
+    limited.told = pass_by
+    embed = queue._embedder.embed_batch
+
+    def embed_last(texts, model):
+        vectors = embed(texts, model)
+        limited.limit = 0
+        return vectors
+
+    queue._embedder.embed_batch = embed_last
+    futures = queue.enqueue_many((f"doc:{place}", "another") for place in (1, 2))
+    queue.flush_now()
+    assert all(len(future.result(PATIENCE_SECONDS)) == DIMENSIONS for future in futures)
+    assert len(alone) == 2
+
+
 def test_many_pairs_that_are_too_many_for_one_command(make, redis_client):
     queue = make(worker=False)
     assert len(queue.enqueue_many((f"doc:{place}", "x" * 1000) for place in range(1000))) == 1000

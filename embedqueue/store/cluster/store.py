@@ -146,7 +146,9 @@ class ClusterStore(Store):
             claim = dataclasses.replace(claim, status="ok")
         return dataclasses.replace(claim, members=left)
 
-    def complete(self, owner: str, terms: Terms, items: Sequence[tuple[str, bytes, bytes, str]]) -> list[str]:
+    def complete(
+        self, owner: str, terms: Terms, items: Sequence[tuple[str, bytes, bytes, str]], *, again: bool = False
+    ) -> list[str]:
         """See :meth:`Store.complete`; :class:`Completion` does it in three steps."""
         return self._completion.complete(owner, terms, items)
 
