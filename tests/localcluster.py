@@ -15,6 +15,7 @@ import redis
 from redis.cluster import ClusterNode, key_slot
 
 from embedqueue.demo.localredis import LocalRedis
+from embedqueue.store.clients import release_connection, take_connection
 
 SLOTS = 16384
 #: Seconds for the cluster to agree on something.
@@ -252,9 +253,9 @@ class LocalCluster:
 
 
 def _slots(client: redis.Redis) -> list[Any]:
-    connection = client.connection_pool.get_connection()
+    connection = take_connection(client)
     try:
         connection.send_command("CLUSTER", "SLOTS")
         return list(connection.read_response())
     finally:
-        client.connection_pool.release(connection)
+        release_connection(client, connection)

@@ -109,7 +109,9 @@ class Completion:
         known = [index for index, word in enumerate(words) if word and word != "differs"]
         lines = [part for index in known for part in (*items[index][:2], words[index])]
         if lines or agrees:
-            answer = self._call("acknowledge", (), owner, str(int(agrees)), *lines)
+            # Futures of this process end when all are written; where that takes longer, its listener ends these before.
+            by = owner if all(words) else ""
+            answer = self._call("acknowledge", (), owner, str(int(agrees)), by, *lines)
             for index, word in zip(known, answer, strict=True):
                 words[index] = _told(word.decode(), refused.get(index, ""))
         if fault is not None:
@@ -140,7 +142,7 @@ class Completion:
         if not written:
             return set()
         parts = [part for redis_key, member, _ in written for part in (redis_key, member, "done")]
-        words = self._call("acknowledge", (), "", "0", *parts)
+        words = self._call("acknowledge", (), "", "0", "", *parts)
         return {member for (_, member, _), word in zip(written, words, strict=True) if word == b"done"}
 
 

@@ -172,14 +172,15 @@ class Lines:
     def _round(self, run: _Run) -> bool:
         """Send all that is left once; returns whether what then is left can be sent at once."""
         groups: dict[Address, list[int]] = {}
-        try:
-            for index in run.left():
-                where = run.asked.get(index) or self._nodes.address(key_slot(run.orders[index].key))
-                groups.setdefault(where, []).append(index)
-        except (OSError, RedisError) as error:
-            return run.failed(error)
-        sent: list[tuple[Address, _Line, list[int]]] = []
         at_once = True
+        for index in run.left():
+            try:
+                where = run.asked.get(index) or self._nodes.address(key_slot(run.orders[index].key))
+            except (OSError, RedisError) as error:  # of this slot alone
+                at_once = run.failed(error)
+                continue
+            groups.setdefault(where, []).append(index)
+        sent: list[tuple[Address, _Line, list[int]]] = []
         for address, indexes in groups.items():
             line = None
             try:

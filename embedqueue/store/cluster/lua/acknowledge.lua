@@ -1,14 +1,15 @@
 -- Acknowledge items whose writes are settled.
 --
 -- ARGV[1] owner of the claim of whoever writes; ARGV[2] "1": it is not at odds with what is kept in settings
--- ARGV[3..] three for each item: redis_key; member; what became of its write: "done", its vector is there; "skipped", there is
+-- ARGV[3] who tells of it: the owner, or "" where its process, too, shall hear of it
+-- ARGV[4..] three for each item: redis_key; member; what became of its write: "done", its vector is there; "skipped", there is
 --   no hash; "outdated", a newer text's vector is there; "stale", nothing was written; "settled", nothing was and nothing will be
 -- Answer: a word for each item: the same, or "stale": it is not its key's latest any more, or no longer in flight
 -- Keeps I4. Also ends the pause that this claim was probing for.
 
 local owner = ARGV[1]
 local answer, done, stale, gone = {}, {}, {}, {}
-for i = 3, #ARGV, 3 do
+for i = 4, #ARGV, 3 do
   local key, member, word = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   if word ~= "stale" then
     local _, holder = air.read(redis.call("HGET", AIR, key))
@@ -32,8 +33,8 @@ for i = 3, #ARGV, 3 do
   answer[#answer + 1] = word
 end
 count_down(gone)
-tell("done", owner, done)
-tell("stale", owner, stale)
+tell("done", ARGV[3], done)
+tell("stale", ARGV[3], stale)
 if ARGV[2] == "1" then
   end_probe(owner)
 end
