@@ -72,7 +72,7 @@ def test_a_redis_that_refuses_everything_for_a_while(make, limited, redis_client
 
 
 def test_a_redis_that_refuses_a_write_and_then_takes_others(make, limited):
-    """That may have been its own fault, and have passed in between: the write is tried once more before it is a fault."""
+    """That may have been its own fault, and have passed since: the write is tried once more before it is a fault."""
     queue = make()
     queue.enqueue("doc:0", "text").result(PATIENCE_SECONDS)
     alone = []
