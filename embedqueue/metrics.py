@@ -131,7 +131,7 @@ class QueueCollector:
 
     def collect(self) -> Iterator[Any]:
         """The gauges."""
-        up, waiting, in_flight, dead, oldest, due, paused, spent, workers = families = self._families()
+        up, waiting, in_flight, dead, oldest, due, paused, spent, workers, outsourced = families = self._families()
         for namespace, store in list(self._stores.items()):
             try:
                 status = store.status(workers=True, budget=True)
@@ -141,6 +141,7 @@ class QueueCollector:
             up.add_metric([namespace], 1)
             waiting.add_metric([namespace], status.waiting)
             in_flight.add_metric([namespace], status.in_flight)
+            outsourced.add_metric([namespace], status.outsourced)
             dead.add_metric([namespace], status.dead)
             oldest.add_metric([namespace], status.oldest_age_seconds or 0.0)
             due.add_metric([namespace], max(0.0, status.score_age_seconds or 0.0))
@@ -173,6 +174,7 @@ class QueueCollector:
                     "period",
                 ),
                 ("workers", "Workers that were heard of within the last minute."),
+                ("outsourced", "Items that are in the provider's batch jobs."),
             )
         ]
 
@@ -247,6 +249,11 @@ class _QueueMetrics(Observer):
             families.tokens_used.labels(queue, "estimated").inc(report.tokens)
         families.call_seconds.labels(queue).observe(report.seconds)
         families.call_texts.labels(queue).observe(report.texts)
+
+    def job_ended(self, report: CallReport) -> None:
+        counted = "estimated" if report.used_tokens is None else "measured"
+        tokens = report.tokens if report.used_tokens is None else report.used_tokens
+        self._families.tokens_used.labels(self._queue, counted).inc(tokens)
 
     def written(self, report: BatchReport) -> None:
         self._families.embedded.labels(self._queue).inc(report.items)

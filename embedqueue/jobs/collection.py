@@ -125,7 +125,7 @@ def _compare(
 ) -> None:
     import numpy as np  # whoever only enqueues does without: see values/vectors.py
 
-    compared = 0
+    compared = refused = 0
     for key, vector in random.sample(chosen, len(chosen)):
         live = next(desk.jobs.live(job.name, keys[key]), None)
         if live is None:
@@ -133,13 +133,16 @@ def _compare(
         try:
             row = np.asarray(desk.embed([live.text])[0], dtype=np.float64)
         except InputRejected:
-            continue  # the live lane decides about this text, if it comes there
+            refused += 1
+            continue  # a call does not take this text: the next one
         cosine = float(row @ vector / (np.linalg.norm(row) * np.linalg.norm(vector.astype(np.float64)) or 1.0))
         if len(row) != len(vector) or not cosine >= LEAST_COSINE:
             raise Wrong(f"the vector under {key} is not that of its text: cosine {cosine:.4f} to the one of a call")
         compared += 1
         if compared == CANARIES:
             return
+    if refused and not compared:
+        raise Wrong("calls refuse the texts by which it would be verified")
 
 
 # -- writing -------------------------------------------------------------------------------------------------------

@@ -34,6 +34,14 @@ class Tally(Observer):
             elif report.outcome in ANSWERED:
                 self.estimated_tokens += report.tokens
 
+    def job_ended(self, report: CallReport) -> None:
+        """A batch job has ended."""
+        with self._lock:
+            if report.used_tokens is not None:
+                self.used_tokens += report.used_tokens
+            else:
+                self.estimated_tokens += report.tokens
+
     def saved(self, report: SavingReport) -> None:
         """Texts need not be sent."""
         with self._lock:

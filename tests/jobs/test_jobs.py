@@ -343,3 +343,36 @@ def test_a_job_whose_vectors_go_to_a_sink(make, redis_client, stand_in):
         assert key == "doc:3" or np.allclose(rows[key].vector, as_batch(text))
         assert key == "doc:3" or rows[key].provenance.encode() == redis_client.hget(key, "embedding_of")
     assert max(stand_in.charged.values()) == 1
+
+
+@pytest.mark.parametrize("vendor", ["openai"], indirect=True)
+def test_what_is_told_of_jobs(make, redis_client, stand_in):
+    """Metrics and ``stats()`` count what jobs were charged; the history has them on their own way."""
+    prometheus = pytest.importorskip("prometheus_client", reason="the extra prometheus is not installed")
+    from embedqueue.metrics import Metrics
+
+    registry = prometheus.CollectorRegistry()
+    stand_in.looks = None
+    queue = make(observers=[Metrics(registry)])
+    queue.enqueue_many(pairs(4), within=PATIENT)
+    in_jobs(queue, 4)
+    labels = {"queue": "embed_queue"}
+    assert registry.get_sample_value("embedqueue_outsourced", labels) == 4
+    stand_in.looks = 1
+    used = over(queue).used_tokens
+    assert used > 0
+    eventually(lambda: queue.stats().used_tokens >= used)
+    measured = registry.get_sample_value("embedqueue_tokens_used_total", {**labels, "counted": "measured"})
+    assert measured == queue.stats().used_tokens
+    queue.stop()
+    [sent] = [one for period in queue.history().days for one in period.sent if one.lane == "batch"]
+    assert (sent.model, sent.texts, sent.measured) == ("m", 4, used)
+
+
+def test_jobs_without_usage_are_estimated():
+    from embedqueue.observers.tally import Tally
+    from embedqueue.values.observer import CallReport
+
+    tally = Tally()
+    tally.job_ended(CallReport(texts=2, tokens=7, seconds=0.0, outcome="ok", lane="batch"))
+    assert (tally.used_tokens, tally.estimated_tokens) == (0, 7)

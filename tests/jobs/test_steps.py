@@ -1,0 +1,236 @@
+"""Single steps of a job, one after another in the test's own thread, and what may come between them."""
+
+from __future__ import annotations
+
+import random
+import threading
+from dataclasses import replace
+
+import pytest
+import redis
+
+from embedqueue.embedders.batch_jobs import was_refused
+from embedqueue.jobs import collection, submission
+from embedqueue.jobs import runner as running
+from embedqueue.jobs.collection import Stopped, collect
+from embedqueue.jobs.desk import Lost
+from embedqueue.jobs.submission import submit
+from embedqueue.store.jobs import Job
+from embedqueue.values.errors import ConfigurationError, TransientError
+from tests.jobs.conftest import PATIENT
+from tests.jobs.test_jobs import all_written, is_of, over, pairs, stored
+from tests.parts import PATIENCE_SECONDS, eventually
+
+pytestmark = pytest.mark.parametrize("vendor", ["openai"], indirect=True)
+
+
+@pytest.fixture
+def desk(make):
+    """The desk of a queue that is not started."""
+    queue = make(start=False)
+    desk = queue._engine.runner._new_desk()
+    desk.queue = queue
+    desk.renew()
+    return desk
+
+
+@pytest.fixture
+def job(desk, stand_in):
+    """A job of three texts that has ended at the provider, and how that sees it."""
+    desk.queue.enqueue_many(pairs(3), within=PATIENT)
+    assert submit(desk)
+    stand_in.looks = 1
+    [made] = desk.renew().jobs
+    return made, desk.batches.look(made.provider_id)
+
+
+def test_who_has_lost_the_lease_stops(desk):
+    desk.led_since = 0.0
+    desk.queue._engine.store.jobs.lead(desk.who, 0)
+    desk.queue._engine.store.jobs.lead("other", 60)
+    with pytest.raises(Lost):
+        desk.renew()
+    with pytest.raises(Lost):
+        desk.keep(Job("j1"))
+    assert was_refused(ConfigurationError("no"))
+
+
+def test_all_changes_while_it_is_verified(desk, job, redis_client, monkeypatch):
+    """Every text has a newer one by now: there is nothing to compare, and nothing is written."""
+
+    def sample(chosen, count):
+        desk.queue.enqueue_many([(key, "newer") for key, _ in pairs(3)])
+        return chosen
+
+    monkeypatch.setattr(random, "sample", sample)
+    assert collect(desk, *job).written == 0
+    assert not any(redis_client.exists(key) for key, _ in pairs(3))
+
+
+def test_calls_refuse_the_canaries(desk, job, stand_in, redis_client):
+    """Then nothing proves the result, and nothing of it is written."""
+    stand_in.refuse["live"] = [(400, "this text is bad")] * 20
+    assert "calls refuse" in collect(desk, *job).note
+    assert not all_written(redis_client, pairs(1))
+
+
+def test_no_hash_takes_a_vector(desk, job, redis_client):
+    for key, _ in pairs(3):
+        redis_client.set(key, "a string")
+    ended = collect(desk, *job)
+    assert (ended.written, ended.back) == (0, 3)
+
+
+def test_parts_of_a_write(desk, job, redis_client, monkeypatch):
+    monkeypatch.setattr(collection, "CHUNK_BYTES", 100)
+    assert collect(desk, *job).written == 3
+
+
+def test_a_stop_in_between(desk, job, redis_client):
+    """What is left is done by whoever comes next."""
+    desk.closing.set()
+    with pytest.raises(Stopped):
+        collect(desk, *job)
+    desk.closing.clear()
+    assert collect(desk, *job).written == 3
+
+
+def test_what_was_verified_before(desk, job, stand_in, redis_client):
+    """It is not compared again; an embedder that has yet to learn its length learns it before anything is written."""
+    made, seen = job
+    terms = desk.terms()
+    desk.terms = lambda: replace(terms, dimensions=None)
+    ended = collect(desk, replace(made, verified=True), seen)
+    assert ended.written == 3
+    assert stand_in.live == {"ok": 1}
+    assert is_of(stored(redis_client, "doc:0"), "text 0")
+
+
+def test_a_width_that_is_wrong_at_last(desk, job, redis_client):
+    made, seen = job
+    terms = desk.terms()
+    desk.terms = lambda: replace(terms, dimensions=8)
+    ended = collect(desk, replace(made, verified=True), seen)
+    assert (ended.written, ended.back) == (0, 3)
+
+
+def test_nothing_waits(desk):
+    assert not submit(desk)
+    assert not submission._is_ours(b"no JSON")
+
+
+def test_only_texts_that_fit_no_job(desk, redis_client):
+    """All go to the live lane, and no job is made of nothing."""
+    desk.queue.enqueue_many(pairs(3), within=PATIENT)
+
+    def fit(text):
+        raise ValueError("too long")
+
+    desk.fit = fit
+    assert not submit(desk)
+    [made] = desk.renew().jobs
+    assert (made.state, made.back) == ("ended", 3)
+    assert desk.queue.stats().for_jobs == 0
+
+
+def test_a_good_create_ends_the_rests(desk):
+    desk.jobs.rest(desk.who, 0.0, 3)
+    desk.queue.enqueue_many(pairs(3), within=PATIENT)
+    desk.renew()
+    assert submit(desk)
+    assert desk.renew().rests == 0
+    desk.jobs.drop(desk.who, desk.led.jobs[0].name)
+    assert not desk.renew().jobs
+
+
+def test_an_entry_that_is_no_json(desk, job, redis_client):
+    """Somebody has meddled with ``latest``: that item is left alone."""
+    made, _ = job
+    redis_client.hset(desk.store.keys.latest, "doc:0", "1 no JSON")
+    assert {live.redis_key for live in desk.jobs.live(made.name, ["doc:0", "doc:1"])} == {"doc:1"}
+
+
+def test_a_job_that_failed_otherwise(make, redis_client, stand_in):
+    """A file that the provider does not like: nothing is learned of quotas, its items are served live."""
+    stand_in.ending, stand_in.reason = "failed", "invalid file"
+    queue, items = make(), pairs(3)
+    queue.enqueue_many(items, within=PATIENT)
+    assert "invalid file" in over(queue).note
+    assert queue._engine.store.jobs.look().quota is None
+    queue.flush(timeout=PATIENCE_SECONDS)
+    assert all_written(redis_client, items)
+
+
+def test_old_jobs_are_forgotten(make, redis_client, stand_in, monkeypatch):
+    monkeypatch.setattr(running, "KEPT_JOBS", 1)
+    queue = make()
+    for number in range(3):
+        items = [(f"doc:{number}:{at}", f"text {number} {at}") for at in range(2)]
+        queue.enqueue_many(items, within=PATIENT)
+        eventually(lambda items=items: all_written(redis_client, items))
+    eventually(lambda: len(queue.jobs()) <= 2)
+
+
+def test_a_download_from_nowhere(desk):
+    with pytest.raises(TransientError):
+        list(desk.batches._http.lines("http://127.0.0.1:9/v1/files/x/content"))
+
+
+def test_the_threads_own_troubles(make, redis_client, monkeypatch):
+    """No thread to be had, a lease that is lost, a stop within a step: each is borne."""
+    runner = make(start=False)._engine.runner
+    real = threading.Thread.start
+
+    def start(thread):
+        if "jobs" in thread.name:
+            raise RuntimeError("no more threads")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    runner.seen(5, 0)
+    assert runner._thread is None
+    monkeypatch.undo()
+    monkeypatch.setattr(runner, "_new_desk", lambda: None)
+    runner._run()
+    monkeypatch.undo()
+    for error in (Lost(), Stopped()):
+        left = [error, Stopped()]
+
+        def step(desk, left=left):
+            raise left.pop(0)
+
+        monkeypatch.setattr(runner, "_step", step)
+        monkeypatch.setattr(runner, "_rest", lambda desk, seconds: True)
+        runner._run()
+        assert len(left) < 2
+
+    def stopped(desk):
+        runner._quit = True
+        raise RuntimeError("closed under us")
+
+    monkeypatch.setattr(runner, "_step", stopped)
+    runner._run()
+    runner._run()
+    runner.seen(50, 0)
+
+
+def test_the_lease_is_renewed_beside_the_steps(desk, monkeypatch, caplog):
+    """Also where Redis does not answer once; and whoever cannot leave it lets it run out."""
+    runner = desk.queue._engine.runner
+    desk.options = replace(desk.options, lease_seconds=0.03)
+    told = threading.Event()
+    calls = []
+
+    def lead(who, seconds):
+        calls.append(seconds)
+        if len(calls) > 2:
+            told.set()
+        raise redis.ConnectionError("away")
+
+    monkeypatch.setattr(desk.jobs, "lead", lead)
+    desk.led_since = 1.0
+    over_ = runner._keep_lease(desk)
+    assert told.wait(PATIENCE_SECONDS)
+    over_.set()
+    runner._leave(desk)
+    assert calls[-1] == 0
