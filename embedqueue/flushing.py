@@ -11,8 +11,7 @@ from redis.exceptions import RedisError
 
 from .values.errors import BatchFailed, QueueStopped
 from .values.log import QueueLog
-from .work.plan import NEVER
-from .work.worker import ADOPTIONS
+from .work.durations import ADOPTIONS, NEVER
 
 if TYPE_CHECKING:
     from .engine import Engine

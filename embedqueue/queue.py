@@ -59,8 +59,7 @@ from .values.sink import RemovingSink
 from .values.stats import PROBING, BatchJob, DeadLetter, LiveWorker, QueueStats
 from .values.successor import Successor
 from .values.vectors import to_floats
-from .work.plan import NEVER
-from .work.worker import BARRED_SECONDS, OUTAGE_GRACE_SECONDS
+from .work.durations import BARRED_SECONDS, NEVER, OUTAGE_GRACE_SECONDS
 
 if TYPE_CHECKING:
     from .engine import Engine

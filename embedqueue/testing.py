@@ -29,7 +29,7 @@ from .futures.intake import Pair
 from .queue import EmbeddingBatchQueue
 from .search.exact import ExactSearch
 from .values.vectors import FLOAT32, VectorType, to_bytes
-from .work.worker import ADOPTIONS
+from .work.durations import ADOPTIONS
 
 #: Seconds that a held call waits for ``release()`` at most: a forgotten one must not hang a test run.
 PATIENCE_SECONDS = 30.0

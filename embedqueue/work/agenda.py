@@ -15,7 +15,8 @@ from embedqueue.store.records import Claim, Status
 from embedqueue.values.locks import Condition, held_here
 from embedqueue.values.options import Options
 
-from .plan import LEAST_REFRESH_SECONDS, NEVER, REFRESH_SECONDS, Action, Plan, settled
+from .durations import NEVER
+from .plan import LEAST_REFRESH_SECONDS, REFRESH_SECONDS, Action, Plan, settled
 
 #: Our leases are renewed when this part of their time is over.
 RENEW_AFTER = 1 / 3

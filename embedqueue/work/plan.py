@@ -14,10 +14,11 @@ from embedqueue.store.records import Claim, Status, due_seconds
 from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.item import NotOurs, decode_member
 
+from .durations import NEVER
+
 #: "renew": extend our leases. "refresh": read how things stand in Redis. "claim": take items. "ask": tell other
 #: processes what somebody here waits for. "check": find out what became of that. "beat": tell that we work.
 Action = Literal["renew", "refresh", "claim", "ask", "check", "beat"]
-NEVER = float("inf")
 
 #: Seconds between two refreshes of an idle worker, at most.
 REFRESH_SECONDS = 30.0

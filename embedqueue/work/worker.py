@@ -32,6 +32,7 @@ from embedqueue.values.options import Options
 
 from .agenda import Agenda
 from .dispatch import Dispatch
+from .durations import ADOPTIONS, BARRED_SECONDS, OUTAGE_GRACE_SECONDS
 from .heartbeat import Heartbeat
 from .plan import Action
 from .purse import Purse
@@ -41,16 +42,8 @@ from .reporter import tell_dead
 REDIS_RETRY_SECONDS = (0.05, 2.0)
 #: Items that one claim takes at most, however many calls may start: while its script runs, Redis serves nobody else.
 CLAIM_LIMIT = 500
-#: Seconds after Redis was away in which leases that ran out are left alone: whoever lives renews them, as all try again
-#: every two seconds at the latest. So deliveries count processes that died, and no outage.
-OUTAGE_GRACE_SECONDS = 5.0
-#: Seconds after which a process that may not claim asks whether it may now.
-BARRED_SECONDS = 30.0
 #: Seconds that putting the books in order may take before other things have their turn.
 ADOPTION_SECONDS = 0.1
-#: Times in a row that the books are put in order before something is claimed all the same: another program may never
-#: rest. What it has left and nobody has adopted is older than the vector in its hash, then, and dropped by its stamp.
-ADOPTIONS = 3
 
 
 class LooksAfterJobs(Protocol):
