@@ -176,6 +176,20 @@ class OpenAIJobs:
         return [_named(row) for row in self._listed("/files", "&purpose=batch") if row.get("filename") == name]
 
 
+class VoyageJobs(OpenAIJobs):
+    """Batch jobs of Voyage: OpenAI's, but for lines that hold a text alone, and what is alike for all, told once."""
+
+    max_texts = 100_000
+    window = "12h"
+
+    def _line(self, key: str, text: str) -> dict[str, Any]:
+        return {"custom_id": key, "body": {"input": self._body(text)["input"]}}
+
+    def _wanted(self, file: str, texts: Mapping[str, str], label: str) -> dict[str, Any]:
+        params = {name: value for name, value in self._body("").items() if name != "input"}
+        return {**super()._wanted(file, texts, label), "request_params": params}
+
+
 def jobs_http(embedder: HostedEmbedder) -> BatchHttp:
     """The way to an embedder's server, with its key and its limits."""
     return BatchHttp(embedder.all_headers, embedder.http_limits, embedder.refusal_of)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from .batch_jobs import BatchJobs
 from .dialects import COHERE, MISTRAL, VOYAGE, Dialect
 from .hosted import DEFAULT_TIMEOUT, Address, parted
 from .keys import Secret
 from .openai import EncodingFormat, OpenAIEmbedder
+from .openai_jobs import VoyageJobs, jobs_http
 from .roles import DOCUMENT_TASK, QUERY_TASK, Role
 
 
@@ -82,6 +84,13 @@ class VoyageEmbedder(_VendorEmbedder):
         DOCUMENT_TASK: Role(fields={"input_type": "document"}),
         QUERY_TASK: Role(fields={"input_type": "query"}),
     }
+
+    def batch_jobs(self, model: str) -> BatchJobs | None:
+        """Voyage's batch jobs."""
+        address, mark, _ = self._url.partition("?")
+        if mark or not address.endswith("/embeddings"):
+            return None
+        return VoyageJobs(self, model, jobs_http(self), address.removesuffix("/embeddings"))
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from embedqueue import EmbeddingBatchQueue, GeminiEmbedder, OpenAIEmbedder
+from embedqueue.embedders import VoyageEmbedder
 from tests.jobs.standin import DIMENSIONS, StandIn
 
 #: A day as a test plays it.
@@ -41,6 +42,8 @@ def vendor(request) -> str:
 def embedder_of(vendor: str, url: str) -> Any:
     if vendor == "openai":
         return OpenAIEmbedder("key", f"{url}/v1", DIMENSIONS, batches=True, max_text_tokens=1000)
+    if vendor == "voyage":
+        return VoyageEmbedder("key", f"{url}/v1", DIMENSIONS, max_text_tokens=1000)
     return GeminiEmbedder("key", f"{url}/v1beta", DIMENSIONS, max_text_tokens=1000)
 
 

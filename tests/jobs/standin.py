@@ -419,6 +419,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _openai_create(self) -> Any:
         wanted = json.loads(self.body)
+        params = wanted.pop("request_params", None)
+        if params is not None:
+            return self._voyage_create(wanted, params)
         _need(set(wanted) == {"input_file_id", "endpoint", "completion_window", "metadata"}, f"fields {set(wanted)}")
         _need(wanted["endpoint"] == "/v1/embeddings" and wanted["completion_window"] == "24h", "wrong window")
         _need(wanted["input_file_id"] in self.it.files, "no such file", 404)
@@ -428,6 +431,18 @@ class _Handler(BaseHTTPRequestHandler):
             _need(set(line) == {"custom_id", "method", "url", "body"}, "fields of a line")
             _need((line["method"], line["url"]) == ("POST", "/v1/embeddings"), "url of a line")
             _need(line["body"]["dimensions"] == DIMENSIONS, "dimensions")
+            line["key"] = line["custom_id"]
+        return self._created(OpenAIJob, "batch_", wanted["metadata"]["embedqueue"], wanted["input_file_id"], lines)
+
+    def _voyage_create(self, wanted: dict[str, Any], params: dict[str, Any]) -> Any:
+        _need(set(wanted) == {"input_file_id", "endpoint", "completion_window", "metadata"}, f"fields {set(wanted)}")
+        _need(wanted["endpoint"] == "/v1/embeddings" and wanted["completion_window"] == "12h", "wrong window")
+        _need(params["model"] == "voyage-4" and params["input_type"] == "document", f"params {params}")
+        _need(params["output_dimension"] == DIMENSIONS and "input" not in params, f"params {params}")
+        _need(wanted["input_file_id"] in self.it.files, "Input file not found", 404)
+        lines = [json.loads(line) for line in self.it.files[wanted["input_file_id"]].content.splitlines()]
+        for line in lines:
+            _need(set(line) == {"custom_id", "body"} and set(line["body"]) == {"input"}, "fields of a line")
             line["key"] = line["custom_id"]
         return self._created(OpenAIJob, "batch_", wanted["metadata"]["embedqueue"], wanted["input_file_id"], lines)
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from embedqueue import EmbeddingBatchQueue, InputRejected
+from embedqueue.embedders import VoyageEmbedder
+from embedqueue.embedders.batch_jobs import batch_jobs_of
 from embedqueue.testing import FakeEmbedder
 from tests.jobs.conftest import OPTIONS, PATIENT
 from tests.jobs.standin import as_batch, vector_of
@@ -376,3 +378,15 @@ def test_jobs_without_usage_are_estimated():
     tally = Tally()
     tally.job_ended(CallReport(texts=2, tokens=7, seconds=0.0, outcome="ok", lane="batch"))
     assert (tally.used_tokens, tally.estimated_tokens) == (0, 7)
+
+
+@pytest.mark.parametrize("vendor", ["voyage"], indirect=True)
+def test_voyage(make, redis_client, stand_in):
+    """Its lines hold a text alone; model, role and length are told once."""
+    queue, items = make(model="voyage-4"), pairs(4)
+    queue.enqueue_many(items, within=PATIENT)
+    assert over(queue).written == 4
+    for key, text in items:
+        assert np.allclose(stored(redis_client, key), as_batch(text))
+    assert redis_client.hget("doc:0", "embedding_of").startswith(b"voyage-4/16/input_type=document ")
+    assert batch_jobs_of(VoyageEmbedder("key", "http://host/v1?a=b"), "voyage-4") is None
