@@ -16,7 +16,7 @@ from .records import Terms, as_json, named_member
 from .scripts import Scripts
 
 #: Items that one script moves: while it runs, Redis serves nobody else.
-MOVE_ITEMS = 500
+MOVE_ITEMS = 250
 #: Bytes of members that one script moves.
 MOVE_BYTES = 1_000_000
 #: Fields of the hash of jobs that are no jobs begin so.
