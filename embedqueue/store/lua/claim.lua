@@ -112,7 +112,7 @@ count_down(gone)
 local members, place, claims = {}, {}, {} -- in order; whether a member is among them; redis_key, entry of claims, ...
 local met, bytes = {}, 0 -- strays
 local alone, since_of = "no", {} -- when each of the members was enqueued
-local bound, of_jobs = job_bound(ARGV[14], base, off), {} -- whether a member was taken out of a job
+local bound, of_jobs, promoted = job_bound(ARGV[14], base, off), {}, 0 -- stamps of members that were in jobs; how many were
 
 local function put(member, key, score, deliveries, value)
   local index = #members + 1
@@ -151,6 +151,10 @@ local function take(list)
         met[#met + 1] = member
       elseif bars[i] then -- it stays until no older text of its key can be written any more
       elseif deliveries > 0 and deliveries >= max_deliveries - 1 then
+        if of_jobs[member] then -- whoever put it there has larger max_deliveries
+          leave_job(member, keys[i], latest[i], tonumber(score), deliveries)
+          promoted = promoted + 1
+        end
         redis.call("ZREM", PENDING, member) -- it may be what killed its workers, and must not take neighbours along
         redis.call("ZADD", ALONE, score, member)
         stay = stay - 1
@@ -223,7 +227,7 @@ if limit > 0 and #members == 0 and not full() then
     if member and not score and ARGV[15] == "1" and tonumber(redis.call("ZSCORE", INFLIGHT, member) or 0) >= JOBS then
       score = parse_claim(redis.call("HGET", CLAIMS, ARGV[i]))
       score = score and string.format("%.17g", math.min(tonumber(score), bound or now))
-      of_jobs[member] = score and true
+      of_jobs[member] = score and tonumber(string.match(value, "^%d+") or 0)
     end
     if score then
       take({ member, score })
@@ -284,9 +288,11 @@ elseif alone == "taken" then
   alone = "waits"
 end
 
-local promoted = 0
-for _, member in ipairs(next(of_jobs) and members or {}) do
-  promoted = promoted + (of_jobs[member] and 1 or 0)
+for i, member in ipairs(next(of_jobs) and members or {}) do
+  if of_jobs[member] then
+    promoted = promoted + 1
+    moves(of_jobs[member], JOBS, tonumber((parse_claim(claims[2 * i]))))
+  end
 end
 local lease_end = seconds_text(now + lease)
 for at = 1, #members, CHUNK do

@@ -78,7 +78,7 @@ end
 
 -- Let a live item stand no later in line than this; `waits`: its score if it is pending. If it is in flight, it does when
 -- it comes back.
-local function hasten(member, key, score, waits)
+local function hasten(member, key, stamp, score, waits)
   local place, before = PENDING, waits
   if not before then
     place, before = ALONE, redis.call("ZSCORE", ALONE, member)
@@ -86,6 +86,7 @@ local function hasten(member, key, score, waits)
   if before then
     if tonumber(before) > score then
       redis.call("ZADD", place, score, member)
+      moves(stamp, tonumber(before), score)
     end
     return
   end
@@ -94,6 +95,8 @@ local function hasten(member, key, score, waits)
     redis.call("HSET", CLAIMS, key, seconds_text(score) .. " " .. deliveries .. " " .. owner)
     if is_job(owner) then -- whoever looks after the job finds it by this when its time comes
       redis.call("ZADD", INFLIGHT, "XX", JOBS + score, member)
+    else
+      moves(stamp, tonumber(claimed), score)
     end
   end
 end
@@ -120,7 +123,7 @@ local function admit(first, count, pair)
       -- It is the newest text of the key again, newer than what another program has left since. No older than it was
       -- in any case, for the clock may have been set back.
       age = seconds_text(math.max(now, age or 0))
-      hasten(member, key, patience and patience.score(pair + i - 1, score) or score, waits)
+      hasten(member, key, stamp or 0, patience and patience.score(pair + i - 1, score) or score, waits)
       named[n + 1], named[n + 2] = key, stamp_text(stamp or next_stamp()) .. "/" .. age .. " " .. member
       n = n + 2
     elseif not (unchanged and unchanged.holds(pair + i - 1, live)) then

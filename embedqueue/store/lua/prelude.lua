@@ -109,6 +109,19 @@ local function leaving_jobs()
   return bounded
 end
 
+-- A live item of this stamp stands earlier in line than it did: by the score `after`, instead of `before`, which is JOBS if it was
+-- in a job. Whoever flushes and did not count it waits for it as well from now on, for count_down() will take it off.
+local function moves(stamp, before, after)
+  local flushes = leaving_jobs() and redis.call("HGETALL", FLUSHES) or {}
+  for i = 1, #flushes, 2 do
+    local last, left, ends = string.match(flushes[i + 1], "^(%d+) (%d+) (%S+)$")
+    local bound = bound_of(flushes[i])
+    if before > bound and after <= bound and stamp <= tonumber(last) then
+      redis.call("HSET", FLUSHES, flushes[i], last .. " " .. left + 1 .. " " .. ends)
+    end
+  end
+end
+
 -- Note the stamp of an item that leaves, for count_down, and where somebody flushes who leaves jobs alone, the score by which
 -- it stood in line; to be called before its claim is forgotten. What a job has served counts for none of those.
 local function leaves(gone, stamp, member, key)

@@ -243,14 +243,7 @@ local function leave_job(member, key, value, score, deliveries)
   else
     redis.call("HDEL", CLAIMS, key)
   end
-  local flushes, own = leaving_jobs() and redis.call("HGETALL", FLUSHES) or {}, tonumber(string.match(value, "^%d+") or 0)
-  for i = 1, #flushes, 2 do
-    local stamp, left, ends = string.match(flushes[i + 1], "^(%d+) (%d+) (%S+)$")
-    local bound = bound_of(flushes[i])
-    if bound < JOBS and own <= tonumber(stamp) and score <= bound then
-      redis.call("HSET", FLUSHES, flushes[i], stamp .. " " .. left + 1 .. " " .. ends)
-    end
-  end
+  moves(tonumber(string.match(value, "^%d+") or 0), JOBS, score)
 end
 
 -- Whether two owners are of the same worker: both names begin with "WORKER:".

@@ -1,0 +1,97 @@
+"""What a flush counts that leaves batch jobs alone, whatever comes from them into the live lane meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from embedqueue.store.jobs import Job
+from embedqueue.store.records import Within
+from embedqueue.store.store import Store
+from embedqueue.values.item import encode_member
+from embedqueue.values.provenance import digest
+from tests.proof.moves import BASE, JOBS_FOR, member_vector, terms
+
+PATIENT = 5000.0
+TERMS = terms("embedding", model="m")
+
+
+@pytest.fixture(params=["redis", "fakeredis"])
+def store(request):
+    client = request.getfixturevalue("redis_client" if request.param == "redis" else "fake_redis")
+    return Store(client, "embed_queue", jobs_for=JOBS_FOR)
+
+
+def enqueue(store: Store, keys: str, within: float | None = None) -> None:
+    parts = [part for key in keys for part in (key.encode(), encode_member(key, "a text"))]
+    patience = None if within is None else Within([within] * len(keys), BASE)
+    store.enqueue([parts], max_pending=None, tell_at=50, tell_first=True, within=patience)
+
+
+def outsource(store: Store) -> None:
+    assert store.jobs.lead("boss", 60).ours
+    job = Job("j1", state="planned")
+    store.jobs.outsource("boss", job, TERMS, least=1, most=10, most_bytes=10_000, max_deliveries=3)
+
+
+def claim(store: Store, number: int, *urgent: str, most: int = 1, deliveries: int = 3) -> list[bytes]:
+    how = {"probe_limit": 1, "lease_seconds": 60, "max_deliveries": deliveries, "alone": True, "terms": TERMS}
+    return store.claim(f"w:{number}/60:", most, urgent=urgent, **how).members
+
+
+def complete(store: Store, number: int, members: list[bytes], key: str) -> None:
+    [member] = members
+    line = (key, member, member_vector(member), digest("a text"))
+    assert store.complete(f"w:{number}/60:", replace(TERMS, dimensions=None), [line]) == ["done"]
+
+
+def bounded(store: Store, more_seconds: float = 0.0) -> str:
+    """The name of a flush that leaves jobs alone; as if it had begun later by so many seconds."""
+    bound = store.status().bound
+    assert bound is not None
+    return f"w:1/{bound + more_seconds:.6f}"
+
+
+def test_an_item_enqueued_again_with_less_patience_is_waited_for(store):
+    """It stood above what the flush has counted; were it only taken off, the flush would end before the other item."""
+    enqueue(store, "ab", within=PATIENT)
+    enqueue(store, "c")
+    flush = bounded(store)
+    assert store.status(flush).unfinished == 1
+    enqueue(store, "a")
+    assert store.status(flush).unfinished == 2
+    complete(store, 1, claim(store, 1, "a"), "a")
+    assert store.status(flush).unfinished == 1, "c is not finished"
+    complete(store, 2, claim(store, 2, "c"), "c")
+    assert store.status(flush).unfinished == 0, "what waits for a job does not count"
+
+
+def test_an_item_that_somebody_waits_for_leaves_its_job_and_is_waited_for(store):
+    """Also where the time has come so near that the flush would have counted it, had it not been in a job."""
+    enqueue(store, "ab", within=PATIENT)
+    outsource(store)
+    enqueue(store, "c")
+    flush = bounded(store, 10 * PATIENT)
+    assert store.status(flush).unfinished == 1
+    members = claim(store, 1, "a")
+    assert store.status(flush).unfinished == 2
+    complete(store, 1, members, "a")
+    assert store.status(flush).unfinished == 1, "c is not finished"
+    assert store.jobs.give_back("j1", ["a", "b"]) == 1
+    assert store.status(flush).unfinished == 2, "b has come into the live lane"
+
+
+def test_an_item_on_its_last_delivery_leaves_its_job_whole(store):
+    """Whoever put it into a job had larger ``max_deliveries``. It stands in one place, and travels alone."""
+    enqueue(store, "ab", within=PATIENT)
+    enqueue(store, "x")
+    claim(store, 1, "a")
+    store.client.zadd(store.keys.inflight, {encode_member("a", "a text"): 1})
+    complete(store, 2, claim(store, 2, "x"), "x")
+    outsource(store)
+    assert store.status().outsourced == 2
+    assert not claim(store, 3, "a", deliveries=2)
+    assert store.status().strays == 0
+    assert claim(store, 4, "a", deliveries=2) == [encode_member("a", "a text")]
+    assert (store.status().outsourced, store.status().in_flight) == (1, 1)
