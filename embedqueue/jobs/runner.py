@@ -19,7 +19,7 @@ from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.locks import Condition
 from embedqueue.values.log import Log
 from embedqueue.values.options import Options
-from embedqueue.values.words import printable
+from embedqueue.values.words import printable, said_by
 
 from .collection import Stopped, collect
 from .desk import Desk, Lost
@@ -205,12 +205,15 @@ class Runner:
             job = _one_step(desk, job)
             self._failures.pop(job.name, None)
             seconds = 0.0 if job.state == "ended" else self._interval(desk.led, job)
-        except (EmbedQueueError, RedisError, OSError) as error:
+        except (Lost, Stopped):
+            raise
+        except Exception as error:  # of whatever kind: what an answer has that nobody foresaw must not keep other jobs waiting
             count = self._failures[job.name] = self._failures.get(job.name, 0) + 1
             seconds = max(self._options.economy_poll[0], backoff_seconds(count, *FAILURE_SECONDS))
             level = self._log.warning if count == 1 else self._log.debug
-            level("embedqueue: batch job %s has to wait: %s", job.name, error)
-            _give_up(desk, job, str(error))
+            unforeseen = None if isinstance(error, EmbedQueueError | RedisError | OSError) else error
+            level("embedqueue: batch job %s has to wait: %s", job.name, said_by(error), exc_info=unforeseen)
+            _give_up(desk, job, said_by(error))
         self._next[job.name] = time.monotonic() + seconds
 
     def _interval(self, led: Led, job: Job) -> float:

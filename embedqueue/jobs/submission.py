@@ -12,7 +12,7 @@ import uuid
 
 from embedqueue.embedders.batch_jobs import was_refused
 from embedqueue.store.jobs import MOVE_ITEMS, Job
-from embedqueue.values.errors import EmbedQueueError
+from embedqueue.values.errors import EmbedQueueError, TransientError
 from embedqueue.values.item import NotOurs, decode_member
 from embedqueue.values.provenance import digest
 from embedqueue.values.tokens import BYTES_PER_TOKEN, estimated_tokens
@@ -118,6 +118,8 @@ def _send(desk: Desk, job: Job, texts: dict[str, str]) -> bool:
         desk.log.warning(
             "embedqueue: it is not known whether a batch job was created; its label is looked for: %s", error
         )
+        if isinstance(error, TransientError) and error.status is not None:  # the next one would most likely end so, too
+            desk.rest(printable(str(error))[:NOTE_CHARS])
         return True
     created(desk, job, provider_id)
     return True

@@ -323,3 +323,36 @@ def test_a_paused_queue_makes_no_job(make, redis_client, stand_in):
     assert not queue.jobs()
     queue._engine.store.unhold()
     eventually(lambda: queue.jobs())
+
+
+def test_an_answer_that_nobody_foresaw_keeps_no_other_job_waiting(make, redis_client, stand_in, monkeypatch, caplog):
+    """The first job waits for a better answer, and is left to its time; the next one is served."""
+    stand_in.looks = None
+    queue, items = make(economy_max_texts=3), pairs(6)
+    queue.enqueue_many(items, within=PATIENT)
+    in_jobs(queue, 6)
+    eventually(lambda: len(stand_in.jobs) == 2)
+    first = next(iter(stand_in.jobs.values()))
+    plain = type(first).seen
+    strange = {"request_counts": [1], "metadata": {"state": ["?"], "batchStats": [1]}}
+    monkeypatch.setattr(
+        type(first), "seen", lambda job, word: plain(job, word) | (strange if job is first else {})
+    )
+    stand_in.looks = 1
+    eventually(lambda: all_written(redis_client, items[3:]), "the items of the second job")
+    assert not all_written(redis_client, items[:3])
+    assert "has to wait" in caplog.text
+    monkeypatch.undo()
+    eventually(lambda: all_written(redis_client, items), "the items of the first")
+    assert max(stand_in.charged.values()) == 1
+
+
+def test_a_provider_that_fails_at_each_create_is_left_in_peace(make, redis_client, stand_in, caplog):
+    """It is not known whether the job was created. It is looked for, and no other one is made at once."""
+    stand_in.refuse["create"] = [(500, "broken")] * 50
+    queue, items = make(), pairs(3)
+    queue.enqueue_many(items, within=PATIENT)
+    over(queue)
+    eventually(lambda: "no batch job is made for 900 s" in caplog.text)
+    assert queue.stats().for_jobs == 3, "they wait for another job"
+    assert len(queue.jobs()) == 1
