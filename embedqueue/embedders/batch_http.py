@@ -50,7 +50,8 @@ class BatchHttp(Http):
             method: of HTTP.
             url: where to.
             body: a document; None for none.
-            more: ``data``, ``files`` and ``headers`` as requests takes them.
+            more: ``data``, ``files`` and ``headers`` as requests takes them; and ``credentials=False``, which sends
+                neither the key nor any other header of the embedder's.
 
         Returns:
             The document, or None where the answer is empty; and the headers of the answer.
@@ -70,9 +71,17 @@ class BatchHttp(Http):
         return document, answer.headers
 
     def _request(
-        self, session: requests.Session, method: str, url: str, headers: Mapping[str, str] | None = None, **more: Any
+        self,
+        session: requests.Session,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        credentials: bool = True,
+        **more: Any,
     ) -> requests.PreparedRequest:
-        own = {name: value for name, value in self._headers().items() if "files" not in more or name != "Content-Type"}
+        known = self._headers() if credentials else {}
+        own = {name: value for name, value in known.items() if "files" not in more or name != "Content-Type"}
         all_headers = {"Accept-Encoding": "gzip", **own, **(headers or {})}
         fault = ""
         try:

@@ -16,6 +16,7 @@ from embedqueue.values.vectors import Malformed
 
 from .batch_http import BatchHttp
 from .batch_jobs import JobLine, JobSeen, JobStanding, is_gone, plain_status
+from .http import host_and_port
 
 _ENDS: Mapping[str, JobStanding] = {
     "succeeded": "done", "partially_succeeded": "done", "failed": "failed", "expired": "expired",
@@ -70,7 +71,9 @@ class GeminiJobs:
         if not url:
             raise TransientError("the provider has not said where the file goes")
         end = {"X-Goog-Upload-Offset": "0", "X-Goog-Upload-Command": "upload, finalize"}
-        answer, _ = self._http.ask("POST", url, data=content, headers=end)
+        # The address is a permission by itself, and need not be of this host: another one gets no key.
+        ours = host_and_port(url) == host_and_port(self._root)
+        answer, _ = self._http.ask("POST", url, data=content, headers=end, credentials=ours)
         return _named(answer.get("file") if isinstance(answer, dict) else None)
 
     def create(self, file: str, texts: Mapping[str, str], label: str) -> str:

@@ -207,7 +207,7 @@ class Runner:
             seconds = 0.0 if job.state == "ended" else self._interval(desk.led, job)
         except (Lost, Stopped):
             raise
-        except Exception as error:  # of whatever kind: what an answer has that nobody foresaw must not keep other jobs waiting
+        except Exception as error:  # of whatever kind: what nobody foresaw must not keep other jobs waiting
             count = self._failures[job.name] = self._failures.get(job.name, 0) + 1
             seconds = max(self._options.economy_poll[0], backoff_seconds(count, *FAILURE_SECONDS))
             level = self._log.warning if count == 1 else self._log.debug

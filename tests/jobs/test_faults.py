@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 
 import numpy as np
 import pytest
 
-from tests.jobs.conftest import PATIENT
-from tests.jobs.standin import as_batch, vector_of
+from tests.jobs.conftest import PATIENT, embedder_of
+from tests.jobs.standin import _Handler, as_batch, vector_of
 from tests.jobs.test_jobs import all_written, in_jobs, is_of, over, pairs, stored
 from tests.parts import PATIENCE_SECONDS, eventually
 
@@ -335,9 +336,7 @@ def test_an_answer_that_nobody_foresaw_keeps_no_other_job_waiting(make, redis_cl
     first = next(iter(stand_in.jobs.values()))
     plain = type(first).seen
     strange = {"request_counts": [1], "metadata": {"state": ["?"], "batchStats": [1]}}
-    monkeypatch.setattr(
-        type(first), "seen", lambda job, word: plain(job, word) | (strange if job is first else {})
-    )
+    monkeypatch.setattr(type(first), "seen", lambda job, word: plain(job, word) | (strange if job is first else {}))
     stand_in.looks = 1
     eventually(lambda: all_written(redis_client, items[3:]), "the items of the second job")
     assert not all_written(redis_client, items[:3])
@@ -356,3 +355,25 @@ def test_a_provider_that_fails_at_each_create_is_left_in_peace(make, redis_clien
     eventually(lambda: "no batch job is made for 900 s" in caplog.text)
     assert queue.stats().for_jobs == 3, "they wait for another job"
     assert len(queue.jobs()) == 1
+
+
+def test_another_host_gets_no_key(stand_in, monkeypatch):
+    """Gemini says where the file goes. That may be elsewhere, and whoever is there shall not learn the key."""
+    seen = []
+    plain = _Handler._serve
+    begin = _Handler._gemini_begin
+
+    def elsewhere(handler):
+        answer, headers = begin(handler)
+        return answer, {name: url.replace("127.0.0.1", "localhost") for name, url in headers.items()}
+
+    def serve(handler):
+        seen.append((handler.headers["host"], handler.headers.get("x-goog-api-key")))
+        plain(handler)
+
+    monkeypatch.setattr(_Handler, "_gemini_begin", elsewhere)
+    monkeypatch.setattr(_Handler, "_serve", serve)
+    with closing(embedder_of("gemini", stand_in.url)) as embedder:
+        embedder.batch_jobs("m").upload({"k": "a text"}, "a label")
+    [(_, first), (host, second)] = seen
+    assert (first, host.partition(":")[0], second) == ("key", "localhost", None)
