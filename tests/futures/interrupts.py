@@ -136,7 +136,7 @@ class IdleDispatch:
     def __init__(self):
         self.pool = SimpleNamespace(unfinished=0, size=1, in_flight=0, room=lambda: 1)
         self.held = 0
-        self.call_limit = 1
+        self.call_limit = self.probe_limit = 1
         self.begun = queue.SimpleQueue()
 
     def begin(self, claim):
