@@ -29,7 +29,18 @@ if word or meant == 0 then
   return { word or "few", meant }
 end
 
-local list = redis.call("ZRANGEBYSCORE", PENDING, from, "+inf", "WITHSCORES", "LIMIT", 0, most)
+local list, read, count = {}, 0, 1 -- read one at first, and then as many as are not too long
+while #list < 2 * most and read < most_bytes do
+  local some = redis.call("ZRANGEBYSCORE", PENDING, from, "+inf", "WITHSCORES", "LIMIT", #list / 2, math.min(count, most - #list / 2))
+  if #some == 0 then
+    break
+  end
+  for i = 1, #some, 2 do
+    list[#list + 1], list[#list + 2] = some[i], some[i + 1]
+    read = read + #some[i]
+  end
+  count = math.max(1, math.min(4 * count, math.floor((most_bytes - read) * #list / 2 / read)))
+end
 local members, scored, claims, lines, bytes = {}, {}, {}, {}, 0
 local keys = {}
 for i = 1, #list, 2 do

@@ -1,4 +1,4 @@
-"""What a flush counts that leaves batch jobs alone, whatever comes from them into the live lane meanwhile."""
+"""Moves of items into jobs and out of them; what a flush counts that leaves jobs alone."""
 
 from __future__ import annotations
 
@@ -95,3 +95,20 @@ def test_an_item_on_its_last_delivery_leaves_its_job_whole(store):
     assert store.status().strays == 0
     assert claim(store, 4, "a", deliveries=2) == [encode_member("a", "a text")]
     assert (store.status().outsourced, store.status().in_flight) == (1, 1)
+
+
+def test_no_more_is_read_than_goes_into_the_job(redis_client):
+    """Texts may be long: to read 500 of 100 kB would take Redis half a second, of which a job takes the first ten."""
+    store = Store(redis_client, "embed_queue", jobs_for=JOBS_FOR)
+    keys = [f"k{number:02}" for number in range(40)]
+    parts = [part for key in keys for part in (key.encode(), encode_member(key, "x" * 10_000))]
+    patience = Within([PATIENT] * len(keys), BASE)
+    store.enqueue([parts], max_pending=None, tell_at=50, tell_first=True, within=patience)
+    assert store.jobs.lead("boss", 60).ours
+    how = {"least": 1, "most": 40, "most_bytes": 45_000, "max_deliveries": 3}
+    found = store.jobs.outsource("boss", Job("j1", state="planned"), TERMS, **how)
+    assert found.members == parts[1:8:2]
+    redis_client.config_resetstat()
+    found = store.jobs.outsource("boss", Job("j1", state="planned"), TERMS, **how)
+    assert found.members == parts[9:16:2]
+    assert redis_client.info("commandstats")["cmdstat_zrangebyscore"]["calls"] > 1, "all was read at once"
