@@ -15,10 +15,6 @@ from .batch_http import BatchHttp
 from .batch_jobs import JobLine, JobSeen, JobStanding, is_gone, plain_status
 from .hosted import HostedEmbedder
 
-#: Statuses that end a job. All others, those that nobody has told us of included, go on.
-_ENDS: Mapping[str, JobStanding] = {
-    "completed": "done", "failed": "failed", "expired": "expired", "cancelled": "cancelled",
-}  # fmt: skip
 #: Words by which a job has failed because too many tokens wait, and where the limit stands.
 QUOTA_WORDS = ("token_limit_exceeded", "enqueued token limit", "enqueued_token", "quota")
 _QUOTA = re.compile(r"limit:?\s*([\d,]{4,15})", re.I)
@@ -43,6 +39,11 @@ class OpenAIJobs:
     key_field: ClassVar[str] = "embedqueue"
     window: ClassVar[str] = "24h"
     endpoint: ClassVar[str] = "/v1/embeddings"
+    path: ClassVar[str] = "/batches"
+    #: Statuses that end a job. All others, those that nobody has told us of included, go on.
+    ends: ClassVar[Mapping[str, JobStanding]] = {
+        "completed": "done", "failed": "failed", "expired": "expired", "cancelled": "cancelled",
+    }  # fmt: skip
 
     def __init__(self, embedder: Any, model: str, http: BatchHttp, root: str) -> None:
         self._embedder = embedder
@@ -67,7 +68,7 @@ class OpenAIJobs:
 
     def create(self, file: str, texts: Mapping[str, str], label: str) -> str:
         """See :class:`BatchJobs`."""
-        answer, _ = self._http.ask("POST", f"{self._root}/batches", self._wanted(file, texts, label))
+        answer, _ = self._http.ask("POST", f"{self._root}{self.path}", self._wanted(file, texts, label))
         return _named(answer)
 
     def _wanted(self, file: str, texts: Mapping[str, str], label: str) -> dict[str, Any]:
@@ -80,7 +81,7 @@ class OpenAIJobs:
 
     def find(self, label: str, since: float) -> str | None:
         """See :class:`BatchJobs`."""
-        for row in self._listed("/batches"):
+        for row in self._listed(self.path):
             if (row.get("metadata") or {}).get(self.key_field) == label:
                 return _named(row)
             if _time(row) < since - CLOCK_SECONDS:  # the newest come first
@@ -100,7 +101,7 @@ class OpenAIJobs:
     def look(self, job_id: str) -> JobSeen:
         """See :class:`BatchJobs`."""
         try:
-            answer, _ = self._http.ask("GET", f"{self._root}/batches/{job_id}")
+            answer, _ = self._http.ask("GET", f"{self._root}{self.path}/{job_id}")
         except EmbedQueueError as error:
             if is_gone(error):
                 return JobSeen("gone", "unknown")
@@ -116,7 +117,7 @@ class OpenAIJobs:
         done = counts.get("completed")
         tokens = usage.get("input_tokens") or usage.get("total_tokens")
         return JobSeen(
-            _ENDS.get(plain_status(status), "waiting"),
+            self.ends.get(plain_status(status), "waiting"),
             status,
             done if isinstance(done, int) else None,
             self._parts(answer),
@@ -160,7 +161,7 @@ class OpenAIJobs:
     def cancel(self, job_id: str) -> None:
         """See :class:`BatchJobs`."""
         with _ended_already():
-            self._http.ask("POST", f"{self._root}/batches/{job_id}/cancel")
+            self._http.ask("POST", f"{self._root}{self.path}/{job_id}/cancel")
 
     def delete(self, job_id: str, file: str, label: str) -> None:
         """See :class:`BatchJobs`."""

@@ -9,8 +9,9 @@ from .batch_jobs import BatchJobs
 from .dialects import COHERE, MISTRAL, VOYAGE, Dialect
 from .hosted import DEFAULT_TIMEOUT, Address, parted
 from .keys import Secret
+from .mistral_jobs import MistralJobs
 from .openai import EncodingFormat, OpenAIEmbedder
-from .openai_jobs import VoyageJobs, jobs_http
+from .openai_jobs import OpenAIJobs, VoyageJobs, jobs_http
 from .roles import DOCUMENT_TASK, QUERY_TASK, Role
 
 
@@ -25,6 +26,14 @@ class _VendorEmbedder(OpenAIEmbedder):
     dialect: ClassVar[Dialect]
     max_call: ClassVar[tuple[int | None, int | None]]
     roles: ClassVar[Mapping[str, Role]] = {}
+    jobs: ClassVar[type[OpenAIJobs] | None] = None
+
+    def batch_jobs(self, model: str) -> BatchJobs | None:
+        """The vendor's batch jobs; None where it has none."""
+        address, mark, _ = self._url.partition("?")
+        if self.jobs is None or mark or not address.endswith("/embeddings"):
+            return None
+        return self.jobs(self, model, jobs_http(self), address.removesuffix("/embeddings"))
 
     @property
     def default_model(self) -> str | None:
@@ -79,18 +88,12 @@ class VoyageEmbedder(_VendorEmbedder):
     }
     model = "voyage-4"
     dialect = VOYAGE
+    jobs = VoyageJobs
     max_call = (1000, 120_000)
     roles: ClassVar[Mapping[str, Role]] = {
         DOCUMENT_TASK: Role(fields={"input_type": "document"}),
         QUERY_TASK: Role(fields={"input_type": "query"}),
     }
-
-    def batch_jobs(self, model: str) -> BatchJobs | None:
-        """Voyage's batch jobs."""
-        address, mark, _ = self._url.partition("?")
-        if mark or not address.endswith("/embeddings"):
-            return None
-        return VoyageJobs(self, model, jobs_http(self), address.removesuffix("/embeddings"))
 
     def __init__(
         self,
@@ -120,6 +123,7 @@ class MistralEmbedder(_VendorEmbedder):
     model_dimensions: ClassVar[Mapping[str, int]] = {"mistral-embed": 1024}
     model = "mistral-embed"
     dialect = MISTRAL
+    jobs = MistralJobs
     max_call = (512, 16_384)
     _automatic_encoding: EncodingFormat = "float"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from embedqueue import EmbeddingBatchQueue, GeminiEmbedder, OpenAIEmbedder
-from embedqueue.embedders import VoyageEmbedder
+from embedqueue.embedders import MistralEmbedder, VoyageEmbedder
 from tests.jobs.standin import DIMENSIONS, StandIn
 
 #: A day as a test plays it.
@@ -44,6 +44,8 @@ def embedder_of(vendor: str, url: str) -> Any:
         return OpenAIEmbedder("key", f"{url}/v1", DIMENSIONS, batches=True, max_text_tokens=1000)
     if vendor == "voyage":
         return VoyageEmbedder("key", f"{url}/v1", DIMENSIONS, max_text_tokens=1000)
+    if vendor == "mistral":
+        return MistralEmbedder("key", f"{url}/v1", DIMENSIONS, max_text_tokens=1000)
     return GeminiEmbedder("key", f"{url}/v1beta", DIMENSIONS, max_text_tokens=1000)
 
 

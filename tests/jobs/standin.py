@@ -1,4 +1,4 @@
-"""A strict stand-in of the batch APIs of OpenAI and Gemini, over real HTTP on loopback, and of their live endpoints.
+"""A strict stand-in of the batch APIs of OpenAI, Voyage, Mistral and Gemini, and of their live ones, over real HTTP.
 
 It does by default what their documentation says, and refuses what it does not know. A test makes it misbehave by its
 knobs. It counts every text that it would charge for.
@@ -32,6 +32,15 @@ GEMINI_STATES = {
     "failed": "BATCH_STATE_FAILED",
     "expired": "BATCH_STATE_EXPIRED",
     "cancelled": "BATCH_STATE_CANCELLED",
+}
+MISTRAL_STATES = {
+    "validating": "QUEUED",
+    "in_progress": "RUNNING",
+    "completed": "SUCCESS",
+    "failed": "FAILED",
+    "expired": "TIMEOUT_EXCEEDED",
+    "cancelling": "CANCELLATION_REQUESTED",
+    "cancelled": "CANCELLED",
 }
 
 
@@ -229,6 +238,27 @@ class OpenAIJob(Job):
         }
 
 
+class MistralJob(OpenAIJob):
+    def seen(self, word: str) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": "batch",
+            "input_files": [self.file],
+            "metadata": {"embedqueue": self.label},
+            "endpoint": "/v1/embeddings",
+            "model": "codestral-embed",
+            "output_file": self.output,
+            "error_file": self.error or None,
+            "errors": [{"message": self.reason, "count": 1}] if self.reason else [],
+            "status": MISTRAL_STATES.get(word, word),
+            "created_at": int(self.created),
+            "total_requests": len(self.lines),
+            "completed_requests": len(self.lines) if self.output else 0,
+            "succeeded_requests": len(self.lines) if self.output else 0,
+            "failed_requests": 0,
+        }
+
+
 class GeminiJob(Job):
     files = "files/"
 
@@ -374,7 +404,11 @@ class _Handler(BaseHTTPRequestHandler):
             return "list", self._openai_list
         if (method, path) == ("GET", "/v1/files"):
             return "list files", self._openai_files
-        if found := re.fullmatch(r"/v1/batches/([^/]+)(/cancel)?", path):
+        if (method, path) == ("POST", "/v1/batch/jobs"):
+            return "create", self._mistral_create
+        if (method, path) == ("GET", "/v1/batch/jobs"):
+            return "list", self._mistral_list
+        if found := re.fullmatch(r"/v1/batch(?:es|/jobs)/([^/]+)(/cancel)?", path):
             _need(found[1] in self.it.jobs, "no such batch", 404)
             job = self.it.jobs[found[1]]
             return ("cancel", lambda: self._cancel(job)) if found[2] else ("look", lambda: self._look(job))
@@ -445,6 +479,29 @@ class _Handler(BaseHTTPRequestHandler):
             _need(set(line) == {"custom_id", "body"} and set(line["body"]) == {"input"}, "fields of a line")
             line["key"] = line["custom_id"]
         return self._created(OpenAIJob, "batch_", wanted["metadata"]["embedqueue"], wanted["input_file_id"], lines)
+
+    def _mistral_create(self) -> Any:
+        wanted = json.loads(self.body)
+        fields = {"input_files", "endpoint", "model", "timeout_hours", "metadata"}
+        _need(set(wanted) == fields, f"fields {set(wanted)}", 422)
+        _need((wanted["endpoint"], wanted["model"]) == ("/v1/embeddings", "codestral-embed"), "endpoint or model", 422)
+        [file] = wanted["input_files"]
+        _need(file in self.it.files, "no such file", 404)
+        lines = [json.loads(line) for line in self.it.files[file].content.splitlines()]
+        for line in lines:
+            body = line["body"]
+            _need(set(line) == {"custom_id", "body"} and "model" not in body, "fields of a line", 422)
+            _need(body["output_dimension"] == DIMENSIONS, "output_dimension", 422)
+            _need(body.get("encoding_format", "float") == "float", "encoding_format", 422)
+            line["key"] = line["custom_id"]
+        return self._created(MistralJob, "job-", wanted["metadata"]["embedqueue"], file, lines)
+
+    def _mistral_list(self) -> Any:
+        _need(set(self.query) == {"page", "page_size"}, f"query {self.query}", 422)
+        page, size = int(self.query["page"]), int(self.query["page_size"])
+        jobs = list(reversed(self._shown_jobs()))  # the oldest first: the worst that its order may be
+        rows = [job.seen(job.status) for job in jobs[page * size :][:size]]
+        return {"object": "list", "data": rows, "total": len(jobs)}
 
     def _created(self, kind: type[Job], prefix: str, label: str, file: str, lines: list[dict[str, Any]]) -> Any:
         _need(len({line["key"] for line in lines}) == len(lines), "a key twice")
