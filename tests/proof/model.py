@@ -192,7 +192,8 @@ class Model:
                 if not isinstance(place[member], Unseen) and place[member] > now + offset + 1:
                     place[member] = Unseen(offset)
                 return
-        if self.claims[key].score > now + offset + 1:
+        score = self.claims[key].score
+        if (score.offset if isinstance(score, Unseen) else score - now) > offset + 1:
             self.claims[key].score = Unseen(offset)
 
     def claim(

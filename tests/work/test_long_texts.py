@@ -11,6 +11,7 @@ from embedqueue.embedders.text_limits import text_limit
 from embedqueue.testing import FakeEmbedder, eager_queue
 from embedqueue.values.item import encode_member
 from embedqueue.values.provenance import digest
+from tests.inside import inside
 from tests.parts import PATIENCE_SECONDS, GatedEmbedder, eventually, expected, stored
 
 #: Thirty words, of which twelve are left of a model that takes twenty tokens: eight are kept free.
@@ -108,7 +109,7 @@ def test_one_that_is_cut_joins_a_call_under_way(make_queue, embedder):
     embedder.wait_for_calls(1)
     second = queue.enqueue("doc:2", LONG)
     queue.flush_now()
-    eventually(lambda: queue.stats().in_flight == 2)
+    eventually(lambda: inside(queue).held == 2)
     embedder.release()
     assert first.result(PATIENCE_SECONDS) == second.result(PATIENCE_SECONDS) == expected(BEGINNING)
     assert embedder.texts == [BEGINNING]
