@@ -191,7 +191,7 @@ class Lines:
                 at_once = self._lost(run, line, error)
         for address, line, indexes in sent:
             try:
-                at_once = self._read(run, line, indexes) and at_once
+                at_once = self._read(run, address, line, indexes) and at_once
                 self._put_back(address, line)
             except (OSError, RedisError) as error:
                 at_once = self._lost(run, line, error)
@@ -200,7 +200,7 @@ class Lines:
                 raise
         return at_once
 
-    def _read(self, run: _Run, line: _Line, indexes: Sequence[int]) -> bool:
+    def _read(self, run: _Run, address: Address, line: _Line, indexes: Sequence[int]) -> bool:
         at_once, answers = True, []
         for index in indexes:
             answers.append((index, line.read(run.orders[index], run.asked.pop(index, None) is not None)))
@@ -213,7 +213,7 @@ class Lines:
                 self._nodes.moved(answer)
                 at_once = run.failed(answer) or run.follow()
             elif isinstance(answer, AskError):
-                run.asked[index] = answer.host, int(answer.port)
+                run.asked[index] = self._nodes.redirected(answer, address)
                 at_once = at_once and run.follow()
             elif isinstance(answer, NoScriptError):
                 run.as_text.add(index)

@@ -116,10 +116,16 @@ class Nodes:
 
     def moved(self, error: AskError) -> None:
         """A node has told that a slot is another's."""
-        if isinstance(error, MovedError):
+        if error.host in ("", "?"):  # it does not know that node's name
+            self.doubt()
+        elif isinstance(error, MovedError):
             with self._lock:
                 self._owners[error.slot_id] = self._address(error.host, error.port)
                 self._told_mono, self._doubtful = 0.0, False
+
+    def redirected(self, error: AskError, asked: Address) -> Address:
+        """Where a node that was asked at an address sends one order; without a name, it means its own host."""
+        return self._address(asked[0] if error.host in ("", "?") else error.host, error.port)
 
     def doubt(self) -> None:
         """What is known of the slots may be wrong: ask before the next use."""

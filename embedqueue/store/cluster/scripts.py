@@ -99,6 +99,6 @@ class ClusterScripts(Scripts):
         return _cluster_text(name, self._limited)
 
     def _fit(self, parts: list[bytes]) -> list[bytes]:
-        if len(parts) < MOST_ARGUMENTS:
+        if len(parts) < MOST_ARGUMENTS and MARK not in parts:  # a key may be called like the mark
             return parts
         return [MARK, b" ".join(b"%d" % len(part) for part in parts), b"".join(parts)]
