@@ -77,17 +77,8 @@ class Changes:
         label, sentence = ASKED[wanted]
         try:
             if request.form.get("sure") != "yes":
-                return self._pages.render(
-                    "ask.html",
-                    queue_name=name,
-                    question=f"{label} the run {words.short(run)}?",
-                    sentence=sentence,
-                    action=url_for(".run"),
-                    do=f"{wanted}:{run}",
-                    danger=wanted == "stop",
-                    label=label,
-                    back=url_for(".runs", queue=name),
-                )
+                question = f"{label} the run {words.short(run)}?"
+                return self._ask_of("run", name, question, sentence, label, danger=wanted == "stop")
             found = queue.ask_run(run, wanted)
         except RedisError as error:
             abort(503, problem(error))
@@ -104,23 +95,28 @@ class Changes:
             asked.wrong("The form does not say what to do.")
         try:
             if request.form.get("sure") != "yes":
-                return self._pages.render(
-                    "ask.html",
-                    queue_name=name,
-                    question=f"Cancel the batch job {words.short(job)}?",
-                    sentence=CANCEL,
-                    action=url_for(".job"),
-                    do=f"cancel:{job}",
-                    danger=True,
-                    label="Cancel the job",
-                    back=url_for(".jobs", queue=name),
-                )
+                question = f"Cancel the batch job {words.short(job)}?"
+                return self._ask_of("job", name, question, CANCEL, "Cancel the job", danger=True)
             back = queue.cancel_job(job)
         except KeyError:
             abort(404, "There is no such batch job any more, or it is over.")
         except RedisError as error:
             abort(503, problem(error))
         return self._back(".jobs", name, "cancel", back)
+
+    def _ask_of(self, kind: str, name: str, question: str, sentence: str, label: str, *, danger: bool) -> Response:
+        """The question of a run or a job; its answer comes with the same words of what to do."""
+        return self._pages.render(
+            "ask.html",
+            queue_name=name,
+            question=question,
+            sentence=sentence,
+            action=url_for(f".{kind}"),
+            do=request.form["do"],
+            danger=danger,
+            label=label,
+            back=url_for(f".{kind}s", queue=name),
+        )
 
     def _ask(
         self, name: str, queue: EmbeddingBatchQueue, verb: str, scope: str, found: list[str | bytes] | None

@@ -97,6 +97,15 @@ def close_connections(client: redis.Redis) -> None:
     pool.disconnect(inuse_connections=False)
 
 
+def read_dated(client: Any, key: str) -> tuple[float, dict[bytes, bytes]]:
+    """The server's Unix time and the fields of a hash, in one round trip."""
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.time()
+        pipeline.hgetall(key)
+        (seconds, micros), entries = pipeline.execute()
+    return float(seconds) + float(micros) / 1e6, entries
+
+
 def refused_as_such(error: Exception) -> bool:
     """Whether Redis has refused a command for what it is, above all for its size, before any script has run.
 
@@ -104,6 +113,11 @@ def refused_as_such(error: Exception) -> bool:
     """
     words = str(error)
     return type(error) is redis.ResponseError and "script" not in words and not re.match(r"[A-Z]{3,}\b", words)
+
+
+def refuses_one(error: Exception) -> bool:
+    """Whether Redis has refused one write, and may well take others: for what it is, or for the key that it is to."""
+    return isinstance(error, redis.exceptions.NoPermissionError) or refused_as_such(error)
 
 
 def ask(connection: Any, command: bytes, end: Callable[[], bytes]) -> Any:

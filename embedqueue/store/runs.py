@@ -8,6 +8,7 @@ from typing import Any
 from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.runs import Run, Wanted
 
+from .clients import read_dated
 from .keys import Keys
 from .scripts import Scripts
 
@@ -68,11 +69,7 @@ class Runs:
 
     def all(self) -> list[Run]:
         """All runs that are known, the latest first, in one round trip."""
-        with self._background.pipeline(transaction=False) as pipeline:
-            pipeline.time()
-            pipeline.hgetall(self._key)
-            (seconds, micros), entries = pipeline.execute()
-        now = float(seconds) + float(micros) / 1e6
+        now, entries = read_dated(self._background, self._key)
         found = (_read(name.decode("utf-8", "replace"), entry, now) for name, entry in entries.items())
         return sorted((run for run in found if run is not None), key=lambda run: -run.began)
 

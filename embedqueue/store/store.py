@@ -18,7 +18,7 @@ from .answers import claim_of, pause_seconds, status_of
 from .budget import BudgetBook, BudgetTerms
 from .cache import CachedVectors
 from .change import Change
-from .clients import refused_as_such
+from .clients import refuses_one
 from .dead import DeadLetters
 from .events import Events
 from .figures import Figures
@@ -236,9 +236,7 @@ class Store:
         self._ahead = now - time.monotonic()
         return claim
 
-    def complete(
-        self, owner: str, terms: Terms, items: Sequence[tuple[str, bytes, bytes, str]], *, again: bool = False
-    ) -> list[str]:
+    def complete(self, owner: str, terms: Terms, items: Sequence[tuple[str, bytes, bytes, str]]) -> list[str]:
         """Write vectors and acknowledge their items.
 
         Args:
@@ -246,7 +244,6 @@ class Store:
             terms: what to write where.
             items: redis_key, member, bytes of the vector, digest of the text; neighbours that share the object
                 of the vector are sent it once.
-            again: this item alone was refused before, and Redis takes others.
 
         Returns:
             A word for each item: "done"; "skipped": there is no hash; "stale": it is no longer in flight, or not the
@@ -263,17 +260,21 @@ class Store:
         try:
             reply = self._call("complete", redis_keys, *args)
         except ResponseError as error:
-            if not (isinstance(error, NoPermissionError) or refused_as_such(error)):
+            if not refuses_one(error):
                 raise
-            if len(items) == 1 and (again or isinstance(error, NoPermissionError)):
+            if len(items) > 1:  # one key, or the size of all: the others shall not suffer for it
+                half = len(items) // 2
+                parts = (items[:half], items[half:])
+                return [word for part in parts for word in self.complete(owner, terms, part)]
+            if isinstance(error, NoPermissionError):
                 return [f"refused {error}"]
-            if len(items) == 1:
-                self._call("complete", (), *args[:5])  # raises where Redis refuses whatever we send
-                return self.complete(owner, terms, items, again=True)  # it may have done so until now
-            # One key, or the size of all: the others shall not suffer for it.
-            half = len(items) // 2
-            parts = (items[:half], items[half:])
-            return [word for part in parts for word in self.complete(owner, terms, part)]
+            self._call("complete", (), *args[:5])  # raises where Redis refuses whatever we send
+            try:
+                reply = self._call("complete", redis_keys, *args)  # it may have done so until now
+            except ResponseError as still:
+                if not refuses_one(still):
+                    raise
+                return [f"refused {still}"]
         return [word.decode("utf-8", "replace") for word in reply]
 
     def release(self, items: Sequence[tuple[str, bytes]], paid: Paid | None = None) -> int:

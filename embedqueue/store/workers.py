@@ -7,6 +7,7 @@ from typing import Any
 
 from embedqueue.values.stats import LiveWorker
 
+from .clients import read_dated
 from .keys import Keys
 from .scripts import Scripts
 
@@ -48,11 +49,7 @@ class Workers:
 
     def all(self) -> list[LiveWorker]:
         """Those that work now, by host and pid, in one round trip."""
-        with self._background.pipeline(transaction=False) as pipeline:
-            pipeline.time()
-            pipeline.hgetall(self._key)
-            (seconds, micros), entries = pipeline.execute()
-        now = float(seconds) + float(micros) / 1e6
+        now, entries = read_dated(self._background, self._key)
         found = (_read(name, entry, now) for name, entry in entries.items())
         return sorted((worker for worker in found if worker is not None), key=lambda it: (it.host, it.pid, it.name))
 

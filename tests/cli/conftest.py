@@ -33,24 +33,35 @@ def run(env, monkeypatch):
 
 
 @pytest.fixture
-def worker(env) -> Iterator[Any]:
-    """Starts ``embedqueue worker`` and hands it over once it is at work; it is dead at the end."""
+def command(env) -> Iterator[Any]:
+    """Starts a command in a process of its own, which is dead at the end."""
     started: list[subprocess.Popen] = []
     counted = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}  # by make coverage
 
     def start(*arguments: str) -> subprocess.Popen:
         process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "embedqueue", "worker", *arguments],
+            [sys.executable, "-u", "-m", "embedqueue", *arguments],
             env={"PATH": "", **counted, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         started.append(process)
-        assert "at work" in process.stdout.readline()
         return process
 
     yield start
     for process in started:
         process.kill()
         print(*process.communicate(), sep="\n")  # shown if the test fails
+
+
+@pytest.fixture
+def worker(command) -> Any:
+    """Starts ``embedqueue worker`` and hands it over once it is at work."""
+
+    def start(*arguments: str) -> subprocess.Popen:
+        process = command("worker", *arguments)
+        assert "at work" in process.stdout.readline()
+        return process
+
+    return start

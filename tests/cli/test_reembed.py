@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 
@@ -46,25 +44,9 @@ def first(env, redis_client):
 
 
 @pytest.fixture
-def process(env):
+def process(command):
     """Starts a reembed in a process of its own."""
-    started = []
-
-    def start(*arguments: str) -> subprocess.Popen:
-        one = subprocess.Popen(
-            [sys.executable, "-m", "embedqueue", "reembed", *WHAT, *NEW, *arguments],
-            env={"PATH": "", **env},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(one)
-        return one
-
-    yield start
-    for one in started:
-        one.kill()
-        print(*one.communicate(), sep="\n")
+    return lambda *arguments: command("reembed", *WHAT, *NEW, *arguments)
 
 
 def of(client, key: str, field: str = "v2") -> tuple[str, str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -47,25 +45,9 @@ def test_what_was_done(run, redis_client, hashes):
 
 
 @pytest.fixture
-def waiting_backfill(env, redis_client, hashes):
+def waiting_backfill(command, redis_client, hashes):
     """A process whose backfill finds no room: five items may wait, and nobody works."""
-    processes = []
-
-    def start() -> subprocess.Popen:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "embedqueue", *FILL, "--max-waiting", "5"],
-            env={"PATH": "", **env},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        processes.append(process)
-        return process
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
+    return lambda: command(*FILL, "--max-waiting", "5")
 
 
 def test_it_is_killed_and_taken_up_again(run, redis_client, waiting_backfill, monkeypatch):
@@ -90,7 +72,7 @@ def test_another_process_stops_it(run, redis_client, waiting_backfill):
     process = waiting_backfill()
     eventually(lambda: redis_client.zcard("embed_queue:pending") == 5)
     assert f"{NAME} will stop." in run("runs", "stop", NAME)
-    said, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    said = "".join(process.communicate(timeout=PATIENCE_SECONDS))
     assert process.returncode == 1
     assert "stopped, as somebody has asked" in said
     assert listed(run)[NAME]["state"] == "stopped"

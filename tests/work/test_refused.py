@@ -30,6 +30,18 @@ def make(limited, make_queue):
     )
 
 
+def refuse_after_call(queue, limited):
+    """From when its call is back, Redis takes nothing."""
+    embed = queue._embedder.embed_batch
+
+    def embed_last(texts, model):
+        vectors = embed(texts, model)
+        limited.limit = 0
+        return vectors
+
+    queue._embedder.embed_batch = embed_last
+
+
 def test_vectors_that_are_too_many_for_one_command(make, limited, redis_client):
     """They are written in smaller parts, and paid for once."""
     queue = make()
@@ -55,14 +67,7 @@ def test_a_redis_that_refuses_everything_for_a_while(make, limited, redis_client
     """No item is at fault: all wait, and are written in the end, without being paid for again."""
     queue = make()
     queue.enqueue("doc:0", "text").result(PATIENCE_SECONDS)
-    embed = queue._embedder.embed_batch
-
-    def embed_last(texts, model):
-        vectors = embed(texts, model)
-        limited.limit = 0
-        return vectors
-
-    queue._embedder.embed_batch = embed_last
+    refuse_after_call(queue, limited)
     futures = queue.enqueue_many((f"doc:{place}", "another") for place in (1, 2))
     queue.flush_now()
     eventually(lambda: len(limited.refused) > 5, "it is tried again")
@@ -83,14 +88,7 @@ def test_a_redis_that_refuses_a_write_and_then_takes_others(make, limited):
             limited.limit = 0 if len(alone) < 2 else 100_000  # the two together; one of them
 
     limited.told = pass_by
-    embed = queue._embedder.embed_batch
-
-    def embed_last(texts, model):
-        vectors = embed(texts, model)
-        limited.limit = 0
-        return vectors
-
-    queue._embedder.embed_batch = embed_last
+    refuse_after_call(queue, limited)
     futures = queue.enqueue_many((f"doc:{place}", "another") for place in (1, 2))
     queue.flush_now()
     assert all(len(future.result(PATIENCE_SECONDS)) == DIMENSIONS for future in futures)

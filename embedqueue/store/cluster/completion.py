@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import ResponseError
 
-from embedqueue.store.clients import refused_as_such
+from embedqueue.store.clients import refuses_one
 from embedqueue.store.records import Terms, as_json
 from embedqueue.store.replicas import Replicas
 
@@ -160,8 +160,7 @@ def _order(terms: Terms, item: Item, stamp: bytes, least: bytes, deadline_mono: 
 def _word(answer: Any) -> tuple[str, str]:
     """What is acknowledged of a write, by its answer, "" where that is not known; and why its item is rejected."""
     if isinstance(answer, ResponseError):
-        own = isinstance(answer, NoPermissionError) or refused_as_such(answer)
-        return ("settled", str(answer)) if own else ("", "")
+        return ("settled", str(answer)) if refuses_one(answer) else ("", "")
     if answer == LATE:
         return "", ""
     word = answer.decode("utf-8", "replace")

@@ -146,9 +146,7 @@ class ClusterStore(Store):
             claim = dataclasses.replace(claim, status="ok")
         return dataclasses.replace(claim, members=left)
 
-    def complete(
-        self, owner: str, terms: Terms, items: Sequence[tuple[str, bytes, bytes, str]], *, again: bool = False
-    ) -> list[str]:
+    def complete(self, owner: str, terms: Terms, items: Sequence[tuple[str, bytes, bytes, str]]) -> list[str]:
         """See :meth:`Store.complete`; :class:`Completion` does it in three steps."""
         return self._completion.complete(owner, terms, items)
 
