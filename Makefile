@@ -6,7 +6,7 @@ VENV ?= .venv
 JOBS ?= 6
 BIN := $(VENV)/bin
 QUIET = $(if $(filter tests%,$(ARGS)),,$(shell grep -rl --include=*.py pytest.mark.quiet tests))
-ROOMS := values store cluster observers futures calls jobs work settings operating embedders queue search money cluster \
+ROOMS := values store cluster observers futures calls jobs work settings operating embedders queue search money \
 	integrations metrics cli dashboard proof
 
 .PHONY: demo example-flask example-django example-fastapi screenshots setup test test-all check lint coverage docs bench dist clean

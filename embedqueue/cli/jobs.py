@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from embedqueue.operating.describe import lines
-from embedqueue.operating.jobs import describe_jobs, job_as_json, try_economy
+from embedqueue.operating.jobs import TRIAL_SECONDS, describe_jobs, job_as_json, try_economy
 from embedqueue.values.stats import BatchJob
 from embedqueue.values.words import printable
 
@@ -64,7 +64,7 @@ def economy() -> None:
 @command(economy, "try", "embedqueue economy try --texts 3")
 @click.option("--texts", type=click.IntRange(1, 100), default=3, show_default=True)
 @click.option(
-    "--seconds", type=click.FloatRange(1), default=3600.0, show_default=True, help="After which it is cancelled."
+    "--seconds", type=click.FloatRange(1), default=TRIAL_SECONDS, show_default=True, help="After which it is cancelled."
 )
 def economy_try(source: Source, texts: int, seconds: float) -> None:
     """Send one small batch job with your key, and say what each step gave. No queue and no Redis is touched."""

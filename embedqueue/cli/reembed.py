@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from embedqueue.backlog.filler import DEFAULT_MAX_WAITING
 from embedqueue.money.cost import ASK_DOLLARS, tokens_and_dollars, usd
 from embedqueue.operating.confirm import confirm
 from embedqueue.operating.cutover import cut_over, finish, roll_back
@@ -21,7 +20,7 @@ from embedqueue.settings.settings import SettingsError, second_settings
 from embedqueue.values.runs import default_run_name
 
 from .context import Source, as_json, cli, command
-from .fill import LINE_SECONDS, run_name, within_option
+from .fill import LINE_SECONDS, max_waiting_option, run_name, within_option
 
 #: Seconds between two lines of progress on a terminal.
 TERMINAL_SECONDS = 2.0
@@ -50,10 +49,7 @@ _OWN = ("model", "provider", "dimensions", "base_url", "api_key", "embedder")
 @click.option("--alias", metavar="NAME", help="Of the index, for --cut-over: it names the new index from then on.")
 @click.option("--timeout", type=float, default=60.0, show_default=True, help="Seconds that --cut-over may wait.")
 @within_option
-@click.option(
-    "--max-waiting", type=click.IntRange(1), default=DEFAULT_MAX_WAITING, show_default=True, metavar="COUNT",
-    help="Go on only while fewer items wait.",
-)  # fmt: skip
+@max_waiting_option
 @run_name
 @as_json
 def reembed(source: Source, match: str, text_field: str, to_field: str, as_json: bool, **options: Any) -> None:
@@ -145,9 +141,6 @@ def _hold(work: Reembedding, name: str) -> Any:
 
 
 def _planned(plan: Plan) -> str:
-    if plan.usd is None:
-        said = f"{plan.texts:,} texts of about {plan.tokens:,} tokens (nobody has said what {plan.model} costs)"
-    else:
-        said = tokens_and_dollars(plan.texts, plan.tokens, plan.usd)
+    said = tokens_and_dollars(plan.texts, plan.tokens, plan.usd, plan.model)
     time = "" if plan.seconds is None else f", at least {age(plan.seconds)} at the limits"
     return f"{said}{time}; {plan.done:,} of {plan.total:,} have their vector in {plan.field} already."

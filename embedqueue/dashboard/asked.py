@@ -7,6 +7,7 @@ from typing import Any, NoReturn, cast, get_args
 
 from flask import abort, request
 
+from embedqueue.operating.shown import NUMBER
 from embedqueue.store.items import Mark, Place
 
 #: Digits of the largest page, and of the largest count that an address may tell.
@@ -17,8 +18,6 @@ KEY_BYTES, WORDS_BYTES = 4096, 512
 LONGEST_PAUSE_SECONDS = 366 * 86_400
 #: Characters of the reason of a pause.
 PAUSE_REASON_CHARS = 200
-
-_SCORE = r"-?(?:\d{1,17}(?:\.\d{1,17})?(?:e[+-]?\d{1,3})?|inf)"
 
 
 def wrong(sentence: str) -> NoReturn:
@@ -55,7 +54,7 @@ def start(page_items: int) -> int | Mark:
     for way in ("after", "before"):
         given = parameter(way, 2 * KEY_BYTES)
         if given:
-            parts = re.fullmatch(rf"({_SCORE})~(\d{{1,9}})~(.*)", given, re.ASCII | re.DOTALL)
+            parts = re.fullmatch(rf"({NUMBER})~(\d{{1,9}})~(.*)", given, re.ASCII | re.DOTALL)
             if parts is None:
                 wrong(f"{way} must be what a link of this page says.")
             score, skip, key = parts.groups()

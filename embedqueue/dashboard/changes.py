@@ -82,7 +82,7 @@ class Changes:
             found = queue.ask_run(run, wanted)
         except RedisError as error:
             abort(503, problem(error))
-        if found is None or found.state not in ("running", "paused"):
+        if found is None or not found.at_work:
             abort(404, "Nobody is at work on that run any more.")
         return self._back(".runs", name, "asked", 1)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from flask import abort
 
-from embedqueue.operating.explain import explain
-from embedqueue.operating.hiding import Reader, cut
-from embedqueue.operating.shown import WHOLE_BYTES, form_id, name_of, names
+from embedqueue.operating.hiding import cut
+from embedqueue.operating.shown import explained, form_id, name_of, names, whole_reason
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.store.records import named_member
 from embedqueue.values.item import check_pair, decode_member
@@ -54,21 +52,20 @@ def shown(queue: EmbeddingBatchQueue, show_texts: bool) -> dict[str, Any]:
     if not key and not letter_id:
         asked.wrong("The address names no key.")
     store = queue._engine.store
-    found = store.dead.find([key] if key else names(queue, [letter_id])[:1])
-    letter = found[0] if found else None
+    letter = None
     if not key:
-        if letter is None:
+        found = store.dead.find(names(queue, [letter_id])[:1])
+        if not found:
             abort(404, "There is no such dead letter any more.")
+        letter = found[0]
         key = letter.redis_key
-    facts: dict[str, Any] = {"state": "dead", "because": "", "hash": None}
     if key:
         _check(queue, key)
-        facts = explain(queue, key)
-        letter = letter if facts["state"] == "dead" else None
+        facts, letter = explained(queue, key, show_texts)
+    else:
+        facts = {"state": "dead", "because": whole_reason(found[0], show_texts), "hash": None}
     if letter is not None:
-        long = len(letter.member) > WHOLE_BYTES and not show_texts
-        reason = Reader(show_texts).reason_of(replace(letter, member=b"") if long else letter)
-        facts |= {"because": reason or "no reason is known", "deliveries": letter.deliveries}
+        facts |= {"because": facts["because"] or "no reason is known", "deliveries": letter.deliveries}
         facts |= {"died_at": letter.died_at, "text_chars": len(letter.text)}
     text = None
     if show_texts:
@@ -79,7 +76,7 @@ def shown(queue: EmbeddingBatchQueue, show_texts: bool) -> dict[str, Any]:
         "tone": TONES.get(facts["state"], "warn"),
         "details": [(words, facts[name]) for name, words in FACTS.items() if facts.get(name) is not None],
         "way": [(words, facts[name]) for name, words in WAY.items() if facts.get(name) is not None],
-        "now": store.status().now,
+        "now": store.figures.now(),
         "text": cut(text, TEXT_CHARS) if text else None,
         "letter_id": form_id(name_of(letter)) if letter is not None else None,
     }

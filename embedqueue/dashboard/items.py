@@ -38,7 +38,7 @@ class Row:
 
 
 def listed(queue: EmbeddingBatchQueue, show_texts: bool) -> dict[str, Any]:
-    """The items of the page that the address asks for. Two round trips, whatever waits.
+    """The items of the page that the address asks for. Two round trips, three at the end of a list.
 
     Raises:
         redis.RedisError: Redis does not answer.

@@ -147,6 +147,7 @@ def usd(dollars: float) -> str:
     return f"${dollars:,.2f}"
 
 
-def tokens_and_dollars(texts: int, tokens: float, dollars: float) -> str:
-    """What something will cost, as words for a question."""
-    return f"{texts:,} texts of about {tokens:,.0f} tokens, about {usd(dollars)}"
+def tokens_and_dollars(texts: int, tokens: float, dollars: float | None, model: str = "") -> str:
+    """What something will cost, as words for a question; ``model``: whose price it is, where that may not be known."""
+    price = f" (nobody has said what {model} costs)" if dollars is None else f", about {usd(dollars)}"
+    return f"{texts:,} texts of about {tokens:,.0f} tokens{price}"

@@ -155,11 +155,11 @@ def _require_covered(work: Reembedding, deadline_mono: float) -> None:
     texts = work.texts()
     while part := list(islice(texts, LOOK_ITEMS)):
         left += _uncovered(work, part, old)
-    while left and time.monotonic() < deadline_mono and any(_waits(work, left)):
+    while left and time.monotonic() < deadline_mono and _waiting(work, left):
         time.sleep(POLL_SECONDS)
         left = _again(left, lambda part: _uncovered(work, work.read_again(part), old))
     if left:
-        waiting = sum(_waits(work, left))
+        waiting = _waiting(work, left)
         on_their_way = f", {waiting} of them on their way" if waiting else ""
         raise EmbedQueueError(
             f"{len(left)} texts have no vector in {work.terms.field} yet{on_their_way}, such as {left[0][0]}: run "
@@ -171,13 +171,10 @@ def _again(texts: Sequence[Text], look: Callable[[Sequence[Text]], list[Text]]) 
     return [text for at in range(0, len(texts), LOOK_ITEMS) for text in look(texts[at : at + LOOK_ITEMS])]
 
 
-def _waits(work: Reembedding, texts: Sequence[Text]) -> list[bool]:
-    found = _again(texts, lambda part: [t for t, one in zip(part, _kinds(work, part), strict=True) if one == WAITING])
-    return [text in set(found) for text in texts]
-
-
-def _kinds(work: Reembedding, part: Sequence[Text]) -> list[str]:
-    return [found.kind for found in inspect(work.other, part, work.terms)]
+def _waiting(work: Reembedding, texts: Sequence[Text]) -> int:
+    """How many of them wait for their vectors in the second field."""
+    parts = (texts[at : at + LOOK_ITEMS] for at in range(0, len(texts), LOOK_ITEMS))
+    return sum(found.kind == WAITING for part in parts for found in inspect(work.other, part, work.terms))
 
 
 def _uncovered(work: Reembedding, part: Sequence[Text], old: Terms) -> list[Text]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from embedqueue.money.cost import tokens_and_dollars
-from embedqueue.money.prices import price_by
+from embedqueue.money.prices import dollars_of, price_by
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.stats import DeadLetter
 from embedqueue.values.tokens import tokens_of_bytes
@@ -54,10 +54,7 @@ def estimate(queue: EmbeddingBatchQueue, names: Sequence[str | bytes] | None, pr
     tokens = sum(map(tokens_of_bytes, sizes)) * count // max(1, len(sizes))
     options = queue.options
     price = price_by(replace(options, prices={**(options.prices or {}), **prices}))
-    if price is None:
-        words = f"{count:,} texts of about {tokens:,} tokens (nobody has said what {options.model} costs)"
-    else:
-        words = tokens_and_dollars(count, tokens, tokens * price / 1e6)
+    words = tokens_and_dollars(count, tokens, dollars_of(tokens, price), options.model)
     return Estimate(count, tokens, words, len(sizes))
 
 

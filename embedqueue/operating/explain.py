@@ -33,8 +33,7 @@ def explain(queue: EmbeddingBatchQueue, redis_key: str) -> dict[str, Any]:
     """
     store = queue._engine.store
     client: Any = store.client
-    seconds, micros = client.time()
-    now = float(seconds) + float(micros) / 1e6
+    now = store.figures.now()
     facts = {"redis_key": redis_key, **_hash_facts(store.hashes, queue, redis_key)}
     entry: Any = client.hget(store.keys.latest, redis_key)
     letters = [] if entry is not None else store.dead.find([redis_key])

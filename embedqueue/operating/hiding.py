@@ -35,7 +35,7 @@ class Reader:
         reason = letter.reason[: 4 * SHOWN_CHARS]
         if not letter.member and reason:
             return re.sub(r"\d+", LEFT_OUT, reason) if kind_of(reason) in self._quoteless else WITHHELD
-        shown = reason_of(letter, False)
+        shown = unquoted(letter)
         if shown == reason:
             self._quoteless.add(kind_of(reason))
         return shown
@@ -46,10 +46,8 @@ def kind_of(words: str) -> str:
     return re.sub(rf"\d+|{re.escape(LEFT_OUT)}", "0", words)
 
 
-def reason_of(letter: DeadLetter, show_text: bool) -> str:
-    """Why a letter that is whole died; what this quotes of the text is left out where texts are not shown."""
-    if show_text:
-        return letter.reason
+def unquoted(letter: DeadLetter) -> str:
+    """Why a letter that is whole died, without what this quotes of the text."""
     reason, text = letter.reason[: 4 * SHOWN_CHARS], letter.text
     size = min(QUOTED_CHARS, max(4, len(text)))
     quoted = [False] * len(reason)

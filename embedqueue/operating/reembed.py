@@ -95,9 +95,13 @@ class Reembedding:
             raise EmbedQueueError("reembed does not know how to fill a second field on a Redis Cluster")
         self.store = Store(client, first.option("namespace"))
         self.other = Store(second.client(), self.second_options.namespace)
-        self.terms = self._terms()
-        if text_field in (self.terms.field, self.terms.provenance_field):
-            raise EmbedQueueError("the field of the texts cannot be that of the vectors")
+        try:
+            self.terms = self._terms()
+            if text_field in (self.terms.field, self.terms.provenance_field):
+                raise EmbedQueueError("the field of the texts cannot be that of the vectors")
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> Reembedding:
         """Nothing is to be done."""

@@ -204,7 +204,7 @@ def ask_run(ask: Callable[[str, Wanted], Run | None], name: str, wanted: Wanted)
     run = ask(name, wanted)
     if run is None:
         raise EmbedQueueError(f"there is no run {name!r}: embedqueue runs lists them")
-    if run.state not in ("running", "paused"):
+    if not run.at_work:
         raise EmbedQueueError(
             f"nobody is at work on {name!r} ({run.state}): the command that began it takes it up again"
         )

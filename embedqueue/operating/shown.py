@@ -7,12 +7,14 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
+from typing import Any, Final
 
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.stats import DeadLetter
 
+from .explain import explain
 from .hiding import WITHHELD, Reader, cut, kind_of
 
 #: Dead letters on a page.
@@ -24,6 +26,8 @@ REASONS_LETTERS, REASONS_BYTES = 200, 4_000_000
 FILTERED_LETTERS, RETRIED_LETTERS = 1000, 5000
 #: Bytes of long texts that are read whole to be compared with reasons: a few tenths of a second. Others are cut.
 WHOLE_BYTES = 2_000_000
+#: What an address tells of a time or a score: a number, and not of any length.
+NUMBER: Final = r"-?(?:\d{1,17}(?:\.\d{1,17})?(?:e[+-]?\d{1,3})?|inf)"
 #: Longest name that a form holds as it is.
 NAME_BYTES = 300
 
@@ -36,7 +40,6 @@ class Shown:
     key: str
     reason: str
     died_at: float
-    deliveries: int
     text: str | None
 
 
@@ -80,9 +83,28 @@ def show(reader: Reader, letter: DeadLetter) -> Shown:
         key=letter.redis_key,
         reason=cut(reader.reason_of(letter)),
         died_at=letter.died_at,
-        deliveries=letter.deliveries,
         text=cut(letter.text) if reader.show_texts else None,
     )
+
+
+def explained(queue: EmbeddingBatchQueue, key: str, show_texts: bool) -> tuple[dict[str, Any], DeadLetter | None]:
+    """What is known of a key, and its dead letter where it has one; of the reason, as much as may be seen.
+
+    Raises:
+        redis.RedisError: Redis does not answer.
+    """
+    facts = explain(queue, key)
+    if facts["state"] != "dead":
+        return facts, None
+    found = queue._engine.store.dead.find([key])
+    facts["because"] = whole_reason(found[0], show_texts) if found else "its letter has gone just now"
+    return facts, found[0] if found else None
+
+
+def whole_reason(letter: DeadLetter, show_texts: bool) -> str:
+    """Why a letter died, as much of it as may be seen."""
+    long = len(letter.member) > WHOLE_BYTES and not show_texts  # to compare it with the text would take too long
+    return Reader(show_texts).reason_of(replace(letter, member=b"") if long else letter)
 
 
 def reasons(reader: Reader, letters: Iterable[DeadLetter]) -> list[Reason]:
@@ -228,8 +250,7 @@ def _read_place(older: str) -> tuple[float, str, int] | None:
     """When a letter died, its name as forms have it, and how many were before what is behind it; None for no place."""
     if not older:
         return None
-    number = r"-?(?:\d{1,17}(?:\.\d{1,17})?(?:e[+-]?\d{1,3})?|inf)"
-    parts = re.fullmatch(rf"({number})~([kd][\w-]{{0,500}})~(\d{{1,9}})", older, re.ASCII)
+    parts = re.fullmatch(rf"({NUMBER})~([kd][\w-]{{0,500}})~(\d{{1,9}})", older, re.ASCII)
     if parts is None:
         raise ValueError("older must be what a link of this page says")
     return float(parts[1]), parts[2], int(parts[3])
@@ -279,7 +300,7 @@ def page_at(letters: Sequence[DeadLetter], at: int, count: int, newer: int = 0) 
     end = min(at + PAGE_LETTERS, count)
     found = list(letters[at:end])
     missing = max(0, end - at - len(found))
-    more = newer + at + len(found) < newer + count
+    more = at + len(found) < count
     return LettersPage(found, newer + at, len(found), found[-1] if found and more else None, missing)
 
 

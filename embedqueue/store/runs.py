@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from embedqueue.values.errors import EmbedQueueError
-from embedqueue.values.runs import Run, Wanted
+from embedqueue.values.runs import AT_WORK, Run, Wanted
 
 from .clients import read_dated
 from .keys import Keys
@@ -16,8 +16,6 @@ from .scripts import Scripts
 KEPT = 50
 #: Characters of a text that are read: anybody may write into the key.
 _READ_CHARS = 500
-#: States in which a process is at work, as it writes them.
-_AT_WORK = ("running", "paused")
 
 
 class Runs:
@@ -63,7 +61,7 @@ class Runs:
     def ask(self, name: str, wanted: Wanted) -> Run | None:
         """Want something of a run. Returns how it stands; None where there is none."""
         run = next((one for one in self.all() if one.name == name), None)
-        if run is not None and run.state in _AT_WORK:
+        if run is not None and run.at_work:
             self._background.hset(self._key, f"? {name}", wanted)
         return run
 
@@ -74,7 +72,7 @@ class Runs:
         return sorted((run for run in found if run is not None), key=lambda run: -run.began)
 
     def _tidy(self) -> None:
-        ended = [run.name for run in self.all() if run.state not in _AT_WORK]
+        ended = [run.name for run in self.all() if not run.at_work]
         for name in ended[KEPT:]:
             self._background.hdel(self._key, name, f"? {name}")
 
@@ -85,7 +83,7 @@ def _read(name: str, entry: bytes, now: float) -> Run | None:
         _, until, seconds, words = entry.split(b" ", 3)
         left, facts = float(until) - now, json.loads(words)
         state = str(facts["state"])
-        if state in _AT_WORK and not 0 < left <= float(seconds) + 1:
+        if state in AT_WORK and not 0 < left <= float(seconds) + 1:
             state = "lost"
         total, done, rate = facts["total"], int(facts["done"]), facts["rate"]
         at_work = state == "running" and rate and total is not None and total > done

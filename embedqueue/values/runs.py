@@ -9,6 +9,8 @@ from typing import Literal
 #: What may be asked of a run.
 Wanted = Literal["pause", "resume", "stop"]
 WANTED: tuple[Wanted, ...] = ("pause", "resume", "stop")
+#: States in which a process is at work on a run.
+AT_WORK = ("running", "paused")
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,100}")
 
 
@@ -52,6 +54,11 @@ class Run:
     began: float
     heard_age: float
     words: str
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a process is at work on it, and hears what is asked of it."""
+        return self.state in AT_WORK
 
 
 def check_run_name(name: str) -> str:

@@ -29,8 +29,8 @@ def letter(reason: str, text: str, key: str = "doc:1", member: bytes = b"{}") ->
 )
 def test_what_a_reason_quotes_of_the_text_is_left_out(reason, text, seen):
     """Unless texts are shown."""
-    assert hiding.reason_of(letter(reason, text), False) == seen
-    assert hiding.reason_of(letter(reason, text), True) == reason
+    assert hiding.Reader(False).reason_of(letter(reason, text)) == seen
+    assert hiding.Reader(True).reason_of(letter(reason, text)) == reason
 
 
 def test_a_reason_of_a_cut_text_is_shown_as_far_as_it_is_known_to_quote_nothing():

@@ -11,9 +11,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from embedqueue.operating.explain import explain
-from embedqueue.operating.hiding import Reader
-from embedqueue.operating.shown import WHOLE_BYTES, Listing, form_id, listing, name_of
+from embedqueue.operating.shown import Listing, explained, form_id, listing, name_of
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.settings.checks import explain_redis
 from embedqueue.settings.settings import SettingsError
@@ -127,11 +125,7 @@ def row(name: str, wanted: Wanted, show_texts: bool) -> Row:
 def _item(queue: EmbeddingBatchQueue, key: str, show_texts: bool) -> dict[str, Any]:
     """Where the vector of a key is, and why; of a dead letter the whole reason, as far as it may be seen."""
     check_pair(key, "", queue.options.namespace, None)
-    facts = explain(queue, key)
-    found = queue._engine.store.dead.find([key]) if facts["state"] == "dead" else []
-    if found:
-        letter = found[0]
-        long = len(letter.member) > WHOLE_BYTES and not show_texts
-        facts["because"] = Reader(show_texts).reason_of(replace(letter, member=b"") if long else letter)
+    facts, letter = explained(queue, key, show_texts)
+    if letter is not None:
         facts["id"] = form_id(name_of(letter))
     return facts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -198,7 +198,7 @@ class PgVectorSink:
             f"AND ({stamp} IS NULL OR {stamp} <= CAST(v.c2 AS {fields[1].cast_db_type(connection)}))"
         )
         # Where somebody's transaction is open, as in tests, a fault must not break it.
-        around = transaction.atomic(using=self._alias) if connection.in_atomic_block else _nothing()
+        around = transaction.atomic(using=self._alias) if connection.in_atomic_block else nullcontext()
         with around, connection.cursor() as cursor:
             cursor.execute(statement, values)
 
@@ -222,11 +222,6 @@ class PgVectorSink:
             bare = [field.name for field in fields if field.name not in model.embed_written]
             faults += [f"name {name} in embed_written, or saving an instance writes over it" for name in bare]
         return [Error(f"{self!r}: {fault}", id="embedqueue.E007") for fault in faults]
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 @contextmanager
