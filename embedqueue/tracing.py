@@ -70,7 +70,7 @@ class _QueueTracing(Observer):
 
     def __init__(self, tracer: Any, namespace: str, client: redis.Redis | redis.RedisCluster) -> None:
         self._tracer = tracer
-        beside, name = near(client, namespace)
+        beside, name, _ = near(client, namespace)
         self._prefix = f"{name}:trace:"
         self._about = {"messaging.system": "embedqueue", "messaging.destination.name": namespace}
         self._redis: Any = private_client(beside, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS)

@@ -22,7 +22,6 @@ _STEP_BYTES = 1 << 16
 MOST_LINE_BYTES = 16 << 20
 #: Times in a row that a download goes on where it broke without having brought a line.
 RESUMES = 3
-_REFUSAL_BYTES = 1 << 20
 
 
 class BatchHttp(Http):
@@ -103,7 +102,7 @@ class BatchHttp(Http):
             A line, and the byte behind it.
 
         Raises:
-            TransientError: it broke again and again, or a line has no end.
+            TransientError: it broke again and again.
             InputRejected, ConfigurationError: the provider refuses it.
         """
         at, failures = start, 0
@@ -145,7 +144,7 @@ class BatchHttp(Http):
                 yield iter(())
                 return
             if response.status_code >= 300:
-                answer = read_answer(response, _REFUSAL_BYTES)
+                answer = read_answer(response, self.limits.response_bytes)
                 refused = redirected(url, answer) if answer.status < 400 else self._refusal(answer, url)
                 raise refused
             yield _skipping(_steps(response), 0 if response.status_code == 206 else start)

@@ -6,6 +6,7 @@ it is found again. No provider keeps the order of texts, so each line has a key 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -76,8 +77,6 @@ class BatchJobs(Protocol):
 
     #: Texts of one job at most.
     max_texts: int
-    #: Bytes of a number in a result, about.
-    number_bytes: float
 
     def upload(self, texts: Mapping[str, str], label: str) -> str:
         """Bring texts to the provider, by key. Nothing is charged yet.
@@ -151,3 +150,23 @@ def plain_status(word: object) -> str:
 def is_gone(error: EmbedQueueError) -> bool:
     """Whether an error says that there is no such thing."""
     return isinstance(error, ConfigurationError) and " answered 404" in str(error)
+
+
+@contextlib.contextmanager
+def ignoring_gone() -> Iterator[None]:
+    """What is to be deleted may be gone."""
+    try:
+        yield
+    except EmbedQueueError as error:
+        if not is_gone(error):
+            raise
+
+
+@contextlib.contextmanager
+def ended_already() -> Iterator[None]:
+    """A job that has ended cannot be cancelled: 400 or 409 say so, and that is no fault."""
+    try:
+        yield
+    except EmbedQueueError as error:
+        if getattr(error, "status", None) not in (400, 409) and not is_gone(error):
+            raise

@@ -15,7 +15,7 @@ from embedqueue.values.errors import EmbedQueueError, TransientError
 from embedqueue.values.vectors import Malformed
 
 from .batch_http import BatchHttp
-from .batch_jobs import JobLine, JobSeen, JobStanding, is_gone, plain_status
+from .batch_jobs import JobLine, JobSeen, JobStanding, ended_already, ignoring_gone, is_gone, plain_status
 from .http import host_and_port
 
 _ENDS: Mapping[str, JobStanding] = {
@@ -42,7 +42,6 @@ class GeminiJobs:
     """
 
     max_texts = 50_000
-    number_bytes = 20.0
 
     def __init__(self, embedder: Any, model: str, http: BatchHttp, root: str) -> None:
         self._embedder = embedder
@@ -158,11 +157,8 @@ class GeminiJobs:
 
     def cancel(self, job_id: str) -> None:
         """See :class:`BatchJobs`."""
-        try:
+        with ended_already():
             self._http.ask("POST", f"{self._root}/{job_id}:cancel", {})
-        except EmbedQueueError as error:
-            if getattr(error, "status", None) not in (400, 409) and not is_gone(error):
-                raise
 
     def delete(self, job_id: str, file: str, label: str) -> None:
         """See :class:`BatchJobs`."""
@@ -173,11 +169,8 @@ class GeminiJobs:
             names += [part for part in self.look(job_id).parts if part != _HERE]
             names.append(job_id)
         for name in names:
-            try:
+            with ignoring_gone():
                 self._http.ask("DELETE", f"{self._root}/{name}")
-            except EmbedQueueError as error:
-                if not is_gone(error):
-                    raise
 
 
 def _named(answer: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
@@ -12,7 +11,7 @@ from embedqueue.values.errors import EmbedQueueError, TransientError
 from embedqueue.values.vectors import Malformed
 
 from .batch_http import BatchHttp
-from .batch_jobs import JobLine, JobSeen, JobStanding, is_gone, plain_status
+from .batch_jobs import JobLine, JobSeen, JobStanding, ended_already, ignoring_gone, is_gone, plain_status
 from .hosted import HostedEmbedder
 
 #: Words by which a job has failed because too many tokens wait, and where the limit stands.
@@ -35,7 +34,6 @@ class OpenAIJobs:
     """
 
     max_texts = 50_000  # inputs over all lines (OpenAI's reference of POST /batches)
-    number_bytes = 20.0  # as a list; in base64 a third of it
     key_field: ClassVar[str] = "embedqueue"
     window: ClassVar[str] = "24h"
     endpoint: ClassVar[str] = "/v1/embeddings"
@@ -160,7 +158,7 @@ class OpenAIJobs:
 
     def cancel(self, job_id: str) -> None:
         """See :class:`BatchJobs`."""
-        with _ended_already():
+        with ended_already():
             self._http.ask("POST", f"{self._root}{self.path}/{job_id}/cancel")
 
     def delete(self, job_id: str, file: str, label: str) -> None:
@@ -169,7 +167,7 @@ class OpenAIJobs:
         if job_id:
             files += self.look(job_id).parts
         for one in files:
-            with _ignoring_gone():
+            with ignoring_gone():
                 self._http.ask("DELETE", f"{self._root}/files/{one}")
 
     def _files_of(self, label: str) -> list[str]:
@@ -224,22 +222,3 @@ def _words(error: Any) -> str:
             return _words(inner)
         return ": ".join(str(error[name]) for name in ("code", "message") if error.get(name))
     return str(error)[:300] if error else ""
-
-
-@contextlib.contextmanager
-def _ignoring_gone() -> Iterator[None]:
-    try:
-        yield
-    except EmbedQueueError as error:
-        if not is_gone(error):
-            raise
-
-
-@contextlib.contextmanager
-def _ended_already() -> Iterator[None]:
-    """A job that has ended cannot be cancelled: 400 or 409 say so, and that is no fault."""
-    try:
-        yield
-    except EmbedQueueError as error:
-        if getattr(error, "status", None) not in (400, 409) and not is_gone(error):
-            raise

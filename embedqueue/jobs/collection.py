@@ -17,9 +17,10 @@ from embedqueue.store.jobs import Job, Live
 from embedqueue.values.errors import InputRejected
 from embedqueue.values.item import Item
 from embedqueue.values.observer import BatchReport, CallReport
-from embedqueue.values.vectors import Malformed, as_rows, faulty_rows
+from embedqueue.values.vectors import Malformed, as_rows, cosine, faulty_rows
+from embedqueue.values.words import printable
 
-from .desk import Desk
+from .desk import NOTE_CHARS, Desk
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,8 +32,10 @@ CANARIES = 2
 LEAST_COSINE = 0.999
 #: Seconds for which nothing goes into jobs once a result was wrong.
 OFF_SECONDS = 86_400.0
-#: Lines that are looked up and written together; the script that writes takes parts of this size.
+#: Lines that are looked up together.
 CHUNK_LINES = 100
+#: What one script writes and a sink takes at once, at most: items, of which one line may serve many, and bytes.
+CHUNK_ITEMS = 500
 CHUNK_BYTES = 3 << 18
 
 
@@ -45,6 +48,7 @@ def collect(desk: Desk, job: Job, seen: JobSeen) -> Job:
 
     Raises:
         Lost: somebody else looks after the jobs.
+        Stopped: the queue stops.
         EmbedQueueError, redis.RedisError: it goes on where it was, later.
     """
     lines = desk.jobs.lines(job.name)
@@ -60,7 +64,7 @@ def collect(desk: Desk, job: Job, seen: JobSeen) -> Job:
     if desk.terms().dimensions is None:
         desk.embed([CANARY])  # an embedder that learns the length of its vectors has to know it before one is written
     job = _write(desk, job, seen, keys)
-    note = "" if seen.standing == "done" else f"{seen.standing}: {seen.reason or seen.status}"
+    note = "" if seen.standing == "done" else printable(f"{seen.standing}: {seen.reason or seen.status}")[:NOTE_CHARS]
     job = desk.end(job, note)
     _tell(desk, job)
     if job.back:
@@ -99,7 +103,7 @@ def _verify(desk: Desk, job: Job, seen: JobSeen, keys: dict[str, list[str]]) -> 
         if line.key in found:
             raise Wrong(f"its result has the key {line.key} twice")
         found.add(line.key)
-        _check_width(desk, line)
+        _check_width(desk, line.vector)
         if line.key not in held or _vector_bytes(desk, line.vector) is None:
             continue
         vectors += 1
@@ -114,30 +118,27 @@ def _verify(desk: Desk, job: Job, seen: JobSeen, keys: dict[str, list[str]]) -> 
     return tokens
 
 
-def _check_width(desk: Desk, line: JobLine) -> None:
+def _check_width(desk: Desk, vector: NDArray[np.float32]) -> None:
     dimensions = desk.terms().dimensions
-    if line.vector is not None and dimensions is not None and len(line.vector) != dimensions:
-        raise Wrong(f"its vectors have {len(line.vector)} numbers instead of {dimensions}")
+    if dimensions is not None and len(vector) != dimensions:
+        raise Wrong(f"its vectors have {len(vector)} numbers instead of {dimensions}")
 
 
 def _compare(
     desk: Desk, job: Job, chosen: Sequence[tuple[str, NDArray[np.float32]]], keys: dict[str, list[str]]
 ) -> None:
-    import numpy as np  # whoever only enqueues does without: see values/vectors.py
-
     compared = refused = 0
     for key, vector in random.sample(chosen, len(chosen)):
         live = next(desk.jobs.live(job.name, keys[key]), None)
         if live is None:
             continue  # superseded since
         try:
-            row = np.asarray(desk.embed([live.text])[0], dtype=np.float64)
+            row = desk.embed([live.text])[0]
         except InputRejected:
             refused += 1
             continue  # a call does not take this text: the next one
-        cosine = float(row @ vector / (np.linalg.norm(row) * np.linalg.norm(vector.astype(np.float64)) or 1.0))
-        if len(row) != len(vector) or not cosine >= LEAST_COSINE:
-            raise Wrong(f"the vector under {key} is not that of its text: cosine {cosine:.4f} to the one of a call")
+        if not (alike := cosine(row, vector)) >= LEAST_COSINE:
+            raise Wrong(f"the vector under {key} is not that of its text: cosine {alike:.4f} to the one of a call")
         compared += 1
         if compared == CANARIES:
             return
@@ -188,7 +189,7 @@ def _parts(pairs: Sequence[tuple[Live, bytes]]) -> Iterator[list[tuple[Live, byt
     part: list[tuple[Live, bytes]] = []
     size = 0
     for live, stored in pairs:
-        if part and size + len(stored) + len(live.member) > CHUNK_BYTES:
+        if len(part) == CHUNK_ITEMS or (part and size + len(stored) + len(live.member) > CHUNK_BYTES):
             yield part
             part, size = [], 0
         part.append((live, stored))

@@ -18,6 +18,8 @@ from embedqueue.values.options import Options
 
 #: Seconds for which no job is made after the provider has refused one: at first, and at most; doubled in between.
 REST_SECONDS = (900.0, 7200.0)
+#: Characters of a provider's words that are kept.
+NOTE_CHARS = 300
 
 
 class Lost(Exception):

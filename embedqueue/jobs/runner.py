@@ -22,8 +22,8 @@ from embedqueue.values.options import Options
 from embedqueue.values.words import printable, said_by
 
 from .collection import Stopped, collect
-from .desk import Desk, Lost
-from .submission import NOTE_CHARS, recover, submit
+from .desk import NOTE_CHARS, Desk, Lost
+from .submission import recover, submit
 
 #: Between two looks at a job passes this part of its age, between the bounds of ``economy_poll``.
 POLL_PART = 0.25
@@ -208,6 +208,8 @@ class Runner:
         except (Lost, Stopped):
             raise
         except Exception as error:  # of whatever kind: what nobody foresaw must not keep other jobs waiting
+            if desk.closing.is_set():
+                raise Stopped from None
             count = self._failures[job.name] = self._failures.get(job.name, 0) + 1
             seconds = max(self._options.economy_poll[0], backoff_seconds(count, *FAILURE_SECONDS))
             level = self._log.warning if count == 1 else self._log.debug
@@ -252,7 +254,7 @@ def _one_step(desk: Desk, job: Job) -> Job:
     seen = desk.batches.look(job.provider_id)
     job = replace(job, status=printable(seen.status)[:NOTE_CHARS], done=seen.done)
     if seen.standing == "waiting":
-        if desk.jobs.held(job.name, list(desk.jobs.lines(job.name))) == 0:
+        if not desk.jobs.holds(job.name, list(desk.jobs.lines(job.name))):
             desk.batches.cancel(job.provider_id)
             return desk.end(job, "none of its items waits for it any more")
         if desk.renew().now - job.created > LONGEST_JOB_SECONDS:

@@ -18,7 +18,7 @@ from embedqueue.values.provenance import digest
 from embedqueue.values.tokens import BYTES_PER_TOKEN, estimated_tokens
 from embedqueue.values.words import printable
 
-from .desk import Desk
+from .desk import NOTE_CHARS, Desk
 
 #: Estimated tokens of one job at most: several jobs fit into the smallest quota that is known (OpenAI, tier 1).
 JOB_TOKENS = 1_000_000
@@ -26,8 +26,6 @@ JOB_TOKENS = 1_000_000
 MOST_JOBS = 20
 #: Looks into a list that must miss a job before its items go back.
 MISSES = 2
-#: Characters of a provider's words that are kept.
-NOTE_CHARS = 300
 
 
 def submit(desk: Desk) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from embedqueue.settings.settings import Settings
-from embedqueue.values.vectors import FLOAT32
+from embedqueue.values.vectors import FLOAT32, cosine
 
 from .control import open_store, terms
 
@@ -40,13 +40,12 @@ def compare(settings: Settings, vector: Any) -> str:
             store.keep_canary(json.dumps(facts))
             return ""
     _, at, before = kept
-    lengths = float(np.linalg.norm(before) * np.linalg.norm(ours))
-    cosine = float(before @ ours) / lengths if len(before) == len(ours) and lengths else 0.0
-    if cosine >= LEAST_COSINE:
+    alike = cosine(before, ours)
+    if alike >= LEAST_COSINE:
         return ""
     day = time.strftime("%Y-%m-%d", time.localtime(at))
     return (
-        f"{settings.model} gives the same text another vector than on {day} (cosine {cosine:.2f}): the provider serves "
+        f"{settings.model} gives the same text another vector than on {day} (cosine {alike:.2f}): the provider serves "
         "another model under this name; old and new vectors cannot be compared, so embed all texts anew (verify tells "
         "nothing of it). To go on with it, delete the field canary of the hash "
         f"{settings.option('namespace')}:settings"

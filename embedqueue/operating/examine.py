@@ -40,7 +40,7 @@ def examine(settings: Settings, *, call: bool, others: Mapping[str, Settings] | 
     unreachable = check_redis(settings)
     yield from (Finding("problem", "redis", words) for words in unreachable)
     if not unreachable:
-        client, _ = near(settings.client(decode_responses=False, protocol=2), settings.option("namespace"))
+        client, _, close = near(settings.client(decode_responses=False, protocol=2), settings.option("namespace"))
         try:
             yield from _examine_server(settings, client)
             yield from _examine_clock(client)
@@ -49,7 +49,7 @@ def examine(settings: Settings, *, call: bool, others: Mapping[str, Settings] | 
             yield from _examine_limits(settings)
             yield from _examine_budget(settings)
         finally:
-            client.close()
+            close()
     vectors: list[Any] = []
     problems = check_key(settings) or (check_call(settings, vectors) if call else [])
     yield from (Finding("problem", "provider", words) for words in problems)

@@ -15,6 +15,7 @@ from embedqueue.embedders.protocol import Embedder
 from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.provenance import digest
 from embedqueue.values.stats import BatchJob
+from embedqueue.values.vectors import cosine
 from embedqueue.values.words import printable
 
 #: Seconds between two looks of a trial, at first and at most, and for which it waits unless told otherwise.
@@ -124,8 +125,7 @@ def _wait(
 
 
 def _cosine(one: object, other: np.ndarray) -> str:
-    vector = np.asarray(one, dtype=np.float64)
+    vector = np.asarray(one)
     if len(vector) != len(other):
         return f"but {len(other)} of a call"
-    cosine = float(vector @ other / (np.linalg.norm(vector) * np.linalg.norm(other) or 1.0))
-    return f"cosine {cosine:.6f} to the vector of a call"
+    return f"cosine {cosine(vector, other):.6f} to the vector of a call"

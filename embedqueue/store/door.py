@@ -6,14 +6,11 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import redis
-from redis.crc import key_slot
 
 from embedqueue.values.errors import EmbedQueueError, OptionValueError
 from embedqueue.values.limits import Limits
 
-from .cluster.nodes import Nodes
-from .cluster.slot import slot_client
-from .cluster.store import ClusterStore
+from .clients import close_connections
 from .replicas import Replicas
 from .scripts import GIVE_A_CLUSTER
 from .store import Store
@@ -54,18 +51,31 @@ def open_store(
         raise OptionValueError("economy", "does not work on a Redis Cluster yet: leave it out there")
     if isinstance(limits, Limits) and limits.name is not None:
         raise OptionValueError("limits", "must have no name on a Redis Cluster: its namespaces share no node")
+    from .cluster.store import ClusterStore  # few have a cluster, and everybody imports this
+
     return ClusterStore(client, namespace, replicas, limits, patience_seconds=patience_seconds, note=note)
 
 
-def near(client: redis.Redis | redis.RedisCluster, namespace: str) -> tuple[Any, str]:
-    """A client for what stands beside a queue, and what the names of its keys begin with.
+def near(client: redis.Redis | redis.RedisCluster, namespace: str) -> tuple[Any, str, Callable[[], None]]:
+    """A client for what stands beside a queue, what the names of its keys begin with, and what closes the client.
 
     On a cluster it is a client of the slot in which the queue's keys are, and so must be theirs.
     """
     if not isinstance(client, redis.RedisCluster):
-        return client, namespace
-    tagged = f"{{{namespace}}}"
-    return slot_client(Nodes(client, PATIENCE_SECONDS), key_slot(tagged.encode())), tagged
+        return client, namespace, client.close
+    from redis.crc import key_slot
+
+    from .cluster.nodes import Nodes
+    from .cluster.slot import slot_client
+
+    tagged, nodes = f"{{{namespace}}}", Nodes(client, PATIENCE_SECONDS)
+    beside = slot_client(nodes, key_slot(tagged.encode()))
+
+    def close() -> None:
+        nodes.close()
+        close_connections(beside)
+
+    return beside, tagged, close
 
 
 def refuse_node(info: dict[str, Any], client: object) -> None:

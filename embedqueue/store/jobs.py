@@ -53,7 +53,6 @@ class Job:
         note: why it ended otherwise than well; "" where it did not.
         misses: looks that did not find it.
         ended: when it ended; 0 where it has not.
-        cancelled: whether somebody wants it cancelled.
     """
 
     name: str
@@ -76,7 +75,6 @@ class Job:
     note: str = ""
     misses: int = 0
     ended: float = 0.0
-    cancelled: bool = False
 
     @property
     def owner(self) -> str:
@@ -266,13 +264,14 @@ class Jobs:
         """Of all that went into a job: the digest of the text by redis_key."""
         return {key.decode(): value.decode() for key, value in self._client.hgetall(self._line_key(name)).items()}
 
-    def held(self, name: str, redis_keys: Sequence[str]) -> int:
-        """How many of these items a job still holds."""
-        count, end = 0, f" job:{name}".encode()
+    def holds(self, name: str, redis_keys: Sequence[str]) -> bool:
+        """Whether a job still holds any of these items."""
+        end = f" job:{name}".encode()
         for at in range(0, len(redis_keys), MOVE_ITEMS):
             claims = self._client.hmget(self.keys.claims, redis_keys[at : at + MOVE_ITEMS])
-            count += sum(claim is not None and claim.endswith(end) for claim in claims)
-        return count
+            if any(claim is not None and claim.endswith(end) for claim in claims):
+                return True
+        return False
 
     def live(self, name: str, redis_keys: Sequence[str]) -> Iterator[Live]:
         """Of items that went into a job, those that it still holds."""

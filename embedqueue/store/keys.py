@@ -13,12 +13,10 @@ class Second(NamedTuple):
 
     Attributes:
         word: as it stands in ``settings`` of the first queue: ``FIELD PROVENANCE_FIELD``.
-        namespace: of its keys.
         keys: these, in the order of ``Keys.all``.
     """
 
     word: str
-    namespace: str
     keys: list[bytes]
 
     @property
@@ -104,7 +102,7 @@ class Keys:
     def second(self, word: str) -> Second:
         """The second queue that is kept as ``FIELD PROVENANCE_FIELD``."""
         namespace = second_namespace(self.namespace, word.partition(" ")[0])
-        return Second(word, namespace, [key.encode() for key in Keys(namespace).all])
+        return Second(word, [key.encode() for key in Keys(namespace).all])
 
 
 def second_namespace(namespace: str, field: str) -> str:

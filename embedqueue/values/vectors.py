@@ -126,3 +126,14 @@ def to_floats(vector: bytes, vector_type: VectorType = "float32") -> list[float]
 def index_type(vector_type: VectorType) -> str:
     """What an index of Redis calls this type: ``FLOAT32`` or ``FLOAT16``, which it knows from 2.10 of the module on."""
     return vector_type.upper()
+
+
+def cosine(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """How alike two vectors are, ``(dimensions,)`` each: their cosine; 0 where they differ in length, or one is 0."""
+    import numpy as np
+
+    if len(one) != len(other):
+        return 0.0
+    first, second = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float(first @ second) / lengths if lengths else 0.0

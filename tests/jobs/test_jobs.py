@@ -84,6 +84,7 @@ def test_what_may_not_wait_is_embedded_as_ever(make, redis_client, stand_in):
     assert not queue.jobs()
 
 
+@pytest.mark.quiet  # it counts what is asked in a second
 def test_below_the_least_nothing_spins(make, redis_client, stand_in):
     """What waits for company starts no drain, whatever its number is, and Redis is asked next to nothing."""
     queue = make(economy_min_texts=100, max_batch_size=5, lease_seconds=60)

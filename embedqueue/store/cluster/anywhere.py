@@ -8,6 +8,7 @@ import redis
 from redis.crc import key_slot
 from redis.exceptions import MovedError
 
+from embedqueue.store.clients import close_connections
 from embedqueue.values.errors import EmbedQueueError
 
 from .lazy import Address
@@ -63,4 +64,4 @@ class Anywhere:
     def close(self) -> None:
         """Close the connections."""
         for client in self._clients.values():
-            client.close()
+            close_connections(client)

@@ -20,6 +20,7 @@ from redis.exceptions import ResponseError
 from embedqueue.store.clients import refuses_one
 from embedqueue.store.records import Terms, as_json
 from embedqueue.store.replicas import Replicas
+from embedqueue.values.provenance import digest
 
 from .lines import LATE, Lines, Order, script
 from .nodes import Nodes
@@ -122,7 +123,7 @@ class Completion:
         """Acknowledge those of some claimed items whose vectors are written: their worker died before it could.
 
         Args:
-            members: redis_key, member and digest of the text of each.
+            members: redis_key, member and text of each.
             terms: on which they would be written.
             owner: of the claim.
 
@@ -147,13 +148,13 @@ class Completion:
 
 
 def _order(terms: Terms, item: Item, stamp: bytes, least: bytes, deadline_mono: float) -> Order:
-    redis_key, _, vector, digest = item
-    line = f"{digest} {stamp.decode()}"
+    redis_key, _, vector, of_text = item
+    line = f"{of_text} {stamp.decode()}"
     if terms.provenance_field is not None:
         line = f"{terms.space} {line}"
     where = terms.field, fence_field(terms)
     return script(
-        "write", redis_key, *where, line, stamp, digest, least, terms.if_missing, vector, deadline_mono=deadline_mono
+        "write", redis_key, *where, line, stamp, of_text, least, terms.if_missing, vector, deadline_mono=deadline_mono
     )
 
 
@@ -178,8 +179,8 @@ def _told(word: str, refused: str) -> str:
     return "stale" if word == "outdated" else word
 
 
-def _is_of(line: Any, digest: str, stamp: bytes, terms: Terms) -> bool:
+def _is_of(line: Any, text: str, stamp: bytes, terms: Terms) -> bool:
     """Whether a fence is that of an item."""
     parts = line.split(b" ") if isinstance(line, bytes) else []
     space = [] if terms.provenance_field is None else [terms.space.encode()]
-    return parts == [*space, digest.encode(), stamp]
+    return parts == [*space, digest(text).encode(), stamp]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import redis
 from redis.exceptions import ResponseError
 
+from embedqueue.store.clients import close_connections
 from embedqueue.store.hashes import AT_ONCE, Hashes, Looked
 from embedqueue.store.keys import Keys
 from embedqueue.store.records import Terms, as_json, named_member, named_stamp
@@ -51,10 +51,10 @@ class ClusterHashes(Hashes):
         """See :meth:`Hashes.look`: what is live is asked for first, so a vector that is read after that is no older."""
         keys = list(redis_keys)
         live = self._background.hmget(self._keys.latest, keys) if keys else []
-        sizes = self._lines.all_of(keys, b"HSTRLEN", terms.field)
-        of: list[Any] = [None] * len(keys)
+        asked = [(b"HSTRLEN", terms.field)]
         if terms.provenance_field is not None:
-            of = self._lines.all_of(keys, b"HGET", terms.provenance_field)
+            asked.append((b"HGET", terms.provenance_field))
+        sizes, of = (*self._lines.each_of(keys, asked), [None] * len(keys))[:2]
         found = []
         for size, line, entry in zip(sizes, of, live, strict=True):
             named = (named_member(entry), named_stamp(entry)) if isinstance(entry, bytes) else (None, 0)
@@ -83,7 +83,7 @@ class ClusterHashes(Hashes):
                     if not key.startswith(self._own):
                         yield key
             finally:
-                client.close()
+                close_connections(client)
 
     def erase(self, redis_key: str, terms: Terms, stamp: int) -> bool:
         """See :meth:`Hashes.erase`."""

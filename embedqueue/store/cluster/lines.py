@@ -166,8 +166,15 @@ class Lines:
 
     def all_of(self, keys: Iterable[str | bytes], name: bytes, *words: str) -> list[Any]:
         """The answers of one command for each key; what Redis refuses counts as None."""
-        answers, _ = self.run([command(name, key, *words) for key in keys])
-        return [None if isinstance(answer, ResponseError) else answer for answer in answers]
+        return self.each_of(list(keys), [(name, *words)])[0]
+
+    def each_of(
+        self, keys: Sequence[str | bytes], commands: Sequence[tuple[bytes, *tuple[str, ...]]]
+    ) -> list[list[Any]]:
+        """The answers of several commands for each key, in one round; a list for each command, as ``all_of`` has it."""
+        orders = [command(name, key, *words) for name, *words in commands for key in keys]
+        answers = [None if isinstance(answer, ResponseError) else answer for answer in self.run(orders)[0]]
+        return [answers[at * len(keys) : (at + 1) * len(keys)] for at in range(len(commands))]
 
     def _round(self, run: _Run) -> bool:
         """Send all that is left once; returns whether what then is left can be sent at once."""

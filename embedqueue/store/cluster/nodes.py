@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AskError, AuthenticationError, ClusterDownError, MovedError, RedisError
 from redis.retry import Retry
 
-from embedqueue.store.clients import ask, private_client, release_connection, take_connection
+from embedqueue.store.clients import ask, close_connections, private_client, release_connection, take_connection
 
 from .lazy import Address, LazyCluster
 from .patience import Patience, Waiting
@@ -154,7 +154,7 @@ class Nodes:
         with self._lock:
             asking, self._asking = self._asking, {}
         for client in asking.values():
-            client.close()
+            close_connections(client)
 
     # -- asking; under the lock ----------------------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ from embedqueue.store.store import Store
 from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.item import NotOurs, decode_member
 from embedqueue.values.limits import Limits
-from embedqueue.values.provenance import digest
 
 from .anywhere import Anywhere
 from .cache import ClusterCache
@@ -160,8 +159,8 @@ class ClusterStore(Store):
         found = [(reply[at].decode(), reply[at + 1]) for at in range(0, len(reply), 2)]
         open_ = [index for index, (word, _) in enumerate(found) if word in ("gone", "blank", "forgotten")]
         keys = [asked[index].redis_key for index in open_]
-        vectors = self.hashes.fields(keys, terms.field)
-        of = self.hashes.fields(keys, terms.provenance_field) if terms.provenance_field else [None] * len(keys)
+        fields = [(b"HGET", field) for field in (terms.field, terms.provenance_field) if field]
+        vectors, of = (*self._lines.each_of(keys, fields), [None] * len(keys))[:2]
         for index, vector, line in zip(open_, vectors, of, strict=True):
             found[index] = _outcome(asked[index], found[index], vector, line, terms)
         return found
@@ -197,7 +196,7 @@ def _read(members: Iterable[bytes]) -> Iterable[tuple[str, bytes, str]]:
             item = decode_member(member)
         except NotOurs:
             continue
-        yield item.redis_key, member, digest(item.text)
+        yield item.redis_key, member, item.text
 
 
 def _outcome(

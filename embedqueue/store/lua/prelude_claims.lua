@@ -215,6 +215,17 @@ local function reject(member, key, score, deliveries, reason, foreign, gone)
   end
 end
 
+-- Put a member that is in flight back to pending, by this score.
+local function wait_again(member, key, score, deliveries)
+  redis.call("ZREM", INFLIGHT, member)
+  redis.call("ZADD", PENDING, score, member)
+  if deliveries > 0 then
+    redis.call("HSET", CLAIMS, key, score .. " " .. deliveries)
+  else
+    redis.call("HDEL", CLAIMS, key)
+  end
+end
+
 -- Put a member back to pending, if it is in flight and its holder is `owner`, or one whose name begins so where that names
 -- a worker. Returns 1, or 0 where it stays.
 local function release(member, owner)
@@ -223,26 +234,13 @@ local function release(member, owner)
   if not score or string.sub(holder, 1, #owner) ~= owner then
     return 0
   end
-  redis.call("ZREM", INFLIGHT, member)
-  redis.call("ZADD", PENDING, score, member)
-  if deliveries > 0 then
-    redis.call("HSET", CLAIMS, key, score .. " " .. deliveries)
-  else
-    redis.call("HDEL", CLAIMS, key)
-  end
+  wait_again(member, key, score, deliveries)
   return 1
 end
 
 -- Put an item of a job back to pending, there by this score: in the live lane, for which who flushes waits from now on.
 local function leave_job(member, key, value, score, deliveries)
-  local exactly = string.format("%.17g", score)
-  redis.call("ZREM", INFLIGHT, member)
-  redis.call("ZADD", PENDING, exactly, member)
-  if deliveries > 0 then
-    redis.call("HSET", CLAIMS, key, exactly .. " " .. deliveries)
-  else
-    redis.call("HDEL", CLAIMS, key)
-  end
+  wait_again(member, key, string.format("%.17g", score), deliveries)
   moves(tonumber(string.match(value, "^%d+") or 0), JOBS, score)
 end
 

@@ -8,8 +8,8 @@ do
 
   air = {}
 
-  -- Until when a write is in the air and the stamp of its item, by an entry of AIR; nothing where there is none. An entry that
-  -- seems to hold for too long tells of a clock that was set back.
+  -- Until when a write is in the air, or nil where none can come any more, the claim that writes, and the stamp of its item,
+  -- by an entry of AIR. One that seems to hold for too long tells of a clock that was set back.
   function air.read(value)
     local ends, owner, stamp = string.match(value or "", "^([%d.]+) (%S+) (%d+)$")
     if not ends or tonumber(ends) <= now or tonumber(ends) > now + LONGEST + SLACK then
