@@ -126,7 +126,7 @@ def _steps(client: redis.Redis, waiting: int, in_flight: int, dead: int) -> Iter
     def stray() -> None:
         client.zadd(keys.pending, {encode_member(f"s:{next(fresh)}", "of another program"): 1.7e9})
         while claim(1).status == "adopt":
-            store.adoption.run(_TERMS.provenance_field)
+            store.adoption.run(_TERMS)
 
     yield "enqueue of 1", lambda: enqueue(1)
     yield "enqueue_many of 10,000", lambda: enqueue(10_000)
