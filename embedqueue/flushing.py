@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
+from .futures.lateness import hindrance
 from .values.errors import BatchFailed, QueueStopped
 from .values.log import QueueLog
 from .work.durations import ADOPTIONS, NEVER
@@ -87,8 +88,8 @@ class Flush:
                 asked_mono = now
                 self._ask()
             if now >= deadline_mono:
-                nobody = "; no worker is running" if status.workers == 0 and not engine.agenda.works else ""
-                raise TimeoutError(f"{status.unfinished} items are not finished{nobody}")
+                why = engine.worker.barred or hindrance(status, works=engine.agenda.works)
+                raise TimeoutError(f"{status.unfinished} items are not finished" + (f"; {why}" if why else ""))
             if deadline_mono == NEVER and engine.worker.barred:
                 raise BatchFailed(f"{engine.worker.barred}; {status.unfinished} items are still queued")
             if deadline_mono == NEVER and not status.probing and (status.failing or status.pause_seconds is not None):

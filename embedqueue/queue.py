@@ -560,8 +560,7 @@ class EmbeddingBatchQueue:
         return self._embed_query(text, timeout) if successor is None else successor.embed_query(text, timeout)
 
     def _embed_query(self, text: str, timeout: float | None) -> list[float]:
-        """By this queue's own model, whatever is read."""
-        check_query(text, self._options.max_text_chars)
+        """By this queue's own model, whatever is read; the text is checked."""
         engine = self._ready()
         engine.observers.check_wait()
         return to_floats(engine.queries.ask(text, timeout))
@@ -591,7 +590,8 @@ class EmbeddingBatchQueue:
             EmbedQueueError: there is no such index, or Redis cannot search.
             redis.RedisError: Redis cannot be reached, or cannot read the filter.
         """
-        if not isinstance(k, int) or k < 1:
+        check_query(text, self._options.max_text_chars)
+        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
             raise ValueError(f"k must be a whole number from 1 on, not {k!r}")
         if isinstance(return_fields, str):
             raise TypeError("return_fields must be a list of names, not one str")

@@ -167,6 +167,26 @@ def settings_options(*, hidden: bool) -> list[click.Option]:
     ]
 
 
+def as_utf8(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with the bytes that the locale could not read, as that of cron may, read as UTF-8: keys and texts are.
+
+    Raises:
+        click.UsageError: one is no UTF-8 either.
+    """
+    return {name: _utf8(value) for name, value in arguments.items()}
+
+
+def _utf8(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return type(value)(map(_utf8, value))
+    if not isinstance(value, str):
+        return value
+    try:
+        return value.encode(errors="surrogateescape").decode()
+    except UnicodeError:
+        raise click.UsageError(f"{printable(value)} is no UTF-8") from None
+
+
 def own_settings(arguments: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
     """Take the settings out of a command's arguments; returns them, and apart from them the namespaces.
 
@@ -221,6 +241,7 @@ def command(
     def register(function: Callable[..., None]) -> click.Command:
         @wraps(function)
         def run(source: Source, **arguments: Any) -> None:
+            arguments = as_utf8(arguments)
             own = own_settings(arguments)
             if isinstance(source, Context):
                 source = source.with_(*own)
@@ -281,7 +302,7 @@ def cli(context: click.Context, /, **arguments: Any) -> None:
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where the modules are that settings name; as "python -m embedqueue" has it
-    context.obj = Context(*own_settings(arguments))
+    context.obj = Context(*own_settings(as_utf8(arguments)))
 
 
 cli.params += settings_options(hidden=False)

@@ -117,17 +117,40 @@ def waiting(status: Status, *, works: bool) -> str:
         status: how the queue stands, workers counted.
         works: whether this process works, whatever it has announced.
     """
-    count = None if status.workers is None else max(status.workers, int(works))
+    words = f"it waits with {status.waiting - 1:,} others" if status.waiting > 1 else "it waits"
+    hindered = hindrance(status, works=works)
     if status.probing:
-        words = "it waits while one call tests the provider, which has failed"
-    elif status.pause_seconds is not None:
-        reason = printable(status.pause_reason)[:REASON_CHARS]
-        words = f"the queue is paused {_until(status.pause_seconds)}, because {reason}"
-    else:
-        words = f"it waits with {status.waiting - 1:,} others" if status.waiting > 1 else "it waits"
-        if count:
-            words += "; one worker is running" if count == 1 else f"; {count:,} workers are running"
-    return f"{words}; no worker is running" if count == 0 else words
+        return f"it waits while {hindered}"
+    if status.pause_seconds is not None:
+        return hindered
+    count = _count(status, works)
+    if count:
+        hindered = "one worker is running" if count == 1 else f"{count:,} workers are running"
+    return f"{words}; {hindered}" if hindered else words
+
+
+def hindrance(status: Status, *, works: bool) -> str:
+    """What keeps all items of a queue from being embedded; "" where nothing does.
+
+    Args:
+        status: how the queue stands, workers counted.
+        works: whether this process works, whatever it has announced.
+    """
+    found = [_paused(status), "no worker is running" if _count(status, works) == 0 else ""]
+    return "; ".join(filter(None, found))
+
+
+def _count(status: Status, works: bool) -> int | None:
+    return None if status.workers is None else max(status.workers, int(works))
+
+
+def _paused(status: Status) -> str:
+    if status.probing:
+        return "one call tests the provider, which has failed"
+    if status.pause_seconds is None:
+        return ""
+    reason = printable(status.pause_reason)[:REASON_CHARS]
+    return f"the queue is paused {_until(status.pause_seconds)}, because {reason}"
 
 
 def _until(seconds: float) -> str:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -376,9 +376,17 @@ class Worker:
 
 def _differs(claim: Claim, terms: Terms) -> str:
     """What a worker says that is at odds with the settings of its namespace."""
-    found = ", ".join(f"{name} {kept!r} where this process has {terms.agreed[name]!r}" for name, kept in claim.differs)
+    ours = terms.agreed
+    found = ", ".join(f"{name} {kept!r} where this process has {ours[name]!r}" for name, kept in claim.differs)
+    there, here = _space(ours | dict(claim.differs)), _space(ours)
+    if there != here:
+        found += f": vectors are of {there} there, and of {here} here"
     return (
-        f"this process claims nothing: the namespace is kept with {found}. Give it the same, or a namespace and a field"
-        " of its own. To change the model of all vectors: embedqueue reembed. Or, if from now on vectors shall be as"
-        " this process makes them, beside those that are there: embedqueue space adopt"
+        f"this process claims nothing: the namespace is kept with {found}. Give it the same, or another namespace and"
+        " another embedding_field. To change the model of all vectors: embedqueue reembed. Or, if from now on vectors"
+        " shall be as this process makes them, beside those that are there: embedqueue space adopt"
     )
+
+
+def _space(agreed: Mapping[str, str]) -> str:
+    return "/".join(agreed.get(name) or "?" for name in ("model", "dimensions", "role"))

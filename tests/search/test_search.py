@@ -257,11 +257,19 @@ def test_what_is_no_index(queue, arguments, error):
         queue.create_index("notes", **{"prefix": "doc:"} | arguments)
 
 
-@pytest.mark.parametrize(("arguments", "error"), [({"k": 0}, ValueError), ({"return_fields": "text"}, TypeError)])
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"k": 0}, ValueError),
+        ({"k": True}, ValueError),
+        ({"return_fields": "text"}, TypeError),
+        ({"text": " "}, ValueError),
+    ],
+)
 def test_what_is_no_search(queue, embedder, arguments, error):
     """Nothing is paid for it."""
     with pytest.raises(error):
-        queue.search("the cat", index="notes", **arguments)
+        queue.search(**{"text": "the cat", "index": "notes"} | arguments)
     assert embedder.calls == []
 
 
