@@ -191,7 +191,8 @@ class EagerQueue(EmbeddingBatchQueue):
                     continue
                 engine.worker.heed(claim)
                 engine.dispatch.begin(claim)  # even without members: the claim may have rejected some
-                if not claim.members:
+                failed = self.redis.exists(*engine.store.keys.pauses)  # one try, however short its pause
+                if failed or not claim.members:
                     return
 
     def embed_query(self, text: str, timeout: float | None = None) -> list[float]:

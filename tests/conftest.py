@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,9 +23,12 @@ from embedqueue.demo.localredis import LocalRedis
 
 pytest.register_assert_rewrite("tests.calls.rig", "tests.parts", "tests.proof.model", "tests.proof.moves")
 
-from tests.parts import GatedEmbedder, local_redis  # noqa: E402
+from tests.parts import PATIENCE_SECONDS, GatedEmbedder, local_redis  # noqa: E402
 from tests.proof.torture.network import Proxy  # noqa: E402
 from tests.provider import Provider  # noqa: E402
+
+#: How the threads of queues are named that may write what another test would take for its own.
+WRITERS = tuple(f"embedqueue-{what}-" for what in ("call", "jobs", "worker", "query")) + ("embedqueue-stop",)
 
 MakeQueue = Callable[..., EmbeddingBatchQueue]
 
@@ -45,7 +49,10 @@ def redis_server() -> Iterator[LocalRedis]:
 
 @pytest.fixture
 def redis_client(redis_server: LocalRedis) -> Iterator[redis.Redis]:
-    """A client of the session's Redis, which is empty."""
+    """A client of the session's Redis, which is empty, and in which nothing of an earlier test writes any more."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(WRITERS):
+            thread.join(PATIENCE_SECONDS)
     client = redis_server.client()
     client.flushall()
     yield client

@@ -94,6 +94,7 @@ class Context:
     def __init__(self, own: Mapping[str, str], namespaces: Sequence[str] = ()) -> None:
         self._own = dict(own)
         self._namespaces = tuple(dict.fromkeys(namespaces))
+        self._looks: EmbeddingBatchQueue | None = None
 
     def with_(self, own: Mapping[str, str], namespaces: Sequence[str]) -> Context:
         """The same, with more settings that win."""
@@ -120,8 +121,15 @@ class Context:
         return self.settings().queue(**options)
 
     def look(self) -> EmbeddingBatchQueue:
-        """See :class:`Source`."""
-        return self.queue(worker=False)
+        """See :class:`Source`: the same queue each time."""
+        if self._looks is None:
+            self._looks = self.queue(worker=False)
+        return self._looks
+
+    def close(self) -> None:
+        """The command is done: what it did stands in the history, and nothing of it stays in a process that goes on."""
+        if self._looks is not None:
+            self._looks.stop()
 
     def others(self) -> Mapping[str, Settings]:
         """See :class:`Source`: the environment tells of one queue alone."""
@@ -243,9 +251,12 @@ def command(
         def run(source: Source, **arguments: Any) -> None:
             arguments = as_utf8(arguments)
             own = own_settings(arguments)
-            if isinstance(source, Context):
-                source = source.with_(*own)
+            if not isinstance(source, Context):
+                guarded(source, lambda: function(source, **arguments))
+                return
+            source = source.with_(*own)
             guarded(source, lambda: function(source, **arguments))
+            source.close()
 
         made = parent.command(name, epilog=f"Example: {example}")(click.pass_obj(run))
         taken = {word for option in made.params for word in option.opts}  # by an option of the command's own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +26,12 @@ OPTIONS: dict[str, Any] = {
 }
 #: What goes into jobs.
 PATIENT = 5000.0
+
+
+@pytest.fixture(autouse=True)
+def said(caplog):
+    """Where a test fails, all that was said of jobs is told, for some of it is said quietly."""
+    caplog.set_level(logging.DEBUG, "embedqueue")
 
 
 @pytest.fixture

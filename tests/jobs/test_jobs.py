@@ -12,6 +12,7 @@ from embedqueue import EmbeddingBatchQueue, InputRejected
 from embedqueue.embedders import VoyageEmbedder
 from embedqueue.embedders.batch_jobs import batch_jobs_of
 from embedqueue.testing import FakeEmbedder
+from tests.inside import inside
 from tests.jobs.conftest import OPTIONS, PATIENT
 from tests.jobs.standin import as_batch, vector_of
 from tests.parts import PATIENCE_SECONDS, eventually
@@ -36,7 +37,19 @@ def is_of(vector, text: str) -> bool:
 
 def in_jobs(queue, count: int):
     """Wait until so many items are in jobs that the provider has."""
-    eventually(lambda: queue.stats().outsourced == count and any(job.provider_id for job in queue.jobs()))
+    try:
+        eventually(lambda: queue.stats().outsourced == count and any(job.provider_id for job in queue.jobs()))
+    except AssertionError:
+        client = inside(queue).store.client
+        kept = [client.hgetall(f"embed_queue:{name}") for name in ("settings", "jobs")]
+        told = (
+            queue.stats(),
+            queue.workers(),
+            client.get("embed_queue:pause"),
+            client.client_list(),
+            threading.enumerate(),
+        )
+        pytest.fail("\n".join(map(str, [*kept, *told])))
 
 
 def over(queue):

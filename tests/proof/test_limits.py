@@ -42,6 +42,9 @@ CHOICES = [
     Limits(texts_per_minute=2, name="shared"),
     Limits(requests_per_minute=200, texts_per_minute=400, requests_per_day=12, name="shared"),
 ]
+#: Seconds by which each step takes longer, so that no sum of them is the very instant at which something is refilled:
+#: what is taken then is a matter of rounding, which differs between Lua and Python.
+OFF_TIES = 0.000_371
 workers = st.sampled_from(WORKERS)
 queues = st.sampled_from([0, 1])
 
@@ -245,7 +248,7 @@ class LimitedHistory(RuleBasedStateMachine):
     def name_of(bucket) -> str:
         return "requests_per_day" if bucket.name == "day" else f"{bucket.name}_per_minute"
 
-    @rule(queue=queues, data=st.data(), more=st.sampled_from([0.0, 0.001, 0.4]))
+    @rule(queue=queues, data=st.data(), more=st.sampled_from([0.0, 0.4]))
     def as_long_as_it_was_told(self, data, queue, more):
         self.pass_time(self.told + more)
 
@@ -257,6 +260,7 @@ class LimitedHistory(RuleBasedStateMachine):
         """Who works renews its leases meanwhile."""
         for one in self.queues:
             one.check()
+        seconds += OFF_TIES
         self.clock.now = round(self.clock.now + seconds, 6)
         for one in self.queues:
             for member, holds in one.model.inflight.items():

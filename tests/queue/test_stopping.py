@@ -134,6 +134,10 @@ def test_nothing_is_left_of_a_dropped_queue(make_queue, redis_client, embedder):
 
 def test_a_dropped_queue_stops(redis_client, embedder, caplog):
     """Its call under way is written, and nothing of it stays; the log says that it should have been held."""
+    gc.collect()  # else it may take down a queue of another test meanwhile
+    eventually(
+        lambda: "embedqueue-stop" not in {thread.name for thread in threading.enumerate()}, "others have stopped"
+    )
     caplog.set_level(logging.INFO, "embedqueue")
     before, connections = set(threading.enumerate()), _connections(redis_client)
     queue = EmbeddingBatchQueue(embedder, redis_client).start()

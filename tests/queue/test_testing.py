@@ -22,6 +22,7 @@ from embedqueue import (
     TransientError,
 )
 from embedqueue.testing import FakeEmbedder, eager_queue
+from embedqueue.values.observer import Observer
 from embedqueue.values.vectors import to_floats
 from tests.inside import inside
 
@@ -135,6 +136,19 @@ def test_eager_failure():
     assert isinstance(queue.enqueue("c", "text c").exception(0), BatchFailed)
     queue.flush(timeout=5)
     assert queue.redis.hget("c", "embedding") == embedder.bytes_of("text c")
+
+
+def test_eager_failure_with_a_pause_of_a_moment():
+    """There is one try, also where the pause is over before anybody looks."""
+
+    class Over(Observer):
+        def released(self, report):
+            queue.redis.delete("embed_queue:pause")
+
+    queue = eager_queue(embedder := FakeEmbedder(), observers=[Over()])
+    embedder.fail_with(TransientError("down"))
+    assert isinstance(queue.enqueue("a", "text a").exception(0), BatchFailed)
+    assert len(embedder.calls) == 1
 
 
 def test_eager_rejection():
