@@ -16,6 +16,7 @@ from redis.cluster import ClusterNode, key_slot
 
 from embedqueue.demo.localredis import LocalRedis
 from embedqueue.store.clients import release_connection, take_connection
+from tests.gates import HOST, Gate
 
 SLOTS = 16384
 #: Seconds for the cluster to agree on something.
@@ -56,15 +57,29 @@ class LocalCluster:
         replicas: of each master.
         binary: the server; None: see ``localredis.find_server``.
         args: further arguments of each server.
+        gated: whether clients reach each node through a gate. The nodes reach each other past it, and so does
+            ``LocalRedis.client``.
 
     Attributes:
         nodes: all servers: the masters, then their replicas.
+        gates: by the port of the node behind it.
+        host: where clients find the nodes.
     """
 
     def __init__(
-        self, masters: int = 3, replicas: int = 0, *, binary: Path | None = None, args: tuple[str, ...] = ()
+        self,
+        masters: int = 3,
+        replicas: int = 0,
+        *,
+        binary: Path | None = None,
+        args: tuple[str, ...] = (),
+        gated: bool = False,
     ) -> None:
         self._masters = masters
+        self.host = HOST if gated else "127.0.0.1"
+        self.gates: dict[int, Gate] = {}
+        if gated:  # clients are told this name, while nodes and replicas go by the address
+            args = (*args, "--cluster-announce-hostname", HOST, "--cluster-preferred-endpoint-type", "hostname")
         count = masters * (1 + replicas)
         self.nodes = [
             LocalRedis(appendonly=False, port=port, binary=binary, args=(*_SETTINGS, *args))
@@ -75,6 +90,8 @@ class LocalCluster:
         try:
             for node in self.nodes:
                 node.start()
+            if self.host == HOST:
+                self.gates = {node.port: Gate(node.port) for node in self.nodes}
             self._join()
         except BaseException:
             self.close()
@@ -87,6 +104,8 @@ class LocalCluster:
         self.close()
 
     def close(self) -> None:
+        for gate in self.gates.values():
+            gate.close()
         for node in self.nodes:
             node.close()
 
@@ -148,11 +167,11 @@ class LocalCluster:
     @property
     def url(self) -> str:
         """As ``REDIS_URL`` takes it."""
-        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:2])
+        return "redis+cluster://" + ",".join(f"{self.host}:{node.port}" for node in self.nodes[:2])
 
     def client(self, **kwargs: Any) -> redis.RedisCluster:
         """A client of the cluster; ``kwargs`` as for ``redis.RedisCluster``."""
-        nodes = [ClusterNode("127.0.0.1", node.port) for node in self.nodes if node.pid is not None]
+        nodes = [ClusterNode(self.host, node.port) for node in self.nodes if node.pid is not None]
         return redis.RedisCluster(startup_nodes=nodes, **kwargs)
 
     def id_of(self, node: LocalRedis) -> str:

@@ -16,10 +16,14 @@ from tests.localcluster import LocalCluster
 
 @contextlib.contextmanager
 def running(
-    masters: int = 3, replicas: int = 0, binary: Path | None = None, args: tuple[str, ...] = ()
+    masters: int = 3,
+    replicas: int = 0,
+    binary: Path | None = None,
+    args: tuple[str, ...] = (),
+    gated: bool = False,
 ) -> Iterator[LocalCluster]:
     try:
-        made = LocalCluster(masters, replicas, binary=binary, args=args)
+        made = LocalCluster(masters, replicas, binary=binary, args=args, gated=gated)
     except NoRedis as missing:
         if os.environ.get("CI"):
             pytest.fail(f"CI must have a Redis: {missing}")

@@ -9,7 +9,8 @@ from redis.exceptions import ResponseError
 from embedqueue.store.cache import CachedVectors
 from embedqueue.store.keys import Keys
 
-from .lines import Lines, Order, command, script
+from .line import Order, command, script
+from .lines import Lines
 from .scripts import ClusterScripts
 
 

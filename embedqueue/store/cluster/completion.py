@@ -22,7 +22,8 @@ from embedqueue.store.records import Terms, as_json
 from embedqueue.store.replicas import Replicas
 from embedqueue.values.provenance import digest
 
-from .lines import LATE, Lines, Order, script
+from .line import Order, script
+from .lines import LATE, Lines
 from .nodes import Nodes
 from .scripts import ClusterScripts
 
@@ -30,6 +31,8 @@ from .scripts import ClusterScripts
 AIR_SECONDS = 5.0
 #: Seconds after its confirmation is asked for until which a write may be done: some less, for clocks do not run alike.
 WRITE_SECONDS = 4.0
+#: Seconds for which a claim waits for the receipts of writes whose workers have died.
+RECEIPT_SECONDS = 1.0
 #: What is said of an item whose hash has the vector of a later text of which the queue knows nothing.
 AHEAD = (
     "its hash holds the vector of a later text that this queue does not remember: a failover may have lost it, or the "
@@ -136,7 +139,9 @@ class Completion:
         asked = [(member, found[2 * at]) for at, member in enumerate(members) if found[2 * at]]
         if not asked:
             return set()
-        lines = self._lines.all_of([one[0] for one, _ in asked], b"HGET", fence_field(terms))
+        # A node that does not answer holds up no claim: what it may have written is embedded once more.
+        keys = [one[0] for one, _ in asked]
+        lines = self._lines.all_of(keys, b"HGET", fence_field(terms), seconds=RECEIPT_SECONDS)
         written = [
             one for (one, stamp), line in zip(asked, lines, strict=True) if _is_of(line, one[2], bytes(stamp), terms)
         ]

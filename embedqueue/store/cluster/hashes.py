@@ -14,7 +14,8 @@ from embedqueue.store.keys import Keys
 from embedqueue.store.records import Terms, as_json, named_member, named_stamp
 from embedqueue.values.vectors import size_bytes
 
-from .lines import LATE, Lines, command, script
+from .line import command, script
+from .lines import LATE, Lines
 from .nodes import Nodes
 from .scripts import ClusterScripts
 

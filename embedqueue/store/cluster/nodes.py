@@ -67,6 +67,7 @@ class Nodes:
         self._masters: list[Address] = []
         self._doubtful, self._told_mono = True, 0.0
         self._asking: dict[Address, redis.Redis] = {}
+        self._mute: set[Address] = set()  # who has not told when asked last
 
     def client_of(self, address: Address, **overrides: Any) -> redis.Redis:
         """A client of our own of one node; ``overrides`` as for ``clients.private_client``."""
@@ -159,17 +160,20 @@ class Nodes:
     # -- asking; under the lock ----------------------------------------------------------------------------------
 
     def _ask_again(self) -> None:
-        """Ask the nodes one by one which slots they have, in any order, until one tells."""
+        """Ask the nodes one by one which slots they have, until one tells; who has not done so lately comes last."""
         if not self._doubtful and time.monotonic() - self._told_mono < FRESH_SECONDS:
             return
         known = list(dict.fromkeys([*self._masters, *self._started]))
         random.shuffle(known)
+        known.sort(key=self._mute.__contains__)  # a sort keeps the order of the others
         last: Exception = ClusterDownError("no node of the cluster is known")
         for address in known:
             try:
                 self._heed(self._slots_by(address), address)
+                self._mute.discard(address)
                 return
             except (OSError, RedisError) as error:
+                self._mute.add(address)
                 last = error
         raise last
 

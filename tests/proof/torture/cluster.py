@@ -16,7 +16,8 @@ from redis.crc import key_slot
 
 from embedqueue.demo.localredis import LocalRedis, find_server
 from embedqueue.settings.redis_url import client_of
-from embedqueue.store.cluster.lazy import LazyCluster
+from embedqueue.store.cluster.lazy import Address, LazyCluster
+from tests.gates import HOWS, How
 from tests.localcluster import LocalCluster
 from tests.proof.torture.texts import digest
 
@@ -38,6 +39,8 @@ return vector
 """
 #: Seconds that a master stands still: so long that its replica may take over, or not.
 STILL_SECONDS = (0.5, 4.0)
+#: Seconds that the way to a node is cut: within what a write may take, or beyond it.
+CUT_SECONDS = (0.5, 6.0)
 
 
 def is_cluster(url: str) -> bool:
@@ -45,12 +48,12 @@ def is_cluster(url: str) -> bool:
 
 
 class RigCluster(LazyCluster):
-    """A client to which the queue's keys have the names that they have on one Redis."""
+    """A client to which the queue's keys have the names that they have on one Redis; it goes past all gates."""
 
     @classmethod
     def of(cls, url: str, timeout: float) -> Self:
-        made: Any = client_of(url, socket_timeout=timeout)
-        return cls(made.addresses, socket_timeout=timeout)
+        made: Any = client_of(url)
+        return cls([_past(one) for one in made.addresses], socket_timeout=timeout, address_remap=_past)
 
     @property
     def connection_pool(self) -> Any:
@@ -84,6 +87,11 @@ class RigCluster(LazyCluster):
             raise redis.ConnectionError(str(error)) from error
 
 
+def _past(address: Address) -> Address:
+    """The same node, past its gate."""
+    return "127.0.0.1", address[1]
+
+
 class _OneByOne:
     """As much of a pipeline as the rig needs."""
 
@@ -105,7 +113,7 @@ class ClusterServer:
     """The cluster of a run, as the rig uses a server."""
 
     def __init__(self) -> None:
-        self.cluster = LocalCluster(3, 1)
+        self.cluster = LocalCluster(3, 1, gated=True)
 
     def __enter__(self) -> Self:
         self.cluster.__enter__()
@@ -116,7 +124,7 @@ class ClusterServer:
 
     @property
     def url(self) -> str:
-        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.cluster.nodes)
+        return "redis+cluster://" + ",".join(f"{self.cluster.host}:{node.port}" for node in self.cluster.nodes)
 
     def client(self, socket_timeout: float = 5.0) -> RigCluster:
         return RigCluster.of(self.url, socket_timeout)
@@ -148,6 +156,7 @@ class ClusterFaults:
             "connections cut": self._cut,
             "SCRIPT FLUSH": self._flush_scripts,
             "a hash written anew": self._strip,
+            **{f"the way to a node: {how}": partial(self._cut_off, how) for how in HOWS},
         }
         if self._atomic:
             faults["the queue's slot moved at once"] = partial(self._move_at_once, "{embed_queue}")
@@ -214,6 +223,15 @@ class ClusterFaults:
     def _cut(self) -> None:
         with self._master().client() as client:
             client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    def _cut_off(self, how: How) -> None:
+        """Between clients and a master; the nodes still reach each other, so nobody takes over."""
+        gate = self._cluster.gates[self._master().port]
+        gate.shut(how)
+        try:
+            time.sleep(self._rng.uniform(*CUT_SECONDS))
+        finally:
+            gate.open()
 
     def _flush_scripts(self) -> None:
         for node in self._cluster.nodes:
