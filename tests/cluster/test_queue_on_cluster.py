@@ -8,6 +8,7 @@ import redis
 from embedqueue import BatchFailed, Budget, EmbedQueueError, InputRejected, ItemRejected, Limits, TransientError
 from embedqueue.demo.localredis import find_search_module
 from embedqueue.store.clients import ask
+from embedqueue.store.cluster.line import Line
 from embedqueue.store.cluster.scripts import MOST_ARGUMENTS
 from embedqueue.testing import FakeEmbedder
 from tests.cluster.conftest import running
@@ -75,6 +76,19 @@ def test_if_changed_pays_for_no_text_that_its_hash_has_the_vector_of(make_queue,
     assert changed.result(PATIENCE_SECONDS) == expected("another")
     assert len(embedder.calls) == calls + 1
     assert queue.stats().saved_texts == len(KEYS)
+
+
+def test_if_changed_asks_each_node_once(make_queue, client, monkeypatch):
+    """What a vector is of and the vector stand in one hash: they come in one answer."""
+    queue = make_queue(client)
+    queue.enqueue_many([(key, f"text of {key}") for key in KEYS])
+    queue.flush(PATIENCE_SECONDS)
+    sent, send = [], Line.send
+    monkeypatch.setattr(Line, "send", lambda line, *args: sent.append(line.connection.port) or send(line, *args))
+    assert all(
+        future.done() for future in queue.enqueue_many([(key, f"text of {key}") for key in KEYS], if_changed=True)
+    )
+    assert len(sent) == len(set(sent)) == 3
 
 
 def test_if_changed_of_many_pairs_reads_their_vectors_in_slices(make_queue, client):

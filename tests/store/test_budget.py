@@ -275,3 +275,14 @@ def test_an_estimate_is_that_of_the_text(redis_client, key):
     books.enqueue(key, text="some words of a text")
     books.claim()
     assert abs(books.spent - 6) <= 2
+
+
+def test_what_is_reserved_twice_under_one_name_counts_once(redis_client):
+    """An answer was lost, and the same is asked again."""
+    books = Books(redis_client, usd_per_day=100)
+    assert books.store.budget.reserve("query-w:1", 10, books._terms) == (0, "", False)
+    before = books.spent
+    assert books.store.budget.reserve("query-w:1", 10, books._terms) == (0, "", False)
+    assert books.spent == before > 0
+    assert books.store.budget.settle("query-w:1", 3)
+    assert books.spent == 3

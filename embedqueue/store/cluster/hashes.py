@@ -120,18 +120,17 @@ class ClusterHashes(Hashes):
         Returns:
             The vectors by redis_key; b"" for each where they are many.
         """
-        keys = list(digests)
-        lines = self._lines.all_of(keys, b"HGET", terms.provenance_field or "")
-        wanted = [b" ".join((terms.space.encode(), digests[key].encode(), b"")) for key in keys]
-        found = [
-            key
-            for key, line, start in zip(keys, lines, wanted, strict=True)
-            if isinstance(line, bytes) and line.startswith(start) and line[len(start) :].isdigit()
-        ]
-        if not found:
-            return {}
-        if len(digests) <= few:
-            vectors = self._lines.all_of(found, b"HGET", terms.field)
-            return {key: one for key, one in zip(found, vectors, strict=True) if one and len(one) == vector_bytes}
-        sizes, _ = self._lines.run([command(b"HSTRLEN", key, terms.field) for key in found])
-        return {key: b"" for key, size in zip(found, sizes, strict=True) if size == vector_bytes}
+        keys, line_field = list(digests), terms.provenance_field or ""
+        if len(digests) <= few:  # both by one command, so the vector is of what stands beside it
+            answers = self._lines.all_of(keys, b"HMGET", line_field, terms.field)
+            read = [(line, vector, len(vector or b"")) for line, vector in (pair or (None, None) for pair in answers)]
+        else:
+            lines, sizes = self._lines.each_of(keys, [(b"HGET", line_field), (b"HSTRLEN", terms.field)])
+            read = [(line, b"", size) for line, size in zip(lines, sizes, strict=True)]
+        found = {}
+        for key, (line, vector, size) in zip(keys, read, strict=True):
+            start = b" ".join((terms.space.encode(), digests[key].encode(), b""))
+            its = isinstance(line, bytes) and line.startswith(start) and line[len(start) :].isdigit()
+            if its and size == vector_bytes:
+                found[key] = vector or b""
+        return found

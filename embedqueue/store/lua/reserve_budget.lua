@@ -4,9 +4,12 @@
 -- ARGV[1] the terms of the budget; ARGV[2] owner: a name for this call; ARGV[3] its tokens, by estimate
 -- Answer: {ms, words, begun}: the ms after which it is worth asking again, because what others have in flight must be settled
 --   first, or 0; why there is a pause, or ""; 1 where that has begun by this, or 0. Without either, it is reserved.
--- While there is a pause, nothing is reserved. A copy of this command that comes late reserves once more under the same name,
--- which nobody settles: it counts as spent.
+-- While there is a pause, nothing is reserved. Asked again, because the answer was lost, it reserves nothing more. A copy of
+-- this command that comes when all is settled reserves once more, which nobody settles: it counts as spent.
 
+if redis.call("HEXISTS", KEYS[FIRST_FURTHER_KEY], "hold " .. ARGV[2]) == 1 then
+  return { 0, "", 0 }
+end
 budget.open(ARGV[1], ARGV[2])
 local words = redis.call("GET", PAUSE)
 if words then
