@@ -62,6 +62,7 @@ class LocalCluster:
 
     Attributes:
         nodes: all servers: the masters, then their replicas.
+        args: further arguments of each of them.
         gates: by the port of the node behind it.
         host: where clients find the nodes.
     """
@@ -81,9 +82,9 @@ class LocalCluster:
         if gated:  # clients are told this name, while nodes and replicas go by the address
             args = (*args, "--cluster-announce-hostname", HOST, "--cluster-preferred-endpoint-type", "hostname")
         count = masters * (1 + replicas)
+        self.args = (*_SETTINGS, *args)
         self.nodes = [
-            LocalRedis(appendonly=False, port=port, binary=binary, args=(*_SETTINGS, *args))
-            for port in list(free_ports(count))
+            LocalRedis(appendonly=False, port=port, binary=binary, args=self.args) for port in list(free_ports(count))
         ]
 
     def __enter__(self) -> Self:
@@ -247,6 +248,27 @@ class LocalCluster:
         while self.move_keys(slot, source, target):
             pass
         self.end_move(slot, source, target)
+
+    def move_all(self, source: LocalRedis, target: LocalRedis) -> None:
+        """Move all slots of a master, those that have keys key by key."""
+        with source.client() as client:
+            ranges = [part[:2] for part in _slots(client) if part[2][1] == source.port]
+            slots = [slot for first, last in ranges for slot in range(first, last + 1)]
+            with client.pipeline(transaction=False) as pipeline:
+                for slot in slots:
+                    pipeline.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot)
+                counts = pipeline.execute()
+        for slot in [slot for slot, count in zip(slots, counts, strict=True) if count]:
+            self.begin_move(slot, source, target)
+            while self.move_keys(slot, source, target):
+                pass
+            self.end_move(slot, source, target)
+        owner = self.id_of(target)
+        for node in (target, source, *(node for node in self.nodes if node not in (source, target))):
+            with node.client() as client, client.pipeline(transaction=False) as pipeline:
+                for slot in slots:
+                    pipeline.execute_command("CLUSTER", "SETSLOT", slot, "NODE", owner)
+                pipeline.execute(raise_on_error=False)  # without slots, the source becomes a replica
 
     def move_atomically(self, key: str, target: LocalRedis) -> None:
         """Move the slot of a key as Valkey 9 can, and wait until it is there."""

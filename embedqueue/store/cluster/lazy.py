@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import Any
 
 import redis
@@ -26,12 +27,21 @@ class LazyCluster(redis.RedisCluster):
     def __init__(self, addresses: list[Address], **options: Any) -> None:
         self.addresses = addresses
         self._options = options
-        self._connecting = False
+        self._first_use = threading.RLock()
+        self._connecting = False  # set under the lock; and it stays so
 
     def __getattr__(self, name: str) -> Any:
-        """What redis-py's own has once it knows its nodes."""
-        if self.__dict__.get("_connecting", True) or name.startswith("__"):
+        """What redis-py's own has once it knows its nodes; one thread finds them, and others wait for it."""
+        if "_connecting" not in self.__dict__ or name.startswith("__"):
             raise AttributeError(name)
+        with self._first_use:
+            if name not in self.__dict__:
+                if self._connecting:  # by this very thread, or long ago
+                    raise AttributeError(name)
+                self._connect()
+        return getattr(self, name)
+
+    def _connect(self) -> None:
         self._connecting = True  # and then it has all that it is asked for
         try:
             nodes = [ClusterNode(host, port) for host, port in self.addresses]  # type: ignore[no-untyped-call]
@@ -42,7 +52,6 @@ class LazyCluster(redis.RedisCluster):
         except BaseException:
             self._connecting = False
             raise
-        return getattr(self, name)
 
     def __del__(self) -> None:
         """Nothing is to be closed that was never used."""
