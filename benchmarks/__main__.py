@@ -27,7 +27,7 @@ def main() -> None:
     answers: list[Answer] = []
     begin = time.monotonic()
     with Progress(*columns, console=console) as progress, world.made() as made:
-        bench = Bench(made, progress, quick=arguments.quick, absent=list(absent))
+        bench = Bench(made, progress, quick=arguments.quick, absent=list(absent), items=arguments.items)
         for name in arguments.only:
             answer = questions.load(name).run(bench)
             answers.append(answer)
@@ -46,10 +46,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         action="append",
-        choices=questions.NAMES,
+        choices=(*questions.NAMES, *questions.WHEN_NAMED),
         metavar="QUESTION",
-        help=f"ask only this, may be repeated: {', '.join(questions.NAMES)}",
+        help=f"ask only this, may be repeated: {', '.join(questions.NAMES)}; "
+        f"and, only when it is named, {', '.join(questions.WHEN_NAMED)}",
     )
+    parser.add_argument("--items", type=int, default=0, help="that wait in the question millions (default 10,000,000)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     arguments = parser.parse_args()
     arguments.only = arguments.only or list(questions.NAMES)

@@ -42,11 +42,13 @@ class Bench:
         progress: where to show how far it is.
         quick: fewer repetitions, smaller backlogs.
         absent: contenders whose package is missing.
+        items: that wait where a question is about very many; 0: as many as it asks for.
     """
 
-    def __init__(self, world: World, progress: Progress, *, quick: bool, absent: Sequence[str]) -> None:
+    def __init__(self, world: World, progress: Progress, *, quick: bool, absent: Sequence[str], items: int = 0) -> None:
         self.world = world
         self.quick = quick
+        self.items = items
         self.repetitions = 3 if quick else 5
         self._progress = progress
         self._absent = absent

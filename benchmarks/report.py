@@ -28,6 +28,7 @@ _NAMES = {
     "worker_mb": "worker peak, MB",
     "bytes_per_item": "bytes per item",
     "zset_bytes_per_item": "of them the ZSET",
+    "most_ms": "the longest",
     "missing_at_kill": "missing when killed",
     "complete_after_s": "last one came after, s",
     "refused_share": "share refused",

@@ -10,6 +10,8 @@ NAMES = (
     "enqueue", "bulk", "drain", "wait", "growth", "cost", "processes", "lost", "adaptive", "scripts", "blocks",
     "replicas", "imports", "limits",
 )  # fmt: skip
+#: Those that are asked only when they are named: they take much time or memory.
+WHEN_NAMED = ("millions",)
 
 
 def load(name: str) -> ModuleType:
