@@ -103,3 +103,17 @@ def test_a_vector_that_meets_a_node_that_is_cut_off_goes_on(cluster, make_queue,
         for key in lost:
             assert futures[key].result(PATIENCE_SECONDS) == expected(key)
             assert client.hget(key, "embedding") == stored(key)
+
+
+@pytest.mark.timeout(120)
+def test_no_text_waits_for_a_cache_that_is_cut_off(cluster, make_queue):
+    with cluster.client() as client:
+        queue = make_queue(client, redis_patience=REDIS_PATIENCE_SECONDS, cache_ttl=60.0)
+        queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
+        home = cluster.master_of(HOME)
+        away = next(node for node in cluster.nodes if node is not home)
+        texts = [key for key in (f"doc:{number}" for number in range(99)) if cluster.master_of(key) is home][:24]
+        cluster.gates[away.port].shut("drop")
+        for text, future in zip(texts, queue.enqueue_many([(text, text) for text in texts]), strict=True):
+            assert future.result(PATIENCE_SECONDS) == expected(text)
+        assert cluster.gates[away.port].held.is_set()

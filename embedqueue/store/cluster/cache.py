@@ -10,12 +10,17 @@ from embedqueue.store.cache import CachedVectors
 from embedqueue.store.keys import Keys
 
 from .line import Order, command, script
-from .lines import Lines
+from .lines import LATE, Lines
 from .scripts import ClusterScripts
+
+#: Seconds for which entries are waited for.
+CACHE_SECONDS = 2.0
 
 
 class ClusterCache(CachedVectors):
     """The cache of a cluster. Thread-safe; see :class:`CachedVectors`.
+
+    Entries on a node that does not answer count as missing, and are not kept: no text waits for a cache.
 
     Args:
         scripts: of the queue.
@@ -32,11 +37,14 @@ class ClusterCache(CachedVectors):
     def take(self, digests: Sequence[str], owner: str, hold_seconds: float) -> list[bytes]:
         """See :meth:`CachedVectors.take`."""
         barred, ms = str(self._call("barred", (), owner)), str(int(hold_seconds * 1000))
-        return self._run(script("take_one", self._prefix + digest, owner, ms, barred) for digest in digests)
+        answers = self._run(script("take_one", self._prefix + digest, owner, ms, barred) for digest in digests)
+        missing = b"paused" if barred == "1" else b""
+        return [missing if answer is LATE else answer for answer in answers]
 
     def get(self, digests: Sequence[str]) -> list[bytes | None]:
         """See :meth:`CachedVectors.get`."""
-        return self._lines.all_of([self._prefix + digest for digest in digests], b"GET")
+        keys = [self._prefix + digest for digest in digests]
+        return self._lines.all_of(keys, b"GET", seconds=CACHE_SECONDS)
 
     def put(self, vectors: Iterable[tuple[str, bytes]], ttl_seconds: float) -> None:
         """See :meth:`CachedVectors.put`."""
@@ -49,7 +57,7 @@ class ClusterCache(CachedVectors):
         self._run(script("hold_one", self._prefix + digest, ms, owner) for digest, owner in owners.items())
 
     def _run(self, orders: Iterable[Order]) -> list[bytes]:
-        answers, _ = self._lines.run(list(orders))
+        answers, _ = self._lines.run(list(orders), seconds=CACHE_SECONDS)
         for answer in answers:
             if isinstance(answer, ResponseError):
                 raise answer
