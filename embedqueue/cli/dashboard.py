@@ -21,8 +21,8 @@ DEFAULT_PORT = 8787
 @command(cli, "dashboard", "embedqueue dashboard --port 8787 --allow-changes")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Any but loopback needs --auth or a password.")
 @click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any free one.")
-@click.option("--allow-changes", is_flag=True, help="Let dead letters be retried and discarded.")
-@click.option("--show-texts", is_flag=True, help="Show the texts of dead letters.")
+@click.option("--allow-changes", is_flag=True, help="Let dead letters, queues, runs and jobs be acted on.")
+@click.option("--show-texts", is_flag=True, help="Show texts, of items that wait as well as of dead letters.")
 @price_option
 @click.option(
     "--password-file",

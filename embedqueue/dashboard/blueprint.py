@@ -43,8 +43,8 @@ def dashboard(
             answer (a redirect to a login) is sent.
         open: in place of it: everybody is let in who can reach the page, and so can strangers' pages in their browsers.
             For where something in front asks who is there.
-        allow_changes: whether dead letters may be retried and discarded, and queues paused and resumed; or a function
-            that tells so for a request.
+        allow_changes: whether dead letters may be retried and discarded, queues paused and resumed, and runs and batch
+            jobs stopped; or a function that tells so for a request.
         show_texts: whether the texts of items are shown. Without it, what a reason quotes of them is left out.
         prices: dollars for a million tokens, by model; for others the queue's own ``prices`` hold, and the list's.
         name: of the blueprint.

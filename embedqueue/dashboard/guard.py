@@ -33,7 +33,7 @@ class Guard:
 
     Args:
         authenticate: called before everything.
-        allow_changes: whether dead letters may be retried and discarded, or a function that tells so for a request.
+        allow_changes: whether anything may be changed, or a function that tells so for a request.
     """
 
     def __init__(self, authenticate: Authenticate, allow_changes: bool | Callable[[], bool]) -> None:

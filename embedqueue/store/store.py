@@ -494,8 +494,13 @@ class Store:
             return {}
 
     def clear(self) -> None:
-        """Remove what an ended queue leaves beside its items; its history expires by itself."""
+        """Remove what an ended queue leaves beside its items; its history expires by itself.
+
+        Of a batch job that has not ended somebody may still have to know at the provider: then the jobs stay.
+        """
         left = [self.keys.workers, self.keys.budget, self.keys.runs, f"{self.keys.namespace}:limits"]
+        if not any(job.active for job in self.jobs.look().jobs):
+            left.append(self.keys.jobs)
         self._background.delete(*left)
 
     def close(self) -> None:

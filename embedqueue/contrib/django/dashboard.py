@@ -33,7 +33,7 @@ def dashboard_urls(*, show_texts: bool = False, prices: Mapping[str, float] | No
     Looking needs the permission ``embedqueue.view_queue``, acting ``embedqueue.change_queue``.
 
     Args:
-        show_texts: whether the texts of dead letters are shown.
+        show_texts: whether texts are shown, of items that wait as well as of dead letters.
         prices: dollars for a million tokens, by model.
     """
     app = dashboard_app(
