@@ -52,6 +52,9 @@ def submit(desk: Desk) -> bool:
         else:
             unfit.append(item.redis_key)
     back = desk.jobs.give_back(job.name, unfit)
+    # Of slices whose answers were lost, for redis-py then asks again: the next job takes them.
+    unheard = desk.jobs.lines(job.name).keys() - {decode_member(member).redis_key for member in members}
+    back += desk.jobs.give_back(job.name, [*unheard], again=True)
     tokens = sum(map(estimated_tokens, texts.values()))
     job = desk.keep(job, lines, texts=len(texts), items=len(lines), tokens=tokens, back=back)
     if not texts:

@@ -43,6 +43,8 @@ AGREED = ("embedding_field", "provenance_field", "model", "dimensions", "role", 
 AGREED_BEFORE = {"vector_type": "float32"}
 #: Bytes of members that one claim takes at most, but for the last of them.
 CLAIM_BYTES = 1_000_000
+#: Items that one claim takes at most: Lua's stack has room for an answer of about 7,900.
+CLAIM_ITEMS = 5000
 
 
 def _flat(lines: Iterable[Iterable[Any]]) -> list[Any]:
@@ -206,7 +208,7 @@ class Store:
         Args:
             owner: the name of this claim, ``WORKER:NUMBER/SECONDS:`` with the seconds of its lease. The numbers of a
                 worker's claims rise: one that comes late is refused.
-            limit: most items to claim; with 0, only leases that ran out are dealt with.
+            limit: most items to claim; ``CLAIM_ITEMS`` at most are. With 0, only leases that ran out are dealt with.
             probe_limit: most items to claim where the claim tests a provider that failed.
             lease_seconds: how long the items are the owner's without a sign of life.
             max_deliveries: an item whose lease has run out so often becomes a dead letter.
@@ -224,7 +226,7 @@ class Store:
         Raises:
             EmbedQueueError: the keys are of another release's layout; nothing was claimed.
         """
-        asked_mono = time.monotonic()
+        asked_mono, limit = time.monotonic(), min(limit, CLAIM_ITEMS)
         agreed = as_json({} if terms is None else terms.agreed)
         deadline = "" if self._ahead is None else f"{asked_mono + self._ahead + self._scripts.patience_seconds:.6f}"
         word = "never" if alone is None else int(alone)

@@ -119,6 +119,26 @@ def test_nothing_waits(desk):
     assert not submission._is_ours(b"no JSON")
 
 
+def test_a_slice_of_which_nobody_has_heard(desk, monkeypatch):
+    """Redis has moved it, but its answer was lost, so that redis-py asked again: it waits for the next job."""
+    call, unheard = desk.jobs._call, []
+
+    def twice(name, *how):
+        if name == "outsource" and not unheard:
+            unheard.append(call(name, *how))
+        return call(name, *how)
+
+    monkeypatch.setattr(submission, "MOVE_ITEMS", 2)
+    monkeypatch.setattr(desk.jobs, "_call", twice)
+    desk.queue.enqueue_many(pairs(5), within=PATIENT)
+    assert submit(desk)
+    [made] = desk.renew().jobs
+    assert (len(unheard[0]), made.items, made.back) == (2 + 2, 3, 2)
+    assert desk.queue.stats().for_jobs == 2
+    assert submit(desk)
+    assert desk.queue.stats().for_jobs == 0
+
+
 def test_only_texts_that_fit_no_job(desk, redis_client):
     """All go to the live lane, and no job is made of nothing."""
     desk.queue.enqueue_many(pairs(3), within=PATIENT)

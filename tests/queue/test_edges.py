@@ -248,6 +248,16 @@ def test_texts_that_all_wait_twice_are_sent_once(make_queue, embedder):
     assert embedder.sent == dict.fromkeys(texts, 1)
 
 
+def test_calls_that_may_be_larger_than_any_claim(make_queue, redis_client):
+    """Of short texts, more fit into a call than Lua can answer a claim with."""
+    queue = make_queue(start=False, api_batch_limit=20_000, api_batch_tokens=10**9)
+    queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(8200))
+    queue.start()
+    queue.flush(PATIENCE_SECONDS)
+    assert queue.stats().dead == 0
+    assert redis_client.exists(*(f"doc:{i}" for i in range(8200))) == 8200
+
+
 @pytest.mark.parametrize(("kept_bytes", "times"), [(30 * 1000, 1), (1000, 2)])
 def test_vectors_for_equal_texts_further_behind_are_kept_up_to_a_size(
     make_queue, embedder, monkeypatch, kept_bytes, times

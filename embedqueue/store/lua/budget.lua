@@ -190,8 +190,7 @@ do -- of its own: Lua allows 200 locals at a time
         .. " are spent, and the next text would cost about " .. dollars(need) .. "; it goes on "
         .. (of_month and "on the first of the month" or "at midnight") .. " (UTC)"
       local ms = math.ceil((day * DAY - now) * 1000)
-      redis.call("SET", PAUSE, words, "PX", ms)
-      redis.call("SET", OURS, ms .. " " .. words, "PX", ms)
+      pause(words, ms)
       redis.call("HSET", BUDGET, "parked", string.format("%.6f ", need) .. words)
       notice("wake", owner, "")
       notice("paused", owner, cjson.encode({ reason = words }))

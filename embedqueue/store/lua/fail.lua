@@ -23,11 +23,6 @@ if #keys == 0 and not probe then
   return math.max(0, pause_left())
 end
 
-local function pause(words)
-  redis.call("SET", PAUSE, words, "PX", math.ceil(ms))
-  redis.call("SET", OURS, math.ceil(ms) .. " " .. words, "PX", math.ceil(ms))
-end
-
 if probe then
   redis.call("DEL", PROBE)
 end
@@ -36,11 +31,11 @@ if probe or not (held or probing) then
   local wanted_ms = math.min(most_ms, math.max(least_ms, first_ms * 2 ^ math.min(level - 1, 30)))
   if not held or (ms >= 0 and ms < wanted_ms) then -- what people have set holds for as long as it is longer
     ms = wanted_ms
-    pause(ARGV[5])
+    pause(ARGV[5], ms)
   end
 elseif held and ms >= 0 and ms < least_ms then
   ms = math.min(most_ms, least_ms)
-  pause(held)
+  pause(held, ms)
 elseif not held then
   ms = redis.call("PTTL", PROBE)
 end

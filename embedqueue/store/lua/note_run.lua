@@ -8,12 +8,9 @@
 
 local RUNS, name, owner, seconds = KEYS[FIRST_FURTHER_KEY], ARGV[1], ARGV[2], tonumber(ARGV[3])
 local entry = redis.call("HGET", RUNS, name)
-local holder, ends, made = string.match(entry or "", "^(%S+) ([%d.]+) ([%d.]+) ")
-if holder and holder ~= owner then
-  local works = tonumber(ends) > now and tonumber(ends) <= now + tonumber(made) + SLACK
-  if works or ARGV[5] ~= "1" then
-    return { "taken", entry }
-  end
+local holder, holds = string.match(entry or "", "^(%S+) (.*)$")
+if holder and holder ~= owner and (works(holds) or ARGV[5] ~= "1") then
+  return { "taken", entry }
 end
 if ARGV[5] == "1" then
   redis.call("HDEL", RUNS, "? " .. name)

@@ -55,7 +55,14 @@ local function pause_left()
   return math.max(ms, probe_ms)
 end
 
--- Whether an entry of workers holds still. One that seems to hold for longer than it was made to tells of a clock that
+-- Nobody claims for so many ms, for these words. Such a pause lasts no longer than that, though the clock be set back.
+local function pause(words, ms)
+  ms = math.ceil(ms)
+  redis.call("SET", PAUSE, words, "PX", ms)
+  redis.call("SET", OURS, ms .. " " .. words, "PX", ms)
+end
+
+-- Whether an entry of workers, or what begins as it does, holds still. One that seems to hold for longer than it was made to tells of a clock that
 -- was set back: its worker is heard of again soon, or is gone.
 local function works(value)
   local ends, seconds = string.match(value, "^([%d.]+) ([%d.]+) ")

@@ -16,8 +16,7 @@ if ms == 0 then
   return math.max(0, pause_left())
 end
 if not held or (left >= 0 and left < ms) then
-  redis.call("SET", PAUSE, words, "PX", ms)
-  redis.call("SET", OURS, ms .. " " .. words, "PX", ms)
+  pause(words, ms)
 end
 end_probe(owner)
 local keys = {}
