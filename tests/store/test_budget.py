@@ -25,8 +25,8 @@ class Books:
         self.numbers = iter(range(1, 1000))
         self.terms(**budget)
 
-    def terms(self, texts: int = 1, **budget: float | None) -> None:
-        self._terms = BudgetTerms(Budget(usd_per_million_tokens=1e6, **budget), 1e6, texts, 1000)
+    def terms(self, texts: int = 1, tokens: int = 1000, **budget: float | None) -> None:
+        self._terms = BudgetTerms(Budget(usd_per_million_tokens=1e6, **budget), 1e6, texts, tokens)
 
     def enqueue(self, *keys: str, text: str = TEXT) -> None:
         pairs = [part for key in keys for part in (key.encode(), encode_member(key, text))]
@@ -66,6 +66,7 @@ def test_a_claim_brings_what_fits_however_many_tokens_it_turns_out_to_have(redis
     assert (waits.status, waits.members) == ("paused", [])
     assert 0 < waits.pause_seconds <= 1
     assert not redis_client.exists(PAUSE)  # others are not kept from anything
+    assert not redis_client.hexists(BUDGET, f"hold {waits.owner}")  # it has reserved nothing
     assert books.store.budget.settle(first.owner, 20.0)
     assert books.store.budget.state().held == 0
 
@@ -75,7 +76,7 @@ def test_near_the_end_one_call_at_a_time_and_then_a_pause(redis_client):
     books = Books(redis_client, usd_per_day=25)
     books.enqueue("k0", "k1", "k2")
     one = books.claim()
-    assert len(one.members) == 1  # of one call
+    assert (one.status, len(one.members)) == ("ok", 1)  # of one call
     assert books.claim(worker="other").status == "paused"
     assert books.store.budget.settle(one.owner, 10.0)
     two = books.claim()
@@ -91,6 +92,41 @@ def test_near_the_end_one_call_at_a_time_and_then_a_pause(redis_client):
     assert books.claim(budget=False).status == "paused"  # also who knows nothing of it
     kinds = [fields[b"kind"] for _, fields in redis_client.xrange("embed_queue:events")]
     assert kinds.count(b"paused") == 1
+    redis_client.pexpire(PAUSE, int(left + 3600) * 1000)  # the clock is set back
+    assert books.claim().pause_seconds <= left + 1
+
+
+def test_what_fits_exactly_fits(redis_client):
+    """By as many tokens as there can be, by the estimate, into a call, and after a raise."""
+    books = Books(redis_client, usd_per_day=80)
+    books.enqueue("k0", "k1", "k2")
+    surely = books.claim()
+    assert len(surely.members) == 2  # of at most 40 tokens each
+    books.finish(surely, 60.0)
+    books.terms(2, 20, usd_per_day=80)
+    books.enqueue("k3", "k4")
+    call = books.claim()
+    assert len(call.members) == 2  # 20 dollars are left, and a call holds 20 tokens
+    books.finish(call, 20.0)
+    assert books.claim().status == "budget"
+    books.store.budget.raise_(10.0)
+    assert books.claim().members
+
+
+def test_what_a_probe_cannot_pay_for_parks_as_well(redis_client):
+    """The provider failed, and nobody finds out whether it still does."""
+    books = Books(redis_client, usd_per_day=5)
+    books.enqueue("k0")
+    redis_client.set("embed_queue:pause:level", 1)
+    assert books.claim().status == "budget"
+
+
+def test_a_month_that_has_room_parks_nobody(redis_client):
+    """It is the day that is spent, though the month has no more room than the next text needs."""
+    books = Books(redis_client, usd_per_day=5, usd_per_month=10)
+    books.enqueue("k0")
+    assert books.claim().status == "budget"
+    assert "at midnight" in books.store.budget.parked()
 
 
 def test_what_was_reserved_and_not_used_is_free_again(redis_client):
@@ -104,16 +140,19 @@ def test_what_was_reserved_and_not_used_is_free_again(redis_client):
     assert books.spent == 3
 
 
-def test_a_lease_that_ran_out_gives_nothing_back(redis_client):
+@pytest.mark.parametrize("usd_per_day", [55, 1000])
+def test_a_lease_that_ran_out_gives_nothing_back(redis_client, usd_per_day):
     """Its call may have been paid; but it is no longer waited for."""
-    books = Books(redis_client, usd_per_day=55)
+    books = Books(redis_client, usd_per_day=usd_per_day)
     books.enqueue("k0")
-    assert books.claim(worker="dead", lease=0.001).members
+    dead = books.claim(worker="dead", lease=0.001)
+    assert dead.members
     time.sleep(0.01)
     again = books.claim()
     assert len(again.members) == 1
     assert books.spent == 20
     assert books.store.budget.state().held == 10
+    assert not redis_client.hexists(BUDGET, f"hold {dead.owner}")
 
 
 def test_what_a_dead_worker_held_and_nobody_can_find_ends_by_itself(redis_client):
@@ -123,10 +162,19 @@ def test_what_a_dead_worker_held_and_nobody_can_find_ends_by_itself(redis_client
     dead = books.claim(worker="dead")
     books.enqueue("k0", text="y" * 37)
     assert books.claim().status == "paused"
-    amount, day, month, _ = redis_client.hget(BUDGET, f"hold {dead.owner}").decode().split()
-    redis_client.hset(BUDGET, f"hold {dead.owner}", f"{amount} {day} {month} {time.time() - 1}")
+    _has_ended(redis_client, dead.owner)
     assert len(books.claim().members) == 1
     assert books.spent == 20
+
+
+def test_where_nothing_is_held_any_more_claims_go_by_estimates_again(redis_client):
+    """What dead workers have left is looked for before anybody goes call by call."""
+    books = Books(redis_client, usd_per_day=100)
+    books.enqueue("k0", "k1", "k2", "k3", "k4")
+    dead = books.claim(worker="dead")
+    assert len(dead.members) == 2
+    _has_ended(redis_client, dead.owner)
+    assert len(books.claim().members) == 2
 
 
 def test_a_new_day_begins_with_nothing_spent_and_the_month_goes_on(redis_client):
@@ -147,8 +195,7 @@ def test_a_new_day_forgets_what_nobody_will_settle(redis_client):
     books = Books(redis_client, usd_per_day=1000)
     books.enqueue("k0", "k1")
     dead = books.claim(1)
-    amount, day, month, _ = redis_client.hget(BUDGET, f"hold {dead.owner}").decode().split()
-    redis_client.hset(BUDGET, f"hold {dead.owner}", f"{amount} {day} {month} {time.time() - 1}")
+    _has_ended(redis_client, dead.owner)
     _turn_back(redis_client, "day")
     books.claim(1)
     assert not redis_client.hexists(BUDGET, f"hold {dead.owner}")
@@ -255,6 +302,12 @@ def test_rubbish_in_the_key_is_nothing(redis_client):
     redis_client.hset(BUDGET, mapping={"day": "x", "day:spent": "many", "parked": "words"})
     assert Store(redis_client, "embed_queue").budget.state().day == 0
     assert Store(redis_client, "embed_queue").budget.parked() == ""
+
+
+def _has_ended(client, owner: str) -> None:
+    """What it has reserved counts as spent by now: it has died."""
+    amount, day, month, _ = client.hget(BUDGET, f"hold {owner}").decode().split()
+    client.hset(BUDGET, f"hold {owner}", f"{amount} {day} {month} {time.time() - 1}")
 
 
 def _turn_back(client, name: str) -> None:

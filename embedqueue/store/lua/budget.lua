@@ -178,7 +178,6 @@ do -- of its own: Lua allows 200 locals at a time
 
     -- Nobody claims any more, until the day or the month is over. Returns the ms.
     local function park()
-      local of_day = per_day and per_day + sums["day:raised"] - sums["day:spent"] < need
       local of_month = per_month and per_month + sums["month:raised"] - sums["month:spent"] < need
       local day = sums.day + 1
       while of_month and month_of(day) == sums.month do
