@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from embedqueue.store.jobs import Job
-from embedqueue.store.records import Within
+from embedqueue.store.records import Claim, Within
 from embedqueue.store.store import Store
 from embedqueue.values.item import encode_member
 from embedqueue.values.provenance import digest
@@ -35,9 +35,13 @@ def outsource(store: Store) -> None:
     store.jobs.outsource("boss", job, TERMS, least=1, most=10, most_bytes=10_000, max_deliveries=3)
 
 
-def claim(store: Store, number: int, *urgent: str, most: int = 1, deliveries: int = 3) -> list[bytes]:
+def answer(store: Store, number: int, *urgent: str, most: int = 1, deliveries: int = 3) -> Claim:
     how = {"probe_limit": 1, "lease_seconds": 60, "max_deliveries": deliveries, "alone": True, "terms": TERMS}
-    return store.claim(f"w:{number}/60:", most, urgent=urgent, **how).members
+    return store.claim(f"w:{number}/60:", most, urgent=urgent, **how)
+
+
+def claim(store: Store, number: int, *urgent: str, most: int = 1, deliveries: int = 3) -> list[bytes]:
+    return answer(store, number, *urgent, most=most, deliveries=deliveries).members
 
 
 def complete(store: Store, number: int, members: list[bytes], key: str) -> None:
@@ -82,6 +86,25 @@ def test_an_item_that_somebody_waits_for_leaves_its_job_and_is_waited_for(store)
     assert store.status(flush).unfinished == 2, "b has come into the live lane"
 
 
+def test_an_item_in_a_job_that_shall_be_sooner_leaves_it_when_its_time_comes(store):
+    """Whoever looks after the job finds it by that time, and what is due later stays."""
+    enqueue(store, "ab", within=PATIENT)
+    outsource(store)
+    enqueue(store, "a", within=BASE)
+    assert store.jobs.pull(2 * BASE) == 1
+    assert claim(store, 1) == [encode_member("a", "a text")]
+
+
+def test_an_item_that_came_after_the_flush_is_not_waited_for(store):
+    """Nor is it where it shall be sooner by now than what the flush leaves alone."""
+    enqueue(store, "c")
+    flush = bounded(store)
+    assert store.status(flush).unfinished == 1
+    enqueue(store, "a", within=PATIENT)
+    enqueue(store, "a")
+    assert store.status(flush).unfinished == 1
+
+
 def test_an_item_on_its_last_delivery_leaves_its_job_whole(store):
     """Whoever put it into a job had larger ``max_deliveries``. It stands in one place, and travels alone."""
     enqueue(store, "ab", within=PATIENT)
@@ -91,7 +114,8 @@ def test_an_item_on_its_last_delivery_leaves_its_job_whole(store):
     complete(store, 2, claim(store, 2, "x"), "x")
     outsource(store)
     assert store.status().outsourced == 2
-    assert not claim(store, 3, "a", deliveries=2)
+    found = answer(store, 3, "a", deliveries=2)
+    assert (found.members, found.promoted) == ([], 1)
     assert store.status().strays == 0
     assert claim(store, 4, "a", deliveries=2) == [encode_member("a", "a text")]
     assert (store.status().outsourced, store.status().in_flight) == (1, 1)

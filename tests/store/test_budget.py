@@ -97,7 +97,7 @@ def test_near_the_end_one_call_at_a_time_and_then_a_pause(redis_client):
 
 
 def test_what_fits_exactly_fits(redis_client):
-    """By as many tokens as there can be, by the estimate, into a call, and after a raise."""
+    """By as many tokens as there can be, by the estimate, into a call, and where a limit was set higher."""
     books = Books(redis_client, usd_per_day=80)
     books.enqueue("k0", "k1", "k2")
     surely = books.claim()
@@ -109,7 +109,7 @@ def test_what_fits_exactly_fits(redis_client):
     assert len(call.members) == 2  # 20 dollars are left, and a call holds 20 tokens
     books.finish(call, 20.0)
     assert books.claim().status == "budget"
-    books.store.budget.raise_(10.0)
+    books.terms(usd_per_day=90)
     assert books.claim().members
 
 

@@ -45,6 +45,32 @@ def test_an_item_that_is_released_on_its_last_delivery_travels_alone_again(queue
     queue.check()
 
 
+def on_their_last_delivery(queue: Queue, *keys: str) -> None:
+    """Workers have died of them; they wait apart."""
+    queue.enqueue([(key, "a") for key in keys])
+    for _ in range(MAX_DELIVERIES - 1):
+        queue.claim("w1:")
+        for key in keys:
+            queue.lease_ends(encode_member(key, "a"))
+    queue.claim("w1:")
+
+
+def test_who_waits_for_an_item_on_its_last_delivery_gets_it_first(queue):
+    """It stands behind others, which travel alone as well; nobody knows another key that is waited for."""
+    on_their_last_delivery(queue, "doc:1", "doc:2")
+    claim = claimed(queue.store, 1000, alone=True, urgent=["doc:none", "doc:2"])
+    assert claim.members == [encode_member("doc:2", "a")]
+    assert queue.store.release([(claim.owner, claim.members[0])]) == 1
+
+
+def test_an_item_on_its_last_delivery_is_due_sooner_when_it_is_enqueued_so(queue):
+    """It waits apart, and whoever enqueues it again need not know of that."""
+    on_their_last_delivery(queue, "doc:1", "doc:2")
+    queue.enqueue([("doc:2", "a")], within=0.0)
+    queue.check()
+    assert claimed(queue.store, 1000, alone=True).members == [encode_member("doc:2", "a")]
+
+
 def test_an_older_stray_is_not_claimed_beside_the_newer_text_of_its_key(queue):
     """Where another program has taken as many as it has left, the counts tell of neither."""
     queue.leave(encode_member("doc:1", "old"), 1e6)
@@ -111,6 +137,19 @@ def test_a_failure_wakes_the_other_workers(queue):
     queue.store.fail(claim.owner, [(claim.owner, claim.members[0])], reason="down", **times)
     kinds = [(f[b"kind"], f[b"by"]) for _, f in queue.client.xrange(queue.names.events)]
     assert (b"wake", claim.owner.encode()) in kinds[1:]
+
+
+def test_a_full_queue_takes_what_it_holds_and_not_what_was_taken_away(queue):
+    """A text that is in flight makes no more wait; one that another program took out would."""
+    queue.enqueue([("doc:1", "a")])
+    queue.claim("w1:")
+    queue.enqueue([("doc:2", "b"), ("doc:3", "c")])
+    assert queue.enqueue([("doc:1", "a")], limit=2) == [True]
+    queue.check()
+    member = encode_member("doc:1", "a")
+    queue.client.zrem(queue.names.inflight, member)
+    taken = queue.store.enqueue([[b"doc:1", member]], max_pending=2, tell_at=50, tell_first=True)
+    assert taken[1] == [False]
 
 
 def test_a_claim_holds_a_bounded_number_of_bytes(queue):
