@@ -117,7 +117,7 @@ class OpenAIEmbedder(HostedEmbedder):
             max_text_tokens=max_text_tokens,
         )
         self._encoding_format = encoding_format
-        self._has_batches = self._is_openai if batches is None else batches
+        self._given_batches = batches
         self._extra_body = dict(body or {})
         self._given_document_role = given_role("document_role", document_role)
         self._given_query_role = given_role("query_role", query_role)
@@ -130,7 +130,8 @@ class OpenAIEmbedder(HostedEmbedder):
     def batch_jobs(self, model: str) -> BatchJobs | None:
         """The server's batch jobs; None where it is not known to have any."""
         address, mark, query = self._url.partition("?")
-        if not self._has_batches or mark or query or not address.endswith("/embeddings"):
+        has_batches = self._is_openai if self._given_batches is None else self._given_batches
+        if not has_batches or mark or query or not address.endswith("/embeddings"):
             return None
         return OpenAIJobs(self, model, jobs_http(self), address.removesuffix("/embeddings"))
 

@@ -31,7 +31,7 @@ class _VendorEmbedder(OpenAIEmbedder):
     def batch_jobs(self, model: str) -> BatchJobs | None:
         """The vendor's batch jobs; None where it has none."""
         address, mark, _ = self._url.partition("?")
-        if self.jobs is None or mark or not address.endswith("/embeddings"):
+        if self.jobs is None or self._given_batches is False or mark or not address.endswith("/embeddings"):
             return None
         return self.jobs(self, model, jobs_http(self), address.removesuffix("/embeddings"))
 

@@ -66,7 +66,7 @@ def collect(desk: Desk, job: Job, seen: JobSeen) -> Job:
     job = _write(desk, job, seen, keys)
     note = "" if seen.standing == "done" else printable(f"{seen.standing}: {seen.reason or seen.status}")[:NOTE_CHARS]
     job = desk.end(job, note)
-    _tell(desk, job)
+    book(desk, job)
     if job.back:
         desk.log.info(
             "embedqueue: batch job %s has left %d of %d items to the live lane", job.name, job.back, job.items
@@ -79,9 +79,7 @@ def _throw_away(desk: Desk, job: Job, why: str) -> Job:
     desk.log.error(
         "embedqueue: nothing of batch job %s is written, and nothing goes into jobs for a day: %s", job.name, why
     )
-    job = desk.end(job, f"thrown away: {why}")
-    _tell(desk, job)
-    return job
+    return desk.end(job, f"thrown away: {why}")
 
 
 # -- verifying -----------------------------------------------------------------------------------------------------
@@ -220,7 +218,7 @@ def _vector_bytes(desk: Desk, vector: Any) -> bytes | None:
     return None if len(faulty_rows(rows)) else rows.tobytes()
 
 
-def _tell(desk: Desk, job: Job) -> None:
+def book(desk: Desk, job: Job) -> None:
     """Book what a job has cost: once, when it has ended."""
     if job.used_tokens or job.written:
         report = CallReport(

@@ -47,7 +47,7 @@ class Desk:
         who: the name under which the lease is held.
         closing: set when the queue stops.
         led: how the jobs stood when the lease was last renewed; the runner sets it.
-        led_since: Unix time of the server since when it is ours.
+        led_since: Unix time of the server since when it is ours without a break; 0 where it is not.
     """
 
     store: Store
@@ -85,10 +85,10 @@ class Desk:
         """Renew the lease now.
 
         Raises:
-            Lost: somebody else has it.
+            Lost: somebody else has it, or had it meanwhile: what is known of the jobs may have changed.
         """
         self.led = self.jobs.lead(self.who, self.lease_seconds)
-        if not self.led.ours:
+        if not self.led.ours or self.led.since != (self.led_since or self.led.since):
             raise Lost
         return self.led
 

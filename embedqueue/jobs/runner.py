@@ -21,7 +21,7 @@ from embedqueue.values.log import Log
 from embedqueue.values.options import Options
 from embedqueue.values.words import printable, said_by
 
-from .collection import Stopped, collect
+from .collection import Stopped, book, collect
 from .desk import NOTE_CHARS, Desk, Lost
 from .submission import recover, submit
 
@@ -36,6 +36,8 @@ DUE_SECONDS = 60.0
 #: Seconds after which nothing more is tried: no job lives for so long, and no result either.
 LONGEST_JOB_SECONDS = 3 * 86_400.0
 LONGEST_CLEANING_SECONDS = 86_400.0
+#: Times ``economy_lag`` for which the provider is asked for what may have come late of a job that has ended.
+LATE_LAGS = 5
 #: Jobs that are over and still told of.
 KEPT_JOBS = 50
 #: Seconds between tries after a failure: at first, and at most.
@@ -115,8 +117,9 @@ class Runner:
                 try:
                     led = desk.jobs.lead(desk.who, desk.lease_seconds)
                     if led.ours:
-                        if desk.led_since == 0.0:
-                            desk.led_since = led.now
+                        if desk.led_since != led.since:  # what others have left is looked at before a job is made
+                            desk.led_since = led.since
+                            self._next.clear()
                         keeper = keeper or self._keep_lease(desk)
                         desk.led = led
                         wait_seconds = self._step(desk)
@@ -202,9 +205,9 @@ class Runner:
         if self._next.get(job.name, 0.0) > time.monotonic():
             return
         try:
-            job = _one_step(desk, job)
+            before, job = job.state, _one_step(desk, job)
             self._failures.pop(job.name, None)
-            seconds = 0.0 if job.state == "ended" else self._interval(desk.led, job)
+            seconds = 0.0 if job.state == "ended" != before else self._interval(desk.led, job)
         except (Lost, Stopped):
             raise
         except Exception as error:  # of whatever kind: what nobody foresaw must not keep other jobs waiting
@@ -249,8 +252,7 @@ def _one_step(desk: Desk, job: Job) -> Job:
     if job.state in ("planned", "submitting"):
         return recover(desk, job)
     if job.state == "ended":
-        desk.batches.delete(job.provider_id, job.file, desk.label(job.name))
-        return desk.keep(job, state="over")
+        return _clean(desk, job)
     seen = desk.batches.look(job.provider_id)
     job = replace(job, status=printable(seen.status)[:NOTE_CHARS], done=seen.done)
     if seen.standing == "waiting":
@@ -271,6 +273,27 @@ def _one_step(desk: Desk, job: Job) -> Job:
         if not is_gone(error):
             raise
         return _gone(desk, job)
+
+
+def _clean(desk: Desk, job: Job) -> Job:
+    """Delete what is left of a job, once it has ended at the provider as well, and book what it had done by then."""
+    label, age = desk.label(job.name), desk.led.now - job.since
+    if not job.provider_id and (job.misses or not job.file):  # what nobody knows of may have come about all the same
+        provider_id = desk.batches.find(label, job.created) if job.misses else None
+        if provider_id is not None:
+            desk.log.warning("embedqueue: batch job %s is found at last as %s, and cancelled", job.name, provider_id)
+            desk.batches.cancel(provider_id)
+            return desk.keep(job, provider_id=provider_id)
+        if job.texts and age < LATE_LAGS * desk.options.economy_lag:
+            return job
+    if job.provider_id and not job.verified:
+        seen = desk.batches.look(job.provider_id)
+        if seen.standing == "waiting" and age < LONGEST_CLEANING_SECONDS:
+            return job
+        done = seen.done if seen.done is not None else job.texts * (seen.standing == "done")
+        book(desk, replace(job, used_tokens=seen.used_tokens or job.tokens * done // max(1, job.texts), texts=done))
+    desk.batches.delete(job.provider_id, job.file, label)
+    return desk.keep(job, state="over")
 
 
 def _gone(desk: Desk, job: Job) -> Job:

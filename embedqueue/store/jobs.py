@@ -99,6 +99,7 @@ class Led(NamedTuple):
         rest_until: until then no job is made.
         rests: how often in a row that was so.
         quota: estimated tokens that may be in jobs at a time, as was learned; None where nothing was.
+        since: since when whoever looks after them has done so without a break; 0 where nobody does.
     """
 
     ours: bool
@@ -109,6 +110,7 @@ class Led(NamedTuple):
     rest_until: float = 0.0
     rests: int = 0
     quota: int | None = None
+    since: float = 0.0
 
 
 class Outsourced(NamedTuple):
@@ -116,12 +118,10 @@ class Outsourced(NamedTuple):
 
     Attributes:
         word: "taken", or why nothing was; see outsource.lua.
-        meant: how many items still wait for jobs.
         members: that went into the job.
     """
 
     word: str
-    meant: int
     members: list[bytes]
 
 
@@ -176,7 +176,7 @@ class Jobs:
         return self._led(self._call("lead", (self.keys.jobs,), "", 0, 1))
 
     def _led(self, reply: Any) -> Led:
-        ours, now, leader, off, fields = reply
+        ours, now, leader, off, fields, since = reply
         found = {fields[i].decode(): fields[i + 1].decode() for i in range(0, len(fields), 2)}
         jobs = [_job(name, text) for name, text in found.items() if not name.startswith(_OWN)]
         rest, _, rests = found.get(":rest", "0 0").partition(" ")
@@ -189,6 +189,7 @@ class Jobs:
             float(rest),
             int(rests or 0),
             int(found[":quota"]) if ":quota" in found else None,
+            float(since or 0),
         )
 
     def keep(self, who: str, job: Job, lines: Sequence[tuple[str, str]] = ()) -> bool:
@@ -239,8 +240,8 @@ class Jobs:
         keys = self.keys.jobs, self._line_key(job.name)
         what = (who, job.name, json.dumps(asdict(job)), self.spec, least, min(most, MOVE_ITEMS))
         size = min(most_bytes, MOVE_BYTES)
-        word, meant, *members = self._call("outsource", keys, *what, size, as_json(terms.agreed), max_deliveries)
-        return Outsourced(word.decode(), meant, members)
+        word, *members = self._call("outsource", keys, *what, size, as_json(terms.agreed), max_deliveries)
+        return Outsourced(word.decode(), members)
 
     def give_back(self, name: str, redis_keys: Sequence[str], *, again: bool = False) -> int:
         """Put items back that a job holds; ``again``: another job may take them. Returns how many it still held."""
@@ -255,8 +256,8 @@ class Jobs:
         Returns:
             How many.
         """
-        pulled, spec = 0, self.spec or "0 0"
-        while some := self._call("pull", (), spec, "all" if within is None else within):
+        pulled, what = 0, (self.spec or "0 0", "all" if within is None else within)
+        while some := self._call("pull", (), *what, MOVE_ITEMS, MOVE_BYTES):
             pulled += some
         return pulled
 

@@ -92,6 +92,8 @@ def script_parts(name: str, limited: bool = False) -> tuple[str, ...]:
     )
     if name == "enqueue_both":
         return ("prelude", *shared, "if_changed", "within", "enqueue")
+    if name in ("outsource", "pull"):
+        shared += ("slice",)
     last = ("more", "if_changed", "fill", "within", "enqueue") if name == "enqueue_more" else (name,)
     return (*first, "prelude", *shared, *last)
 

@@ -103,11 +103,13 @@ class StandIn:
         ranges: whether a part of a file can be asked for.
         charged: texts of jobs that were accepted.
         live: texts of live calls.
+        cancelling: looks at a cancelled job for which it is still being cancelled; then it has what it had done.
     """
 
     def __init__(self) -> None:
         self.looks: int | None = 2
         self.ending = "completed"
+        self.cancelling = 0
         self.reason = ""
         self.lines: Callable[[list[Any], list[Any]], tuple[list[Any], list[Any]]] = lambda out, err: (out, err)
         self.hidden_lists = self.hidden_looks = 0
@@ -118,6 +120,7 @@ class StandIn:
         self.break_after: list[int] = []
         self.status_word: Callable[[str], str] = lambda word: word
         self.live_vector: Callable[[str], np.ndarray] = vector_of
+        self.batch_vector: Callable[[str], list[float]] = as_batch
         self.charged: Counter[str] = Counter()
         self.live: Counter[str] = Counter()
         self.files: dict[str, File] = {}
@@ -177,7 +180,7 @@ class StandIn:
         out, err = [], []
         for line in job.lines:
             text = text_of(line)
-            out.append((line["key"], {"text": text, "vector": as_batch(text), "tokens": len(text) // 4 + 1}))
+            out.append((line["key"], {"text": text, "vector": self.batch_vector(text), "tokens": len(text) // 4 + 1}))
         out, err = self.lines(out, err)
         if isinstance(job, GeminiJob):  # which has one file for both
             out, err = [*out, *err], []
@@ -526,7 +529,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _cancel(self, job: Job) -> Any:
         _need(job.status in ("validating", "in_progress"), "it has ended", 409)
-        job.status = "cancelled"
+        job.status, job.looks = "cancelling" if self.it.cancelling else "cancelled", 0
         return job.seen("cancelling")
 
     def _look(self, job: Job) -> Any:
@@ -538,6 +541,8 @@ class _Handler(BaseHTTPRequestHandler):
             job.status = "in_progress"
             if self.it.looks is not None and job.looks >= self.it.looks:
                 self.it.finish(job, self.it.ending)
+        elif job.status == "cancelling" and 0 < self.it.cancelling < job.looks:
+            self.it.finish(job, "cancelled")
         return job.seen(self.it.status_word(job.status))
 
     # -- Gemini ------------------------------------------------------------------------------------------------

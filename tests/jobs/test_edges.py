@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from embedqueue import Budget, GeminiEmbedder, OpenAIEmbedder
+from embedqueue.embedders import MistralEmbedder, VoyageEmbedder
 from embedqueue.embedders.batch_jobs import JobSeen, batch_jobs_of, was_refused
 from embedqueue.values.errors import ConfigurationError, TransientError
 from tests.jobs.conftest import PATIENT
@@ -201,6 +202,12 @@ def test_a_budget_holds(make, redis_client, stand_in, what):
     used = over(rich).used_tokens
     eventually(lambda: rich._engine.store.budget.state().day >= used * 0.5)
     assert rich._engine.store.budget.state().day < used * 0.5 + 10, "two canaries at the full price"
+
+
+@pytest.mark.parametrize("embedder", [VoyageEmbedder, MistralEmbedder])
+def test_whoever_wants_no_batch_jobs_has_none(embedder):
+    assert batch_jobs_of(embedder("key"), "m") is not None
+    assert batch_jobs_of(embedder("key", batches=False), "m") is None
 
 
 # -- the one who looks after the jobs ------------------------------------------------------------------------------

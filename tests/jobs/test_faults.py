@@ -206,6 +206,24 @@ def test_the_answer_is_lost_and_the_list_lags_for_longer(make, redis_client, sta
     assert "paid for twice" in " ".join(job.note for job in queue.jobs())
 
 
+@pytest.mark.parametrize("vendor", ["openai"], indirect=True)
+def test_what_is_found_at_last_is_cancelled(make, redis_client, stand_in, monkeypatch):
+    """Its items are in another job by then; nor does the provider keep its files."""
+    monkeypatch.setattr("embedqueue.jobs.runner.LATE_LAGS", 1000)
+    stand_in.drop["create"], stand_in.looks, stand_in.hidden_lists = 1, None, 10**9
+    stand_in.cancelling = 1
+    queue, items = make(), pairs(4)
+    queue.enqueue_many(items, within=PATIENT)
+    eventually(lambda: len(stand_in.jobs) == 2, "another job")
+    stand_in.hidden_lists = 0
+    lost, other = stand_in.jobs.values()
+    eventually(lambda: lost.status == "cancelled")
+    stand_in.looks = 1
+    eventually(lambda: all_written(redis_client, items))
+    eventually(lambda: all(job.state == "over" for job in queue.jobs()))
+    assert (other.status, stand_in.files) == ("completed", {})
+
+
 def test_a_look_lags(make, redis_client, stand_in):
     """404 right after the create is no loss."""
     stand_in.hidden_looks = 2

@@ -314,6 +314,20 @@ def test_cancelling(make, redis_client, stand_in):
         queue.cancel_job(job.name)
 
 
+@pytest.mark.parametrize("vendor", ["openai"], indirect=True)
+def test_what_a_cancelled_job_had_done_is_booked(make, redis_client, stand_in):
+    """A provider takes minutes to cancel one, and charges for what was done by then; its result is deleted as well."""
+    stand_in.looks, stand_in.cancelling = None, 3
+    queue = make()
+    queue.enqueue_many(pairs(3), within=PATIENT)
+    in_jobs(queue, 3)
+    queue.flush(timeout=PATIENCE_SECONDS, outsourced="pull")
+    over(queue)
+    assert stand_in.job().tokens > 0
+    eventually(lambda: queue.stats().used_tokens == stand_in.job().tokens + sum(stand_in.live.values()))
+    assert stand_in.files == {}
+
+
 def test_a_long_text_is_for_the_live_lane(make, redis_client, stand_in):
     """What is cut, or rejected, for its length goes into no job: the live lane tells of it."""
     queue = make(on_long="truncate")

@@ -136,3 +136,45 @@ def test_no_more_is_read_than_goes_into_the_job(redis_client):
     found = store.jobs.outsource("boss", Job("j1", state="planned"), TERMS, **how)
     assert found.members == parts[9:16:2]
     assert redis_client.info("commandstats")["cmdstat_zrangebyscore"]["calls"] > 1, "all was read at once"
+
+
+def test_no_more_leaves_at_once_than_redis_can_bear(redis_client, monkeypatch):
+    """What is pulled out of jobs, and what waits for one: texts may be long."""
+    monkeypatch.setattr("embedqueue.store.jobs.MOVE_BYTES", 45_000)
+    store = Store(redis_client, "embed_queue", jobs_for=JOBS_FOR)
+    keys = [f"k{number:02}" for number in range(20)]
+    parts = [part for key in keys for part in (key.encode(), encode_member(key, "x" * 10_000))]
+    store.enqueue([parts], max_pending=None, tell_at=50, tell_first=True, within=Within([PATIENT] * len(keys), BASE))
+    outsource(store)
+    assert (store.status().outsourced, store.status().meant) == (1, 19), "its room was 10 kB"
+    how = {"least": 1, "most": 9, "most_bytes": 100_000, "max_deliveries": 3}
+    while store.status().outsourced < 9:
+        store.jobs.outsource("boss", Job("j1", state="planned"), TERMS, **how)
+    real, moved = store.jobs._call, []
+
+    def call(*args):
+        moved.append(real(*args))
+        return moved[-1]
+
+    monkeypatch.setattr(store.jobs, "_call", call)
+    assert store.jobs.pull() == 20
+    assert max(moved) <= 5
+    assert (store.status().outsourced, store.status().meant) == (0, 0)
+
+
+def test_by_a_clock_that_was_set_back_nobody_seems_patient(store):
+    """Ten hours: what was to be embedded soon does not wait for a job; what may wait for a day still does."""
+    enqueue(store, "ab")
+    seconds, client = 36_000.0, store.client
+    for member, score in client.zrange(store.keys.pending, 0, -1, withscores=True):
+        client.zadd(store.keys.pending, {member: score + seconds})
+    for key, entry in client.hgetall(store.keys.latest).items():
+        stamp, _, member = entry.partition(b" ")
+        client.hset(store.keys.latest, key, f"{int(stamp) + int(seconds * 1e6)} ".encode() + member)
+    client.hincrby(store.keys.settings, "stamp", int(seconds * 1e6))
+    assert (store.status().waiting, store.status().meant) == (2, 0)
+    enqueue(store, "c", within=86_400.0)
+    assert (store.status().waiting, store.status().meant) == (2, 1)
+    outsource(store)
+    assert store.status().outsourced == 1
+    assert len(claim(store, 1, most=5)) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -53,6 +54,59 @@ def test_who_has_lost_the_lease_stops(desk):
     with pytest.raises(Lost):
         desk.keep(Job("j1"))
     assert was_refused(ConfigurationError("no"))
+
+
+def test_who_has_lost_the_lease_for_a_while_begins_anew(desk):
+    """It is his again, but not without a break: what he knows of the jobs may be wrong."""
+    desk.led_since = desk.led.since
+    assert desk.renew().ours
+    jobs = desk.queue._engine.store.jobs
+    for who, seconds in ((desk.who, 0), ("other", 60), ("other", 0), (desk.who, 60)):
+        jobs.lead(who, seconds)
+    with pytest.raises(Lost):
+        desk.renew()
+
+
+def test_what_others_may_have_created_is_looked_for_before_more_is(make, stand_in, monkeypatch):
+    """Somebody else had the lease for a while, and left a job of which nobody knows whether it was created."""
+    queue = make(start=False, economy_max_texts=3)
+    queue.enqueue_many(pairs(3), within=PATIENT)
+    other = make(start=False)._engine.runner._new_desk()
+    other.renew()
+    stand_in.drop["create"] = 1
+    assert submit(other)
+    other.jobs.lead(other.who, 0)
+    queue.enqueue_many([(f"more:{number}", f"more {number}") for number in range(3)], within=PATIENT)
+    runner = queue._engine.runner
+    runner._next = {job.name: time.monotonic() + 600 for job in other.led.jobs + other.jobs.look().jobs}
+    stand_in.requests.clear()
+    monkeypatch.setattr(runner, "_rest", lambda desk, seconds: False)
+    runner._run()
+    steps = [step for step in stand_in.requests if step in ("list", "create")]
+    assert steps == ["list", "create"]
+    assert [job.state for job in queue.jobs()] == ["submitted", "submitted"]
+    assert set(stand_in.charged.values()) == {1}
+
+
+@pytest.mark.parametrize(("most", "left"), [(10, 0), (3, 2)])
+def test_a_move_of_which_the_answer_is_lost(make, stand_in, monkeypatch, most, left):
+    """It is tried again, and moves more: what it has moved unknown to us goes into the job, or back."""
+    monkeypatch.setattr(submission, "MOVE_ITEMS", 2)
+    queue = make(start=False, economy_max_texts=most)
+    desk = queue._engine.runner._new_desk()
+    queue.enqueue_many(pairs(5), within=PATIENT)
+    real, lost = desk.jobs.outsource, [True]
+
+    def outsource(*args, **how):
+        if lost:
+            lost.pop()
+            real(*args, **how)
+        return real(*args, **how)
+
+    monkeypatch.setattr(desk.jobs, "outsource", outsource)
+    assert submit(desk)
+    assert sum(stand_in.charged.values()) == 5 - left
+    assert (queue.stats().outsourced, queue.stats().for_jobs) == (5 - left, left)
 
 
 def test_all_changes_while_it_is_verified(desk, job, redis_client, monkeypatch):

@@ -40,7 +40,7 @@ local PATIENCE = 1 -- seconds after which somebody patient looks at leases again
 local AT_ONCE = 200 -- leases that one claim puts right, and strays that it tells of
 local MANY_SETTINGS = 200 -- from so many on, those that need not be kept any more are looked for
 
-local layout, base, off = unpack(redis.call("HMGET", SETTINGS, "layout", "base", "economy"))
+local layout, base, off, stamp = unpack(redis.call("HMGET", SETTINGS, "layout", "base", "economy", "stamp"))
 if layout and layout ~= LAYOUT then
   return redis.error_reply("LAYOUT " .. layout)
 end
@@ -112,7 +112,7 @@ count_down(gone)
 local members, place, claims = {}, {}, {} -- in order; whether a member is among them; redis_key, entry of claims, ...
 local met, bytes = {}, 0 -- strays
 local alone, since_of = "no", {} -- when each of the members was enqueued
-local bound, of_jobs, promoted = job_bound(ARGV[14], base, off), {}, 0 -- stamps of members that were in jobs; how many were
+local bound, of_jobs, promoted = job_bound(ARGV[14], base, off, stamp), {}, 0 -- stamps of members that were in jobs; how many were
 
 local function put(member, key, score, deliveries, value)
   local index = #members + 1

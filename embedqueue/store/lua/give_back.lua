@@ -8,8 +8,7 @@
 -- No delivery is counted.
 
 local owner, back = "job:" .. ARGV[1], 0
-local base, off = unpack(redis.call("HMGET", SETTINGS, "base", "economy"))
-local bound = ARGV[3] == "again" and JOBS or job_bound(ARGV[2], base, off) or now
+local bound = ARGV[3] == "again" and JOBS or job_bound(ARGV[2], job_settings()) or now
 for i = 4, #ARGV do
   local score, deliveries, holder = parse_claim(redis.call("HGET", CLAIMS, ARGV[i]))
   local value = holder == owner and redis.call("HGET", LATEST, ARGV[i])

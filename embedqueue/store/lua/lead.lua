@@ -2,20 +2,23 @@
 --
 -- KEYS[15] jobs HASH; ARGV[1] who; ARGV[2] seconds of the lease from now on, 0 to leave it; ARGV[3] "1": only look
 -- Answer: {"1" if it is ours now, else "0"; now; who has it, or ""; until when nothing goes into jobs, or ""; all fields of
---   jobs and their values}
+--   jobs and their values; since when whoever has it has had it without a break, or "0"}
 
 local JOBS_KEY, seconds = KEYS[FIRST_FURTHER_KEY], tonumber(ARGV[2])
-local who, ends = string.match(redis.call("HGET", JOBS_KEY, ":lead") or "", "^(%S+) (%S+)$")
+local who, ends, since = string.match(redis.call("HGET", JOBS_KEY, ":lead") or "", "^(%S+) (%S+) ?(%S*)$")
 ends = tonumber(ends or 0)
 local longest = 86400 -- seconds: a lease that ends later tells of a clock that was set back
 local free = not who or who == ARGV[1] or ends < now or ends > now + longest
 local ours = "0"
 if ARGV[3] ~= "1" and free and seconds > 0 then
-  redis.call("HSET", JOBS_KEY, ":lead", ARGV[1] .. " " .. seconds_text(now + seconds))
+  if who ~= ARGV[1] or ends < now or ends > now + longest or since == "" then
+    since = seconds_text(now) -- somebody else may have had it meanwhile
+  end
+  redis.call("HSET", JOBS_KEY, ":lead", ARGV[1] .. " " .. seconds_text(now + seconds) .. " " .. since)
   who, ours = ARGV[1], "1"
 elseif ARGV[3] ~= "1" and who == ARGV[1] then
   redis.call("HDEL", JOBS_KEY, ":lead")
   who = nil
 end
 local off = redis.call("HGET", SETTINGS, "economy") or ""
-return { ours, seconds_text(now), who or "", off, redis.call("HGETALL", JOBS_KEY) }
+return { ours, seconds_text(now), who or "", off, redis.call("HGETALL", JOBS_KEY), who and since or "0" }

@@ -29,7 +29,7 @@
 --     workers HASH       worker -> "UNTIL SECONDS SINCE FACTS": who works; until when that holds if nothing more is heard,
 --                        and how many seconds that was made to hold; since when; JSON, as store/workers.py has it
 -- outsource, lead, keep_job, give_back and pull may get:
---     jobs HASH          name of a job -> JSON, as store/jobs.py has it; ":lead" -> "WHO UNTIL", who looks after them
+--     jobs HASH          name of a job -> JSON, as store/jobs.py has it; ":lead" -> "WHO UNTIL SINCE", who looks after them
 --     job:NAME HASH      redis_key -> digest of its text, of all that went into the job
 -- All times are Unix seconds by the server's clock, unless a name or a comment says ms.
 --

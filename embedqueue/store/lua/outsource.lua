@@ -4,7 +4,7 @@
 -- ARGV[1] who looks after the jobs; ARGV[2] name of the job; ARGV[3] what is kept of it
 -- ARGV[4] what waits for jobs, as job_bound() takes it; ARGV[5] fewest items that are worth a job; ARGV[6] most items
 -- ARGV[7] most bytes of members; ARGV[8] JSON: in what the caller has to agree with others, by name; ARGV[9] max_deliveries
--- Answer: {word, how many are still meant for jobs, member, ...}
+-- Answer: {word, member, ...}
 --   word "taken"; or nothing was: "few"; "paused"; "differs"; "adopt": strays come first; "lost": somebody else looks after
 --   the jobs by now
 -- Keeps I1: only what latest names goes into a job, and it stands in flight from then on, held by the job, whose name stands in
@@ -13,34 +13,22 @@
 local JOBS_KEY, LINES = KEYS[FIRST_FURTHER_KEY], KEYS[FIRST_FURTHER_KEY + 1]
 local owner, most, most_bytes = "job:" .. ARGV[2], tonumber(ARGV[6]), tonumber(ARGV[7])
 if string.match(redis.call("HGET", JOBS_KEY, ":lead") or "", "^(%S+) ") ~= ARGV[1] then
-  return { "lost", 0 }
+  return { "lost" }
 end
 local kept = redis.call("HGET", JOBS_KEY, ARGV[2])
 if kept and cjson.decode(kept).state ~= "planned" then
-  return { "lost", 0 } -- a copy that the network held back: the job is at the provider
+  return { "lost" } -- a copy that the network held back: the job is at the provider
 end
-local base, off = unpack(redis.call("HMGET", SETTINGS, "base", "economy"))
-local bound = job_bound(ARGV[4], base, off)
+local ours, bound = cjson.decode(ARGV[8]), job_bound(ARGV[4], job_settings())
 local from = bound and "(" .. seconds_text(bound)
 local meant = bound and redis.call("ZCOUNT", PENDING, from, "+inf") or 0
-local word = #differing(cjson.decode(ARGV[8]), false) > 0 and "differs" or strays() > 0 and "adopt"
+local word = #differing(ours, false) > 0 and "differs" or strays() > 0 and "adopt"
   or pause_left() ~= -2 and "paused" or meant < tonumber(ARGV[5]) and "few"
 if word or meant == 0 then
-  return { word or "few", meant }
+  return { word or "few" }
 end
 
-local list, read, count = {}, 0, 1 -- read one at first, and then as many as are not too long
-while #list < 2 * most and read < most_bytes do
-  local some = redis.call("ZRANGEBYSCORE", PENDING, from, "+inf", "WITHSCORES", "LIMIT", #list / 2, math.min(count, most - #list / 2))
-  if #some == 0 then
-    break
-  end
-  for i = 1, #some, 2 do
-    list[#list + 1], list[#list + 2] = some[i], some[i + 1]
-    read = read + #some[i]
-  end
-  count = math.max(1, math.min(4 * count, math.floor((most_bytes - read) * #list / 2 / read)))
-end
+local list = read_slice(PENDING, from, "+inf", most, most_bytes)
 local members, scored, claims, lines, bytes = {}, {}, {}, {}, 0
 local keys = {}
 for i = 1, #list, 2 do
@@ -62,12 +50,12 @@ for i, key in ipairs(keys) do
   end
 end
 if #members == 0 then
-  return { "few", meant }
+  return { "few" }
 end
-differing(cjson.decode(ARGV[8]), true)
+differing(ours, true)
 redis.call("HSET", JOBS_KEY, ARGV[2], ARGV[3])
 redis.call("ZREM", PENDING, unpack(members))
 redis.call("ZADD", INFLIGHT, unpack(scored))
 redis.call("HSET", CLAIMS, unpack(claims))
 redis.call("HSET", LINES, unpack(lines))
-return { "taken", meant - #members, unpack(members) }
+return { "taken", unpack(members) }

@@ -87,13 +87,21 @@ local function enqueued_at(value, member, score)
 end
 
 -- Above which score items wait for a batch job; nil where nothing does. `spec`: "AFTER INTERVAL", so many seconds before it
--- is due an item is too late for a job, and a base where none is kept; or "". `base`, `off`: as settings have them.
-local function job_bound(spec, base, off)
+-- is due an item is too late for a job, and a base where none is kept; or "". The others: as settings have them.
+-- By a clock that was set back what has no patience would seem to have some: so it counts from the last stamp, but not from
+-- one so far ahead that what has patience would have none for days.
+local BEHIND = 43200 -- seconds
+local function job_bound(spec, base, off, stamp)
   local after, interval = string.match(spec, "^(%S+) (%S+)$")
   if not after or now < (tonumber(off or nil) or 0) then
     return nil
   end
-  return now + tonumber(after) - tonumber(base or interval)
+  local latest = math.max(now, math.min(now + BEHIND, (tonumber(stamp or nil) or 0) / 1000000))
+  return latest + tonumber(after) - tonumber(base or interval)
+end
+
+local function job_settings()
+  return unpack(redis.call("HMGET", SETTINGS, "base", "economy", "stamp"))
 end
 
 -- How many items wait that are not meant for a job; the score of the first of them, and when it was enqueued, or "" and "";

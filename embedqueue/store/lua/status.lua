@@ -20,8 +20,8 @@ local FLUSH_SECONDS = 30 -- a flush that nobody asks about any more ends
 
 -- An idle worker asks this a few times a minute, so what cannot be there is not asked for.
 local in_flight, pause_ms, unknown = redis.call("ZCARD", INFLIGHT), pause_left(), strays()
-local base, off = unpack(redis.call("HMGET", SETTINGS, "base", "economy"))
-local bound = job_bound(ARGV[6], base, off)
+local base, off, stamp = job_settings()
+local bound = job_bound(ARGV[6], base, off, stamp)
 local waiting, score, since, meant = waiting_items(bound)
 local outsourced = in_flight > 0 and redis.pcall("ZCOUNT", INFLIGHT, JOBS, "+inf") or 0
 outsourced = type(outsourced) == "number" and outsourced or 0 -- an ACL of before forbids it
