@@ -13,7 +13,7 @@ import pytest
 from embedqueue.demo.localredis import find_server
 from tests.parts import eventually
 from tests.proof.torture.conductor import Crowd, Plan
-from tests.proof.torture.faults import ELSEWHERE, KINDS
+from tests.proof.torture.faults import TOGETHER
 from tests.proof.torture.history import read_journals
 
 #: The mix takes a good minute: so long is each part (s), times EMBEDQUEUE_TORTURE_FACTOR. In the first, nothing may be
@@ -23,7 +23,7 @@ PARTS = {
     "process,signals": 5,
     "provider": 4,
     "failover,process": 3,
-    ",".join(kind for kind in KINDS if kind not in ELSEWHERE): 9,
+    ",".join(TOGETHER): 9,
     "cluster,process": 6,
 }
 FACTOR = float(os.environ.get("EMBEDQUEUE_TORTURE_FACTOR", "1"))

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import ctypes
 import faulthandler
-import itertools
 import json
 import logging
 import os
@@ -15,32 +14,25 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
-from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
 import redis
 import redis.sentinel
 import tenacity
 
-from embedqueue import EmbeddingBatchQueue, EmbedQueueError, OpenAIEmbedder
+from embedqueue import EmbeddingBatchQueue, OpenAIEmbedder
 from embedqueue.settings.redis_url import client_of
-from embedqueue.store.records import named_member
 from tests.proof.torture import failpoints
 from tests.proof.torture.cluster import ON_CLUSTER, RigCluster, is_cluster
+from tests.proof.torture.jobs import ECONOMY, JobsEmbedder
+from tests.proof.torture.producer import Producer
 from tests.proof.torture.signals import Handler
-from tests.proof.torture.texts import DIMENSIONS, LONG_CHARS, digest, text_of
+from tests.proof.torture.texts import DIMENSIONS
 
-#: Seconds that a producer waits for a future: a call may fail thrice, its worker die, and the next probe fail, too.
-RESULT_SECONDS = 40.0
 #: Seconds that a forked child works.
 CHILD_SECONDS = 2.0
-#: How often a producer flushes instead of enqueuing.
-FLUSHES = 0.01
-#: Futures that a producer keeps without waiting for them; all of them have to end with the queue.
-KEPT_FUTURES = 300
 #: Names the sender of a call.
 PROCESS_HEADER = "X-Rig-Process"
 #: A larger answer is refused: the rig sends some that would fill the memory.
@@ -92,18 +84,25 @@ def make_client(redis_url: str, timeout: float = 2.0) -> redis.Redis:
 
 
 def make_queue(
-    redis_url: str, provider_url: str, *, worker: bool, lease_seconds: float, name: str = "", differs: str = ""
+    redis_url: str,
+    provider_url: str,
+    *,
+    worker: bool,
+    lease_seconds: float,
+    name: str = "",
+    differs: str = "",
+    jobs_url: str = "",
 ) -> EmbeddingBatchQueue:
     """The queue as every process of the rig has it; ``differs`` names the setting in which one is at odds with all."""
-    embedder = OpenAIEmbedder(
-        "test-key",
-        provider_url,
-        dimensions=8 if differs == "dimensions" else DIMENSIONS,
-        timeout=(1, 2),
-        deadline=3,
-        max_response_bytes=MAX_RESPONSE_BYTES,
-        headers={PROCESS_HEADER: name},
-    )
+    options: dict[str, Any] = {
+        "dimensions": 8 if differs == "dimensions" else DIMENSIONS,
+        "timeout": (1, 2),
+        "deadline": 3,
+        "max_response_bytes": MAX_RESPONSE_BYTES,
+        "headers": {PROCESS_HEADER: name},
+    }
+    kind = partial(JobsEmbedder, jobs_url=jobs_url) if jobs_url else OpenAIEmbedder
+    embedder = kind("test-key", provider_url, **options)
     return EmbeddingBatchQueue(
         embedder,
         client_of(redis_url, socket_timeout=2.0) if is_cluster(redis_url) else make_client(redis_url),
@@ -116,125 +115,9 @@ def make_queue(
         max_deliveries=50,
         worker=worker,
         **(ON_CLUSTER if is_cluster(redis_url) else {}),
+        **(ECONOMY if jobs_url else {}),
         retry=tenacity.Retrying(stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_random_exponential(0.05, 0.5)),
     )
-
-
-class Producer:
-    """Owns its keys, so that the order of their texts is known; enqueues in every way, and waits for some."""
-
-    def __init__(
-        self,
-        queue: EmbeddingBatchQueue,
-        journal: Journal,
-        rng: random.Random,
-        direct: redis.Redis,
-        *,
-        startle: bool,
-        large: bool,
-    ) -> None:
-        self._queue = queue
-        self._journal = journal
-        self._rng = rng
-        self._direct = direct  # past all proxies, to see what a hash holds when its future ends
-        self._startle = startle  # whether callbacks run out of memory
-        self._versions = {f"doc:{journal.name}:{i}": 0 for i in range(30)}
-        if large:
-            self._versions |= {f"doc:{journal.name}:large:{i}": 0 for i in range(2)}
-        self._numbers = itertools.count(1)
-        self._kept: deque[Future[list[float]]] = deque(maxlen=KEPT_FUTURES)
-
-    def act(self) -> None:
-        """Enqueue something, and perhaps wait for it; or flush."""
-        try:
-            if self._rng.random() < FLUSHES:
-                self._flush()
-            else:
-                self._enqueue()
-        except (redis.RedisError, EmbedQueueError) as error:
-            self._journal.write("refused", error=type(error).__name__)
-            time.sleep(0.05)  # as a client would
-        time.sleep(self._rng.uniform(0.0, 0.02))
-
-    def _flush(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            self._queue.flush(timeout=self._rng.uniform(0.1, 2.0))
-
-    def _enqueue(self) -> None:
-        keys = self._rng.sample(sorted(self._versions), self._rng.choice([1, 1, 1, 5]))
-        for key in keys:
-            if self._versions[key] == 0 or self._rng.random() < 0.8:
-                self._versions[key] += 1
-        named = {key: self._versions[key] for key in keys}
-        items = [(key, text_of(key, version)) for key, version in named.items()]
-        since = time.time()
-        self._journal.write("try", versions=named)
-        if any(len(text) > LONG_CHARS for _, text in items):
-            self._journal.write("fault", name="a text of 1 MB", kind="large")
-        futures = [self._queue.enqueue(*items[0])] if len(items) == 1 else self._queue.enqueue_many(items)
-        self._journal.write("accepted", versions=named)
-        manner = self._rng.random()
-        if manner < 0.3:
-            self._kept.append(futures[0])
-            self._wait(futures[0], keys[0], named[keys[0]], since)
-        elif manner < 0.5:
-            self._call_back(futures[0], keys[0], named[keys[0]], since)
-        elif manner < 0.7:
-            self._kept.extend(futures)
-
-    def _wait(self, future: Future[list[float]], key: str, version: int, since: float) -> None:
-        number = next(self._numbers)
-        self._journal.write("waits", future=number, key=key)
-        outcome = _outcome(future, RESULT_SECONDS)
-        if "vector" in outcome:
-            try:
-                self._direct.connection_pool.disconnect()  # a master that was replaced would tell of the past
-                stored = self._direct.hget(key, "embedding")
-                outcome["hash"] = digest(np.frombuffer(stored or b"", dtype="<f4"))
-            except redis.RedisError:
-                pass  # it is down at the moment: nobody can say what the hash holds
-        elif outcome["error"] == "TimeoutError":
-            outcome["state"] = self._state(key)
-        self._journal.write("ended", future=number, key=key, version=version, since=since, **outcome)
-
-    def _state(self, key: str) -> str:
-        """How an item stands in Redis, for people."""
-        client, queue = self._direct, "embed_queue"
-        try:
-            live = named_member(client.hget(f"{queue}:latest", key) or b"")
-            scores = {name: client.zscore(f"{queue}:{name}", live) for name in ("pending", "inflight", "alone")}
-            pause, level = client.get(f"{queue}:pause"), client.get(f"{queue}:pause:level")
-            claim, now = client.hget(f"{queue}:claims", key), client.time()[0]
-            left = client.pttl(f"{queue}:pause")
-            return f"live {live[:200]!r} {scores} claim {claim!r} pause {pause!r} {left} ms, level {level!r}, now {now}"
-        except redis.RedisError as error:
-            return f"Redis does not answer: {error}"
-
-    def _call_back(self, future: Future[list[float]], key: str, version: int, since: float) -> None:
-        number = next(self._numbers)
-        startle = self._startle and self._rng.random() < 0.1
-        self._journal.write("waits", future=number, key=key)
-
-        def done(future: Future[list[float]]) -> None:
-            outcome = _outcome(future, 0.0)
-            self._journal.write("ended", future=number, key=key, version=version, since=since, **outcome)
-            if startle:
-                self._journal.write("fault", name="memory error in a callback", kind="process")
-                raise failpoints.RigMemoryError("in a callback")
-
-        future.add_done_callback(done)
-
-    @property
-    def kept(self) -> list[Future[list[float]]]:
-        """Futures that must have ended when the queue has stopped."""
-        return list(self._kept)
-
-
-def _outcome(future: Future[list[float]], timeout: float) -> dict[str, Any]:
-    try:
-        return {"vector": digest(future.result(timeout=timeout))}
-    except (TimeoutError, CancelledError, EmbedQueueError) as error:
-        return {"error": type(error).__name__, "words": str(error)[:300]}
 
 
 class Actor:
@@ -253,7 +136,7 @@ class Actor:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
         self._journal = Journal(options.folder, options.name)  # only now: who has one may be sent signals
         if options.failpoints:
-            failpoints.arm(self._rng, self._report, on_cluster=is_cluster(options.redis))
+            failpoints.arm(self._rng, self._report, on_cluster=is_cluster(options.redis), with_jobs=bool(options.jobs))
         if options.log:
             self._report("handlers and filters of logging that raise", kind="log")
 
@@ -281,6 +164,7 @@ class Actor:
             lease_seconds=options.lease,
             name=options.name,
             differs=options.differs,
+            jobs_url=options.jobs,
         )
         self._work(queue, options.role == "producer")
 
@@ -321,7 +205,15 @@ class Actor:
 
     def _producer(self, queue: EmbeddingBatchQueue) -> Producer:
         direct, options = make_client(self._options.direct, timeout=1.0), self._options
-        return Producer(queue, self._journal, self._rng, direct, startle=options.failpoints, large=options.large)
+        return Producer(
+            queue,
+            self._journal,
+            self._rng,
+            direct,
+            startle=options.failpoints,
+            large=options.large,
+            patient=bool(options.jobs),
+        )
 
     def _handle(self, queue: EmbeddingBatchQueue) -> Handler | None:
         if not self._options.handlers:
@@ -372,6 +264,7 @@ def main() -> None:
     parser.add_argument("--lease", type=float, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--differs", default="")
+    parser.add_argument("--jobs", default="")
     for trait in ("failpoints", "large", "log", "handlers"):
         parser.add_argument(f"--{trait}", action="store_true")
     options = parser.parse_args()

@@ -9,10 +9,11 @@ from statistics import median
 from typing import Literal
 
 from embedqueue.values.provenance import digest as text_digest
-from tests.proof.torture.actor import RESULT_SECONDS
 from tests.proof.torture.history import OUR_KEYS, OUR_PREFIXES, STEPS_SECONDS, Fault, History, Send, Versions
 from tests.proof.torture.others import KEYS as OTHERS_KEYS
-from tests.proof.torture.texts import SPACE, short, text_of
+from tests.proof.torture.payments import Payments, judge
+from tests.proof.torture.producer import RESULT_SECONDS
+from tests.proof.torture.texts import SPACE, digest, short, text_of
 
 Promise = Literal[
     "lost", "stale", "provenance", "future", "open", "sent again", "settings", "memory", "stranger", "process"
@@ -54,6 +55,7 @@ class Verdict:
     """What a run came to.
 
     Attributes:
+        payments: of batch jobs.
         again: sends of a text beyond those that were asked for or got no good answer, with the fault that hit it.
     """
 
@@ -66,6 +68,7 @@ class Verdict:
     failed_sends: int = 0
     most_sent: int = 0
     largest_growth_mb: float = 0.0
+    payments: Payments = field(default_factory=Payments)
     again: list[tuple[Send, Fault | None]] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
 
@@ -87,6 +90,7 @@ class _Check:
         self._written: set[tuple[str, str]] = set()  # key and vector, by another program
         self._junk: set[str] = set()
         self._strangers: set[str] = set()
+        self._forgotten: dict[str, list[dict]] = defaultdict(list)  # by key: lines that tell of it
         self._clocked = any(fault.kind == "clock" for fault in history.faults)
         self._provider_failed = any(fault.kind == "provider" for fault in history.faults)
 
@@ -116,6 +120,8 @@ class _Check:
                 self._written.add((line["key"], line["vector"]))
             elif line["event"] == "junk":
                 self._junk.add(line["name"])
+            elif line["event"] in ("forgets", "forgot"):
+                self._forgotten[line["key"]].append(line)
             elif line["event"] == "differs":
                 self._strangers.add(line["process"])
             for key, version in line.get("versions", {}).items():
@@ -140,6 +146,9 @@ class _Check:
             elif not self._provider_failed and key not in self._junk:
                 self._break("lost", f"{key} is a dead letter although the provider was well: {reason[:100]}")
         for key, (version, at) in self._accepted.items():
+            if self._was_forgotten(key, at):
+                self._left_alone(key)
+                continue
             if key in history.dead or (key not in history.live and self._was_taken(key, version)):
                 continue
             if key in history.live:
@@ -157,6 +166,17 @@ class _Check:
                 self._break("stale", f"{key} was accepted in version {version} and holds that of {found}", at)
         for at, what in history.watched:
             self._break("stale", what, at)
+
+    def _was_forgotten(self, key: str, since: float) -> bool:
+        """Whether a key was forgotten, or may have been, after its last text was accepted."""
+        return any(line["at"] >= since for line in self._forgotten[key])
+
+    def _left_alone(self, key: str) -> None:
+        """What a hash held when its key was forgotten stands there, unless a newer text was tried since."""
+        last = self._forgotten[key][-1]
+        newer = any(at >= last["at"] for at, event, _ in self._hands[key] if event == "try")
+        if "hash" in last and not newer and self._history.hashes.get(key, digest([])) != last["hash"]:
+            self._break("stale", f"{key} was forgotten, and its hash has changed since", last["at"])
 
     def _was_taken(self, key: str, version: int, since: float = 0.0) -> bool:
         """Whether another program had this item in the end, or may have; or has taken any of the key since a time."""
@@ -235,7 +255,8 @@ class _Check:
                     "settings", f"{line['process']} was refused, and has the settings of all: {words}", line["at"]
                 )
             refused = self._provider_failed and GONE not in words
-            if line.get("error") == "ItemRejected" and not (refused or self._was_taken(key, 0, since)):
+            gone = self._was_taken(key, 0, since) or self._was_forgotten(key, since)
+            if line.get("error") == "ItemRejected" and not (refused or gone):
                 self._break("future", f"{key}, version {version}, was rejected for no reason: {words}", line["at"])
             return
         self._verdict.vectors += 1
@@ -262,13 +283,18 @@ class _Check:
         by_text: dict[str, list[Send]] = defaultdict(list)
         for send in self._history.sends:
             by_text[send.text].append(send)
+        hit = {text: self._hits(sends) for text, sends in by_text.items()} if self._history.jobs else {}
+        self._verdict.payments = payments = judge(self._history, self._asked, hit)
+        in_jobs = {text for job in self._history.jobs for text in job.texts}
+        for text, why, at in payments.unexplained:
+            self._break("sent again", f"{text.strip()!r}: {why}", at)
         for text, sends in by_text.items():
             failed = sum(send.failed for send in sends)
             self._verdict.sent += len(sends)
             self._verdict.failed_sends += failed
             self._verdict.most_sent = max(self._verdict.most_sent, len(sends))
             extra = len(sends) - failed - self._asked[text]
-            if extra <= 0:
+            if extra <= 0 or text in in_jobs:
                 continue
             hits = self._hits(sends)
             self._verdict.again += [(sends[-1], hits[-1] if hits else None)] * extra
@@ -333,6 +359,15 @@ class _Check:
                 self._break("process", f"{line['process']} took {seconds:.0f} s to end", line["at"])
         for text in history.complaints:
             self._break("process", f"an error that nobody handled: {text}")
+
+
+def told(payments: Payments) -> str:
+    """What batch jobs came to, in a sentence."""
+    reasons = ", ".join(f"{count} ({reason})" for reason, count in payments.reasons.most_common() if count)
+    return (
+        f"batch jobs {payments.jobs} with {payments.texts} texts, {payments.lost} of them lost; "
+        f"texts of jobs that were paid for once more: {reasons or 'none'}"
+    )
 
 
 def table(history: History, verdict: Verdict) -> str:

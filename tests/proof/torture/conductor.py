@@ -38,6 +38,7 @@ from tests.proof.torture.history import (
     read_redis,
     read_sends,
 )
+from tests.proof.torture.jobs import JobProvider, ease, end_jobs, read_lost
 from tests.proof.torture.network import Proxy
 from tests.proof.torture.others import OtherProgram
 from tests.proof.torture.texts import SETTINGS, short
@@ -215,8 +216,8 @@ def _reach(server: LocalRedis) -> socket.socket:
     return connection
 
 
-def _call(provider: Provider) -> socket.socket:
-    address = urlsplit(provider.openai_url)
+def _connect(url: str) -> socket.socket:
+    address = urlsplit(url)
     return socket.create_connection((address.hostname, address.port))
 
 
@@ -235,16 +236,21 @@ def _server(plan: Plan, folder: Path) -> LocalRedis | Replicated | ClusterServer
 @contextlib.contextmanager
 def _stage(
     plan: Plan, folder: Path, rng: random.Random
-) -> Iterator[tuple[LocalRedis | Replicated | ClusterServer, Provider, dict]]:
-    """Redis, provider, and proxies in front of them."""
+) -> Iterator[tuple[LocalRedis | Replicated | ClusterServer, Provider, JobProvider | None, dict]]:
+    """Redis, provider, that of batch jobs if there is one, and proxies in front of them."""
     with _server(plan, folder) as server, Provider() as provider:
         provider.latency = 0.02
-        proxies = {"api": Proxy(partial(_call, provider), rng)}
+        proxies = {"api": Proxy(partial(_connect, provider.openai_url), rng)}
         if isinstance(server, LocalRedis):
             proxies["redis"] = Proxy(partial(_reach, server), rng)
+        jobs = JobProvider(rng) if "jobs" in plan.kinds else None
+        if jobs is not None:
+            proxies["jobs"] = Proxy(partial(_connect, jobs.url), rng)
         try:
-            yield server, provider, proxies
+            yield server, provider, jobs, proxies
         finally:
+            if jobs is not None:
+                jobs.stop()
             for proxy in proxies.values():
                 proxy.close()
 
@@ -259,27 +265,42 @@ def _folder(plan: Plan) -> contextlib.AbstractContextManager[str]:
 def run(plan: Plan, versions: Versions) -> History:
     """One run; returns what happened."""
     rng = random.Random(plan.seed)
-    with _folder(plan) as name, _stage(plan, Path(name), rng) as (server, provider, proxies):
+    with _folder(plan) as name, _stage(plan, Path(name), rng) as (server, provider, jobs, proxies):
         folder = Path(name)
         redis_url = f"redis://127.0.0.1:{proxies['redis'].port}" if "redis" in proxies else server.url
         provider_url = f"http://127.0.0.1:{proxies['api'].port}/v1"
         with server.client() as client:  # who has other settings may come first
             client.hset("embed_queue:settings", mapping=SETTINGS)
-        crowd = Crowd(folder, plan, {"redis": redis_url, "direct": server.url, "provider": provider_url})
+        urls = {"redis": redis_url, "direct": server.url, "provider": provider_url}
+        if jobs is not None:
+            urls["jobs"] = f"http://127.0.0.1:{proxies['jobs'].port}"
+        crowd = Crowd(folder, plan, urls)
         watch = Watch(versions)
-        look = partial(_look, server, watch, provider)
+        look = partial(_look, server, watch, provider, with_jobs=jobs is not None)
+        history = History()
         other = OtherProgram(partial(server.client, socket_timeout=2), rng, Journal(name, "other").write)
         try:
-            faults = Faults(set(plan.kinds), rng, server, provider, crowd, proxies, plan.lease_seconds, other)
+            faults = Faults(set(plan.kinds), rng, server, provider, crowd, proxies, plan.lease_seconds, other, jobs)
             _torture(plan, rng, crowd, faults, look)
             faults.end()
             # who still waits is served by a worker that nothing hits, whatever became of those of the crowd
-            with make_queue(server.url, provider.openai_url, worker=True, lease_seconds=plan.lease_seconds) as queue:
+            with make_queue(
+                server.url,
+                provider.openai_url,
+                worker=True,
+                lease_seconds=plan.lease_seconds,
+                jobs_url=jobs.url if jobs is not None else "",
+            ) as queue:
                 crowd.end(meanwhile=look)
                 drain_rest(queue, SETTLE_SECONDS)
+                if jobs is not None:
+                    history.leftovers += end_jobs(queue)
         finally:
             crowd.kill_all()
-        history = History(lines=list(read_journals(folder)))
+        history.lines = list(read_journals(folder))
+        if jobs is not None:
+            history.jobs, history.lost_jobs = jobs.made(), read_lost(folder)
+            history.leftovers += [f"the provider still has the file {name}" for name in sorted(jobs.files)]
         history.hashes = watch.look(server.client(), time.time())
         history.watched, history.seen = watch.found, watch.seen
         history.sends = read_sends(provider.calls)
@@ -305,12 +326,16 @@ def _torture(plan: Plan, rng: random.Random, crowd: Crowd, faults: Faults, look:
             look_mono = time.monotonic() + max(0.5, 5 * (time.monotonic() - began_mono))
 
 
-def _look(server: LocalRedis | Replicated | ClusterServer, watch: Watch, provider: Provider) -> None:
+def _look(
+    server: LocalRedis | Replicated | ClusterServer, watch: Watch, provider: Provider, *, with_jobs: bool
+) -> None:
     """Look at the hashes, if Redis answers, and end a pause that is too long for the rig."""
     shorten(provider)
     with contextlib.suppress(redis.RedisError):
         watch.look(server.client(socket_timeout=2), time.time())
         end_pause(server.client(socket_timeout=2), LONGEST_PAUSE_SECONDS)
+        if with_jobs:
+            ease(server.client(socket_timeout=2))
 
 
 def shorten(provider: Provider) -> None:
@@ -345,7 +370,7 @@ def drain_rest(queue: EmbeddingBatchQueue, seconds: float) -> None:
     deadline_mono = time.monotonic() + seconds
     while time.monotonic() < deadline_mono:
         with contextlib.suppress(redis.RedisError, TimeoutError):
-            queue.flush(timeout=2.0)
+            queue.flush(timeout=2.0, outsourced="wait")
             return
         with contextlib.suppress(redis.RedisError):
             inside(queue).store.unhold()

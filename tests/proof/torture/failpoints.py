@@ -18,6 +18,7 @@ from embedqueue import OpenAIEmbedder
 from embedqueue.store.cluster.lines import Lines
 from embedqueue.store.cluster.store import ClusterStore
 from embedqueue.store.store import Store
+from tests.proof.torture.jobs import STEPS as STEPS_OF_JOBS
 
 #: Exit code of a process that ended at a failpoint.
 EXIT_CODE = 86
@@ -45,15 +46,18 @@ class RigMemoryError(MemoryError):
     """What the rig raises where memory could run out."""
 
 
-def arm(rng: random.Random, report: Report, *, on_cluster: bool = False) -> None:
+def arm(rng: random.Random, report: Report, *, on_cluster: bool = False, with_jobs: bool = False) -> None:
     """Choose a step of this process and what happens there: ``os._exit`` before or after it, or no memory after it.
 
     Args:
         rng: of the process.
         report: told what happens, before it does.
         on_cluster: whether completion has steps of its own.
+        with_jobs: whether there are batch jobs: then it is most likely one of their steps.
     """
     steps = {**STEPS, **(STEPS_ON_CLUSTER if on_cluster else {})}
+    if with_jobs and rng.random() < 0.7:
+        steps = STEPS_OF_JOBS
     step = rng.choice(list(steps))
     owner, method, most = steps[step]
     how = rng.choice(["exit before", "exit after", "exit after"] + ["memory error after"] * (step == "call"))

@@ -20,13 +20,14 @@ from embedqueue.store.scripts import script_text
 from tests.proof.torture.answers import ACCOUNT, REFUSALS, TRANSIENT, malformed, redirects
 from tests.proof.torture.cluster import ClusterFaults, ClusterServer
 from tests.proof.torture.history import STEPS_SECONDS, Fault
+from tests.proof.torture.jobs import JobFaults, JobProvider
 from tests.proof.torture.network import SPOILS, Proxy
 from tests.proof.torture.others import OtherProgram
 from tests.proof.torture.texts import DIMENSIONS
 from tests.proof.torture.topology import ClockedRedis, Replicated
 from tests.provider import Answer, Provider, fail, hang, trickle
 
-#: What may be asked for: all but the last two go together.
+#: What may be asked for: all but the last two go together. Jobs come where they are asked for by their name.
 KINDS = (
     "process",
     "signals",
@@ -39,11 +40,14 @@ KINDS = (
     "settings",
     "large",
     "log",
+    "jobs",
     "failover",
     "cluster",
 )
 #: Those that have servers of their own.
 ELSEWHERE = ("failover", "cluster")
+#: All that go together, but for what has to be asked for.
+TOGETHER = tuple(kind for kind in KINDS if kind not in ("jobs", *ELSEWHERE))
 #: What goes with each of these: they have no proxy before them.
 WITH_SERVERS = {"process", "signals", "provider", "settings", "large", "log"}
 #: The commands of which copies come late. What is rare is held as soon as it comes, the others once each time.
@@ -81,6 +85,7 @@ class Faults:
         proxies: by what they lead to.
         lease_seconds: of the queues.
         other: the other program at the same queue.
+        jobs: the provider of batch jobs, where there is one.
     """
 
     def __init__(
@@ -93,6 +98,7 @@ class Faults:
         proxies: dict[str, Proxy],
         lease_seconds: float,
         other: OtherProgram,
+        jobs: JobProvider | None = None,
     ) -> None:
         self.injected: list[Fault] = []
         self._rng = rng
@@ -102,6 +108,7 @@ class Faults:
         self._lease_seconds = lease_seconds
         self._server = server
         self._other = other
+        self._jobs = jobs
         self._later: list[tuple[float, Callable[[], Any]]] = []  # (monotonic, what undoes a fault)
         self._answers = {count: list(malformed(count, DIMENSIONS).items()) for count in CALL_TEXTS}
         self._answers[1] += redirects("http://127.0.0.1:9/v1/embeddings").items()
@@ -116,6 +123,8 @@ class Faults:
             "foreign": [partial(self._do_foreign, deed) for deed in (other.take, other.take, other.leave, other.junk)],
             "failover": [partial(self._fail_over, kill=False), partial(self._fail_over, kill=True)],
         }
+        if jobs is not None:
+            table["jobs"] = list(JobFaults(jobs, rng, self._do_later).all())
         if isinstance(server, ClusterServer):
             table["cluster"] = list(ClusterFaults(server, rng, other.write).all())
         # "settings", "large" and "log" are not injected: processes are as they are from their start.
@@ -137,11 +146,16 @@ class Faults:
         """Undo what would last."""
         self._undo(until_mono=float("inf"))
         self._other.end()
+        if self._jobs is not None:
+            self._jobs.behave()
         with self._provider._changed:
             self._provider._script.clear()
         self._provider.release()
         for proxy in self._proxies.values():
             proxy.heal()
+
+    def _do_later(self, seconds: float, deed: Callable[[], Any]) -> None:
+        self._later.append((time.monotonic() + seconds, deed))
 
     def _undo(self, until_mono: float) -> None:
         for entry in [entry for entry in self._later if entry[0] <= until_mono]:

@@ -15,11 +15,12 @@ import redis
 from embedqueue.store.keys import Keys
 from embedqueue.store.records import named_member
 from tests.proof.torture.actor import PROCESS_HEADER
+from tests.proof.torture.jobs import JobMade
 from tests.proof.torture.texts import DIMENSIONS, digest, short, text_of
 from tests.provider import Call, vector_of
 
 #: What a queue keeps in Redis; a run has no cache.
-OUR_KEYS = {*Keys("embed_queue").all, Keys("embed_queue").workers, "embed_queue:air"}
+OUR_KEYS = {*Keys("embed_queue").all, Keys("embed_queue").workers, "embed_queue:air", Keys("embed_queue").jobs}
 #: The sorted sets of which one holds each live item.
 PLACES = ("pending", "inflight", "alone")
 #: What the names of the queue's other keys begin with.
@@ -94,6 +95,8 @@ class History:
         watched: (time, what was seen): hashes that went back to an older text.
         killed: processes that the rig ended without warning.
         exits: exit codes of processes, where they are not 0.
+        jobs: batch jobs that the provider has taken.
+        lost_jobs: names of those of which a process has said that it may have been created and is lost.
         complaints: what the processes' logs hold and should not.
     """
 
@@ -111,6 +114,8 @@ class History:
     killed: set[str] = field(default_factory=set)
     exits: dict[str, int] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
+    jobs: list[JobMade] = field(default_factory=list)
+    lost_jobs: set[str] = field(default_factory=set)
 
 
 class Versions:
@@ -224,7 +229,7 @@ def read_redis(history: History, client: redis.Redis) -> None:
     living = set(standing)
     latest = {key.decode(): named_member(entry) for key, entry in client.hgetall("embed_queue:latest").items()}
     history.live = {key for key, member in latest.items() if member in living}
-    history.leftovers = [f"latest names {key!r}" for key in sorted(set(latest) - history.live)]
+    history.leftovers += [f"latest names {key!r}" for key in sorted(set(latest) - history.live)]
     claims = {key.decode() for key in client.hkeys("embed_queue:claims")}
     history.leftovers += [f"claims name {key!r}" for key in sorted(claims - history.live)]
     history.leftovers += [f"nothing names {member[:100]!r}" for member in sorted(living - set(latest.values()))]
