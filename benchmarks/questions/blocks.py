@@ -16,6 +16,7 @@ import redis
 from benchmarks.bench import Bench, Cell, Measured
 from benchmarks.figures import Answer, target
 from benchmarks.settings import FIELD
+from embedqueue.store.jobs import MOVE_BYTES, MOVE_ITEMS, Job
 from embedqueue.store.records import Asked, Terms
 from embedqueue.store.store import Store
 from embedqueue.values.item import decode_member, encode_member
@@ -25,6 +26,8 @@ TITLE = "For how long a script holds Redis up"
 _NAMESPACE = "blocks"
 _PART = 10_000
 _DIMENSIONS = 3072
+#: Such that all that waits may wait for a batch job: seconds before it is due, and the base of scores.
+_JOBS_FOR = (-1e10, 0.0)
 _LIMITS = {"probe_limit": 50, "lease_seconds": 3600.0, "max_deliveries": 5}
 _TERMS = Terms(FIELD, f"{FIELD}_of", "model", _DIMENSIONS, f"model/{_DIMENSIONS}/-", "create")
 
@@ -152,3 +155,50 @@ def _steps(client: redis.Redis, waiting: int, in_flight: int, dead: int) -> Iter
     )
     yield "10,000 leases that ran out, on their last delivery then", suspects
     yield "a stray behind a million items", stray
+    yield from _job_steps(client, store)
+
+
+def _job_steps(client: redis.Redis, store: Store) -> Iterator[Step]:
+    """Items go into batch jobs and come out of them: short ones, and as long as a script moves."""
+    jobs, numbers = Store(client, _NAMESPACE, jobs_for=_JOBS_FOR).jobs, itertools.count()
+    how = {"least": 1, "most": MOVE_ITEMS, "most_bytes": MOVE_BYTES, "max_deliveries": 5}
+    long = [encode_member(f"l:{number}", "word " * 800) for number in range(MOVE_ITEMS)]
+
+    def move() -> str:
+        name = f"j{next(numbers)}"
+        jobs.lead("boss", 3600)
+        found = jobs.outsource("boss", Job(name), _TERMS, **how)
+        assert len(found.members) > MOVE_ITEMS // 2
+        return name
+
+    def to_the_front() -> None:
+        pairs = [part for number, member in enumerate(long) for part in (f"l:{number}".encode(), member)]
+        store.enqueue([pairs], max_pending=None, tell_at=50, tell_first=False)
+        client.zadd(store.keys.pending, dict.fromkeys(long, 1.0))
+
+    def move_long() -> str:
+        to_the_front()
+        return move()
+
+    def back(name: str) -> None:
+        assert jobs.give_back(name, list(jobs.lines(name)), again=True)
+
+    def pull(due_within: float | str) -> None:
+        assert jobs.scripts.call("pull", (), jobs.spec, due_within, MOVE_ITEMS, MOVE_BYTES)
+
+    def keep() -> None:
+        jobs.lead("boss", 3600)
+        assert jobs.keep("boss", Job("kept"), [(f"k:{number}", digest(str(number))) for number in range(2000)])
+
+    def look_after() -> None:
+        for number in range(70):
+            jobs.keep("boss", Job(f"kept{number}", note="x" * 300))
+        jobs.lead("boss", 3600)
+
+    yield "250 items go into a batch job, and back", lambda: back(move())
+    yield "250 items of 4 kB go into a batch job, and back", lambda: back(move_long())
+    yield "250 items in a batch job are nearly due", lambda: (move(), pull(1e9))
+    yield "250 items of 4 kB in a batch job are nearly due", lambda: (move_long(), pull(1e9))
+    yield "250 items that wait for a batch job are pulled", lambda: pull("all")
+    yield "2,000 lines of a batch job are kept", keep
+    yield "the lease of 70 batch jobs is renewed", look_after
