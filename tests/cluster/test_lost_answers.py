@@ -1,4 +1,4 @@
-"""What the queue's node was told, and its answer was lost: it is asked again, and nothing counts twice."""
+"""What a node was told, and its answer was lost, or of the past: it is asked again, and nothing counts twice."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import pytest
 import redis
 
 from embedqueue import Budget
+from embedqueue.store.records import Asked, Terms
 from embedqueue.store.scripts import Scripts
+from embedqueue.values.provenance import digest
 from tests.inside import inside
-from tests.parts import eventually
+from tests.parts import PATIENCE_SECONDS, eventually, stored
 
 
 @pytest.fixture
@@ -40,3 +42,22 @@ def test_a_query_is_booked_once(make_queue, client, lose):
     eventually(lambda: not lose and book.state().held == 0, "the other one is")
     assert book.state().day == pytest.approx(2 * once)
     assert once > 0
+
+
+def test_what_is_gone_is_asked_for_once_more_of_who_is_the_master_then(make_queue, cluster, client, monkeypatch):
+    """A master that has stood still while it was replaced tells of the past, and holds itself for the master."""
+    queue = make_queue(client)
+    queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
+    store, asked_nodes = inside(queue).store, []
+    each_of, slots_by = store._lines.each_of, store._nodes._slots_by
+    past = [[[stored("older")], [b"gemini-embedding-001/8/- 0123456789abcdef 5"]]]
+    monkeypatch.setattr(store._lines, "each_of", lambda *args: past.pop() if past else each_of(*args))
+    monkeypatch.setattr(store._nodes, "_slots_by", lambda node: asked_nodes.append(node[1]) or slots_by(node))
+    terms = Terms("embedding", "embedding_of", "gemini-embedding-001", 8, "gemini-embedding-001/8/-", "create")
+    asked = Asked("doc:1", int(client.hget("doc:1", "embedding_of").split()[2]), digest("one"))
+    owners = {cluster.master_of(key).port for key in ("doc:1", "{embed_queue}")}
+    assert store.look([asked], terms) == [("done", stored("one"))]
+    assert not past
+    assert asked_nodes[0] not in owners
+    client.delete("doc:1", "{embed_queue}:events")
+    assert store.look([asked], terms) == [("gone", b"")]

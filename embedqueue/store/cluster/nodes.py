@@ -133,6 +133,12 @@ class Nodes:
         with self._lock:
             self._doubtful = True
 
+    def question(self, slots: Iterable[int]) -> None:
+        """The masters of these slots may have been replaced, and not know it: others are asked before the next use."""
+        with self._lock:
+            self._mute.update(owner for owner in map(self._owners.__getitem__, slots) if owner is not None)
+            self._doubtful = True
+
     def reach(self, slot: int, connect: Callable[[Address], Any]) -> Any:
         """Connect to the master of a slot, and wait for it while there is patience.
 

@@ -95,6 +95,10 @@ class ClusterScripts(Scripts):
             return call(name, further_keys, *args)
         return self._again.call_with_retry(lambda: call(name, further_keys, *args), lambda error: None)
 
+    def reconnect(self) -> None:
+        """The next scripts run on connections that are made by then: to whoever is the master."""
+        self.background.connection_pool.disconnect(inuse_connections=False)
+
     def _text(self, name: str) -> str:
         return _cluster_text(name, self._limited)
 

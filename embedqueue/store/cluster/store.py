@@ -61,6 +61,7 @@ class ClusterStore(Store):
         tagged = f"{{{namespace}}}"
         super().__init__(slot_client(self._nodes, key_slot(tagged.encode())), tagged, replicas, limits)
         scripts: Any = self._scripts
+        self._reconnect = scripts.reconnect
         lines = self._lines = Lines(self._nodes, scripts.patience_seconds)
         self.hashes: ClusterHashes = ClusterHashes(
             scripts, self.keys, lines, self._nodes, (f"{tagged}:".encode(), f"{namespace}:".encode())
@@ -152,7 +153,22 @@ class ClusterStore(Store):
     # -- looking -----------------------------------------------------------------------------------------------
 
     def look(self, asked: Sequence[Asked], terms: Terms) -> list[tuple[str, bytes]]:
-        """See :meth:`Store.look`. The queue's slot is asked first: a vector that is read after that is no older."""
+        """See :meth:`Store.look`. The queue's slot is asked first: a vector that is read after that is no older.
+
+        A master that has stood still while it was replaced tells of the past until it hears of that. So what is told to
+        be gone is asked for once more, of those that other nodes hold for masters.
+        """
+        found = self._look(asked, terms)
+        gone = [at for at, (word, _) in enumerate(found) if word == "gone"]
+        if gone:
+            keys = [asked[at].redis_key.encode() for at in gone]
+            self._nodes.question(map(key_slot, (self.keys.pending.encode(), *keys)))
+            self._reconnect()
+            for at, answer in zip(gone, self._look([asked[at] for at in gone], terms), strict=True):
+                found[at] = answer
+        return found
+
+    def _look(self, asked: Sequence[Asked], terms: Terms) -> list[tuple[str, bytes]]:
         lines = [part for one in asked for part in (one.redis_key, str(one.stamp), one.digest)]
         no_hash = [self.keys.events] * len(asked)  # a key of our own
         reply = self._call("look", no_hash, "", terms.space, as_json(terms.read), *lines)
