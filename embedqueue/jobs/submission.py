@@ -9,7 +9,6 @@ longer than ``economy_lag`` beyond.
 from __future__ import annotations
 
 import uuid
-from itertools import islice
 
 from embedqueue.embedders.batch_jobs import was_refused
 from embedqueue.store.jobs import MOVE_ITEMS, Job
@@ -83,18 +82,7 @@ def _plan(desk: Desk, job: Job, most_bytes: int) -> list[bytes]:
             break
         members += found.members
         most_bytes -= sum(map(len, found.members))
-    return _all_of(desk, job, [member for member in members if _is_ours(member)], most)
-
-
-def _all_of(desk: Desk, job: Job, members: list[bytes], most: int) -> list[bytes]:
-    """What the job holds: a move of which the answer did not come, and which was tried again, has moved more."""
-    known = {decode_member(member).redis_key for member in members}
-    unknown = [key for key in desk.jobs.lines(job.name) if key not in known]
-    found = list(islice(desk.jobs.live(job.name, unknown), max(0, most - len(members)))) if unknown else []
-    taken = {live.redis_key for live in found}
-    if left := [key for key in unknown if key not in taken]:
-        desk.jobs.give_back(job.name, left, again=True)
-    return members + [live.member for live in found]
+    return [member for member in members if _is_ours(member)]
 
 
 def _is_ours(member: bytes) -> bool:

@@ -88,27 +88,6 @@ def test_what_others_may_have_created_is_looked_for_before_more_is(make, stand_i
     assert set(stand_in.charged.values()) == {1}
 
 
-@pytest.mark.parametrize(("most", "left"), [(10, 0), (3, 2)])
-def test_a_move_of_which_the_answer_is_lost(make, stand_in, monkeypatch, most, left):
-    """It is tried again, and moves more: what it has moved unknown to us goes into the job, or back."""
-    monkeypatch.setattr(submission, "MOVE_ITEMS", 2)
-    queue = make(start=False, economy_max_texts=most)
-    desk = queue._engine.runner._new_desk()
-    queue.enqueue_many(pairs(5), within=PATIENT)
-    real, lost = desk.jobs.outsource, [True]
-
-    def outsource(*args, **how):
-        if lost:
-            lost.pop()
-            real(*args, **how)
-        return real(*args, **how)
-
-    monkeypatch.setattr(desk.jobs, "outsource", outsource)
-    assert submit(desk)
-    assert sum(stand_in.charged.values()) == 5 - left
-    assert (queue.stats().outsourced, queue.stats().for_jobs) == (5 - left, left)
-
-
 def test_all_changes_while_it_is_verified(desk, job, redis_client, monkeypatch):
     """Every text has a newer one by now: there is nothing to compare, and nothing is written."""
 
@@ -187,7 +166,7 @@ def test_a_slice_of_which_nobody_has_heard(desk, monkeypatch):
     desk.queue.enqueue_many(pairs(5), within=PATIENT)
     assert submit(desk)
     [made] = desk.renew().jobs
-    assert (len(unheard[0]), made.items, made.back) == (2 + 2, 3, 2)
+    assert (len(unheard[0]), made.items, made.back) == (1 + 2, 3, 2)
     assert desk.queue.stats().for_jobs == 2
     assert submit(desk)
     assert desk.queue.stats().for_jobs == 0
