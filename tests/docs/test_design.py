@@ -43,3 +43,11 @@ def test_every_cited_page_and_heading_is_there(folder):
             assert cited.exists(), f"{path}: {page}"
             for found in filter(None, (heading, f"{section}." if section else "")):
                 assert f"\n## {found}" in cited.read_text("utf-8"), f"{path}: {page}, {found}"
+
+
+def test_every_decision_has_a_number_of_its_own():
+    """The name of a record and its heading have the same one, which no other has."""
+    records = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    assert len({path.name[:4] for path in records}) == len(records)
+    for path in records:
+        assert path.read_text("utf-8").startswith(f"# {int(path.name[:4])}. "), path.name

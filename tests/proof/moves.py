@@ -116,7 +116,7 @@ class Queue:
             twin.model = replace(Model(twin.model.namespace), hashes=twin.model.hashes, cache=twin.model.cache)
             twin.newest, twin.taken, twin.legacy, twin.hands = {}, set(), set(), []
             if twin.copies is not None:
-                twin.copies.sent.clear()  # nothing tells copies from before, see docs/decisions/0060
+                twin.copies.sent.clear()  # nothing tells copies from before, see docs/decisions/0063
 
     def enqueue_if_changed(self, *pairs: tuple[str, str], model: str) -> list[bool]:
         """Of different keys. Returns which of them were left out."""
