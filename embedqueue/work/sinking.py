@@ -6,6 +6,7 @@ is down pauses the queue for all processes, as a provider that is down does; eac
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -42,6 +43,9 @@ RETRY_SECONDS = (1.0, 30.0)
 #: How much longer than that the pause lasts. Where a row may be to blame it is shorter instead, so that others are
 #: claimed: by what becomes of them it is judged.
 PAUSE_FACTOR, SUSPECT_FACTOR = 2.0, 0.5
+#: How often a row has to fail alone, after the sink has taken another since it last did, until the row is to blame: a
+#: sink that comes and goes must not bury rows that happen to be offered while it is away.
+TRIALS = 3
 #: Seconds between looks at whether another thread has found the sink well, or the queue stops.
 LOOK_SECONDS = 0.25
 #: Characters of a reason that are kept.
@@ -69,7 +73,11 @@ class _Load:
     waiting: dict[str, Pair]  # by redis_key; not yet taken
     refused: list[tuple[Item, str]] = field(default_factory=list)  # and why
     failures: int = 0  # in a row
-    suspect_mono: float = 0.0  # when a row of it alone first failed for a reason of no known kind
+    suspect_mono: float = 0.0  # when, of this try, the sink first failed for a reason of no known kind
+    trials: dict[str, int] = field(default_factory=dict)  # by redis_key: how often a row failed while the sink was well
+    alone_mono: dict[str, float] = field(default_factory=dict)  # by redis_key: when it last failed alone
+    taken: Pair | None = None  # one that the sink has: offered again, it tells whether the sink is well
+    control: SinkRow | None = None  # the row of that, as long as it is still to be written
 
     def refuse(self, row: SinkRow, error: BaseException) -> None:
         item, _ = self.waiting.pop(row.redis_key)
@@ -141,6 +149,7 @@ class Sinking:
             fault = self._offer(load, rows)
             if fault is None:
                 continue
+            load.suspect_mono = 0.0
             if not (self.patient and patient):
                 raise SinkFailed(f"the sink failed: {said_by(fault)}") from fault
             load.failures += 1
@@ -160,15 +169,21 @@ class Sinking:
         pairs, terms = list(load.waiting.values()), self._terms()
         if not pairs:
             return []
+        if load.taken is not None:
+            pairs.append(load.taken)
         asked = [(item.redis_key, item.member) for item, _ in pairs]
         stamps = self._persist(lambda: self._stalls.stamps(asked, terms))
-        rows = []
+        rows, load.control = [], None
         for (item, vector), stamp in zip(pairs, stamps, strict=True):
             if stamp is None:  # whoever acknowledges it will find out why
-                del load.waiting[item.redis_key]
+                load.waiting.pop(item.redis_key, None)
+                continue
+            numbers = to_array(vector, self._vector_type)
+            row = SinkRow(item.redis_key, numbers, stamp, terms.space, digest(item.text))
+            if item.redis_key in load.waiting:
+                rows.append(row)
             else:
-                numbers = to_array(vector, self._vector_type)
-                rows.append(SinkRow(item.redis_key, numbers, stamp, terms.space, digest(item.text)))
+                load.control = row
         return rows
 
     # -- one try -----------------------------------------------------------------------------------------------
@@ -185,7 +200,8 @@ class Sinking:
             return self._suspected(load, rows, error)
         self._taken_mono = time.monotonic()
         for row in rows:
-            del load.waiting[row.redis_key]
+            load.taken = load.waiting.pop(row.redis_key)
+        load.control = rows[-1]
         return None
 
     def _rejected(self, load: _Load, rows: list[SinkRow], error: InputRejected) -> BaseException | None:
@@ -204,20 +220,37 @@ class Sinking:
 
     def _suspected(self, load: _Load, rows: Sequence[SinkRow], error: Exception) -> BaseException | None:
         """It failed in a way of its own: a row's fault if it takes others. Then that row stands alone at last."""
-        first = load.suspect_mono = load.suspect_mono or time.monotonic()
-        well = self._taken_mono > first
+        load.suspect_mono = load.suspect_mono or time.monotonic()
         if len(rows) == 1:
-            if well:
-                load.refuse(rows[0], error)
-            return None if well else error
-        if well:
+            return self._alone(load, rows[0], error)
+        if self._taken_mono > load.suspect_mono:
             return self._halves(load, rows)
-        # Not all one by one: a sink that is down would be asked a thousand times.
-        for row in (rows[0], rows[-1]):
+        # Not all one by one: a sink that is down would be asked a thousand times. Others with each try, until it
+        # takes one.
+        at = load.failures % len(rows)
+        for row in (rows[at], rows[-1 - at]):
             if (fault := self._offer(load, [row])) is None:
                 return None  # all that is left is offered again, with that knowledge
             error = fault if isinstance(fault, Exception) else error
         return error
+
+    def _alone(self, load: _Load, row: SinkRow, error: Exception) -> BaseException | None:
+        """A row failed alone. It is to blame if that is so again and again while the sink takes others in between."""
+        key = row.redis_key
+        if self._taken_mono >= load.alone_mono.get(key, math.inf):
+            load.trials[key] = load.trials.get(key, 0) + 1
+        load.alone_mono[key] = time.monotonic()
+        if load.trials.get(key, 0) >= TRIALS:
+            load.refuse(row, error)
+            return None
+        if load.control is None:
+            return error
+        try:
+            self._sink.write([load.control])
+        except Exception as fault:
+            return fault
+        self._taken_mono = time.monotonic()
+        return self._offer(load, [row])
 
     # -- between tries -----------------------------------------------------------------------------------------
 

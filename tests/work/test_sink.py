@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -227,17 +228,78 @@ def test_a_bad_row_is_found(make_queue, embedder, error, bad):
     assert set(embedder.sent.values()) == {1}
 
 
+@pytest.mark.parametrize("bad", [{0, 19}, set(range(19))], ids=str)
+def test_a_good_row_is_found_among_bad_ones(make_queue, embedder, bad):
+    """Which rows tell whether the sink is well changes from try to try."""
+    bad = {f"doc:{i}" for i in bad}
+    rule = lambda rows: ValueError("bad") if bad & {row.redis_key for row in rows} else None  # noqa: E731
+    queue = make_queue(sink=(table := Table(rule)), start=False)
+    queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(20))
+    with queue:
+        eventually(lambda: queue.stats().dead == len(bad), "they are found")
+        eventually(lambda: len(table.rows) == 20 - len(bad), "the others are written")
+    assert {letter.redis_key for letter in queue.dead_letters()} == bad
+    assert set(embedder.sent.values()) == {1}
+
+
 def test_a_bad_row_alone(make_queue, embedder):
-    """Nothing tells a bad row from a bad sink until another is taken: then the queue goes on."""
+    """Nothing tells a bad row from a bad sink until others are taken, again and again: then the queue goes on."""
     queue = make_queue(sink=Table(lambda rows: ValueError("bad") if rows[0].redis_key == "doc:bad" else None))
     future = queue.enqueue("doc:bad", "bad")
     with pytest.raises(BatchFailed):
         future.result(PATIENCE_SECONDS)
     assert queue.dead_letters() == []
-    queue.enqueue("doc:good", "good")
-    queue.flush_now()
-    eventually(lambda: [letter.redis_key for letter in queue.dead_letters()] == ["doc:bad"], "it is given up")
+    number = itertools.count()
+
+    def given_up() -> bool:
+        queue.enqueue(f"doc:{next(number)}", f"good {next(number)}")
+        queue.flush_now()
+        return [letter.redis_key for letter in queue.dead_letters()] == ["doc:bad"]
+
+    eventually(given_up, "it is given up")
     queue.flush(PATIENCE_SECONDS)
+    assert set(embedder.sent.values()) == {1}
+
+
+@pytest.mark.parametrize("up", [{2}, {2, 20}, {2, 9, 30}], ids=str)
+def test_a_sink_that_comes_and_goes(make_queue, embedder, up):
+    """It takes a row and is down again, in a way of its own: no row is to blame for that."""
+    count = itertools.count(1)
+    rule = lambda _: OverflowError("down") if 40 > next(count) not in up else None  # noqa: E731
+    queue = make_queue(sink=(table := Table(rule)), start=False)
+    queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(20))
+    with queue:
+        eventually(lambda: len(table.rows) == 20, "all are written in the end")
+        queue.flush(PATIENCE_SECONDS)
+    assert queue.dead_letters() == []
+    assert set(embedder.sent.values()) == {1}
+
+
+def test_a_sink_that_takes_another_and_is_down_again(make_queue, embedder):
+    """One row waits for the sink, which takes that of another call, and fails again before it is offered the first."""
+    down, taken = threading.Event(), threading.Event()
+    down.set()
+
+    def rule(rows):
+        if rows[0].redis_key == "doc:2":
+            taken.set()
+            return None
+        return OverflowError("down") if down.is_set() else None
+
+    queue = make_queue(sink=(table := Table(rule)))
+    queue.enqueue("doc:1", "one")
+    queue.flush_now()
+    eventually(lambda: len(table.writes) >= 3, "the queue has begun to rest")
+    queue.enqueue("doc:2", "two")
+    queue.flush_now()
+    assert taken.wait(PATIENCE_SECONDS)
+    before = len(table.writes)
+    eventually(lambda: len(table.writes) >= before + 2, "it was offered again")
+    assert queue.dead_letters() == []
+    down.clear()
+    eventually(lambda: table.has("doc:1", "one"), "it is written")
+    queue.flush(PATIENCE_SECONDS)
+    assert queue.dead_letters() == []
     assert set(embedder.sent.values()) == {1}
 
 
