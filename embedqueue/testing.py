@@ -147,7 +147,7 @@ class EagerQueue(EmbeddingBatchQueue):
 
     If the provider fails, futures end with ``BatchFailed`` at once: there is one try, unless a ``retry`` policy is
     given, and no pause. The item waits for the next ``enqueue`` or ``flush()``. No replicas are waited for, and there
-    are no limits and no budget.
+    are no limits and no budget. An eager ``successor`` embeds what goes to the second field.
 
     Args:
         embedder: usually a :class:`FakeEmbedder`.
@@ -193,7 +193,9 @@ class EagerQueue(EmbeddingBatchQueue):
                 engine.dispatch.begin(claim)  # even without members: the claim may have rejected some
                 failed = self.redis.exists(*engine.store.keys.pauses)  # one try, however short its pause
                 if failed or not claim.members:
-                    return
+                    break
+            if isinstance(self._options.successor, EagerQueue):  # while the model is being changed, texts go to both
+                self._options.successor.flush_now()
 
     def embed_query(self, text: str, timeout: float | None = None) -> list[float]:
         """Embed in this thread; see :meth:`embedqueue.EmbeddingBatchQueue.embed_query`."""

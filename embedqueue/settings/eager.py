@@ -34,6 +34,8 @@ class Eager:
             settings: of the queue.
             overrides: options of the queue that differ from the settings.
         """
+        if settings.successor is not None and "successor" not in overrides:
+            overrides["successor"] = self.queue(settings.second(**settings.successor))
         embedder = FakeEmbedder(settings.width or EMBED_DIMENSIONS) if self.embedder is None else self.embedder
         queue = EagerQueue(embedder, self.redis, settings.model, **settings.options | overrides)
         self.embedders[queue.options.namespace] = embedder

@@ -21,6 +21,8 @@ from embedqueue import (
     QueueStopped,
     TransientError,
 )
+from embedqueue.settings.eager import Eager
+from embedqueue.settings.settings import read
 from embedqueue.testing import FakeEmbedder, eager_queue
 from embedqueue.values.observer import Observer
 from embedqueue.values.vectors import to_floats
@@ -214,3 +216,26 @@ def test_an_eager_queue_has_no_limits():
     futures = [queue.enqueue(f"doc:{place}", f"text {place}") for place in range(3)]
     assert all(future.done() for future in futures)
     assert queue.options.limits is None
+
+
+def test_an_eager_successor(fake_redis):
+    """While the model is being changed, texts are in both fields when ``enqueue`` returns; searches follow."""
+    settings = read({"MODEL": "old", "DIMENSIONS": 8, "SUCCESSOR": "EMBEDDING_FIELD=v2 MODEL=new DIMENSIONS=16"})
+    eager = Eager(None, fake_redis)
+    with eager.queue(settings) as queue:
+        old, new = eager.embedders["embed_queue"], eager.embedders["embed_queue:v2"]
+        change = inside(queue).store.change
+        change.begin("v2", "v2_of")
+        assert queue.enqueue("note:1", "Hello").done()
+        assert queue.enqueue_many([("note:2", "other words"), ("note:3", "more of them")])[1].done()
+        assert fake_redis.hget("note:1", "embedding") == old.bytes_of("Hello")
+        assert fake_redis.hget("note:1", "v2") == new.bytes_of("Hello")
+        assert len(queue.embed_query("Hello")) == 8
+        queue.create_index("notes", "note:")
+        queue.options.successor.create_index("notes:v2", "note:")
+        assert queue.search("Hello", 1, index="notes")[0].redis_key == "note:1"
+        change.read_from({"field": "v2", "alias": "notes", "old": "notes", "new": "notes:v2"})
+        assert len(queue.embed_query("Hello")) == 16
+        assert queue.search("Hello", 1, index="notes")[0].redis_key == "note:1"
+        assert new.sent["Hello"] == 3
+    assert queue.options.successor.closed
