@@ -15,7 +15,7 @@ from typing import Any, Self
 from redis.exceptions import RedisError
 
 from embedqueue.money.cost import usd
-from embedqueue.store.runs import Runs
+from embedqueue.store.runs import Runs, Taken
 from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.runs import Run, Wanted, check_run_name
 from embedqueue.values.words import printable
@@ -62,8 +62,17 @@ class NamedRun:
         self._thread = threading.Thread(target=self._note_on, name="embedqueue-run", daemon=True)
 
     def __enter__(self) -> Self:
-        """Take the run up."""
-        self._note(begins=True)
+        """Take the run up; from a process that was killed, too, as soon as it would have been heard of."""
+        heard = b""
+        while True:
+            try:
+                self._note(begins=True)
+                break
+            except Taken as taken:
+                if heard not in (b"", taken.heard):
+                    raise
+                heard = taken.heard
+            time.sleep(NOTE_SECONDS / 8)
         self._thread.start()
         return self
 

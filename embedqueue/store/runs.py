@@ -18,6 +18,18 @@ KEPT = 50
 _READ_CHARS = 500
 
 
+class Taken(EmbedQueueError):
+    """Another process is at work on a run.
+
+    Attributes:
+        heard: changes whenever that process is heard of.
+    """
+
+    def __init__(self, words: str, heard: bytes) -> None:
+        super().__init__(words)
+        self.heard = heard
+
+
 class Runs:
     """Notes runs and tells of them. Thread-safe; every method raises ``redis.RedisError`` where Redis does not answer.
 
@@ -46,7 +58,7 @@ class Runs:
             What somebody wants: "pause", "resume", "stop" or "".
 
         Raises:
-            EmbedQueueError: another process is at work on it.
+            Taken: another process is at work on it.
         """
         if begins:
             self._tidy()
@@ -55,7 +67,8 @@ class Runs:
         if state == b"taken":
             other = _read(name, said, 0.0)
             where = f" on {other.host}, process {other.pid}" if other else ""
-            raise EmbedQueueError(f"a run {name!r} is at work already{where}: take another --name, or stop that one")
+            words = f"a run {name!r} is at work already{where}: take another --name, or stop that one"
+            raise Taken(words, said.split(b" ", 2)[1])
         return str(said.decode())
 
     def ask(self, name: str, wanted: Wanted) -> Run | None:
