@@ -41,6 +41,7 @@ class Plan:
         seconds: that they take at the limits, at least; None where no limits are set.
         total: texts that there are, blank ones left out.
         done: of these, that have the vector in the second field already.
+        waiting: of ``texts``, that wait for it already: an earlier run, or somebody who wrote them, has enqueued them.
         model: the new one.
         field: that receives its vectors.
     """
@@ -51,6 +52,7 @@ class Plan:
     seconds: float | None
     total: int
     done: int
+    waiting: int
     model: str
     field: str
 
@@ -128,7 +130,7 @@ class Reembedding:
         kept = self.store.agreed()
         if (kept.get("embedding_field") or self.first.option("embedding_field")) == self.terms.field:
             raise EmbedQueueError(f"vectors of the first queue stand in {self.terms.field!r}: give another --to-field")
-        texts = tokens = total = done = calls = 0
+        texts = tokens = total = done = waiting = 0
         for part, found in self._looked():
             for (_, text), one in zip(part, found, strict=True):
                 if not is_blank(text):
@@ -137,6 +139,7 @@ class Reembedding:
                         done += 1
                     else:
                         texts, tokens = texts + 1, tokens + estimated_tokens(text)
+                        waiting += one.kind == WAITING
         calls = max(
             math.ceil(texts / self.second_options.api_batch_limit),
             math.ceil(tokens / self.second_options.api_batch_tokens),
@@ -148,6 +151,7 @@ class Reembedding:
             seconds=seconds_at(self.second_options.limits, texts, tokens, calls),
             total=total,
             done=done,
+            waiting=waiting,
             model=self.second.model,
             field=self.terms.field,
         )

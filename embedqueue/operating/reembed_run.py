@@ -108,8 +108,9 @@ class Work:
     def _tell(self) -> None:
         status = self.reembedding.other.status()
         live = status.waiting + status.in_flight + status.outsourced
-        total = max(self.plan.total, self.plan.done + self._put)
-        done = min(total, max(0, self.plan.done + self._put - live - status.dead))
+        enqueued = self.plan.done + self.plan.waiting + self._put
+        total = max(self.plan.total, enqueued)
+        done = min(total, max(0, enqueued - live - status.dead))
         dollars = dollars_of(self._tokens, price_by(self.reembedding.second_options))
         facts = {"texts": self._put, "tokens": self._tokens, "usd": dollars, "words": status.pause_reason}
         self.run.report(done=done, total=total, failed=status.dead, **facts)

@@ -13,6 +13,8 @@ import pytest
 
 from embedqueue import BatchFailed, EmbeddingBatchQueue
 from embedqueue.operating.reembed import Reembedding
+from embedqueue.operating.reembed_run import Work
+from embedqueue.operating.runs import NamedRun
 from embedqueue.settings.settings import read_environment
 from embedqueue.store.store import Store
 from embedqueue.testing import FakeEmbedder
@@ -79,6 +81,7 @@ def test_the_plan_comes_first(run, redis_client, first, provider, monkeypatch):
         "seconds": 180.0,
         "total": COUNT,
         "done": 0,
+        "waiting": 0,
         "model": "text-embedding-3-small",
         "field": "v2",
     }
@@ -193,6 +196,24 @@ def test_killed_in_the_middle_with_writes_going_on(run, redis_client, first, pro
     all_in_both(redis_client, 10 + COUNT)
     assert sent_once(provider, before)
     run("reembed", *WHAT, *NEW, "--cut-over")
+
+
+def test_what_waits_already_counts_when_it_has_its_vector(run, redis_client, first, provider):
+    """A run that finds everything enqueued, by an earlier one, tells how much of it is done."""
+    run("reembed", *WHAT, *NEW, "--no-work")
+    plan = json.loads(run("reembed", *WHAT, *NEW, "--dry-run", "--json"))
+    assert (plan["texts"], plan["waiting"], plan["done"]) == (COUNT, COUNT, 0)
+    said: list[str] = []
+    first_settings = read_environment()
+    second = first_settings.second(EMBEDDING_FIELD="v2", MODEL="text-embedding-3-small", DIMENSIONS="8")
+    with Reembedding(first_settings, second, "doc:*", "body") as work:
+        run_ = NamedRun(work.store.runs, "mine", "reembed")
+        with run_, second.queue(max_concurrency=1, api_batch_limit=3) as queue:
+            at_work = Work(work, work.plan(), run_, queue, 60.0, 1000, say=said.append, say_seconds=0.0)
+            assert at_work.until_complete() == 0
+    counts = [int(line.split(" of ")[0]) for line in said]
+    assert counts == sorted(counts)
+    assert counts[-1] == COUNT, said
 
 
 def test_redis_is_stopped_and_started(fresh_redis_server, provider, env, process):
