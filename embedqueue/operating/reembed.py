@@ -90,6 +90,7 @@ class Reembedding:
 
     def __init__(self, first: Settings, second: Settings, match: str, text_field: str) -> None:
         self.first, self.second = first, second
+        self._began: int | None = None  # the last stamp before any filling
         self.match, self.text_field = match, text_field
         self.second_options = Options(model=second.model, **second.options)
         client = first.client()
@@ -204,10 +205,13 @@ class Reembedding:
             dead_too: also what was given up before.
 
         Yields:
-            Of each part: how many texts were put in, their tokens, and how many there were of each kind.
+            Of each part: how many texts were put in, their tokens, and how many there were of each kind. What somebody
+            has enqueued meanwhile counts as right, for that goes to both fields.
         """
         base = min(self.second_options.flush_interval, LONGEST_WITHIN)
         began = self.other.hashes.last_stamp()
+        if self._began is None:
+            self._began = began
         for part, found in self._looked():
             check()
             pairs = zip(part, found, strict=True)
@@ -224,7 +228,14 @@ class Reembedding:
                 check()
                 rest()
             put = self._put(lacking, within, base)
-            yield len(put), sum(estimated_tokens(text) for _, text in put), Counter(one.kind for one in found)
+            kinds = Counter(self._kind(one, began) for one in found)
+            kinds[WAITING] += len(lacking) - len(put)  # somebody was quicker: it is looked at again
+            yield len(put), sum(estimated_tokens(text) for _, text in put), kinds
+
+    def _kind(self, found: Found, began: int) -> str:
+        first = began if self._began is None else self._began
+        others = found.newest > (first if found.kind == WAITING else began)
+        return RIGHT if others else found.kind
 
     def _put(self, lacking: Sequence[tuple[Text, Found]], within: float, base: float) -> list[Text]:
         """Enqueue texts into the second queue alone, but what somebody else was quicker with. Returns which."""
@@ -263,7 +274,6 @@ class Reembedding:
         while part := list(islice(texts, LOOK_ITEMS)):
             yield part, inspect(self.other, part, self.terms)
 
-    def live(self) -> tuple[int, int]:
-        """How many items of the second queue are unfinished, and how many were given up."""
-        status = self.other.status()
-        return status.waiting + status.in_flight + status.outsourced, status.dead
+    def unfinished(self, flush: str) -> int:
+        """How many items of the second queue, live when this name was first asked for, are unfinished."""
+        return self.other.status(flush, anyway=True).unfinished

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -93,9 +95,15 @@ class Work:
         return count, kinds
 
     def _drain(self) -> None:
-        while self.reembedding.live()[0]:
-            self.run.check()
-            self._rest()
+        """Wait for what is live now, and not for what others go on to write."""
+        flush = f"reembed:{uuid.uuid4().hex}"
+        try:
+            while self.reembedding.unfinished(flush):
+                self.run.check()
+                self._rest()
+        finally:
+            with contextlib.suppress(redis.RedisError):  # it ends by itself then
+                self.reembedding.other.end_flush(flush)
 
     def _rest(self) -> None:
         if self.queue is not None:

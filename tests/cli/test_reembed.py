@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -214,6 +215,32 @@ def test_what_waits_already_counts_when_it_has_its_vector(run, redis_client, fir
     counts = [int(line.split(" of ")[0]) for line in said]
     assert counts == sorted(counts)
     assert counts[-1] == COUNT, said
+
+
+def test_it_ends_while_others_go_on_writing(run, redis_client, first, provider, monkeypatch):
+    """It waits for what was there, and for what waits then; at each of its looks something new waits."""
+    settings = read_environment()
+    second = settings.second(EMBEDDING_FIELD="v2", MODEL="text-embedding-3-small", DIMENSIONS="8")
+    written, rest = itertools.count(COUNT), Work._rest
+
+    def rest_and_write(work: Work) -> None:
+        rest(work)
+        number = next(written)
+        assert number < COUNT + 40, "it never ends"
+        redis_client.hset(f"doc:{number}", "body", text(number))
+        first.enqueue(f"doc:{number}", text(number))
+
+    monkeypatch.setattr(Work, "_rest", rest_and_write)
+    with Reembedding(settings, second, "doc:*", "body") as work:
+        named = NamedRun(work.store.runs, "mine", "reembed")
+        with named, second.queue(max_batch_size=1000) as queue:
+            plan = work.plan()
+            work.begin()
+            at_work = Work(work, plan, named, queue, 60.0, 1000, say=lambda _: None, say_seconds=60.0)
+            assert at_work.until_complete() == 0
+    for i in range(COUNT):
+        assert of(redis_client, f"doc:{i}") == (SPACE, digest(text(i)))
+    assert not redis_client.exists("embed_queue:v2:flushes")
 
 
 def test_redis_is_stopped_and_started(fresh_redis_server, provider, env, process):
