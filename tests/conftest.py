@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -39,6 +40,17 @@ settings.load_profile(os.environ.get("EMBEDQUEUE_HYPOTHESIS", "default"))
 # A shell without job control starts what it runs in the background with Ctrl-C ignored, and all children inherit that:
 # the programs that tests interrupt would never hear of it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is collected stays until the end: the garbage collector need not go through it again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -152,6 +164,7 @@ def browser():
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
         pytest.skip("no Chromium is installed: apt-get install chromium")
+    playwright.expect.set_options(timeout=PATIENCE_SECONDS * 1000)
     sandbox = [] if os.getuid() else ["--no-sandbox"]  # Chromium's sandbox refuses root
     with playwright.sync_playwright() as driver:
         running = driver.chromium.launch(executable_path=program, args=sandbox)

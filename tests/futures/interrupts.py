@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 from _thread import interrupt_main
-from collections import Counter
+from collections import Counter, defaultdict
 from functools import cache
 from types import SimpleNamespace
 
@@ -232,28 +232,29 @@ def interrupt_users():
     assert dispatch.begun.get(timeout=PATIENCE_SECONDS) is claim
 
 
+#: After these instructions, Python neither looks for signals nor collects garbage.
+SILENT = (
+    "LOAD_",
+    "STORE_",
+    "DELETE_",
+    "POP_",
+    "COMPARE_",
+    "CONTAINS_",
+    "IS_",
+    "BINARY_SUBSCR",
+    "COPY",
+    "SWAP",
+    "NOP",
+)
+
+
 @cache
-def instructions(code):
-    return {step.offset: step.opname for step in dis.get_instructions(code)}
+def silent_instructions(code):
+    return {step.offset: step.opname.startswith(SILENT) for step in dis.get_instructions(code)}
 
 
 class Handled:
     """The parts of a queue that users' threads enter, and a handler that comes once among their instructions."""
-
-    #: After these instructions, Python neither looks for signals nor collects garbage.
-    SILENT = (
-        "LOAD_",
-        "STORE_",
-        "DELETE_",
-        "POP_",
-        "COMPARE_",
-        "CONTAINS_",
-        "IS_",
-        "BINARY_SUBSCR",
-        "COPY",
-        "SWAP",
-        "NOP",
-    )
 
     def __init__(self, what):
         self.waiters, self.agenda = Waiters(lambda: None), Agenda(Options())
@@ -306,23 +307,35 @@ class Handled:
 
     def use_and_handle_at(self, at):
         """Use it, and be interrupted at the instruction ``at`` of those at which that may be; tells whether it was."""
-        left, before, seen = at, {}, Counter()
+        left, tracers = at, {}
+        seen = defaultdict(Counter)  # by the identity of code: its hash takes longer than all else here
 
         def trace(frame, event, arg):
-            nonlocal left
-            if "embedqueue" not in frame.f_code.co_filename or "tests" in frame.f_code.co_filename:
+            code = frame.f_code
+            if "embedqueue" not in code.co_filename or "tests" in code.co_filename:
                 return None
-            frame.f_trace_opcodes = True
-            if event == "opcode":
-                silent = before.get(frame, "LOAD_").startswith(self.SILENT)
-                before[frame] = instructions(frame.f_code)[frame.f_lasti]
-                seen[frame.f_code, frame.f_lasti] += 1
-                if not silent and seen[frame.f_code, frame.f_lasti] <= 2:  # of a loop, two rounds
-                    left -= 1
-                    if left == 0:
-                        sys.settrace(None)
-                        self.handle()
-            return trace
+            if frame not in tracers:  # a generator comes more than once
+                frame.f_trace_opcodes = True
+                tracers[frame] = steps(silent_instructions(code), seen[id(code)])
+            return tracers[frame]
+
+        def steps(silent, times):
+            after_silent = True
+
+            def step(frame, event, arg):
+                nonlocal left, after_silent
+                if event == "opcode":
+                    offset = frame.f_lasti
+                    may_come, after_silent = not after_silent, silent[offset]
+                    times[offset] += 1
+                    if may_come and times[offset] <= 2:  # of a loop, two rounds
+                        left -= 1
+                        if left == 0:
+                            sys.settrace(None)
+                            self.handle()
+                return step
+
+            return step
 
         sys.settrace(trace)
         try:
