@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("flask", reason='the dashboard is in the extra "embedqueue[dashboard]"')
 
 from tests.dashboard.test_dashboard import client_of, token_of  # noqa: E402
-from tests.jobs.conftest import PATIENT, make, stand_in  # noqa: E402, F401 - fixtures
+from tests.jobs.conftest import make, stand_in  # noqa: E402, F401 - fixtures
+from tests.jobs.options import PATIENT  # noqa: E402
 from tests.jobs.test_jobs import in_jobs, pairs  # noqa: E402
 from tests.parts import eventually  # noqa: E402
 

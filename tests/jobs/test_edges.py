@@ -12,7 +12,7 @@ from embedqueue import Budget, GeminiEmbedder, OpenAIEmbedder
 from embedqueue.embedders import MistralEmbedder, VoyageEmbedder
 from embedqueue.embedders.batch_jobs import JobSeen, batch_jobs_of, was_refused
 from embedqueue.values.errors import ConfigurationError, TransientError
-from tests.jobs.conftest import PATIENT
+from tests.jobs.options import PATIENT
 from tests.jobs.standin import DIMENSIONS, GeminiJob, OpenAIJob, as_batch
 from tests.jobs.test_jobs import all_written, in_jobs, over, pairs
 from tests.parts import PATIENCE_SECONDS, eventually

@@ -8,7 +8,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from tests.jobs.conftest import PATIENT, embedder_of
+from tests.jobs.options import PATIENT, embedder_of
 from tests.jobs.standin import _Handler, as_batch, vector_of
 from tests.jobs.test_jobs import all_written, in_jobs, is_of, over, pairs, stored
 from tests.parts import PATIENCE_SECONDS, eventually

@@ -13,7 +13,7 @@ from embedqueue.embedders import VoyageEmbedder
 from embedqueue.embedders.batch_jobs import batch_jobs_of
 from embedqueue.testing import FakeEmbedder
 from tests.inside import inside
-from tests.jobs.conftest import OPTIONS, PATIENT
+from tests.jobs.options import OPTIONS, PATIENT
 from tests.jobs.standin import as_batch, vector_of
 from tests.parts import PATIENCE_SECONDS, eventually
 

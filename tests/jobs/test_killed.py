@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from embedqueue import EmbeddingBatchQueue
-from tests.jobs.conftest import OPTIONS, PATIENT, embedder_of
+from tests.jobs.options import OPTIONS, PATIENT, embedder_of
 from tests.jobs.standin import as_batch
 from tests.jobs.test_jobs import pairs, stored
 from tests.parts import PATIENCE_SECONDS, eventually

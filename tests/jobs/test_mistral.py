@@ -7,7 +7,7 @@ import pytest
 
 from embedqueue.embedders import CohereEmbedder, MistralEmbedder
 from embedqueue.embedders.batch_jobs import batch_jobs_of
-from tests.jobs.conftest import PATIENT
+from tests.jobs.options import PATIENT
 from tests.jobs.standin import DIMENSIONS, MistralJob, as_batch
 from tests.jobs.test_faults import paid, served_by_both
 from tests.jobs.test_jobs import in_jobs, over, pairs, stored

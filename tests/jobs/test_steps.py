@@ -18,7 +18,7 @@ from embedqueue.jobs.desk import Lost
 from embedqueue.jobs.submission import submit
 from embedqueue.store.jobs import Job
 from embedqueue.values.errors import ConfigurationError, TransientError
-from tests.jobs.conftest import PATIENT
+from tests.jobs.options import PATIENT
 from tests.jobs.test_jobs import all_written, is_of, over, pairs, stored
 from tests.parts import PATIENCE_SECONDS, eventually
 

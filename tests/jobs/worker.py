@@ -9,7 +9,7 @@ import threading
 import redis
 
 from embedqueue import EmbeddingBatchQueue
-from tests.jobs.conftest import OPTIONS, embedder_of
+from tests.jobs.options import OPTIONS, embedder_of
 
 
 def main() -> None:

@@ -32,6 +32,8 @@ WORKERS = {
 #: The gate follows the first four; the others are milder forms of them, for the long profile.
 LONG = settings().max_examples > 100
 PAIRS = list(itertools.combinations_with_replacement([*WORKERS][: None if LONG else 4], 2))
+#: Of the gate where all of those are followed with other texts: whoever meets the worst of them.
+WORST = PAIRS if LONG else [pair for pair in PAIRS if "stalls, writes late" in pair]
 
 
 class Actors:
@@ -132,14 +134,18 @@ def every_schedule(actors: Actors) -> Iterator[list[int]]:
         actors.finish()  # everybody may die here
 
 
-@pytest.mark.parametrize("producers", [("a text", "another"), ("a text", "a blank one"), ("the same", "a text")])
-def test_every_schedule_of_two_workers_and_two_producers(redis_client, producers):
+@pytest.mark.parametrize(
+    ("producers", "pairs"),
+    [(("a text", "another"), PAIRS), (("a text", "a blank one"), WORST), (("the same", "a text"), WORST)],
+    ids=["other texts", "a blank one", "the same text"],
+)
+def test_every_schedule_of_two_workers_and_two_producers(redis_client, producers, pairs):
     """Whoever stalls, dies, gives back or gives up, in whatever order: the newest text wins and none is lost."""
     count = 0
-    for pair in PAIRS:
+    for pair in pairs:
         programs = (*(PRODUCERS[name] for name in producers), *(WORKERS[name] for name in pair))
         count += sum(1 for _ in every_schedule(Actors(redis_client, programs)))
-    assert count > 10 * len(PAIRS)
+    assert count > 10 * len(pairs)
 
 
 @pytest.mark.timeout(200)

@@ -46,10 +46,11 @@ def site(request) -> Iterator[str]:
         running.assert_quiet()
 
 
-@pytest.fixture(params=[True, False], ids=["", "without-scripts"])
+@pytest.fixture
 def page(request, browser, site) -> Iterator[playwright.Page]:
-    """The application's page, with and without its little script."""
-    context = browser.new_context(java_script_enabled=request.param, viewport={"width": 390, "height": 844})
+    """The application's page; with a false parameter, without its little script."""
+    scripts = getattr(request, "param", True)
+    context = browser.new_context(java_script_enabled=scripts, viewport={"width": 390, "height": 844})
     context.set_default_timeout(PATIENCE_SECONDS * 1000)
     asked: list[str] = []
     complaints: list[str] = []
@@ -76,6 +77,7 @@ def _until_searchable(page, note):
     raise AssertionError(f"still {state.inner_text()!r}")
 
 
+@pytest.mark.parametrize("page", [True, False], ids=["", "without-scripts"], indirect=True)
 def test_a_note_becomes_searchable_by_its_meaning(page, request):
     """Saved: it waits. Embedded: it is found first, by words that it does not have."""
     name = request.node.callspec.id
