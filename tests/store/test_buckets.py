@@ -467,3 +467,12 @@ def test_what_waits_for_the_limits_only_parks_no_budget(world):
     assert worker.store.budget.state().day == 0
     world.now += 61
     assert len(worker.claim(budget=dollars_a_day(24)).members) == 3
+
+
+def test_a_budget_that_is_spent_parks_beside_limits_as_well(world):
+    """Though these let something go."""
+    worker = Worker(world, Limits(texts_per_minute=600))
+    worker.claim()
+    world.now += 61
+    worker.enqueue(1)
+    assert worker.claim(budget=dollars_a_day(1)).status == "budget"

@@ -86,6 +86,16 @@ def test_an_older_stray_is_not_claimed_beside_the_newer_text_of_its_key(queue):
     queue.check()
 
 
+def test_an_older_stray_among_those_on_their_last_delivery_is_told_of(queue):
+    """Where the counts tell of nothing: it is not claimed in the place of the newer text."""
+    queue.enqueue([("doc:1", "new"), ("doc:2", "taken")])
+    queue.client.zrem(queue.names.pending, encode_member("doc:2", "taken"))  # a ghost
+    queue.client.zadd(queue.names.alone, {encode_member("doc:1", "old"): 1.0})
+    claim = claimed(queue.store, 1, alone=True)
+    assert claim.members in ([], [encode_member("doc:1", "new")])
+    assert claim.strays == [encode_member("doc:1", "old")]
+
+
 def test_an_item_whose_claim_nobody_knows_any_more_waits_again(queue):
     """``claims`` was deleted, or evicted: when its lease runs out it goes to the end of the line."""
     queue.enqueue([("doc:1", "a")])
