@@ -29,7 +29,7 @@ def test_over_tls(make_queue, cluster, client, tmp_path):
     """Every connection of ours, on every node, checks whom it speaks to."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    proxies = {node.port: TlsProxy(node.port, authority) for node in cluster.nodes}
+    proxies = {node.port: TlsProxy(node.port, authority, names=("127.0.0.1",)) for node in cluster.nodes}
 
     def remap(address):
         host, port = address

@@ -6,11 +6,13 @@ import pytest
 import redis
 
 from embedqueue import Budget
+from embedqueue.store import scripts
+from embedqueue.store.cluster.line import Line
 from embedqueue.store.records import Asked, Terms
 from embedqueue.store.scripts import Scripts
 from embedqueue.values.provenance import digest
 from tests.inside import inside
-from tests.parts import PATIENCE_SECONDS, eventually, stored
+from tests.parts import PATIENCE_SECONDS, eventually, expected, stored
 
 
 @pytest.fixture
@@ -61,3 +63,32 @@ def test_what_is_gone_is_asked_for_once_more_of_who_is_the_master_then(make_queu
     assert asked_nodes[0] not in owners
     client.delete("doc:1", "{embed_queue}:events")
     assert store.look([asked], terms) == [("gone", b"")]
+
+
+def test_a_node_that_says_readonly_is_asked_again(make_queue, client, monkeypatch):
+    """As one does that is being replaced: of the queue, and of a hash."""
+    queue = make_queue(client)
+    queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
+    by_queue, by_hash, refusal = (
+        [1, 2, 3],
+        [1, 2, 3],
+        redis.exceptions.ReadOnlyError("You can't write against a replica"),
+    )
+    ask, answer = scripts.ask, Line._answer
+
+    def refusing(*args):
+        if by_queue:
+            by_queue.pop()
+            raise refusal
+        return ask(*args)
+
+    def refused(line, order, asking):
+        told = answer(line, order, asking)
+        return by_hash.pop() and refusal if by_hash and order.script == "write" else told
+
+    monkeypatch.setattr(scripts, "ask", refusing)
+    monkeypatch.setattr(Line, "_answer", refused)
+    assert queue.enqueue("doc:2", "two").result(PATIENCE_SECONDS) == expected("two")
+    assert client.hget("doc:2", "embedding") == stored("two")
+    assert not by_queue
+    assert not by_hash

@@ -20,14 +20,22 @@ class TlsProxy:
 
     Args:
         target: the path of a unix socket, or a port on loopback.
-        authority: who signs the certificate, which is for ``localhost`` and 127.0.0.1.
+        authority: who signs the certificate.
         client_certificates: whether clients must show one of the same authority.
+        names: that the certificate is for.
     """
 
-    def __init__(self, target: str | int, authority: trustme.CA, *, client_certificates: bool = False) -> None:
+    def __init__(
+        self,
+        target: str | int,
+        authority: trustme.CA,
+        *,
+        client_certificates: bool = False,
+        names: tuple[str, ...] = ("localhost",),
+    ) -> None:
         self._target = target
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("localhost", "127.0.0.1").configure_cert(self._context)
+        authority.issue_cert(*names).configure_cert(self._context)
         if client_certificates:
             authority.configure_trust(self._context)
             self._context.verify_mode = ssl.CERT_REQUIRED
