@@ -14,7 +14,8 @@ class LangChainEmbedder(LibraryEmbedder):
     """An object of LangChain's ``Embeddings``: hundreds of providers are spoken to by its packages.
 
     Documents go to its ``embed_documents``, queries to its ``embed_query``. Give it no retries of its own
-    (``max_retries=0``): the queue tries again, and tells others to wait meanwhile.
+    (``max_retries=0``): the queue tries again, and tells others to wait meanwhile. A queue that is given no model takes
+    the object's name of it, or that of its class.
 
     Args:
         embeddings: the object. It must be thread-safe, as LangChain's are that speak HTTP.
@@ -33,7 +34,8 @@ class LangChainEmbedder(LibraryEmbedder):
             raise OptionTypeError("embeddings", words)
         self._embeddings = embeddings
         names = (getattr(embeddings, name, None) for name in ("model", "model_name", "deployment"))
-        super().__init__(next((name for name in names if isinstance(name, str)), None), dimensions, max_text_tokens)
+        named = next((name for name in names if isinstance(name, str)), type(embeddings).__name__)
+        super().__init__(named, dimensions, max_text_tokens)
 
     @property
     def variant(self) -> str:

@@ -84,8 +84,8 @@ def _forked(embedder: SentenceTransformerEmbedder | None) -> None:
         embedder._new_lock()
 
 
-def _name_of(model: Any) -> str | None:
-    """What the model was loaded as, as its card keeps it."""
+def _name_of(model: Any) -> str:
+    """What the model was loaded as, as its card keeps it; else the name of its class, not that of another model."""
     card = getattr(model, "model_card_data", None)
     names = (getattr(card, name, None) for name in ("base_model", "model_id"))
-    return next((name for name in names if isinstance(name, str) and name), None)
+    return next((name for name in names if isinstance(name, str) and name), type(model).__name__)

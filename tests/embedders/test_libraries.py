@@ -69,6 +69,16 @@ def test_langchains_embeddings_serve_a_queue(make_queue, redis_client):
     assert redis_client.hget("doc:1", "embedding_of").startswith(b"small/3/- ")
 
 
+def test_a_model_without_a_name_is_never_called_like_another(make_queue):
+    """What is written beside vectors is then the name of its class, and not the model that queues have by default."""
+
+    class Unnamed:
+        embed_documents = embed_query = encode = lambda self, texts: texts
+
+    for embedder in (LangChainEmbedder(Unnamed()), SentenceTransformerEmbedder(Unnamed())):
+        assert make_queue(embedder=embedder, start=False).options.model == "Unnamed"
+
+
 def test_a_blank_text_before_any_other_asks_for_a_short_one(make_queue):
     """For its vector has the length of all others; the next one asks no more."""
     embeddings = Embeddings()
