@@ -12,7 +12,7 @@ import redis
 from embedqueue import BatchFailed, Budget, OpenAIEmbedder
 from embedqueue.testing import eager_queue
 from embedqueue.values.observer import Observer
-from tests.inside import inside
+from tests.inside import inside, worker_threads
 from tests.parts import PATIENCE_SECONDS, eventually
 from tests.provider import drop, fail
 
@@ -152,6 +152,8 @@ def test_stopping_settles_and_what_is_left_behind_counts(make, provider, redis_c
     queue.enqueue_many(_texts(3))
     queue.flush_now()
     assert provider.wait_for_calls(1, PATIENCE_SECONDS)
+    inside(queue).claim_nothing_more()  # else what a claim brings after the stop is settled in its time
+    eventually(lambda: worker_threads() == 0, "its last claim has ended")
     queue.stop(timeout=0)
     state = inside(queue).store.budget
     other = make(start=False)
