@@ -196,6 +196,11 @@ class Inside:
         """What the worker waits on, and is notified by who wants something."""
         return self._engine.agenda._condition
 
+    @property
+    def looks_after_no_jobs(self) -> bool:
+        """Whether it was told to leave the batch jobs to others."""
+        return bool(self._engine.runner._quit)
+
     def claim_nothing_more(self) -> None:
         """As if it were busy from now on."""
         self._engine.worker.stop(1)

@@ -151,6 +151,8 @@ class Runner:
     def _rest(self, desk: Desk, seconds: float) -> bool:
         """Wait until something is due; False to end, because there is nothing more to look after."""
         with self._condition:
+            if self._quit:  # a stop that came during the step wakes nobody
+                return False
             if not self._woken:
                 if not any(job.active for job in desk.led.jobs) and self._meant < self._options.economy_min_texts:
                     self._thread = None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from contextlib import closing
 
 import numpy as np
 import pytest
 
+from tests.inside import inside
 from tests.jobs.options import PATIENT, embedder_of
 from tests.jobs.standin import _Handler, as_batch, vector_of
 from tests.jobs.test_jobs import all_written, in_jobs, is_of, over, pairs, stored
-from tests.parts import PATIENCE_SECONDS, eventually
+from tests.parts import PATIENCE_SECONDS, eventually, in_thread, join
 
 
 def served_by_both(queue, client, items) -> None:
@@ -373,6 +376,28 @@ def test_a_provider_that_fails_at_each_create_is_left_in_peace(make, redis_clien
     eventually(lambda: "no batch job is made for 900 s" in caplog.text)
     assert queue.stats().for_jobs == 3, "they wait for another job"
     assert len(queue.jobs()) == 1
+
+
+def test_a_stop_in_the_middle_of_a_step_leaves_the_jobs_to_others(make, redis_client, monkeypatch):
+    """And not only when something would have been due next, which here is in a minute."""
+    queue = make(start=False, economy_poll=(0.001, 0.2))
+    queue.enqueue_many(pairs(3), within=PATIENT)
+    redis_client.hset("embed_queue:jobs", ":rest", f"{time.time() + 900} 1")
+    status, asked, stopping = inside(queue).store.status, [], []
+
+    def stops():
+        if threading.current_thread().name.startswith("embedqueue-jobs"):
+            asked.append(1)
+            if len(asked) == 2:  # the first step rests for nothing: it was woken meanwhile
+                stopping.append(in_thread(queue.stop))
+                eventually(lambda: inside(queue).looks_after_no_jobs, "it has been told to stop")
+        return status()
+
+    monkeypatch.setattr(inside(queue).store, "status", stops)
+    queue.start()
+    eventually(lambda: stopping, "it is in the middle of a step")
+    join(*stopping)
+    eventually(lambda: "embedqueue-jobs-embed_queue" not in [thread.name for thread in threading.enumerate()])
 
 
 def test_another_host_gets_no_key(stand_in, monkeypatch):
