@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ import tenacity
 
 from embedqueue import EmbeddingBatchQueue, OpenAIEmbedder
 from embedqueue.settings.redis_url import client_of
+from embedqueue.values.observer import CallReport, RedisReport
 from tests.proof.torture import failpoints
 from tests.proof.torture.cluster import ON_CLUSTER, RigCluster, is_cluster
 from tests.proof.torture.jobs import ECONOMY, JobsEmbedder
@@ -92,6 +94,7 @@ def make_queue(
     name: str = "",
     differs: str = "",
     jobs_url: str = "",
+    on_error: Callable[[CallReport | RedisReport], None] | None = None,
 ) -> EmbeddingBatchQueue:
     """The queue as every process of the rig has it; ``differs`` names the setting in which one is at odds with all."""
     options: dict[str, Any] = {
@@ -114,6 +117,7 @@ def make_queue(
         lease_seconds=lease_seconds,
         max_deliveries=50,
         worker=worker,
+        on_error=on_error,
         **(ON_CLUSTER if is_cluster(redis_url) else {}),
         **(ECONOMY if jobs_url else {}),
         retry=tenacity.Retrying(stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_random_exponential(0.05, 0.5)),
@@ -149,6 +153,11 @@ class Actor:
     def _report(self, name: str, kind: str = "process") -> None:
         self._journal.write("fault", name=name, kind=kind)
 
+    def _tell(self, report: CallReport | RedisReport) -> None:
+        """A call that the rig itself has answered too late, for the machine is busy, may be paid and is made again."""
+        if isinstance(report, CallReport) and report.cause == "timeout":
+            self._report("a call without an answer in time", kind="slow")
+
     def run(self) -> None:
         self._journal.write("started", pid=os.getpid())
         options = self._options
@@ -165,6 +174,7 @@ class Actor:
             name=options.name,
             differs=options.differs,
             jobs_url=options.jobs,
+            on_error=self._tell,
         )
         self._work(queue, options.role == "producer")
 
