@@ -18,9 +18,8 @@ from embedqueue.values.errors import InputRejected
 from embedqueue.values.item import Item
 from embedqueue.values.observer import BatchReport, CallReport
 from embedqueue.values.vectors import Malformed, as_rows, cosine, faulty_rows
-from embedqueue.values.words import printable
 
-from .desk import NOTE_CHARS, Desk
+from .desk import Desk, noted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +63,7 @@ def collect(desk: Desk, job: Job, seen: JobSeen) -> Job:
     if desk.terms().dimensions is None:
         desk.embed([CANARY])  # an embedder that learns the length of its vectors has to know it before one is written
     job = _write(desk, job, seen, keys)
-    note = "" if seen.standing == "done" else printable(f"{seen.standing}: {seen.reason or seen.status}")[:NOTE_CHARS]
+    note = "" if seen.standing == "done" else noted(f"{seen.standing}: {seen.reason or seen.status}")
     job = desk.end(job, note)
     book(desk, job)
     if job.back:

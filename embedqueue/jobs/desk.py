@@ -15,11 +15,17 @@ from embedqueue.store.store import Store
 from embedqueue.values.item import Item
 from embedqueue.values.log import Log
 from embedqueue.values.options import Options
+from embedqueue.values.words import printable
 
 #: Seconds for which no job is made after the provider has refused one: at first, and at most; doubled in between.
 REST_SECONDS = (900.0, 7200.0)
 #: Characters of a provider's words that are kept.
 NOTE_CHARS = 300
+
+
+def noted(words: str) -> str:
+    """Words of a provider as they are kept: on one line, and not too many."""
+    return printable(words)[:NOTE_CHARS]
 
 
 class Lost(Exception):

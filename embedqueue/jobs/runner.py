@@ -19,10 +19,10 @@ from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.locks import Condition
 from embedqueue.values.log import Log
 from embedqueue.values.options import Options
-from embedqueue.values.words import printable, said_by
+from embedqueue.values.words import said_by
 
 from .collection import Stopped, book, collect
-from .desk import NOTE_CHARS, Desk, Lost
+from .desk import Desk, Lost, noted
 from .submission import recover, submit
 
 #: Between two looks at a job passes this part of its age, between the bounds of ``economy_poll``.
@@ -256,7 +256,7 @@ def _one_step(desk: Desk, job: Job) -> Job:
     if job.state == "ended":
         return _clean(desk, job)
     seen = desk.batches.look(job.provider_id)
-    job = replace(job, status=printable(seen.status)[:NOTE_CHARS], done=seen.done)
+    job = replace(job, status=noted(seen.status), done=seen.done)
     if seen.standing == "waiting":
         if not desk.jobs.holds(job.name, list(desk.jobs.lines(job.name))):
             desk.batches.cancel(job.provider_id)
@@ -309,7 +309,7 @@ def _gone(desk: Desk, job: Job) -> Job:
 
 
 def _failed(desk: Desk, job: Job, reason: str, *, quota: bool, quota_tokens: int | None) -> Job:
-    note = printable(f"failed: {reason}")[:NOTE_CHARS]
+    note = noted(f"failed: {reason}")
     if quota:
         others = sum(one.tokens for one in desk.led.jobs if one.state == "submitted" and one.name != job.name)
         learned = max(job.tokens // 2, min(quota_tokens or (others + job.tokens), others + job.tokens) * 3 // 4)
@@ -328,4 +328,4 @@ def _give_up(desk: Desk, job: Job, why: str) -> None:
         desk.log.warning("embedqueue: files of batch job %s could not be deleted: %s", job.name, why)
         desk.keep(job, state="over", note=note)
     elif job.state in ("submitting", "submitted") and since > LONGEST_JOB_SECONDS:
-        desk.end(job, printable(f"given up after three days: {why}")[:NOTE_CHARS])
+        desk.end(job, noted(f"given up after three days: {why}"))

@@ -9,16 +9,17 @@ longer than ``economy_lag`` beyond.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from embedqueue.embedders.batch_jobs import was_refused
 from embedqueue.store.jobs import MOVE_ITEMS, Job
 from embedqueue.values.errors import EmbedQueueError, TransientError
-from embedqueue.values.item import NotOurs, decode_member
+from embedqueue.values.item import Item, NotOurs, decode_member
 from embedqueue.values.provenance import digest
 from embedqueue.values.tokens import BYTES_PER_TOKEN, estimated_tokens
-from embedqueue.values.words import printable
 
-from .desk import NOTE_CHARS, Desk
+from .desk import Desk, noted
 
 #: Estimated tokens of one job at most: several jobs fit into the smallest quota that is known (OpenAI, tier 1).
 JOB_TOKENS = 1_000_000
@@ -38,13 +39,12 @@ def submit(desk: Desk) -> bool:
     if not desk.affordable(min(room, JOB_TOKENS)):
         return False
     job = Job(uuid.uuid4().hex[:12], desk.options.model, created=led.now, since=led.now)
-    members = _plan(desk, job, min(room, JOB_TOKENS) * BYTES_PER_TOKEN)
-    if not members:
+    items = _plan(desk, job, min(room, JOB_TOKENS) * BYTES_PER_TOKEN)
+    if not items:
         return False
     texts: dict[str, str] = {}
     lines, unfit = [], []
-    for member in members:
-        item = decode_member(member)
+    for item in items:
         if _fits(desk, item.text):
             key = digest(item.text)
             texts[key] = item.text
@@ -53,7 +53,7 @@ def submit(desk: Desk) -> bool:
             unfit.append(item.redis_key)
     back = desk.jobs.give_back(job.name, unfit)
     # Of slices whose answers were lost, for redis-py then asks again: the next job takes them.
-    unheard = desk.jobs.lines(job.name).keys() - {decode_member(member).redis_key for member in members}
+    unheard = desk.jobs.lines(job.name).keys() - {item.redis_key for item in items}
     back += desk.jobs.give_back(job.name, [*unheard], again=True)
     tokens = sum(map(estimated_tokens, texts.values()))
     job = desk.keep(job, lines, texts=len(texts), items=len(lines), tokens=tokens, back=back)
@@ -63,8 +63,8 @@ def submit(desk: Desk) -> bool:
     return _send(desk, job, texts)
 
 
-def _plan(desk: Desk, job: Job, most_bytes: int) -> list[bytes]:
-    """Move items into the job, slice by slice."""
+def _plan(desk: Desk, job: Job, most_bytes: int) -> list[Item]:
+    """Move items into the job, slice by slice; returns those that are ours."""
     options, members = desk.options, list[bytes]()
     most = min(options.economy_max_texts, desk.batches.max_texts)
     least = options.economy_min_texts
@@ -82,14 +82,13 @@ def _plan(desk: Desk, job: Job, most_bytes: int) -> list[bytes]:
             break
         members += found.members
         most_bytes -= sum(map(len, found.members))
-    return [member for member in members if _is_ours(member)]
+    return list(_ours(members))
 
 
-def _is_ours(member: bytes) -> bool:
-    try:
-        return bool(decode_member(member))
-    except NotOurs:
-        return False
+def _ours(members: Iterable[bytes]) -> Iterator[Item]:
+    for member in members:
+        with suppress(NotOurs):
+            yield decode_member(member)
 
 
 def _fits(desk: Desk, text: str) -> bool:
@@ -120,7 +119,7 @@ def _send(desk: Desk, job: Job, texts: dict[str, str]) -> bool:
             "embedqueue: it is not known whether a batch job was created; its label is looked for: %s", error
         )
         if isinstance(error, TransientError) and error.status is not None:  # the next one would most likely end so, too
-            desk.rest(printable(str(error))[:NOTE_CHARS])
+            desk.rest(noted(str(error)))
         return True
     created(desk, job, provider_id)
     return True
@@ -136,7 +135,7 @@ def created(desk: Desk, job: Job, provider_id: str) -> Job:
 
 def _undo(desk: Desk, job: Job, error: EmbedQueueError) -> None:
     """The provider has not taken the job: its items wait for another, and none is made for a while."""
-    note = printable(f"it was not taken: {error}")[:NOTE_CHARS]
+    note = noted(f"it was not taken: {error}")
     desk.end(job, note, again=True)
     desk.rest(note)
 

@@ -149,7 +149,7 @@ def test_a_width_that_is_wrong_at_last(desk, job, redis_client):
 
 def test_nothing_waits(desk):
     assert not submit(desk)
-    assert not submission._is_ours(b"no JSON")
+    assert not list(submission._ours([b"no JSON"]))
 
 
 def test_a_slice_of_which_nobody_has_heard(desk, monkeypatch):
