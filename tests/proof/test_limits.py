@@ -75,6 +75,10 @@ class LimitedQueue(Queue):
         self.sent = sent
         self.paid: dict[str, Paid] = {}  # by claim, what its worker knows to have been taken for it
 
+    def name(self, worker: str) -> str:
+        """No two workers have one name, in whatever namespaces: the account tells what each has paid by its name."""
+        return f"{self.store.keys.namespace}.{super().name(worker)}"
+
     def _claim(self, worker: str, limit: int, alone: bool, urgent: list[str] | None, model: str) -> tuple[str, Claim]:
         wanted = [member for key in urgent or [] if (member := self.model.member(key.encode())) in self.model.pending]
         owner, claim = super()._claim(worker, limit, alone, urgent, model)
@@ -314,12 +318,6 @@ def test_the_limits_hold_in_every_history(monkeypatch):
     monkeypatch.setattr("embedqueue.store.store.time", SimpleNamespace(monotonic=clock.time))
     machine = type("LimitedOnFake", (LimitedHistory,), {"clock": clock, "server": fakeredis.FakeServer()})
     examples = max(1, int(0.25 * settings().max_examples))
-    # In the gate, the same histories each time. Others, as EMBEDQUEUE_HYPOTHESIS=long plays them, rarely meet a
-    # difference between model and script that is not understood yet: of a worker that stops after its lease has ended.
-    fixed = settings().max_examples <= 100
     run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples, stateful_step_count=40, deadline=None, phases=PHASES, derandomize=fixed
-        ),
+        machine, settings=settings(max_examples=examples, stateful_step_count=40, deadline=None, phases=PHASES)
     )
