@@ -134,12 +134,17 @@ class FakeEmbedder:
 
 
 class _NoPool(Pool):
-    """Runs each call in the thread that submits it."""
+    """Runs each call in the thread that submits it, at once: also one within another, whose observer enqueues."""
 
     def submit(self, call: Callable[[], None]) -> None:
         with self._lock:
+            if self._closed:
+                return
             self._unfinished += 1
-        self._serve(call)
+        self._make(call)
+        with self._lock:
+            self._unfinished -= 1
+            self._moved.notify_all()
 
 
 class EagerQueue(EmbeddingBatchQueue):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections import deque
 
 import pytest
 
@@ -41,30 +41,122 @@ def test_a_call_waits_for_a_thread_where_no_other_can_be_had(pool, monkeypatch):
 
 
 def test_without_any_thread_the_caller_makes_the_call(pool, monkeypatch, caplog):
+    """And those that came beside it, whose callers have left them to it."""
     ran = []
     no_more_threads(monkeypatch)
-    pool.submit(lambda: ran.append(threading.current_thread()))
-    assert ran == [threading.current_thread()]
+
+    def call():
+        ran.append(threading.current_thread())
+        if len(ran) == 1:
+            pool.submit(call)
+
+    pool.submit(call)
+    assert ran == [threading.current_thread()] * 2
     assert "without a thread of its own" in caplog.text
+    assert (pool.room(), pool.unfinished) == (2, 0)
 
 
-def test_a_call_that_comes_as_a_thread_gives_up_is_made(pool):
+def test_a_call_that_comes_as_a_thread_gives_up_is_made(pool, monkeypatch):
     """The thread looks once more before it ends."""
+    wait, idle = pool._turn.wait, threading.Event()
 
-    class Late(queue.SimpleQueue):
-        waited = False
+    def wait_too_long(seconds):
+        idle.set()
+        wait(PATIENCE_SECONDS)  # until a call has come
+        return False  # but its time was over
 
-        def get(self, block=True, timeout=None):
-            if not self.waited:
-                self.waited = True
-                raise queue.Empty  # though a call has just come in
-            return super().get(block, timeout)
-
-    pool._calls = Late()
+    monkeypatch.setattr(pool._turn, "wait", wait_too_long)
     ran = []
+    pool.submit(lambda: None)
+    assert idle.wait(PATIENCE_SECONDS)
     pool.submit(lambda: ran.append(1))
     assert done(pool)
     assert ran == [1]
+
+
+def test_a_thread_stays_for_a_call_that_waits_for_its_turn(pool, monkeypatch):
+    """However long that takes: else it would start when a call before it is back, and not when that is answered."""
+    wait, waits = pool._turn.wait, threading.Event()
+
+    def wait_in_vain(seconds):
+        if not waits.is_set():
+            waits.set()
+            return False
+        return wait(seconds)
+
+    monkeypatch.setattr(pool._turn, "wait", wait_in_vain)
+    monkeypatch.setattr(pool, "_size", lambda: 1)
+    begun, seen = threading.Event(), []
+
+    def first():
+        seen.append(waits.wait(PATIENCE_SECONDS))
+        pool.answered()
+        seen.append(begun.wait(PATIENCE_SECONDS))
+
+    pool.submit(first)
+    pool.submit(begun.set)
+    assert done(pool)
+    assert seen == [True, True]
+
+
+def test_first_come_first_served(monkeypatch):
+    """Also where who waits for a turn is slow to take it, and another call comes in the meantime."""
+    waits, is_told, go = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(module.Condition):
+        def wait(self, timeout=None):
+            first = not waits.is_set() and threading.current_thread() is not threading.main_thread()
+            if first:
+                waits.set()
+            told = super().wait(timeout)
+            if first:
+                self.release()
+                is_told.set()
+                go.wait(PATIENCE_SECONDS)
+                self.acquire()
+            return told
+
+    monkeypatch.setattr(module, "Condition", Slow)
+    pool = Pool(lambda: 1, "pool-under-test", lambda: None)
+    answer, begun, made = threading.Event(), threading.Event(), []
+    one_more = threading.Semaphore(0)
+
+    def note(name):
+        made.append(name)
+        one_more.release()
+
+    pool.submit(lambda: [begun.set(), answer.wait(PATIENCE_SECONDS)])
+    assert begun.wait(PATIENCE_SECONDS)
+    pool.submit(lambda: note("second"))
+    assert waits.wait(PATIENCE_SECONDS)
+    answer.set()
+    assert is_told.wait(PATIENCE_SECONDS)
+    pool.submit(lambda: note("third"))
+    assert one_more.acquire(timeout=PATIENCE_SECONDS)
+    go.set()
+    assert done(pool)
+    assert made == ["second", "third"]
+
+
+def test_more_at_a_time_than_before(pool, monkeypatch):
+    """One answer makes room for two calls where the limit has grown: both start."""
+    begun, answer, go = threading.Semaphore(0), threading.Event(), threading.Event()
+    monkeypatch.setattr(pool, "_size", lambda: 1)
+
+    def first():
+        answer.wait(PATIENCE_SECONDS)
+        pool.answered()
+        go.wait(PATIENCE_SECONDS)
+
+    pool.submit(first)
+    for _ in range(2):
+        pool.submit(lambda: [begun.release(), go.wait(PATIENCE_SECONDS)])
+    monkeypatch.setattr(pool, "_size", lambda: 2)
+    answer.set()
+    for _ in range(2):
+        assert begun.acquire(timeout=PATIENCE_SECONDS)
+    go.set()
+    assert done(pool)
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
@@ -157,6 +249,7 @@ def test_close(pool):
         assert begun.acquire(timeout=PATIENCE_SECONDS)
     pool.submit(lambda: call("third"))
     pool.close()
+    pool.submit(lambda: call("fourth"))
     go.set()
     assert done(pool)
     assert made == ["first", "second"]
@@ -169,17 +262,12 @@ def test_a_call_that_comes_while_the_last_thread_ends_is_made(pool, monkeypatch)
     pool.submit(lambda: threads.append(threading.current_thread()))
     assert done(pool)
 
-    class Slow:
-        calls = pool._calls
-
-        def put(self, call):
+    class Slow(deque):
+        def append(self, call):
             threads[0].join(0.5)  # which is idle, and ends if it can
-            self.calls.put(call)
+            super().append(call)
 
-        def __getattr__(self, name):
-            return getattr(self.calls, name)
-
-    pool._calls = Slow()
+    pool._line = Slow()
     pool.submit(lambda: made.append(1))
     assert done(pool)
     assert made == [1]

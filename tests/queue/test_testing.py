@@ -174,6 +174,22 @@ def test_eager_observers_may_enqueue():
     assert inside(queue).calls == inside(queue).held == 0
 
 
+@pytest.mark.timeout(20)
+def test_eager_embedders_may_enqueue():
+    """Before the call of their own is answered, too."""
+
+    def rule(texts):
+        if texts == ["first"]:
+            queue.enqueue("b", "second")
+
+    queue = eager_queue(embedder := FakeEmbedder())
+    embedder.rule = rule
+    queue.enqueue("a", "first")
+    assert queue.redis.hexists("a", "embedding")
+    assert queue.redis.hexists("b", "embedding")
+    assert inside(queue).calls == 0
+
+
 def test_eager_callbacks():
     """Callbacks run in the thread that enqueues, find the vector in the hash, and may enqueue again."""
     queue = eager_queue()
