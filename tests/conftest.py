@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import random
@@ -87,8 +88,15 @@ def slow_way(redis_server: LocalRedis) -> Iterator[Proxy]:
 
 @pytest.fixture
 def fresh_redis_server() -> Iterator[LocalRedis]:
-    """A real Redis that the test may stop, kill and start again; it syncs every write."""
-    yield from local_redis(appendfsync="always")
+    """A real Redis that the test may stop, kill and start again; it syncs every write. Its clients are closed at last.
+
+    Else the garbage collector would find them sooner or later, some of them sockets first, which is a warning then.
+    """
+    for server in local_redis(appendfsync="always"):
+        with contextlib.ExitStack() as clients:
+            make = server.client
+            server.client = lambda make=make, **kwargs: clients.enter_context(make(**kwargs))
+            yield server
 
 
 @pytest.fixture(scope="session")

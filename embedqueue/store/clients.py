@@ -26,6 +26,22 @@ LONG_COMMAND_BYTES = 65_536
 _FOR_WHAT = ("EVALSHA",) if redis.VERSION < (5, 3) else ()
 
 
+class OwnPool(redis.ConnectionPool):
+    """A pool that keeps no connection once it is closed: what comes back then, nobody else would close."""
+
+    closed = False
+
+    def release(self, connection: Any) -> None:
+        """Take a connection back."""
+        super().release(connection)
+        if self.closed:  # asked behind it: whoever closes now finds the connection here, or has told us before
+            self.disconnect(inuse_connections=False)
+
+
+class _OwnSentinelPool(OwnPool, SentinelConnectionPool):
+    pass
+
+
 def private_client(client: redis.Redis, **overrides: Any) -> redis.Redis:
     """A client of our own that reaches the same server in the same way as the user's.
 
@@ -43,11 +59,11 @@ def private_client(client: redis.Redis, **overrides: Any) -> redis.Redis:
     if isinstance(pool, SentinelConnectionPool):
         kwargs.pop("connection_pool", None)
         return redis.Redis(
-            connection_pool=SentinelConnectionPool(  # type: ignore[no-untyped-call]
+            connection_pool=_OwnSentinelPool(  # type: ignore[no-untyped-call]
                 pool.service_name, pool.sentinel_manager, is_master=pool.is_master, check_connection=True, **kwargs
             )
         )
-    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=pool.connection_class, **kwargs))
+    return redis.Redis(connection_pool=OwnPool(connection_class=pool.connection_class, **kwargs))
 
 
 def socket_timeout(client: redis.Redis) -> float | None:
@@ -81,12 +97,13 @@ def release_connection(client: redis.Redis, connection: Any) -> None:
 
 
 def close_connections(client: redis.Redis) -> None:
-    """Close the connections of a client of ours, and wake the threads that read on one.
+    """Close the connections of a client of ours, for good, and wake the threads that read on one.
 
     A connection that is in use is shut down and not closed: whoever uses it fails and disconnects it. Closed under
     them, its number could be that of another socket when they read, and redis-py would connect anew under them.
     """
     pool: Any = client.connection_pool
+    pool.closed = True
     for connection in list(pool._in_use_connections):
         theirs = connection._sock
         if isinstance(theirs, socket.socket):

@@ -265,13 +265,11 @@ class Scripts:
 
     @contextlib.contextmanager
     def _taken(self, client: redis.Redis) -> Iterator[Any]:
-        """A connection of a client's pool for one exchange; once these scripts are closed, it does not stay open."""
+        """A connection of a client's pool for one exchange."""
         connection = take_connection(client)
         try:
             yield connection
         finally:
-            if self._closed:
-                connection.disconnect()
             release_connection(client, connection)
 
     def enqueue(

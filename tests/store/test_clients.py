@@ -179,6 +179,24 @@ def test_what_we_use_of_redis_py(server, shape):
         assert len(tries) == 4, "the policy of a client is that of its connections"
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_closed_client_keeps_no_connection(server, shape):
+    """Neither one that was in use when it was closed, nor one that somebody who is late makes."""
+    theirs = SHAPES[shape](server)
+    ours = private_client(theirs)
+    with contextlib.closing(theirs), contextlib.closing(ours):
+        free, used = take_connection(ours), take_connection(ours)
+        release_connection(ours, free)
+        close_connections(ours)
+        release_connection(ours, used)
+        assert ours.ping()
+        late = take_connection(ours)
+        assert late in (free, used)
+        assert late._sock is not None
+        release_connection(ours, late)
+        assert (free._sock, used._sock) == (None, None)
+
+
 @pytest.mark.parametrize("parser", [DefaultParser, _RESP2Parser])
 def test_what_a_wait_uses_of_redis_py(server, parser):
     """An answer may be waited for longer than the connection's own time limit, which holds again afterwards."""

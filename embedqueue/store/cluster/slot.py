@@ -13,6 +13,8 @@ from redis.exceptions import (
     ReadOnlyError,
 )
 
+from embedqueue.store.clients import OwnPool
+
 from .lazy import Address
 from .nodes import Nodes
 from .patience import NOT_DONE
@@ -24,7 +26,7 @@ LEAST_ANSWER_SECONDS = 1.0
 _DOUBTFUL = (redis.ConnectionError, redis.TimeoutError, ClusterDownError, ReadOnlyError)
 
 
-class SlotPool(redis.ConnectionPool):
+class SlotPool(OwnPool):
     """Connections to the master of a slot.
 
     Args:
