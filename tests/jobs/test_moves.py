@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from embedqueue.store.jobs import Job
-from embedqueue.store.records import Claim, Within
+from embedqueue.store.records import Asked, Claim, Within
 from embedqueue.store.store import Store
 from embedqueue.values.item import encode_member
 from embedqueue.values.provenance import digest
@@ -102,6 +102,37 @@ def test_an_item_that_came_after_the_flush_is_not_waited_for(store):
     assert store.status(flush).unfinished == 1
     enqueue(store, "a", within=PATIENT)
     enqueue(store, "a")
+    assert store.status(flush).unfinished == 1
+
+
+def test_an_item_that_left_its_job_and_was_released_stays_in_the_live_lane(store):
+    """Somebody waits for it, so it goes into no other job; nor does it overtake what had less patience."""
+    enqueue(store, "ab", within=PATIENT)
+    outsource(store)
+    assert store.look([Asked("a", 0, "")], TERMS) == [("live", b"in a job")]
+    found = answer(store, 1, "a")
+    assert found.promoted == 1
+    assert store.release([(found.owner, found.members[0])]) == 1
+    enqueue(store, "c")
+    assert (store.status().waiting, store.status().meant) == (2, 0)
+    assert [claim(store, number) for number in (2, 3)] == [[encode_member(key, "a text")] for key in "ca"]
+
+
+def test_a_claim_leaves_what_waits_for_a_job(store):
+    """However much it has room for."""
+    enqueue(store, "ab", within=PATIENT)
+    enqueue(store, "cd")
+    assert claim(store, 1, most=10) == [encode_member(key, "a text") for key in "cd"]
+
+
+def test_an_item_of_a_job_that_came_after_the_flush_is_not_waited_for(store):
+    """Nor is it where it leaves its job."""
+    enqueue(store, "c")
+    flush = bounded(store, 10 * PATIENT)
+    assert store.status(flush).unfinished == 1
+    enqueue(store, "ab", within=PATIENT)
+    outsource(store)
+    assert claim(store, 1, "a") == [encode_member("a", "a text")]
     assert store.status(flush).unfinished == 1
 
 

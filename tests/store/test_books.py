@@ -639,6 +639,21 @@ def test_numbers_that_must_be_kept_are_kept(books):
     assert set(books.client.hkeys(books.keys.settings)) == before
 
 
+def test_a_newer_text_that_another_program_left_begins_with_no_deliveries(books):
+    """A worker has died of the older one, which no flush of before waits for."""
+    books.enqueue(("doc:0", "text"))
+    assert books.store.status("flush").unfinished == 1
+    books.enqueue(("doc:1", "text"))
+    assert books.take() == [ours("doc:0"), ours("doc:1")]
+    books.client.zadd(books.keys.inflight, {ours("doc:1"): 1})
+    books.take(0)
+    assert sorted(books.client.hkeys(books.keys.claims)) == [b"doc:0", b"doc:1"]
+    leave(books, [100])
+    books.store.adoption.run(TERMS)
+    assert books.client.hkeys(books.keys.claims) == [b"doc:0"]
+    assert books.store.status("flush").unfinished == 1
+
+
 # -- flushes --------------------------------------------------------------------------------------------------------
 
 

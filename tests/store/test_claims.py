@@ -11,7 +11,7 @@ from embedqueue.store.budget import BudgetTerms
 from embedqueue.store.store import Store
 from embedqueue.values.item import encode_member
 from tests.proof.model import LEASE_SECONDS, MAX_DELIVERIES
-from tests.proof.moves import Queue, terms
+from tests.proof.moves import BASE, Queue, terms
 
 
 @pytest.fixture(params=["redis", "fakeredis"])
@@ -63,6 +63,21 @@ def test_who_waits_for_an_item_on_its_last_delivery_gets_it_first(queue):
     assert queue.store.release([(claim.owner, claim.members[0])]) == 1
 
 
+def test_an_item_on_its_last_delivery_waits_for_a_limit_where_it_was(redis_client):
+    """It travels alone when the limit lets it, and until then it is said to wait."""
+    store = Store(redis_client, "embed_queue", limits=Limits(requests_per_day=1))
+    store.buckets.fit(10, 1000)
+    first, last = encode_member("doc:1", "a"), encode_member("doc:2", "a")
+    store.enqueue([[b"doc:1", first, b"doc:2", last]], max_pending=None, tell_at=50, tell_first=True)
+    redis_client.zrem(store.keys.pending, last)
+    redis_client.zadd(store.keys.alone, {last: 1.0})
+    assert claimed(store, 1).members == [first]
+    found = claimed(store, 2, alone=True)
+    assert (found.members, found.alone) == ([], "waits")
+    assert found.limited_seconds > 0
+    assert redis_client.zscore(store.keys.alone, last)
+
+
 def test_an_item_on_its_last_delivery_is_due_sooner_when_it_is_enqueued_so(queue):
     """It waits apart, and whoever enqueues it again need not know of that."""
     on_their_last_delivery(queue, "doc:1", "doc:2")
@@ -105,13 +120,36 @@ def test_an_item_whose_claim_nobody_knows_any_more_waits_again(queue):
     assert claimed(queue.store, 2).members == [encode_member("doc:1", "a")]
 
 
+def test_who_could_not_renew_leases_leaves_those_that_ran_out_alone_and_looks_again_soon(queue):
+    """Redis was away: their workers are given the time to come back."""
+    assert claimed(queue.store, 1, patient=True).lease_end_seconds is None
+    queue.enqueue([("doc:1", "a"), ("doc:2", "b")])
+    assert len(claimed(queue.store, 2, 1, patient=True).members) == 1
+    queue.client.zadd(queue.names.inflight, {encode_member("doc:1", "a"): 1.0})
+    found = claimed(queue.store, 3, 0, patient=True)
+    assert (found.ran_out, found.lease_end_seconds) == (0, pytest.approx(1, abs=0.1))
+    queue.client.zadd(queue.names.inflight, {encode_member("doc:1", "a"): 9e9})
+    assert claimed(queue.store, 4, 0).lease_end_seconds > 1, "it lasts as long as it lasts"
+
+
+def test_the_base_of_scores_is_kept_while_anything_counts_by_it(queue):
+    """Items with a patience of their own are due by it; the next first one may bring another."""
+    queue.enqueue([("doc:1", "a")], within=BASE)
+    assert claimed(queue.store, 1, 0).base_seconds == BASE
+    owner = queue.claim("w1:")
+    assert claimed(queue.store, 2, 0).base_seconds == BASE
+    queue.complete(owner, [encode_member("doc:1", "a")])
+    assert claimed(queue.store, 3, 0).base_seconds is None
+    assert not queue.client.hexists(queue.names.settings, "base")
+
+
 def test_one_claim_tells_of_a_bounded_number_of_strays(queue):
     """However many another program has left, one script holds Redis up for a moment only."""
     pairs = [(f"doc:{i}", "a") for i in range(300)]
     for key, text in pairs:
         queue.client.zadd(queue.names.pending, {encode_member(key, text): 1.0})
     claim = claimed(queue.store, 1, 1000, unordered=True)
-    assert claim.members == []
+    assert (claim.status, claim.members) == ("adopt", [])
     assert 0 < len(claim.strays) <= 200
 
 
@@ -120,7 +158,10 @@ def test_the_length_that_a_first_call_teaches_is_kept_with_the_first_vectors(que
     queue.enqueue([("doc:1", "a"), ("doc:2", "b")])
     unknown = terms("embedding", model="m")
     known = replace(unknown, dimensions=16)
+    claimed(queue.store, 0, 0, terms=unknown)
+    assert "model" not in queue.store.agreed(), "who claims nothing decides nothing"
     claim = claimed(queue.store, 1, 1, terms=unknown)
+    assert queue.store.agreed()["model"] == "m"
     assert "dimensions" not in queue.store.agreed()
     assert queue.store.complete(claim.owner, known, [("doc:1", claim.members[0], bytes(64), "0" * 16)]) == ["done"]
     assert queue.store.agreed()["dimensions"] == "16"
@@ -162,6 +203,27 @@ def test_a_full_queue_takes_what_it_holds_and_not_what_was_taken_away(queue):
     assert taken[1] == [False]
 
 
+def test_what_somebody_waits_for_is_claimed_once_and_first(queue):
+    """It stands among the oldest as well."""
+    queue.enqueue([("doc:1", "a"), ("doc:2", "b")])
+    assert claimed(queue.store, 1, urgent=["doc:2"]).members == [
+        encode_member("doc:2", "b"),
+        encode_member("doc:1", "a"),
+    ]
+
+
+def test_processes_that_have_ended_are_forgotten_however_many_there_are(queue):
+    """What is kept of them against late copies is not kept for ever, nor in one step with all the others."""
+    now = queue.now()
+    kept = {f"{number:032x}": f"1 {now + 1000 * (-1) ** number:.6f}" for number in range(600)}
+    queue.client.hset(queue.names.settings, mapping=kept)
+    for number in range(1, 40):
+        claimed(queue.store, number, 0)
+    left = {name.decode() for name in queue.client.hkeys(queue.names.settings)} & set(kept)
+    assert {int(name, 16) % 2 for name in left} == {0}
+    assert len(left) == 300
+
+
 def test_a_claim_holds_a_bounded_number_of_bytes(queue):
     """Long texts come a few at a time: whoever claims has to hold them all."""
     queue.store.enqueue(
@@ -171,6 +233,17 @@ def test_a_claim_holds_a_bounded_number_of_bytes(queue):
         tell_first=True,
     )
     assert [len(claimed(queue.store, number).members) for number in (1, 2)] == [4, 4]
+
+
+@pytest.mark.parametrize(("chars", "least", "most"), [(10, 1, 12), (300_000, 5, 8)])
+def test_a_claim_reads_short_texts_many_at_a_time_and_long_ones_singly(redis_client, chars, least, most):
+    """Whichever they are, it costs Redis no more than it has to, in reads and in what is read in vain."""
+    store = Store(redis_client, "embed_queue")
+    pairs = [part for i in range(300) for part in (b"doc:%d" % i, encode_member(f"doc:{i}", "x" * chars))]
+    store.enqueue([pairs[: 600 if chars < 100 else 10]], max_pending=None, tell_at=50, tell_first=True)
+    redis_client.config_resetstat()
+    claimed(store, 1, 1000)
+    assert least <= redis_client.info("commandstats")["cmdstat_zrange"]["calls"] <= most
 
 
 @pytest.mark.parametrize("held_by", ["limits", "budget"])

@@ -12,7 +12,7 @@ if not known[4] and #ARGV == 10 and ARGV[1] == "0" and #ARGV[9] > 1 and known[1]
       local added = redis.call("ZADD", PENDING, "LT", now, ARGV[9])
       local after = redis.call("ZCARD", PENDING)
       local tell_at = tonumber(ARGV[2])
-      if (ARGV[3] == "1" and added == after and after > 0) or (after - added < tell_at and after >= tell_at) then
+      if (ARGV[3] == "1" and added == after) or (after - added < tell_at and after >= tell_at) then
         redis.call("XADD", EVENTS, "MAXLEN", "~", EVENTS_LENGTH, "*", "kind", "wake", "by", "", "body", "")
       end
       redis.call("HSET", SETTINGS, "stamp", stamp, ARGV[4], ARGV[5] .. " " .. ARGV[10] .. " " .. stamp .. " y")

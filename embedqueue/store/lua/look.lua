@@ -20,8 +20,8 @@ redis.call("HDEL", FLUSHES, "")
 local TOLD = 100 -- notices that are read, and only where nothing else tells what became of an item
 local gone, told = {}, nil
 
--- The last notice that tells of the end of an item of the key: its kind and its time in ms.
-local function last_notice(key)
+-- The kind of the last notice that tells of the end of an item of the key, or "" where none is as new as the stamp.
+local function last_notice(key, stamp)
   if not told then
     told = {}
     for _, entry in ipairs(redis.call("XREVRANGE", EVENTS, "+", "-", "COUNT", TOLD)) do
@@ -36,7 +36,8 @@ local function last_notice(key)
       end
     end
   end
-  return unpack(told[key] or { "", 0 })
+  local kind, ms = unpack(told[key] or { "", 0 })
+  return ms >= math.floor(stamp / 1000) and kind or ""
 end
 
 local ours = cjson.decode(ARGV[3])
@@ -55,7 +56,7 @@ for i = FIRST_FURTHER_KEY, #KEYS do
   elseif info.member then
     word, value = "dead", info.reason
   elseif differs then
-    local kind = last_notice(key)
+    local kind = last_notice(key, stamp)
     word = (kind == "blank" or kind == "forgotten") and kind or "differs"
   else
     local vector = redis.pcall("HGET", KEYS[i], ours.embedding_field)
@@ -65,14 +66,13 @@ for i = FIRST_FURTHER_KEY, #KEYS do
     if of and ((of == digest and space == ARGV[2]) or tonumber(written) >= stamp) then
       word, value = "done", vector
     else
-      local kind, ms = last_notice(key)
-      local since = ms >= math.floor(stamp / 1000)
-      if since and (kind == "blank" or kind == "forgotten") then
+      local kind = last_notice(key, stamp)
+      if kind == "blank" or kind == "forgotten" then
         word = kind
-      elseif since and not vector then
+      elseif not vector then
         value = kind -- for whoever reads the hash elsewhere
-      elseif vector and not of then
-        word, value = since and kind == "done" and "done" or "unproven", vector
+      elseif not of then
+        word, value = kind == "done" and "done" or "unproven", vector
       end
     end
   end
