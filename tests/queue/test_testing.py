@@ -174,6 +174,11 @@ def test_eager_observers_may_enqueue():
     assert inside(queue).calls == inside(queue).held == 0
 
 
+def test_flush_is_told_what_to_do_with_batch_jobs():
+    with pytest.raises(ValueError, match='"leave", "wait" or "pull", not \'later\''):
+        eager_queue().flush(outsourced="later")
+
+
 @pytest.mark.timeout(20)
 def test_eager_embedders_may_enqueue():
     """Before the call of their own is answered, too."""

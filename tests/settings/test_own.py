@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from embedqueue import ConfigurationError
 from embedqueue.embedders import AzureOpenAIEmbedder, CohereEmbedder, MistralEmbedder, VoyageEmbedder
 from embedqueue.settings.checks import check_call, check_key
 from embedqueue.settings.settings import PROVIDERS, SettingsError, read, read_environment, read_queues
@@ -102,6 +103,10 @@ def test_a_failing_call_of_ones_own_is_told_with_its_setting():
     [sentence] = check_call(settings)
     assert "oops" in sentence
     assert "look at EMBEDDER" in sentence
+    settings.embedder().fail_with(ConfigurationError("no such model"))
+    [sentence] = check_call(settings)
+    assert sentence.endswith("can work: no such model; look at EMBEDDER.")
+    assert repr(settings.own) == f"{HERE}.Mine"
 
 
 @pytest.mark.parametrize("observers", [f"{HERE}.Counts, {HERE}:counts", [own.Counts(), f"{HERE}.counts"]])

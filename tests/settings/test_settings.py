@@ -10,6 +10,7 @@ import tenacity
 from embedqueue import GeminiEmbedder, Limits, LocalEmbedder, OpenAIEmbedder, OpenRouterEmbedder
 from embedqueue.settings.checks import check_call, check_key, check_redis
 from embedqueue.settings.settings import KNOWN, PROVIDERS, Settings, SettingsError, read, read_environment, read_queues
+from embedqueue.testing import FakeEmbedder
 from embedqueue.values.options import Options
 
 
@@ -285,6 +286,8 @@ def test_a_successor():
     assert second.option("provenance_field") == "v2_of"
     other = first.second(EMBEDDING_FIELD="v2", PROVIDER="gemini")
     assert (other.provider, other.api_key) == ("gemini", None), "another provider has another key"
+    embedder = FakeEmbedder(4)
+    assert read({"EMBEDDER": embedder}).second(EMBEDDING_FIELD="v2").embedder() is embedder, "it has no path"
     queue = first.queue()
     assert queue.options.successor.options.model == "new"
     assert read_queues({**own, "QUEUES": {"b": {}}}, environ={})["b"].successor is None

@@ -89,6 +89,9 @@ BAD = [
     ("economy_poll", (True, 2), TypeError),
     ("economy_poll", (600, 15), ValueError),
     ("economy_poll", "0, 15", ValueError),
+    ("provenance_field", "embedding", ValueError),
+    ("budget", 5, TypeError),
+    ("successor", "a queue", TypeError),
 ]
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from embedqueue.values.vectors import (
     Malformed,
     as_rows,
+    cosine,
     faulty_rows,
     size_bytes,
     to_bytes,
@@ -102,3 +103,10 @@ def test_faulty_rows():
     nan, inf = float("nan"), float("inf")
     rows = as_rows([[1, 0], [nan, 1], [1, inf], [-inf, 1], [0, 0], [-0.0, 0], [0, 1e-38], [None, 1]], 8, 2)
     assert faulty_rows(rows).tolist() == [1, 2, 3, 4, 5, 7]
+
+
+def test_how_alike_two_vectors_are():
+    """Not at all, where their lengths differ or one is all zeros."""
+    one = np.array([3.0, 4.0])
+    assert cosine(one, 2 * one) == pytest.approx(1.0)
+    assert (cosine(one, np.zeros(3)), cosine(one, np.zeros(2))) == (0.0, 0.0)

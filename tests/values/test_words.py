@@ -82,6 +82,15 @@ def test_what_an_error_says():
         def __str__(self):
             raise ValueError
 
+    class Odd(str):
+        def __getitem__(self, at):
+            raise ValueError
+
+    class Strange(Exception):
+        def __str__(self):
+            return Odd("text")
+
+    assert said_by(Strange()) == "Strange"
     assert said_by(ValueError("cannot embed 'HIV'\n\x1b[0m"), ["HIV"]) == r"cannot embed '[text]'\n\x1b[0m"
     assert (said_by(ValueError()), said_by(Mute())) == ("ValueError", "Mute")
     assert len(said_by(ValueError("x" * 10**6), ["y" * 10**6])) <= 500
