@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +11,7 @@ from contextlib import contextmanager
 import redis
 
 from embedqueue import EmbeddingBatchQueue, NotReplicated
+from tests import nursery
 from tests.localcluster import LocalCluster
 from tests.parts import DIMENSIONS, GatedEmbedder, eventually, in_thread, join, stored
 
@@ -81,23 +80,23 @@ class Workers:
     def __init__(self, cluster: LocalCluster, count: int = 2, **options) -> None:
         ports = ",".join(str(node.port) for node in cluster.nodes)
         words = [f"{name}={value}" for name, value in options.items()]
-        self._command = [sys.executable, "-m", "tests.cluster.worker", ports, "flush_interval=0.05", *words]
+        self._arguments = [ports, "flush_interval=0.05", *words]
         self._running = [self._start() for _ in range(count)]
         self.killed = 0
 
-    def _start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+    def _start(self) -> nursery.Process:
+        return nursery.start("tests.cluster.worker", *self._arguments)
 
     def kill_one(self) -> None:
         one = self._running.pop(0)
         assert one.stdout is not None
-        assert one.stdout.readline() == "works\n"
+        assert one.stdout.readline() == b"works\n"
         self._end(one)
         self.killed += 1
         self._running.append(self._start())
 
     @staticmethod
-    def _end(one: subprocess.Popen[str]) -> None:
+    def _end(one: nursery.Process) -> None:
         one.kill()
         one.wait(20)
         if one.stdout is not None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import flask
 import pytest
+from click.testing import CliRunner
 
+from embedqueue.cli import cli
 from embedqueue.contrib.flask import EmbedQueue
 from embedqueue.dashboard import dashboard
 from tests.parts import PATIENCE_SECONDS
@@ -26,16 +25,12 @@ def env(cluster, provider) -> dict[str, str]:
     }
 
 
-def run(env: dict[str, str], *words: str, status: int = 0, stdin: str = "") -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "embedqueue", *words],
-        env={**os.environ, **env, "COLUMNS": "200"}, input=stdin, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def run(env: dict[str, str], *words: str, status: int = 0) -> str:
+    done = CliRunner().invoke(cli, words, env={**env, "COLUMNS": "200"}, prog_name="embedqueue")
+    assert done.exit_code == status, done.output
+    return done.output
 
 
-@pytest.mark.timeout(180)
 def test_commands(env, client, cluster):
     client.hset("doc:1", "text", "one")
     client.hset("doc:2", "text", "two")

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from embedqueue import EmbeddingBatchQueue
+from tests import nursery
 from tests.jobs.options import OPTIONS, PATIENT, embedder_of
 from tests.jobs.standin import as_batch
 from tests.jobs.test_jobs import pairs, stored
 from tests.parts import PATIENCE_SECONDS, eventually
 
-ROOT = Path(__file__).parents[2]
 #: Lines of two chunks that are written one after another.
 COUNT = 120
 STEPS = [
@@ -37,15 +34,13 @@ def vendor(request) -> str:
 
 
 @pytest.fixture
-def begin(redis_server, redis_client, stand_in, vendor) -> Iterator[Callable[..., subprocess.Popen]]:
+def begin(redis_server, redis_client, stand_in, vendor) -> Iterator[Callable[..., nursery.Process]]:
     """Begins a process that works the queue."""
     processes = []
 
-    def begin(**options) -> subprocess.Popen:
-        command = [sys.executable, "-m", "tests.jobs.worker", redis_server.url, stand_in.url, vendor]
-        process = subprocess.Popen(
-            [*command, json.dumps({"lease_seconds": 1.0, **options})], cwd=ROOT, stdout=subprocess.PIPE
-        )
+    def begin(**options) -> nursery.Process:
+        told = json.dumps({"lease_seconds": 1.0, **options})
+        process = nursery.start("tests.jobs.worker", redis_server.url, stand_in.url, vendor, told)
         processes.append(process)
         assert process.stdout.readline() == b"started\n"
         return process
@@ -66,7 +61,7 @@ def queue(redis_client, stand_in, vendor) -> Iterator[EmbeddingBatchQueue]:
     embedder.close()
 
 
-def kill(process: subprocess.Popen) -> None:
+def kill(process: nursery.Process) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait(PATIENCE_SECONDS)
 

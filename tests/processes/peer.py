@@ -30,6 +30,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tests import nursery
 from tests.parts import DIMENSIONS, PATIENCE_SECONDS
 
 
@@ -71,10 +72,10 @@ class Peer:
     def __init__(self, redis_url: str, provider_url: str, **options: Any) -> None:
         self._errors = tempfile.TemporaryFile("w+b")
         setup = {"redis": redis_url, "provider": provider_url, "options": options}
-        self.process = subprocess.Popen(
-            [sys.executable, "-u", "-X", "faulthandler", "-m", __name__, json.dumps(setup)],
+        self.process = nursery.start(
+            __name__,
+            json.dumps(setup),
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
             stderr=self._errors,
             start_new_session=True,  # whatever it forks ends with it, see close()
         )

@@ -1,0 +1,222 @@
+"""Children that start at once: forked from a process of one thread that has imported what they all need.
+
+Python and its libraries take 0.4 s of a processor to come up, and the suite starts many processes that only have
+to be others, to be killed or to end. What a user starts, a command or a server, tests start as the user does.
+
+The parent of such a child is the nursery, which tells its exit code. Where there are no pidfds, other than on Linux, a
+child is an ordinary one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import faulthandler
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+ROOT = Path(__file__).parents[1]
+IMPORTED = ("embedqueue.engine", "redis.cluster", "requests", "tests.inside", "tests.parts")
+
+
+class Child:
+    """As far as its users need it, a ``subprocess.Popen``."""
+
+    def __init__(self, pid: int, status: IO[bytes], stdin: IO[bytes] | None, stdout: IO[bytes] | None) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self.stdin = stdin
+        self.stdout = stdout
+        self._status = status
+        self._lock = threading.Lock()
+
+    def wait(self, timeout: float | None = None) -> int:
+        with self._lock, selectors.DefaultSelector() as selector:
+            if self.returncode is None:
+                selector.register(self._status, selectors.EVENT_READ)
+                if not selector.select(timeout):
+                    raise subprocess.TimeoutExpired(f"child {self.pid}", timeout or 0.0)
+                with self._status:
+                    self.returncode = int(self._status.readline())
+        return self.returncode
+
+    def poll(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+Process = Child | subprocess.Popen[bytes]
+
+
+class _Nursery:
+    """This process' way to the one that forks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._way: socket.socket | None = None
+
+    def start(self, order: dict[str, Any], files: Sequence[int]) -> tuple[int, IO[bytes]]:
+        """Fork a child; gives its process id, and where its exit code will be read."""
+        reading, writing = os.pipe()
+        status = open(reading, "rb")  # closed by who waits for the end
+        try:
+            with self._lock:
+                if self._way is None:
+                    self._way = self._open()
+                message = json.dumps(order).encode()
+                socket.send_fds(self._way, [len(message).to_bytes(4, "big")], [writing, *files])
+                self._way.sendall(message)
+        finally:
+            os.close(writing)
+        return int(status.readline()), status
+
+    @staticmethod
+    def _open() -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+
+        def close() -> None:
+            ours.close()
+            process.wait()
+
+        atexit.register(close)
+        return ours
+
+
+_nursery = _Nursery()
+
+
+def start(
+    module: str,
+    *arguments: str,
+    stdin: int = subprocess.DEVNULL,
+    stderr: int | IO[bytes] | None = None,
+    start_new_session: bool = False,
+) -> Process:
+    """Run a module as a program would be, in a child whose standard output is a pipe.
+
+    Args:
+        stdin, stderr, start_new_session: as in ``subprocess.Popen``.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return subprocess.Popen(
+            [sys.executable, "-u", "-X", "faulthandler", "-m", module, *arguments],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=start_new_session,
+        )
+    with contextlib.ExitStack() as theirs:
+        reading, writing = os.pipe()
+        stdout = open(reading, "rb")
+        theirs.callback(os.close, writing)
+        into: IO[bytes] | None = None
+        if stdin == subprocess.PIPE:
+            source, target = os.pipe()
+            into = open(target, "wb")
+        else:
+            source = os.open(os.devnull, os.O_RDONLY)
+        theirs.callback(os.close, source)
+        errors = sys.__stderr__.fileno() if stderr is None else stderr if isinstance(stderr, int) else stderr.fileno()
+        order = {
+            "module": module,
+            "arguments": arguments,
+            "session": start_new_session,
+            "environment": dict(os.environ),
+        }
+        pid, status = _nursery.start(order, [source, writing, errors])
+    return Child(pid, status, into, stdout)
+
+
+def _receive(way: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    head, files, _, _ = socket.recv_fds(way, 4, 8)
+    if not head:
+        return None
+    size, message = int.from_bytes(head, "big"), b""
+    while len(message) < size:
+        message += way.recv(size - len(message))
+    return json.loads(message), files
+
+
+def _serve(way: socket.socket) -> dict[str, Any] | None:
+    """Fork until nobody asks any more; gives, in each child, what it shall be."""
+    with selectors.PollSelector() as selector:  # an epoll would be the children's as well
+        selector.register(way, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is way:
+                    received = _receive(way)
+                    if received is None:
+                        return None
+                    order, (status, *files) = received
+                    pid = os.fork()
+                    if pid == 0:
+                        _settle(files, order)
+                        return order
+                    for file in files:
+                        os.close(file)
+                    os.write(status, b"%d\n" % pid)
+                    selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, status))
+                else:
+                    pid, status = key.data
+                    selector.unregister(key.fileobj)
+                    os.close(key.fd)
+                    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                    with contextlib.suppress(BrokenPipeError):  # nobody wants to know
+                        os.write(status, b"%d\n" % code)
+                    os.close(status)
+
+
+def _settle(files: list[int], order: dict[str, Any]) -> None:
+    """Take the child's own standard files, session and environment, and nothing of the nursery's."""
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    if order["session"]:
+        os.setsid()
+    os.environ.clear()
+    os.environ.update(order["environment"])
+
+
+def main() -> None:
+    way = socket.socket(fileno=int(sys.argv[1]))
+    for name in IMPORTED:
+        importlib.import_module(name)
+    faulthandler.enable()
+    order = _serve(way)
+    if order is not None:
+        way.detach()
+        sys.stdout.reconfigure(line_buffering=True)
+        sys.argv[1:] = order["arguments"]
+        runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
