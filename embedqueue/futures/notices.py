@@ -194,8 +194,9 @@ class Listener:
         self._sweep_if_due()
         if self._stopping.is_set():  # this may have taken long, and nobody would wake us any more
             return
+        asked_mono = time.monotonic()
         self._position, notices = self._store.events.listen(position, LISTEN_SECONDS)
-        self._heard_mono = time.monotonic()
+        self._heard_mono = asked_mono  # what came to Redis behind its answer, a break would take from us
         heeded = [self._heed(notice) for notice in notices if not self._stopping.is_set()]
         if heeded and not any(heeded) and not self._waiters.any_wanted():
             self._stopping.wait(OWN_NOTICES_SECONDS)
@@ -209,8 +210,7 @@ class Listener:
         Returns:
             The id of the last notice.
         """
-        unheard_seconds = time.monotonic() - self._heard_mono
-        position, missed = self._store.events.since(unheard_seconds + OVERLAP_SECONDS)
+        position, missed = self._store.events.since(self._heard_mono - OVERLAP_SECONDS)
         for notice in missed:
             if notice.kind in REQUESTS:
                 self._heed(notice)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,12 +39,13 @@ class Events:
         """
         self._background.xadd(self._key, {"kind": kind, "by": by, "body": body}, maxlen=_KEPT, approximate=True)
 
-    def since(self, seconds: float) -> tuple[bytes, list[Notice]]:
-        """Tell the id of the last notice of all, and the notices of the last ``seconds``, 1000 at most."""
+    def since(self, mono: float) -> tuple[bytes, list[Notice]]:
+        """Tell the id of the last notice of all, and the notices since ``mono`` (``time.monotonic``), 1000 at most."""
         end: Any = self._listening.xrevrange(self._key, count=1)
         if not end:
             return b"0-0", []
         now: Any = self._listening.time()
+        seconds = time.monotonic() - mono  # by now, not by when we asked: however late the answer, none is left out
         since_ms = int((now[0] - seconds) * 1000 + now[1] / 1000)
         entries: Any = self._listening.xrevrange(self._key, max=end[0][0], min=since_ms, count=1000)
         return bytes(end[0][0]), _notices(reversed(entries))

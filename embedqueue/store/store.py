@@ -451,7 +451,7 @@ class Store:
             EmbedQueueError: the keys are of another release's layout.
         """
         self._call("rehearse", ())
-        self.events.since(0.0)
+        self.events.since(time.monotonic())
         self.events.listen(b"$", 0.0)
 
     def holder(self, redis_key: str) -> str:
