@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -66,14 +66,15 @@ class Flush:
                 self._name += f"/{LARGEST_SCORE if status.bound is None else status.bound:.6f}"
                 live_lane_alone = True
         try:
-            self._await_items(NEVER if timeout is None else time.monotonic() + timeout)
+            idle = self._await_items(NEVER if timeout is None else time.monotonic() + timeout)
         finally:
             with contextlib.suppress(RedisError):  # it ends by itself then
                 store.end_flush(self._name)
         if not live_lane_alone:
-            self._await_futures()
+            self._await_futures(self._engine.settle.in_hand() if idle else {})
 
-    def _await_items(self, deadline_mono: float) -> None:
+    def _await_items(self, deadline_mono: float) -> bool:
+        """Returns whether no worker has anything in its hands any more."""
         engine, name = self._engine, self._name
         asked_mono, passes = -ASK_SECONDS, 0
         adopting: Iterator[None] | None = None  # the books are being put in order
@@ -83,7 +84,7 @@ class Flush:
             anyway = passes >= ADOPTIONS  # another program never rests: flush what is known
             status = engine.store.status(name, anyway=anyway, workers=True)
             if status.unfinished == 0 and (status.strays == 0 or anyway):
-                return
+                return status.in_flight == 0
             if now - asked_mono >= ASK_SECONDS and (status.in_flight == 0 or asked_mono < 0):
                 asked_mono = now
                 self._ask()
@@ -105,13 +106,19 @@ class Flush:
             if engine.stopping.is_set():
                 raise QueueStopped("the queue was stopped during a flush")
 
-    def _await_futures(self) -> None:
-        """Wait, a second at most, for futures of items that Redis calls finished: a flush returns after them."""
+    def _await_futures(self, finished: Mapping[str, bytes]) -> None:
+        """Wait, a second at most, for what comes after items that Redis calls finished: futures, and our counters.
+
+        Args:
+            finished: such members that are in our own hands still, by key.
+        """
         engine = self._engine
         engine.outcomes.find_out(None)
         deadline_mono = time.monotonic() + ASK_SECONDS
         while time.monotonic() < deadline_mono:
             seen = engine.progress.finished
-            if all(future.done() for future in self._futures):
+            if all(future.done() for future in self._futures) and not any(
+                engine.settle.holds(*one) for one in finished.items()
+            ):
                 return
             engine.progress.wait_beyond(seen, 0.01)  # another thread of ours is ending them

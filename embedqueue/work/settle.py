@@ -153,6 +153,11 @@ class Settle:
         """How many items are in our hands."""
         return len(self._held)
 
+    def in_hand(self) -> dict[str, bytes]:
+        """The member of each key that is in our hands."""
+        with self._lock:
+            return dict(self._held)
+
     def holds(self, redis_key: str, member: bytes | None) -> bool:
         """Whether this member of a key is in our hands. False for None, which says that no member is known."""
         return self._held.get(redis_key, b"") == member
@@ -233,6 +238,8 @@ class Settle:
         writes = [(item.redis_key, item.member, vector, digest(item.text)) for item, vector in pairs]
         refused, unclear, written, barred = [], [], [], []
         words = self._persist_parts(lambda part: self._store.complete(owner, self._terms(), part), writes)
+        with self._lock:  # before anybody is told: who has a vector finds it counted
+            self.counters.embedded += sum(word in ("done", "skipped") for word in words)
         for (item, vector), word in zip(pairs, words, strict=True):
             if word in ("done", "skipped"):
                 written.append(item)
@@ -246,7 +253,6 @@ class Settle:
                 refused.append((item, word))
         truncated = [item.redis_key for item in written if item.truncated]
         with self._lock:
-            self.counters.embedded += len(written)
             self.counters.truncated += len(truncated)
         if truncated:
             with contextlib.suppress(RedisError):  # `explain` lacks it then, which is not worth a wait

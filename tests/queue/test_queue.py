@@ -26,8 +26,8 @@ from embedqueue.testing import FakeEmbedder
 from embedqueue.values.item import encode_member
 from embedqueue.values.options import Options, QueueOptions
 from embedqueue.values.vectors import to_floats
-from tests.inside import GROUP_LIMIT
-from tests.parts import PATIENCE_SECONDS, eventually
+from tests.inside import GROUP_LIMIT, inside
+from tests.parts import PATIENCE_SECONDS, eventually, in_thread, join
 
 PENDING = "embed_queue:pending"
 
@@ -337,6 +337,33 @@ def test_flush(make_queue, fake_redis, embedder):
     assert len(fake_redis.keys("doc:*")) == 230
     assert len(embedder.calls) == 5
     queue.flush()  # of nothing
+
+
+def test_whoever_is_told_finds_it_counted(make_queue, monkeypatch):
+    """``stats`` counts what a flush that ends, or a callback, calls done, although Redis had it before we knew."""
+    queue = make_queue()
+    complete, written, go_on = inside(queue).store.complete, threading.Event(), threading.Event()
+
+    def late(*args):
+        answer = complete(*args)
+        written.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+        return answer
+
+    monkeypatch.setattr(inside(queue).store, "complete", late)
+    counted: list[int] = []
+    queue.enqueue("doc:1", "hello")
+    queue.flush_now()
+    assert written.wait(PATIENCE_SECONDS)
+    flushing = in_thread(lambda: (queue.flush(PATIENCE_SECONDS), counted.append(queue.stats().embedded)))
+    flushing.join(0.2)  # it would have ended
+    go_on.set()
+    join(flushing)
+    future = queue.enqueue("doc:2", "hello")
+    future.add_done_callback(lambda _: counted.append(queue.stats().embedded))
+    queue.flush_now()
+    future.result(PATIENCE_SECONDS)
+    eventually(lambda: counted == [1, 2])
 
 
 def test_flush_times_out(make_queue, embedder):

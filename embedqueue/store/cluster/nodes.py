@@ -196,6 +196,8 @@ class Nodes:
             raise
         finally:
             release_connection(client, connection)
+            if self.closed.is_set():
+                close_connections(client)
 
     def _heed(self, ranges: Iterable[Any], asked: Address) -> None:
         owners: list[Address | None] = [None] * SLOTS
