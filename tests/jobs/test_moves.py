@@ -119,8 +119,9 @@ def test_an_item_that_left_its_job_and_was_released_stays_in_the_live_lane(store
 
 
 def test_a_claim_leaves_what_waits_for_a_job(store):
-    """However much it has room for."""
+    """However much it has room for; nor does it make anything due."""
     enqueue(store, "ab", within=PATIENT)
+    assert store.status().score_age_seconds is None
     enqueue(store, "cd")
     assert claim(store, 1, most=10) == [encode_member(key, "a text") for key in "cd"]
 

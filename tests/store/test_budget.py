@@ -62,6 +62,7 @@ def test_a_claim_brings_what_fits_however_many_tokens_it_turns_out_to_have(redis
     first = books.claim()
     assert len(first.members) == 2  # 2 texts of at most 40 tokens
     assert (books.spent, books.store.budget.state().held) == (20, 20)
+    assert {books.store.status(workers=told, budget=True).budget.day for told in (False, True)} == {20}
     waits = books.claim()
     assert (waits.status, waits.members) == ("paused", [])
     assert 0 < waits.pause_seconds <= 1

@@ -129,13 +129,14 @@ def test_who_could_not_renew_leases_leaves_those_that_ran_out_alone_and_looks_ag
     found = claimed(queue.store, 3, 0, patient=True)
     assert (found.ran_out, found.lease_end_seconds) == (0, pytest.approx(1, abs=0.1))
     queue.client.zadd(queue.names.inflight, {encode_member("doc:1", "a"): 9e9})
+    assert queue.store.status().lease_end_seconds == 0, "the clock was set back: the next claim puts it right"
     assert claimed(queue.store, 4, 0).lease_end_seconds > 1, "it lasts as long as it lasts"
 
 
 def test_the_base_of_scores_is_kept_while_anything_counts_by_it(queue):
     """Items with a patience of their own are due by it; the next first one may bring another."""
     queue.enqueue([("doc:1", "a")], within=BASE)
-    assert claimed(queue.store, 1, 0).base_seconds == BASE
+    assert claimed(queue.store, 1, 0).base_seconds == queue.store.status().base_seconds == BASE
     owner = queue.claim("w1:")
     assert claimed(queue.store, 2, 0).base_seconds == BASE
     queue.complete(owner, [encode_member("doc:1", "a")])
@@ -175,7 +176,8 @@ def test_a_call_that_fails_beside_a_probe_is_told_how_long_that_lasts(queue):
     times = {"first_seconds": 100.0, "most_seconds": 300.0, "least_seconds": 0.0}
     queue.store.fail(first.owner, [(first.owner, first.members[0])], reason="down", **times)
     queue.client.delete(queue.names.pause)  # it is over
-    assert claimed(queue.store, 3, lease_seconds=50.0).status == "probe"
+    probe = claimed(queue.store, 3, lease_seconds=50.0)
+    assert (probe.status, queue.store.status().probe) == ("probe", probe.owner)
     left = queue.store.fail(second.owner, [(second.owner, second.members[0])], reason="down", **times)
     assert left == pytest.approx(50, abs=5)
 
@@ -188,6 +190,22 @@ def test_a_failure_wakes_the_other_workers(queue):
     queue.store.fail(claim.owner, [(claim.owner, claim.members[0])], reason="down", **times)
     kinds = [(f[b"kind"], f[b"by"]) for _, f in queue.client.xrange(queue.names.events)]
     assert (b"wake", claim.owner.encode()) in kinds[1:]
+
+
+def test_what_a_stopped_worker_held_wakes_the_others(queue):
+    """It was due when it was claimed."""
+    queue.enqueue([("doc:1", "a")])
+    claimed(queue.store, 1)
+    queue.client.delete(queue.names.events)
+    assert queue.store.release_all("w:") == 1
+    assert [fields[b"kind"] for _, fields in queue.client.xrange(queue.names.events)] == [b"flush"]
+
+
+def test_an_item_on_its_last_delivery_is_the_oldest_that_waits(queue):
+    """Somebody has to claim it when it is due, though nothing else waits."""
+    on_their_last_delivery(queue, "doc:1")
+    found = queue.store.status()
+    assert (found.waiting, found.score_age_seconds is None) == (1, False)
 
 
 def test_a_full_queue_takes_what_it_holds_and_not_what_was_taken_away(queue):
