@@ -428,9 +428,9 @@ class Store:
 
         Returns:
             A word and a value for each: "live" and where it is, b"pending", b"in flight" or b"in a job"; "dead" and the
-            reason; "done" and the vector; "differs": the workers of the namespace write otherwise; "unproven" and a
-            vector of which nothing says what it is of; "blank": its newest text was; "forgotten": it shall have none;
-            "gone": nothing tells what became of it.
+            reason; "done" and the vector; "differs": the workers of the namespace write otherwise, or did
+            when they wrote what is there; "unproven" and a vector of which nothing says what it is of; "blank": its
+            newest text was; "forgotten": it shall have none; "gone": nothing tells what became of it.
         """
         lines = [(one.redis_key, str(one.stamp), one.digest) for one in asked]
         where = (terms.provenance_field or "", terms.space, as_json(terms.read))

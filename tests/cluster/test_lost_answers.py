@@ -93,3 +93,17 @@ def test_a_node_that_says_readonly_is_asked_again(make_queue, client, monkeypatc
     assert client.hget("doc:2", "embedding") == stored("two")
     assert not by_queue
     assert not by_hash
+
+
+@pytest.mark.parametrize(
+    ("model", "dimensions", "word"),
+    [("m", 8, "done"), ("m", None, "done"), ("other", 8, "differs"), ("m", 16, "differs")],
+)
+def test_a_vector_of_another_model_is_nobodys_answer(make_queue, client, model, dimensions, word):
+    """It was written while another model ruled; whoever waits for it has been adopted since, and could not use it."""
+    queue = make_queue(client, model="m")
+    queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
+    terms = Terms("embedding", "embedding_of", model, dimensions, f"{model}/{dimensions or 0}/-", "create")
+    inside(queue).store.agree(terms)
+    asked = Asked("doc:1", int(client.hget("doc:1", "embedding_of").split()[2]), digest("one"))
+    assert inside(queue).store.look([asked], terms)[0][0] == word

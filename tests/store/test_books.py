@@ -770,6 +770,37 @@ def test_an_old_vector_in_the_hash_is_not_taken_for_that_of_an_item(books):
     assert look(books, stamp) in ("gone", "unproven")
 
 
+@pytest.mark.parametrize("later", [0, 1], ids=["of this item", "of a newer one"])
+@pytest.mark.parametrize(
+    ("space", "word"),
+    [
+        ("m/16/-", "done"),
+        ("m/16/RETRIEVAL_DOCUMENT", "done"),  # a role is the affair of who writes
+        ("other/16/-", "differs"),
+        ("of/m/16/-", "differs"),
+        ("m/32/-", "differs"),
+    ],
+)
+def test_a_vector_of_another_model_is_nobodys_answer(books, space, word, later):
+    """It was written while another model ruled; whoever waits for it has been adopted since, and could not use it."""
+    stamp = books.enqueue(("doc:1", "text"))
+    assert written(books, f"{space} {digest('text')} {stamp + later}", stamp, TERMS) == word
+
+
+@pytest.mark.parametrize(("model", "word"), [("m", "done"), ("other", "differs")])
+def test_who_does_not_know_the_length_yet_goes_by_the_model(books, model, word):
+    stamp = books.enqueue(("doc:1", "text"))
+    unknown = Terms(*FIELDS, "m", None, "m/0/-", "create")
+    assert written(books, f"{model}/16/- {digest('text')} {stamp}", stamp, unknown) == word
+
+
+def written(books, line: str, stamp: int, where: Terms) -> str:
+    """What is told of an item that was written with this line beside its vector."""
+    books.client.delete(books.keys.pending)
+    books.client.hset("doc:1", mapping={"embedding": VECTOR, "embedding_of": line})
+    return books.store.look([Asked("doc:1", stamp, digest("text"))], where)[0][0]
+
+
 def test_a_master_that_was_demoted_tells_nothing(redis_client):
     """Its connections of before still stand, and it has not heard of what the new master has taken in since."""
     books = Books(redis_client)

@@ -224,11 +224,19 @@ def _outcome(
     of = parts if len(parts) == 3 and parts[2].isdigit() else None
     if of is not None and vector:
         own = of[1] == asked.digest.encode() and of[0] == terms.space.encode()
+        if int(of[2]) >= asked.stamp and _is_foreign(of[0].decode("utf-8", "replace"), terms):
+            return "differs", b""
         if own or int(of[2]) >= asked.stamp:
             return "done", vector
     if word != "gone" or vector is None or of is not None:
         return word, b""
     return ("done" if told == b"done" else "unproven"), vector
+
+
+def _is_foreign(space: str, terms: Terms) -> bool:
+    """Whether vectors of a space cannot be compared with those of these terms."""
+    model, _, dimensions = space.rpartition("/")[0].rpartition("/")
+    return model != (terms.model or model) or dimensions != str(terms.dimensions or dimensions)
 
 
 def _without(

@@ -5,7 +5,7 @@
 -- ARGV[3] JSON: in what whoever asks has to agree with the workers, by name; in its embedding_field stand vectors
 -- ARGV[4..] three for each: redis_key, a stamp that the item is not below, the digest of its text
 -- Answer: two values for each item: "live", "pending", "in flight" or "in a job" | "dead", its reason | "done", its vector
---   | "differs", "" (the workers write otherwise than whoever asks would)
+--   | "differs", "" (the workers write otherwise than whoever asks would; or did when they wrote what is there)
 --   | "unproven", a vector of which nothing says what it is of
 --   | "blank", "" (so was its newest text, as one of the last notices tells)
 --   | "forgotten", "" (the same for a key that was)
@@ -41,6 +41,12 @@ local function last_notice(key, stamp)
 end
 
 local ours = cjson.decode(ARGV[3])
+-- Whether vectors of a space cannot be compared with those of whoever asks. Its role is the writer's own affair.
+local function is_foreign(space)
+  local model, dimensions = string.match(space, "^(.*)/(%d+)/[^/]*$")
+  return model and (model ~= (ours.model or model) or dimensions ~= (ours.dimensions or dimensions))
+end
+
 local differs = #differing(ours, false) > 0
 
 local answer = {}
@@ -63,7 +69,9 @@ for i = FIRST_FURTHER_KEY, #KEYS do
     vector = type(vector) == "string" and vector
     local line = vector and ARGV[1] ~= "" and redis.pcall("HGET", KEYS[i], ARGV[1])
     local space, of, written = string.match(type(line) == "string" and line or "", "^(%S+) (%x+) (%d+)$")
-    if of and ((of == digest and space == ARGV[2]) or tonumber(written) >= stamp) then
+    if of and tonumber(written) >= stamp and is_foreign(space) then
+      word = "differs" -- whoever asks has been adopted since: it was written when another model ruled
+    elseif of and ((of == digest and space == ARGV[2]) or tonumber(written) >= stamp) then
       word, value = "done", vector
     else
       local kind = last_notice(key, stamp)
