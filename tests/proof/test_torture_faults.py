@@ -5,21 +5,27 @@ from __future__ import annotations
 import json
 import logging
 import random
+import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 import redis
 
-from embedqueue import EmbeddingBatchQueue
+from embedqueue import BatchFailed, EmbeddingBatchQueue
 from embedqueue.store.records import named_member
 from embedqueue.testing import FakeEmbedder
 from embedqueue.values.item import encode_member
 from embedqueue.values.log import QueueLog
 from tests.parts import PATIENCE_SECONDS, eventually
+from tests.proof.torture.actor import make_queue as rig_queue
 from tests.proof.torture.failpoints import RigLogError, RigMemoryError, spoil_logs
+from tests.proof.torture.history import read_hashes
+from tests.proof.torture.models import ModelChanges, embed_anew
 from tests.proof.torture.others import KEYS, OtherProgram, fate_of
 from tests.proof.torture.signals import DEEDS, Handler
-from tests.proof.torture.texts import text_of
+from tests.proof.torture.texts import MODELS, SETTINGS, digest, space_of, text_of, vector_by
 
 PENDING, LATEST = "embed_queue:pending", "embed_queue:latest"
 
@@ -152,3 +158,87 @@ def test_a_handler_does_what_it_says(redis_client, lines, queue, deed, monkeypat
     if ends:
         handler.user()  # once it leaves, it does nothing more
         assert len(lines.of("fault")) == 1
+
+
+class Fleet:
+    """A worker, a producer, and nobody of the new model."""
+
+    model = MODELS[0]
+    comes = False
+
+    def __init__(self):
+        self.processes = [subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for _ in range(2)]
+
+    def has_worker(self):
+        return self.comes
+
+    def of_other_models(self):
+        roles = zip(("p2", "p3"), self.processes, ("producer", "worker"), strict=True)
+        return [(name, process.pid, role) for name, process, role in roles if process.poll() is None]
+
+
+def test_a_model_changes_in_three_steps(redis_server, redis_client, provider, lines):
+    """A worker makes room for one of the new model, which is adopted; then the others of the old one end."""
+    redis_client.hset("embed_queue:settings", mapping=SETTINGS)
+    fleet, steps, looks = Fleet(), [], []
+
+    def look():
+        looks.append((kept(), provider.in_flight))
+
+    def kept():
+        return redis_client.hget("embed_queue:settings", "model").decode()
+
+    def later(_, step):
+        steps.append(step)
+
+    producer, worker = fleet.processes
+    changes = ModelChanges(redis_server.url, fleet, random.Random(1), lines.write, provider, look)
+    try:
+        assert changes.deploy(later) == ("processes with another model come up", None)
+        assert worker.wait(PATIENCE_SECONDS) == -signal.SIGTERM
+        assert producer.poll() is None
+        assert fleet.model in MODELS[1:]
+        assert changes.ruling == kept() == MODELS[0]
+        assert changes.deploy(later) is None, "one change at a time"
+        with rig_queue(redis_server.url, provider.openai_url, worker=True, lease_seconds=PATIENCE_SECONDS) as queue:
+            provider.hold()
+            future = queue.enqueue("doc:p1:0", text_of("doc:p1:0", 1))
+            assert provider.wait_for_calls(1, PATIENCE_SECONDS)
+            assert steps.pop()() is None, "nobody of the new model is there"
+            assert kept() == MODELS[0]
+            fleet.comes = True
+            assert steps.pop()() == ("space adopt", None)
+            assert looks == [(fleet.model, 1)], "a call was under way, and all was looked at before it was answered"
+            with pytest.raises(BatchFailed, match="claims nothing"):
+                future.result(PATIENCE_SECONDS)
+        assert not redis_client.exists("doc:p1:0")
+        assert changes.ruling == kept() == fleet.model
+        assert [event for event, facts in lines.lines if facts == {"model": fleet.model}] == ["adopts", "adopted"]
+        assert producer.poll() is None
+        assert steps.pop()() == ("processes of the old model end", None)
+        assert producer.wait(PATIENCE_SECONDS) == -signal.SIGTERM
+    finally:
+        for process in fleet.processes:
+            process.kill()
+            process.communicate()
+
+
+def test_after_the_last_change_all_texts_are_embedded_anew(redis_server, redis_client, provider, lines):
+    """But for those of the ruling space: they are not sent again, and not counted as asked for again."""
+    provider.settings.apart = MODELS[1:]
+    keys = ["doc:p1:0", "doc:p1:1"]
+    for model, named in ((MODELS[0], keys), (MODELS[1], keys[:1])):
+        redis_client.hset("embed_queue:settings", "model", model)
+        options = {"worker": True, "lease_seconds": PATIENCE_SECONDS, "model": model}
+        with rig_queue(redis_server.url, provider.openai_url, **options) as queue:
+            for future in queue.enqueue_many([(key, text_of(key, 1)) for key in named]):
+                future.result(PATIENCE_SECONDS)
+            if model == MODELS[1]:
+                sent = [{"versions": dict.fromkeys(keys, 1)}]
+                embed_anew(queue, redis_client, model, sent, lines.write)
+                queue.flush(PATIENCE_SECONDS)
+    assert lines.lines == [(event, {"versions": {keys[1]: 1}}) for event in ("try", "accepted")]
+    for key, (vector, line, others) in read_hashes(redis_client).items():
+        assert vector == digest(vector_by(MODELS[1], text_of(key, 1)))
+        assert (line.split()[0], others) == (space_of(MODELS[1]), ())
+    assert provider.sent[text_of(keys[0], 1)] == provider.sent[text_of(keys[1], 1)] == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -54,6 +54,7 @@ class Settings:
         text_tokens: words that a text may have; a longer one is refused, or cut, as each format does; None: any.
         cuts: whether OpenAI's format cuts a text that is too long without a word, as servers of one's own do.
         dimensions: of OpenAI's format, where a call does not ask for any.
+        apart: models whose vectors are of spaces of their own; all others give a text the same vector.
     """
 
     keys: list[str] = field(default_factory=lambda: ["test-key"])
@@ -67,6 +68,7 @@ class Settings:
     text_tokens: int | None = None
     cuts: bool = False
     dimensions: int = FULL_DIMENSIONS
+    apart: Collection[str] = ()
 
 
 class Refusal(Exception):
@@ -178,9 +180,9 @@ class OpenAIFormat:
         packed = document.get("encoding_format") == "base64" and settings.base64 != "floats"
         if packed and settings.base64 == "empty":
             return dumps({"object": "list", "data": [], "model": document["model"]})
-        entries = []
+        entries, own = [], f"{document['model']} " if document["model"] in settings.apart else ""
         for index, text in enumerate(texts):
-            vector = vector_of(cut(text, settings), document.get("dimensions", settings.dimensions))
+            vector = vector_of(own + cut(text, settings), document.get("dimensions", settings.dimensions))
             value = base64.b64encode(vector.astype("<f4").tobytes()).decode() if packed else vector
             entry = {"object": "embedding", "index": index, "embedding": value}
             entries.append(entry if settings.indices else {"embedding": value})

@@ -31,7 +31,7 @@ from tests.proof.torture.cluster import ON_CLUSTER, RigCluster, is_cluster
 from tests.proof.torture.jobs import ECONOMY, JobsEmbedder
 from tests.proof.torture.producer import Producer
 from tests.proof.torture.signals import Handler
-from tests.proof.torture.texts import DIMENSIONS
+from tests.proof.torture.texts import DIMENSIONS, MODELS
 
 #: Seconds that a forked child works.
 CHILD_SECONDS = 2.0
@@ -61,6 +61,17 @@ def calm(record: logging.LogRecord) -> bool:
         record.msg, record.args = f"{record.getMessage()} (handled: {error!r})", ()
         record.exc_info = record.exc_text = None
     return True
+
+
+def swallow(unraisable: sys.UnraisableHookArgs) -> None:
+    """A hook that leaves a line, and no complaint, where Python itself swallows the ``sys.exit`` of the rig's handlers.
+
+    It does so with what a handler raises within a destructor, or a callback of a fork.
+    """
+    if unraisable.exc_type is SystemExit:
+        print(f"swallowed by Python: {unraisable.exc_value!r} in {unraisable.object!r}", file=sys.stderr)
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 class Journal:
@@ -93,6 +104,7 @@ def make_queue(
     lease_seconds: float,
     name: str = "",
     differs: str = "",
+    model: str = MODELS[0],
     jobs_url: str = "",
     on_error: Callable[[CallReport | RedisReport], None] | None = None,
 ) -> EmbeddingBatchQueue:
@@ -109,7 +121,7 @@ def make_queue(
     return EmbeddingBatchQueue(
         embedder,
         client_of(redis_url, socket_timeout=2.0) if is_cluster(redis_url) else make_client(redis_url),
-        model="another" if differs == "model" else "torture",
+        model="another" if differs == "model" else model,
         embedding_field="other" if differs == "embedding_field" else "embedding",
         flush_interval=0.2,
         max_batch_size=20,
@@ -159,8 +171,8 @@ class Actor:
             self._report("a call without an answer in time", kind="slow")
 
     def run(self) -> None:
-        self._journal.write("started", pid=os.getpid())
         options = self._options
+        self._journal.write("started", pid=os.getpid(), model=options.model)
         if options.differs:
             self._journal.write("differs", setting=options.differs)
             self._report(f"a process with its own {options.differs}", kind="settings")
@@ -173,6 +185,7 @@ class Actor:
             lease_seconds=options.lease,
             name=options.name,
             differs=options.differs,
+            model=options.model,
             jobs_url=options.jobs,
             on_error=self._tell,
         )
@@ -274,6 +287,7 @@ def main() -> None:
     parser.add_argument("--lease", type=float, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--differs", default="")
+    parser.add_argument("--model", default=MODELS[0])
     parser.add_argument("--jobs", default="")
     for trait in ("failpoints", "large", "log", "handlers"):
         parser.add_argument(f"--{trait}", action="store_true")
@@ -283,6 +297,7 @@ def main() -> None:
     if os.getppid() != options.parent:  # it ended before we had said so
         return
     faulthandler.enable()
+    sys.unraisablehook = swallow
     logging.basicConfig(level=logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.addFilter(calm)

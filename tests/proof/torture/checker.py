@@ -13,7 +13,8 @@ from tests.proof.torture.history import OUR_KEYS, OUR_PREFIXES, STEPS_SECONDS, F
 from tests.proof.torture.others import KEYS as OTHERS_KEYS
 from tests.proof.torture.payments import Payments, judge
 from tests.proof.torture.producer import RESULT_SECONDS
-from tests.proof.torture.texts import SPACE, digest, short, text_of
+from tests.proof.torture.reigns import Reigns
+from tests.proof.torture.texts import digest, short, space_of, text_of
 
 Promise = Literal[
     "lost", "stale", "provenance", "future", "open", "sent again", "settings", "memory", "stranger", "process"
@@ -24,6 +25,8 @@ HARMLESS = {"provider", "late", "foreign", "settings", "large", "log", "signals"
 LEAVE_SECONDS = 30.0
 #: What a worker says that may not claim, and those who wait in its process.
 BARRED = "this process claims nothing"
+#: What is said of an item that others have embedded, in another space than that of whoever waits.
+DIFFERENT = "was embedded by workers with another"
 
 #: Seconds for which a fault may still be the reason of a second send: a time-out, a lease, and the wait for a retry.
 AFTERMATH_SECONDS = 8.0
@@ -91,6 +94,7 @@ class _Check:
         self._junk: set[str] = set()
         self._strangers: set[str] = set()
         self._forgotten: dict[str, list[dict]] = defaultdict(list)  # by key: lines that tell of it
+        self._reigns = Reigns(history.lines)
         self._clocked = any(fault.kind == "clock" for fault in history.faults)
         self._provider_failed = any(fault.kind == "provider" for fault in history.faults)
 
@@ -99,6 +103,7 @@ class _Check:
         self._items()
         self._books()
         self._beside()
+        self._one_space()
         self._futures()
         self._sends()
         self._sizes()
@@ -215,13 +220,25 @@ class _Check:
                 self._break("provenance", f"the stamp of {key} went back from {last_stamp} to {stamp}", seen.at)
             if theirs or version is None:
                 continue
-            if line["space"] != SPACE:
-                self._break("provenance", f"{key} has a vector of {line['space']}, not of {SPACE}", seen.at)
+            model = self._versions.model(key, seen.vector)
+            if line["space"] != space_of(model):
+                what = f"{key} has a vector of {space_of(model)}, and {line['space']} stands beside it"
+                self._break("provenance", what, seen.at)
+            elif not self._reigns.ruled(model, seen.since, seen.until):
+                self._break("provenance", f"{key} was given a vector of {model} while another model ruled", seen.at)
             if line["digest"] != text_digest(text_of(key, version)):
                 self._break("provenance", f"{key} has the vector of version {version}, and another's digest", seen.at)
             if version > last_version and stamp == last_stamp:
                 self._break("provenance", f"versions {last_version} and {version} of {key} have one stamp", seen.at)
             last[key] = stamp, version
+
+    def _one_space(self) -> None:
+        """After the last change of the model, and all texts embedded anew, every vector is of the space that rules."""
+        history, last = self._history, {seen.redis_key: seen for seen in self._history.seen}
+        for key, seen in last.items() if history.model else ():
+            theirs = (key, seen.vector) in self._written or key in history.dead
+            if not theirs and seen.line.partition(" ")[0] != space_of(history.model):
+                self._break("provenance", f"{key} has {seen.line!r} in the end, while {history.model} rules", seen.at)
 
     def _futures(self) -> None:
         """Each future ended, unless its process was killed, with what its hash held then, or newer."""
@@ -243,14 +260,21 @@ class _Check:
         key, version = line["key"], line["version"]
         self._verdict.futures += 1
         if "vector" not in line:
-            if line.get("error") == "TimeoutError" and self._outage_seconds(line["at"]) < OUTAGE_SECONDS:
+            excused = self._reigns.began(line["at"] - RESULT_SECONDS, line["at"])
+            if (
+                line.get("error") == "TimeoutError"
+                and self._outage_seconds(line["at"]) < OUTAGE_SECONDS
+                and not excused
+            ):
                 self._break(
                     "open",
                     f"the future of {key}, version {version}, did not end in time: {line.get('state')}",
                     line["at"],
                 )
             words, since = line.get("words", ""), line.get("since", 0.0)
-            if line.get("error") == "BatchFailed" and BARRED in words and not self._is_stranger(line["process"]):
+            told = line.get("error") == "BatchFailed" and (BARRED in words or DIFFERENT in words)
+            at_odds = self._is_stranger(line["process"]) or self._reigns.was_at_odds(line["process"], line["at"])
+            if told and not at_odds:
                 self._break(
                     "settings", f"{line['process']} was refused, and has the settings of all: {words}", line["at"]
                 )
@@ -261,12 +285,20 @@ class _Check:
             return
         self._verdict.vectors += 1
         got = self._versions.find(key, line["vector"], self._tried[key])
+        if got is not None and self._is_of_another(key, line):
+            self._break("future", f"a future of {key} in {line['process']} got a vector of another model", line["at"])
         if got is None or got < version:
             self._break("future", f"the future of {key}, version {version}, got version {got}", line["at"])
         elif line.get("hash"):
             held = self._versions.find(key, line["hash"], self._tried[key])
             if held is None or held < got:
                 self._break("future", f"the future of {key} got version {got} while its hash held {held}", line["at"])
+
+    def _is_of_another(self, key: str, line: dict) -> bool:
+        """Whether a future got a vector of another model than its process has. Strangers end by what they may know."""
+        model = self._versions.model(key, line["vector"])
+        theirs = (key, line["vector"]) in self._written or self._is_stranger(line["process"])
+        return model != self._reigns.of(line["process"]) and not theirs
 
     def _outage_seconds(self, until: float) -> float:
         """For how long Redis was away while somebody waited until then."""
@@ -323,6 +355,9 @@ class _Check:
         for send in self._history.sends:
             if self._is_stranger(send.process):
                 self._break("settings", f"{send.process} has other settings, and sent {send.text!r}", send.at)
+            elif send.process and not self._reigns.may_send(send.process, send.at):
+                model = self._reigns.of(send.process)
+                self._break("settings", f"{send.process} has {model}, and sent {send.text!r} long after", send.at)
 
     def _sizes(self) -> None:
         """The median of a process' last samples is not far above that of the samples after its beginning."""

@@ -39,12 +39,15 @@ from tests.proof.torture.history import (
     read_sends,
 )
 from tests.proof.torture.jobs import JobProvider, ease, end_jobs, read_lost
+from tests.proof.torture.models import ModelChanges, embed_anew
 from tests.proof.torture.network import Proxy
 from tests.proof.torture.others import OtherProgram
-from tests.proof.torture.texts import SETTINGS, short
+from tests.proof.torture.texts import MODELS, SETTINGS, short
 from tests.proof.torture.topology import ClockedRedis, Replicated, find_faketime
 from tests.provider import Provider
 
+#: Seconds for which the rig waits, before the first fault, until its processes are there and a text was accepted.
+START_SECONDS = 60.0
 #: Seconds that processes may take to end after SIGTERM: they may wait for a future.
 END_SECONDS = 60.0
 #: Seconds between looks at Redis while they do.
@@ -81,6 +84,11 @@ class Plan:
         """Of every queue of the run."""
         return LEASE_SECONDS[bool(self.kinds & {"process", "redis", "clock", "network", "failover", "cluster"})]
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Of the run."""
+        return MODELS if "model" in self.kinds else MODELS[:1]
+
 
 class Crowd:
     """The processes: a dead one is replaced by another with keys of its own. The first producer is never hit.
@@ -95,6 +103,8 @@ class Crowd:
         self._urls = urls
         self._born = 0
         self._actors: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}  # by name: role and process
+        self._models: dict[str, str] = {}  # of those
+        self.model = MODELS[0]  # of who is started from now on
         self._lifelines: dict[int, tuple[str, int]] = {}  # by our end of each that still holds: role, process group
         self.victims: set[str] = set()
         self.exits: dict[str, int] = {}
@@ -122,6 +132,7 @@ class Crowd:
         command += [f"--{trait}" for trait, has in traits.items() if has]
         if role == "stranger":
             command += ["--differs", DIFFERENCES[self._born % len(DIFFERENCES)]]
+        command += ["--model", self.model]
         ours, theirs = os.pipe()
         try:
             with (self._folder / f"{name}.log").open("wb") as log:
@@ -137,16 +148,38 @@ class Crowd:
         finally:
             os.close(theirs)
         self._actors[name] = role, actor
+        self._models[name] = self.model
         self._lifelines[ours] = role, actor.pid
+
+    def await_start(self) -> None:
+        """Wait until all have come up and the elder has enqueued something: a fault before that tries nothing."""
+        deadline_mono = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline_mono and not self._has_started():
+            time.sleep(0.05)
+
+    def _has_started(self) -> bool:
+        journals = [self._folder / f"{name}.journal" for name in ("p1", *self._actors)]
+        return all(path.exists() for path in journals) and b'"accepted"' in journals[0].read_bytes()
 
     def pick(self, rng: random.Random) -> tuple[str, int] | None:
         """One that lives, is no elder, and has come so far that it handles signals."""
-        fit = [
-            (name, actor.pid)
-            for name, (_, actor) in self._actors.items()
+        fit = [(name, pid) for name, pid, _ in self._fit()]
+        return rng.choice(fit) if fit else None
+
+    def _fit(self) -> list[tuple[str, int, str]]:
+        return [
+            (name, actor.pid, role)
+            for name, (role, actor) in self._actors.items()
             if name != "p1" and actor.poll() is None and (self._folder / f"{name}.journal").exists()
         ]
-        return rng.choice(fit) if fit else None
+
+    def has_worker(self) -> bool:
+        """Whether a worker has come up that has the model of whoever is started now."""
+        return any(role == "worker" and self._models[name] == self.model for name, _, role in self._fit())
+
+    def of_other_models(self) -> list[tuple[str, int, str]]:
+        """Those of them that have another model than whoever is started now: name, process id, role."""
+        return [one for one in self._fit() if self._models[one[0]] != self.model]
 
     def killed(self, name: str) -> None:
         """It was killed without warning."""
@@ -240,6 +273,7 @@ def _stage(
     """Redis, provider, that of batch jobs if there is one, and proxies in front of them."""
     with _server(plan, folder) as server, Provider() as provider:
         provider.latency = 0.02
+        provider.settings.apart = MODELS[1:]
         proxies = {"api": Proxy(partial(_connect, provider.openai_url), rng)}
         if isinstance(server, LocalRedis):
             proxies["redis"] = Proxy(partial(_reach, server), rng)
@@ -279,8 +313,13 @@ def run(plan: Plan, versions: Versions) -> History:
         look = partial(_look, server, watch, provider, with_jobs=jobs is not None)
         history = History()
         other = OtherProgram(partial(server.client, socket_timeout=2), rng, Journal(name, "other").write)
+        rule = Journal(name, "rule").write
+        models = ModelChanges(server.url, crowd, rng, rule, provider, look)
         try:
-            faults = Faults(set(plan.kinds), rng, server, provider, crowd, proxies, plan.lease_seconds, other, jobs)
+            faults = Faults(
+                set(plan.kinds), rng, server, provider, crowd, proxies, plan.lease_seconds, other, models, jobs
+            )
+            crowd.await_start()
             _torture(plan, rng, crowd, faults, look)
             faults.end()
             # who still waits is served by a worker that nothing hits, whatever became of those of the crowd
@@ -289,10 +328,16 @@ def run(plan: Plan, versions: Versions) -> History:
                 provider.openai_url,
                 worker=True,
                 lease_seconds=plan.lease_seconds,
+                model=models.ruling,
                 jobs_url=jobs.url if jobs is not None else "",
             ) as queue:
                 crowd.end(meanwhile=look)
                 drain_rest(queue, SETTLE_SECONDS)
+                if "model" in plan.kinds:
+                    history.model = models.ruling
+                    embed_anew(queue, server.client(), models.ruling, read_journals(folder), rule)
+                    drain_rest(queue, SETTLE_SECONDS)
+                rule("stopped")
                 if jobs is not None:
                     history.leftovers += end_jobs(queue)
         finally:

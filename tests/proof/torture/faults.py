@@ -21,13 +21,14 @@ from tests.proof.torture.answers import ACCOUNT, REFUSALS, TRANSIENT, malformed,
 from tests.proof.torture.cluster import ClusterFaults, ClusterServer
 from tests.proof.torture.history import STEPS_SECONDS, Fault
 from tests.proof.torture.jobs import JobFaults, JobProvider
+from tests.proof.torture.models import ModelChanges
 from tests.proof.torture.network import SPOILS, Proxy
 from tests.proof.torture.others import OtherProgram
 from tests.proof.torture.texts import DIMENSIONS
 from tests.proof.torture.topology import ClockedRedis, Replicated
 from tests.provider import Answer, Provider, fail, hang, trickle
 
-#: What may be asked for: all but the last two go together. Jobs come where they are asked for by their name.
+#: What may be asked for: all but the last two go together, but for what the rig refuses by name.
 KINDS = (
     "process",
     "signals",
@@ -40,14 +41,17 @@ KINDS = (
     "settings",
     "large",
     "log",
+    "model",
     "jobs",
     "failover",
     "cluster",
 )
 #: Those that have servers of their own.
 ELSEWHERE = ("failover", "cluster")
-#: All that go together, but for what has to be asked for.
-TOGETHER = tuple(kind for kind in KINDS if kind not in ("jobs", *ELSEWHERE))
+#: What has to be asked for by name.
+ASKED_FOR = ("model", "jobs", *ELSEWHERE)
+#: All that go together, but for that.
+TOGETHER = tuple(kind for kind in KINDS if kind not in ASKED_FOR)
 #: What goes with each of these: they have no proxy before them.
 WITH_SERVERS = {"process", "signals", "provider", "settings", "large", "log"}
 #: The commands of which copies come late. What is rare is held as soon as it comes, the others once each time.
@@ -85,6 +89,7 @@ class Faults:
         proxies: by what they lead to.
         lease_seconds: of the queues.
         other: the other program at the same queue.
+        models: changes the model.
         jobs: the provider of batch jobs, where there is one.
     """
 
@@ -98,6 +103,7 @@ class Faults:
         proxies: dict[str, Proxy],
         lease_seconds: float,
         other: OtherProgram,
+        models: ModelChanges,
         jobs: JobProvider | None = None,
     ) -> None:
         self.injected: list[Fault] = []
@@ -109,6 +115,7 @@ class Faults:
         self._server = server
         self._other = other
         self._jobs = jobs
+        self._models = models
         self._later: list[tuple[float, Callable[[], Any]]] = []  # (monotonic, what undoes a fault)
         self._answers = {count: list(malformed(count, DIMENSIONS).items()) for count in CALL_TEXTS}
         self._answers[1] += redirects("http://127.0.0.1:9/v1/embeddings").items()
@@ -121,6 +128,7 @@ class Faults:
             "late": [partial(self._late, name) for name in LATE_SCRIPTS],
             "signals": [self._interrupt],
             "foreign": [partial(self._do_foreign, deed) for deed in (other.take, other.take, other.leave, other.junk)],
+            "model": [partial(models.deploy, self._fault_later)],
             "failover": [partial(self._fail_over, kill=False), partial(self._fail_over, kill=True)],
         }
         if jobs is not None:
@@ -144,6 +152,7 @@ class Faults:
 
     def end(self) -> None:
         """Undo what would last."""
+        self._models.end()
         self._undo(until_mono=float("inf"))
         self._other.end()
         if self._jobs is not None:
@@ -156,6 +165,18 @@ class Faults:
 
     def _do_later(self, seconds: float, deed: Callable[[], Any]) -> None:
         self._later.append((time.monotonic() + seconds, deed))
+
+    def _fault_later(self, seconds: float, deed: Callable[[], Injected | None]) -> None:
+        """The second and the third part of a model change."""
+
+        def happen() -> None:
+            at_stake, start = self._at_stake(), time.time()
+            what = deed()
+            if what is not None:
+                name, process = what
+                self.injected.append(Fault(name, "model", start, time.time(), process, at_stake))
+
+        self._do_later(seconds, happen)
 
     def _undo(self, until_mono: float) -> None:
         for entry in [entry for entry in self._later if entry[0] <= until_mono]:

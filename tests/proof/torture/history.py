@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from embedqueue.store.keys import Keys
 from embedqueue.store.records import named_member
 from tests.proof.torture.actor import PROCESS_HEADER
 from tests.proof.torture.jobs import JobMade
-from tests.proof.torture.texts import DIMENSIONS, digest, short, text_of
-from tests.provider import Call, vector_of
+from tests.proof.torture.texts import MODELS, digest, short, text_of, vector_by
+from tests.provider import Call
 
 #: What a queue keeps in Redis; a run has no cache.
 OUR_KEYS = {*Keys("embed_queue").all, Keys("embed_queue").workers, "embed_queue:air", Keys("embed_queue").jobs}
@@ -68,13 +69,18 @@ class Send:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a hash was seen to hold, when that was new: the digest of its vector, the line beside it, other fields."""
+    """What a hash was seen to hold, when that was new: the digest of its vector, the line beside it, other fields.
+
+    It was written between ``since``, when the look before this one began, and ``until``, when this one had ended.
+    """
 
     at: float
     redis_key: str
     vector: str
     line: str
     others: tuple[str, ...] = ()
+    since: float = 0.0
+    until: float = float("inf")
 
 
 @dataclass
@@ -97,6 +103,7 @@ class History:
         exits: exit codes of processes, where they are not 0.
         jobs: batch jobs that the provider has taken.
         lost_jobs: names of those of which a process has said that it may have been created and is lost.
+        model: that rules in the end, where models have changed.
         complaints: what the processes' logs hold and should not.
     """
 
@@ -116,21 +123,34 @@ class History:
     complaints: list[str] = field(default_factory=list)
     jobs: list[JobMade] = field(default_factory=list)
     lost_jobs: set[str] = field(default_factory=set)
+    model: str = ""
 
 
 class Versions:
-    """Which version of its key's text a vector belongs to."""
+    """Which version of its key's text a vector belongs to, and by which model it is.
 
-    def __init__(self) -> None:
-        self._known: dict[str, dict[str, int]] = defaultdict(dict)
+    Args:
+        models: of the run.
+    """
+
+    def __init__(self, models: Sequence[str] = MODELS[:1]) -> None:
+        self._models = models
+        self._newest: dict[str, int] = defaultdict(int)
+        self._known: dict[str, dict[str, tuple[int, str]]] = defaultdict(dict)
 
     def find(self, redis_key: str, vector: str, newest: int) -> int | None:
         """The version, up to ``newest``, whose vector has this digest; None: none of them."""
         known = self._known[redis_key]
-        while vector not in known and len(known) < newest:
-            version = len(known) + 1
-            known[digest(vector_of(text_of(redis_key, version), DIMENSIONS))] = version
-        return known.get(vector)
+        while vector not in known and self._newest[redis_key] < newest:
+            self._newest[redis_key] += 1
+            text = text_of(redis_key, self._newest[redis_key])
+            for model in self._models:
+                known[digest(vector_by(model, text))] = self._newest[redis_key], model
+        return known[vector][0] if vector in known else None
+
+    def model(self, redis_key: str, vector: str) -> str:
+        """The model of a vector that was found."""
+        return self._known[redis_key][vector][1]
 
 
 class Watch:
@@ -145,15 +165,17 @@ class Watch:
         self._last: dict[str, tuple[str, str, tuple[str, ...]]] = {}
         self.seen: list[Seen] = []
         self._spoken: set[str] = set()
+        self._looked_at = 0.0
         self.found: list[tuple[float, str]] = []
 
     def look(self, client: redis.Redis, at: float) -> dict[str, str]:
         """Look at all hashes once; returns the digests of their vectors."""
-        vectors = {}
-        for redis_key, found in read_hashes(client).items():
+        vectors, hashes = {}, read_hashes(client)
+        since, self._looked_at, until = self._looked_at, at, time.time()
+        for redis_key, found in hashes.items():
             if self._last.get(redis_key) != found:
                 self._last[redis_key] = found
-                self.seen.append(Seen(at, redis_key, *found))
+                self.seen.append(Seen(at, redis_key, *found, since, until))
             vectors[redis_key] = vector = found[0]
             seen = self._newest.get(redis_key, 0)
             version = self._versions.find(redis_key, vector, seen + self.AHEAD)

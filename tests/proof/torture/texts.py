@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from tests.provider import vector_of
+
 #: Length of the vectors of a run.
 DIMENSIONS = 16
 #: What all processes of a run agree in, but for those that are there to differ; and the space of its vectors.
 SETTINGS = {"embedding_field": "embedding", "model": "torture", "dimensions": str(DIMENSIONS)}
 SPACE = f"torture/{DIMENSIONS}/-"
+#: Models of a run whose model changes, each with vectors of its own: the first is that of every other run.
+MODELS = ("torture", "torture-2", "torture-3", "torture-4")
 #: Characters of a large text.
 LARGE_CHARS = 1_000_000
 #: Characters from which a text is kept as its beginning and its length.
@@ -27,6 +31,16 @@ def text_of(redis_key: str, version: int) -> str:
     if ":large:" in redis_key and version % 2:
         return beginning + "word " * ((LARGE_CHARS - len(beginning)) // 5)
     return beginning + "word " * (version % 7)
+
+
+def space_of(model: str) -> str:
+    """The space of a model's vectors."""
+    return f"{model}/{DIMENSIONS}/-"
+
+
+def vector_by(model: str, text: str) -> Any:
+    """The vector that a model of the run gives a text."""
+    return vector_of(text if model == MODELS[0] else f"{model} {text}", DIMENSIONS)
 
 
 def version_of(text: str) -> tuple[str, int] | None:
