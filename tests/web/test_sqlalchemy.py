@@ -273,6 +273,27 @@ def test_keys_of_two_columns_and_queues_by_name(engine, fake_redis):
     assert pairs.has("pair:7:x", "both")
 
 
+def test_a_queue_that_is_none(engine, fake_redis):
+    """It is refused at once, and a name that no queue has before the commit: after it, the text would be missing."""
+    with pytest.raises(TypeError, match="not a queue"):
+        follow(sessionmaker(engine), None)
+    watched = Watched(fake_redis)
+    for queue in (watched.queue, {"default": watched.queue}, lambda: {"default": watched.queue}):
+        made = sessionmaker(engine)
+        follow(made, queue)
+        with made() as session:
+            session.add(Pair(left=7, right="x", text="both"))
+            with pytest.raises((ValueError, KeyError), match="pairs"):
+                session.commit()
+            session.rollback()
+            enqueue_on_commit(session, "doc:1", "text", queue="images")
+            with pytest.raises((ValueError, KeyError), match="images"):
+                session.commit()
+            session.rollback()
+            assert session.get(Pair, (7, "x")) is None
+    assert watched.sent == []
+
+
 def test_pairs_of_ones_own(sessions, watched):
     with sessions() as session:
         enqueue_on_commit(session, "doc:1", "dropped")

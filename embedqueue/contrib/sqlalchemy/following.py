@@ -39,8 +39,15 @@ def follow(sessions: Any, queue: Queues, *, robust: bool = False) -> None:
             several by name.
         robust: where Redis cannot be reached after a commit, the log says so and the caller goes on; ``verify`` finds
             what was missed. Else ``commit`` raises, and what it has committed stays.
+
+    Raises:
+        TypeError: ``queue`` is none of these.
     """
+    for one in queue.values() if isinstance(queue, Mapping) else [queue]:
+        if not callable(one) and not hasattr(type(one), "enqueue_many"):
+            raise TypeError(f"not a queue, a function that returns one, or queues by their names: {one!r}")
     follower = _Follower(queue, robust)
+    event.listen(sessions, "before_commit", follower.committing)
     event.listen(sessions, "before_flush", follower.flushing)
     event.listen(sessions, "after_flush", follower.flushed)
     event.listen(sessions, "after_flush_postexec", follower.settled)
@@ -117,7 +124,14 @@ class _Follower:
         changed, pad.flushed = pad.flushed, {}
         with session.no_autoflush:
             for one in changed.values():
+                self._check(one.embed_queue)
                 pad.note(session, (one.embed_queue, one.embed_key()), one.embed_text())
+
+    def committing(self, session: Session) -> None:
+        """It is about to be committed: a name that no queue has is refused as long as it can be."""
+        for notes in _Pad.of(session).open.values():
+            for name, _ in notes:
+                self._check(name)
 
     def committed(self, session: Session) -> None:
         """A savepoint, or all of it, is committed."""
@@ -155,6 +169,13 @@ class _Follower:
             for redis_key, text in own.items():
                 if is_blank(text):
                     queue.forget(redis_key, vector=True)
+
+    def _check(self, name: str) -> None:
+        names = list(self._queues) if isinstance(self._queues, Mapping) else ["default"]
+        if name not in names:
+            if isinstance(self._queues, EmbeddingBatchQueue | Mapping):
+                raise ValueError(f"no queue is called {name!r} where sessions are followed, only {', '.join(names)}")
+            self._queue(name)  # the function, or the extension, knows
 
     def _queue(self, name: str) -> EmbeddingBatchQueue:
         queues: Any = self._queues() if callable(self._queues) else self._queues
