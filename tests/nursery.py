@@ -178,11 +178,10 @@ def _serve(way: socket.socket) -> dict[str, Any] | None:
                     order, (status, *files) = received
                     pid = os.fork()
                     if pid == 0:
-                        _settle(files, order)
+                        _settle(status, files, order)
                         return order
                     for file in files:
                         os.close(file)
-                    os.write(status, b"%d\n" % pid)
                     selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, status))
                 else:
                     pid, status = key.data
@@ -194,13 +193,14 @@ def _serve(way: socket.socket) -> dict[str, Any] | None:
                     os.close(status)
 
 
-def _settle(files: list[int], order: dict[str, Any]) -> None:
+def _settle(status: int, files: list[int], order: dict[str, Any]) -> None:
     """Take the child's own standard files, session and environment, and nothing of the nursery's."""
+    if order["session"]:
+        os.setsid()
+    os.write(status, b"%d\n" % os.getpid())  # only now: who knows it may kill the session
     for number, file in enumerate(files):
         os.dup2(file, number)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    if order["session"]:
-        os.setsid()
     os.environ.clear()
     os.environ.update(order["environment"])
 
