@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from embedqueue.values.limits import LimitLeft, Paid
 from embedqueue.values.options import Options
-from embedqueue.values.provenance import model_name, space
+from embedqueue.values.provenance import model_name, parts_of_space, space
 from embedqueue.values.vectors import VectorType
 
 from .budget import BudgetState
@@ -60,7 +60,7 @@ class Terms:
     @property
     def agreed(self) -> dict[str, str]:
         """In what all who write must agree, by name; what is not known yet is not there."""
-        role = self.space.rpartition("/")[2]
+        role = parts_of_space(self.space).role
         return self.read | {"provenance_field": self.provenance_field or NO_PROVENANCE, "role": role}
 
     @property

@@ -13,6 +13,8 @@ from typing import NamedTuple
 _ROUTERS = ("google", "openai", "mistralai", "voyage", "voyageai", "cohere", "models")
 #: What a router puts behind it: the same model, sold otherwise.
 SUFFIXES = (":batch", ":free")
+#: A space; look.lua takes it apart alike.
+_SPACE = re.compile(r"(.*)/([0-9]+)/([^/]*)", re.DOTALL)
 #: The line as embedqueue writes it; the scripts read it alike.
 _LINE = re.compile(rb"(\S+) ([0-9a-f]{16}) (\d{1,16})")
 
@@ -62,6 +64,26 @@ def space(model: str, dimensions: int | None, role: str | None) -> str:
         role: of documents, where the embedder has one; may be a prefix of their texts.
     """
     return f"{model_name(model)}/{dimensions or 0}/{'_'.join((role or '').replace('/', '_').split()) or '-'}"
+
+
+class SpaceParts(NamedTuple):
+    """What :func:`space` has put together; each is "" where a text is no space.
+
+    Attributes:
+        model: its name.
+        dimensions: length of the vectors.
+        role: of documents.
+    """
+
+    model: str
+    dimensions: str
+    role: str
+
+
+def parts_of_space(space: str) -> SpaceParts:
+    """Take a space apart, from the right: a model's name may have slashes."""
+    found = _SPACE.fullmatch(space)
+    return SpaceParts(*found.groups() if found else ("", "", ""))
 
 
 def line(space: str, text: str) -> str:

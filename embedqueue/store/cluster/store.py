@@ -19,6 +19,7 @@ from embedqueue.store.store import Store
 from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.item import NotOurs, decode_member
 from embedqueue.values.limits import Limits
+from embedqueue.values.provenance import parts_of_space
 
 from .anywhere import Anywhere
 from .cache import ClusterCache
@@ -235,8 +236,8 @@ def _outcome(
 
 def _is_foreign(space: str, terms: Terms) -> bool:
     """Whether vectors of a space cannot be compared with those of these terms."""
-    model, _, dimensions = space.rpartition("/")[0].rpartition("/")
-    return model != (terms.model or model) or dimensions != str(terms.dimensions or dimensions)
+    model, dimensions, _ = parts_of_space(space)
+    return model != "" and (model != (terms.model or model) or dimensions != str(terms.dimensions or dimensions))
 
 
 def _without(
