@@ -236,24 +236,24 @@ class Settle:
 
     def _write_part(self, owner: str, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
         writes = [(item.redis_key, item.member, vector, digest(item.text)) for item, vector in pairs]
-        refused, unclear, written, barred = [], [], [], []
         words = self._persist_parts(lambda part: self._store.complete(owner, self._terms(), part), writes)
-        with self._lock:  # before anybody is told: who has a vector finds it counted
-            self.counters.embedded += sum(word in ("done", "skipped") for word in words)
+        refused, unclear, written, barred = [], [], [], []
         for (item, vector), word in zip(pairs, words, strict=True):
             if word in ("done", "skipped"):
-                written.append(item)
-                if not self._waiters.written(item.redis_key, item.member, vector):
-                    unclear.append(item.redis_key)
+                written.append((item, vector))
             elif word == "stale":  # superseded; or written already, by a try whose answer was lost
                 unclear.append(item.redis_key)
             elif word == "differs":
                 barred.append(item)
             else:
                 refused.append((item, word))
-        truncated = [item.redis_key for item in written if item.truncated]
-        with self._lock:
+        truncated = [item.redis_key for item, _ in written if item.truncated]
+        with self._lock:  # before anybody is told: who has a vector finds it counted
+            self.counters.embedded += len(written)
             self.counters.truncated += len(truncated)
+        for item, vector in written:
+            if not self._waiters.written(item.redis_key, item.member, vector):
+                unclear.append(item.redis_key)
         if truncated:
             with contextlib.suppress(RedisError):  # `explain` lacks it then, which is not worth a wait
                 self._store.events.tell("truncated", self._worker, json.dumps(truncated))
@@ -264,7 +264,7 @@ class Settle:
         if unclear:
             self.persist(lambda: self._outcomes.find_out(unclear))
         self._progressed()
-        tell_written(self._observers, written, times)
+        tell_written(self._observers, [item for item, _ in written], times)
 
     def reject(self, owner: str, items: Sequence[Item], reason: str) -> None:
         """Make dead letters of items that will never work, and end their futures.
