@@ -100,7 +100,7 @@ class _Follower:
     """Hears what sessions do."""
 
     def __init__(self, queues: Queues, robust: bool) -> None:
-        self._queues = queues
+        self._queues: Queues = {"default": queues} if isinstance(queues, EmbeddingBatchQueue) else queues
         self._robust = robust
 
     def flushing(self, session: Session, context: Any, instances: Any) -> None:
@@ -171,11 +171,12 @@ class _Follower:
                     queue.forget(redis_key, vector=True)
 
     def _check(self, name: str) -> None:
-        names = list(self._queues) if isinstance(self._queues, Mapping) else ["default"]
-        if name not in names:
-            if isinstance(self._queues, EmbeddingBatchQueue | Mapping):
-                raise ValueError(f"no queue is called {name!r} where sessions are followed, only {', '.join(names)}")
-            self._queue(name)  # the function, or the extension, knows
+        if not isinstance(self._queues, Mapping):
+            if name != "default":
+                self._queue(name)  # the function, or the extension, knows
+        elif name not in self._queues:
+            names = ", ".join(self._queues)
+            raise ValueError(f"no queue is called {name!r} where sessions are followed, only {names}")
 
     def _queue(self, name: str) -> EmbeddingBatchQueue:
         queues: Any = self._queues() if callable(self._queues) else self._queues
