@@ -251,12 +251,11 @@ def command(
         def run(source: Source, **arguments: Any) -> None:
             arguments = as_utf8(arguments)
             own = own_settings(arguments)
-            if not isinstance(source, Context):
-                guarded(source, lambda: function(source, **arguments))
-                return
-            source = source.with_(*own)
+            if isinstance(source, Context):
+                source = source.with_(*own)
             guarded(source, lambda: function(source, **arguments))
-            source.close()
+            if isinstance(source, Context):
+                source.close()
 
         made = parent.command(name, epilog=f"Example: {example}")(click.pass_obj(run))
         taken = {word for option in made.params for word in option.opts}  # by an option of the command's own
