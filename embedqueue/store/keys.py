@@ -51,7 +51,7 @@ class Keys:
         latest: HASH, redis_key to ``STAMP MEMBER`` of its one live item.
         claims: HASH, redis_key to ``SCORE DELIVERIES OWNER``; without owner while the item waits again.
         dead: ZSET of the items that were given up: member to the time of that.
-        dead_info: HASH, redis_key (or the member, if not our JSON) to JSON: member, reason, deliveries, score.
+        dead_info: HASH, redis_key (or the member, if not our JSON) to JSON: member, reason, deliveries.
         events: STREAM of notices: kind, by, body.
         settings: HASH of the layout of these keys, the last stamp, what processes must agree in, and their numbers.
         flushes: HASH, name of a flush to ``STAMP LEFT UNTIL``.

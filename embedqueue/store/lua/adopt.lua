@@ -63,7 +63,7 @@ for i = FIRST_FURTHER_KEY, #KEYS do
       if named then
         drop_dead_letter(key)
       end
-      reject(member, named and key or nil, score, 0, fault, not named, gone)
+      reject(member, named and key or nil, 0, fault, not named, gone)
       rejected[#rejected + 1] = member
       rejected[#rejected + 1] = fault
     elseif score then

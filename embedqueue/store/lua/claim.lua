@@ -94,7 +94,7 @@ for _, member in ipairs(ran_out) do
     disown(member, key, value)
   elseif deliveries >= max_deliveries then
     local reason = "its worker died " .. deliveries .. " times (max_deliveries)"
-    reject(member, key, score or seconds_text(now), deliveries, reason, false, gone)
+    reject(member, key, deliveries, reason, false, gone)
     for _, what in ipairs({ member, reason, deliveries }) do
       rejected[#rejected + 1] = what
     end

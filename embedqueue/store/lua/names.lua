@@ -10,7 +10,7 @@
 --   5 claims HASH      redis_key -> "score deliveries owner"; no owner while the item waits again; an owner is
 --                      "WORKER:NUMBER/SECONDS:", with the seconds of its lease; or "job:NAME", of an item in a job
 --   6 dead ZSET        member -> when it was rejected
---   7 dead:info HASH   redis_key -> JSON: member, reason, deliveries, score; member -> the same, where it is not ours
+--   7 dead:info HASH   redis_key -> JSON: member, reason, deliveries; member -> the same, where it is not ours
 --   8 events STREAM    kind, by (the worker that tells), body (JSON list of redis_keys, or a word)
 --   9 settings HASH    layout; stamp, the last one; base, see within.lua; embedding_field, provenance_field, model,
 --                      dimensions, role, vector_type, in which processes must agree; economy, until when nothing goes

@@ -210,9 +210,9 @@ end
 
 -- Make a dead letter of a member. `key` is nil where it is not our JSON; `foreign`: it only looks like ours in Lua.
 -- The stamp goes to `gone`, for count_down.
-local function reject(member, key, score, deliveries, reason, foreign, gone)
+local function reject(member, key, deliveries, reason, foreign, gone)
   remove(member)
-  local info = { reason = reason, deliveries = deliveries, score = score }
+  local info = { reason = reason, deliveries = deliveries }
   if key and not foreign then
     if redis.call("HEXISTS", INFO, key) == 1 then
       redis.call("ZREM", DEAD, key) -- the letter of a member that is not our JSON and reads like the key gives way

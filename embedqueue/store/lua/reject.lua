@@ -11,10 +11,10 @@ for i = 2, #ARGV, 4 do
   local owner, member, word = ARGV[i], ARGV[i + 1], "stale"
   if redis.call("ZSCORE", INFLIGHT, member) then
     local key = key_of(member)
-    local score, deliveries, holder = parse_claim(key and redis.call("HGET", CLAIMS, key))
+    local _, deliveries, holder = parse_claim(key and redis.call("HGET", CLAIMS, key))
     if not key or holder == owner then
       local foreign = ARGV[i + 3] == "foreign" -- told, for Lua takes for text what is no UTF-8
-      reject(member, key, score or seconds_text(now), deliveries, ARGV[i + 2], foreign, gone)
+      reject(member, key, deliveries, ARGV[i + 2], foreign, gone)
       keys[#keys + 1] = not foreign and key or nil
       word = "dead"
     end
