@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, settings
 
 from embedqueue import EmbeddingBatchQueue
 from embedqueue.demo.localredis import LocalRedis
+from embedqueue.store.store import Store
 
 pytest.register_assert_rewrite("tests.calls.rig", "tests.parts", "tests.proof.model", "tests.proof.moves")
 
@@ -117,6 +118,24 @@ def postgres_url() -> Iterator[str]:
 def fake_redis() -> fakeredis.FakeRedis:
     """A fake Redis of the test's own."""
     return fakeredis.FakeRedis(server=fakeredis.FakeServer())
+
+
+@pytest.fixture(params=["redis", "fakeredis"])
+def client(request: pytest.FixtureRequest) -> redis.Redis:
+    """A client of a real Redis, and one of a fake one; rooms with other clients have their own fixture of this name."""
+    found: redis.Redis = request.getfixturevalue("redis_client" if request.param == "redis" else "fake_redis")
+    return found
+
+
+@pytest.fixture
+def make_store() -> Iterator[Callable[..., Store]]:
+    """Makes stores, which are closed in the end."""
+    with contextlib.ExitStack() as made:
+
+        def make(client: redis.Redis, namespace: str = "embed_queue", **options: Any) -> Store:
+            return made.enter_context(contextlib.closing(Store(client, namespace, **options)))
+
+        yield make
 
 
 @pytest.fixture

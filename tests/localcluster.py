@@ -49,6 +49,12 @@ def free_ports(count: int) -> Iterator[int]:
             yield port
 
 
+def free_port() -> int:
+    """A port that nobody listens on at this moment, and that no connection is given as its own."""
+    [port] = free_ports(1)
+    return port
+
+
 class LocalCluster:
     """Masters that share the slots, and replicas of each; until the ``with`` block ends.
 

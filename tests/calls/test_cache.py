@@ -10,7 +10,6 @@ import pytest
 
 from embedqueue import BatchFailed, InputRejected, OpenAIEmbedder, TransientError
 from embedqueue.calls.cache import BUSY, PAUSED, Cache
-from embedqueue.store.store import Store
 from tests.inside import inside
 from tests.parts import ONE_TRY, PATIENCE_SECONDS, GatedEmbedder, eventually, expected, in_flight
 from tests.provider import Provider
@@ -36,31 +35,29 @@ def test_a_reservation_is_renewed_while_its_call_runs(make_queue, redis_client, 
     assert redis_client.pttl(reservation) > 10_000
 
 
-def test_a_reservation_holds_for_workers_whose_leases_are_shorter(redis_client):
+def test_a_reservation_holds_for_workers_whose_leases_are_shorter(redis_client, make_store):
     """How long it may last is told by its holder's name: what is longer than one's own is not of a clock set back."""
-    store = Store(redis_client, "embed_queue")
+    store = make_store(redis_client)
     assert store.cache.take(["digest"], "one:1/60.000:", 60.0) == [b""]
     assert store.cache.take(["digest"], "another:1/0.600:", 0.6) == [BUSY]
     assert redis_client.get("embed_queue:cache:digest") == b"busy one:1/60.000:"
-    store.close()
 
 
 @pytest.mark.parametrize("seconds", [0.6, 0])
-def test_a_renewal_that_comes_late_does_not_shorten_a_vectors_time(redis_client, seconds):
+def test_a_renewal_that_comes_late_does_not_shorten_a_vectors_time(redis_client, make_store, seconds):
     """Between the look at what is reserved and the renewal, or the letting go, the vector may have been put there."""
-    store = Store(redis_client, "embed_queue")
+    store = make_store(redis_client)
     store.cache.take(["digest"], "one:1/0.6:", 0.6)
     store.cache.put([("digest", b"a vector")], 60)
     store.cache.hold({"digest": "one:1/0.6:"}, seconds)
     assert redis_client.pttl("embed_queue:cache:digest") > 10_000
     assert redis_client.get("embed_queue:cache:digest") == b"a vector"
-    store.close()
 
 
 @pytest.mark.parametrize("seconds", [60.0, 0])
-def test_who_has_lost_a_reservation_neither_renews_nor_ends_it(redis_client, seconds):
+def test_who_has_lost_a_reservation_neither_renews_nor_ends_it(redis_client, make_store, seconds):
     """It stalled, and another one, or another claim of its own, is embedding the text by now."""
-    store = Store(redis_client, "embed_queue")
+    store = make_store(redis_client)
     first, second = "one:1/0.1:", "one:2/10.000:"
     assert store.cache.take(["digest"], first, 0.1) == [b""]
     eventually(lambda: not reservations(redis_client), "it ends")
@@ -68,21 +65,19 @@ def test_who_has_lost_a_reservation_neither_renews_nor_ends_it(redis_client, sec
     store.cache.hold({"other": first, "digest": first}, seconds)
     assert redis_client.get("embed_queue:cache:digest") == f"busy {second}".encode()
     assert redis_client.pttl("embed_queue:cache:digest") <= 10_000
-    store.close()
 
 
-def test_a_reservation_whose_answer_was_lost_is_found_again(redis_client):
+def test_a_reservation_whose_answer_was_lost_is_found_again(redis_client, make_store):
     """Its holder asks once more, and must not wait for itself."""
-    store = Store(redis_client, "embed_queue")
+    store = make_store(redis_client)
     assert store.cache.take(["digest"], "one:1/60:", 60) == store.cache.take(["digest"], "one:1/60:", 60) == [b""]
     assert store.cache.take(["digest"], "one:2/60:", 60) == [BUSY]
-    store.close()
 
 
 @pytest.mark.parametrize("key", ["pause", "pause:level", "pause:probe"])
-def test_under_a_pause_nothing_is_reserved(redis_client, key):
+def test_under_a_pause_nothing_is_reserved(redis_client, make_store, key):
     """What is known is found, and what somebody embeds is waited for; one more text is for nobody but the probe."""
-    store = Store(redis_client, "embed_queue")
+    store = make_store(redis_client)
     store.cache.take(["busy", "mine"], "one:1/60:", 60)
     store.cache.take(["mine"], "two:1/60:", 60)
     store.cache.put([("known", b"a vector")], 60)
@@ -93,7 +88,6 @@ def test_under_a_pause_nothing_is_reserved(redis_client, key):
     assert len(reservations(redis_client)) == 2
     redis_client.set("embed_queue:pause:probe", "three:1/60:", px=10_000)
     assert store.cache.take(digests, "three:1/60:", 60) == [b"a vector", BUSY, b"", b""]
-    store.close()
 
 
 def test_stop_does_not_wait_for_another_workers_text(make_queue, redis_client, embedder):
@@ -117,11 +111,11 @@ def test_stop_does_not_wait_for_another_workers_text(make_queue, redis_client, e
     assert embedder.sent["same"] == 1, "the second item's vector is in the cache by then"
 
 
-def test_what_waits_for_others_is_not_looked_at_again_after_a_stop(redis_client):
+def test_what_waits_for_others_is_not_looked_at_again_after_a_stop(redis_client, make_store):
     """The thread that waits ends by itself."""
     stopping, again = threading.Event(), threading.Event()
     cache = Cache(
-        Store(redis_client, "embed_queue"),
+        make_store(redis_client),
         ttl_seconds=60,
         hold_seconds=60,
         kind=lambda: "",

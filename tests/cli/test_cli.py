@@ -22,8 +22,8 @@ from embedqueue.cli import cli
 from embedqueue.demo.localredis import LocalRedis, find_search_module
 from embedqueue.settings.settings import read_environment
 from tests.inside import inside
+from tests.localcluster import free_port
 from tests.parts import PATIENCE_SECONDS, eventually, local_redis
-from tests.proof.torture.topology import free_port
 from tests.provider import poison
 
 

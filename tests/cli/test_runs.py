@@ -11,7 +11,6 @@ import pytest
 
 from embedqueue import EmbedQueueError
 from embedqueue.operating.runs import NamedRun, Stopped
-from embedqueue.store.store import Store
 from embedqueue.testing import eager_queue
 from tests.parts import PATIENCE_SECONDS, eventually, in_thread, join
 
@@ -88,10 +87,10 @@ def test_another_process_stops_it(run, redis_client, waiting_backfill):
     assert redis_client.zcard("embed_queue:pending") == 5
 
 
-def test_it_stands_still_and_goes_on(redis_client, monkeypatch):
+def test_it_stands_still_and_goes_on(redis_client, make_store, monkeypatch):
     """Until somebody wants it to go on, or to stop."""
     monkeypatch.setattr("embedqueue.operating.runs.NOTE_SECONDS", 0.05)
-    store, told = Store(redis_client, "embed_queue"), []
+    store, told = make_store(redis_client), []
     passed = threading.Semaphore(0)
 
     def work():
@@ -134,10 +133,10 @@ def test_wrong_use(run, redis_client):
     assert "There are no runs" in run("runs")
 
 
-def test_who_was_not_heard_of_gives_way(redis_client, monkeypatch):
+def test_who_was_not_heard_of_gives_way(redis_client, make_store, monkeypatch):
     """Another process has taken the run up meanwhile: two shall not work on it."""
     monkeypatch.setattr("embedqueue.operating.runs.NOTE_SECONDS", 0.05)
-    store = Store(redis_client, "embed_queue")
+    store = make_store(redis_client)
     with pytest.raises(EmbedQueueError, match="at work already"), NamedRun(store.runs, "one", "backfill") as one:
         redis_client.hset("embed_queue:runs", "one", b"other 9999999999 15 {}")
         for _ in range(1000):

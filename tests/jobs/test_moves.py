@@ -17,10 +17,9 @@ PATIENT = 5000.0
 TERMS = terms("embedding", model="m")
 
 
-@pytest.fixture(params=["redis", "fakeredis"])
-def store(request):
-    client = request.getfixturevalue("redis_client" if request.param == "redis" else "fake_redis")
-    return Store(client, "embed_queue", jobs_for=JOBS_FOR)
+@pytest.fixture
+def store(client, make_store):
+    return make_store(client, jobs_for=JOBS_FOR)
 
 
 def enqueue(store: Store, keys: str, within: float | None = None) -> None:
@@ -153,9 +152,9 @@ def test_an_item_on_its_last_delivery_leaves_its_job_whole(store):
     assert (store.status().outsourced, store.status().in_flight) == (1, 1)
 
 
-def test_no_more_is_read_than_goes_into_the_job(redis_client):
+def test_no_more_is_read_than_goes_into_the_job(redis_client, make_store):
     """Texts may be long: to read 500 of 100 kB would take Redis half a second, of which a job takes the first ten."""
-    store = Store(redis_client, "embed_queue", jobs_for=JOBS_FOR)
+    store = make_store(redis_client, jobs_for=JOBS_FOR)
     keys = [f"k{number:02}" for number in range(40)]
     parts = [part for key in keys for part in (key.encode(), encode_member(key, "x" * 10_000))]
     patience = Within([PATIENT] * len(keys), BASE)
@@ -170,10 +169,10 @@ def test_no_more_is_read_than_goes_into_the_job(redis_client):
     assert redis_client.info("commandstats")["cmdstat_zrangebyscore"]["calls"] > 1, "all was read at once"
 
 
-def test_no_more_leaves_at_once_than_redis_can_bear(redis_client, monkeypatch):
+def test_no_more_leaves_at_once_than_redis_can_bear(redis_client, make_store, monkeypatch):
     """What is pulled out of jobs, and what waits for one: texts may be long."""
     monkeypatch.setattr("embedqueue.store.jobs.MOVE_BYTES", 45_000)
-    store = Store(redis_client, "embed_queue", jobs_for=JOBS_FOR)
+    store = make_store(redis_client, jobs_for=JOBS_FOR)
     keys = [f"k{number:02}" for number in range(20)]
     parts = [part for key in keys for part in (key.encode(), encode_member(key, "x" * 10_000))]
     store.enqueue([parts], max_pending=None, tell_at=50, tell_first=True, within=Within([PATIENT] * len(keys), BASE))

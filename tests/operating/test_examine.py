@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 
 import pytest
 
 from embedqueue.operating.examine import examine
 from embedqueue.settings.settings import read
+from tests.localcluster import free_port
 from tests.parts import eventually, local_redis
 
 
@@ -22,12 +22,6 @@ def start():
 def problems(server) -> list[str]:
     settings = read({"REDIS_URL": server.url, "PROVIDER": "openai", "BASE_URL": "http://h", "DIMENSIONS": 8})
     return [finding.words for finding in examine(settings, call=False) if finding.level == "problem"]
-
-
-def free_port() -> int:
-    with contextlib.closing(socket.socket()) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def test_a_node_of_a_cluster(start):

@@ -24,9 +24,10 @@ from embedqueue.demo.localredis import NoRedis
 from embedqueue.testing import FakeEmbedder
 from embedqueue.values.item import encode_member
 from tests.inside import inside
+from tests.localcluster import free_port
 from tests.parts import PATIENCE_SECONDS, eventually, in_thread, join
 from tests.proof.torture.network import Proxy
-from tests.proof.torture.topology import FAILOVER_SECONDS, Node, Replicated, free_port
+from tests.proof.torture.topology import FAILOVER_SECONDS, Node, Replicated
 
 PENDING = "embed_queue:pending"
 #: Seconds of patience where no replica will answer: long enough to be told from an answer at once.

@@ -14,12 +14,6 @@ from tests.proof.model import LEASE_SECONDS, MAX_DELIVERIES
 from tests.proof.moves import BASE, Queue, terms
 
 
-@pytest.fixture(params=["redis", "fakeredis"])
-def queue(request):
-    client = request.getfixturevalue("redis_client" if request.param == "redis" else "fake_redis")
-    return Queue(client, "embed_queue", "embedding")
-
-
 def claimed(store: Store, number: int, limit: int = 10, **options):
     how = {"probe_limit": 2, "lease_seconds": LEASE_SECONDS, "max_deliveries": MAX_DELIVERIES, "alone": False}
     return store.claim(f"w:{number}/1000:", limit, **(how | options))
@@ -63,9 +57,9 @@ def test_who_waits_for_an_item_on_its_last_delivery_gets_it_first(queue):
     assert queue.store.release([(claim.owner, claim.members[0])]) == 1
 
 
-def test_an_item_on_its_last_delivery_waits_for_a_limit_where_it_was(redis_client):
+def test_an_item_on_its_last_delivery_waits_for_a_limit_where_it_was(redis_client, make_store):
     """It travels alone when the limit lets it, and until then it is said to wait."""
-    store = Store(redis_client, "embed_queue", limits=Limits(requests_per_day=1))
+    store = make_store(redis_client, limits=Limits(requests_per_day=1))
     store.buckets.fit(10, 1000)
     first, last = encode_member("doc:1", "a"), encode_member("doc:2", "a")
     store.enqueue([[b"doc:1", first, b"doc:2", last]], max_pending=None, tell_at=50, tell_first=True)
@@ -254,9 +248,9 @@ def test_a_claim_holds_a_bounded_number_of_bytes(queue):
 
 
 @pytest.mark.parametrize(("chars", "least", "most"), [(10, 1, 12), (300_000, 5, 8)])
-def test_a_claim_reads_short_texts_many_at_a_time_and_long_ones_singly(redis_client, chars, least, most):
+def test_a_claim_reads_short_texts_many_at_a_time_and_long_ones_singly(redis_client, make_store, chars, least, most):
     """Whichever they are, it costs Redis no more than it has to, in reads and in what is read in vain."""
-    store = Store(redis_client, "embed_queue")
+    store = make_store(redis_client)
     pairs = [part for i in range(300) for part in (b"doc:%d" % i, encode_member(f"doc:{i}", "x" * chars))]
     store.enqueue([pairs[: 600 if chars < 100 else 10]], max_pending=None, tell_at=50, tell_first=True)
     redis_client.config_resetstat()
@@ -265,12 +259,12 @@ def test_a_claim_reads_short_texts_many_at_a_time_and_long_ones_singly(redis_cli
 
 
 @pytest.mark.parametrize("held_by", ["limits", "budget"])
-def test_what_may_not_go_yet_is_not_read_through(redis_client, held_by):
+def test_what_may_not_go_yet_is_not_read_through(redis_client, make_store, held_by):
     """A backlog of thousands behind a limit, or a budget, costs a claim no more than a few reads."""
     limits = Limits(texts_per_minute=60) if held_by == "limits" else None
     budget = Budget(usd_per_day=10, usd_per_million_tokens=1e6)
     terms_of = BudgetTerms(budget, 1e6, 10, 1000) if held_by == "budget" else None
-    store = Store(redis_client, "embed_queue", limits=limits)
+    store = make_store(redis_client, limits=limits)
     if store.buckets is not None:
         store.buckets.fit(10, 1000)
     pairs = [part for i in range(3000) for part in (b"doc:%d" % i, encode_member(f"doc:{i}", "text"))]

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import logging
 import os
+import random
 import re
 import socket
 import threading
@@ -38,16 +39,20 @@ from tests.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_t
 ACL = Path(__file__).parents[2] / "docs" / "redis-acl.md"
 
 
-def _free_port() -> int:
-    with contextlib.closing(socket.socket()) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[LocalRedis]:
     """A Redis with a TCP port as well, and with users of its own."""
-    yield from local_redis(port=_free_port(), appendonly=False)
+    for server in local_redis(appendonly=False):
+        with contextlib.closing(server.client()) as client:
+            server.port = next(filter(lambda port: _takes(client, port), random.sample(range(20_000, 32_000), 100)))
+        yield server
+
+
+def _takes(client: redis.Redis, port: int) -> bool:
+    try:
+        return client.config_set("port", port)
+    except redis.ResponseError:  # it is another's
+        return False
 
 
 def _tcp(server, **kwargs):

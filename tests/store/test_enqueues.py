@@ -7,17 +7,6 @@ import pytest
 from embedqueue import EmbedQueueError
 from embedqueue.store.store import Store
 from embedqueue.values.item import FORGOTTEN, encode_member
-from tests.proof.moves import Queue
-
-
-@pytest.fixture(params=["redis", "fakeredis"])
-def client(request):
-    return request.getfixturevalue("redis_client" if request.param == "redis" else "fake_redis")
-
-
-@pytest.fixture
-def store(client):
-    return Store(client, "embed_queue")
 
 
 def put(
@@ -33,9 +22,8 @@ def put(
     return store.enqueue([[key.encode(), member]], max_pending=limit, tell_at=tell_at, tell_first=first)
 
 
-def test_a_copy_that_comes_when_its_item_is_finished_changes_nothing(client):
+def test_a_copy_that_comes_when_its_item_is_finished_changes_nothing(queue):
     """Else it would be embedded, and paid for, again."""
-    queue = Queue(client, "embed_queue", "embedding")
     queue.enqueue([("doc:1", "a")])
     queue.complete(queue.claim("w1:"), [encode_member("doc:1", "a")])
     queue.copies.arrive(0)

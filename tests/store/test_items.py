@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
 from embedqueue.store.items import Mark
 from embedqueue.store.store import Store
 from embedqueue.values.item import encode_member
 
 PENDING = "embed_queue:pending"
-
-
-@pytest.fixture(params=["redis", "fakeredis"])
-def client(request):
-    return request.getfixturevalue("redis_client" if request.param == "redis" else "fake_redis")
-
-
-@pytest.fixture
-def store(client):
-    made = Store(client, "embed_queue")
-    yield made
-    made.close()
 
 
 def put(store: Store, *pairs: tuple[str, str]) -> None:

@@ -7,7 +7,6 @@ import threading
 import redis
 
 from embedqueue import EmbeddingBatchQueue
-from embedqueue.store.store import Store
 from embedqueue.testing import FakeEmbedder
 from embedqueue.values.item import encode_member
 from tests.inside import believe
@@ -40,13 +39,12 @@ def test_a_text_that_comes_late_does_not_supersede_a_newer_one(slow_way, redis_c
     queue.stop()
 
 
-def test_a_clock_that_was_set_does_not_stop_enqueuing(redis_client):
+def test_a_clock_that_was_set_does_not_stop_enqueuing(redis_client, make_store):
     """Whatever the client believes of the server's clock, one refusal teaches it."""
-    store = Store(redis_client, "embed_queue")
+    store = make_store(redis_client)
     for believed in (0.0, -1e9, 1e9):
         believe(store, believed)
         assert store.enqueue(
             [[b"doc:1", encode_member("doc:1", str(believed))]], max_pending=None, tell_at=9, tell_first=False
         )
         assert redis_client.zrange(PENDING, 0, -1) == [encode_member("doc:1", str(believed))]
-    store.close()

@@ -13,12 +13,10 @@ from tests.proof.moves import Queue, asked, terms
 OTHERS, OURS = terms("another", model="m"), terms("embedding", model="m")
 
 
-@pytest.fixture(params=["redis", "fakeredis"])
-def queue(request):
-    client = request.getfixturevalue("redis_client" if request.param == "redis" else "fake_redis")
-    made = Queue(client, "embed_queue", "embedding")
-    made.store.agree(OURS)
-    return made
+@pytest.fixture
+def queue(queue):
+    queue.store.agree(OURS)
+    return queue
 
 
 def put(queue: Queue, key: str, member: bytes) -> int:

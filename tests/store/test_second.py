@@ -16,19 +16,14 @@ FIRST_TERMS = Terms("embedding", "embedding_of", "m", 2, "m/2/-", "create")
 SECOND_TERMS = Terms("v2", "v2_of", "n", 3, "n/3/-", "create")
 
 
-@pytest.fixture(params=["redis", "fakeredis"])
-def client(request):
-    return request.getfixturevalue("redis_client" if request.param == "redis" else "fake_redis")
+@pytest.fixture
+def store(client, make_store):
+    return make_store(client, "q")
 
 
 @pytest.fixture
-def store(client):
-    return Store(client, "q")
-
-
-@pytest.fixture
-def second(client):
-    return Store(client, "q:v2")
+def second(client, make_store):
+    return make_store(client, "q:v2")
 
 
 def put(store: Store, *pairs: tuple[str, str | bytes], limit: int | None = None, **more):
@@ -54,9 +49,9 @@ def embed(store: Store, terms: Terms) -> None:
     assert store.complete(claim.owner, terms, items) == ["done"] * len(items)
 
 
-def test_who_has_not_heard_of_it_writes_both(client, store):
+def test_who_has_not_heard_of_it_writes_both(client, store, make_store):
     """A process that has run for long enqueues to both queues from the moment on at which somebody has begun."""
-    other = Store(client, "q")
+    other = make_store(client, "q")
     put(store, ("doc:1", "before"))
     other.change.begin("v2", "v2_of")
     assert put(store, ("doc:1", "a"), ("doc:2", "b")).waiting == 2
@@ -93,9 +88,9 @@ def test_both_or_neither(client, store):
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_an_answer_that_was_lost_brings_no_old_text(client, store, begun):
+def test_an_answer_that_was_lost_brings_no_old_text(client, store, make_store, begun):
     """It is sent again when a newer text of the key is in both, whether it was for one queue then or for both."""
-    copies, other = Copies(store), Store(client, "q")
+    copies, other = Copies(store), make_store(client, "q")
     if begun:
         store.change.begin("v2", "v2_of")
     put(store, ("doc:1", "old"))

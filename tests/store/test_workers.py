@@ -16,18 +16,6 @@ FACTS = {"host": "web-1", "pid": 7, "version": "1", "model": "m", "space": "m/8/
 KEY = Keys("embed_queue").workers
 
 
-@pytest.fixture(params=["redis", "fakeredis"])
-def client(request) -> redis.Redis:
-    return request.getfixturevalue("redis_client" if request.param == "redis" else "fake_redis")
-
-
-@pytest.fixture
-def store(client):
-    made = Store(client, "embed_queue")
-    yield made
-    made.close()
-
-
 def announce(store: Store, name: str, seconds: float = 60.0, *, tidy: bool = False, **facts) -> None:
     store.workers.announce(name, seconds, 100.0, FACTS | facts, tidy=tidy)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -154,11 +153,3 @@ def site_of(running: Running) -> Site:
     url = running.wait_for(r"Listening at: (http://\S+)").group(1)
     running.wait_for("Booting worker")
     return Site(running, url)
-
-
-def free_port() -> int:
-    """A port that nobody listens on just now, for servers that do not tell which one they got."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port

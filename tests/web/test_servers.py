@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.localcluster import free_port
 from tests.parts import eventually
-from tests.web.servers import DJANGO, Running, Site, free_port, gunicorn, site_of
+from tests.web.servers import DJANGO, Running, Site, gunicorn, site_of
 
 
 def test_django_reloads_itself_and_the_queue_goes_on(env, redis_client, provider, tmp_path):

@@ -6,6 +6,7 @@ The torture rig steps a real server's clock.
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -18,9 +19,9 @@ HOUR_SECONDS = 3600.0
 
 def _claim(client, *, lease_seconds, owner="dead:1"):
     """A worker's claim, before that worker dies."""
-    return Store(client, "embed_queue").claim(
-        f"{owner}/{lease_seconds:.3f}:", 10, probe_limit=10, lease_seconds=lease_seconds, max_deliveries=5, alone=True
-    )
+    how = {"probe_limit": 10, "lease_seconds": lease_seconds, "max_deliveries": 5, "alone": True}
+    with contextlib.closing(Store(client, "embed_queue")) as store:
+        return store.claim(f"{owner}/{lease_seconds:.3f}:", 10, **how)
 
 
 def _set_back(client):
@@ -75,9 +76,9 @@ def test_a_probe_whose_worker_died_stands_in_the_way_for_its_lease_only(redis_cl
 
 @pytest.mark.parametrize(("by_people", "most_seconds"), [(False, 20), (True, HOUR_SECONDS + 20)])
 def test_a_pause_lasts_no_longer_than_it_was_made_to_last_unless_people_set_it(
-    redis_client, make_queue, by_people, most_seconds
+    redis_client, make_queue, make_store, by_people, most_seconds
 ):
-    store = Store(redis_client, "embed_queue")
+    store = make_store(redis_client)
     if by_people:
         store.hold(20, "the provider failed over")
     else:
@@ -92,8 +93,8 @@ def test_a_pause_lasts_no_longer_than_it_was_made_to_last_unless_people_set_it(
     assert most_seconds - 5 < claim.pause_seconds <= most_seconds
 
 
-def test_what_a_dead_worker_was_to_put_into_the_cache_is_embedded_by_another(redis_client):
-    store = Store(redis_client, "embed_queue")
+def test_what_a_dead_worker_was_to_put_into_the_cache_is_embedded_by_another(redis_client, make_store):
+    store = make_store(redis_client)
     assert store.cache.take(["digest"], "dead:1/10.000:", 10.0) == [b""]
     assert store.cache.take(["digest"], "other:1/10.000:", 10.0) == [b"busy"]
     _set_back(redis_client)

@@ -11,10 +11,11 @@ from tests.proof.model import MAX_DELIVERIES
 from tests.proof.moves import Queue, asked, terms
 
 
-@pytest.fixture(params=["redis", "fakeredis"])
-def queue(request):
-    client = request.getfixturevalue("redis_client" if request.param == "redis" else "fake_redis")
-    return Queue(client, "embed_queue", "embedding")
+@pytest.fixture
+def queue(client):
+    made = Queue(client, "embed_queue", "embedding")
+    yield made
+    made.store.close()
 
 
 def leftover(key: str, text: str) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from typing import Any, Self
 import redis
 
 from embedqueue.demo.localredis import LAUNCHER, LocalRedis
+from tests.localcluster import free_port
 
 #: The name of the master, as the Sentinel knows it.
 SERVICE = "rig"
@@ -24,13 +24,6 @@ FAILOVER_SECONDS = 90.0
 def find_faketime() -> Path | None:
     """Debian's libfaketime (``apt-get install faketime``)."""
     return next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
-
-
-def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class ClockedRedis(LocalRedis):
