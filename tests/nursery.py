@@ -3,14 +3,15 @@
 Python and its libraries take 0.4 s of a processor to come up, and the suite starts many processes that only have
 to be others, to be killed or to end. What a user starts, a command or a server, tests start as the user does.
 
-The parent of such a child is the nursery, which tells its exit code. Where there are no pidfds, other than on Linux, a
-child is an ordinary one.
+The parent of such a child is the nursery, which tells its exit code, and with which it ends. Where there are no pidfds,
+other than on Linux, a child is an ordinary one.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import faulthandler
 import importlib
 import json
@@ -27,7 +28,12 @@ from pathlib import Path
 from typing import IO, Any
 
 ROOT = Path(__file__).parents[1]
-IMPORTED = ("embedqueue.engine", "redis.cluster", "requests", "tests.inside", "tests.parts")
+IMPORTED = (
+    *("embedqueue.engine", "redis.cluster", "requests", "tests.inside", "tests.parts"),
+    "tests.proof.torture.producer",
+)
+#: Has the kernel send a signal to this process when its parent ends (prctl(2), linux/prctl.h).
+PR_SET_PDEATHSIG = 1
 
 
 class Child:
@@ -117,26 +123,37 @@ def start(
     module: str,
     *arguments: str,
     stdin: int = subprocess.DEVNULL,
+    output: IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
+    lifeline: int | None = None,
     start_new_session: bool = False,
 ) -> Process:
-    """Run a module as a program would be, in a child whose standard output is a pipe.
+    """Run a module as a program would be, in a child.
 
     Args:
         stdin, stderr, start_new_session: as in ``subprocess.Popen``.
+        output: a file for its standard output and error, instead of a pipe for its output.
+        lifeline: a file descriptor that it holds until it has ended, and its children have.
     """
+    if output is not None:
+        stderr = output
     if not hasattr(os, "pidfd_open"):
         return subprocess.Popen(
             [sys.executable, "-u", "-X", "faulthandler", "-m", module, *arguments],
             stdin=stdin,
-            stdout=subprocess.PIPE,
+            stdout=output or subprocess.PIPE,
             stderr=stderr,
+            pass_fds=() if lifeline is None else (lifeline,),
             start_new_session=start_new_session,
         )
     with contextlib.ExitStack() as theirs:
-        reading, writing = os.pipe()
-        stdout = open(reading, "rb")
-        theirs.callback(os.close, writing)
+        stdout: IO[bytes] | None = None
+        if output is None:
+            reading, writing = os.pipe()
+            stdout = open(reading, "rb")
+            theirs.callback(os.close, writing)
+        else:
+            writing = output.fileno()
         into: IO[bytes] | None = None
         if stdin == subprocess.PIPE:
             source, target = os.pipe()
@@ -151,7 +168,8 @@ def start(
             "session": start_new_session,
             "environment": dict(os.environ),
         }
-        pid, status = _nursery.start(order, [source, writing, errors])
+        files = [source, writing, errors, *([] if lifeline is None else [lifeline])]
+        pid, status = _nursery.start(order, files)
     return Child(pid, status, into, stdout)
 
 
@@ -176,8 +194,10 @@ def _serve(way: socket.socket) -> dict[str, Any] | None:
                     if received is None:
                         return None
                     order, (status, *files) = received
+                    nursery = os.getpid()
                     pid = os.fork()
                     if pid == 0:
+                        _end_with(nursery)
                         _settle(status, files, order)
                         return order
                     for file in files:
@@ -193,14 +213,20 @@ def _serve(way: socket.socket) -> dict[str, Any] | None:
                     os.close(status)
 
 
+def _end_with(parent: int) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before we had said so
+        os._exit(1)
+
+
 def _settle(status: int, files: list[int], order: dict[str, Any]) -> None:
-    """Take the child's own standard files, session and environment, and nothing of the nursery's."""
+    """Take the child's own files, session and environment, and nothing of the nursery's."""
     if order["session"]:
         os.setsid()
     os.write(status, b"%d\n" % os.getpid())  # only now: who knows it may kill the session
     for number, file in enumerate(files):
         os.dup2(file, number)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(len(files), os.sysconf("SC_OPEN_MAX"))
     os.environ.clear()
     os.environ.update(order["environment"])
 

@@ -6,11 +6,11 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 
 import pytest
 
 from embedqueue.demo.localredis import find_server
+from tests import nursery
 from tests.parts import eventually
 from tests.proof.torture.conductor import Crowd, Plan
 from tests.proof.torture.faults import TOGETHER
@@ -40,13 +40,14 @@ def test_no_promise_breaks_under_faults(faults, tmp_path):
     seconds = PARTS[faults] * FACTOR
     kept, report = tmp_path / "run", tmp_path / "report"
     options = ["--seconds", str(seconds), "--faults", faults, "--keep", str(kept)]
-    command = [sys.executable, "-X", "faulthandler", "-m", "tests.proof.torture", *options]
-    with report.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as rig:
-        try:
-            code: int | str = rig.wait(timeout=seconds + 240)
-        except subprocess.TimeoutExpired:
-            rig.send_signal(signal.SIGABRT)  # it says where it was; its processes and its Redis end with it
-            code = "none in time"
+    with report.open("wb") as output:
+        rig = nursery.start("tests.proof.torture", *options, output=output)
+    try:
+        code: int | str = rig.wait(timeout=seconds + 240)
+    except subprocess.TimeoutExpired:
+        rig.send_signal(signal.SIGABRT)  # it says where it was; its processes and its Redis end with it
+        rig.wait(timeout=10)
+        code = "none in time"
     told = report.read_text("utf-8", "replace")
     if code != 0 or "broken promises: 0" not in told:
         pytest.fail(f"exit code {code}; journals and logs are in {kept}\n{told}", pytrace=False)

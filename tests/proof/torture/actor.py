@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
-import faulthandler
 import json
 import logging
 import os
@@ -285,18 +283,12 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--lease", type=float, required=True)
-    parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--differs", default="")
     parser.add_argument("--model", default=MODELS[0])
     parser.add_argument("--jobs", default="")
     for trait in ("failpoints", "large", "log", "handlers"):
         parser.add_argument(f"--{trait}", action="store_true")
     options = parser.parse_args()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no process of the rig outlives it
-    if os.getppid() != options.parent:  # it ended before we had said so
-        return
-    faulthandler.enable()
     sys.unraisablehook = swallow
     logging.basicConfig(level=logging.WARNING)
     for handler in logging.getLogger().handlers:

@@ -9,8 +9,6 @@ import random
 import select
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +21,7 @@ import redis
 
 from embedqueue import EmbeddingBatchQueue
 from embedqueue.demo.localredis import LocalRedis
+from tests import nursery
 from tests.inside import inside
 from tests.proof.torture.actor import Journal, make_queue
 from tests.proof.torture.cluster import ClusterServer
@@ -60,9 +59,6 @@ LONGEST_PAUSE_SECONDS = 4.0
 #: where none does, for there nothing may be sent twice, however slow the machine.
 LEASE_SECONDS = {True: 1.5, False: 20.0}
 
-
-#: What glibc frees goes back to the system at once: so what a process grows by is what it holds.
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_ARENA_MAX": "2"}
 #: In what a stranger differs: each has a queue with other settings than all others.
 DIFFERENCES = ("model", "dimensions", "embedding_field")
 
@@ -102,7 +98,7 @@ class Crowd:
         self._plan = plan
         self._urls = urls
         self._born = 0
-        self._actors: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}  # by name: role and process
+        self._actors: dict[str, tuple[str, nursery.Process]] = {}  # by name: role and process
         self._models: dict[str, str] = {}  # of those
         self.model = MODELS[0]  # of who is started from now on
         self._lifelines: dict[int, tuple[str, int]] = {}  # by our end of each that still holds: role, process group
@@ -117,11 +113,11 @@ class Crowd:
         self._born += 1
         name = f"p{self._born}"
         job = "worker" if role == "worker" else "producer"
-        command = [sys.executable, "-m", "tests.proof.torture.actor", "--role", job, "--name", name]
+        command = ["tests.proof.torture.actor", "--role", job, "--name", name]
         for option, url in self._urls.items():
             command += [f"--{option}", url]
         command += ["--folder", str(self._folder), "--lease", str(self._plan.lease_seconds)]
-        command += ["--seed", str(self._plan.seed * 1000 + self._born), "--parent", str(os.getpid())]
+        command += ["--seed", str(self._plan.seed * 1000 + self._born)]
         kinds = self._plan.kinds
         traits = {
             "failpoints": "process" in kinds and self._born % 2 == 0,
@@ -136,15 +132,7 @@ class Crowd:
         ours, theirs = os.pipe()
         try:
             with (self._folder / f"{name}.log").open("wb") as log:
-                actor = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=[theirs],
-                    process_group=0,
-                    env={**os.environ, **MALLOC},
-                )
+                actor = nursery.start(*command, output=log, lifeline=theirs, start_new_session=True)
         finally:
             os.close(theirs)
         self._actors[name] = role, actor
