@@ -23,7 +23,9 @@ import embedqueue.calls.caller
 import embedqueue.calls.queries
 import embedqueue.futures.intake
 import embedqueue.futures.waiters
+import embedqueue.jobs.runner
 import embedqueue.observers.history
+import embedqueue.work.agenda
 import embedqueue.work.dispatch
 import embedqueue.work.settle
 import embedqueue.work.worker
@@ -40,6 +42,8 @@ WRITE_BYTES = embedqueue.work.settle, "WRITE_BYTES"
 REWRITE_SECONDS = embedqueue.work.settle, "REWRITE_SECONDS"
 LONGEST_TRY_SECONDS = embedqueue.calls.caller, "LONGEST_TRY_SECONDS"
 LONGEST_QUERY_SECONDS = embedqueue.calls.queries, "LONGEST_SECONDS"
+REFRESH_SECONDS = embedqueue.work.agenda, "REFRESH_SECONDS"
+FAILURE_SECONDS = embedqueue.jobs.runner, "FAILURE_SECONDS"
 BARRED_SECONDS = embedqueue.work.worker, "BARRED_SECONDS"
 HISTORY_WRITE_SECONDS = embedqueue.observers.history, "WRITE_SECONDS"
 #: The function that ends a future: (future, outcome).

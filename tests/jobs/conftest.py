@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from embedqueue import EmbeddingBatchQueue
+from tests.inside import FAILURE_SECONDS, REFRESH_SECONDS
 from tests.jobs.options import OPTIONS, embedder_of
 from tests.jobs.standin import StandIn
 
@@ -17,6 +18,13 @@ from tests.jobs.standin import StandIn
 def said(caplog):
     """Where a test fails, all that was said of jobs is told, for some of it is said quietly."""
     caplog.set_level(logging.DEBUG, "embedqueue")
+
+
+@pytest.fixture(autouse=True)
+def short_day(monkeypatch):
+    """A day as these tests play it has no seconds to find out that something waits for jobs, or to try again."""
+    monkeypatch.setattr(*REFRESH_SECONDS, 0.2)
+    monkeypatch.setattr(*FAILURE_SECONDS, (0.2, 60.0))
 
 
 @pytest.fixture

@@ -233,7 +233,6 @@ def test_looks_in_vain_end(make, redis_client, stand_in, monkeypatch, caplog):
     """A provider that never tells anything, for three days; and files that cannot be deleted, for a day."""
     monkeypatch.setattr("embedqueue.jobs.runner.LONGEST_JOB_SECONDS", 0.5)
     monkeypatch.setattr("embedqueue.jobs.runner.LONGEST_CLEANING_SECONDS", 0.5)
-    monkeypatch.setattr("embedqueue.jobs.runner.FAILURE_SECONDS", (0.1, 0.2))
     stand_in.looks = None
     queue, items = make(), pairs(3)
     stand_in.refuse["look"] = [(500, "oops")] * 1000
@@ -287,7 +286,6 @@ def test_a_quota_that_is_learned_holds(make, redis_client, stand_in):
 @one_vendor
 def test_redis_is_away_for_a_while(make, redis_client, stand_in, monkeypatch):
     """Whoever looks after the jobs goes on when it is back."""
-    monkeypatch.setattr("embedqueue.jobs.runner.FAILURE_SECONDS", (0.1, 0.2))
     queue, items = make(start=False), pairs(3)
     jobs, real = queue._engine.store.jobs, queue._engine.store.jobs.lead
     faults = [__import__("redis").ConnectionError("away"), RuntimeError("a fault of ours")]

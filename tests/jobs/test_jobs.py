@@ -12,7 +12,7 @@ from embedqueue import EmbeddingBatchQueue, InputRejected
 from embedqueue.embedders import VoyageEmbedder
 from embedqueue.embedders.batch_jobs import batch_jobs_of
 from embedqueue.testing import FakeEmbedder
-from tests.inside import inside
+from tests.inside import REFRESH_SECONDS, inside
 from tests.jobs.options import OPTIONS, PATIENT
 from tests.jobs.standin import as_batch, vector_of
 from tests.parts import PATIENCE_SECONDS, eventually
@@ -98,8 +98,9 @@ def test_what_may_not_wait_is_embedded_as_ever(make, redis_client, stand_in):
 
 
 @pytest.mark.quiet  # it counts what is asked in a second
-def test_below_the_least_nothing_spins(make, redis_client, stand_in):
+def test_below_the_least_nothing_spins(make, redis_client, stand_in, monkeypatch):
     """What waits for company starts no drain, whatever its number is, and Redis is asked next to nothing."""
+    monkeypatch.setattr(*REFRESH_SECONDS, 30.0)
     queue = make(economy_min_texts=100, max_batch_size=5, lease_seconds=60)
     queue.enqueue_many(pairs(60), within=PATIENT)
     eventually(lambda: queue.stats().for_jobs == 60)
@@ -142,7 +143,7 @@ def test_who_waits_strictly_waits(make, redis_client, stand_in):
     [future, _] = queue.enqueue_many(pairs(2), within=PATIENT)
     in_jobs(queue, 2)
     with pytest.raises(TimeoutError, match="batch job"):
-        future.result(timeout=3)
+        future.result(timeout=1)
     stand_in.looks = 1
     assert np.allclose(future.result(timeout=PATIENCE_SECONDS), as_batch("text 0"))
     assert sum(stand_in.live.values()) == 2
