@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from embedqueue.store.cluster import completion
+from embedqueue.store.cluster.lines import LATE
 from embedqueue.store.cluster.scripts import hash_script
 from embedqueue.store.cluster.store import ClusterStore
 from embedqueue.store.door import open_store
@@ -219,6 +220,46 @@ def test_a_crash_between_write_and_acknowledgement_is_not_paid_for_again(worker,
     assert two.claim().members == [encode_member("doc:2", "other")]
     assert two.store.status().in_flight == 1
     assert client.hget("{embed_queue}:latest", KEY) is None
+
+
+def test_a_probe_that_turns_out_to_be_done_leaves_the_next_one_to_others(worker, client):
+    """Else nobody would ask the provider before this worker's lease had run out."""
+    one = worker("a")
+    one.enqueue("e1")
+    owner = one.take("e1")
+    one.store._completion._lines.run = lambda orders, replicas: (one._run(orders, replicas), stop())
+    with pytest.raises(SystemExit):
+        one.complete(owner, "e1")
+    one.store._completion._lines.run = one._run
+    client.zadd("{embed_queue}:inflight", {encode_member(KEY, "e1"): 1.0})
+    client.set("{embed_queue}:pause:level", 1)
+    claim = one.claim()
+    assert (claim.status, claim.members) == ("ok", [])
+    assert not client.exists("{embed_queue}:pause:probe")
+
+
+def stop() -> None:
+    raise SystemExit
+
+
+def test_what_cannot_be_read_has_no_receipt(worker):
+    """Lua takes for text what is no UTF-8; the worker finds out, and makes a dead letter of it."""
+    one = worker("a")
+    member = b'{"redis_key":"doc:1","text":"\xff"}'
+    one.store.enqueue([[KEY.encode(), member]], max_pending=None, tell_at=50, tell_first=False)
+    assert one.claim().members == [member]
+
+
+def test_a_write_that_is_not_answered_in_time_is_told(worker, client):
+    """The worker releases the item, and embeds it again."""
+    one = worker("a")
+    one.store._nodes.patience_seconds = 0.05
+    one.enqueue("e1")
+    owner = one.take("e1")
+    one.store._completion._lines.run = lambda orders, replicas: ([LATE] * len(orders), 0)
+    with pytest.raises(redis.TimeoutError, match="in time"):
+        one.complete(owner, "e1")
+    assert one.store.status().in_flight == 1
 
 
 def test_the_same_text_again_is_embedded_again(worker, client):

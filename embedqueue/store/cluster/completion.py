@@ -133,8 +133,6 @@ class Completion:
         Returns:
             The members that are acknowledged.
         """
-        if not members:
-            return set()
         found = self._call("unsettled", (), *(redis_key for redis_key, *_ in members))
         asked = [(member, found[2 * at]) for at, member in enumerate(members) if found[2 * at]]
         if not asked:

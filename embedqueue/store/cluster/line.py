@@ -101,14 +101,12 @@ class Line:
 
     def begins(self, seconds: float) -> bool:
         """Whether the node begins to answer, each time that it has to speak within so many seconds."""
-        if self._tells_time:
-            if not self.connection.can_read(seconds):
-                return False
+        if self._tells_time and self.connection.can_read(seconds):
             now, micros = self.connection.read_response(disable_decoding=True)
             # The answer was under way for some time, so this is less than it is: a deadline comes rather too early.
             self.ahead, self._tells_time = int(now) + int(micros) / 1e6 - time.monotonic(), False
             self._send()
-        return bool(self.connection.can_read(seconds))
+        return not self._tells_time and bool(self.connection.can_read(seconds))
 
     def answers(self) -> list[Any]:
         """Read the answer of each order; ``UNANSWERED`` where it came late, perhaps by a clock that was set.

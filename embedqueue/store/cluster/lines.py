@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -169,8 +170,7 @@ class Lines:
             run.answered(line)
             line.end()
         self._nodes.doubt()
-        for index in list(run.asked):
-            del run.asked[index]
+        run.asked.clear()
         if isinstance(error, AuthenticationError):
             raise error
         return run.failed(error)
@@ -191,12 +191,10 @@ class Lines:
 
     def close(self) -> None:
         """Close the connections that nobody uses; the others are closed when they are put back."""
-        for lines in self._free.values():
-            while lines:
-                try:
+        for lines in list(self._free.values()):
+            with contextlib.suppress(IndexError):  # another thread may take one, too
+                while True:
                     lines.pop().end()
-                except IndexError:  # another thread was faster
-                    break
 
 
 _Sent = tuple[Address, Line, list[int]]

@@ -67,10 +67,6 @@ class Patience(Retry):
         super().__init__(NoBackoff(), 0, errors)
         self._seconds, self._closed, self._errors = seconds, closed, errors
 
-    def __deepcopy__(self, memo: object) -> Patience:
-        """redis-py copies what it is given; an event has no copy, and it has to be the same one."""
-        return self
-
     def call_with_retry(self, do: Callable[[], T], fail: Callable[..., Any], *args: Any, **kwargs: Any) -> T:
         """See ``redis.retry.Retry``; how redis-py counts the failures does not matter here."""
         waiting = Waiting(self._seconds, self._closed)
