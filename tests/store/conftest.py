@@ -1,4 +1,4 @@
-"""A store, and the moves of a queue, on a real Redis and on a fake one."""
+"""A store, and the moves of a queue, on a real Redis and on a fake one; and one whose clock tests move."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import redis
 
 from embedqueue.store.store import Store
 from tests.proof.moves import Queue
+
+from .world import World
 
 
 @pytest.fixture
@@ -22,3 +24,9 @@ def queue(client: redis.Redis) -> Iterator[Queue]:
     made = Queue(client, "embed_queue", "embedding")
     yield made
     made.store.close()
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    """A clock that the test moves, and a Redis that goes by it."""
+    return World(monkeypatch)
