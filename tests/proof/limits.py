@@ -71,7 +71,7 @@ class Bucket:
         amount = min(amount, self.capacity)
         seconds = max(0.0, (amount - self.level) / self.pace) if self.pace else 0.0
         over = self.gone(now) + owed + amount - self.limit
-        for slot in range(self.slot(now) - SLOTS, self.slot(now) + 1):
+        for slot in range(self.slot(now) - SLOTS, self.slot(now + MOST_WAIT_SECONDS) + 1):
             if over <= NEAR:
                 break
             over -= sum(amount for at, amount in self.booked if at == slot)

@@ -4,7 +4,7 @@
 --               in the window, and the first slot that this counts
 --   NAME:SLOT   what has gone out in one slot, a sixtieth of the window
 --   said:NAME   the limit that the provider has told, for limits="auto"
---   closed      until when the provider wants nothing
+--   closed      "UNTIL SECONDS": until when the provider wants nothing, which was so many seconds ahead
 --   first       until when only what somebody waits for may go out, because that was refused
 -- NAME is requests, texts or tokens, of a minute, or day, requests of a day.
 --
@@ -64,15 +64,14 @@ do -- of its own: Lua allows 200 locals at a time
     local slot = slot_at(name, now)
     if at and at > now + SLACK then -- the clock was set back: what stands there is of no known time
       drop(name, first, first + 2 * SLOTS + 1)
-      level = nil
+      level, first = nil, nil
     end
-    local bucket = { name = name, column = COLUMNS[name], limit = limit, slot = slot }
+    local bucket = { name = name, column = COLUMNS[name], limit = limit }
     if level then
       local left = sum - drop(name, first, math.min(slot - SLOTS - 1, first + 2 * SLOTS + 1))
       bucket.sum, bucket.first = first < slot - 3 * SLOTS and 0 or left, math.max(first, slot - SLOTS)
     else
       level, at, bucket.sum, bucket.first = 0, now, 0, slot -- empty at the start: nobody knows what was sent before
-      redis.call("PEXPIRE", BUCKETS, KEPT_MS)
     end
     bucket.capacity = limit
     if name ~= "day" then
@@ -81,8 +80,9 @@ do -- of its own: Lua allows 200 locals at a time
       level = math.min(bucket.capacity, level + math.max(0, now - at) * bucket.pace)
     end
     bucket.level = level
-    if not first or at > now or bucket.first ~= first then
+    if bucket.first ~= first then
       save(name, level, now, bucket.sum, bucket.first)
+      redis.call("PEXPIRE", BUCKETS, KEPT_MS) -- at the latest a day after the last time
     end
     return bucket
   end
@@ -92,11 +92,14 @@ do -- of its own: Lua allows 200 locals at a time
     spec = cjson.decode(spec)
     call = { 1, spec.call_texts, spec.call_tokens }
     local found = redis.call("HMGET", BUCKETS, "first", "closed", unpack(NAMES))
-    shut, closed = tonumber(found[1]) or 0, tonumber(found[2]) or 0
-    if shut > now + MOST_FIRST + GRACE or closed > now + WINDOWS.day then -- of a clock that was set back
-      shut, closed = 0, 0
+    local ends, lasts = string.match(found[2] or "", "^(%S+) (%S+)$")
+    shut, closed = tonumber(found[1]) or 0, tonumber(ends) or 0
+    if shut > now + MOST_FIRST + GRACE then -- of a clock that was set back, as the next
+      shut = 0
     end
-    shut = math.max(shut, closed)
+    if closed > now + (lasts or 0) + SLACK then
+      closed = 0
+    end
     local said = spec.auto and redis.call("HMGET", BUCKETS, "said:requests", "said:texts", "said:tokens", "said:day") or {}
     for i, name in ipairs(NAMES) do
       local limit = tonumber(spec[name]) or tonumber(said[i])
@@ -119,7 +122,7 @@ do -- of its own: Lua allows 200 locals at a time
     local over = bucket.sum + amount - bucket.limit
     if over > NEAR then
       local fields = {}
-      for slot = bucket.first, bucket.slot do
+      for slot = bucket.first, slot_at(bucket.name, now + MOST_WAIT) do -- what is owed counts from when it is sent
         fields[#fields + 1] = bucket.name .. ":" .. stamp_text(slot)
       end
       for i, gone in ipairs(redis.call("HMGET", BUCKETS, unpack(fields))) do
@@ -254,9 +257,10 @@ do -- of its own: Lua allows 200 locals at a time
     local amounts = { tonumber(requests), tonumber(texts), tonumber(tokens) }
     for i, value in ipairs(at and redis.call("HMGET", BUCKETS, unpack(NAMES)) or {}) do
       local level, since, sum, first = parse_bucket(value)
-      local amount, slot = amounts[COLUMNS[NAMES[i]]], slot_at(NAMES[i], at)
-      if level and amount > 0 and slot >= first then -- else it counts no longer
-        redis.call("HINCRBY", BUCKETS, NAMES[i] .. ":" .. stamp_text(slot), stamp_text(-amount))
+      local amount, slot = amounts[COLUMNS[NAMES[i]]], NAMES[i] .. ":" .. stamp_text(slot_at(NAMES[i], at))
+      local counted = amount > 0 and tonumber(redis.call("HGET", BUCKETS, slot) or 0)
+      if level and counted and counted >= amount then -- else it counts no longer
+        redis.call("HINCRBY", BUCKETS, slot, stamp_text(-amount))
         save(NAMES[i], level + amount, since, sum - amount, first)
       end
     end
@@ -276,7 +280,7 @@ do -- of its own: Lua allows 200 locals at a time
       redis.call("HSET", BUCKETS, "said:" .. name, stamp_text(limit))
     end
     if said.closed > 0 then
-      redis.call("HSET", BUCKETS, "closed", seconds_text(now + said.closed))
+      redis.call("HSET", BUCKETS, "closed", seconds_text(now + said.closed) .. " " .. said.closed)
     end
     redis.call("PEXPIRE", BUCKETS, KEPT_MS)
     return said.left
