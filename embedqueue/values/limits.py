@@ -140,7 +140,7 @@ class LimitLeft:
         """A few words for people."""
         soon = (
             "now"
-            if self.seconds <= 0
+            if self.seconds < 0.05
             else f"in {self.seconds:.1f} s"
             if self.seconds < 10
             else f"in {self.seconds:.0f} s"

@@ -35,7 +35,7 @@ def test_costs():
     assert Cost(1, 2, 3).without(Cost(0, 3, 1)) == Cost(1, 0, 2)
 
 
-@pytest.mark.parametrize(("seconds", "soon"), [(0.0, "now"), (0.25, "in 0.2 s"), (12.3, "in 12 s")])
+@pytest.mark.parametrize(("seconds", "soon"), [(0.0, "now"), (0.04, "now"), (0.25, "in 0.2 s"), (12.3, "in 12 s")])
 def test_what_is_left_in_words(seconds, soon):
     words = LimitLeft("requests_per_minute", 6000, 1234, seconds).words
     assert words == f"requests_per_minute: 1,234 of 6,000 left, the next full call may go {soon}"
