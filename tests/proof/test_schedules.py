@@ -102,6 +102,8 @@ class Actors:
         for member in list(queue.model.inflight):
             queue.lease_ends(member)
         for _ in range(3):
+            if not queue.model.waiting and not queue.model.inflight:
+                break
             owner = queue.claim("w3:", alone=True)
             queue.complete(owner, [member for hand, member in queue.hands if hand == owner])
         queue.check()
