@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -125,6 +126,15 @@ def test_a_claim_leaves_what_waits_for_a_job(store):
     assert claim(store, 1, most=10) == [encode_member(key, "a text") for key in "cd"]
 
 
+def test_where_nothing_goes_into_jobs_for_a_while_all_is_in_the_live_lane(store):
+    """However patient it is; from then on it may wait for a job again."""
+    enqueue(store, "ab", within=PATIENT)
+    store.jobs.switch_off(time.time() + 1000)
+    assert (store.status().waiting, store.status().meant) == (2, 0)
+    store.jobs.switch_off(time.time() - 1000)
+    assert (store.status().waiting, store.status().meant) == (0, 2)
+
+
 def test_an_item_of_a_job_that_came_after_the_flush_is_not_waited_for(store):
     """Nor is it where it leaves its job."""
     enqueue(store, "c")
@@ -133,6 +143,7 @@ def test_an_item_of_a_job_that_came_after_the_flush_is_not_waited_for(store):
     enqueue(store, "ab", within=PATIENT)
     outsource(store)
     assert claim(store, 1, "a") == [encode_member("a", "a text")]
+    assert store.jobs.give_back("j1", ["b"]) == 1
     assert store.status(flush).unfinished == 1
 
 

@@ -726,6 +726,17 @@ def test_a_flush_counts_items_that_kill_their_workers(books):
     assert books.store.status("flush").unfinished == 0
 
 
+def test_a_flush_does_not_count_what_is_given_up_and_came_after_it(books):
+    """It would end before what it waits for."""
+    books.enqueue(("doc:1", "text"))
+    assert books.store.status("flush").unfinished == 1
+    books.enqueue(("doc:2", "text"))
+    books.take(2)
+    owner = books.claim.owner
+    assert books.store.reject(owner, [(owner, ours("doc:2"), "bad", False)]) == ["dead"]
+    assert books.store.status("flush").unfinished == 1
+
+
 def test_a_flush_that_nobody_asks_about_any_more_is_forgotten(books):
     books.enqueue(("doc:1", "text"))
     books.store.status("alive"), books.store.status("dead")

@@ -104,6 +104,8 @@ def test_an_older_stray_among_those_on_their_last_delivery_is_told_of(queue):
     claim = claimed(queue.store, 1, alone=True)
     assert claim.members in ([], [encode_member("doc:1", "new")])
     assert claim.strays == [encode_member("doc:1", "old")]
+    queue.store.adoption.adopt(claim.strays, terms("embedding"))
+    assert queue.client.zrange(queue.names.alone, 0, -1) == []
 
 
 def test_an_item_whose_claim_nobody_knows_any_more_waits_again(queue):
@@ -137,6 +139,12 @@ def test_the_base_of_scores_is_kept_while_anything_counts_by_it(queue):
     queue.complete(owner, [encode_member("doc:1", "a")])
     assert claimed(queue.store, 3, 0).base_seconds is None
     assert not queue.client.hexists(queue.names.settings, "base")
+
+
+def test_a_lease_is_renewed_by_its_worker_whichever_claim_it_was_and_by_nobody_else(queue):
+    queue.enqueue([("doc:1", "a")])
+    members = claimed(queue.store, 1).members
+    assert [queue.store.extend(owner, 100.0, members) for owner in ("w:", "x:")] == [1, 0]
 
 
 def test_one_claim_tells_of_a_bounded_number_of_strays(queue):
@@ -201,6 +209,14 @@ def test_an_item_on_its_last_delivery_is_the_oldest_that_waits(queue):
     on_their_last_delivery(queue, "doc:1")
     found = queue.store.status()
     assert (found.waiting, found.score_age_seconds is None) == (1, False)
+
+
+@pytest.mark.parametrize(("ahead", "age"), [(0, 0), (float("inf"), 1e9)])
+def test_an_item_that_another_program_has_put_off_for_ever_is_due(queue, ahead, age):
+    """Nobody may wait for it so long; any other is as old as it is."""
+    queue.enqueue([("doc:1", "a")])
+    queue.client.zincrby(queue.names.pending, ahead, encode_member("doc:1", "a"))
+    assert queue.store.status().score_age_seconds // 1e9 * 1e9 == age
 
 
 def test_a_full_queue_takes_what_it_holds_and_not_what_was_taken_away(queue):

@@ -113,7 +113,10 @@ def test_a_foreign_member_among_those_in_flight_becomes_a_dead_letter(queue):
     assert queue.client.zrange(queue.names.inflight, 0, -1) == [encode_member("doc:0", "text")]
 
 
-@pytest.mark.parametrize("member", [b'{"redis_key":"doc:0","text":"cut', b'["doc:0"]', b'{"redis_key":"doc:0"}'])
+@pytest.mark.parametrize(
+    "member",
+    [b'{"redis_key":"doc:0","text":"cut', b'["doc:0"]', b'{"redis_key":"doc:0"}', b"5", b"null", b"true"],
+)
 def test_what_is_cut_short_becomes_a_dead_letter_of_no_key(queue, member):
     """Though it begins as ours do."""
     queue.leave(member)
