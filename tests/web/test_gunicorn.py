@@ -51,13 +51,14 @@ def test_each_worker_embeds_and_ends_in_silence(env, redis_client, kind, preload
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_claimed_when_sigterm_comes_is_given_back(env, redis_client, provider, kind):
     """A call hangs: the worker ends in time all the same, and the items wait for the next one."""
-    provider.hold()
     with gunicorn(env, "--workers", "1", *KINDS[kind]) as running:
         site = site_of(running)
+        site.post("/save/note:first", text="first", wait="1")  # it is known from now on that calls take no time
+        provider.hold()
         for n in range(5):
             site.post(f"/save/note:{n}", text=f"text {n}")
         site.post("/flush")
-        assert provider.wait_for_calls(1)
+        assert provider.wait_for_calls(2)
         assert redis_client.zcard("embed_queue:inflight") == 5
         running.send(signal.SIGTERM)
         assert running.ended() == 0
