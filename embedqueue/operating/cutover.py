@@ -182,8 +182,6 @@ def _uncovered(work: Reembedding, part: Sequence[Text], old: Terms) -> list[Text
 
     A text that waits in both is in neither yet: so it is with every new text, at any moment.
     """
-    if not part:
-        return []
     looked = work.store.hashes.look([redis_key for redis_key, _ in part], old)
     left = []
     for (redis_key, text), found, first in zip(part, inspect(work.other, part, work.terms), looked, strict=True):

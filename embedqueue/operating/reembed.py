@@ -115,9 +115,9 @@ class Reembedding:
         self.store.close()
         self.other.close()
 
-    def _terms(self) -> Terms:
+    def _terms(self, learned: int | None = None) -> Terms:
         kept = self.other.agreed()
-        width = self.second.width or int(kept.get("dimensions", 0)) or None
+        width = self.second.width or int(kept.get("dimensions", 0)) or learned
         return terms_of(self.second_options, width, role_of(self.second.embedder(), self.second.model))
 
     # -- before it begins --------------------------------------------------------------------------------------
@@ -165,8 +165,7 @@ class Reembedding:
                 would be what those of the first are.
         """
         if self.terms.dimensions is None:
-            learned_dimensions(self.second.embedder(), self.second.model)
-            self.terms = self._terms()
+            self.terms = self._terms(learned_dimensions(self.second.embedder(), self.second.model))
         differ = differing(self.other.agreed(), self.terms.agreed)
         if differ:
             kept = self.other.agreed()

@@ -43,7 +43,7 @@ class NamedRun:
         EmbedQueueError: from ``__enter__``: another process is at work on it.
     """
 
-    def __init__(self, runs: Runs, name: str, kind: str, paused: Callable[[bool], None] | None = None) -> None:
+    def __init__(self, runs: Runs, name: str, kind: str, paused: Callable[[bool], object] = bool) -> None:
         self._runs = runs
         self.name = check_run_name(name)
         self._paused = paused
@@ -131,8 +131,7 @@ class NamedRun:
             raise Stopped(f"stopped, as somebody has asked; the same command goes on with {self.name}")
 
     def _stand_still(self) -> None:
-        if self._paused is not None:
-            self._paused(True)
+        self._paused(True)
         self._facts["state"] = "paused"
         self._changed.set()  # have it noted
         try:
@@ -140,14 +139,13 @@ class NamedRun:
                 time.sleep(NOTE_SECONDS / 20)
         finally:
             self._facts["state"] = "running"
-            if self._paused is not None:
-                self._paused(False)
+            self._paused(False)
 
     def _note(self, *, seconds: float = HOLDS_SECONDS, begins: bool = False) -> None:
         self._wanted = self._runs.note(self.name, self._owner, seconds, dict(self._facts), begins=begins)
 
     def _note_on(self) -> None:
-        while not self._ended.is_set():
+        while True:
             self._changed.wait(NOTE_SECONDS)
             self._changed.clear()
             if self._ended.is_set():
@@ -158,7 +156,7 @@ class NamedRun:
                 self._lost = error
                 return
             except RedisError:
-                continue  # it is told of where the work needs Redis
+                pass  # it is told of where the work needs Redis
 
 
 def describe_runs(runs: Iterable[Run]) -> Iterator[str]:

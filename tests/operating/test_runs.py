@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
-from embedqueue.operating.runs import describe_runs
+import redis
+
+from embedqueue.operating.runs import NamedRun, describe_runs
 from embedqueue.values.runs import Run
+from tests.parts import PATIENCE_SECONDS
 
 RUN = Run(
     name="backfill",
@@ -35,3 +39,25 @@ def test_what_has_failed_and_why_it_stands_still_is_told():
     line, why = describe_runs([replace(RUN, failed=1200, words="Redis\nis away")])
     assert "1,200 failed" in line
     assert why.strip() == r"Redis\nis away"
+
+
+def test_a_note_that_redis_does_not_take_is_made_later(redis_client, make_store, monkeypatch):
+    """Who works finds out by itself that Redis is away."""
+    monkeypatch.setattr("embedqueue.operating.runs.NOTE_SECONDS", 0.01)
+    runs, made = make_store(redis_client).runs, threading.Semaphore(0)
+    note, outages = runs.note, [redis.ConnectionError("away")]
+
+    def noting(*args, begins, **kwargs):
+        if outages and not begins:
+            raise outages.pop()
+        wanted = note(*args, begins=begins, **kwargs)
+        made.release()
+        return wanted
+
+    monkeypatch.setattr(runs, "note", noting)
+    with NamedRun(runs, "one", "backfill") as one:
+        for _ in range(3):
+            assert made.acquire(timeout=PATIENCE_SECONDS)
+        one.check()
+    assert not outages
+    assert runs.all()[0].state == "done"

@@ -101,6 +101,12 @@ def test_pages_go_on_behind_a_letter_whatever_comes_and_goes(queue):
     assert (numbers(third), third.last) == (list(range(9, -1, -1)), None)
 
 
+def test_a_place_behind_a_letter_that_no_form_can_name_is_a_number(queue):
+    """Its key is too long for a form."""
+    dead = shown.listing(queue, True, older=f"1.0~d{'a' * 40}~25").letters
+    assert [one.key for one in dead[:2]] == ["doc:34", "doc:33"]
+
+
 def test_letters_of_one_reason_page_by_page(queue, monkeypatch):
     """Each look goes on where the one before has stopped, also if it has found little."""
     reader = hiding.Reader(False)
