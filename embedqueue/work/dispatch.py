@@ -302,7 +302,8 @@ class Dispatch:
             left = left.without(cost)
         if not calls:
             self._tolls.give_back(Paid(paid.at, left))
-        elif calls[0].paid is not None:
+        else:
+            assert calls[0].paid is not None
             calls[0].paid = Paid(paid.at, calls[0].paid.cost.plus(left))
 
     # -- a call, in a thread of the pool -----------------------------------------------------------------------

@@ -220,3 +220,11 @@ def test_by_a_clock_that_was_set_back_nobody_seems_patient(store):
     outsource(store)
     assert store.status().outsourced == 1
     assert len(claim(store, 1, most=5)) == 2
+
+
+def test_jobs_that_have_not_ended_are_known_when_their_queue_is_cleared(store, client):
+    """Somebody may still have to cancel them at the provider."""
+    enqueue(store, "a", within=PATIENT)
+    outsource(store)
+    store.clear()
+    assert [job.name for job in store.jobs.look().jobs] == ["j1"]

@@ -68,9 +68,7 @@ def test_on_a_cluster_it_is_refused(settings, monkeypatch):
         Reembedding(*settings, "doc:*", "body")
 
 
-def test_a_finish_waits_for_calls_under_way_and_changes_nothing_where_they_take_too_long(
-    work, redis_client, monkeypatch
-):
+def test_a_finish_waits_for_calls_under_way_and_changes_nothing_where_they_take_long(work, redis_client, monkeypatch):
     filled(work, redis_client, "doc:1")
     assert "is read from now on" in cut_over(work, None, 1.0)
     enqueue(work, "other", "is embedded just now")

@@ -260,3 +260,22 @@ def test_an_eager_successor(fake_redis):
         assert queue.search("Hello", 1, index="notes")[0].redis_key == "note:1"
         assert new.sent["Hello"] == 3
     assert queue.options.successor.closed
+
+
+def test_an_eager_queue_that_is_stopped_from_within_makes_no_more_calls(fake_redis):
+    """The one under way is written; the others are left to the next queue."""
+    embedder = FakeEmbedder(rule=lambda texts: queue.stop(timeout=0))
+    queue = eager_queue(embedder, fake_redis, api_batch_limit=1)
+    futures = queue.enqueue_many([("doc:1", "one"), ("doc:2", "two")])
+    assert all(future.cancelled() for future in futures)
+    assert embedder.calls == [["one"]]
+    assert fake_redis.hget("doc:1", "embedding") == embedder.bytes_of("one")
+    assert fake_redis.zcard("embed_queue:pending") + fake_redis.zcard("embed_queue:inflight") == 1
+
+
+def test_an_eager_queue_takes_a_clock_that_was_set(fake_redis):
+    """It learns the time from the first answer, which comes too late by the time that it knew."""
+    queue = eager_queue(redis=fake_redis)
+    queue.enqueue("doc:1", "one")
+    inside(queue).store._ahead -= 3600
+    assert queue.enqueue("doc:2", "two").result(0) == to_floats(FakeEmbedder().bytes_of("two"))

@@ -75,6 +75,7 @@ def test_an_embedder_of_ones_own_works_a_queue(redis_client):
         ({"OBSERVERS": f"{HERE}.Counts,{HERE}.Nobody"}, "EMBEDQUEUE_OBSERVERS names .*has no Nobody"),
         ({"OBSERVERS": f"{HERE}.fails"}, "EMBEDQUEUE_OBSERVERS names .*could not be made .*no weights here"),
         ({"OBSERVERS": f"{HERE}.Mine"}, "EMBEDQUEUE_OBSERVERS must be a list of embedqueue.Observer"),
+        ({"OBSERVERS": 7}, "EMBEDQUEUE_OBSERVERS must be a list of embedqueue.Observer"),
     ],
 )
 def test_what_cannot_work_is_a_sentence_that_names_the_setting(given, words, monkeypatch):

@@ -470,3 +470,10 @@ def test_a_process_that_is_known_to_end_claims_only_what_it_waits_or_asks_for():
     assert plan.next(NOW, 0, 4)[0] is None
     plan.demanded(["doc:1"], NOW - 1, 0.01)
     assert plan.next(NOW, 0, 4)[0] == "claim"
+
+
+def test_what_a_claim_has_brought_and_nobody_waits_for_any_more_leaves_the_others_as_they_are():
+    plan = agenda()
+    plan.demanded("a", NOW, 5.0)
+    plan.claimed(1, Seen(2, 0.0), NOW, settled="z")
+    assert plan.first_urgent() == ["a"]

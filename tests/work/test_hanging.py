@@ -124,3 +124,16 @@ def test_its_reservation_in_the_cache_ends(make_queue, embedder):
     assert embedder.hung.acquire(timeout=PATIENCE_SECONDS)
     other = make_queue(embedder=GatedEmbedder(), cache_ttl=60, **SOON)
     assert other.enqueue("doc:2", "hang").result(PATIENCE_SECONDS) == expected("hang")
+
+
+def test_a_probe_that_hangs_is_left_to_others_where_the_provider_is_well(make_queue, embedder, redis_client):
+    """Else all would wait until its lease has run out."""
+    redis_client.set("embed_queue:pause:level", 1, ex=600)
+    queue, left = make_queue(start=False, **SOON), threading.Event()
+    store = inside(queue).store
+    release_probe = store.release_probe
+    store.release_probe = lambda owner: (release_probe(owner), left.set())
+    queue.enqueue("doc:1", "hang")
+    queue.start()
+    assert left.wait(PATIENCE_SECONDS)
+    assert embedder.sent["hang"] >= 1

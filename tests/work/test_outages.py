@@ -13,9 +13,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from embedqueue import InputRejected, ItemRejected
+from embedqueue import Budget, ConfigurationError, InputRejected, ItemRejected
 from tests.inside import inside
-from tests.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
+from tests.parts import ONE_TRY, PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
 
 COUNT = 60
 
@@ -138,9 +138,10 @@ def test_stalled(fresh_redis_server, make_queue, embedder):
     _all_well(queue, futures, client, embedder, most_sent=2)
 
 
-def test_answer_of_a_claim_lost(make_queue, embedder, redis_client):
+@pytest.mark.parametrize("budget", [None, Budget(usd_per_day=1.0, usd_per_million_tokens=1.0)])
+def test_answer_of_a_claim_lost(make_queue, embedder, budget):
     """A claim whose answer got lost is taken back at once, at no charge, instead of waiting for its lease."""
-    queue = make_queue()
+    queue = make_queue(budget=budget)
     store = inside(queue).store
     real, times = store.claim, iter([redis.ConnectionError("cut"), redis.TimeoutError("late")])
 
@@ -155,6 +156,25 @@ def test_answer_of_a_claim_lost(make_queue, embedder, redis_client):
     assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
     assert next(times, None) is None
     assert embedder.sent == {"one": 1}
+    if budget is not None:
+        eventually(lambda: store.budget.state().held == 0, "what the lost claims have reserved is free again")
+
+
+def test_a_stop_while_redis_takes_no_news_of_a_failure(make_queue, embedder):
+    """It does not wait for Redis; the item's lease ends by itself."""
+    queue, told = make_queue(retry=ONE_TRY), threading.Event()
+
+    def fail(*args, **kwargs):
+        told.set()
+        raise redis.ConnectionError("away")
+
+    inside(queue).store.fail = fail
+    embedder.rule = lambda texts: ConfigurationError("no credit")
+    future = queue.enqueue("doc:1", "one")
+    queue.flush_now()
+    assert told.wait(PATIENCE_SECONDS)
+    queue.stop(timeout=0.1)
+    assert future.cancelled()
 
 
 @pytest.mark.quiet
