@@ -78,6 +78,17 @@ def test_what_there_is_room_for_need_not_wait(world):
     assert [limit.seconds for limit in worker.store.status().limits] == [0, 0]
 
 
+def test_who_waits_for_one_text_waits_for_one_and_bars_others_for_no_longer(world):
+    """Not for a whole call, nor until the bucket is full; whoever waited may have died."""
+    worker = Worker(world, Limits(texts_per_minute=60))
+    keys = worker.enqueue(5)
+    claim = worker.claim(urgent=keys[4:])
+    assert (claim.members, claim.limited_urgent) == ([], True)
+    assert claim.limited_seconds == pytest.approx(61 / 60, abs=0.01)
+    world.now += 5.2  # there is room for all of them
+    assert len(worker.claim().members) == 5
+
+
 # -- an item on its last delivery ------------------------------------------------------------------------------------
 
 
@@ -154,6 +165,14 @@ def test_what_was_forgotten_with_the_clock_does_not_come_back_with_it(world, lat
     assert worker.left() == {"requests_per_day": 1}
 
 
+def test_what_is_given_back_of_one_kind_alone_needs_none_of_the_others(redis_client, make_store):
+    """On a real Redis, which takes only whole numbers to add."""
+    buckets = make_store(redis_client, limits=Limits(requests_per_day=10, tokens_per_minute=600)).buckets
+    _, at = buckets.settle(Cost(0, 0, 5))
+    buckets.settle(back=Paid(at, Cost(0, 0, 5)))
+    assert int(redis_client.hget(buckets.key, "tokens").split()[2]) == 0
+
+
 def test_a_debt_that_is_given_back_is_owed_no_longer(world):
     """Though it was to be sent later."""
     worker = full(world, requests_per_minute=60)
@@ -181,9 +200,9 @@ def test_what_no_limit_has_counted_is_not_given_back(world):
     worker = Worker(world, "auto")
     worker.enqueue(10)
     claim = worker.claim()
-    worker.store.buckets.settle(Cost(3), said=Said({"requests": 60}))
+    worker.store.buckets.settle(Cost(3), said=Said({"day": 60}))
     assert worker.release(claim, claim.paid) == 10
-    assert worker.left() == {"requests_per_minute": 57}
+    assert worker.left() == {"requests_per_day": 57}
 
 
 def test_debts_in_a_row_are_no_more_in_a_minute_than_the_limit(world):

@@ -172,7 +172,7 @@ def test_of_what_may_go_whole_calls_go(world):
     world.now += 15.1 * 61 / 1800
     claim = worker.claim()
     assert len(claim.members) == CALL_TEXTS
-    assert 0 < claim.limited_seconds < 1
+    assert claim.limited_seconds == pytest.approx(9.9 * 61 / 1800, abs=0.01), "until the half of what a bucket holds"
 
 
 def test_an_item_above_the_capacity_goes_when_the_bucket_is_full(world):

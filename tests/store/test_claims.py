@@ -40,6 +40,16 @@ def test_an_item_that_is_released_on_its_last_delivery_travels_alone_again(queue
     queue.check()
 
 
+def test_who_gives_an_item_back_takes_no_delivery_off(queue):
+    """One worker has died of it, and that is known still."""
+    queue.enqueue([("doc:1", "a")])
+    member = encode_member("doc:1", "a")
+    queue.claim("w1:")
+    queue.lease_ends(member)
+    queue.release(queue.claim("w2:"), [member])
+    queue.check()
+
+
 def on_their_last_delivery(queue: Queue, *keys: str) -> None:
     """Workers have died of them; they wait apart."""
     queue.enqueue([(key, "a") for key in keys])
@@ -172,6 +182,13 @@ def test_the_length_that_a_first_call_teaches_is_kept_with_the_first_vectors(que
     assert claimed(queue.store, 2, terms=replace(known, dimensions=8)).differs == [("dimensions", "16")]
 
 
+def test_where_nothing_tells_of_the_type_of_vectors_they_are_as_they_ever_were(queue):
+    """An earlier release has kept the settings, with or without a provenance."""
+    queue.client.hset(queue.names.settings, "embedding_field", "embedding")
+    halves = replace(terms("embedding"), provenance_field=None, vector_type="float16")
+    assert claimed(queue.store, 1, terms=halves).differs == [("vector_type", "float32")]
+
+
 def test_a_call_that_fails_beside_a_probe_is_told_how_long_that_lasts(queue):
     """Nobody claims before the probe has its answer, or its lease has ended."""
     queue.enqueue([("doc:1", "a"), ("doc:2", "b")])
@@ -209,6 +226,9 @@ def test_an_item_on_its_last_delivery_is_the_oldest_that_waits(queue):
     on_their_last_delivery(queue, "doc:1")
     found = queue.store.status()
     assert (found.waiting, found.score_age_seconds is None) == (1, False)
+    queue.enqueue([("doc:2", "a")])
+    queue.client.zadd(queue.names.pending, {encode_member("doc:2", "a"): 1.0})
+    assert queue.store.status().score_age_seconds > 1e9, "unless another is older"
 
 
 @pytest.mark.parametrize(("ahead", "age"), [(0, 0), (float("inf"), 1e9)])
