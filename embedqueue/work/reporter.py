@@ -29,7 +29,7 @@ class Times:
 
 def tell_claimed(observers: Observers, claim: Claim) -> None:
     """Tell which leases a claim has found ended, and which items it has given up because of that."""
-    if observers and claim.ran_out:
+    if claim.ran_out:
         observers.tell("leases_ended", claim.ran_out)
     now = time.time()
     tell_dead(observers, (dead_letter(member, now, reason, count) for member, reason, count in claim.rejected))
@@ -43,26 +43,25 @@ def tell_duplicates(observers: Observers, items: Sequence[Item], sent: Iterable[
         items: all items of the claim.
         sent: the texts that are sent, each once.
     """
-    if observers:
-        to_send, spared = set(sent), []
-        for item in items:
-            if item.sent in to_send:
-                to_send.remove(item.sent)  # this item pays for the others
-            else:
-                spared.append(item.sent)
-        tell_saved(observers, spared, "duplicate")
+    to_send, spared = set(sent), []
+    for item in items:
+        if item.sent in to_send:
+            to_send.remove(item.sent)  # this item pays for the others
+        else:
+            spared.append(item.sent)
+    tell_saved(observers, spared, "duplicate")
 
 
 def tell_saved(observers: Observers, texts: Sequence[str], by: SavedBy) -> None:
     """Tell that these texts need not be sent."""
-    if observers and texts:
+    if texts:
         tokens = sum(map(estimated_tokens, texts))
         observers.tell("saved", SavingReport(texts=len(texts), tokens=tokens, by=by))
 
 
 def tell_written(observers: Observers, items: Sequence[Item], times: Times) -> None:
     """Tell that the vectors of these items are in their hashes."""
-    if observers and items:
+    if items:
         seconds, now = time.monotonic() - times.claimed_mono, time.time()  # together, for traces reckon back
         report = BatchReport(
             redis_keys=tuple(item.redis_key for item in items),
@@ -76,7 +75,6 @@ def tell_written(observers: Observers, items: Sequence[Item], times: Times) -> N
 
 
 def tell_dead(observers: Observers, letters: Iterable[DeadLetter]) -> None:
-    """Tell that these items were given up. Of ``letters``, nothing is made if there are no observers."""
-    if observers:
-        for letter in letters:
-            observers.tell("died", letter)
+    """Tell that these items were given up."""
+    for letter in letters:
+        observers.tell("died", letter)

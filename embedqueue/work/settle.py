@@ -290,8 +290,7 @@ class Settle:
         self.let_go(items)
         self.persist(lambda: self._outcomes.find_out([item.redis_key for item in items]))
         self._progressed()
-        if self._observers:
-            self._tell_of_dead(dead, reason)
+        self._tell_of_dead(dead, reason)
 
     def _tell_of_dead(self, items: Sequence[Item], reason: str) -> None:
         try:
@@ -364,9 +363,8 @@ class Settle:
         self._agenda.paused(seconds)
         self._waiters.fail(waiting, failure.for_waiter())
         self._progressed()
-        if self._observers and redis_keys:
-            report = ReleaseReport(redis_keys=tuple(redis_keys), reason=str(failure), pause_seconds=seconds)
-            self._observers.tell("released", report)
+        report = ReleaseReport(redis_keys=tuple(redis_keys), reason=str(failure), pause_seconds=seconds)
+        self._observers.tell("released", report)
 
     def _fail(self, owner: str, items: Sequence[Item], failure: Unserved) -> float:
         """Begin a pause and release items, in plain words if those of the failure cannot be sent; its seconds."""

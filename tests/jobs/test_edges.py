@@ -11,6 +11,8 @@ import pytest
 from embedqueue import Budget, GeminiEmbedder, OpenAIEmbedder
 from embedqueue.embedders import MistralEmbedder, VoyageEmbedder
 from embedqueue.embedders.batch_jobs import JobSeen, batch_jobs_of, was_refused
+from embedqueue.jobs import runner
+from embedqueue.jobs.desk import Lost
 from embedqueue.values.errors import ConfigurationError, TransientError
 from tests.jobs.options import PATIENT
 from tests.jobs.standin import DIMENSIONS, GeminiJob, OpenAIJob, as_batch
@@ -318,3 +320,53 @@ def test_another_takes_over(make, redis_client, stand_in):
 
 def test_gemini_has_one_file(stand_in):
     assert GeminiJob("b", "", "", [], 0.0).render([("k", 13)]).count(b"error 13") == 1
+
+
+@one_vendor
+def test_the_lease_is_lost_in_the_middle_of_a_step(make, redis_client, stand_in, monkeypatch):
+    """Nothing more is done with the job until it is led again; then it goes on, and is paid for once."""
+    step, lost = runner._one_step, []
+
+    def losing(desk, job):
+        if not lost:
+            lost.append(job.name)
+            raise Lost
+        return step(desk, job)
+
+    monkeypatch.setattr(runner, "_one_step", losing)
+    queue, items = make(), pairs(3)
+    queue.enqueue_many(items, within=PATIENT)
+    assert over(queue).written == 3
+    assert lost
+    assert max(stand_in.charged.values()) == 1
+
+
+@one_vendor
+def test_what_fails_when_the_queue_ends_is_no_news(make, redis_client, stand_in, monkeypatch, caplog):
+    """The job waits for whoever looks after it next."""
+    failed = threading.Event()
+
+    def failing(desk, job):
+        desk.closing.set()
+        failed.set()
+        raise RuntimeError("the connections are closed")
+
+    monkeypatch.setattr(runner, "_one_step", failing)
+    queue = make()
+    queue.enqueue_many(pairs(3), within=PATIENT)
+    assert failed.wait(PATIENCE_SECONDS)
+    queue.stop(timeout=PATIENCE_SECONDS)
+    assert "has to wait" not in caplog.text
+    assert "should not" not in caplog.text
+
+
+@one_vendor
+def test_an_embedder_that_has_batch_jobs_no_more_is_asked_for_none(make, redis_client, stand_in, monkeypatch):
+    """The queue goes on with its calls."""
+    queue, asked = make(start=False), threading.Event()
+    monkeypatch.setattr("embedqueue.engine.batch_jobs_of", lambda *_: asked.set())
+    queue.start()
+    queue.enqueue_many(pairs(3), within=PATIENT)
+    assert asked.wait(PATIENCE_SECONDS)
+    assert queue.enqueue("doc:live", "now").result(PATIENCE_SECONDS)
+    assert stand_in.jobs == {}

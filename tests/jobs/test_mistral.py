@@ -109,3 +109,12 @@ def test_cancelling_goes_on_until_it_has_ended(make, mistral, stand_in):
     job.status = "cancelled"
     assert mistral.look(job.id).standing == "cancelled"
     mistral.cancel(job.id)  # it has ended: no fault
+
+
+def test_a_list_that_never_ends_is_left(mistral, stand_in, monkeypatch):
+    """Behind so many pages, nobody's job of today is looked for."""
+    monkeypatch.setattr("embedqueue.embedders.mistral_jobs.PAGES", 1)
+    monkeypatch.setattr("embedqueue.embedders.mistral_jobs.PAGE", 1)
+    stand_in.jobs["job"] = MistralJob("job", "label", "", [], 1.0)
+    assert mistral.find("another", 2e9) is None
+    assert stand_in.requests == ["list"]

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import redis
 
-from embedqueue import InputRejected, Observer, TransientError
+from embedqueue import BatchFailed, InputRejected, ItemRejected, Observer, TransientError
 from embedqueue.observers.observers import Functions
 from embedqueue.settings.checks import check_call, check_key, check_redis, explain_redis
 from embedqueue.settings.settings import read
 from embedqueue.testing import FakeEmbedder
+from embedqueue.values.item import encode_member
 from tests.inside import END_FUTURES, RECENT_BYTES, inside
-from tests.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_thread, join
+from tests.parts import DIMENSIONS, ONE_TRY, PATIENCE_SECONDS, eventually, expected, in_thread, join
 
 
 def test_at_the_end_of_a_process_a_second_signal_shortens_the_grace(make_queue, monkeypatch):
@@ -270,3 +271,47 @@ def test_vectors_for_equal_texts_further_behind_are_kept_up_to_a_size(
     queue.start()
     queue.flush(PATIENCE_SECONDS)
     assert embedder.sent == dict.fromkeys(texts, 1) | {"same": times}
+
+
+def test_a_full_redis_is_not_asked_for_smaller_parts(make_queue, monkeypatch):
+    """It would refuse these, too; only what is refused for its size is cut."""
+    queue, asked = make_queue(worker=False), []
+
+    def full(part, *_):
+        asked.append(len(part))
+        raise redis.ResponseError("OOM command not allowed when used memory > 'maxmemory'.")
+
+    monkeypatch.setattr(queue, "_submit", full)
+    with pytest.raises(redis.ResponseError, match="OOM"):
+        queue.enqueue_many([("doc:1", "one"), ("doc:2", "two")])
+    assert asked == [2]
+
+
+def test_a_flush_puts_the_books_in_order_slice_by_slice(make_queue, redis_client, monkeypatch):
+    """Where nobody works yet; it hears between the slices when its time is up, or its queue stops."""
+    monkeypatch.setattr("embedqueue.flushing.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("embedqueue.store.adoption.SLICE", 1)
+    for number in range(3):
+        redis_client.zadd("embed_queue:pending", {encode_member(f"doc:{number}", "old"): 1.0 + number})
+    producer = make_queue(worker=False)
+    flush = in_thread(lambda: producer.flush(PATIENCE_SECONDS))
+    eventually(lambda: redis_client.hlen("embed_queue:latest") == 3, "all are adopted")
+    make_queue()
+    join(flush)
+    assert all(redis_client.hexists(f"doc:{number}", "embedding") for number in range(3))
+
+
+def test_a_queue_that_nobody_observes(make_queue, embedder, redis_client):
+    """Not even its history: everything ends as it does where somebody is told."""
+    queue = make_queue(history=False, retry=ONE_TRY, start=False)
+    redis_client.zadd("embed_queue:pending", {b"rubbish": 1.0})
+    same = queue.enqueue_many([("doc:1", "same"), ("doc:2", "same")])
+    queue.start()
+    assert [future.result(PATIENCE_SECONDS) for future in same] == [expected("same")] * 2
+    embedder.rule = lambda texts: InputRejected("too bad") if "odd" in texts else None
+    with pytest.raises(ItemRejected, match="too bad"):
+        queue.enqueue("doc:3", "odd").result(PATIENCE_SECONDS)
+    embedder.rule = lambda texts: TransientError("away")
+    with pytest.raises(BatchFailed, match="away"):
+        queue.enqueue("doc:4", "well").result(PATIENCE_SECONDS)
+    assert queue.stats().dead == 2
