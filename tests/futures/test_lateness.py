@@ -15,6 +15,9 @@ from embedqueue.store.records import Status
 from tests.inside import inside
 from tests.parts import PATIENCE_SECONDS, eventually, expected, in_thread, join
 
+#: Of a worker that has claimed nothing.
+FACTS = {"host": "web-2", "pid": 7, "version": "1", "model": "m", "space": "m/8/-", "doing": "idle"}
+
 
 def status(**differences) -> Status:
     nothing = {
@@ -76,7 +79,7 @@ def test_where_an_item_stands(make_queue, embedder, redis_client, monkeypatch):
     assert re.search(r"a worker \(pid \d+ on .*, heard of \d+ s ago\) has claimed it, and its call is", late(future))
     assert late(mine).endswith("this process has claimed it, and its call is under way")
     redis_client.delete("embed_queue:workers")
-    inside(producer).store.workers.announce("another", 60.0, 1.0, {"host": "web-2", "pid": 7}, tidy=False)
+    inside(producer).store.workers.announce("another", 60.0, 1.0, FACTS, tidy=False)
     assert "a worker has claimed it that is not heard of; if it has died, another takes" in late(future)
     with pytest.raises(TimeoutError, match="a worker has claimed it"):
         future.exception(0.05)

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from embedqueue.values.item import encode_member
+from tests.parts import eventually
 from tests.proof.model import MAX_DELIVERIES
 from tests.proof.moves import Queue, asked, terms
 
@@ -126,3 +127,15 @@ def test_what_is_cut_short_becomes_a_dead_letter_of_no_key(queue, member):
     [letter] = queue.store.dead.page(10, 0)
     assert (letter.member, letter.redis_key, letter.deliveries) == (member, "", 0)
     assert letter.reason.startswith("not our JSON")
+
+
+def test_what_another_program_has_put_in_the_place_of_an_item_is_found_although_the_counts_agree(
+    make_queue, redis_client
+):
+    """It has taken a member away, and added one: a claim meets it, and names it."""
+    make_queue(worker=False).enqueue("doc:1", "one")
+    redis_client.delete("embed_queue:pending")
+    redis_client.zadd("embed_queue:pending", {leftover("doc:2", "two"): 1.0})
+    make_queue()
+    eventually(lambda: redis_client.hexists("doc:2", "embedding"), "it is embedded")
+    assert not redis_client.hexists("doc:1", "embedding")
