@@ -8,6 +8,7 @@ import pytest
 import tenacity
 
 from embedqueue import BatchFailed, ConfigurationError, ItemRejected, TransientError
+from embedqueue.embedders.protocol import CANARY
 from tests.inside import LONGEST_TRY_SECONDS, inside
 from tests.parts import ONE_TRY, PATIENCE_SECONDS, GatedEmbedder, eventually, expected, in_flight
 
@@ -137,3 +138,29 @@ def test_a_probe_that_hangs_is_left_to_others_where_the_provider_is_well(make_qu
     queue.start()
     assert left.wait(PATIENCE_SECONDS)
     assert embedder.sent["hang"] >= 1
+
+
+def test_an_answer_that_comes_while_it_is_found_out_who_is_at_fault_is_written(
+    make_queue, embedder, monkeypatch, caplog
+):
+    """The provider is well, and so is the text: nothing more becomes of the call."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hold_the_canary(texts):
+        if texts == [CANARY]:
+            monkeypatch.setattr(*LONGEST_TRY_SECONDS, 600)  # it has the time it needs
+            asked.set()
+            assert go_on.wait(PATIENCE_SECONDS)
+
+    embedder.rule = hold_the_canary
+    queue = make_queue(**SOON | {"lease_seconds": 2.0})
+    future = queue.enqueue("doc:1", "hang")
+    queue.flush_now()
+    assert asked.wait(PATIENCE_SECONDS)
+    for go in embedder.go:
+        go.set()
+    assert future.result(PATIENCE_SECONDS) == expected("hang")
+    go_on.set()
+    assert queue.enqueue("doc:2", "after").result(PATIENCE_SECONDS) == expected("after")
+    assert queue.stats().dead == 0
+    assert "will be made again" not in caplog.text
