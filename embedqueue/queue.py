@@ -8,6 +8,7 @@ Read next: ``engine`` (which parts there are), ``futures/intake`` (how an item c
 from __future__ import annotations
 
 import contextlib
+import numbers
 import os
 import threading
 import time
@@ -296,7 +297,11 @@ class EmbeddingBatchQueue:
                 With it, for all there is to do; None waits until it is done or the provider fails. No further call is
                 begun. One that takes longer is left behind, and its texts are sent again.
             drain: flush first. What is not done in time stays queued, and the log says so.
+
+        Raises:
+            TypeError, ValueError: no number of seconds; nothing was stopped.
         """
+        timeout = _timeout(timeout)
         deadline_mono = time.monotonic() + (timeout or 0.0)
         try:
             if drain and not self._closed:
@@ -555,6 +560,7 @@ class EmbeddingBatchQueue:
             redis.RedisError: Redis cannot be reached, so that nobody knows whether there is a pause.
         """
         check_query(text, self._options.max_text_chars)
+        timeout = _timeout(timeout)
         self._ready()
         successor, _ = self._read_from()
         return self._embed_query(text, timeout) if successor is None else successor.embed_query(text, timeout)
@@ -595,7 +601,9 @@ class EmbeddingBatchQueue:
             raise ValueError(f"k must be a whole number from 1 on, not {k!r}")
         if isinstance(return_fields, str):
             raise TypeError("return_fields must be a list of names, not one str")
-        wanted = None if return_fields is None else list(return_fields)
+        if not isinstance(index, str | bytes):
+            raise TypeError(f"index must be the name of an index, not {index!r}")
+        wanted, timeout = None if return_fields is None else list(return_fields), _timeout(timeout)
         engine = self._ready()
         successor, reading = self._read_from()
         if successor is not None:
@@ -690,7 +698,7 @@ class EmbeddingBatchQueue:
                 them now, at the full price; what was in a job may be paid for twice.
 
         Raises:
-            ValueError: another word.
+            TypeError, ValueError: another word, or no number of seconds.
             TimeoutError: not finished in time.
             BatchFailed: without a timeout only: the provider failed, or somebody has paused the queue, so that waiting
                 might never end.
@@ -699,6 +707,7 @@ class EmbeddingBatchQueue:
         """
         if outsourced not in get_args(Outsourced):
             raise ValueError(f'outsourced must be "leave", "wait" or "pull", not {outsourced!r}')
+        timeout = _timeout(timeout)
         flush = Flush(self._ready(), self.flush_now, self._log)
         if outsourced == "pull":
             flush.pull()
@@ -830,8 +839,8 @@ class EmbeddingBatchQueue:
         """What all processes did lately, if they have the option ``history``.
 
         Args:
-            minutes: how many of the last minutes, up to 120.
-            days: how many of the last days (of UTC), up to 400.
+            minutes: how many of the last minutes, up to 120: more are not kept, and not told.
+            days: how many of the last days (of UTC), up to 400: likewise.
 
         Raises:
             ValueError: either is less than one.
@@ -882,6 +891,8 @@ class EmbeddingBatchQueue:
             if match is None or text_field is None:
                 raise TypeError("verify takes items, or both match and text_field")
             items = self._texts(match, text_field)
+        else:
+            items = map(_two, items)
         kinds = to_fix(relabel=relabel) if fix else ()
         return verified(self._filler(kinds, within=_seconds(within)).fill(items))
 
@@ -945,6 +956,7 @@ class EmbeddingBatchQueue:
             How many were put back.
 
         Raises:
+            TypeError: what names no letter; nothing was put back.
             redis.RedisError: Redis cannot be reached; some may have been put back.
         """
         return self._engine.store.dead.retry(self._dead_names(redis_keys))
@@ -959,6 +971,7 @@ class EmbeddingBatchQueue:
             How many were dropped.
 
         Raises:
+            TypeError: what names no letter; nothing was dropped.
             redis.RedisError: Redis cannot be reached; some may have been dropped.
         """
         return self._engine.store.dead.discard(self._dead_names(redis_keys))
@@ -966,7 +979,13 @@ class EmbeddingBatchQueue:
     def _dead_names(self, redis_keys: str | bytes | Iterable[str | bytes] | None) -> list[str | bytes]:
         if redis_keys is None:
             return list(self._engine.store.dead.names())
-        return [redis_keys] if isinstance(redis_keys, str | bytes) else list(redis_keys)
+        names = [redis_keys] if isinstance(redis_keys, str | bytes) else list(redis_keys)
+        for (
+            name
+        ) in names:  # else Redis would be asked for the str() of a letter, or of None, and say that there is none
+            if not isinstance(name, str | bytes):
+                raise TypeError(f"a dead letter is named by its redis_key, or its member, not by {type(name).__name__}")
+        return names
 
     def _warn_of_data_loss(self) -> None:
         """Warn, once, if Redis is set up so that it may lose what was durable."""
@@ -993,13 +1012,24 @@ def _seconds(within: float | None) -> float | None:
     return float(within)
 
 
+def _timeout(timeout: float | None) -> float | None:
+    """Seconds for which a thread can wait; one that is to wait for ever waits as long as it can."""
+    if timeout is None:
+        return None
+    if not isinstance(timeout, numbers.Real) or isinstance(timeout, bool):
+        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
+    if timeout != timeout:
+        raise ValueError("timeout must be a number of seconds, not nan")
+    return max(0, min(timeout, LONGEST_WITHIN))
+
+
 def _two(item: tuple[str, str]) -> tuple[str, str]:
     try:
         if isinstance(item, str | bytes):  # a string of two letters is no pair
             raise TypeError
         redis_key, text = item
     except (TypeError, ValueError):
-        raise TypeError(f"enqueue_many takes (redis_key, text) pairs, not {type(item).__name__}") from None
+        raise TypeError(f"items must be (redis_key, text) pairs, not {type(item).__name__}") from None
     return redis_key, text
 
 

@@ -330,7 +330,8 @@ class Waiters:
             vector: as the bytes that are stored.
 
         Returns:
-            False if there are futures of other texts of the key only: nobody here knows which text is newer, so ask
+            False if there are futures of texts of the key that were enqueued here later, or of other texts only.
+            Another process may have enqueued this very text after those: nobody here knows which one is newer, so ask
             Redis what became of the key.
         """
         self._catch_up()
@@ -341,9 +342,10 @@ class Waiters:
     @locked
     def _take_written(self, redis_key: str, member: bytes) -> tuple[bool, list[EmbeddingFuture]]:
         entries = self._of(redis_key)
+        count = len(entries)
         while entries and entries[-1].member != member:
             entries.pop()
-        return bool(entries) or redis_key not in self._newest, self._take(entries)
+        return len(entries) == count, self._take(entries)
 
     def resolve(self, entries: Sequence[Waiting], outcome: bytes | BaseException) -> None:
         """End the futures of these entries, if they have not ended yet.

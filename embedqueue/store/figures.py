@@ -55,15 +55,23 @@ class Figures:
     def minutes(self, now: float, count: int) -> list[tuple[float, dict[str, int]]]:
         """The figures of the last ``count`` minutes, the oldest first: the start of each, Unix time, and its numbers.
 
+        Of more than are kept, nothing is told.
+
         Raises:
             redis.RedisError: Redis does not answer.
         """
-        starts = [(int(now) // MINUTE_SECONDS - ago) * MINUTE_SECONDS for ago in reversed(range(count))]
+        starts = [
+            (int(now) // MINUTE_SECONDS - ago) * MINUTE_SECONDS
+            for ago in reversed(range(min(count, MINUTE_KEPT_SECONDS // MINUTE_SECONDS)))
+        ]
         return self._read({float(start): self._minute(start) for start in starts})
 
     def days(self, now: float, count: int) -> list[tuple[float, dict[str, int]]]:
         """The same of the last ``count`` days."""
-        starts = [(int(now) // DAY_SECONDS - ago) * DAY_SECONDS for ago in reversed(range(count))]
+        starts = [
+            (int(now) // DAY_SECONDS - ago) * DAY_SECONDS
+            for ago in reversed(range(min(count, DAY_KEPT_SECONDS // DAY_SECONDS)))
+        ]
         return self._read({float(start): self._day(start) for start in starts})
 
     def now(self) -> float:

@@ -65,7 +65,9 @@ def test_newer_text(waiters):
     """A newer text's vector ends all futures of the key, an older text's only those before it."""
     [old], [new] = enter(waiters, ("a", "old")), enter(waiters, ("a", "new"))
     assert old is not new
-    waiters.written("a", member("a", "old"), ONE)
+    assert not waiters.written("a", member("a", "old"), ONE), (
+        "only Redis knows whether old was enqueued elsewhere again"
+    )
     assert old.result(0) == [1.0]
     assert not new.done()
     waiters.written("a", member("a", "new"), TWO)
@@ -81,6 +83,14 @@ def test_text_that_comes_back(waiters):
     assert first is not second
     assert waiters.written("a", member("a", "A"), ONE)
     assert [future.result(0) for future in (first, other, second)] == [[1.0]] * 3
+
+
+def test_text_that_comes_back_elsewhere(waiters):
+    """A, then B here; A's vector: whether another process has enqueued A again after B, only Redis knows."""
+    [first], [other] = enter(waiters, ("a", "A")), enter(waiters, ("a", "B"))
+    assert not waiters.written("a", member("a", "A"), ONE)
+    assert first.result(0) == [1.0]
+    assert not other.done()
 
 
 def test_unknown_text(waiters):

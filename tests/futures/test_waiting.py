@@ -497,3 +497,15 @@ def test_queue_that_only_its_future_holds(redis_client, embedder, start):
     gc.collect()
     assert future.result(PATIENCE_SECONDS) == expected("text")
     held().stop(timeout=1)
+
+
+def test_a_text_that_comes_back_by_another_process_ends_the_futures_between(make_queue, embedder):
+    """Here A, then B; elsewhere A again, whose vector we write ourselves: nobody tells us that B was superseded."""
+    queue, other = make_queue(), make_queue(start=False, worker=False)
+    queue.enqueue("doc:0", "first").result(PATIENCE_SECONDS)
+    futures = [queue.enqueue("doc:1", "A"), queue.enqueue("doc:1", "B")]
+    other.enqueue("doc:1", "A")
+    queue.flush_now()
+    eventually(lambda: all(future.done() for future in futures), "the futures ended")  # which does not make it urgent
+    assert [future.result() for future in futures] == [expected("A")] * 2
+    assert embedder.sent == {"first": 1, "A": 1}

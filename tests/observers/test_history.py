@@ -279,3 +279,9 @@ def test_texts_that_may_have_been_paid_for_without_an_answer_are_counted(fake_re
         )
     recorder.stop()
     assert Period.of(0.0, 60, written[0]).unanswered == 3
+
+
+def test_no_more_is_told_than_is_kept(make_queue):
+    """Else a large number, meant to ask for everything, would take as much memory as it says."""
+    history = make_queue(start=False).history(minutes=1000, days=1000)
+    assert (len(history.minutes), len(history.days)) == (120, 400)

@@ -315,3 +315,55 @@ def test_a_queue_that_nobody_observes(make_queue, embedder, redis_client):
     with pytest.raises(BatchFailed, match="away"):
         queue.enqueue("doc:4", "well").result(PATIENCE_SECONDS)
     assert queue.stats().dead == 2
+
+
+@pytest.mark.parametrize(("timeout", "error"), [("1", TypeError), (True, TypeError), (float("nan"), ValueError)])
+def test_no_number_of_seconds_stops_nothing(make_queue, embedder, timeout, error):
+    """It is refused at once: before anything is stopped, asked for or paid."""
+    queue = make_queue()
+    future = queue.enqueue("doc:1", "text")
+    calls = [lambda: queue.stop(timeout), lambda: queue.stop(timeout, drain=True), lambda: queue.flush(timeout)]
+    for call in (*calls, lambda: queue.embed_query("query", timeout)):
+        with pytest.raises(error, match="timeout must be a number of seconds"):
+            call()
+    assert not queue.closed
+    assert not future.done()
+    assert embedder.calls == []
+
+
+def test_a_stop_that_may_take_for_ever_comes_to_its_end(make_queue):
+    """No thread can wait for infinite seconds; one that tried would leave a queue that is stopped by half."""
+    queue = make_queue()
+    future = queue.enqueue("doc:1", "text")
+    queue.stop(timeout=float("inf"))
+    assert queue.closed
+    assert future.cancelled()
+    assert queue.start().enqueue("doc:1", "text").result(PATIENCE_SECONDS) == expected("text")
+    queue.flush(timeout=float("inf"))
+
+
+@pytest.mark.parametrize("do", ["retry_dead", "discard_dead"])
+def test_what_names_no_dead_letter_is_refused(make_queue, embedder, do):
+    """A letter itself is no name: Redis would tell that there is no such letter, and nothing would become of any."""
+    embedder.rule = lambda texts: InputRejected("bad") if "bad" in texts else None
+    queue = make_queue()
+    with pytest.raises(ItemRejected):
+        queue.enqueue("doc:1", "bad").result(PATIENCE_SECONDS)
+    letters = queue.dead_letters()
+    for names in (letters, ["doc:1", None]):
+        with pytest.raises(TypeError, match="named by its redis_key"):
+            getattr(queue, do)(names)
+    assert queue.dead_letters() == letters
+    assert getattr(queue, do)([letter.redis_key for letter in letters]) == 1
+
+
+def test_no_name_of_an_index_costs_no_query(make_queue, embedder):
+    with pytest.raises(TypeError, match="index must be the name of an index"):
+        make_queue().search("query", index=None)
+    assert embedder.calls == []
+
+
+def test_verify_takes_pairs_alone(make_queue):
+    """As enqueue_many() does: a word of two letters is none."""
+    with pytest.raises(TypeError, match="pairs, not str"):
+        make_queue().verify(["ab"])
