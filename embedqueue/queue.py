@@ -980,9 +980,7 @@ class EmbeddingBatchQueue:
         if redis_keys is None:
             return list(self._engine.store.dead.names())
         names = [redis_keys] if isinstance(redis_keys, str | bytes) else list(redis_keys)
-        for (
-            name
-        ) in names:  # else Redis would be asked for the str() of a letter, or of None, and say that there is none
+        for name in names:  # Redis would be asked for the str() of a letter, or of None, and say that there is none
             if not isinstance(name, str | bytes):
                 raise TypeError(f"a dead letter is named by its redis_key, or its member, not by {type(name).__name__}")
         return names

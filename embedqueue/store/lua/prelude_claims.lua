@@ -55,7 +55,8 @@ local function pause_left()
   return math.max(ms, probe_ms)
 end
 
--- Nobody claims for so many ms, a whole number, for these words. Such a pause lasts no longer than that, though the clock be set back.
+-- Nobody claims for so many ms, a whole number, for these words. Such a pause lasts no longer than that, though the
+-- clock be set back.
 local function pause(words, ms)
   redis.call("SET", PAUSE, words, "PX", ms)
   redis.call("SET", OURS, ms .. " " .. words, "PX", ms)
