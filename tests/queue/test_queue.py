@@ -18,6 +18,7 @@ from embedqueue import (
     EmbedQueueError,
     InputRejected,
     ItemRejected,
+    Observer,
     QueueFull,
     QueueStopped,
     TransientError,
@@ -703,18 +704,20 @@ def test_vectors_of_a_long_backlog_are_kept_for_equal_texts_up_to_a_number(make_
 
 def test_equal_texts_in_flight(make_queue, embedder):
     """An equal text that comes while the first one's call is under way rides along."""
-    queue = make_queue()
+    rides = threading.Event()
+
+    class Saved(Observer):
+        def saved(self, report):
+            rides.set()
+
+    queue = make_queue(observers=[Saved()])
     embedder.hold()
     first = queue.enqueue("doc:1", "text")
     queue.flush_now()
     assert embedder.arrived.wait(PATIENCE_SECONDS)
     second = queue.enqueue("doc:2", "text")
     queue.flush_now()
-    nap = threading.Event()
-    for _ in range(2000):
-        if queue.pending_count() == 0:
-            break
-        nap.wait(0.005)
+    assert rides.wait(PATIENCE_SECONDS)
     embedder.release()
     assert result(first) == result(second)
     assert embedder.sent == {"text": 1}
