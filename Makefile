@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-JOBS ?= 10
+JOBS ?= 8
 BIN := $(VENV)/bin
 QUIET = $(if $(filter tests%,$(ARGS)),,$(shell grep -rl --include=*.py pytest.mark.quiet tests))
 ROOMS := values store cluster observers futures calls jobs work settings operating embedders queue search money \
@@ -31,7 +31,7 @@ screenshots: $(VENV)/.dev
 # What tests and checks need.
 setup: $(VENV)/.dev
 
-# The suite waits about as much as it computes: five processes a core, each with a Redis of its own, and all tests compiled
+# The suite waits about as much as it computes: four processes a core, each with a Redis of its own, and all tests compiled
 # once before them. What measures time comes last, alone. ARGS may leave nothing of either, which pytest answers with 5.
 test: export PYTHONDONTWRITEBYTECODE = # compiled once, and not by each of some hundred processes
 test: $(VENV)/.dev
