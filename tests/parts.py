@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,6 +74,20 @@ def eventually(condition: Callable[[], object], what: str = "", seconds: float =
     while not condition():
         assert time.monotonic() < deadline_mono, f"never: {what}"
         time.sleep(0.005)
+
+
+def stand_still(pid: int) -> None:
+    """SIGSTOP, and wait until it has come to all threads: to the first one it comes when that has a processor."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = Path(f"/proc/{pid}/task")
+
+    def stopped() -> bool:
+        with contextlib.suppress(OSError):  # one of them has ended
+            return all((task / "stat").read_text().rpartition(") ")[2].startswith("T") for task in tasks.iterdir())
+        return False
+
+    if tasks.exists():
+        eventually(stopped, f"{pid} stands still")
 
 
 def start_held(

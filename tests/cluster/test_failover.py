@@ -13,7 +13,7 @@ from embedqueue import NotReplicated
 from tests.cluster.conftest import running
 from tests.cluster.load import Load, Workers
 from tests.inside import inside
-from tests.parts import PATIENCE_SECONDS, eventually, expected, in_thread, join, stored
+from tests.parts import PATIENCE_SECONDS, eventually, expected, in_thread, join, stand_still, stored
 
 HOME = "{embed_queue}"
 
@@ -68,7 +68,7 @@ def test_a_master_that_hangs_is_passed_over(replicated, make_queue):
         queue = make_queue(client, redis_patience=15.0, lease_seconds=5.0)
         queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
         master = replicated.master_of(HOME)
-        os.kill(master.pid, signal.SIGSTOP)
+        stand_still(master.pid)
         try:
             futures = []
             waiting = in_thread(lambda: futures.append(queue.enqueue("doc:2", "two")))
@@ -105,7 +105,7 @@ def test_a_shard_that_is_down_is_waited_for_and_then_told(make_queue):
         queue = make_queue(client, redis_patience=0.5)
         queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
         home = own.master_of(HOME)
-        os.kill(home.pid, signal.SIGSTOP)
+        stand_still(home.pid)
         try:
             began_mono = time.monotonic()
             with pytest.raises(redis.RedisError):

@@ -14,7 +14,7 @@ from tests import nursery
 from tests.jobs.options import OPTIONS, PATIENT, embedder_of
 from tests.jobs.standin import as_batch
 from tests.jobs.test_jobs import pairs, stored
-from tests.parts import PATIENCE_SECONDS, eventually
+from tests.parts import PATIENCE_SECONDS, eventually, stand_still
 
 #: Lines of two chunks that are written one after another.
 COUNT = 120
@@ -140,7 +140,7 @@ def test_a_process_that_was_stopped_for_long(begin, queue, redis_client, stand_i
     hold = stand_in.hold("upload done")
     process = begin()
     assert hold.arrived.wait(PATIENCE_SECONDS)
-    process.send_signal(signal.SIGSTOP)
+    stand_still(process.pid)
     hold.go_on.set()
     begin()
     eventually(lambda: any(job.state == "submitted" or job.written for job in queue.jobs()))

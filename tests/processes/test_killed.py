@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_flight, stored
+from tests.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_flight, stand_still, stored
 from tests.provider import fail
 
 #: Seconds. A killed worker's items wait for it; a live one renews it thrice in this time.
@@ -139,7 +139,7 @@ def test_stopped_longer_than_the_lease(make_peer, provider, redis_client):
     sleeper = make_peer(lease_seconds=LEASE)
     sleeper.run("older = queue.enqueue('doc:1', 'old'); same = queue.enqueue('doc:2', 'same'); queue.flush_now()")
     assert provider.wait_for_calls(1, PATIENCE_SECONDS)
-    sleeper.signal(signal.SIGSTOP)
+    stand_still(sleeper.process.pid)
     other = make_peer(lease_seconds=LEASE)
     newer = other.ask("queue.enqueue('doc:1', 'new').result(15)")
     assert provider.wait_for_calls(2, PATIENCE_SECONDS)
@@ -161,7 +161,7 @@ def test_stopped_and_back_to_the_old_text(make_peer, provider, redis_client):
     sleeper = make_peer(lease_seconds=LEASE)
     sleeper.run("future = queue.enqueue('doc:1', 'A'); queue.flush_now()")
     assert provider.wait_for_calls(1, PATIENCE_SECONDS)
-    sleeper.signal(signal.SIGSTOP)
+    stand_still(sleeper.process.pid)
     provider.release()
     other = make_peer(lease_seconds=LEASE)
     assert other.get("queue.enqueue('doc:1', 'B').result(15)") == expected("B")

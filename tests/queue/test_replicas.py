@@ -25,7 +25,7 @@ from embedqueue.testing import FakeEmbedder
 from embedqueue.values.item import encode_member
 from tests.inside import inside
 from tests.localcluster import free_port
-from tests.parts import PATIENCE_SECONDS, eventually, in_thread, join
+from tests.parts import PATIENCE_SECONDS, eventually, in_thread, join, stand_still
 from tests.proof.torture.network import Proxy
 from tests.proof.torture.topology import FAILOVER_SECONDS, Node, Replicated
 
@@ -98,7 +98,7 @@ def frozen(node: Node) -> Iterator[Callable[[], None]]:
     """A server that does nothing, until the end or until what is given is called."""
     assert node.pid is not None
     pid = node.pid
-    os.kill(pid, signal.SIGSTOP)
+    stand_still(pid)
     try:
         yield lambda: os.kill(pid, signal.SIGCONT)
     finally:

@@ -15,7 +15,7 @@ from redis.retry import Retry
 
 from embedqueue import Budget, ConfigurationError, InputRejected, ItemRejected
 from tests.inside import inside
-from tests.parts import ONE_TRY, PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stored
+from tests.parts import ONE_TRY, PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stand_still, stored
 
 COUNT = 60
 
@@ -130,7 +130,7 @@ def test_stalled(fresh_redis_server, make_queue, embedder):
     client = fresh_redis_server.client(socket_timeout=0.2, retry=Retry(NoBackoff(), 0))
     queue = make_queue(client)
     futures = _held_call(queue, embedder)
-    os.kill(fresh_redis_server.pid, signal.SIGSTOP)
+    stand_still(fresh_redis_server.pid)
     embedder.release()
     with pytest.raises(redis.TimeoutError):
         queue.enqueue("doc:1", "text 1")
