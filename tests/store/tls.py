@@ -42,6 +42,7 @@ class TlsProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
+        self._ended = False
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
 
@@ -50,6 +51,7 @@ class TlsProxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended = True
         _end(self._listener, *self._sockets)
         for thread in self._threads:
             thread.join(10)
@@ -61,11 +63,17 @@ class TlsProxy:
         thread.start()
         return thread
 
+    def _keep(self, *sockets: socket.socket) -> None:
+        """They are ended with us; at once, if we have ended while they were made."""
+        self._sockets += sockets
+        if self._ended:
+            _end(*sockets)
+
     def _accept(self) -> None:
         with suppress(OSError):  # the listener was ended
             while True:
                 sock, _ = self._listener.accept()
-                self._sockets.append(sock)
+                self._keep(sock)
                 self._start(self._serve, sock)
 
     def _serve(self, sock: socket.socket) -> None:
@@ -75,7 +83,7 @@ class TlsProxy:
             family = socket.AF_UNIX if isinstance(self._target, str) else socket.AF_INET
             with socket.socket(family) as plain:
                 plain.connect(self._target if isinstance(self._target, str) else ("127.0.0.1", self._target))
-                self._sockets += [secure, plain]
+                self._keep(secure, plain)
                 back = self._start(_copy, plain, secure)
                 _copy(secure, plain)
                 back.join()
