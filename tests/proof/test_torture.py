@@ -16,16 +16,16 @@ from tests.proof.torture.conductor import Crowd, Plan
 from tests.proof.torture.faults import TOGETHER
 from tests.proof.torture.history import read_journals
 
-#: The mix takes a good minute: so long is each part (s), times EMBEDQUEUE_TORTURE_FACTOR. In the first, nothing may be
-#: sent twice.
+#: So long is each part (s), times EMBEDQUEUE_TORTURE_FACTOR, and about as long again its start and end. In the first,
+#: nothing may be sent twice.
 PARTS = {
-    "late,foreign,settings,large,log": 3,
-    "process,signals": 5,
-    "provider": 4,
-    "model,process": 5,
+    "late,foreign,settings,large,log": 2,
+    "process,signals": 3,
+    "provider": 3,
+    "model,process": 3,
     "failover,process": 3,
-    ",".join(TOGETHER): 9,
-    "cluster,process": 6,
+    ",".join(TOGETHER): 8,
+    "cluster,process": 5,
 }
 FACTOR = float(os.environ.get("EMBEDQUEUE_TORTURE_FACTOR", "1"))
 

@@ -16,6 +16,8 @@ import pytest
 pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[flask]")
 pytest.importorskip("django", reason="Django is not installed: pip install embedqueue[django]")
 
+pytestmark = [pytest.mark.types, pytest.mark.timeout(180)]  # a type checker computes for ten seconds, longer when busy
+
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 FILES = [*sorted(FOLDER.glob("*_user.py")), FOLDER / "wrong_uses.py"]
@@ -39,7 +41,6 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.timeout(180)  # a type checker computes for ten seconds, and longer on a busy machine
 def test_mypy():
     pytest.importorskip("mypy", reason="mypy is not installed: make setup")
     # as if embedqueue were installed: our own configuration is not the users'
@@ -49,7 +50,6 @@ def test_mypy():
     assert found == marked(), told
 
 
-@pytest.mark.timeout(180)
 def test_pyright():
     """Its open fork, which brings its own Node.js, in the mode that is the original's strict one."""
     pytest.importorskip("basedpyright", reason="basedpyright is not installed: make setup")
