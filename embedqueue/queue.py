@@ -1003,8 +1003,7 @@ class EmbeddingBatchQueue:
 def _seconds(within: float | None) -> float | None:
     if within is None:
         return None
-    if not isinstance(within, int | float) or isinstance(within, bool):
-        raise TypeError(f"within must be a number of seconds, not {within!r}")
+    _refuse_no_number("within", within)
     if not 0.0 <= within <= LONGEST_WITHIN:
         raise ValueError(f"within must be a number of seconds from 0 to {LONGEST_WITHIN:.0f}, not {within!r}")
     return float(within)
@@ -1014,11 +1013,15 @@ def _timeout(timeout: float | None) -> float | None:
     """Seconds for which a thread can wait; one that is to wait for ever waits as long as it can."""
     if timeout is None:
         return None
-    if not isinstance(timeout, numbers.Real) or isinstance(timeout, bool):
-        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
+    _refuse_no_number("timeout", timeout)
     if timeout != timeout:
         raise ValueError("timeout must be a number of seconds, not nan")
     return max(0, min(timeout, LONGEST_WITHIN))
+
+
+def _refuse_no_number(name: str, value: object) -> None:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
 
 
 def _two(item: tuple[str, str]) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import redis
@@ -60,31 +60,28 @@ class Figures:
         Raises:
             redis.RedisError: Redis does not answer.
         """
-        starts = [
-            (int(now) // MINUTE_SECONDS - ago) * MINUTE_SECONDS
-            for ago in reversed(range(min(count, MINUTE_KEPT_SECONDS // MINUTE_SECONDS)))
-        ]
-        return self._read({float(start): self._minute(start) for start in starts})
+        return self._read(now, count, MINUTE_SECONDS, MINUTE_KEPT_SECONDS, self._minute)
 
     def days(self, now: float, count: int) -> list[tuple[float, dict[str, int]]]:
         """The same of the last ``count`` days."""
-        starts = [
-            (int(now) // DAY_SECONDS - ago) * DAY_SECONDS
-            for ago in reversed(range(min(count, DAY_KEPT_SECONDS // DAY_SECONDS)))
-        ]
-        return self._read({float(start): self._day(start) for start in starts})
+        return self._read(now, count, DAY_SECONDS, DAY_KEPT_SECONDS, self._day)
 
     def now(self) -> float:
         """Unix time, by the server's clock."""
         seconds, micros = self._client.time()
         return float(seconds) + float(micros) / 1e6
 
-    def _read(self, keys: Mapping[float, str]) -> list[tuple[float, dict[str, int]]]:
+    def _read(
+        self, now: float, count: int, seconds: int, kept_seconds: int, key: Callable[[float], str]
+    ) -> list[tuple[float, dict[str, int]]]:
+        """The figures of the last ``count`` spans of so many seconds."""
+        after = int(now) // seconds + 1
+        starts = [float(span * seconds) for span in range(after - min(count, kept_seconds // seconds), after)]
         pipeline = self._client.pipeline(transaction=False)
-        for key in keys.values():
-            pipeline.hgetall(key)
+        for start in starts:
+            pipeline.hgetall(key(start))
         found = pipeline.execute(raise_on_error=False)
-        return [(start, _numbers(fields)) for start, fields in zip(keys, found, strict=True)]
+        return [(start, _numbers(fields)) for start, fields in zip(starts, found, strict=True)]
 
     def _minute(self, now: float) -> str:
         return f"{self._prefix}m:{int(now) // MINUTE_SECONDS}"
