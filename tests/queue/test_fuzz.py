@@ -165,11 +165,11 @@ def test_lone_surrogates_are_refused_at_once(make_queue, redis_client, pair):
 
 
 @pytest.mark.quiet  # as JSON it may be 60 MB, which a busy machine does not move within the time of one command
-@pytest.mark.parametrize("letter", ["a", "é", "😀", "\0", '"'])
-def test_ten_megabytes(make_queue, redis_client, letter):
+@pytest.mark.parametrize("letters", ["\0", 'aé😀"'])
+def test_ten_megabytes(make_queue, redis_client, letters):
     """A text of this size, in whatever letters, goes all the way, beside a small one."""
     queue = make_queue()
-    text = letter * (10_000_000 // len(letter.encode()))
+    text = letters * (10_000_000 // len(letters.encode()))
     big, small = queue.enqueue_many([("doc:big", text), ("doc:small", "small")])
     assert big.result(4 * PATIENCE_SECONDS) == expected(text)
     assert small.result(PATIENCE_SECONDS) == expected("small")
