@@ -655,6 +655,8 @@ class EmbeddingBatchQueue:
             QueueStopped: the queue is stopped.
             redis.RedisError: Redis cannot be reached.
         """
+        if not isinstance(fields, Mapping | None):
+            raise TypeError(f"fields must be a dict, such as {{'lang': 'TAG'}}, not {type(fields).__name__}")
         engine, more = self._ready(), dict(fields or {})
         if provenance:
             if self._options.provenance_field is None:

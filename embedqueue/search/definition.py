@@ -91,12 +91,15 @@ def define(
     Raises:
         TypeError, ValueError: what cannot be.
     """
-    prefixes = [prefix] if isinstance(prefix, str) else list(prefix)
+    prefixes = list(prefix) if isinstance(prefix, Iterable) and not isinstance(prefix, str) else [prefix]
     if not prefixes or not all(isinstance(one, str) and one for one in prefixes):
         raise ValueError("prefix must be what the keys of your hashes begin with, such as 'doc:', or several of those")
     schema: dict[str, tuple[str, ...]] = {}
-    for name, words in fields.items():
-        kind, *options = words.split() if isinstance(words, str) else words
+    for name, given in fields.items():
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"fields has the types of fields by their names, of which {name!r} is none")
+        words = given.split() if isinstance(given, str) else given
+        kind, *options = words if words and isinstance(words, Sequence) and not isinstance(words, bytes) else [given]
         if name == vector_field:
             raise ValueError(f"the field {name!r} holds the vectors, so it has no other type")
         schema[name] = (_one_of(f"fields[{name!r}]", kind, FIELD_TYPES), *map(str, options))
@@ -113,7 +116,7 @@ def define(
     )
 
 
-def _one_of(name: str, given: str, known: Sequence[str]) -> str:
+def _one_of(name: str, given: object, known: Sequence[str]) -> str:
     if isinstance(given, str) and given.upper() in known:
         return given.upper()
     raise ValueError(f"{name} must be one of {', '.join(known)}, not {given!r}")

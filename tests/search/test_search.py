@@ -185,6 +185,33 @@ def test_a_schema_that_redis_refuses(queue):
         queue.create_index("notes", "doc:", fields={"lang": "TAG NONSENSE"})
 
 
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"lang": 3}, "must be one of TAG.*, not 3"),
+        ({"lang": None}, "must be one of TAG.*, not None"),
+        ({"lang": ""}, "must be one of TAG.*, not ''"),
+        ({"lang": []}, r"must be one of TAG.*, not \[\]"),
+        ({"lang": b"TAG"}, "must be one of TAG.*, not b'TAG'"),
+        ({3: "TAG"}, "of which 3 is none"),
+        ({"": "TAG"}, "of which '' is none"),
+        (["lang"], "must be a dict.*, not list"),
+        ("lang", "must be a dict.*, not str"),
+    ],
+)
+def test_fields_that_are_none(queue, searching, fields, sentence):
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        queue.create_index("notes", "doc:", fields=fields)
+    assert searching.execute_command("FT._LIST") == []
+
+
+@pytest.mark.parametrize("prefix", [3, None, b"doc:", [], ["doc:", 3], ""])
+def test_prefixes_that_are_none(queue, searching, prefix):
+    with pytest.raises(ValueError, match="what the keys of your hashes begin with"):
+        queue.create_index("notes", prefix)
+    assert searching.execute_command("FT._LIST") == []
+
+
 def test_an_index_that_is_not_there(queue):
     with pytest.raises(EmbedQueueError, match=r"no index 'nothing'.*create_index"):
         queue.search("the cat", index="nothing")
