@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
@@ -22,6 +20,7 @@ from embedqueue.values.errors import EmbedQueueError, NotReplicated, QueueFull, 
 from embedqueue.values.item import encode_member
 from embedqueue.values.log import QueueLog
 from embedqueue.values.options import Options
+from tests import nursery
 from tests.parts import PATIENCE_SECONDS, eventually
 
 ZERO = bytes(8)
@@ -419,15 +418,18 @@ def test_interrupt_in_a_follower_being_written(rig):
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("what", ["0", "4", "users", "enqueue", "stop"])
-def test_interrupts_at_any_instruction(what):
+def test_interrupts_at_any_instruction(what, tmp_path):
     """Ctrl-C may come between any two steps of leading or following: nobody else hangs, and the line stays whole.
 
     So with the other locks that a user's thread takes: none is left locked, and the worker works on. And so may a
     handler that enqueues or stops.
     """
-    command = [sys.executable, "-m", "tests.futures.interrupts", what]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "said", "w+b") as said:
+        child = nursery.start("tests.futures.interrupts", what, output=said)
+        try:
+            assert child.wait(180) == 0, (tmp_path / "said").read_text()
+        finally:
+            child.kill()
 
 
 def test_group_limit(rig):

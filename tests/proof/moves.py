@@ -219,9 +219,18 @@ class Queue:
         self.model.kept = model
 
     def claim(
-        self, worker: str, limit: int = 10, *, alone: bool = False, urgent: list[str] | None = None, model: str = "m"
+        self,
+        worker: str,
+        limit: int = 10,
+        *,
+        alone: bool = False,
+        urgent: list[str] | None = None,
+        model: str = "m",
+        checked: bool = False,
     ) -> str:
-        self.check()
+        """``checked``: since the last move; else it is done now, for scores that were given just now to be known."""
+        if not checked:
+            self.check()
         owner, claim = self._claim(worker, limit, alone, urgent, model)
         while claim.status == "adopt":
             if self.model.unknown():

@@ -120,7 +120,7 @@ class History(RuleBasedStateMachine):
         model=models,
     )
     def claim(self, queue, worker, limit, urgent, alone, model):
-        self.queues[queue].claim(worker, limit, alone=alone, urgent=urgent, model=model)
+        self.queues[queue].claim(worker, limit, alone=alone, urgent=urgent, model=model, checked=True)
 
     @rule(queue=queues, model=st.sampled_from(["m", "n"]))
     def decide(self, queue, model):
@@ -339,17 +339,21 @@ class History(RuleBasedStateMachine):
         """The cache and the hashes hold what was put there, and there is no other key."""
         if not hasattr(self, "queues"):
             return
-        known = set(KEYS)
+        known, expected = set(KEYS), []
+        pipeline = self.client.pipeline(transaction=False)
         for one in self.queues:
             known |= {one.names.jobs, *(f"{one.names.job_prefix}j{number + 1}" for number in range(one.jobs))}
             known |= {*one.names.all, *(one.names.cache_prefix + name for name in one.model.cache)}
             for name, value in one.model.cache.items():
-                assert self.client.get(one.names.cache_prefix + name) == value
+                pipeline.get(one.names.cache_prefix + name)
+                expected.append(value)
             for key, (vector, named, model) in one.model.hashes.items():
-                assert self.client.hget(key, one.field) == vector
+                pipeline.hmget(key, one.field, f"{one.field}_of")
                 of = digest(decode_member(named.member).text)
-                assert self.client.hget(key, f"{one.field}_of") == f"{model}/16/- {of} {named.stamp}".encode()
-        assert {key.decode() for key in self.client.keys("*")} <= known
+                expected.append([vector, f"{model}/16/- {of} {named.stamp}".encode()])
+        *found, names = pipeline.keys("*").execute()
+        assert found == expected
+        assert {key.decode() for key in names} <= known
 
 
 def histories(factor: float, steps: int) -> settings:

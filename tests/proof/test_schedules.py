@@ -1,12 +1,14 @@
 """Two workers and two producers on one key, interleaved at each script's boundary: every schedule of short programs.
 
 Scripts are atomic, so a schedule is an order of whole scripts. Schedules that lead to the same state are followed once:
-after each step all that stands in Redis is what the model says, so what comes next depends on nothing else.
+after each step all that stands in Redis is what the model says, so what comes next depends on nothing else. Schedules
+that begin alike part from where they stood then, in Redis and in the model: no step is made twice.
 """
 
 from __future__ import annotations
 
 import itertools
+import pickle
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -35,6 +37,20 @@ PAIRS = list(itertools.combinations_with_replacement([*WORKERS][: None if LONG e
 #: Of the gate where all of those are followed with other texts: whoever meets the worst of them.
 WORST = PAIRS if LONG else [pair for pair in PAIRS if "stalls, writes late" in pair]
 
+#: Of the parts of ``Queue`` those that no move changes.
+FIXED = ("client", "store", "names", "field", "copies", "outsourcing", "twin")
+SAVE = """local found = {}
+for _, name in ipairs(redis.call("KEYS", "*")) do
+    found[#found + 1] = name
+    found[#found + 1] = math.max(0, redis.call("PTTL", name))
+    found[#found + 1] = redis.call("DUMP", name)
+end
+return found"""
+RESTORE = """redis.call("FLUSHALL")
+for at = 1, #ARGV, 3 do
+    redis.call("RESTORE", ARGV[at], ARGV[at + 1], ARGV[at + 2])
+end"""
+
 
 class Actors:
     """Two producers and two workers, each at some step of its program."""
@@ -51,6 +67,17 @@ class Actors:
         self.owners = ["", "", "", ""]
         self.claimed: list[list[bytes]] = [[], [], [], []]
 
+    def save(self) -> tuple[list[Any], bytes]:
+        """Where all of them stand: what is in Redis, and what is here."""
+        book = {name: value for name, value in vars(self.queue).items() if name not in FIXED}
+        return self.client.eval(SAVE, 0), pickle.dumps((book, self.at, self.owners, self.claimed))
+
+    def restore(self, saved: tuple[list[Any], bytes]) -> None:
+        in_redis, here = saved
+        self.client.eval(RESTORE, 0, *in_redis)
+        book, self.at, self.owners, self.claimed = pickle.loads(here)
+        vars(self.queue).update(book)
+
     def ready(self) -> list[int]:
         return [who for who, program in enumerate(self.programs) if self.at[who] < len(program)]
 
@@ -62,7 +89,7 @@ class Actors:
             return
         members = self.claimed[who]
         if what == "claim":
-            self.owners[who] = self.queue.claim(f"w{who - 1}:", alone=True)
+            self.owners[who] = self.queue.claim(f"w{who - 1}:", alone=True, checked=True)
             self.claimed[who] = [member for owner, member in self.queue.hands if owner == self.owners[who]]
         elif what == "complete":
             self.queue.complete(self.owners[who], members)
@@ -120,18 +147,20 @@ class Actors:
 def every_schedule(actors: Actors) -> Iterator[list[int]]:
     """The schedules that lead to states that no earlier one has led to, each made, checked, and left at its end."""
     seen = set()
-    open_: list[list[int]] = [[]]
+    actors.begin()
+    open_: list[tuple[list[int], tuple[list[Any], bytes]]] = [([], actors.save())]
     while open_:
-        schedule = open_.pop()
-        actors.begin()
-        for who in schedule:
+        schedule, before = open_.pop()
+        actors.restore(before)
+        for who in schedule[-1:]:
             actors.step(who)
         actors.queue.check()
         state = actors.state()
         if state in seen:
             continue
         seen.add(state)
-        open_ += [[*schedule, who] for who in actors.ready()]
+        here = actors.save()
+        open_ += [([*schedule, who], here) for who in actors.ready()]
         yield schedule
         actors.finish()  # everybody may die here
 
