@@ -6,10 +6,8 @@ own says what was sent, and when; it knows nothing of buckets.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
-import fakeredis
 import pytest
+import redis
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -26,9 +24,10 @@ from embedqueue.store.records import Claim
 from embedqueue.store.store import Store
 from embedqueue.values.limits import Cost, Paid
 from tests.proof.limits import MOST_WAIT_SECONDS, Account
-from tests.proof.model import MAX_DELIVERIES
+from tests.proof.model import MAX_DELIVERIES, READ
 from tests.proof.moves import Queue
 from tests.proof.test_invariants import PHASES
+from tests.store.world import World, by_the_clock
 
 CALL_TEXTS, CALL_TOKENS = 3, 30
 NAMESPACES = ["one", "two"]
@@ -70,6 +69,7 @@ class LimitedQueue(Queue):
 
     def __init__(self, client, namespace: str, account: Account, sent: Sent) -> None:
         super().__init__(client, namespace, "embedding", Store(client, namespace, limits=account.limits))
+        self.now = account.clock
         self.store.buckets.fit(CALL_TEXTS, CALL_TOKENS)
         self.account = self.model.account = account
         self.sent = sent
@@ -135,14 +135,15 @@ class LimitedQueue(Queue):
 class LimitedHistory(RuleBasedStateMachine):
     """Producers and workers of two namespaces, tries that no claim has paid for, and time that passes."""
 
-    clock: SimpleNamespace  # set by the test, as is the next
-    server: fakeredis.FakeServer
+    clock: World  # set by the test, as is the next
+    client: redis.Redis
 
     @initialize(limits=st.sampled_from(CHOICES))
     def begin(self, limits):
-        client = fakeredis.FakeRedis(server=self.server)
+        client = self.client
         client.flushall()
-        self.client, self.limits, self.sent = client, limits, Sent()
+        self.clock.now = self.clock.now  # which was flushed as well
+        self.limits, self.sent = limits, Sent()
         self.account = Account(limits, CALL_TEXTS, CALL_TOKENS, self.clock.time)
         self.queues = [LimitedQueue(client, namespace, self.account, self.sent) for namespace in NAMESPACES]
         self.huge, self.tries, self.keys, self.told = False, 0, 0, 0.0
@@ -309,15 +310,22 @@ class LimitedHistory(RuleBasedStateMachine):
         self.in_no_window_went_out_more_than_the_limit()
 
 
-@pytest.mark.timeout(600)
-def test_the_limits_hold_in_every_history(monkeypatch):
-    """Debts are paid, what is given back is given back once and by who held it, and who is waited for goes first."""
-    clock = SimpleNamespace(now=1_800_000_000.0)
-    clock.time = lambda: clock.now
-    monkeypatch.setattr("fakeredis.commands_mixins.server_mixin.time", SimpleNamespace(time=clock.time))
-    monkeypatch.setattr("embedqueue.store.store.time", SimpleNamespace(monotonic=clock.time))
-    machine = type("LimitedOnFake", (LimitedHistory,), {"clock": clock, "server": fakeredis.FakeServer()})
-    examples = max(1, int(0.25 * settings().max_examples))
+def check_histories(client: redis.Redis, monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    world = World(client, monkeypatch)
+    monkeypatch.setattr("tests.proof.model.READ", by_the_clock(READ))
+    machine = type("LimitedOnAClock", (LimitedHistory,), {"clock": world, "client": client})
+    examples = max(1, int(factor * settings().max_examples))
     run_state_machine_as_test(
         machine, settings=settings(max_examples=examples, stateful_step_count=40, deadline=None, phases=PHASES)
     )
+
+
+@pytest.mark.timeout(600)
+def test_the_limits_hold_in_every_history(redis_client, monkeypatch):
+    """Debts are paid, what is given back is given back once and by who held it, and who is waited for goes first."""
+    check_histories(redis_client, monkeypatch, 0.25)
+
+
+@pytest.mark.timeout(600)
+def test_the_limits_hold_on_fakeredis(fake_redis, monkeypatch):
+    check_histories(fake_redis, monkeypatch, 0.05)

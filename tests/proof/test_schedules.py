@@ -165,6 +165,7 @@ def every_schedule(actors: Actors) -> Iterator[list[int]]:
         actors.finish()  # everybody may die here
 
 
+@pytest.mark.timeout(200)
 @pytest.mark.parametrize(
     ("producers", "pairs"),
     [(("a text", "another"), PAIRS), (("a text", "a blank one"), WORST), (("the same", "a text"), WORST)],

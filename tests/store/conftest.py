@@ -27,6 +27,8 @@ def queue(client: redis.Redis) -> Iterator[Queue]:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
+def world(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A clock that the test moves, and a Redis that goes by it."""
-    return World(monkeypatch)
+    made = World(redis_client, monkeypatch)
+    with made.opened:
+        yield made

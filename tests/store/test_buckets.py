@@ -1,4 +1,4 @@
-"""The buckets of the limits, in the scripts that take from them: on fakeredis, whose clock these tests move."""
+"""The buckets of the limits, in the scripts that take from them: on a Redis whose clock these tests move."""
 
 from __future__ import annotations
 

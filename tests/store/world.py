@@ -1,32 +1,66 @@
-"""The buckets of the limits on fakeredis, whose clock tests move.
+"""The buckets of the limits on a Redis whose clock tests move: its scripts read the time from a key.
 
 A worker here is a store and a name. What it claims counts as sent at once, unless it is given back.
 """
 
 from __future__ import annotations
 
+import contextlib
+from functools import cache
 from types import SimpleNamespace
 
-import fakeredis
+import redis
 
 from embedqueue import Limits
+from embedqueue.store.budget import state_of
+from embedqueue.store.scripts import script_text
 from embedqueue.store.store import Store
 from embedqueue.values.item import encode_member
 from embedqueue.values.limits import Cost
 
 CALL_TEXTS, CALL_TOKENS = 10, 1000
+#: What scripts find instead of ``TIME``.
+CLOCK = '{string.match(redis.call("GET", "clock"), "(%d+) (%d+)")}'
+
+
+def by_the_clock(script: str) -> str:
+    """The script as it is, but that it reads the time there."""
+    before, time, after = script.partition('redis.call("TIME")')
+    assert time
+    assert "TIME" not in after
+    return before + CLOCK + after
+
+
+@cache
+def script_by_the_clock(name: str, limited: bool = False) -> str:
+    return by_the_clock(script_text(name, limited))
 
 
 class World:
     """A clock, a Redis that goes by it, and a book of all that was sent."""
 
-    def __init__(self, monkeypatch) -> None:
+    def __init__(self, client: redis.Redis, monkeypatch) -> None:
+        monkeypatch.setattr("embedqueue.store.scripts.script_text", script_by_the_clock)
+        monkeypatch.setattr("embedqueue.store.store.time", SimpleNamespace(monotonic=self.time))
+        monkeypatch.setattr("embedqueue.store.budget.state_of", lambda now, *kept: state_of(int(self.now), *kept))
+        self.client = client
         self.now = 1_800_000_000.0
-        monkeypatch.setattr("fakeredis.commands_mixins.server_mixin.time", SimpleNamespace(time=lambda: self.now))
-        monkeypatch.setattr("embedqueue.store.store.time", SimpleNamespace(monotonic=lambda: self.now))
-        self.client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
         self.sent: list[tuple[float, Cost]] = []
         self.items = 0
+        self.opened = contextlib.ExitStack()
+
+    @property
+    def now(self) -> float:
+        return self._now
+
+    @now.setter
+    def now(self, seconds: float) -> None:
+        self._now = seconds
+        whole, micros = divmod(round(seconds * 1e6), 1_000_000)
+        self.client.set("clock", f"{whole} {micros}")
+
+    def time(self) -> float:
+        return self.now
 
     def most(self, column: str, seconds: float = 60.0) -> int:
         """The most that went out in so many seconds, whichever."""
@@ -43,6 +77,7 @@ class Worker:
     def __init__(self, world: World, limits, name="w", namespace="q") -> None:
         self.world, self.name, self.claims = world, name, 0
         self.store = Store(world.client, namespace, limits=limits)
+        world.opened.callback(self.store.close)
         self.store.buckets.fit(CALL_TEXTS, CALL_TOKENS)
 
     def enqueue(self, count: int, text: str = "text") -> list[str]:
