@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from itertools import product
 
 import pytest
 
@@ -50,6 +51,9 @@ FAINT = """() => {
 NAMELESS = """() => [...document.querySelectorAll("a, button, input:not([type=hidden]), select, summary, [role=img]")]
   .filter(one => !(one.getAttribute("aria-label") || one.textContent.trim() || (one.labels && one.labels.length)))
   .map(one => one.outerHTML.slice(0, 100))"""
+WIDE = "document.documentElement.scrollWidth"
+#: How bright it is.
+PAPER = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]"
 
 
 @pytest.fixture
@@ -193,26 +197,25 @@ PATHS = (
 WIDTHS = (320, 390, 1280)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_and_can_be_read(look, redis_client, scheme):
+def test_it_fits_and_can_be_read(look, redis_client):
     """Nothing is wider than the screen, every word stands out, every control has a name; dark where dark is wanted."""
     for at in range(3):
         redis_client.zadd("embed_queue:pending", {f'{{"redis_key":"{"long" * 60}{at}","text":"one"}}': time.time()})
-    page = look(color_scheme=scheme)
+    page = look()
     base = page.url
 
     def check(path):
-        for width in WIDTHS:
+        for scheme, width in product(("light", "dark"), WIDTHS):
+            page.emulate_media(color_scheme=scheme)
             page.set_viewport_size({"width": width, "height": 800})
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
-            assert page.evaluate(FAINT) == [], (path, width)
-            assert page.evaluate(NAMELESS) == [], (path, width)
+            wide, faint, nameless, paper = page.evaluate(f"[{WIDE}, ({FAINT})(), ({NAMELESS})(), {PAPER}]")
+            assert wide <= width, (path, width)
+            assert (faint, nameless) == ([], []), (path, scheme, width)
+            assert (paper < 60) == (scheme == "dark")
 
     for path in PATHS:
         page.goto(base + path)
         check(path)
-    paper = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
-    assert (paper < 60) == (scheme == "dark")
     page.goto(base + "dead")
     page.get_by_role("button", name="Discard all 30").click()
     page.get_by_role("button", name="Discard for good").wait_for()

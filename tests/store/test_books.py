@@ -620,7 +620,7 @@ def test_processes_that_come_and_go_leave_no_numbers_behind(books, kind):
     books.client.hset(
         books.keys.settings, mapping={f"{place:012x}:"[: 13 - (kind == "senders")]: line for place in range(1000)}
     )
-    for place in range(200):
+    for place in range(50):
         books.enqueue((f"doc:{place}", "text"))
         books.claims = 0
         books.take(worker=f"burst{place}")
