@@ -1,7 +1,8 @@
 """Children that start at once: forked from a process of one thread that has imported what they all need.
 
-Python and its libraries take 0.4 s of a processor to come up, and the suite starts many processes that only have
-to be others, to be killed or to end. What a user starts, a command or a server, tests start as the user does.
+Python and its libraries take 0.4 s of a processor to come up, with a web server's it is 1 s, and the suite starts many
+processes that only have to be others, to be killed or to end. What a user starts, a command or a server, some test
+of each kind starts as the user does.
 
 The parent of such a child is the nursery, which tells its exit code, and with which it ends. Where there are no pidfds,
 other than on Linux, a child is an ordinary one.
@@ -13,8 +14,10 @@ import atexit
 import contextlib
 import ctypes
 import faulthandler
+import gc
 import importlib
 import json
+import logging
 import os
 import runpy
 import selectors
@@ -22,8 +25,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,11 +44,12 @@ PR_SET_PDEATHSIG = 1
 class Child:
     """As far as its users need it, a ``subprocess.Popen``."""
 
-    def __init__(self, pid: int, status: IO[bytes], stdin: IO[bytes] | None, stdout: IO[bytes] | None) -> None:
+    def __init__(self, pid: int, status: IO[bytes], stdin: IO[bytes] | None, stdout: Any, stderr: Any) -> None:
         self.pid = pid
         self.returncode: int | None = None
         self.stdin = stdin
         self.stdout = stdout
+        self.stderr = stderr
         self._status = status
         self._lock = threading.Lock()
 
@@ -56,6 +62,16 @@ class Child:
                 with self._status:
                     self.returncode = int(self._status.readline())
         return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> list[Any]:
+        """What it has printed until its end, which has to fit into a pipe."""
+        self.wait(timeout)
+        told = []
+        for stream in (self.stdout, self.stderr):
+            told.append(None if stream is None or stream.closed else stream.read())
+            if stream is not None:
+                stream.close()
+        return told
 
     def poll(self) -> int | None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -71,7 +87,7 @@ class Child:
         self.send_signal(signal.SIGKILL)
 
 
-Process = Child | subprocess.Popen[bytes]
+Process = Child | subprocess.Popen[Any]
 
 
 class _Nursery:
@@ -125,35 +141,55 @@ def start(
     stdin: int = subprocess.DEVNULL,
     output: IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
+    text: bool = False,
+    env: Mapping[str, str] | None = None,
+    cwd: Path = ROOT,
     lifeline: int | None = None,
     start_new_session: bool = False,
+    imported: Sequence[str] = (),
 ) -> Process:
     """Run a module as a program would be, in a child.
 
     Args:
-        stdin, stderr, start_new_session: as in ``subprocess.Popen``.
-        output: a file for its standard output and error, instead of a pipe for its output.
+        module: its name; or "-c", and the code is the first of the arguments.
+        stdin, stderr, text, env, cwd, start_new_session: as in ``subprocess.Popen``.
+        output: a file for its standard output, and error where nothing else is said, instead of a pipe for its output.
         lifeline: a file descriptor that it holds until it has ended, and its children have.
+        imported: what it needs beside what all need; it is imported once, by the nursery.
     """
-    if output is not None:
+    environment = dict(os.environ if env is None else env)
+    if output is not None and stderr is None:
         stderr = output
     if not hasattr(os, "pidfd_open"):
+        program = ["-c"] if module == "-c" else ["-m", module]
         return subprocess.Popen(
-            [sys.executable, "-u", "-X", "faulthandler", "-m", module, *arguments],
+            [sys.executable, "-u", "-X", "faulthandler", *program, *arguments],
             stdin=stdin,
             stdout=output or subprocess.PIPE,
             stderr=stderr,
+            text=text,
+            env=environment,
+            cwd=cwd,
             pass_fds=() if lifeline is None else (lifeline,),
             start_new_session=start_new_session,
         )
     with contextlib.ExitStack() as theirs:
-        stdout: IO[bytes] | None = None
-        if output is None:
+
+        def pipe() -> tuple[Any, int]:
             reading, writing = os.pipe()
-            stdout = open(reading, "rb")
             theirs.callback(os.close, writing)
+            return open(reading, "r" if text else "rb"), writing
+
+        out, writing = pipe() if output is None else (None, output.fileno())
+        told = None
+        if stderr == subprocess.PIPE:
+            told, errors = pipe()
+        elif stderr == subprocess.STDOUT:
+            errors = writing
         else:
-            writing = output.fileno()
+            errors = (
+                sys.__stderr__.fileno() if stderr is None else stderr if isinstance(stderr, int) else stderr.fileno()
+            )
         into: IO[bytes] | None = None
         if stdin == subprocess.PIPE:
             source, target = os.pipe()
@@ -161,16 +197,34 @@ def start(
         else:
             source = os.open(os.devnull, os.O_RDONLY)
         theirs.callback(os.close, source)
-        errors = sys.__stderr__.fileno() if stderr is None else stderr if isinstance(stderr, int) else stderr.fileno()
         order = {
             "module": module,
             "arguments": arguments,
             "session": start_new_session,
-            "environment": dict(os.environ),
+            "environment": environment,
+            "folder": str(cwd),
+            "imported": imported,
         }
         files = [source, writing, errors, *([] if lifeline is None else [lifeline])]
         pid, status = _nursery.start(order, files)
-    return Child(pid, status, into, stdout)
+    return Child(pid, status, into, out, told)
+
+
+def run(
+    module: str, *arguments: str, timeout: float, input: str = "", **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """As ``subprocess.run`` with what it prints captured as text; ``options`` as of :func:`start`."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = start(module, *arguments, stdin=subprocess.PIPE, output=output, stderr=errors, **options)
+        try:
+            with process.stdin as stdin, contextlib.suppress(BrokenPipeError):
+                stdin.write(input.encode())
+            code = process.wait(timeout)
+        finally:
+            process.kill()
+            process.wait()
+        told = [file.seek(0) or file.read().decode() for file in (output, errors)]
+    return subprocess.CompletedProcess([module, *arguments], code, *told)
 
 
 def _receive(way: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
@@ -194,6 +248,7 @@ def _serve(way: socket.socket) -> dict[str, Any] | None:
                     if received is None:
                         return None
                     order, (status, *files) = received
+                    _import(order["imported"])
                     nursery = os.getpid()
                     pid = os.fork()
                     if pid == 0:
@@ -213,6 +268,17 @@ def _serve(way: socket.socket) -> dict[str, Any] | None:
                     os.close(status)
 
 
+def _import(names: Sequence[str]) -> None:
+    """What children find there; the garbage collector of none goes through it, so that it stays shared by all."""
+    for name in names:
+        if name not in sys.modules:
+            with contextlib.suppress(ImportError):  # who needs it says so
+                importlib.import_module(name)
+            if logging.root.handlers or threading.active_count() > 1:
+                raise RuntimeError(f"a child would not start as others do once {name} is imported here")
+    gc.freeze()
+
+
 def _end_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before we had said so
@@ -229,19 +295,29 @@ def _settle(status: int, files: list[int], order: dict[str, Any]) -> None:
     os.closerange(len(files), os.sysconf("SC_OPEN_MAX"))
     os.environ.clear()
     os.environ.update(order["environment"])
+    os.chdir(order["folder"])
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:1] = [order["folder"], *(path for path in paths if path and path not in sys.path)]
 
 
 def main() -> None:
     way = socket.socket(fileno=int(sys.argv[1]))
-    for name in IMPORTED:
-        importlib.import_module(name)
+    _import(IMPORTED)
     faulthandler.enable()
     order = _serve(way)
-    if order is not None:
-        way.detach()
-        sys.stdout.reconfigure(line_buffering=True)
+    if order is None:
+        return
+    way.detach()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)
+    if order["module"] != "-c":
         sys.argv[1:] = order["arguments"]
         runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
+        return
+    code, *arguments = order["arguments"]
+    sys.argv[:] = ["-c", *arguments]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    exec(compile(code, "<string>", "exec"), vars(sys.modules["__main__"]))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ pytest.importorskip("click", reason='the command line is in the extra "embedqueu
 from click.testing import CliRunner
 
 from embedqueue.cli import cli
+from tests import nursery
 
 
 @pytest.fixture
@@ -35,17 +36,29 @@ def run(env, monkeypatch):
 @pytest.fixture
 def command(env) -> Iterator[Any]:
     """Starts a command in a process of its own, which is dead at the end."""
-    started: list[subprocess.Popen] = []
+    started: list[nursery.Process] = []
     counted = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}  # by make coverage
 
-    def start(*arguments: str) -> subprocess.Popen:
-        process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "embedqueue", *arguments],
-            env={"PATH": "", **counted, **env},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(*arguments: str, afresh: bool = False) -> nursery.Process:
+        environment = {"PATH": "", **counted, **env}
+        process: nursery.Process
+        if afresh:  # as a user does, instead of forked from one that has all imported
+            process = subprocess.Popen(
+                [sys.executable, "-u", "-m", "embedqueue", *arguments],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        else:
+            process = nursery.start(
+                "embedqueue",
+                *arguments,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+                imported=["embedqueue.cli", "prometheus_client"],
+            )
         started.append(process)
         return process
 
@@ -59,8 +72,8 @@ def command(env) -> Iterator[Any]:
 def worker(command) -> Any:
     """Starts ``embedqueue worker`` and hands it over once it is at work."""
 
-    def start(*arguments: str) -> subprocess.Popen:
-        process = command("worker", *arguments)
+    def start(*arguments: str, **how: bool) -> nursery.Process:
+        process = command("worker", *arguments, **how)
         assert "at work" in process.stdout.readline()
         return process
 

@@ -6,7 +6,6 @@ import contextlib
 import re
 import signal
 import subprocess
-import sys
 import threading
 from types import SimpleNamespace
 
@@ -19,6 +18,7 @@ from embedqueue.operating import run as running
 from embedqueue.operating.ending import Ending
 from embedqueue.settings.settings import Settings, read_environment
 from embedqueue.values.stats import QueueStats
+from tests import nursery
 from tests.operating.test_health import ask
 from tests.parts import PATIENCE_SECONDS, eventually
 
@@ -47,7 +47,7 @@ def test_sigterm_gives_back_what_is_not_finished_in_time(worker, held, redis_cli
 
 def test_sigterm_waits_for_what_is_claimed(worker, held, redis_client):
     """The call that is under way is finished, and its vector written, before the process ends."""
-    process = worker("--grace", "20")
+    process = worker("--grace", "20", afresh=True)
     assert held.wait_for_calls(1, PATIENCE_SECONDS)
     process.send_signal(signal.SIGTERM)
     held.release()
@@ -81,7 +81,7 @@ with Ending() as ending:
     threading.Timer(0.3, send).start()
     raise SystemExit(0 if ending.wait() else 1)
 """
-    assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE_SECONDS).returncode == 0
+    assert nursery.run("-c", code, timeout=PATIENCE_SECONDS).returncode == 0
 
 
 def test_waiting_for_a_signal_has_a_limit():
@@ -104,7 +104,7 @@ with Ending() as ending:
     os.kill(os.getpid(), signal.SIGTERM)
     threading.Event().wait(10)
 """
-    done = subprocess.run([sys.executable, "-c", code], timeout=PATIENCE_SECONDS)
+    done = nursery.run("-c", code, timeout=PATIENCE_SECONDS)
     assert done.returncode == 128 + signal.SIGTERM
 
 

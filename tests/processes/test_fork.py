@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
+from tests import nursery
 from tests.parts import PATIENCE_SECONDS, eventually, expected, stored
 
 
@@ -143,7 +142,7 @@ codes = [os.wait()[1] for _ in range(3)]
 queue.enqueue("doc:parent", "parent again").result(15)
 print(codes)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=3 * PATIENCE_SECONDS)
+    done = nursery.run("-c", code, timeout=3 * PATIENCE_SECONDS)
     assert (done.stdout, done.stderr, done.returncode) == ("[0, 0, 0]\n", "", 0)
     assert [redis_client.hget(f"doc:{name}", "embedding") for name in range(3)] == [
         stored(f"text {name}") for name in range(3)
@@ -164,7 +163,7 @@ def embed(name):
 with multiprocessing.get_context("fork").Pool(2) as pool:
     print(pool.map(embed, range(6)))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=3 * PATIENCE_SECONDS)
+    done = nursery.run("-c", code, timeout=3 * PATIENCE_SECONDS)
     assert (json.loads(done.stdout), done.stderr) == ([expected(f"text {name}")[0] for name in range(6)], "")
 
 

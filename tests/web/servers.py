@@ -14,11 +14,22 @@ from typing import Any, Self
 
 import requests
 
+from tests import nursery
+
 ROOT = Path(__file__).resolve().parents[2]
 #: Longest that anything here waits, in seconds.
 PATIENCE_SECONDS = 25.0
 #: What no server may print because of us, whenever it starts, serves or ends.
 COMPLAINTS = re.compile(r"Traceback|Exception ignored|Fatal Python|thread|Error in atexit|can't start|WORKER TIMEOUT")
+#: What Django needs to know of the test site.
+DJANGO = {"DJANGO_SETTINGS_MODULE": "tests.web.djsite.settings"}
+#: What the nursery imports for those that are forked from it.
+OURS = ("flask.cli", "embedqueue.cli", "embedqueue.contrib.flask", "embedqueue.dashboard", "tokenizers")
+THEIRS = {
+    "gunicorn": ("gunicorn.app.wsgiapp", "gunicorn.workers.gthread", "gunicorn.workers.sync"),
+    "examples.fastapi_notes": ("fastapi", "uvicorn.protocols.http.auto", "uvicorn.lifespan.on", "a2wsgi"),
+}
+OF_DJANGO = ("django.core.management", "django.core.wsgi", "django.contrib.admin", "embedqueue.contrib.django")
 
 
 class Running:
@@ -27,23 +38,38 @@ class Running:
     Args:
         command: a program and its arguments, or only those for this interpreter.
         env: variables beside the machine's own.
+        afresh: whether the interpreter starts as it does for a user, and is not forked from one that has all imported.
     """
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], *, afresh: bool = False) -> None:
         clean = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith("EMBEDQUEUE_") and not name.endswith("_API_KEY")
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-u", *command] if command[0].startswith("-") else list(command),
-            cwd=ROOT,
-            env={**clean, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **env},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        environment = {**clean, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **env}
+        module, *arguments = command[1:] if command[0] == "-m" else command
+        self.process: nursery.Process
+        if command[0] in ("-m", "-c") and not afresh:
+            self.process = nursery.start(
+                module,
+                *arguments,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=environment,
+                start_new_session=True,
+                imported=[*OURS, *THEIRS.get(module, ()), *(OF_DJANGO if DJANGO.keys() & env.keys() else ())],
+            )
+        else:
+            self.process = subprocess.Popen(
+                [sys.executable, "-u", *command] if command[0].startswith("-") else list(command),
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
         self._lines: list[str] = []
         self._over = False  # nothing more will be printed
         self._changed = threading.Condition()  # guards the lines and the end of them
@@ -119,10 +145,6 @@ class Running:
         print(self.output)  # shown if the test fails
 
 
-#: What Django needs to know of the test site.
-DJANGO = {"DJANGO_SETTINGS_MODULE": "tests.web.djsite.settings"}
-
-
 class Site:
     """A web server that runs; its address is in its output."""
 
@@ -138,14 +160,16 @@ class Site:
         return found
 
 
-def gunicorn(env: Mapping[str, str], *options: str, app: str = "tests.web.flask_site:app") -> Running:
+def gunicorn(
+    env: Mapping[str, str], *options: str, app: str = "tests.web.flask_site:app", afresh: bool = False
+) -> Running:
     """Gunicorn with the test site, on a free port."""
     from gunicorn.config import make_settings
 
     fixed = ["--bind", "127.0.0.1:0", "--graceful-timeout", "20", "--timeout", "30"]
     if "control_socket_disable" in make_settings():  # newer versions would leave a socket in the working directory
         fixed.append("--no-control-socket")
-    return Running(["-m", "gunicorn", *fixed, *options, app], env)
+    return Running(["-m", "gunicorn", *fixed, *options, app], env, afresh=afresh)
 
 
 def site_of(running: Running) -> Site:

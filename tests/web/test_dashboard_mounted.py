@@ -15,7 +15,7 @@ pytest.importorskip("click", reason='the command line is in the extra "embedqueu
 from embedqueue.contrib.flask import EmbedQueue  # noqa: E402
 from embedqueue.dashboard import dashboard  # noqa: E402
 from tests.dashboard.test_dashboard import dead, queue, token_of  # noqa: E402, F401 - two of them are fixtures
-from tests.web.servers import PATIENCE_SECONDS, Running  # noqa: E402
+from tests.web.servers import DJANGO, PATIENCE_SECONDS, Running  # noqa: E402
 
 
 def test_in_an_application_under_a_prefix(queue, dead):  # noqa: F811
@@ -79,7 +79,7 @@ def test_standing_alone(env, redis_client, tmp_path):
     secret = tmp_path / "password"
     secret.write_text("correct horse\n")
     command = ["-m", "embedqueue", "dashboard", "--host", "0.0.0.0", "--port", "0", "--password-file", str(secret)]
-    with Running([*command, "--allow-changes", "--price", "mine=0.5"], env) as running:
+    with Running([*command, "--allow-changes", "--price", "mine=0.5"], env, afresh=True) as running:
         url = running.wait_for(r"http://0\.0\.0\.0:(\d+)/").group(1)
         url = f"http://127.0.0.1:{url}/"
         assert requests.get(url, timeout=PATIENCE_SECONDS).status_code == 401
@@ -170,6 +170,6 @@ def test_in_django_by_the_admins_permissions(redis_client, redis_server, provide
     pytest.importorskip("django", reason="Django is not installed: pip install embedqueue[django]")
     env = {"REDIS_URL": redis_server.url, "PROVIDER": "openai", "BASE_URL": provider.openai_url}
     env = {f"EMBEDQUEUE_{name}": value for name, value in {**env, "API_KEY": "test-key", "DIMENSIONS": "16"}.items()}
-    with Running(["-m", "tests.web.djsite.dashboard"], env) as running:
+    with Running(["-m", "tests.web.djsite.dashboard"], {**env, **DJANGO}) as running:
         assert running.ended() == 0, running.output
         assert "fine" in running.output

@@ -36,7 +36,7 @@ def test_each_worker_embeds_and_ends_in_silence(env, redis_client, kind, preload
     options = ["--workers", "2", *KINDS[kind], *(["--preload"] if preload else [])]
     if preload:
         env = {**env, "SITE_USES_QUEUE_AT_IMPORT": "1"}  # the master has a worker of its own when it forks
-    with gunicorn(env, *options) as running:
+    with gunicorn(env, *options, afresh=preload == (kind == "gthread")) as running:
         site = site_of(running)
         _all_workers(site, 2)
         began = time.monotonic()

@@ -10,10 +10,12 @@ import pytest
 
 from embedqueue import EmbeddingBatchQueue
 from embedqueue.testing import FakeEmbedder
+from tests import nursery
 from tests.parts import PATIENCE_SECONDS, eventually, in_flight
+from tests.web.servers import OURS
 
 rq = pytest.importorskip("rq", reason="rq is not installed")
-pytest.importorskip("celery", reason="celery is not installed")
+celery = pytest.importorskip("celery", reason="celery is not installed")
 
 JOBS = """
 from flask import Flask
@@ -60,12 +62,16 @@ def environment(env, tmp_path):
     return {**os.environ, **env, "PYTHONPATH": path, "EMBEDQUEUE_MAX_BATCH_SIZE": "3", "EMBEDQUEUE_FLUSH_INTERVAL": "0"}
 
 
-def work_off(environment, client, name, places) -> None:
+def work_off(environment, client, name, places, *, afresh=False) -> None:
     """RQ's own worker does these jobs, each in a child of its own."""
     jobs = rq.Queue(connection=client)
     ended = [jobs.enqueue(f"jobs.{name}", place) for place in places]
-    command = [sys.executable, "-m", "rq.cli", "worker", "--burst", "--url", environment["EMBEDQUEUE_REDIS_URL"]]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=45)
+    command = ["rq.cli", "worker", "--burst", "--url", environment["EMBEDQUEUE_REDIS_URL"]]
+    if afresh:
+        program = [sys.executable, "-m", *command]
+        done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=45)
+    else:  # each of its children finds imported what its job imports
+        done = nursery.run(*command, env=environment, timeout=45, imported=["rq.cli", *OURS])
     assert done.returncode == 0, done.stderr
     assert {job.get_status(refresh=True).value for job in ended} == {"finished"}, done.stderr
 
@@ -82,7 +88,7 @@ def test_a_job_takes_nothing_along_into_its_end(environment, redis_client, provi
 
 
 def test_a_job_gets_what_it_waits_for(environment, redis_client, provider):
-    work_off(environment, redis_client, "wait", [1, 2])
+    work_off(environment, redis_client, "wait", [1, 2], afresh=True)
     assert provider.sent == {"text 1": 1, "text 2": 1}
 
 
@@ -90,8 +96,9 @@ def test_a_child_of_celery_gives_back_what_it_has(environment, redis_client, red
     """Each ends after one task. What it has claimed by then is written, or waits again: no lease runs out."""
     broker = f"redis+socket://{redis_server.socket_path}?virtual_host=1"
     environment = {**environment, "BROKER": broker, "C_FORCE_ROOT": "1"}
-    send = "import tasks; tasks.queue.stop()\nfor place in range(2): tasks.enqueue.delay(place)"
-    subprocess.run([sys.executable, "-c", send], env=environment, check=True, timeout=45)
+    with celery.Celery("tasks", broker=broker) as tasks:
+        for place in range(2):
+            tasks.send_task("tasks.enqueue", [place])
     command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-c", "1", "-P", "prefork", "-l", "WARNING"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

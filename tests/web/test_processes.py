@@ -9,7 +9,7 @@ import pytest
 
 from embedqueue import EmbeddingBatchQueue
 from embedqueue.settings.settings import read
-from tests.web.servers import Running
+from tests.web.servers import DJANGO, Running
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def queue(redis_client, redis_server, provider):
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_children_of_multiprocessing_have_their_own_worker(env, redis_client, method):
     """A queue made before the fork, or anew after a spawn, serves in each child; everybody ends in silence."""
-    with Running(["-m", "tests.web.children", method], env) as running:
+    with Running(["-m", "tests.web.children", method], env, afresh=True) as running:
         assert running.ended() == 0, running.output
         assert "done 3" in running.output
         running.assert_quiet()
@@ -65,7 +65,7 @@ print("last line")
 def test_an_interpreter_ends_though_a_call_hangs(env, redis_client, provider):
     """A script that just ends is not kept by a worker, a listener or a call; its items go back."""
     provider.hold()
-    with Running(["-c", ENDS], env) as running:
+    with Running(["-c", ENDS], env, afresh=True) as running:
         assert running.ended() == 0, running.output
         assert "last line" in running.output
         running.assert_quiet()
@@ -110,7 +110,7 @@ def test_a_dedicated_worker_ends_on_a_signal(env, redis_client, provider, comman
         "flask": ["-m", "flask", "--app", "tests.web.flask_site", "embedqueue", "worker", "--grace", "0.2"],
         "django": ["-m", "django", "embedqueue", "worker", "--grace", "0.2"],
     }[command]
-    with Running(module, {**env, "DJANGO_SETTINGS_MODULE": "tests.web.djsite.settings"}) as running:
+    with Running(module, {**env, **DJANGO}, afresh=number == signal.SIGTERM) as running:
         running.wait_for("at work")
         assert provider.wait_for_calls(1)
         running.send(number)

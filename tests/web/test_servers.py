@@ -23,7 +23,7 @@ def test_django_reloads_itself_and_the_queue_goes_on(env, redis_client, provider
     began = touched.stat().st_mtime
     port = free_port()
     env = {**env, **DJANGO, "DJSITE_MODULE": "reload_me", "PYTHONPATH": f"{Path.cwd()}{os.pathsep}{tmp_path}"}
-    with Running(["-m", "django", "runserver", f"127.0.0.1:{port}", "--skip-checks"], env) as running:
+    with Running(["-m", "django", "runserver", f"127.0.0.1:{port}", "--skip-checks"], env, afresh=True) as running:
         running.wait_for("Quit the server|CONTROL-C")
         site = Site(running, f"http://127.0.0.1:{port}")
         before = site.post("/save/note:1", text="one", wait="1")
@@ -53,7 +53,7 @@ def test_django_under_gunicorn(env, redis_client):
     pytest.importorskip("django", reason="Django is not installed: pip install embedqueue[django]")
     pytest.importorskip("gunicorn", reason="gunicorn is not installed: pip install gunicorn")
     options = ["--workers", "2", "--threads", "2", "--preload"]
-    with gunicorn({**env, **DJANGO}, *options, app="tests.web.djsite.wsgi") as running:
+    with gunicorn({**env, **DJANGO}, *options, app="tests.web.djsite.wsgi", afresh=True) as running:
         site = site_of(running)
         for n in range(8):
             assert site.post(f"/save/note:{n}", text=f"text {n}", wait="1")["numbers"] == 16

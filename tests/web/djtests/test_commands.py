@@ -22,6 +22,8 @@ from embedqueue.contrib.django import queues  # noqa: E402
 from embedqueue.contrib.django.management.commands.embedqueue import group as of_django  # noqa: E402
 from embedqueue.contrib.flask import EmbedQueue  # noqa: E402
 from embedqueue.contrib.flask.commands import group as of_flask  # noqa: E402
+from tests import nursery  # noqa: E402
+from tests.web.servers import DJANGO, OF_DJANGO, OURS  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
 #: What names the queue, here and there.
@@ -139,15 +141,13 @@ def _plain(told: str) -> Any:
 
 def test_a_projects_process(env, redis_client):
     """As a shell sees it: help, an answer, a mistake and its exit code."""
-    manage = [sys.executable, "-m", "django", "embedqueue"]
-    more = {"DJANGO_SETTINGS_MODULE": "tests.web.djsite.settings", "PYTHONPATH": str(ROOT)}
+    env = os.environ | env | DJANGO | {"PYTHONPATH": str(ROOT)}
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*manage, *words], env=os.environ | env | more, cwd=ROOT, capture_output=True, text=True, timeout=50
-        )
+        return nursery.run("django", "embedqueue", *words, env=env, timeout=50, imported=[*OURS, *OF_DJANGO])
 
-    helped = run("--help")
+    manage = [sys.executable, "-m", "django", "embedqueue"]
+    helped = subprocess.run([*manage, "--help"], env=env, cwd=ROOT, capture_output=True, text=True, timeout=50)
     assert helped.returncode == 0
     assert "backfill" in helped.stdout and "Usage: manage.py embedqueue" in helped.stdout
     assert json.loads(run("stats", "--json").stdout)["waiting"] == 0

@@ -9,7 +9,9 @@ import sys
 import pytest
 
 from embedqueue.contrib.django import queue, queues
+from tests import nursery
 from tests.web.djsite.notes.models import Note
+from tests.web.servers import DJANGO, OF_DJANGO, OURS
 
 TESTS = """
 from django.test import TestCase
@@ -27,12 +29,16 @@ def test_manage_py_test_leaves_redis_alone(env, redis_client, provider, tmp_path
     """But where the project says otherwise."""
     (tmp_path / "test_ours.py").write_text(TESTS)
     path = os.pathsep.join(filter(None, sys.path))
-    environment = {**os.environ, **env, "PYTHONPATH": path, "DJANGO_SETTINGS_MODULE": "tests.web.djsite.settings"}
+    environment = {**os.environ, **env, **DJANGO, "PYTHONPATH": path}
     environment.pop("EMBEDQUEUE_EAGER")
     if eager is not None:
         environment["EMBEDQUEUE_EAGER"] = eager
-    command = [sys.executable, "-m", "django", "test", str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=45)
+    if eager is None:
+        command = [sys.executable, "-m", "django", "test", str(tmp_path)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=45)
+    else:
+        imported = [*OURS, *OF_DJANGO, "django.test"]
+        done = nursery.run("django", "test", str(tmp_path), env=environment, timeout=45, imported=imported)
     assert done.returncode == 0, done.stderr
     assert redis_client.exists("doc:1") == (eager is not None)
     assert bool(redis_client.keys("*")) == bool(provider.sent) == (eager is not None)
