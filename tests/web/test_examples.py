@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 from collections.abc import Iterator
@@ -39,29 +40,54 @@ def site(request) -> Iterator[str]:
         for name in ("fastapi", "uvicorn", "a2wsgi"):
             pytest.importorskip(name, reason=f"{name} is not installed: make setup")
     env = {"EMBEDQUEUE_FLUSH_INTERVAL": "3600", "NOTES_PASSWORD": "correct horse"}
-    with Running(["-m", f"examples.{request.param}_notes", "--port", "0"], env) as running:
+    with Running(["-m", f"examples.{request.param}_notes", "--port", "0"], env, afresh=True) as running:
         yield _address(running)
         running.send(signal.SIGTERM)
         assert running.ended() == 0
         running.assert_quiet()
 
 
+@contextlib.contextmanager
+def _opened(browser, **options) -> Iterator[playwright.Page]:
+    """A page on a phone."""
+    context = browser.new_context(viewport={"width": 390, "height": 844}, **options)
+    context.set_default_timeout(PATIENCE_SECONDS * 1000)
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def phone(browser, site) -> Iterator[playwright.Page]:
+    """What all tests of an application look at it with: each process of a browser takes its time to come up."""
+    with _opened(browser) as page:
+        yield page
+
+
 @pytest.fixture
 def page(request, browser, site) -> Iterator[playwright.Page]:
     """The application's page; with a false parameter, without its little script."""
-    scripts = getattr(request, "param", True)
-    context = browser.new_context(java_script_enabled=scripts, viewport={"width": 390, "height": 844})
-    context.set_default_timeout(PATIENCE_SECONDS * 1000)
     asked: list[str] = []
     complaints: list[str] = []
-    page = context.new_page()
-    page.on("request", lambda sent: asked.append(sent.url))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(site)
-    yield page
+
+    def ask(sent) -> None:
+        asked.append(sent.url)
+
+    def complain(error) -> None:
+        complaints.append(str(error))
+
+    with contextlib.ExitStack() as opened:
+        if getattr(request, "param", True):
+            page = request.getfixturevalue("phone")
+        else:
+            page = opened.enter_context(_opened(browser, java_script_enabled=False))
+        page.on("request", ask)
+        page.on("pageerror", complain)
+        page.goto(site)
+        yield page
+        page.remove_listener("request", ask)
+        page.remove_listener("pageerror", complain)
     assert all(url.startswith((site, "data:")) for url in asked), asked  # nobody else is asked for anything
     assert not complaints
-    context.close()
 
 
 def _until_searchable(page, note):
