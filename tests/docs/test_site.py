@@ -82,6 +82,7 @@ print([hit["key"] for hit in client.get({search!r}).json])
 
 
 @needs_search
+@pytest.mark.timeout(120)
 def test_the_quickstart_in_django(url, tmp_path):
     pytest.importorskip("django", reason="Django is not installed: pip install embedqueue[django]")
     files = blocks("quickstart-django.md")
