@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from embedqueue.values.threads import start
+
 from .values.log import QueueLog
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ def take_down(engine: Engine, log: QueueLog) -> None:
     if engine.agenda.acts or engine.listener.running:
         log.info("embedqueue: a queue was dropped, so it stops: hold it for as long as it shall work")
         with contextlib.suppress(RuntimeError):  # no more threads, or the interpreter ends
-            threading.Thread(target=engine.stop, args=(None,), name="embedqueue-stop", daemon=False).start()
+            start(threading.Thread(target=engine.stop, args=(None,), name="embedqueue-stop", daemon=False))
 
 
 def weakly(queue: object, method: Any) -> Any:

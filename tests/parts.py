@@ -19,6 +19,7 @@ from embedqueue import EmbeddingBatchQueue
 from embedqueue.demo.localredis import LocalRedis, NoRedis
 from embedqueue.testing import FakeEmbedder
 from embedqueue.values.provenance import digest
+from embedqueue.values.threads import start
 from tests.provider import vector_of
 
 #: Longest wait for what must come, in seconds: plenty on a busy machine, and never spent when all is well.
@@ -131,7 +132,7 @@ def in_flight(client: redis.Redis, namespace: str = "embed_queue") -> int:
 
 def in_thread(work: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=work, daemon=True)
-    thread.start()
+    start(thread)
     return thread
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from embedqueue.values.locks import Condition
 from embedqueue.values.log import Log, logger
+from embedqueue.values.threads import start
 
 #: Seconds after which an idle thread ends; the next burst starts it again.
 IDLE_SECONDS = 30.0
@@ -149,7 +150,7 @@ class Pool:
 
     def _hire(self) -> None:
         try:
-            threading.Thread(target=self._work, args=(IDLE_SECONDS,), name=self._name, daemon=True).start()
+            start(threading.Thread(target=self._work, args=(IDLE_SECONDS,), name=self._name, daemon=True))
         except RuntimeError as error:  # no more threads: those that we have will do it
             with self._lock:
                 alone = self._threads == 1

@@ -20,6 +20,7 @@ from embedqueue.values.errors import BatchFailed, InputRejected, QueueStopped
 from embedqueue.values.locks import Event, held_here, locked
 from embedqueue.values.log import Log
 from embedqueue.values.observer import SavingReport
+from embedqueue.values.threads import handlers_heard, start
 from embedqueue.values.tokens import estimated_tokens
 
 from .batching import cut
@@ -125,7 +126,9 @@ class Queries:
         query = self._join(text)
         self._hire()
         longest = LONGEST_SECONDS if timeout is None else min(timeout, LONGEST_SECONDS)
-        if not query.done.wait(longest):
+        with handlers_heard():
+            done = query.done.wait(longest)
+        if not done:
             if longest == timeout:
                 raise TimeoutError(f"there is no vector of the query within {timeout:g} s")
             self._drop(query)
@@ -173,7 +176,7 @@ class Queries:
         if sender is None:
             return
         try:
-            sender.start()
+            start(sender)
         except RuntimeError as error:  # no more threads
             self._log.warning("embedqueue: a query is sent without a thread of its own: %s", error)
             self._work()

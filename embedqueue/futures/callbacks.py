@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from embedqueue.values.locks import Event
 from embedqueue.values.log import Log, logger
+from embedqueue.values.threads import start
 
 #: Seconds after which the idle thread ends; the next callback starts it again.
 IDLE_SECONDS = 30.0
@@ -58,7 +59,7 @@ class Callbacks:
         """Start the thread. Under the lock. Returns whether it runs."""
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         try:
-            thread.start()
+            start(thread)
         except RuntimeError:  # no more threads, or the interpreter ends
             return False
         self._thread = thread

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from embedqueue.store.records import Asked, Status, Terms
 from embedqueue.store.store import Store
+from embedqueue.values.threads import start
 from embedqueue.values.words import printable
 
 from .demand import Waker
@@ -73,7 +74,7 @@ class Lateness:
         found: list[str] = []
         look = threading.Thread(target=self._look_in_turn, args=(redis_key, found), name=self._thread_name, daemon=True)
         try:
-            look.start()
+            start(look)
         except RuntimeError:  # no more threads, or the interpreter ends
             self._turns.append(None)
             return None

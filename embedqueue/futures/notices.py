@@ -24,6 +24,7 @@ from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.errors import BatchFailed
 from embedqueue.values.locks import Event
 from embedqueue.values.log import Log
+from embedqueue.values.threads import start
 
 from .demand import Waker
 from .outcomes import Outcomes
@@ -143,7 +144,7 @@ class Listener:
             # If a signal's handler comes before it runs, the next one who asks starts another, and this one ends.
             self._thread = threading.Thread(target=self._run, name=self._thread_name, daemon=True)
             try:
-                self._thread.start()
+                start(self._thread)
             except RuntimeError as error:  # no more threads: the next enqueue tries again
                 self._log.warning("embedqueue: nobody listens to other processes: %s", error)
 

@@ -19,6 +19,7 @@ from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.locks import Condition
 from embedqueue.values.log import Log
 from embedqueue.values.options import Options
+from embedqueue.values.threads import start
 from embedqueue.values.words import said_by
 
 from .collection import Stopped, book, collect
@@ -89,7 +90,7 @@ class Runner:
             name = f"embedqueue-jobs-{self._options.namespace}"
             self._thread = threading.Thread(target=self._run, name=name, daemon=True)
             try:
-                self._thread.start()
+                start(self._thread)
             except RuntimeError as error:  # no more threads: the next refresh tries again
                 self._log.warning("embedqueue: nobody looks after batch jobs: %s", error)
                 self._thread = None

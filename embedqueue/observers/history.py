@@ -19,6 +19,7 @@ from embedqueue.values.locks import Event, held_here
 from embedqueue.values.log import Log, logger
 from embedqueue.values.observer import BatchReport, CallReport, Observer, RedisReport, ReleaseReport, SavingReport
 from embedqueue.values.stats import DeadLetter
+from embedqueue.values.threads import start
 
 from .spending import Saved, Sent, figures_of_saved, figures_of_sent, saved_of, sent_of
 
@@ -209,7 +210,7 @@ class Recorder(Observer):
         if self._thread is None and not self._stop.is_set():
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             try:
-                self._thread.start()
+                start(self._thread)
             except RuntimeError:  # no more threads, or the interpreter ends: the next addition tries again
                 self._thread = None
 

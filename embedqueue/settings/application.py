@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from embedqueue.embedders import Embedder
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.log import logger
+from embedqueue.values.threads import start
 
 from .checks import check_key, explain_redis, knock
 from .eager import Eager
@@ -130,7 +131,7 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
             self._woken = os.getpid()
             self._each(lambda settings: bool(settings.options.get("observers")), self.look)
             with contextlib.suppress(RuntimeError):  # no more threads: an enqueue starts them
-                threading.Thread(target=self._use_all, name="embedqueue-first-request", daemon=True).start()
+                start(threading.Thread(target=self._use_all, name="embedqueue-first-request", daemon=True))
 
     def _use_all(self) -> None:
         self._each(lambda settings: bool(settings.options.get("worker", True)), self.__getitem__)

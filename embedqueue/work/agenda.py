@@ -14,6 +14,7 @@ from embedqueue.calls.pool import Pool
 from embedqueue.store.records import Claim, Status
 from embedqueue.values.locks import Condition, held_here
 from embedqueue.values.options import Options
+from embedqueue.values.threads import start
 
 from .durations import NEVER
 from .plan import LEAST_REFRESH_SECONDS, REFRESH_SECONDS, Action, Plan, settled
@@ -160,7 +161,7 @@ class Agenda:
                         return
                     name = f"embedqueue-worker-{self._options.namespace}"
                     thread = self._thread = threading.Thread(target=act, name=name, daemon=True)
-                thread.start()
+                start(thread)
             finally:
                 self._starts = False
 

@@ -386,6 +386,24 @@ def test_without_threads_to_be_had(make_queue, embedder, monkeypatch):
     assert queue.embed_query("two") == expected("two")
 
 
+def test_a_handler_that_python_takes_for_a_fault_of_locks_gets_through(make_queue, embedder, monkeypatch):
+    """Ctrl-C while a thread starts ends the program, and is not taken for a lack of threads."""
+    queue = make_queue(start=False)
+
+    def interrupted(thread):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            threading.Lock().release()
+
+    with monkeypatch.context() as busy:
+        busy.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            queue.embed_query("one")
+    assert embedder.calls == []
+    assert queue.embed_query("two") == expected("two")
+
+
 @pytest.fixture
 def on_signal():
     """Calls a function at a signal that the test sends to itself."""
