@@ -191,6 +191,11 @@ class Inside:
         return self._engine.agenda.works and not self._engine.stopping.is_set()
 
     @property
+    def has_looked(self) -> bool:
+        """Whether the worker that was started knows what was there before it."""
+        return self.works and self._engine.agenda._plan.began_mono == 0.0
+
+    @property
     def claims_no_more(self) -> bool:
         """Whether a stop has begun."""
         return self._engine.agenda._quit

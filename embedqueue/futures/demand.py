@@ -16,6 +16,9 @@ class Waker(Protocol):
     def works(self) -> bool:
         """Whether this process claims; else it can only ask others to."""
 
+    def enqueuing(self) -> None:
+        """This process is about to enqueue."""
+
     def enqueued(self, waiting: int, within: float | None = None) -> None:
         """This process has enqueued; ``waiting`` items wait in Redis now.
 

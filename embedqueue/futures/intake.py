@@ -103,7 +103,7 @@ class Intake:
         spare: makes another way to the same Redis, for one who enqueues while its own thread does so already.
         waiters: keeps the futures.
         embedder: its ``dimensions`` are the length of a blank text's vector.
-        waker: told after each write how many items wait now.
+        waker: told before each write, and after it how many items wait now.
         observers: told how many items were accepted.
         options: of the queue.
         find_out: finds out what became of the items of these redis_keys.
@@ -330,6 +330,7 @@ class Intake:
             if patient:
                 patience += _patience(share, latest, self._usual)
         count = 0
+        self._waker.enqueuing()
         taken = store.enqueue(
             groups,
             max_pending=self._max_pending,

@@ -59,6 +59,10 @@ class Agenda:
 
     # -- what any thread notes ---------------------------------------------------------------------------------
 
+    def enqueuing(self) -> None:
+        """This process is about to enqueue: a look may find that before it is told of it."""
+        self._note(self._plan.enqueuing)
+
     def enqueued(self, waiting: int, within: float | None = None) -> None:
         """This process has enqueued; ``waiting`` items wait in Redis now, and one is due ``within`` so many seconds."""
         self._note(self._plan.enqueued, waiting, time.monotonic(), within)

@@ -60,7 +60,7 @@ class Plan:
         quiet_until_mono: nothing is claimed before only because of the time that it has waited, or because somebody has
             left it: this process may end at any moment. NEVER where it is known to: then no number of items is enough.
         left: items wait that an earlier run, or a worker that died, has left.
-        fresh: whether this process has enqueued since then. If not, all that waits was there before.
+        fresh: whether this process has begun to enqueue since then. If not, all that waits was there before.
         waiting: items that wait in Redis, as far as we know.
         due_mono: when the first of them is due because of the time; NEVER if none waits.
         paused_until_mono: nobody claims before.
@@ -319,6 +319,11 @@ class Plan:
             else:
                 self.refresh_mono = min(self.refresh_mono, now + standing.lease_end_seconds)
 
+    def enqueuing(self) -> bool:
+        """Note that this process is about to enqueue. Returns False: nothing is due because of it."""
+        self.fresh = True
+        return False
+
     def enqueued(self, waiting: int, now: float, within: float | None = None) -> bool:
         """Note an enqueue of this process.
 
@@ -330,7 +335,7 @@ class Plan:
         Returns:
             Whether the worker has to think again.
         """
-        self.overtaken = self.fresh = True
+        self.overtaken = True
         first = self.waiting == 0 and waiting > 0
         self.waiting = waiting
         due_mono = now + (self.flush_interval if within is None else within)

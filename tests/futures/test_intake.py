@@ -69,7 +69,7 @@ class Rig:
             self.make_spare,
             self.waiters,
             FakeEmbedder(len(ZERO) // 4),
-            SimpleNamespace(enqueued=lambda waiting, within=None: self.told.append(waiting)),
+            SimpleNamespace(enqueuing=lambda: None, enqueued=lambda waiting, within=None: self.told.append(waiting)),
             Observers(),
             options,
             self.looked_after.extend,

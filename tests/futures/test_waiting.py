@@ -24,7 +24,8 @@ from tests.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_th
 def queue(request, make_queue):
     """A queue with a worker, or a producer beside another queue that works."""
     if not request.param:
-        make_queue()
+        other = make_queue()  # what is there when it looks first it takes for left, and drains it at once
+        eventually(lambda: inside(other).has_looked)
     return make_queue(worker=request.param)
 
 

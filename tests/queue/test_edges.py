@@ -320,7 +320,7 @@ def test_a_queue_that_nobody_observes(make_queue, embedder, redis_client):
 @pytest.mark.parametrize(("timeout", "error"), [("1", TypeError), (True, TypeError), (float("nan"), ValueError)])
 def test_no_number_of_seconds_stops_nothing(make_queue, embedder, timeout, error):
     """It is refused at once: before anything is stopped, asked for or paid."""
-    queue = make_queue(flush_interval=60)
+    queue = make_queue(start=False)
     future = queue.enqueue("doc:1", "text")
     calls = [lambda: queue.stop(timeout), lambda: queue.stop(timeout, drain=True), lambda: queue.flush(timeout)]
     for call in (*calls, lambda: queue.embed_query("query", timeout)):

@@ -53,6 +53,14 @@ def test_leftovers(age, action):
     assert plan.next(NOW + 10, 0, 4)[0] is None
 
 
+def test_what_this_process_is_writing_was_not_left_by_others():
+    """The first look may find it before the writer has its answer: it waits for company all the same."""
+    plan = Plan(flush_interval=3600.0, max_batch_size=50, refresh_seconds=30.0, works=True, began_mono=NOW - 5)
+    assert not plan.enqueuing()
+    plan.seen(Seen(waiting=1, oldest_age_seconds=4.9), NOW)
+    assert plan.next(NOW, 0, 4)[0] is None
+
+
 def test_what_waits_when_the_first_answer_comes_was_left_by_others():
     """Unless this process has enqueued since: the answer may come so late that the times do not tell."""
     plan = Plan(flush_interval=3600.0, max_batch_size=50, refresh_seconds=30.0, works=True, began_mono=NOW - 5)
