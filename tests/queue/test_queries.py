@@ -273,6 +273,7 @@ def test_a_call_that_hangs_is_given_up(make_queue, embedder, monkeypatch):
     embedder.hold()
     with pytest.raises(BatchFailed, match="no answer"):
         queue.embed_query("one")
+    embedder.wait_for_calls(1)
     monkeypatch.setattr(*LONGEST_QUERY_SECONDS, 600.0)
     inside(queue).age_queries(600.0)
     [again] = asked(queue, "one")
