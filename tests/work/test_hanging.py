@@ -12,12 +12,12 @@ from embedqueue.embedders.protocol import CANARY
 from tests.inside import LONGEST_TRY_SECONDS, inside
 from tests.parts import ONE_TRY, PATIENCE_SECONDS, GatedEmbedder, eventually, expected, in_flight
 
-SOON = {"lease_seconds": 0.3, "api_batch_limit": 1, "max_concurrency": 1, "retry": ONE_TRY}
+SOON = {"lease_seconds": 0.9, "api_batch_limit": 1, "max_concurrency": 1, "retry": ONE_TRY}
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(*LONGEST_TRY_SECONDS, 0.2)
+    monkeypatch.setattr(*LONGEST_TRY_SECONDS, 0.6)  # a stall of a busy machine is shorter
 
 
 class Hanging(GatedEmbedder):
