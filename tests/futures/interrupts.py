@@ -8,6 +8,7 @@ so, a handler comes that does this, at each instruction once. Exits with 0 if no
 from __future__ import annotations
 
 import dis
+import itertools
 import queue
 import random
 import signal
@@ -304,13 +305,9 @@ class Handled:
         self.agenda.refresh()
         len(waiters), waiters.any_wanted(), waiters.futures()
 
-    def use_and_handle_at(self, place=None):
-        """Use it, and be interrupted at this place, if one is given; tells at which places that may be.
-
-        A place is one of the frames that are entered, and an instruction that is carried out there. To follow all
-        instructions takes long; but up to a place, all is as it was when somebody did.
-        """
-        places, tracers = [], {}
+    def use_and_handle_at(self, at):
+        """Use it, and be interrupted at the instruction ``at`` of those at which that may be; tells whether it was."""
+        left, tracers = at, {}
         seen = defaultdict(Counter)  # by the identity of code: its hash takes longer than all else here
 
         def trace(frame, event, arg):
@@ -318,28 +315,24 @@ class Handled:
             if "embedqueue" not in code.co_filename or "tests" in code.co_filename:
                 return None
             if frame not in tracers:  # a generator comes more than once
-                number = len(tracers)
-                follow = place is None or place[0] == number
-                frame.f_trace_opcodes = follow
-                tracers[frame] = steps(number, silent_instructions(code), seen[id(code)]) if follow else None
+                frame.f_trace_opcodes = True
+                tracers[frame] = steps(silent_instructions(code), seen[id(code)])
             return tracers[frame]
 
-        def steps(number, silent, times):
-            after_silent, count = True, 0
+        def steps(silent, times):
+            after_silent = True
 
             def step(frame, event, arg):
-                nonlocal after_silent, count
+                nonlocal left, after_silent
                 if event == "opcode":
-                    count += 1
                     offset = frame.f_lasti
                     may_come, after_silent = not after_silent, silent[offset]
                     times[offset] += 1
-                    if place == (number, count):
-                        sys.settrace(None)
-                        places.append(place)
-                        self.handle()
-                    elif place is None and may_come and times[offset] <= 2:  # of a loop, two rounds
-                        places.append((number, count))
+                    if may_come and times[offset] <= 2:  # of a loop, two rounds
+                        left -= 1
+                        if left == 0:
+                            sys.settrace(None)
+                            self.handle()
                 return step
 
             return step
@@ -351,24 +344,24 @@ class Handled:
             pass
         finally:
             sys.settrace(None)
-        return places
+        return left <= 0
 
 
 def handle_everywhere(what):
     """A handler enqueues, or stops, at any instruction: nobody hangs, every future ends, nothing is left behind."""
-    places = Handled(what).use_and_handle_at()
-    assert places
-    for place in places:
+    for at in itertools.count(1):
         parts = Handled(what)
-        assert parts.use_and_handle_at(place) == [place]
-        assert (parts.intake._followers, parts.intake._leader, parts.intake._callers) == ([], None, {}), place
-        assert not parts.waiters.entered and not parts.agenda.entered, place
+        handled = parts.use_and_handle_at(at)
+        assert (parts.intake._followers, parts.intake._leader, parts.intake._callers) == ([], None, {}), at
+        assert not parts.waiters.entered and not parts.agenda.entered, at
+        if not handled:
+            return
         if what == "enqueue":
             parts.waiters.written(*pair("new"), bytes(8))
-            assert parts.called.is_set(), place
+            assert parts.called.is_set(), at
             parts.waiters.cancel_all()
-        assert parts.called.is_set(), place
-        assert all(future.done() for future in parts.futures), place
+        assert parts.called.is_set(), at
+        assert all(future.done() for future in parts.futures), at
 
 
 if __name__ == "__main__":
