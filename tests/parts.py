@@ -136,6 +136,17 @@ def in_thread(work: Callable[[], object]) -> threading.Thread:
     return thread
 
 
+def interrupt_wait(condition: threading.Condition) -> None:
+    """Have a signal's handler raise when the next wait has just freed the condition's lock."""
+    release = condition._release_save
+
+    def release_and_raise():
+        release()
+        raise KeyboardInterrupt("of a handler")
+
+    condition._release_save = release_and_raise
+
+
 def join(*threads: threading.Thread) -> None:
     """All of them end, or the test fails."""
     for thread in threads:

@@ -39,7 +39,7 @@ class Pool:
         self._size = size
         self._name = name
         self._finished = finished
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._line: deque[Callable[[], None]] = deque()  # calls that wait for their turn; guarded by the lock
         self._threads = 0  # guarded by the lock
         self._unfinished = 0  # calls submitted and not back; guarded by the lock

@@ -20,7 +20,7 @@ from embedqueue.values.errors import BatchFailed, InputRejected, QueueStopped
 from embedqueue.values.locks import Event, held_here, locked
 from embedqueue.values.log import Log
 from embedqueue.values.observer import SavingReport
-from embedqueue.values.threads import handlers_heard, start
+from embedqueue.values.threads import start
 from embedqueue.values.tokens import estimated_tokens
 
 from .batching import cut
@@ -126,9 +126,7 @@ class Queries:
         query = self._join(text)
         self._hire()
         longest = LONGEST_SECONDS if timeout is None else min(timeout, LONGEST_SECONDS)
-        with handlers_heard():
-            done = query.done.wait(longest)
-        if not done:
+        if not query.done.wait(longest):
             if longest == timeout:
                 raise TimeoutError(f"there is no vector of the query within {timeout:g} s")
             self._drop(query)

@@ -3,8 +3,8 @@
 Python runs handlers in the main thread: when a function begins, when a call into C is back, where a loop jumps back.
 There, in any thread, the garbage collector may also run a ``__del__`` of the user's.
 
-What they raise, a lock in a ``with`` bears, but for two traps. So where the main thread may come, conditions and events
-are those of this module, and a loop with a branch under a lock stands in a method that is ``locked``.
+What they raise, a lock in a ``with`` bears, but for three traps. So where the main thread may come, conditions and
+events are those of this module, and a loop with a branch under a lock stands in a method that is ``locked``.
 
 If they use the queue, they must not wait for what their own thread holds. So all locks that an enqueue, a flush or a
 stop takes are reentrant. What such a lock guards is either changed in one step (without a call or a jump back), or
@@ -33,14 +33,24 @@ class _OfTheLock(property):
 
 
 class Condition(threading.Condition):
-    """A condition that ``with`` enters and leaves as it does its lock, in C.
+    """A condition of a reentrant lock, which ``with`` enters and leaves in C, and a wait gives back in any case.
 
-    Python's own has methods in Python for that, which a handler may leave with the lock locked: before its ``with`` has
-    begun, or after it has ended.
+    Python's own has methods in Python for ``with``, which a handler may leave with the lock locked: before its ``with``
+    has begun, or after it has ended. And a handler may leave its ``wait`` with the lock free: what it raises would be
+    lost, for the ``with`` around it then frees the lock once more, which is an error.
     """
 
     __enter__: Any = _OfTheLock("__enter__")
     __exit__: Any = _OfTheLock("__exit__")
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """As Python's."""
+        try:
+            return super().wait(timeout)
+        except BaseException:
+            if not held_here(self):
+                self.acquire()
+            raise
 
 
 class Event(threading.Event):

@@ -1,28 +1,12 @@
-"""Threads that start and wait: what a signal's handler raises meanwhile is not taken for anything else."""
+"""How threads start: what a signal's handler raises meanwhile is not taken for a lack of threads."""
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Iterator
 
-#: What Python says where a handler has raised between two steps of ``threading.Condition.wait``, on which
-#: ``Event.wait`` and ``Thread.start`` rest: its lock is free already, and is freed once more.
+#: What Python says where a handler has raised just as ``Thread.start`` began to wait: the lock of its event is free
+#: already, and is freed once more. Waits of ours rest on ``locks.Condition``, which knows no such moment.
 UNLOCKED = "release unlocked lock"
-
-
-@contextlib.contextmanager
-def handlers_heard() -> Iterator[None]:
-    """What a signal's handler raises in here gets out, and not Python's ``RuntimeError`` in its place."""
-    try:
-        yield
-    except RuntimeError as error:
-        raised = error.__context__
-        if raised is None or str(error) != UNLOCKED:
-            raise
-    else:
-        return
-    raise raised
 
 
 def start(thread: threading.Thread) -> None:
@@ -35,5 +19,12 @@ def start(thread: threading.Thread) -> None:
         RuntimeError: there are no more threads, or the interpreter ends.
         BaseException: what a signal's handler has raised meanwhile. The thread may run or not.
     """
-    with handlers_heard():
+    try:
         thread.start()
+    except RuntimeError as error:
+        raised = error.__context__
+        if raised is None or str(error) != UNLOCKED:
+            raise
+    else:
+        return
+    raise raised

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import threading
 
-from embedqueue.values.locks import Condition, Event, held_here
+import pytest
 
-PATIENCE_SECONDS = 10.0
+from embedqueue.values.locks import Condition, Event, held_here
+from tests.parts import PATIENCE_SECONDS, interrupt_wait
 
 
 def test_a_condition_in_an_exit_stack():
@@ -24,6 +25,16 @@ def test_an_event_wakes_who_waits():
     threading.Timer(0.01, event.set).start()
     assert event.wait(PATIENCE_SECONDS)
     assert event.is_set()
+
+
+def test_what_a_handler_raises_as_a_wait_begins_gets_through():
+    """Python's own condition makes "release unlocked lock" of it, and the lock is good for nothing afterwards."""
+    event = Event()
+    interrupt_wait(event._cond)
+    with pytest.raises(KeyboardInterrupt, match="of a handler"):
+        event.wait(PATIENCE_SECONDS)
+    event.set()
+    assert event.wait(PATIENCE_SECONDS)
 
 
 def test_who_holds_a_lock():
