@@ -108,7 +108,8 @@ queue.enqueue("doc:last", "last").result({PATIENCE_SECONDS})
 sys.exit(7)
 """
     done = nursery.run("-c", code, timeout=40)
-    assert (done.returncode, done.stderr) == (7, "")
+    assert done.returncode == 7, done.stderr
+    assert done.stderr == ""
 
 
 HANDLERS_THAT_USE_THE_QUEUE = """

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import logging
 import os
-import random
 import re
 import socket
 import threading
@@ -34,6 +33,7 @@ from embedqueue.store.clients import (
     socket_timeout,
     take_connection,
 )
+from tests.localcluster import free_port
 from tests.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, in_thread, join, local_redis, stored
 
 ACL = Path(__file__).parents[2] / "docs" / "redis-acl.md"
@@ -42,17 +42,7 @@ ACL = Path(__file__).parents[2] / "docs" / "redis-acl.md"
 @pytest.fixture(scope="module")
 def server() -> Iterator[LocalRedis]:
     """A Redis with a TCP port as well, and with users of its own."""
-    for server in local_redis(appendonly=False):
-        with contextlib.closing(server.client()) as client:
-            server.port = next(filter(lambda port: _takes(client, port), random.sample(range(20_000, 32_000), 100)))
-        yield server
-
-
-def _takes(client: redis.Redis, port: int) -> bool:
-    try:
-        return client.config_set("port", port)
-    except redis.ResponseError:  # it is another's
-        return False
+    yield from local_redis(appendonly=False, port=free_port())
 
 
 def _tcp(server, **kwargs):
@@ -127,6 +117,50 @@ def test_shapes(server, make_queue, embedder, shape):
     assert client.connection_pool.connection_kwargs == settings
     assert (type(client.connection_pool), client.connection_pool.max_connections) == classes
     assert client.ping()
+    client.close()
+
+
+@pytest.fixture(params=[DefaultParser, _RESP2Parser])
+def interrupted(request, server) -> Iterator[redis.Redis]:
+    """A client of database 5, whose next handshake in this thread a signal's handler breaks off."""
+    here, coming = threading.current_thread(), [KeyboardInterrupt()]
+
+    def connect(connection) -> None:
+        if coming and threading.current_thread() is here:
+            raise coming.pop()
+        connection.on_connect()
+
+    with contextlib.closing(_tcp(server, db=5)) as client:
+        client.connection_pool.connection_kwargs.update(redis_connect_func=connect, parser_class=request.param)
+        client.coming = coming
+        yield client
+
+
+def test_an_enqueue_after_one_whose_handshake_was_broken_off(interrupted, make_queue):
+    """It is on a connection that has chosen its database, and not on what redis-py keeps of the handshake."""
+    queue = make_queue(interrupted, start=False)
+    with pytest.raises(KeyboardInterrupt):
+        queue.enqueue("doc:1", "one")
+    queue.enqueue("doc:2", "two")
+    assert interrupted.zcard("embed_queue:pending") == 1
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["first", "anew"])
+def test_a_command_after_one_whose_handshake_was_broken_off(interrupted, anew):
+    """The same, where a connection that has broken connects by itself."""
+    client = private_client(interrupted)
+    if anew:
+        kept, interrupted.coming[:] = interrupted.coming[:], []
+        connection = take_connection(client)
+        connection.disconnect()
+        interrupted.coming[:] = kept
+        with pytest.raises(KeyboardInterrupt):
+            connection.send_command("PING")
+        release_connection(client, connection)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            client.ping()
+    assert client.client_info()["db"] == 5
     client.close()
 
 
