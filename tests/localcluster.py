@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import socket
 import time
@@ -27,6 +28,11 @@ QUICK_SECONDS = 0.5
 NODE_TIMEOUT_MS = 1500
 #: The bus of a node takes the port so much above its own.
 BUS = 10_000
+#: The least port that a test takes, and the first that Linux gives a connection (ip(7), ``ip_local_port_range``).
+LEAST_PORT = 10_000
+FIRST_GIVEN_PORT = 32_768
+#: So many processes of tests share the ports out among them.
+PROCESSES = 16
 _SETTINGS = (
     "--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--repl-diskless-sync-delay", "0",
     "--cluster-replica-validity-factor", "0", "--cluster-migration-barrier", "99",
@@ -34,10 +40,15 @@ _SETTINGS = (
 
 
 def free_ports(count: int) -> Iterator[int]:
-    """Ports that nobody listens on, and whose bus is free as well."""
+    """Ports that nobody listens on, and whose bus is free as well; no connection is given one of either as its own.
+
+    Each process of the tests has its own to choose from: one that another has found may not be taken yet.
+    """
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     with contextlib.ExitStack() as held:
         found = 0
-        for port in random.sample(range(20_000, 32_000), 2_000):
+        ports = range(LEAST_PORT + process % PROCESSES, FIRST_GIVEN_PORT - BUS, PROCESSES)
+        for port in random.sample(ports, len(ports)):
             if found == count:
                 return
             try:
@@ -50,7 +61,7 @@ def free_ports(count: int) -> Iterator[int]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment, and that no connection is given as its own."""
+    """One of them."""
     [port] = free_ports(1)
     return port
 

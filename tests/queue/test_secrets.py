@@ -28,6 +28,7 @@ from embedqueue.demo.localredis import LocalRedis
 from embedqueue.embedders import GeminiEmbedder, OpenAIEmbedder, OpenRouterEmbedder
 from embedqueue.settings.checks import check_call, check_redis
 from embedqueue.settings.settings import read_environment
+from tests.localcluster import free_port
 from tests.parts import PATIENCE_SECONDS, local_redis
 from tests.provider import Provider, drop, fail, hang, poison, raw
 
@@ -81,10 +82,7 @@ def ear() -> Iterator[Ear]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LocalRedis]:
-    with contextlib.closing(socket.socket()) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    for server in local_redis(port=port, appendonly=False):
+    for server in local_redis(port=free_port(), appendonly=False):
         with contextlib.closing(server.client()) as admin:
             admin.execute_command("ACL", "SETUSER", "app", "reset", "on", f">{PASSWORD}", "~*", "+@all")
         yield server
