@@ -7,9 +7,9 @@ pinned by ``test_what_we_use_of_redis_py`` in ``tests/store/test_clients.py``.
 from __future__ import annotations
 
 import contextlib
-import functools
 import re
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -27,44 +27,19 @@ LONG_COMMAND_BYTES = 65_536
 _FOR_WHAT = ("EVALSHA",) if redis.VERSION < (5, 3) else ()
 
 
-class _Whole:
-    """Connections that stand with a handshake, or not at all.
-
-    redis-py keeps the socket of a handshake that a signal's handler has broken off, and takes it for a connection: who
-    gets that next may not have logged in, or be in database 0. ``connect_check_health`` is how redis-py connects by
-    itself from release 6 on.
-    """
-
-    def connect(self) -> None:
-        self._wholly(super().connect)  # type: ignore[misc]
-
-    def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
-        self._wholly(super().connect_check_health, *args, **kwargs)  # type: ignore[misc]
-
-    def _wholly(self, connect: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        try:
-            connect(*args, **kwargs)
-        except BaseException:
-            self.disconnect()  # type: ignore[attr-defined]
-            raise
-
-
-@functools.cache
-def _whole(kind: type) -> type:
-    return type(kind.__name__, (_Whole, kind), {"__module__": kind.__module__})
-
-
 class OwnPool(redis.ConnectionPool):
-    """A pool of whole connections that keeps none once it is closed: what comes back then, nobody else would close."""
+    """A pool that keeps no connection once it is closed: what comes back then, nobody else would close.
+
+    Nor does it keep one that a signal's handler has interrupted, as redis-py does: who gets that next may not have
+    logged in, or be in another database, or read the answer to the command before.
+    """
 
     closed = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.connection_class = _whole(self.connection_class)
-
     def release(self, connection: Any) -> None:
         """Take a connection back."""
+        if not isinstance(sys.exception(), redis.RedisError | None):
+            connection.disconnect()
         super().release(connection)
         if self.closed:  # asked behind it: whoever closes now finds the connection here, or has told us before
             self.disconnect(inuse_connections=False)
@@ -91,7 +66,7 @@ def private_client(client: redis.Redis, **overrides: Any) -> redis.Redis:
     if isinstance(pool, SentinelConnectionPool):
         kwargs.pop("connection_pool", None)
         return redis.Redis(
-            connection_pool=_OwnSentinelPool(
+            connection_pool=_OwnSentinelPool(  # type: ignore[no-untyped-call]
                 pool.service_name, pool.sentinel_manager, is_master=pool.is_master, check_connection=True, **kwargs
             )
         )

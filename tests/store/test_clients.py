@@ -155,13 +155,29 @@ def test_a_command_after_one_whose_handshake_was_broken_off(interrupted, anew):
         connection.disconnect()
         interrupted.coming[:] = kept
         with pytest.raises(KeyboardInterrupt):
-            connection.send_command("PING")
-        release_connection(client, connection)
+            try:
+                connection.send_command("PING")
+            finally:
+                release_connection(client, connection)
     else:
         with pytest.raises(KeyboardInterrupt):
             client.ping()
     assert client.client_info()["db"] == 5
     client.close()
+
+
+def test_a_command_after_one_whose_answer_was_not_awaited(server):
+    """It gets its own answer, and not that of the command before, which a signal's handler has interrupted."""
+
+    def interrupt(*args, **options) -> None:
+        raise KeyboardInterrupt
+
+    with contextlib.closing(_tcp(server)) as theirs, contextlib.closing(private_client(theirs)) as client:
+        client.parse_response = interrupt
+        with pytest.raises(KeyboardInterrupt):
+            client.blpop("nothing", 0.3)
+        del client.parse_response
+        assert client.ping() is True
 
 
 class _Seen:
