@@ -28,6 +28,7 @@ from .futures.future import EmbeddingFuture
 from .futures.intake import Pair
 from .queue import EmbeddingBatchQueue
 from .search.exact import ExactSearch
+from .values.locks import Condition, Event
 from .values.vectors import FLOAT32, VectorType, to_bytes
 from .work.durations import ADOPTIONS
 
@@ -59,8 +60,8 @@ class FakeEmbedder:
         self.rule = rule
         self.calls: list[list[str]] = []
         self.texts: list[str] = []
-        self.arrived = threading.Event()
-        self._changed = threading.Condition()  # guards calls and what follows
+        self.arrived = Event()
+        self._changed = Condition()  # guards calls and what follows
         self._errors: list[BaseException] = []
         self._held = False
 

@@ -19,6 +19,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+import embedqueue.backlog.filler
 import embedqueue.calls.caller
 import embedqueue.calls.queries
 import embedqueue.futures.intake
@@ -46,6 +47,8 @@ REFRESH_SECONDS = embedqueue.work.agenda, "REFRESH_SECONDS"
 FAILURE_SECONDS = embedqueue.jobs.runner, "FAILURE_SECONDS"
 BARRED_SECONDS = embedqueue.work.worker, "BARRED_SECONDS"
 HISTORY_WRITE_SECONDS = embedqueue.observers.history, "WRITE_SECONDS"
+#: By which a backlog waits for room: its ``sleep``.
+FILLER_TIME = embedqueue.backlog.filler, "time"
 #: The function that ends a future: (future, outcome).
 END_FUTURES = embedqueue.futures.waiters, "end_future"
 #: Kinds of threads that one queue may have, as they stand in their names: embedqueue-KIND-NAMESPACE.

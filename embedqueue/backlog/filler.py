@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -131,7 +131,6 @@ class Filler:
         self._max_waiting = max_waiting
         self._within = within
         self._full = full
-        self._nap = threading.Event()
         self._full_seconds = 0.0
         self._began_stamp = 0
         self._own_stamps: list[int] = []  # first of each of our enqueues and, about, first behind it
@@ -220,7 +219,7 @@ class Filler:
     def _rest(self) -> None:
         self._check()
         self._queue.flush_now()
-        self._nap.wait(FULL_POLL_SECONDS)
+        time.sleep(FULL_POLL_SECONDS)
         self._full_seconds += FULL_POLL_SECONDS
         if self._full_seconds == FULL_TELL_SECONDS and self._full is not None:
             self._full(self._queue.pending_count())

@@ -11,6 +11,7 @@ from typing import Any
 
 from embedqueue.store.store import Store
 from embedqueue.values.backoff import backoff_seconds
+from embedqueue.values.locks import Condition, Event
 
 #: Seconds until we look again for a text that another worker is embedding: at first, and at most; doubled in between.
 LOOK_SECONDS = (0.05, 1.0)
@@ -49,7 +50,7 @@ class Cache:
         hold_seconds: float,
         kind: Callable[[], str],
         name: str,
-        stopping: threading.Event,
+        stopping: Event,
         persist: Callable[[Callable[[], Any]], Any],
     ) -> None:
         self._store = store
@@ -59,9 +60,9 @@ class Cache:
         self._name = name
         self._stopping = stopping
         self._persist = persist
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._reserved: dict[str, str] = {}  # owners by digest, of texts that we are sending; guarded by the lock
-        self._changed = threading.Condition(self._lock)
+        self._changed = Condition(self._lock)
         self._later: list[tuple[float, Callable[[], None]]] = []  # what to do, and when; guarded by the lock
         self._waits = False  # whether there is a thread that does it; guarded by the lock
 

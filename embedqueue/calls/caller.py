@@ -24,6 +24,7 @@ from embedqueue.values.errors import (
     InputRejected,
     TransientError,
 )
+from embedqueue.values.locks import Event
 from embedqueue.values.log import Log, logger
 from embedqueue.values.observer import CallReport, Lane, Outcome
 from embedqueue.values.tokens import estimated_tokens
@@ -74,7 +75,7 @@ class Caller:
         retry: tenacity.BaseRetrying | None,
         limits: Limits,
         concurrency: Concurrency,
-        closing: threading.Event,
+        closing: Event,
         log: Log = logger,
         observers: Observers | None = None,
         vector_type: VectorType = "float32",

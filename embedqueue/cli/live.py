@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -108,14 +107,13 @@ def curve(rates: deque[float]) -> str:
 
 
 def _looks(count: int | None, interval: float) -> Iterator[int]:
-    nap = threading.Event()
     look = 0
     while True:
         yield look
         look += 1
         if look == count:
             return
-        nap.wait(interval)
+        time.sleep(interval)
 
 
 def _age(stats: QueueStats) -> str:

@@ -11,7 +11,6 @@ import contextlib
 import importlib.util
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -257,7 +256,8 @@ def stay() -> None:
     """Until Ctrl-C, so that the dashboard can be looked at."""
     say("The dashboard stays until Ctrl-C.")
     with contextlib.suppress(KeyboardInterrupt):
-        threading.Event().wait()
+        while True:
+            time.sleep(3600)
 
 
 def embed(client: redis.Redis, queue: EmbeddingBatchQueue, url: str | None, documents: Sequence[Document]) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -66,11 +65,10 @@ def main() -> None:
     told: list[int] = []  # by a signal; its handler sets no event, for it may interrupt the wait for that
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: told.append(number))
-    nap = threading.Event()
     parent = os.getppid()
     with make_queue(redis.from_url(url), worker=True):
         while not told and os.getppid() == parent:
-            nap.wait(0.5)
+            time.sleep(0.5)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ class EmbeddingFuture(Future[list[float]]):
     if not TYPE_CHECKING:  # these stand for attributes of Future, which is what type checkers see
 
         @property
-        def _condition(self) -> threading.Condition:
+        def _condition(self) -> Condition:
             return self._lazily("_made_condition", Condition)
 
         @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,7 @@ from embedqueue.store.jobs import Job, Jobs, Led
 from embedqueue.store.records import Terms
 from embedqueue.store.store import Store
 from embedqueue.values.item import Item
+from embedqueue.values.locks import Event
 from embedqueue.values.log import Log
 from embedqueue.values.options import Options
 from embedqueue.values.words import printable
@@ -69,7 +69,7 @@ class Desk:
     observers: Observers
     log: Log
     who: str
-    closing: threading.Event
+    closing: Event
     led: Led
     led_since: float = 0.0
 

@@ -16,7 +16,7 @@ from embedqueue.embedders.batch_jobs import is_gone
 from embedqueue.store.jobs import Job, Led
 from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.errors import EmbedQueueError
-from embedqueue.values.locks import Condition
+from embedqueue.values.locks import Condition, Event
 from embedqueue.values.log import Log
 from embedqueue.values.options import Options
 from embedqueue.values.threads import start
@@ -108,7 +108,7 @@ class Runner:
 
     def _run(self) -> None:
         failures = 0
-        keeper: threading.Event | None = None
+        keeper: Event | None = None
         desk = self._new_desk()
         if desk is None:
             return
@@ -162,9 +162,9 @@ class Runner:
             self._woken = False
             return not self._quit
 
-    def _keep_lease(self, desk: Desk) -> threading.Event:
+    def _keep_lease(self, desk: Desk) -> Event:
         """Renew the lease beside the steps, which wait for the provider."""
-        over = threading.Event()
+        over = Event()
 
         def renew() -> None:
             while not over.wait(desk.lease_seconds / RENEWALS):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 import uuid
 from collections import Counter
@@ -57,7 +56,6 @@ class Work:
     _put: int = 0
     _tokens: int = 0
     _said_mono: float = field(default_factory=time.monotonic)
-    _nap: threading.Event = field(default_factory=threading.Event)
 
     def until_all_is_in(self) -> None:
         """Put in what is missing, once through all texts; what is in may still have to be embedded."""
@@ -111,7 +109,7 @@ class Work:
         else:
             self.reembedding.other.events.tell("flush", "")
         self._tell()
-        self._nap.wait(POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
 
     def _tell(self) -> None:
         status = self.reembedding.other.status()
@@ -139,5 +137,5 @@ class Work:
                 if isinstance(error, redis.AuthenticationError) or now_mono - away_mono > OUTAGE_SECONDS:
                     raise
                 self.say(f"Redis does not answer, for {age(now_mono - away_mono)} now: {type(error).__name__}")
-                self._nap.wait(2 * POLL_SECONDS)
+                time.sleep(2 * POLL_SECONDS)
                 self.run.check()

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from embedqueue.money.cost import usd
 from embedqueue.store.runs import Runs, Taken
 from embedqueue.values.errors import EmbedQueueError
+from embedqueue.values.locks import Event
 from embedqueue.values.runs import Run, Wanted, check_run_name
 from embedqueue.values.words import printable
 
@@ -57,8 +58,8 @@ class NamedRun:
         self._first_done: int | None = None
         self._wanted = ""  # written by the thread
         self._lost: EmbedQueueError | None = None  # as well
-        self._ended = threading.Event()
-        self._changed = threading.Event()  # somebody wants something
+        self._ended = Event()
+        self._changed = Event()  # somebody wants something
         self._thread = threading.Thread(target=self._note_on, name="embedqueue-run", daemon=True)
 
     def __enter__(self) -> Self:

@@ -44,7 +44,7 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         os.register_at_fork(after_in_child=_weakly(self))
 
     def _forget(self) -> None:
-        self._lock = threading.Lock()  # guards what follows
+        self._lock = threading.RLock()  # guards what follows; a signal's handler may use a queue while we make it
         self._settings: dict[str, Settings] | None = None
         self._queues: dict[str, EmbeddingBatchQueue] = {}
         self._onlookers: dict[str, EmbeddingBatchQueue] = {}
@@ -54,7 +54,7 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
 
     def _forked(self) -> None:
         """Another thread may have held the lock when the process forked. The queues themselves survive forks."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     # -- settings ----------------------------------------------------------------------------------------------
 
@@ -110,7 +110,10 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
             with self._lock:
                 queue = self._queues.get(name)
                 if queue is None:
-                    queue = self._queues[name] = self._make(name)
+                    made = self._make(name)
+                    queue = self._queues.setdefault(name, made)
+                    if queue is not made:  # such a handler has
+                        made.stop()
         return queue
 
     def __iter__(self) -> Iterator[str]:

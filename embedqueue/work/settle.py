@@ -27,6 +27,7 @@ from embedqueue.store.store import Store
 from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.item import Item, dead_letter
 from embedqueue.values.limits import Paid
+from embedqueue.values.locks import Event
 from embedqueue.values.log import Log
 from embedqueue.values.observer import ReleaseReport
 from embedqueue.values.options import Options
@@ -116,7 +117,7 @@ class Settle:
         terms: Callable[[], Terms],
         *,
         worker: str,
-        stopping: threading.Event,
+        stopping: Event,
         purse: Purse | None = None,
         observers: Observers,
         log: Log,

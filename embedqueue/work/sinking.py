@@ -7,7 +7,6 @@ is down pauses the queue for all processes, as a provider that is down does; eac
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from embedqueue.values.errors import (
     TransientError,
 )
 from embedqueue.values.item import Item
+from embedqueue.values.locks import Event
 from embedqueue.values.log import Log
 from embedqueue.values.provenance import digest
 from embedqueue.values.sink import Sink, SinkRow
@@ -111,7 +111,7 @@ class Sinking:
         terms: Callable[[], Terms],
         vector_type: VectorType,
         *,
-        closing: threading.Event,
+        closing: Event,
         persist: Persist,
         log: Log,
     ) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from embedqueue import __version__
 from embedqueue.cli import cli
 from embedqueue.demo.localredis import LocalRedis, find_search_module
 from embedqueue.settings.settings import read_environment
-from tests.inside import inside
+from tests.inside import FILLER_TIME, inside
 from tests.localcluster import free_port
 from tests.parts import PATIENCE_SECONDS, eventually, local_redis
 from tests.provider import poison
@@ -92,36 +93,34 @@ def make_room(monkeypatch):
     return install
 
 
-def test_whoever_waits_for_room_is_told(run, redis_client):
+def test_whoever_waits_for_room_is_told(run, redis_client, monkeypatch):
     """After some seconds a sentence says why nothing happens, and what to start."""
 
     waits = []
 
-    class Nap:
-        def wait(self, seconds):
-            waits.append(seconds)
-            if len(waits) == 12:
-                redis_client.delete("embed_queue:pending", "embed_queue:latest")
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 12:
+            redis_client.delete("embed_queue:pending", "embed_queue:latest")
 
     filler = _settings().queue(worker=False)._filler(None, 1, waits.append)
-    filler._nap = Nap()
+    monkeypatch.setattr(*FILLER_TIME, SimpleNamespace(sleep=sleep))
     assert list(filler.fill([("a", "x"), ("b", "y")])) == [(1, {"unseen": 1})] * 2
     assert waits == [0.5] * 10 + [1, 0.5]  # 1 item waits, it says after five seconds
 
 
-def test_a_queue_of_bounded_length_is_filled_as_room_comes(run, redis_client):
+def test_a_queue_of_bounded_length_is_filled_as_room_comes(run, redis_client, monkeypatch):
     """``max_pending`` of the queue itself is no error: what does not fit is put in later, and nothing twice."""
 
     waiting = []
 
-    class Nap:
-        def wait(self, seconds):
-            waiting.append(redis_client.zcard("embed_queue:pending"))
-            redis_client.zpopmin("embed_queue:pending", 1)
+    def sleep(seconds):
+        waiting.append(redis_client.zcard("embed_queue:pending"))
+        redis_client.zpopmin("embed_queue:pending", 1)
 
     queue = _settings().queue(worker=False, max_pending=2)
     filler = queue._filler(None, None, waiting.append)
-    filler._nap = Nap()
+    monkeypatch.setattr(*FILLER_TIME, SimpleNamespace(sleep=sleep))
     assert list(filler.fill([("a", "x"), ("b", "y")])) == [(2, {"unseen": 2})]
     assert list(filler.fill([("c", "z")])) == [(1, {"unseen": 1})]
     assert waiting == [2]

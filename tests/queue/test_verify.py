@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 import embedqueue.backlog.filler
 from embedqueue import EmbedQueueError, QueueFull, Verified
 from embedqueue.backlog.filler import to_fix
 from embedqueue.testing import eager_queue
+from tests.inside import FILLER_TIME
 from tests.parts import DIMENSIONS, PATIENCE_SECONDS, provenance, stored
 
 
@@ -131,7 +134,7 @@ def test_a_newer_text_that_comes_while_there_is_no_room_stays(queue, redis_clien
             queue.flush(PATIENCE_SECONDS)
 
     filler = queue._filler(to_fix(relabel=False), 1, full)
-    monkeypatch.setattr(filler._nap, "wait", lambda seconds: None)
+    monkeypatch.setattr(*FILLER_TIME, SimpleNamespace(sleep=lambda seconds: None))
     monkeypatch.setattr(queue, "flush_now", lambda: None)
     list(filler.fill([("doc:missing", "text")]))
     assert queue.pending_count() == 0

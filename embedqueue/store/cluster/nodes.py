@@ -15,6 +15,7 @@ from redis.exceptions import AskError, AuthenticationError, ClusterDownError, Mo
 from redis.retry import Retry
 
 from embedqueue.store.clients import ask, close_connections, private_client, release_connection, take_connection
+from embedqueue.values.locks import Event
 
 from .lazy import Address, LazyCluster
 from .patience import Patience, Waiting
@@ -42,7 +43,7 @@ class Nodes:
 
     def __init__(self, client: redis.RedisCluster, patience_seconds: float) -> None:
         self.patience_seconds = patience_seconds
-        self.closed = threading.Event()
+        self.closed = Event()
         template: Any
         if isinstance(client, LazyCluster):
             template, self._started = client.node_client(), client.addresses
@@ -62,7 +63,7 @@ class Nodes:
         self._template, self._kwargs = template, kwargs
         manager: Any = vars(client).get("nodes_manager")
         self._remap: Callable[[Address], Address] | None = getattr(manager, "address_remap", None)
-        self._lock = threading.Lock()  # guards what follows
+        self._lock = threading.RLock()  # guards what follows; a signal's handler may use the queue while we ask
         self._owners: list[Address | None] = [None] * SLOTS
         self._masters: list[Address] = []
         self._doubtful, self._told_mono = True, 0.0

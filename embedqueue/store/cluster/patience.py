@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -19,6 +18,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 from redis.retry import Retry
+
+from embedqueue.values.locks import Event
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ class Waiting:
         closed: set when the queue is closed.
     """
 
-    def __init__(self, seconds: float, closed: threading.Event) -> None:
+    def __init__(self, seconds: float, closed: Event) -> None:
         self._end_mono = time.monotonic() + seconds
         self._closed = closed
         self._tries = 0
@@ -63,7 +64,7 @@ class Patience(Retry):
         errors: after which to try again.
     """
 
-    def __init__(self, seconds: float, closed: threading.Event, errors: tuple[type[Exception], ...] = NOT_DONE) -> None:
+    def __init__(self, seconds: float, closed: Event, errors: tuple[type[Exception], ...] = NOT_DONE) -> None:
         super().__init__(NoBackoff(), 0, errors)
         self._seconds, self._closed, self._errors = seconds, closed, errors
 
