@@ -143,7 +143,7 @@ class BatchHttp(Http):
             if response.status_code == 416:  # there is nothing behind that byte
                 yield iter(())
                 return
-            if response.status_code >= 300:
+            if not 200 <= response.status_code < 300:
                 answer = read_answer(response, self.limits.response_bytes)
                 refused = redirected(url, answer) if answer.status < 400 else self._refusal(answer, url)
                 raise refused

@@ -246,6 +246,8 @@ def origin(url: str) -> str:
 def read_answer(response: requests.Response, limit_bytes: int) -> Answer:
     """An answer, of which the body is read; of a refusal, the beginning of it."""
     status, raw, headers = response.status_code, response.raw, response.headers
+    if status < 200:  # on a connection that is not ours: the answer itself may be yet to come
+        raise urllib3.exceptions.HTTPError(f"only an interim answer came: {status}")
     refused = status >= 300
     try:
         body = _read_body(raw, headers, _REFUSAL_BYTES if refused else limit_bytes)

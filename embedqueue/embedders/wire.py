@@ -19,6 +19,8 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+#: Answers in front of the final one: one a second would be many.
+_MOST_INTERIM_ANSWERS = 10_000
 #: Bytes that one read may take from the socket: few reads for an answer of a megabyte, little memory for a short one.
 _BUFFER_BYTES = 1 << 16
 
@@ -75,11 +77,14 @@ class _TimedReader(io.RawIOBase):
         super().__init__()
         self._received = received
         self._sock = sock
+        self.ended = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int | None:
+        if self.ended:
+            return 0
         self._sock.settimeout(_clock.wait_seconds())
         received_bytes: int = self._received.readinto(buffer)  # type: ignore[attr-defined,unused-ignore]
         _clock.count(received_bytes)
@@ -93,13 +98,44 @@ class _TimedReader(io.RawIOBase):
 class _TimedResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp: Any = io.BufferedReader(_TimedReader(self.fp.detach(), sock), _BUFFER_BYTES)
+        self._reader = _TimedReader(self.fp.detach(), sock)
+        self.fp: Any = io.BufferedReader(self._reader, _BUFFER_BYTES)
+        self.overrun = False  # whether more came than the answer
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """The first line of the final answer: any number of interim ones may come before it (RFC 9110, 15.2).
+
+        One that was taken for the answer would leave the true one on the connection, for the next call.
+        """
+        for _ in range(_MOST_INTERIM_ANSWERS):
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if status >= 200 or status == 101:  # the latter is final, though we never ask for another protocol
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+        raise OSError("the answer has no end")
+
+    def _close_conn(self) -> None:
+        self._reader.ended = True  # so that only what has come already is looked at
+        self.overrun = bool(self.fp.peek())
+        super()._close_conn()  # type: ignore[misc]
 
 
 class _Timed:
     """What both kinds of connection do alike."""
 
     sock: Any
+    _answer: _TimedResponse | None = None
+
+    def response_class(self, *args: Any, **kwargs: Any) -> _TimedResponse:
+        """What ``http.client`` makes for each answer."""
+        self._answer = _TimedResponse(*args, **kwargs)
+        return self._answer
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether another call may use it. Who sent more than an answer may send the next one unasked, too."""
+        connected: bool = super().is_connected  # type: ignore[misc]
+        return connected and not (self._answer and self._answer.overrun)
 
     def send(self, data: Any) -> None:
         # urllib3 sends under the connect timeout, which is too short for megabytes of text on a slow line
@@ -108,12 +144,12 @@ class _Timed:
         super().send(data)  # type: ignore[misc]
 
 
-class _PlainConnection(_Timed, HTTPConnection):
-    response_class = _TimedResponse
+class _PlainConnection(_Timed, HTTPConnection):  # type: ignore[misc]  # a method makes its answers, no class
+    pass
 
 
-class _TlsConnection(_Timed, HTTPSConnection):
-    response_class = _TimedResponse
+class _TlsConnection(_Timed, HTTPSConnection):  # type: ignore[misc]
+    pass
 
 
 def _unless_replaced(pool: type[HTTPConnectionPool], ours: type[HTTPConnection]) -> Any:

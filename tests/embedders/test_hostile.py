@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import importlib.util
+import json
 import socket
 import ssl
 import threading
@@ -17,8 +18,11 @@ from contextlib import contextmanager, suppress
 import pytest
 import requests
 import trustme
+import urllib3
 
 from embedqueue.embedders import OpenAIEmbedder
+from embedqueue.embedders.batch_http import BatchHttp
+from embedqueue.embedders.http import Limits
 from embedqueue.values.errors import ConfigurationError, EmbedQueueError, TransientError
 from tests.provider import Provider, fail, raw
 
@@ -73,7 +77,13 @@ def repeat(part: bytes) -> Callable[[socket.socket], None]:
 @pytest.mark.quiet
 @pytest.mark.parametrize(
     "part",
-    [b"HTTP/1.1 100 Continue\r\n\r\n", b"x" * 4096, b"\r\n", b"HTTP/1.1 200 OK\r\nX: y\r\n" + b"X: y\r\n" * 1000],
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n",
+        b"x" * 4096,
+        b"\r\n",
+        b"HTTP/1.1 200 OK\r\nX: y\r\n" + b"X: y\r\n" * 1000,
+    ],
 )
 def test_a_head_without_end(part):
     """However fast it comes, the call ends: at the deadline, or at what a head may hold."""
@@ -112,6 +122,7 @@ def test_a_server_that_reads_nothing():
     ("head", "part"),
     [
         (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+        (b"", b"HTTP/1.1 103 Early Hints\r\n" + b"X: %s\r\n" % (b"x" * 60_000) * 90 + b"\r\n"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n" * 1000),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1;" + b"x" * 60_000 + b"\r\n \r\n"),
     ],
@@ -127,6 +138,125 @@ def test_bytes_around_the_body_count_as_well(head, part):
 
     with server(serve) as port, pytest.raises(TransientError, match="the answer has no end"):
         subject(port, deadline=50, max_response_bytes=1 << 20).embed_batch(["x"], "m")
+
+
+# -- answers that belong to another call, or to none ------------------------------------------------------------------
+
+
+def answer_to(said: bytes) -> bytes:
+    """A vector of as many ones as the text of a request has letters."""
+    text = json.loads(said.partition(b"\r\n\r\n")[2])["input"][0]
+    body = json.dumps({"data": [{"embedding": [1] * len(text)}]}).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+def widths(embedder: OpenAIEmbedder, texts: list[str]) -> list[int | None]:
+    """How many ones each text gets, embedded one after the other; None where there is no answer to it."""
+    got: list[int | None] = []
+    for text in texts:
+        try:
+            got.append(embedder.embed_batch([text], "m").shape[1])
+        except TransientError:
+            got.append(None)
+    return got
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [
+        b"HTTP/1.1 102 Processing\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\nX: y\r\n\r\nHTTP/1.1 199 So\r\n\r\n",
+    ],
+)
+def test_interim_answers_come_before_the_final_one(interim):
+    """They say that the server is at work; the answer to a text is the one that comes after them."""
+    connections = []
+
+    def serve(sock: socket.socket) -> None:
+        connections.append(sock)
+        while True:
+            answer = answer_to(request(sock))
+            for part in (interim, answer):
+                sock.sendall(part)
+
+    with server(serve) as port:
+        assert widths(subject(port, deadline=5), ["x", "xx", "xxx"]) == [1, 2, 3]
+    assert len(connections) == 1
+
+
+def test_interim_answers_are_bounded_in_number():
+    """They are short, so that the limit of bytes alone would let millions be read."""
+    with server(lambda sock: sock.sendall(b"HTTP/1.1 102 P\r\n\r\n" * 20_000 + answer_to(request(sock)))) as port:
+        with pytest.raises(TransientError, match="the answer has no end"):
+            subject(port, timeout=20, deadline=50).embed_batch(["x"], "m")
+
+
+def test_another_protocol_is_not_spoken():
+    """A 101 is no answer to a text, and nothing that comes after it is one to the next text."""
+
+    def serve(sock: socket.socket) -> None:
+        first = answer_to(request(sock))
+        sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n")
+        request(sock)
+        sock.sendall(first)
+
+    with server(serve) as port:
+        embedder = subject(port)
+        with pytest.raises(TransientError, match="101"):
+            embedder.embed_batch(["x"], "m")
+        assert widths(embedder, ["xx"]) == [None]
+
+
+def test_an_interim_answer_on_a_connection_that_is_not_ours(monkeypatch):
+    """Python's own takes it for the final one: the call fails, and the next one is not given what comes after it."""
+
+    class Replaced(urllib3.connection.HTTPConnection):
+        pass
+
+    calls = []
+
+    def serve(sock: socket.socket) -> None:
+        calls.append(answer_to(request(sock)))
+        answer = calls[-1]
+        if len(calls) == 1:
+            sock.sendall(b"HTTP/1.1 102 Processing\r\n\r\n")
+            request(sock)  # the next call, if it comes this way
+        sock.sendall(answer)
+
+    monkeypatch.setattr(urllib3.HTTPConnectionPool, "ConnectionCls", Replaced)
+    with server(serve) as port:
+        assert widths(subject(port), ["x", "xx"]) == [None, 2]
+
+
+def test_who_sends_more_than_an_answer_gets_a_new_connection():
+    """What comes behind a body is of no call, and what comes after that, unasked, is no answer to the next text."""
+
+    def serve(sock: socket.socket) -> None:
+        first = answer_to(request(sock))
+        sock.sendall(first + b"\r\n")
+        request(sock)  # the next call, if it comes this way
+        sock.sendall(first)
+
+    with server(serve) as port:
+        assert widths(subject(port), ["x", "xx"]) == [1, 2]
+
+
+def test_a_download_that_gets_an_interim_answer_only(monkeypatch):
+    """The result of a batch job, on a connection that is not ours, is not empty because of it: it fails."""
+    calls = []
+
+    class Replaced(urllib3.connection.HTTPConnection):
+        pass
+
+    def serve(sock: socket.socket) -> None:
+        calls.append(sock.recv(1 << 16))
+        sock.sendall(b"HTTP/1.1 102 Processing\r\n\r\n")
+
+    monkeypatch.setattr(urllib3.HTTPConnectionPool, "ConnectionCls", Replaced)
+    limits = Limits(connect_seconds=2, read_seconds=1, deadline_seconds=5, response_bytes=1 << 20)
+    with server(serve) as port, pytest.raises(TransientError, match="interim answer"):
+        list(BatchHttp(dict, limits, lambda *_: AssertionError()).lines(f"http://127.0.0.1:{port}/result"))
 
 
 @functools.cache
@@ -210,15 +340,15 @@ def test_cookies_are_not_kept():
 class Connect:
     """A proxy that knows CONNECT, and remembers all that it was told before the tunnel."""
 
-    def __init__(self, target: int) -> None:
-        self.target = target
+    def __init__(self, target: int, before: bytes = b"") -> None:
+        self.target, self.before = target, before
         self.heard: list[bytes] = []
 
     def __call__(self, sock: socket.socket) -> None:
         head = sock.recv(1 << 16)
         self.heard.append(head)
         with socket.create_connection(("127.0.0.1", self.target)) as target:
-            sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            sock.sendall(self.before + b"HTTP/1.1 200 OK\r\n\r\n")
             threading.Thread(target=copy, args=(target, sock), daemon=True).start()
             copy(sock, target)
 
@@ -277,6 +407,13 @@ def test_a_proxy_sees_the_host_and_its_own_password_only(secure, clean, variable
     assert KEY.encode() in heard[0]
     assert b"Proxy-Authorization" not in heard[0], "the provider need not know the proxy's password"
     assert not any(KEY.encode() in part or b"private" in part for part in proxy.heard)
+
+
+def test_a_proxy_may_send_interim_answers_too(secure, clean):
+    """Before it says that the tunnel stands."""
+    with server(Connect(secure[0], b"HTTP/1.1 102 Processing\r\n\r\n")) as proxy_port:
+        clean.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy_port}")
+        assert OpenAIEmbedder(KEY, "https://provider.test/v1", timeout=5).embed_batch(["x"], "m").tolist() == [[1, 2]]
 
 
 @pytest.mark.parametrize(
