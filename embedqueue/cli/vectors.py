@@ -9,6 +9,7 @@ from typing import Any
 import click
 from redis.exceptions import ResponseError
 
+from embedqueue.settings.checks import words_of_redis
 from embedqueue.values.words import printable
 
 from .context import Source, as_json, cli, command
@@ -45,7 +46,7 @@ def info(source: Source, name: str, as_json: bool) -> None:
         try:
             reply = _plain(client.execute_command("FT.INFO", name))
         except ResponseError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(printable(words_of_redis(source.settings(), error))) from None
     facts = dict(zip(reply[::2], reply[1::2], strict=False))
     found = {fact: facts.get(fact) for fact in FACTS}
     if as_json:

@@ -23,7 +23,7 @@ from redis.exceptions import (
 
 from embedqueue.store.door import open_store
 from embedqueue.values.errors import ConfigurationError, EmbedQueueError
-from embedqueue.values.words import shown_url
+from embedqueue.values.words import READ_CHARS, secrets_of, shown_url, without_secrets
 
 from .redis_url import of_cluster
 from .settings import Settings, SettingsError
@@ -34,31 +34,37 @@ NAME_NODES = "name some of its nodes as redis+cluster://HOST:PORT,HOST:PORT"
 _OF_CLUSTERS = (MovedError, AskError, ClusterCrossSlotError, ClusterDownError, ClusterError)
 
 
+def words_of_redis(settings: Settings, error: RedisError) -> str:
+    """What an error of Redis says: a server that does not know a command quotes what it was sent, password included."""
+    return without_secrets(str(error)[:READ_CHARS], secrets_of(settings.redis_url))
+
+
 def explain_redis(settings: Settings, error: RedisError) -> str:
     """What an error of Redis means for a user: a sentence that tells what to set."""
     url, name = shown_url(settings.redis_url), settings.spelled("REDIS_URL")
+    words = words_of_redis(settings, error)
     if isinstance(error, NoPermissionError) and "eval" in str(error):
-        return f"Redis at {url} lets this user run no scripts ({error}): grant what docs/redis-acl.md lists."
+        return f"Redis at {url} lets this user run no scripts ({words}): grant what docs/redis-acl.md lists."
     if isinstance(error, _OF_CLUSTERS) and not of_cluster(settings.redis_url):
-        return f"Redis at {url} is a node of a Redis Cluster ({error}): {NAME_NODES} in {name}."
+        return f"Redis at {url} is a node of a Redis Cluster ({words}): {NAME_NODES} in {name}."
     if isinstance(error, ReadOnlyError):
-        return f"Redis at {url} is a replica, where nothing can be written ({error}): name its master in {name}."
+        return f"Redis at {url} is a replica, where nothing can be written ({words}): name its master in {name}."
     if isinstance(error, OutOfMemoryError):
-        return f"Redis at {url} is full, so nothing can be enqueued ({error}): raise its maxmemory, or make room."
+        return f"Redis at {url} is full, so nothing can be enqueued ({words}): raise its maxmemory, or make room."
     if "unknown command" in str(error):
         return (
-            f"Redis at {url} does not know a command that every queue needs ({error}): something stands in between, or "
+            f"Redis at {url} does not know a command that every queue needs ({words}): something stands in between, or "
             f"it is no Redis; name Redis itself in {name}."
         )
     if isinstance(error, NoPermissionError):
-        return f"Redis at {url} does not let this user near the queue ({error}): grant it the keys and commands."
-    if any(words in str(error) for words in ("NOAUTH", "Authentication required", "HELLO must be called")):
+        return f"Redis at {url} does not let this user near the queue ({words}): grant it the keys and commands."
+    if any(sign in str(error) for sign in ("NOAUTH", "Authentication required", "HELLO must be called")):
         return f"Redis at {url} wants a password: write {name} as redis://:PASSWORD@HOST:PORT/0."
     if isinstance(error, AuthenticationError | AuthorizationError):
-        return f"Redis at {url} refuses the password ({error}): set user and password in {name}."
+        return f"Redis at {url} refuses the password ({words}): set user and password in {name}."
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
-        return f"Redis at {url} does not answer ({error}): start it, or set {name}."
-    return f"Redis at {url} answers with an error ({error}): look at {name}."
+        return f"Redis at {url} does not answer ({words}): start it, or set {name}."
+    return f"Redis at {url} answers with an error ({words}): look at {name}."
 
 
 def knock(settings: Settings, client: redis.Redis) -> None:
@@ -72,7 +78,7 @@ def knock(settings: Settings, client: redis.Redis) -> None:
 
 def check_redis(settings: Settings) -> list[str]:
     """Whether Redis answers, lets us in and runs a script that may write; a sentence for each problem."""
-    client = settings.client()
+    client = settings.client(protocol=2)  # as a queue has it: servers that are old or hardened know no HELLO
     store = open_store(client, settings.option("namespace"))
     try:
         knock(settings, client)

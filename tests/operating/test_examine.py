@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 
 import pytest
 
+from embedqueue.demo.localredis import LocalRedis
 from embedqueue.operating.examine import examine
 from embedqueue.settings.settings import read
 from tests.localcluster import free_port
@@ -19,8 +21,8 @@ def start():
         yield lambda **options: stack.enter_context(contextlib.contextmanager(local_redis)(**options))
 
 
-def problems(server) -> list[str]:
-    settings = read({"REDIS_URL": server.url, "PROVIDER": "openai", "BASE_URL": "http://h", "DIMENSIONS": 8})
+def problems(server, url: str | None = None) -> list[str]:
+    settings = read({"REDIS_URL": url or server.url, "PROVIDER": "openai", "BASE_URL": "http://h", "DIMENSIONS": 8})
     return [finding.words for finding in examine(settings, call=False) if finding.level == "problem"]
 
 
@@ -52,3 +54,16 @@ def test_a_full_one_and_a_replica(start):
         client.replicaof("NO", "ONE")
         assert problems(server) == []
         assert client.keys("*") == [], "a check leaves nothing behind"
+
+
+def test_one_that_knows_no_hello(start, monkeypatch):
+    """It is old or hardened, and works; where the URL asks for RESP3, what it quotes is told without the password."""
+    monkeypatch.setattr(LocalRedis, "client", functools.partialmethod(LocalRedis.client, protocol=2))
+    server = start(appendonly=False, args=("--rename-command", "HELLO", ""))
+    with server.client() as client:
+        client.config_set("requirepass", "top-secret-password")
+        url = f"{server.url}?password=top-secret-password"
+        assert problems(server, url) == []
+        [words] = problems(server, f"{url}&protocol=3")
+    assert "unknown command 'HELLO'" in words
+    assert "top-secret" not in words

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
+from embedqueue.settings.checks import explain_redis
 from embedqueue.settings.settings import SettingsError, read
 
 PASSWORD = "hunter2"
@@ -78,3 +79,20 @@ def test_a_cluster_that_is_away_is_told_of_at_the_first_use():
         client.get("key")
     with pytest.raises(redis.ConnectionError):  # and again
         client.get("key")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://user:{PASSWORD}@h",
+        f"redis+cluster://user:{PASSWORD}@h:1,i:2",
+        f"rediss+cluster://h:1,i:2?password={PASSWORD}",
+        f"unix:///s?password={PASSWORD}",
+    ],
+)
+def test_a_password_that_a_server_quotes_is_not_told(url):
+    """As those do that do not know HELLO, which carries it."""
+    error = redis.ResponseError(f"unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `{PASSWORD}`, ")
+    said = explain_redis(read({"REDIS_URL": url}), error)
+    assert "unknown command `HELLO`" in said
+    assert PASSWORD not in said
