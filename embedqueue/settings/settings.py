@@ -357,7 +357,11 @@ def _successor(given: Any, spelling: str) -> dict[str, Any] | None:
         return None
     name = spelling.format("SUCCESSOR")
     if isinstance(given, str):
-        given = dict(word.partition("=")[::2] for word in given.replace(",", " ").split())
+        # A value may hold blanks and commas, but no other setting, not even in small letters.
+        words = re.split(rf"(?<![\s,])[\s,]+(?=(?:[A-Z_]+|(?i:{'|'.join(KNOWN)}))=)", given.strip(" ,\n"))
+        if not all(re.match("[A-Z_]{1,40}=", word) for word in words):  # not shown: it may be part of a secret
+            raise SettingsError(f"{name} holds a word that is no NAME=VALUE")
+        given = dict(word.partition("=")[::2] for word in words)
     if not isinstance(given, Mapping) or "EMBEDDING_FIELD" not in given:
         raise SettingsError(f"{name} must have EMBEDDING_FIELD=..., and what else differs, such as MODEL=...")
     if unknown := [one for one in given if one not in KNOWN]:

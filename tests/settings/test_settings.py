@@ -297,3 +297,25 @@ def test_a_successor():
     for field in ("", "two words", "cache", "a:b"):
         with pytest.raises(SettingsError, match="second field"):
             first.second(EMBEDDING_FIELD=field)
+
+
+def test_what_a_successors_settings_may_hold():
+    """Blanks and commas, as passwords and JSON do."""
+    headers = '{"X-Org":"acme", "X-Api-Key":"hunter2"}'
+    given = f"EMBEDDING_FIELD=v2, REDIS_URL=redis://:tops,ecret@h:6379/0\n HEADERS={headers} MODEL=new "
+    assert read({"SUCCESSOR": given}).successor == {
+        "EMBEDDING_FIELD": "v2",
+        "REDIS_URL": "redis://:tops,ecret@h:6379/0",
+        "HEADERS": headers,
+        "MODEL": "new",
+    }
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["v2 API_KEY=hunter2", "EMBEDDING_FIELD=v2 api_key=hunter2", "hunter2=, EMBEDDING_FIELD=v2", f"{'A' * 50}=hunter2"],
+)
+def test_no_part_of_a_successor_that_may_be_secret_is_shown(given):
+    """A word that is in a wrong place, or not in capital letters, may be a part of a password."""
+    with pytest.raises(SettingsError, match="^SUCCESSOR holds a word that is no NAME=VALUE$"):
+        read({"SUCCESSOR": given})
