@@ -39,25 +39,38 @@ class QueueLog(logging.LoggerAdapter[logging.Logger]):
         try:
             if self.isEnabledFor(level):
                 shown = [arg if isinstance(arg, int | float) else printable(str(arg)) for arg in args]
-                if kwargs.get("exc_info") is True:
-                    lines = traceback.format_exc().splitlines()
-                    if lines != (safe := [printable(line) for line in lines]):  # its words come from outside, too
+                error = kwargs.get("exc_info")
+                error = sys.exception() if error is True else error
+                if isinstance(error, BaseException):
+                    plain, safe = "".join(traceback.format_exception(error)), _safe_traceback(error)
+                    if plain != safe:
                         kwargs["exc_info"], msg = None, f"{msg}\n%s"
-                        shown.append("\n".join(safe))
+                        shown.append(safe.rstrip("\n"))
                 super().log(level, msg, *shown, **{"stacklevel": 2, **kwargs})  # the record names who called us
-        except (Exception, SystemExit) as error:
-            if is_of_a_signal(error) or (isinstance(error, SystemExit) and _is_main_thread()):
+        except (Exception, SystemExit) as raised:
+            if is_of_a_signal(raised) or (isinstance(raised, SystemExit) and _is_main_thread()):
                 raise
-            self._complain()
+            self._complain(raised)
 
-    def _complain(self) -> None:
+    def _complain(self, error: BaseException) -> None:
         """Once, to standard error, as ``logging`` does of handlers: whoever wrote the filter looks for its records."""
         if logging.raiseExceptions and sys.stderr is not None and not self._told:
             self._told = True
             with contextlib.suppress(Exception):  # it may be closed
                 words = "embedqueue: a filter or handler of logging raised; such records are lost, and nothing else is"
-                print(words, file=sys.stderr)
-                traceback.print_exc()
+                print(words, _safe_traceback(error), sep="\n", end="", file=sys.stderr)
+
+
+def _safe_traceback(error: BaseException) -> str:
+    """A traceback in which the words of each error, which come from outside, too, stand on one line."""
+    whole = traceback.TracebackException.from_exception(error)
+    todo = [whole]
+    while todo:
+        told = todo.pop()
+        words = printable("".join(told.format_exception_only()).rstrip("\n"))  # with the notes
+        told.format_exception_only = lambda said=words, **_: iter([f"{said}\n"])  # type: ignore[assignment, method-assign]
+        todo += filter(None, (told.__cause__, told.__context__, *(told.exceptions or ())))
+    return "\n".join(printable(line) for line in "".join(whole.format()).split("\n"))
 
 
 def is_of_a_signal(error: BaseException) -> bool:

@@ -181,6 +181,73 @@ def test_a_record_stands_on_one_line_and_names_who_wrote_it(caplog):
     )
 
 
+def refused():
+    raise LookupError("no row for doc:1\x1b[2J\nCRITICAL admin logged in")
+
+
+def refused_with_a_note():
+    error = LookupError("no row")
+    error.add_note("for doc:1\x1b[2J\nCRITICAL admin logged in")
+    raise error
+
+
+def refused_behind_another():
+    try:
+        refused()
+    except LookupError as error:
+        raise RuntimeError("the sink failed") from error
+
+
+def refused_among_others():
+    try:
+        refused()
+    except LookupError as error:
+        raise ExceptionGroup("the sinks failed", [error, ExceptionGroup("again", [KeyError("doc:2"), error])]) from None
+
+
+def refused_as_code():
+    exec("x = 'doc:1\x1b[2J\nCRITICAL admin logged in'")
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize(
+    "work", [refused, refused_with_a_note, refused_behind_another, refused_among_others, refused_as_code]
+)
+def test_a_traceback_has_no_lines_but_its_own(caplog, work, given):
+    """The words of an error stand on one line in it, wherever they stand, whether it is being handled or was kept."""
+    caplog.set_level(logging.INFO, "embedqueue")
+    try:
+        work()
+    except Exception as error:
+        kept = error
+        if given:
+            logger.exception("embedqueue: %s failed", "doc:1")
+    if not given:
+        logger.error("embedqueue: %s failed", "doc:1", exc_info=kept)
+    lines = caplog.text.splitlines()
+    assert "\x1b" not in caplog.text
+    assert any(r"doc:1\x1b[2J" in line for line in lines)
+    assert not any(line.strip(" |").startswith("CRITICAL") for line in lines)
+    assert any(f"in {work.__name__}" in line for line in lines), "the frames are there"
+
+
+def test_a_traceback_with_nothing_odd_in_it_stays_an_error(caplog):
+    """So that whoever collects errors gets it as one."""
+    try:
+        raise LookupError("no row")
+    except LookupError:
+        logger.exception("embedqueue: %s failed", "doc:1")
+    (record,) = caplog.records
+    assert isinstance(record.exc_info[1], LookupError)
+    assert record.getMessage() == "embedqueue: doc:1 failed"
+
+
+@pytest.mark.parametrize("broken", [RuntimeError("no room for doc:1\x1b[2J")], indirect=True)
+def test_what_a_handler_raises_is_told_in_safe_words(broken, capsys):
+    QueueLog("mine").warning("embedqueue: words")
+    assert r"no room for doc:1\x1b[2J" in capsys.readouterr().err
+
+
 def test_a_key_writes_no_lines_of_its_own(fake_redis, caplog):
     """In the log of a whole queue."""
     with EmbeddingBatchQueue(Choosy(), fake_redis) as queue:

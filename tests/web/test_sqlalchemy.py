@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any
 
@@ -368,6 +369,22 @@ def test_redis_away(engine, caplog):
         session.commit()
         assert session.scalars(select(Note.title).order_by(Note.id)).all() == ["one", "two", "three"]
     assert "1 texts are committed and not enqueued" in caplog.text
+
+
+def test_redis_away_and_a_handler_of_the_log_that_raises(engine, monkeypatch, capsys):
+    """It costs the record; what is committed stays so, and ``commit`` returns."""
+
+    class Full(logging.Handler):
+        def handle(self, record):
+            raise OSError("no space left on device")
+
+    robust = sessionmaker(engine)
+    follow(robust, Away(), robust=True)
+    monkeypatch.setattr(logging.getLogger("embedqueue"), "handlers", [Full()])
+    with robust() as session:
+        session.add(Note(id=1, title="one"))
+        session.commit()
+        assert session.get(Note, 1).title == "one"
 
 
 def test_threads(engine, watched):

@@ -6,7 +6,6 @@ what it stands in; a rollback drops them; the commit of the whole hands them to 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,13 +14,13 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.item import is_blank
+from embedqueue.values.log import logger
 
 from .models import EmbeddedText
 
 #: A queue; a function that returns one; or queues by their names, as ``embed_queue`` has them.
 Queues = EmbeddingBatchQueue | Callable[[], EmbeddingBatchQueue] | Mapping[str, EmbeddingBatchQueue]
 
-logger = logging.getLogger("embedqueue")
 #: The key of the notes in ``session.info``.
 _INFO = "embedqueue"
 #: Texts by the name of their queue and redis_key, in order.
