@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from embedqueue.values.stats import DeadLetter
+from embedqueue.values.words import without_texts
 
 #: What agrees with the text in so many characters is taken for a quotation.
 QUOTED_CHARS = 12
@@ -48,7 +49,8 @@ def kind_of(words: str) -> str:
 
 def unquoted(letter: DeadLetter) -> str:
     """Why a letter that is whole died, without what this quotes of the text."""
-    reason, text = letter.reason[: 4 * SHOWN_CHARS], letter.text
+    text = letter.text
+    reason = without_texts(letter.reason[: 4 * SHOWN_CHARS], [text])  # first: what is left of it tells nothing
     size = min(QUOTED_CHARS, max(4, len(text)))
     quoted = [False] * len(reason)
     for at in range(len(reason) - size + 1):
