@@ -35,6 +35,8 @@ WORDS_CHARS = 4096
 _DEEPEST = 8
 #: Entries of one list that are read: a validator may complain about each of 2,048 texts.
 _MOST_ENTRIES = 20
+#: Characters of a word that names a kind: what is longer is none.
+_WORD_CHARS = 100
 #: Characters of a quota's limit that are read.
 _LIMIT_CHARS = 20
 #: Texts from this length on are recognised by their beginning, because providers echo them cut.
@@ -85,7 +87,7 @@ class Fault:
         words = without_secrets(self.message[:READ_CHARS], secrets)
         self.shown = without_texts(words, texts)
         if self.shown != words and self.words:  # the provider's codes say what it was
-            codes = ", ".join(sorted(word for word in self.words if _CODE.fullmatch(word)))
+            codes = ", ".join(sorted(word for word in self.words if _CODE.fullmatch(word))[:_MOST_ENTRIES])
             self.shown += f" ({without_texts(without_secrets(codes, secrets), texts)})"
         self.message = self.message[:WORDS_CHARS]  # now, for a secret that is cut would not be found
         for text in texts:
@@ -163,7 +165,8 @@ class _Reader:
 
     def _take_fields(self, node: dict[str, Any], depth: int) -> None:
         fault = self.fault
-        fault.words.update(str(node[name]).lower() for name in _WORD_FIELDS if isinstance(node.get(name), str | int))
+        words = (str(node[name]) for name in _WORD_FIELDS if isinstance(node.get(name), str | int))
+        fault.words.update(word.lower() for word in words if len(word) <= _WORD_CHARS)
         self.places.extend(node[name] for name in _PLACE_FIELDS if isinstance(node.get(name), str))
         if isinstance(node.get("msg"), str):
             self._take_complaint(node["msg"], node.get("loc"))

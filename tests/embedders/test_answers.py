@@ -10,7 +10,7 @@ import pytest
 from embedqueue.embedders.answers import OptionRefused, classify
 from embedqueue.embedders.faults import read_fault
 from embedqueue.values.errors import CallTooLarge, ConfigurationError, EmbedQueueError, InputRejected, TransientError
-from embedqueue.values.words import SHOWN_CHARS
+from embedqueue.values.words import READ_CHARS, SHOWN_CHARS
 
 
 def error_for(status: int, body: Any, **facts: Any) -> EmbedQueueError:
@@ -274,6 +274,23 @@ def test_words_are_cut_and_hold_neither_text_nor_key() -> None:
     assert len(said) < SHOWN_CHARS + 30
     assert said == "host answered 400: key [key] cannot embed '[text]' and [text] (invalid_request_error)"
     assert len(str(error_for(400, openai("word " * 1000)))) < SHOWN_CHARS + 30
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [
+        {"code": "a" * 1_000_000},
+        {"details": [{"details": [{"code": f"c{i}.{j}" + "z" * 90} for j in range(20)]} for i in range(20)]},
+    ],
+)
+def test_codes_are_bounded_before_texts_are_looked_for_in_them(codes: dict[str, Any]) -> None:
+    """That takes microseconds a character, and a refusal may have a million of them: the process would stand still."""
+    text = "My diary of the year 1999"
+    body = json.dumps({"error": {"message": f"cannot embed {text}", "type": "bad_input", **codes}}).encode()
+    fault = read_fault(400, body)
+    fault.hide((), [text])
+    assert fault.shown.startswith("cannot embed [text] (")
+    assert len(fault.shown) < READ_CHARS + SHOWN_CHARS
 
 
 def test_an_echoed_text_is_not_taken_for_the_providers_words() -> None:
