@@ -62,8 +62,9 @@ def collect(desk: Desk, job: Job, seen: JobSeen) -> Job:
         job = desk.keep(job, verified=True, used_tokens=seen.used_tokens or tokens)
     if desk.terms().dimensions is None:
         desk.embed([CANARY])  # an embedder that learns the length of its vectors has to know it before one is written
+    # What is written is none of the job's texts any more.
+    note = "" if seen.standing == "done" else noted(f"{seen.standing}: {desk.said(job, seen.reason) or seen.status}")
     job = _write(desk, job, seen, keys)
-    note = "" if seen.standing == "done" else noted(f"{seen.standing}: {seen.reason or seen.status}")
     job = desk.end(job, note)
     book(desk, job)
     if job.back:

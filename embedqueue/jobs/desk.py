@@ -15,7 +15,7 @@ from embedqueue.values.item import Item
 from embedqueue.values.locks import Event
 from embedqueue.values.log import Log
 from embedqueue.values.options import Options
-from embedqueue.values.words import printable
+from embedqueue.values.words import READ_CHARS, printable, without_texts
 
 #: Seconds for which no job is made after the provider has refused one: at first, and at most; doubled in between.
 REST_SECONDS = (900.0, 7200.0)
@@ -97,6 +97,11 @@ class Desk:
         if not self.led.ours or self.led.since != (self.led_since or self.led.since):
             raise Lost
         return self.led
+
+    def said(self, job: Job, words: str) -> str:
+        """What a provider says of a job, without the texts of it that this quotes."""
+        live = self.jobs.live(job.name, list(self.jobs.lines(job.name))) if words else ()
+        return without_texts(words[:READ_CHARS], (one.text for one in live))
 
     def keep(self, job: Job, lines: Sequence[tuple[str, str]] = (), **changes: Any) -> Job:
         """Keep what is known of a job, changed; returns it.

@@ -310,7 +310,7 @@ def _gone(desk: Desk, job: Job) -> Job:
 
 
 def _failed(desk: Desk, job: Job, reason: str, *, quota: bool, quota_tokens: int | None) -> Job:
-    note = noted(f"failed: {reason}")
+    note = noted(f"failed: {desk.said(job, reason)}")
     if quota:
         others = sum(one.tokens for one in desk.led.jobs if one.state == "submitted" and one.name != job.name)
         learned = max(job.tokens // 2, min(quota_tokens or (others + job.tokens), others + job.tokens) * 3 // 4)

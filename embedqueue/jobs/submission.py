@@ -18,6 +18,7 @@ from embedqueue.values.errors import EmbedQueueError, TransientError
 from embedqueue.values.item import Item, NotOurs, decode_member
 from embedqueue.values.provenance import digest
 from embedqueue.values.tokens import BYTES_PER_TOKEN, estimated_tokens
+from embedqueue.values.words import said_by
 
 from .desk import Desk, noted
 
@@ -104,7 +105,7 @@ def _send(desk: Desk, job: Job, texts: dict[str, str]) -> bool:
     try:
         file = desk.batches.upload(texts, label)
     except EmbedQueueError as error:
-        _undo(desk, job, error)
+        _undo(desk, job, said_by(error, [*texts.values()]))
         return False
     job = desk.keep(job, file=file, state="submitting", since=desk.led.now)
     desk.renew()  # asked just now: who was held up must not create what another takes for lost, or has ended
@@ -112,14 +113,15 @@ def _send(desk: Desk, job: Job, texts: dict[str, str]) -> bool:
     try:
         provider_id = desk.batches.create(file, texts, label)
     except EmbedQueueError as error:
+        words = said_by(error, [*texts.values()])
         if was_refused(error):
-            _undo(desk, job, error)
+            _undo(desk, job, words)
             return False
         desk.log.warning(
-            "embedqueue: it is not known whether a batch job was created; its label is looked for: %s", error
+            "embedqueue: it is not known whether a batch job was created; its label is looked for: %s", words
         )
         if isinstance(error, TransientError) and error.status is not None:  # the next one would most likely end so, too
-            desk.rest(noted(str(error)))
+            desk.rest(noted(words))
         return True
     created(desk, job, provider_id)
     return True
@@ -133,9 +135,9 @@ def created(desk: Desk, job: Job, provider_id: str) -> Job:
     return desk.keep(job, state="submitted", provider_id=provider_id, since=desk.renew().now, misses=0)
 
 
-def _undo(desk: Desk, job: Job, error: EmbedQueueError) -> None:
+def _undo(desk: Desk, job: Job, words: str) -> None:
     """The provider has not taken the job: its items wait for another, and none is made for a while."""
-    note = noted(f"it was not taken: {error}")
+    note = noted(f"it was not taken: {words}")
     desk.end(job, note, again=True)
     desk.rest(note)
 

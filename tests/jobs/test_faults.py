@@ -132,6 +132,30 @@ def test_completed_is_no_success(make, redis_client, stand_in, empty):
     assert queue.jobs()[0].written == 0
 
 
+QUOTING = "1 validation error: input_value='the patient has a private illness', input_type=str"
+
+
+@pytest.mark.parametrize(
+    ("step", "status", "ending"),
+    [("upload", 400, ""), ("create", 400, ""), ("create", 503, ""), ("", 0, "failed"), ("", 0, "expired")],
+)
+def test_a_refusal_that_quotes_a_text(make, redis_client, stand_in, caplog, step, status, ending):
+    """The text is in no note of the job, and not in the log; the provider's other words are."""
+    caplog.set_level(logging.INFO, "embedqueue")
+    if step:
+        stand_in.refuse[step] = [(status, QUOTING)]
+    else:
+        stand_in.ending, stand_in.reason = ending, QUOTING
+        stand_in.lines = lambda out, err: (out[1:], err)
+    queue = make()
+    queue.enqueue_many([("note:0", "the patient has a private illness"), *pairs(3)], within=PATIENT)
+    eventually(lambda: "validation error" in caplog.text if step else over(queue).note, "it is told")
+    told = [caplog.text, queue.jobs()[0].note, str(redis_client.hgetall("embed_queue:jobs"))]
+    assert "private illness" not in " ".join(told)
+    if status != 503:
+        assert "1 validation error" in queue.jobs()[0].note
+
+
 @pytest.mark.parametrize("some", [True, False])
 def test_expired(make, redis_client, stand_in, some):
     """What it has done is paid, and written; all else goes to the live lane."""
