@@ -679,6 +679,19 @@ def test_check_of_an_index(run, monkeypatch):
     assert told["fine"]["words"] == "fine: 16 dimensions, FLOAT32, 12 hashes"
 
 
+def test_a_password_that_redis_quotes_is_not_printed(run, monkeypatch):
+    """By no command: also where one tells in the server's own words what it refuses."""
+
+    def refuse(client, *words, **options):
+        raise redis.ResponseError("unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'default' 'hunter2'")
+
+    monkeypatch.setenv("EMBEDQUEUE_REDIS_URL", "redis://:hunter2@127.0.0.1:1/0")
+    monkeypatch.setattr(redis.Redis, "execute_command", refuse)
+    printed = run("index", "info", code=1)
+    assert "unknown command 'HELLO'" in printed
+    assert "hunter2" not in printed
+
+
 def test_a_burst_with_a_provider_that_refuses(run, redis_client, provider, monkeypatch):
     """It ends with 1 at once and says why; the item is still there."""
     monkeypatch.setenv("EMBEDQUEUE_API_KEY", "wrong")
