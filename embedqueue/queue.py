@@ -286,6 +286,7 @@ class EmbeddingBatchQueue:
 
     def _forked(self) -> None:
         self._lock = threading.RLock()
+        self._shutting = False  # another thread of the parent's may have been in stop()
         self._engine = self._new_engine()
 
     def stop(self, timeout: float | None = None, drain: bool = False) -> None:
@@ -485,7 +486,8 @@ class EmbeddingBatchQueue:
         """Drop all that there is of a key, as its document is deleted.
 
         Afterwards nothing of it waits, is in flight or is a dead letter, and no vector of it is written any more,
-        whoever holds it; until it is enqueued again. Who waits for it gets :class:`ItemRejected`.
+        whoever holds it; until it is enqueued again. Who waits for it gets :class:`ItemRejected`. What another program
+        has put into ``pending`` is not found only where it has taken as many members out, and no claim came since.
 
         Args:
             redis_key: the hash that would receive the vector.
@@ -504,15 +506,21 @@ class EmbeddingBatchQueue:
         check_pair(redis_key, "", self._options.namespace, None)
         engine = self._ready()
         stamp, second_stamp = engine.intake.forget(redis_key)
-        if engine.store.status().strays:  # another program may have left a text of the key
-            for _ in engine.worker.put_in_order():
-                pass
+        if self._adopt():  # another program may have left a text of the key
             stamp, second_stamp = engine.intake.forget(redis_key)
         if vector:
             self._erase(redis_key, stamp)
             second = engine.store.change.second() if second_stamp else None
             if second is not None:
                 engine.store.hashes.erase_second(redis_key, second, second_stamp)
+
+    def _adopt(self) -> bool:
+        """Put in order what another program has left; returns whether there was anything."""
+        left = self._engine.store.status().strays > 0
+        if left:
+            for _ in self._engine.worker.put_in_order():
+                pass
+        return left
 
     def _erase(self, redis_key: str, stamp: int) -> None:
         """Take the vector of an item that is older than this stamp away, out of the hash and the sink."""
@@ -961,7 +969,9 @@ class EmbeddingBatchQueue:
             TypeError: what names no letter; nothing was put back.
             redis.RedisError: Redis cannot be reached; some may have been put back.
         """
-        return self._engine.store.dead.retry(self._dead_names(redis_keys))
+        names = self._dead_names(redis_keys)
+        self._adopt()  # a newer text of a key, which another program has left, keeps its letter out
+        return self._engine.store.dead.retry(names)
 
     def discard_dead(self, redis_keys: str | bytes | Iterable[str | bytes] | None = None) -> int:
         """Drop dead letters for good.

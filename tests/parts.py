@@ -54,6 +54,23 @@ class GatedEmbedder(FakeEmbedder):
         assert self._returns.acquire(timeout=PATIENCE_SECONDS), "no call is back"
 
 
+class Unlearned(GatedEmbedder):
+    """One that learns the length of its vectors by its first call."""
+
+    def __init__(self, dimensions: int = DIMENSIONS) -> None:
+        super().__init__(dimensions)
+        self._length = dimensions
+        self.dimensions = None
+
+    def vector_of(self, text: str) -> np.ndarray:
+        return vector_of(text, self._length)
+
+    def embed_batch(self, texts: Sequence[str], model: str) -> np.ndarray:
+        rows = super().embed_batch(texts, model)
+        self.dimensions = self._length
+        return rows
+
+
 def stored(text: str, dimensions: int = DIMENSIONS) -> bytes:
     """What the hash of a text must hold."""
     return vector_of(text, dimensions).astype("<f4").tobytes()

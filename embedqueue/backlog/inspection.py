@@ -57,6 +57,8 @@ def inspect(store: Store, texts: Sequence[Text], terms: Terms, sink: Sink | None
         redis.RedisError: Redis does not answer.
     """
     redis_keys = [redis_key for redis_key, _ in texts]
+    if terms.dimensions is None:  # else every vector were of another space
+        terms = terms.learned(store.agreed())
     looked = store.hashes.look(redis_keys, terms)
     if isinstance(sink, ReadingSink):
         rows = sink.read(redis_keys)

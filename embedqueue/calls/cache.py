@@ -95,8 +95,10 @@ class Cache:
         mine: dict[str, str] = {}  # digests by text, of what we have reserved and not filled
 
         def keep(texts: Sequence[str], vectors: Sequence[bytes]) -> None:
-            pairs = [(digests[text], vector) for text, vector in zip(texts, vectors, strict=True)]
-            self._persist(lambda: self._store.cache.put(pairs, self._ttl_seconds))
+            pairs = {digests[text]: vector for text, vector in zip(texts, vectors, strict=True)}
+            # By this call an embedder may have learned the length of its vectors: who knows it looks elsewhere for it.
+            pairs |= {self._digest(text): vector for text, vector in zip(texts, vectors, strict=True)}
+            self._persist(lambda: self._store.cache.put(pairs.items(), self._ttl_seconds))
             for text in texts:
                 del mine[text]
 

@@ -6,7 +6,6 @@ call. There are so many senders at most as there may be calls in flight. Nobody 
 
 from __future__ import annotations
 
-import copy
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from redis.exceptions import RedisError
 
 from embedqueue.observers.observers import Observers
 from embedqueue.store.store import Store
-from embedqueue.values.errors import BatchFailed, InputRejected, QueueStopped
+from embedqueue.values.errors import BatchFailed, InputRejected, QueueStopped, twin
 from embedqueue.values.locks import Event, held_here, locked
 from embedqueue.values.log import Log
 from embedqueue.values.observer import SavingReport
@@ -132,7 +131,7 @@ class Queries:
             self._drop(query)
             raise BatchFailed(f"the query had no answer within {longest:g} s")
         if query.error is not None:
-            raise copy.copy(query.error) from query.error.__cause__
+            raise twin(query.error) from query.error.__cause__
         return query.vector
 
     def stop(self) -> None:

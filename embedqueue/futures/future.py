@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any
 
-from embedqueue.values.errors import QueueStopped
+from embedqueue.values.errors import QueueStopped, twin
 from embedqueue.values.locks import Condition
 from embedqueue.values.log import logger
 from embedqueue.values.vectors import VectorType, to_floats
@@ -111,7 +111,7 @@ class EmbeddingFuture(Future[list[float]]):
         def _exception(self) -> BaseException | None:
             # Each who asks gets an object of his own. Raising adds to an object's traceback: of one that all share, it
             # would grow with everybody who waits, and show the variables of one request in the report of another.
-            return None if self._error is None else _twin(self._error)
+            return None if self._error is None else twin(self._error)
 
         @_exception.setter
         def _exception(self, error: BaseException | None) -> None:
@@ -180,7 +180,23 @@ class EmbeddingFuture(Future[list[float]]):
         return TimeoutError(self._late(self._redis_key, timeout))
 
     def cancel(self) -> bool:
-        """Wait no longer; the item is embedded all the same. Returns whether the future had not ended yet."""
+        """Wait no longer; the item is embedded all the same.
+
+        A future that several callers have, for they have enqueued the same text of the key, goes on for the others.
+
+        Returns:
+            Whether the future is cancelled: it had not ended yet, and nobody else has it.
+        """
+        if self.__dict__.setdefault("_fate", "cancelled") == "shared":
+            return self.cancelled()
+        return self._cancel()
+
+    def share(self) -> bool:
+        """Let one more caller have it, and nobody cancel it any more. Returns False if it has ended."""
+        # In one step, as setdefault is atomic: whoever comes first decides, the one who cancels or the one who shares.
+        return self.__dict__.setdefault("_fate", "shared") == "shared" and self._unfinished
+
+    def _cancel(self) -> bool:
         cancelled = super().cancel()
         with self._condition:
             if self._state == CANCELLED:  # tell those who wait for it: an executor would, but there is none
@@ -226,16 +242,6 @@ def _call_back(context: contextvars.Context, fn: Callable[[Future[Any]], object]
         logger.exception("embedqueue: a callback of %r has raised", future)
 
 
-def _twin(error: BaseException) -> BaseException:
-    """Another object that says the same, and was never raised."""
-    twin = type(error).__new__(type(error), *error.args)
-    twin.args = error.args
-    twin.__dict__.update(error.__dict__)
-    twin.__cause__ = error.__cause__
-    twin.__suppress_context__ = error.__suppress_context__
-    return twin
-
-
 def end_future(future: EmbeddingFuture, outcome: bytes | BaseException | None) -> None:
     """Give a future its end, unless it was cancelled: wake those who wait, then hand its callbacks over.
 
@@ -252,7 +258,7 @@ def end_future(future: EmbeddingFuture, outcome: bytes | BaseException | None) -
     """
     try:
         if outcome is None:
-            future.cancel()
+            future._cancel()
             return
         with future._condition:
             if future.cancelled():

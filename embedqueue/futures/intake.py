@@ -11,7 +11,6 @@ stand in its own way. So it writes aside, over a connection of its own.
 from __future__ import annotations
 
 import contextlib
-import copy
 import itertools
 import math
 import threading
@@ -23,7 +22,7 @@ from embedqueue.embedders.protocol import Embedder, learned_dimensions
 from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Terms, Unless, Within
 from embedqueue.store.store import Store
-from embedqueue.values.errors import EmbedQueueError, QueueFull, was_forgotten
+from embedqueue.values.errors import EmbedQueueError, QueueFull, twin, was_forgotten
 from embedqueue.values.item import BLANK, FORGOTTEN, encode_member
 from embedqueue.values.locks import locked
 from embedqueue.values.observer import SavingReport
@@ -176,6 +175,8 @@ class Intake:
             redis.RedisError: nothing of them is known to be accepted.
             EmbedQueueError: the caller who wrote for this one was interrupted; nothing of them is known to be accepted.
         """
+        if digests or not all(member for _, member in pairs):
+            self._zero()  # an embedder may ask its provider for the length: not while others stand behind this caller
         commit = _Commit(pairs, digests, within)
         try:
             self._carry_out(commit)
@@ -451,7 +452,7 @@ def _patience(share: Sequence[_Commit], latest: Iterable[str], usual: float) -> 
 def _for_follower(error: BaseException) -> BaseException:
     """The leader's error as another caller gets it: an object of its own, and never the leader's Ctrl-C."""
     if isinstance(error, Exception):
-        return copy.copy(error)
+        return twin(error)
     return EmbedQueueError("interrupted while writing: enqueue again")
 
 

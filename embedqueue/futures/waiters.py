@@ -136,7 +136,7 @@ class Waiters:
             newest = made.get(redis_key) or self._newest.get(redis_key)
             if newest is not None and newest.member == member and (newest.committed or redis_key in made):
                 future = newest()
-                if future is not None and future._unfinished:
+                if future is not None and future.share():
                     futures.append(future)
                     if redis_key not in made:
                         newest.joined, newest.committed = True, False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from embedqueue.values.limits import LimitLeft, Paid
@@ -56,6 +56,13 @@ class Terms:
     space: str
     if_missing: str
     vector_type: VectorType = "float32"
+
+    def learned(self, kept: Mapping[str, str]) -> Terms:
+        """The same with the length of vectors that is kept of the namespace, where the embedder has yet to learn it."""
+        length = int(kept.get("dimensions") or 0)
+        if self.dimensions is not None or not length:
+            return self
+        return replace(self, dimensions=length, space=space(self.model, length, parts_of_space(self.space).role))
 
     @property
     def agreed(self) -> dict[str, str]:

@@ -24,6 +24,24 @@ def _rebuild(cls: type[Exception], args: tuple[Any, ...], state: dict[str, Any])
     return error
 
 
+def twin(error: BaseException) -> BaseException:
+    """Another object that says the same, and was never raised; the error itself, where its class makes no such object.
+
+    The class' own ``__init__`` is left out: it may want other arguments than those that it has kept.
+    """
+    builtin = next(base for base in type(error).__mro__ if base.__module__ == "builtins")
+    try:
+        made = type(error).__new__(type(error), *error.args)
+        builtin.__init__(made, *error.args)  # type: ignore[misc]  # a UnicodeError has its words from there
+        made.args = error.args
+        made.__dict__.update(error.__dict__)
+    except Exception:
+        return error
+    made.__cause__ = error.__cause__
+    made.__suppress_context__ = error.__suppress_context__
+    return made
+
+
 def finite_seconds(value: Any) -> float | None:
     """What an embedder may give as seconds to wait, as a number from 0 to a day; None where it is no number."""
     try:

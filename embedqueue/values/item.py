@@ -65,6 +65,7 @@ def check_pair(redis_key: object, text: object, namespace: str, max_text_chars: 
         raise TypeError(f"text must be a str, not {type(text).__name__}")
     if not redis_key:
         raise ValueError("redis_key must not be empty")
+    redis_key.encode()
     if redis_key.startswith((f"{namespace}:", f"{{{namespace}}}:")):  # the latter on a cluster
         raise ValueError(f"redis_key {redis_key!r} lies inside the queue's own namespace {namespace!r}")
     _check_length(text, max_text_chars)

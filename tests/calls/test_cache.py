@@ -11,7 +11,7 @@ import pytest
 from embedqueue import BatchFailed, InputRejected, OpenAIEmbedder, TransientError
 from embedqueue.calls.cache import BUSY, PAUSED, Cache
 from tests.inside import inside
-from tests.parts import ONE_TRY, PATIENCE_SECONDS, GatedEmbedder, eventually, expected, in_flight
+from tests.parts import DIMENSIONS, ONE_TRY, PATIENCE_SECONDS, GatedEmbedder, Unlearned, eventually, expected, in_flight
 from tests.provider import Provider
 
 
@@ -279,3 +279,14 @@ def test_what_decides_a_vector_beside_its_text_has_entries_of_its_own(make_queue
                 queue.enqueue(f"doc:{place}", "text").result(PATIENCE_SECONDS)
                 queue.stop()
         assert [len(one.calls) for one in (provider, elsewhere)] == ([1, 1] if "base_url" in other else [2, 0])
+
+
+def test_what_an_embedder_was_sent_before_it_knew_its_length_is_found_afterwards(make_queue):
+    """By the same process, and by one that has yet to learn it."""
+    for process in range(2):
+        embedder = Unlearned(DIMENSIONS)
+        queue = make_queue(embedder=embedder, cache_ttl=60)
+        for key in range(2):
+            assert queue.enqueue(f"doc:{process}:{key}", "one").result(PATIENCE_SECONDS) == expected("one")
+        assert embedder.texts.count("one") == (process == 0)
+        queue.stop()

@@ -16,7 +16,7 @@ from embedqueue.futures.waiters import Waiters
 from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Taken, Terms
 from embedqueue.testing import FakeEmbedder
-from embedqueue.values.errors import EmbedQueueError, NotReplicated, QueueFull, QueueStopped
+from embedqueue.values.errors import ConfigurationError, EmbedQueueError, NotReplicated, QueueFull, QueueStopped
 from embedqueue.values.item import encode_member
 from embedqueue.values.log import QueueLog
 from embedqueue.values.options import Options
@@ -268,6 +268,48 @@ def test_error_reaches_each(rig):
     assert all(isinstance(error, RedisConnectionError) for error in errors)
     assert len({id(error) for error in errors}) == 3
     assert len(rig.waiters) == 1  # that of "a"
+    rig.check_free()
+
+
+class Keyworded(Exception):
+    """As those of HTTP libraries, which a provider of credentials raises: ``copy.copy`` cannot make it again."""
+
+    def __init__(self, words, *, response):
+        super().__init__(words)
+
+
+def test_an_error_of_any_class_reaches_each(rig):
+    """And the next caller leads."""
+    leader = rig.lead(pair("a"))
+    followers = [rig.follow(pair(f"b{i}")) for i in range(2)]
+    rig.store.go_on()
+    leader.result(PATIENCE_SECONDS)
+    rig.store.await_write()
+    rig.store.go_on(Keyworded("no token", response=503))
+    errors = [follower.exception(PATIENCE_SECONDS) for follower in followers]
+    assert [(type(error), str(error)) for error in errors] == [(Keyworded, "no token")] * 2
+    rig.check_free()
+
+
+def test_whose_text_is_blank_asks_for_the_length_alone(rig):
+    """An embedder may have to ask its provider: nobody stands in line meanwhile, nor gets the provider's error."""
+    asked, answer = threading.Event(), threading.Event()
+
+    class Slow(FakeEmbedder):
+        def embed_batch(self, texts, model):
+            asked.set()
+            assert answer.wait(PATIENCE_SECONDS)
+            raise ConfigurationError("no key")
+
+    rig.intake._embedder = Slow(2)
+    rig.intake._embedder.dimensions = None
+    blank = rig.submit(pair("blank", ""))
+    assert asked.wait(PATIENCE_SECONDS)
+    other = rig.lead(pair("a"))
+    rig.store.go_on()
+    assert len(other.result(PATIENCE_SECONDS)) == 1
+    answer.set()
+    assert isinstance(blank.exception(PATIENCE_SECONDS), ConfigurationError)
     rig.check_free()
 
 

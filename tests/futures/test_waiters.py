@@ -156,6 +156,17 @@ def test_cancelled(waiters):
         future.result(0)
 
 
+def test_what_two_have_neither_can_cancel(waiters):
+    """It is the same future, and the other one waits; a stop ends it all the same."""
+    [future], [same] = enter(waiters, ("a", "text")), enter(waiters, ("a", "text"))
+    assert same is future
+    assert not future.cancel()
+    assert not future.done()
+    waiters.cancel_all()
+    assert future.cancelled()
+    assert future.cancel()
+
+
 def test_cancel_after_the_end(waiters):
     """A future that has ended cannot be cancelled."""
     [future] = enter(waiters, ("a", "text"))

@@ -83,6 +83,22 @@ def test_cancelled_await(queue, embedder, redis_client):
     assert redis_client.hget("doc:1", "embedding") == stored("hello")
 
 
+def test_a_cancelled_await_is_nobody_elses(queue, embedder):
+    """Two requests save the same text: that one is given up does not end the other."""
+    embedder.hold()
+
+    async def main():
+        given_up, other = (asyncio.wrap_future(queue.enqueue("doc:1", "hello")) for _ in range(2))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        embedder.release()
+        return await asyncio.wait_for(other, PATIENCE_SECONDS)
+
+    assert asyncio.run(main()) == expected("hello")
+
+
 def test_callback_sees_the_hash(queue, redis_client):
     """A done callback finds the vector in the hash: no future ends before the write."""
     seen = {}

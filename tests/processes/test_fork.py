@@ -81,6 +81,27 @@ join = fork(lambda: queue.enqueue('doc:child', 'of the child').result(15), locke
     assert busy.get("join()") == expected("of the child")
 
 
+def test_fork_during_a_stop(make_peer):
+    """The child has a queue that can be started, and stopped."""
+    peer = make_peer()
+    peer.run("""
+queue.start()
+stop = queue._engine.stop
+joins = []
+def stop_and_fork(grace):
+    joins.append(fork(child))
+    stop(grace)
+def child():
+    future = queue.start().enqueue('doc:child', 'hello')
+    result = future.result(15)
+    queue.stop()
+    return result, inside(queue).works
+queue._engine.stop = stop_and_fork
+queue.stop()
+""")
+    assert peer.get("joins[0]()") == [expected("hello"), False]
+
+
 def test_traffic_in_both(make_peer, provider):
     """Parent and children work at the same time on connections of their own: no answer goes astray."""
     peer = make_peer()

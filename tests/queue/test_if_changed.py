@@ -10,7 +10,7 @@ from embedqueue.store.records import Unless
 from embedqueue.testing import eager_queue
 from embedqueue.values.item import encode_member
 from embedqueue.values.provenance import digest
-from tests.parts import DIMENSIONS, PATIENCE_SECONDS, expected, stored
+from tests.parts import DIMENSIONS, PATIENCE_SECONDS, Unlearned, expected, stored
 
 
 @pytest.fixture
@@ -229,3 +229,12 @@ def test_who_asks_again_is_told_the_same(queue, make_queue):
         working.flush(PATIENCE_SECONDS)
     store._scripts._senders[-1].number -= 1
     assert list(send().left_out) == [stored(text) for text in texts.values()]
+
+
+def test_where_the_length_of_vectors_is_yet_to_be_learned(queue, make_queue):
+    """A new process learns it first: what has its vector is not sent again."""
+    queue.stop()
+    unlearned = Unlearned(DIMENSIONS)
+    other = make_queue(embedder=unlearned, max_batch_size=1)
+    assert other.enqueue("doc:1", "one", if_changed=True).result(0) == expected("one")
+    assert "one" not in unlearned.texts

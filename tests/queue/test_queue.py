@@ -612,6 +612,15 @@ def test_retry_and_discard(dead, embedder, redis_keys, count, what):
     assert dead.stats().embedded == (count if what == "retry_dead" else 0)
 
 
+def test_a_newer_text_of_another_program_keeps_a_letter_out(dead, embedder, fake_redis):
+    """Also while nobody has adopted it: the older text must not come back as the newer one."""
+    fake_redis.zadd(PENDING, {encode_member("doc:1", "newer"): fake_redis.time()[0]})
+    assert dead.retry_dead("doc:1") == 0
+    dead.flush(PATIENCE_SECONDS)
+    assert fake_redis.hget("doc:1", "embedding") == embedder.bytes_of("newer")
+    assert names(dead.dead_letters()) == ["doc:2", "doc:0"]
+
+
 def test_enqueue_after_death(dead, fake_redis, embedder):
     """A newer text of a dead key supersedes its dead letter, for good."""
     assert result(dead.enqueue("doc:1", "better"))

@@ -11,7 +11,7 @@ from embedqueue import EmbedQueueError, QueueFull, Verified
 from embedqueue.backlog.filler import to_fix
 from embedqueue.testing import eager_queue
 from tests.inside import FILLER_TIME
-from tests.parts import DIMENSIONS, PATIENCE_SECONDS, provenance, stored
+from tests.parts import DIMENSIONS, PATIENCE_SECONDS, Unlearned, provenance, stored
 
 
 def hashes(client):
@@ -183,3 +183,14 @@ def test_eager():
     assert queue.verify([("doc:1", "text")]).faults == 0
     assert queue.verify(match="doc:*", text_field="text", fix=True).fixed == 1
     assert queue.redis.hexists("doc:2", "embedding")
+
+
+def test_where_the_length_of_vectors_is_yet_to_be_learned(queue, make_queue, redis_client):
+    """It is that of the namespace: no vector is of another space for the lack of it, and none is paid for again."""
+    queue.enqueue("doc:1", "text")
+    with queue:
+        queue.flush(PATIENCE_SECONDS)
+    other = make_queue(embedder=Unlearned(DIMENSIONS), start=False)
+    found = other.verify([("doc:1", "text")], fix=True)
+    assert (found.checked, found.faults, found.fixed) == (1, 0, 0)
+    assert other.verify([("doc:1", "new")]).other_text == 1

@@ -19,6 +19,7 @@ from embedqueue.values.errors import (
     QueueFull,
     QueueStopped,
     TransientError,
+    twin,
 )
 
 EXAMPLES = [
@@ -94,3 +95,46 @@ def test_status_index_and_limit_are_whole_numbers(given, number):
     assert InputRejected(index=given, status=given).index == number
     error = CallTooLarge(limit=given, status=given)
     assert (error.limit, error.status) == (number, number)
+
+
+class Keyworded(Exception):
+    """As errors of HTTP libraries are: not to be made again from what it has kept."""
+
+    def __init__(self, words, *, status):
+        super().__init__(f"answered: {words}")
+        self.status = status
+
+
+class Whole(Exception):
+    """A class that makes no object but in its own way."""
+
+    def __new__(cls, *, key):
+        return super().__new__(cls, key)
+
+    def __init__(self, *, key):
+        super().__init__(key)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *EXAMPLES,
+        Keyworded("no", status=503),
+        UnicodeEncodeError("utf-8", "\udcff", 0, 1, "no"),
+        FileNotFoundError(2, "no"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_twin(error):
+    """It says the same, and what raising adds to the one is not seen in the other."""
+    with pytest.raises(type(error)):
+        raise error
+    made = twin(error)
+    assert type(made) is type(error)
+    assert (str(made), made.args, vars(made)) == (str(error), error.args, vars(error))
+    assert made.__traceback__ is None
+
+
+def test_of_an_error_that_cannot_be_made_again_there_is_one():
+    error = Whole(key="k")
+    assert twin(error) is error

@@ -96,6 +96,7 @@ def test_lone_surrogates_are_refused():
         (1, "text", TypeError),
         ("doc:1", ["text"], TypeError),
         ("", "text", ValueError),
+        ("doc:\udcff", "text", ValueError),
         ("embed_queue:pending", "text", ValueError),
         ("embed_queue:anything", "text", ValueError),
         ("doc:1", "123456", ValueError),
