@@ -96,7 +96,7 @@ class Filler:
         store: its Redis.
         terms: returns on which terms its workers write.
         kinds: of what ``inspection`` finds, those that are enqueued (blank texts have their vectors taken out instead);
-            None: everything, unseen.
+            None: everything, unseen, but for keys of which others enqueue a text while there is no room.
         erase: takes the vector of a key away, unless its stamp is this one or a later one.
         max_waiting: go on only while fewer items wait; None for no such limit.
         within: seconds in which the texts are to be embedded; None: as any.
@@ -152,6 +152,7 @@ class Filler:
         """
         if self._kinds:
             self._meet_workers()
+        if self._kinds != ():
             self._began_stamp = self._store.hashes.last_stamp()
         source = iter(texts)
         most = min(LOOK_ITEMS, self._queue.options.max_pending or LOOK_ITEMS, self._max_waiting or LOOK_ITEMS)
@@ -178,8 +179,12 @@ class Filler:
 
     def _wrong(self, looked: Iterable[tuple[Text, Found]]) -> list[tuple[Text, Found]]:
         """Those that are to be put right, but for keys of which others have enqueued a text since this began."""
-        kinds = self._kinds or ()
-        return [(text, one) for text, one in looked if one.kind in kinds and not self._by_others(one.newest)]
+        kinds = self._kinds
+        return [
+            (text, one)
+            for text, one in looked
+            if (kinds is None or one.kind in kinds) and not self._by_others(one.newest)
+        ]
 
     def _by_others(self, stamp: int) -> bool:
         own = bisect_right(self._own_stamps, stamp) % 2 == 1
@@ -194,7 +199,8 @@ class Filler:
     def _enqueue(self, texts: list[Text]) -> int:
         """Enqueue when there is room; after a wait, only what is still wrong. Returns how many."""
         if texts and self._before is not None:
-            self._before(texts)
+            self._before(texts)  # it may ask somebody, and the answer may take long
+            texts = self._still_wrong(texts)
         while texts:
             if self._max_waiting is None or self._queue.pending_count() <= self._max_waiting - len(texts):
                 try:
@@ -204,17 +210,19 @@ class Filler:
                     if self._full is None:
                         raise
             self._rest()
-            if self._kinds is not None:
-                found = inspect(self._store, texts, self._terms(), self._queue.options.sink)
-                texts = [text for text, _ in self._wrong(zip(texts, found, strict=True))]
+            texts = self._still_wrong(texts)
         return len(texts)
 
+    def _still_wrong(self, texts: list[Text]) -> list[Text]:
+        found = inspect(self._store, texts, self._terms(), self._queue.options.sink)
+        return [text for text, _ in self._wrong(zip(texts, found, strict=True))]
+
     def _enqueue_now(self, texts: list[Text]) -> None:
-        before = self._store.hashes.last_stamp() if self._kinds else 0
+        before = self._store.hashes.last_stamp()
         self._queue.enqueue_many(texts, within=self._within)
         self._full_seconds = 0.0
-        if self._kinds:  # one text of a key may come behind another, from the same source
-            self._own_stamps += [before + 1, self._store.hashes.last_stamp() + 1]
+        # One text of a key may come behind another, from the same source.
+        self._own_stamps += [before + 1, self._store.hashes.last_stamp() + 1]
 
     def _rest(self) -> None:
         self._check()

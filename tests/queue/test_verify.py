@@ -125,7 +125,11 @@ def test_of_texts_that_come_in_parts_the_last_one_of_a_key_wins(queue, redis_cli
     assert redis_client.hget("doc:1", "embedding") == stored("text")
 
 
-def test_a_newer_text_that_comes_while_there_is_no_room_stays(queue, redis_client, monkeypatch):
+ALL_OR_WRONG = pytest.mark.parametrize("kinds", [to_fix(relabel=False), None], ids=["wrong", "all"])
+
+
+@ALL_OR_WRONG
+def test_a_newer_text_that_comes_while_there_is_no_room_stays(queue, redis_client, monkeypatch, kinds):
     queue.enqueue("doc:0", "waits")
 
     def full(_waiting):
@@ -133,11 +137,23 @@ def test_a_newer_text_that_comes_while_there_is_no_room_stays(queue, redis_clien
             queue.enqueue("doc:missing", "newer").result(PATIENCE_SECONDS)
             queue.flush(PATIENCE_SECONDS)
 
-    filler = queue._filler(to_fix(relabel=False), 1, full)
+    filler = queue._filler(kinds, 1, full)
     monkeypatch.setattr(*FILLER_TIME, SimpleNamespace(sleep=lambda seconds: None))
     monkeypatch.setattr(queue, "flush_now", lambda: None)
     list(filler.fill([("doc:missing", "text")]))
     assert queue.pending_count() == 0
+    assert redis_client.hget("doc:missing", "embedding") == stored("newer")
+
+
+@ALL_OR_WRONG
+def test_a_newer_text_that_comes_while_somebody_is_asked_stays(queue, redis_client, kinds):
+    """Whether it may cost that much, for example."""
+
+    def ask(_texts):
+        with queue:
+            queue.enqueue("doc:missing", "newer").result(PATIENCE_SECONDS)
+
+    assert [count for count, _ in queue._filler(kinds, before=ask).fill([("doc:missing", "text")])] == [0]
     assert redis_client.hget("doc:missing", "embedding") == stored("newer")
 
 
