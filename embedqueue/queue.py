@@ -510,6 +510,9 @@ class EmbeddingBatchQueue:
             stamp, second_stamp = engine.intake.forget(redis_key)
         if vector:
             self._erase(redis_key, stamp)
+            terms = engine.terms().where(engine.store.agreed())
+            if terms.field != engine.terms().field:  # a reembed has ended, which this process may know nothing of
+                engine.store.hashes.erase(redis_key, terms, stamp)
             second = engine.store.change.second() if second_stamp else None
             if second is not None:
                 engine.store.hashes.erase_second(redis_key, second, second_stamp)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 
 from embedqueue.backlog.inspection import LOOK_ITEMS, RIGHT, WAITING, Text, inspect
 from embedqueue.search.aliases import Aliases
-from embedqueue.store.keys import NO_PROVENANCE, Second
+from embedqueue.store.keys import Second
 from embedqueue.store.records import Terms
 from embedqueue.values.errors import EmbedQueueError
-from embedqueue.values.item import is_blank
+from embedqueue.values.item import encode_member, is_blank
 from embedqueue.values.provenance import digest, read_provenance
 from embedqueue.values.vectors import index_type
 
@@ -118,11 +117,14 @@ def _take_over(work: Reembedding, reading: Mapping[str, str], deadline_mono: flo
     if reading.get("field") != second.field:
         raise EmbedQueueError(f"{second.field} is not read yet: --cut-over first")
     _require_covered(work, deadline_mono)
-    said = f"The vectors in {reading['first']} of hashes that match {work.match} are removed, and there is no way back."
+    dead = work.store.status().dead
+    letters = f", and {dead} dead letters of the first queue," if dead else ""
+    said = f"The vectors in {reading['first']} of hashes that match {work.match}{letters} are removed for good."
     confirm(f"{said} Workers need the settings of {work.terms.space} from then on. Go on?", yes=yes)
     left_seconds = max(HOLD_SECONDS, 2 * (deadline_mono - time.monotonic()))
     work.other.hold(left_seconds, "the change to this field is being finished")
     try:
+        _take_along(work)
         while not work.store.change.finish(second):
             if time.monotonic() > deadline_mono:
                 raise TimeoutError("calls are still under way: try again")
@@ -132,13 +134,24 @@ def _take_over(work: Reembedding, reading: Mapping[str, str], deadline_mono: flo
         raise
 
 
+def _take_along(work: Reembedding) -> None:
+    """Put into the second queue what waits in the first alone: no hash that matches holds the text."""
+    for _ in work.store.adoption.rounds(first_terms(work)):  # what another program has left
+        pass
+    texts = work.store.texts()
+    while part := list(dict(islice(texts, LOOK_ITEMS)).items()):
+        group = []
+        for (redis_key, text), one in zip(part, inspect(work.other, part, work.terms), strict=True):
+            if one.kind == "missing" and one.newest == one.stamp:  # nothing of the key is live there
+                group += [redis_key.encode(), encode_member(redis_key, text)]
+        if group:
+            at = work.second_options.max_batch_size
+            work.other.enqueue([group], max_pending=None, tell_at=at, tell_first=True)
+
+
 def first_terms(work: Reembedding) -> Terms:
     """Where the first queue's vectors stand, as its workers have agreed."""
-    kept, ours = work.store.agreed(), terms(work.first)
-    if "embedding_field" not in kept:
-        return ours
-    named = kept.get("provenance_field", NO_PROVENANCE)
-    return replace(ours, field=kept["embedding_field"], provenance_field=None if named == NO_PROVENANCE else named)
+    return terms(work.first).where(work.store.agreed())
 
 
 def _second(work: Reembedding) -> Second:

@@ -64,6 +64,13 @@ class Terms:
             return self
         return replace(self, dimensions=length, space=space(self.model, length, parts_of_space(self.space).role))
 
+    def where(self, kept: Mapping[str, str]) -> Terms:
+        """The same with the fields in which the workers of the namespace write, where that is kept."""
+        if "embedding_field" not in kept:
+            return self
+        named = kept.get("provenance_field", NO_PROVENANCE)
+        return replace(self, field=kept["embedding_field"], provenance_field=None if named == NO_PROVENANCE else named)
+
     @property
     def agreed(self) -> dict[str, str]:
         """In what all who write must agree, by name; what is not known yet is not there."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import redis
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
+from embedqueue.values.item import NotOurs, decode_member
 from embedqueue.values.limits import Limits, Paid
 
 from .adoption import Adoption
@@ -27,7 +28,7 @@ from .items import Items
 from .jobs import Jobs
 from .keys import Keys
 from .limits import Buckets
-from .records import Asked, Claim, Fill, Status, Taken, Terms, Unless, Within, as_json
+from .records import Asked, Claim, Fill, Status, Taken, Terms, Unless, Within, as_json, named_member
 from .replicas import Replicas
 from .runs import Runs
 from .scripts import Scripts
@@ -45,6 +46,8 @@ AGREED_BEFORE = {"vector_type": "float32"}
 CLAIM_BYTES = 1_000_000
 #: Items that one claim takes at most: Lua's stack has room for an answer of about 7,900.
 CLAIM_ITEMS = 5000
+#: Keys that one step of a walk through all of them may bring, about.
+SCAN_KEYS = 250
 
 
 def _flat(lines: Iterable[Iterable[Any]]) -> list[Any]:
@@ -463,6 +466,13 @@ class Store:
     def pending_count(self) -> int:
         """Count the items that wait."""
         return int(self._background.zcard(self.keys.pending)) + int(self._background.zcard(self.keys.alone))
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """The texts of live items, with their redis_keys; of what comes or goes meanwhile, some."""
+        for _, entry in self._background.hscan_iter(self.keys.latest, count=SCAN_KEYS):
+            with contextlib.suppress(NotOurs):  # somebody has meddled with latest
+                item = decode_member(named_member(entry))
+                yield item.redis_key, item.text
 
     def agreed(self) -> dict[str, str]:
         """What the processes of the namespace have to agree in: the settings that are kept, by name."""

@@ -81,6 +81,31 @@ def test_a_finish_waits_for_calls_under_way_and_changes_nothing_where_they_take_
     assert work.store.change.second() is not None
 
 
+def test_what_waits_in_the_first_queue_alone_goes_along(work, redis_client):
+    """Its text stands in no hash that matches, so nobody has put it into the second queue."""
+    enqueue(work, "note:7", "a note")
+    redis_client.zadd("embed_queue:pending", {encode_member("note:8", "of another program"): 1})
+    filled(work, redis_client, "doc:1")
+    cut_over(work, None, 1.0)
+    assert "has one field, v2" in finish(work, 1.0, yes=True)
+    waiting = {decode_member(member).redis_key for member in redis_client.zrange("embed_queue:pending", 0, -1)}
+    assert waiting == {"note:7", "note:8"}
+    assert work.store.status().strays == 0
+
+
+def test_a_process_with_the_settings_of_before_takes_out_the_vector_of_a_deleted_document(
+    work, redis_client, make_queue
+):
+    """Until it is deployed anew, it knows nothing of the field that is the only one now."""
+    before = make_queue(start=False)
+    filled(work, redis_client, "doc:1")
+    cut_over(work, None, 1.0)
+    finish(work, 1.0, yes=True)
+    assert redis_client.hexists("doc:1", "v2")
+    before.forget("doc:1", vector=True)
+    assert redis_client.hkeys("doc:1") == [b"body"]
+
+
 def test_a_finish_that_was_killed_when_the_old_index_was_gone_goes_on(work, redis_client, monkeypatch):
     filled(work, redis_client, "doc:1")
     cut_over(work, None, 1.0)
