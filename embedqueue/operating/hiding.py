@@ -49,8 +49,9 @@ def kind_of(words: str) -> str:
 
 def unquoted(letter: DeadLetter) -> str:
     """Why a letter that is whole died, without what this quotes of the text."""
-    text = letter.text
-    reason = without_texts(letter.reason[: 4 * SHOWN_CHARS], [text])  # first: what is left of it tells nothing
+    text, reason = letter.text, letter.reason[: 4 * SHOWN_CHARS]
+    if re.search(r"[\\%&]", reason):  # with an escape, which is seldom, and costs more to look through
+        reason = without_texts(reason, [text])
     size = min(QUOTED_CHARS, max(4, len(text)))
     quoted = [False] * len(reason)
     for at in range(len(reason) - size + 1):

@@ -21,9 +21,9 @@ def letter(reason: str, text: str, key: str = "doc:1", member: bytes = b"{}") ->
     ("reason", "text", "seen"),
     [
         ("answered 400: too long", "a text of its own", "answered 400: too long"),
-        ("cannot embed 'a secret text that is long'", "a secret text that is long", "cannot embed '[text]"),
-        ("cannot embed 'a secret text th...'", "a secret text that is long", "cannot embed '[text]"),
-        ("cannot embed 'hunter2'", "hunter2", "cannot embed '[text]'"),
+        ("cannot embed 'a secret text that is long'", "a secret text that is long", "cannot embed '[…]'"),
+        ("cannot embed 'a secret text th...'", "a secret text that is long", "cannot embed '[…]...'"),
+        ("cannot embed 'hunter2'", "hunter2", "cannot embed '[…]'"),
         ("cannot embed '++--++--++--++--'", "++--++--++--++--", "cannot embed '[…]'"),
         (r'{"input": "Jane Doe\n12 Elm St\nHIV pos."}', "Jane Doe\n12 Elm St\nHIV pos.", '{"input": "[text]'),
         (r"no: '\u0442\u0430\u0439\u043d\u0430 \u043c\u043e\u044f'", "тайна моя", "no: '[text]'"),

@@ -149,7 +149,7 @@ def test_one_key_is_explained(dead_letters):
     """With the whole reason of a dead letter, as far as it may be seen."""
     page = _client("view_queue").get(PAGE, {"key": "note:1"}).content.decode()
     assert '<th scope="row">state</th><td>dead</td>' in page
-    assert "refused &lt;here&gt;: [text]" in page
+    assert "refused &lt;here&gt;: […]" in page
     assert "written" in _client_again("view_queue").get(PAGE, {"key": "note:0"}).content.decode()
 
 
