@@ -19,7 +19,7 @@ from embedqueue.values.item import Item
 from embedqueue.values.observer import BatchReport, CallReport
 from embedqueue.values.vectors import Malformed, as_rows, cosine, faulty_rows
 
-from .desk import Desk, noted
+from .desk import Desk, Lost, noted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,6 +169,8 @@ def _complete(desk: Desk, job: Job, pairs: Sequence[tuple[Live, bytes]]) -> int:
     pairs = [pair for pair in pairs if pair[0].redis_key not in refused]
     items = [(live.redis_key, live.member, stored, live.digest) for live, stored in pairs]
     words = desk.store.complete(job.owner, desk.terms(), items)
+    if "differs" in words:
+        raise Lost  # another model was adopted just now: what is not written must not count as read
     done = [live for (live, _), word in zip(pairs, words, strict=True) if word == "done"]
     if done:
         now = desk.led.now

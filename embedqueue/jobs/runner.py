@@ -19,6 +19,7 @@ from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.locks import Condition, Event
 from embedqueue.values.log import Log
 from embedqueue.values.options import Options
+from embedqueue.values.provenance import same_space
 from embedqueue.values.threads import start
 from embedqueue.values.words import said_by
 
@@ -256,6 +257,12 @@ def _one_step(desk: Desk, job: Job) -> Job:
         return recover(desk, job)
     if job.state == "ended":
         return _clean(desk, job)
+    if job.space and not same_space(job.space, desk.terms().space):
+        try:
+            desk.batches.cancel(job.provider_id)
+        except EmbedQueueError as error:  # it may be of another provider
+            desk.log.warning("embedqueue: the provider has not cancelled batch job %s: %s", job.name, error)
+        return desk.end(job, "its model is not the queue's any more", again=True)
     seen = desk.batches.look(job.provider_id)
     job = replace(job, status=noted(seen.status), done=seen.done)
     if seen.standing == "waiting":

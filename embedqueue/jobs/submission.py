@@ -39,7 +39,8 @@ def submit(desk: Desk) -> bool:
         return False
     if not desk.affordable(min(room, JOB_TOKENS)):
         return False
-    job = Job(uuid.uuid4().hex[:12], desk.options.model, created=led.now, since=led.now)
+    space = desk.terms().space
+    job = Job(uuid.uuid4().hex[:12], desk.options.model, space, created=led.now, since=led.now)
     items = _plan(desk, job, min(room, JOB_TOKENS) * BYTES_PER_TOKEN)
     if not items:
         return False

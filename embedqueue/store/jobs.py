@@ -35,6 +35,7 @@ class Job:
     Attributes:
         name: ours; it is a part of the label at the provider.
         model: that it asks for.
+        space: of its vectors; "" where an earlier release has made it.
         state: see :data:`JobState`.
         created: Unix time of the plan, by the server's clock, as all times here.
         texts: how many went into it, equal ones once.
@@ -57,6 +58,7 @@ class Job:
 
     name: str
     model: str = ""
+    space: str = ""
     state: JobState = "planned"
     created: float = 0.0
     texts: int = 0

@@ -86,6 +86,14 @@ def parts_of_space(space: str) -> SpaceParts:
     return SpaceParts(*found.groups() if found else ("", "", ""))
 
 
+def same_space(one: str, other: str) -> bool:
+    """Whether two spaces are one, as far as is known: a length of 0 has yet to be learned."""
+    first, second = parts_of_space(one), parts_of_space(other)
+    if "0" in (first.dimensions, second.dimensions):
+        second = second._replace(dimensions=first.dimensions)
+    return first == second
+
+
 def line(space: str, text: str) -> str:
     """What stands beside a vector of a text whose item is not known."""
     return f"{space} {digest(text)} 0"

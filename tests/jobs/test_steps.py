@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
@@ -18,7 +19,9 @@ from embedqueue.jobs.desk import Lost
 from embedqueue.jobs.submission import submit
 from embedqueue.store.jobs import Job
 from embedqueue.values.errors import ConfigurationError, TransientError
+from tests.inside import inside
 from tests.jobs.options import PATIENT
+from tests.jobs.standin import as_batch, vector_of
 from tests.jobs.test_jobs import all_written, is_of, over, pairs, stored
 from tests.parts import PATIENCE_SECONDS, eventually
 
@@ -145,6 +148,77 @@ def test_a_width_that_is_wrong_at_last(desk, job, redis_client):
     desk.terms = lambda: replace(terms, dimensions=8)
     ended = collect(desk, replace(made, verified=True), seen)
     assert (ended.written, ended.back) == (0, 3)
+
+
+def test_a_job_is_written_no_further_once_there_is_another_model(desk, job, make, stand_in, redis_client, monkeypatch):
+    """Its result was verified and half written, for the old model: the rest is embedded with the new one."""
+    monkeypatch.setattr(collection, "CHUNK_LINES", 1)
+
+    def stop_after_one(count):
+        desk.closing.set()
+
+    desk.wrote = stop_after_one
+    with pytest.raises(Stopped):
+        collect(desk, *job)
+    desk.jobs.lead(desk.who, 0)
+    stand_in.live_vector = lambda text: vector_of(f"new {text}")
+    stand_in.batch_vector = lambda text: as_batch(f"new {text}")
+    queue = make(start=False, model="m-new")
+    inside(queue).store.agree(inside(queue).terms())
+    queue.start()
+    eventually(lambda: all_written(redis_client, pairs(3)))
+    spaces = [redis_client.hget(key, "embedding_of").split()[0] for key, _ in pairs(3)]
+    assert spaces == [b"m/16/-", b"m-new/16/-", b"m-new/16/-"]
+    assert is_of(stored(redis_client, "doc:0"), "text 0")
+    assert all(is_of(stored(redis_client, key), f"new {text}") for key, text in pairs(3)[1:])
+    over(queue)
+    assert queue.jobs()[-1].note == "its model is not the queue's any more"
+
+
+def test_a_provider_that_does_not_know_the_job_of_another_model(desk, job, stand_in, caplog):
+    """With the model the provider may have changed, and the key with it: the items wait for no answer of his."""
+    stand_in.refuse["cancel"] = [(401, "no such key")]
+    ended = running._one_step(desk, replace(job[0], space="older/16/-"))
+    assert (ended.state, ended.back, desk.queue.stats().for_jobs) == ("ended", 3, 3)
+    assert "has not cancelled batch job" in caplog.text
+
+
+def test_another_model_is_adopted_while_a_job_is_written(desk, job, redis_client):
+    """Nothing is written from then on, and nothing counts as read: should it be taken back, the job goes on there."""
+    ours = desk.terms()
+
+    def adopt(owner, items):
+        desk.store.agree(replace(ours, model="another"))
+        return set()
+
+    desk.offer = adopt
+    with pytest.raises(Lost):
+        collect(desk, *job)
+    assert not any(redis_client.exists(key) for key, _ in pairs(3))
+    assert desk.queue.stats().outsourced == 3
+    [kept] = desk.jobs.look().jobs
+    assert kept.place == (0, 0)
+    desk.store.agree(ours)
+    desk.offer = lambda owner, items: set()
+    assert collect(desk, kept, job[1]).written == 3
+
+
+def test_an_embedder_that_learns_its_length_after_the_job_was_made_has_no_other_model(desk, stand_in):
+    terms = desk.terms()
+    desk.terms = lambda: replace(terms, dimensions=None, space="m/0/-")
+    desk.queue.enqueue_many(pairs(3), within=PATIENT)
+    assert submit(desk)
+    desk.terms = lambda: terms
+    stand_in.looks = 1
+    assert running._one_step(desk, desk.renew().jobs[0]).written == 3
+
+
+def test_a_job_of_an_earlier_release_goes_on(desk, job, redis_client):
+    """It does not tell its space."""
+    kept = json.loads(redis_client.hget(desk.store.keys.jobs, job[0].name))
+    del kept["space"]
+    redis_client.hset(desk.store.keys.jobs, job[0].name, json.dumps(kept))
+    assert running._one_step(desk, desk.renew().jobs[0]).written == 3
 
 
 def test_nothing_waits(desk):

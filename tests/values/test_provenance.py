@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from embedqueue.values.provenance import Provenance, parts_of_space, read_provenance, space
+from embedqueue.values.provenance import Provenance, parts_of_space, read_provenance, same_space, space
 
 DIGEST = "0123456789abcdef"
 
@@ -28,3 +28,12 @@ def test_a_space_is_taken_apart_as_it_was_put_together(model):
 @pytest.mark.parametrize("text", ["", "m", "m/4", "m/x/-", "4/-"])
 def test_what_is_no_space_has_no_parts(text):
     assert parts_of_space(text) == ("", "", "")
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [("m/4/-", True), ("m/0/-", True), ("m/8/-", False), ("n/4/-", False), ("n/0/-", False), ("m/4/query", False)],
+)
+def test_a_length_that_is_not_known_yet_makes_no_other_space(other, same):
+    assert same_space("m/4/-", other) is same
+    assert same_space(other, "m/4/-") is same
