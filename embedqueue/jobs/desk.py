@@ -87,13 +87,18 @@ class Desk:
         """By which a job is found at the provider."""
         return f"embedqueue:{self.options.namespace}:{name}"
 
+    def lead(self) -> Led:
+        """Take or renew the lease, if we write on the terms of the namespace; and read how the jobs stand."""
+        return self.jobs.lead(self.who, self.lease_seconds, self.terms())
+
     def renew(self) -> Led:
         """Renew the lease now.
 
         Raises:
-            Lost: somebody else has it, or had it meanwhile: what is known of the jobs may have changed.
+            Lost: somebody else has it, or had it meanwhile: what is known of the jobs may have changed. Or it is not
+                for us any more.
         """
-        self.led = self.jobs.lead(self.who, self.lease_seconds)
+        self.led = self.lead()
         if not self.led.ours or self.led.since != (self.led_since or self.led.since):
             raise Lost
         return self.led

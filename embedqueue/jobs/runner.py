@@ -117,7 +117,7 @@ class Runner:
             while not self._quit:
                 wait_seconds = self._options.lease_seconds / RENEWALS
                 try:
-                    led = desk.jobs.lead(desk.who, desk.lease_seconds)
+                    led = desk.lead()
                     if led.ours:
                         if desk.led_since != led.since:  # what others have left is looked at before a job is made
                             desk.led_since = led.since
@@ -171,7 +171,7 @@ class Runner:
             while not over.wait(desk.lease_seconds / RENEWALS):
                 try:
                     if desk.led_since:
-                        desk.jobs.lead(desk.who, desk.lease_seconds)
+                        desk.lead()
                 except Exception as error:
                     self._log.debug("embedqueue: the lease of batch jobs was not renewed: %s", error)
 

@@ -169,13 +169,20 @@ class Jobs:
     def _line_key(self, name: str) -> str:
         return f"{self.keys.job_prefix}{name}"
 
-    def lead(self, who: str, seconds: float) -> Led:
-        """Take, renew or, with 0 seconds, leave the lease of whoever looks after the jobs; and read how they stand."""
-        return self._led(self._call("lead", (self.keys.jobs,), who, seconds, 0))
+    def lead(self, who: str, seconds: float, terms: Terms | None = None) -> Led:
+        """Take, renew or, with 0 seconds, leave the lease of whoever looks after the jobs; and read how they stand.
+
+        Args:
+            who: looks after them.
+            seconds: for which the lease is to last.
+            terms: on which the caller writes. Where they are not those of the namespace, the lease is left.
+        """
+        agreed = {} if terms is None else terms.agreed
+        return self._led(self._call("lead", (self.keys.jobs,), who, seconds, 0, as_json(agreed)))
 
     def look(self) -> Led:
         """Read how they stand."""
-        return self._led(self._call("lead", (self.keys.jobs,), "", 0, 1))
+        return self._led(self._call("lead", (self.keys.jobs,), "", 0, 1, "{}"))
 
     def _led(self, reply: Any) -> Led:
         ours, now, leader, off, fields, since = reply

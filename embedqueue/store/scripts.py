@@ -55,8 +55,7 @@ SCRIPTS: Final = (
 OF_CLAIMS: Final = tuple(
     name
     for name in SCRIPTS
-    if name
-    not in ("enqueue", "release_probe", "discard_dead", "hold_cached", "rehearse", "end_change", "lead", "keep_job")
+    if name not in ("enqueue", "release_probe", "discard_dead", "hold_cached", "rehearse", "end_change", "keep_job")
 )
 
 #: Those of them that know of money.

@@ -292,10 +292,10 @@ def test_redis_is_away_for_a_while(make, redis_client, stand_in, monkeypatch):
     jobs, real = queue._engine.store.jobs, queue._engine.store.jobs.lead
     faults = [__import__("redis").ConnectionError("away"), RuntimeError("a fault of ours")]
 
-    def lead(who, seconds):
+    def lead(who, seconds, terms=None):
         if faults:
             raise faults.pop()
-        return real(who, seconds)
+        return real(who, seconds, terms)
 
     monkeypatch.setattr(jobs, "lead", lead)
     queue.start()

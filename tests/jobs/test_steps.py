@@ -143,7 +143,9 @@ def test_what_was_verified_before(desk, job, stand_in, redis_client):
 
 
 def test_a_width_that_is_wrong_at_last(desk, job, redis_client):
+    """It was not known when the job was made."""
     made, seen = job
+    redis_client.hdel("embed_queue:settings", "dimensions")
     terms = desk.terms()
     desk.terms = lambda: replace(terms, dimensions=8)
     ended = collect(desk, replace(made, verified=True), seen)
@@ -181,6 +183,31 @@ def test_a_provider_that_does_not_know_the_job_of_another_model(desk, job, stand
     ended = running._one_step(desk, replace(job[0], space="older/16/-"))
     assert (ended.state, ended.back, desk.queue.stats().for_jobs) == ("ended", 3, 3)
     assert "has not cancelled batch job" in caplog.text
+
+
+def test_a_worker_of_a_model_that_nobody_has_adopted_lets_the_jobs_alone(desk, job, make, stand_in, redis_client):
+    """In a rolling deployment it comes before somebody decides: the jobs wait for a worker of the old model."""
+    desk.store.agree(desk.terms())
+    desk.jobs.lead(desk.who, 0)
+    stand_in.requests.clear()
+    barred, asked = make(start=False, model="m-new"), []
+    jobs, lead = inside(barred).store.jobs, inside(barred).store.jobs.lead
+    jobs.lead = lambda *how: asked.append(lead(*how)) or asked[-1]
+    barred.start()
+    eventually(lambda: len(asked) > 1, "it has asked whether the lease is for it")
+    assert not any(led.ours or led.leader for led in asked)
+    assert stand_in.requests == []
+    make()
+    eventually(lambda: all_written(redis_client, pairs(3)))
+    assert all(redis_client.hget(key, "embedding_of").startswith(b"m/16/") for key, _ in pairs(3))
+    assert redis_client.hget("embed_queue:settings", "economy") is None, "economy is not off"
+
+
+def test_who_looks_after_the_jobs_leaves_them_once_another_model_is_adopted(desk, job):
+    desk.store.agree(replace(desk.terms(), model="another"))
+    with pytest.raises(Lost):
+        desk.renew()
+    assert desk.jobs.look().leader == "", "the next one need not wait until the lease runs out"
 
 
 def test_another_model_is_adopted_while_a_job_is_written(desk, job, redis_client):
@@ -348,7 +375,7 @@ def test_the_lease_is_renewed_beside_the_steps(desk, monkeypatch, caplog):
     told = threading.Event()
     calls = []
 
-    def lead(who, seconds):
+    def lead(who, seconds, terms=None):
         calls.append(seconds)
         if len(calls) > 2:
             told.set()
