@@ -154,11 +154,11 @@ def is_gone(error: EmbedQueueError) -> bool:
 
 @contextlib.contextmanager
 def ignoring_gone() -> Iterator[None]:
-    """What is to be deleted may be gone."""
+    """What is to be deleted may be gone. Of a file that is, Gemini says with 403 that it "may not exist"."""
     try:
         yield
     except EmbedQueueError as error:
-        if not is_gone(error):
+        if not (is_gone(error) or (" answered 403" in str(error) and "may not exist" in str(error))):
             raise
 
 

@@ -16,7 +16,7 @@ from embedqueue.embedders.protocol import CANARY
 from embedqueue.store.jobs import Job, Live
 from embedqueue.values.errors import InputRejected
 from embedqueue.values.item import Item
-from embedqueue.values.observer import BatchReport, CallReport
+from embedqueue.values.observer import BatchReport
 from embedqueue.values.vectors import Malformed, as_rows, cosine, faulty_rows
 
 from .desk import Desk, Lost, noted
@@ -66,7 +66,6 @@ def collect(desk: Desk, job: Job, seen: JobSeen) -> Job:
     note = "" if seen.standing == "done" else noted(f"{seen.standing}: {desk.said(job, seen.reason) or seen.status}")
     job = _write(desk, job, seen, keys)
     job = desk.end(job, note)
-    book(desk, job)
     if job.back:
         desk.log.info(
             "embedqueue: batch job %s has left %d of %d items to the live lane", job.name, job.back, job.items
@@ -218,19 +217,3 @@ def _vector_bytes(desk: Desk, vector: Any) -> bytes | None:
     except Malformed:
         return None
     return None if len(faulty_rows(rows)) else rows.tobytes()
-
-
-def book(desk: Desk, job: Job) -> None:
-    """Book what a job has cost: once, when it has ended."""
-    if job.used_tokens or job.written:
-        report = CallReport(
-            texts=job.texts,
-            tokens=job.tokens,
-            seconds=0.0,
-            outcome="ok",
-            model=job.model,
-            used_tokens=job.used_tokens or None,
-            lane="batch",
-        )
-        desk.observers.tell("job_ended", report)
-        desk.charge(job.name, job.used_tokens or job.tokens)

@@ -18,12 +18,13 @@ from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.locks import Condition, Event
 from embedqueue.values.log import Log
+from embedqueue.values.observer import CallReport
 from embedqueue.values.options import Options
 from embedqueue.values.provenance import same_space
 from embedqueue.values.threads import start
 from embedqueue.values.words import said_by
 
-from .collection import Stopped, book, collect
+from .collection import Stopped, collect
 from .desk import Desk, Lost, noted
 from .submission import recover, submit
 
@@ -296,14 +297,36 @@ def _clean(desk: Desk, job: Job) -> Job:
             return desk.keep(job, provider_id=provider_id)
         if job.texts and age < LATE_LAGS * desk.options.economy_lag:
             return job
-    if job.provider_id and not job.verified:
-        seen = desk.batches.look(job.provider_id)
-        if seen.standing == "waiting" and age < LONGEST_CLEANING_SECONDS:
-            return job
-        done = seen.done if seen.done is not None else job.texts * (seen.standing == "done")
-        book(desk, replace(job, used_tokens=seen.used_tokens or job.tokens * done // max(1, job.texts), texts=done))
+    if job.provider_id and not job.booked:
+        used_tokens, done = job.used_tokens, job.texts
+        if not job.verified:
+            seen = desk.batches.look(job.provider_id)
+            if seen.standing == "waiting" and age < LONGEST_CLEANING_SECONDS:
+                return job
+            done = seen.done if seen.done is not None else job.texts * (seen.standing == "done")
+            used_tokens = seen.used_tokens or job.tokens * done // max(1, job.texts)
+        job = _book(desk, job, used_tokens, done)
     desk.batches.delete(job.provider_id, job.file, label)
     return desk.keep(job, state="over")
+
+
+def _book(desk: Desk, job: Job, used_tokens: int, done: int) -> Job:
+    """Book what a job has cost, by the tokens that were charged, or 0, and the texts that were done."""
+    if not (used_tokens or job.written):
+        return job
+    desk.charge(job.name, used_tokens or job.tokens)  # again if we end here, which a budget takes for a copy
+    job = desk.keep(job, booked=True)
+    report = CallReport(
+        texts=done,
+        tokens=job.tokens,
+        seconds=0.0,
+        outcome="ok",
+        model=job.model,
+        used_tokens=used_tokens or None,
+        lane="batch",
+    )
+    desk.observers.tell("job_ended", report)
+    return job
 
 
 def _gone(desk: Desk, job: Job) -> Job:

@@ -100,11 +100,11 @@ class BudgetBook:
         """All items of a claim have ended, and so much was used; what it has reserved beyond that is free again.
 
         Args:
-            owner: the name of the claim.
+            owner: the name of the claim, or of a batch job.
             dollars: that its calls have cost.
 
         Returns:
-            Whether anything was reserved under this name.
+            Whether anything was reserved under this name; of a batch job, whether it was not settled before.
         """
         return bool(self._call("settle_budget", (self._keys.budget,), owner, f"{dollars * MICRO:.6f}"))
 

@@ -54,6 +54,7 @@ class Job:
         note: why it ended otherwise than well; "" where it did not.
         misses: looks that did not find it.
         ended: when it ended; 0 where it has not.
+        booked: whether what it has cost is booked.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Job:
     note: str = ""
     misses: int = 0
     ended: float = 0.0
+    booked: bool = False
 
     @property
     def owner(self) -> str:

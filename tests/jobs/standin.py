@@ -571,6 +571,8 @@ class _Handler(BaseHTTPRequestHandler):
             return ("cancel", lambda: self._cancel(job)) if found[2] else ("look", lambda: self._look(job))
         if found := re.fullmatch(r"/v1beta/(files/[^/:]+)(:download)?", path):
             _need(not found[2] or self.query.get("alt") == "media", "alt=media is missing")
+            hidden = f"You do not have permission to access the File {found[1]} or it may not exist."
+            _need(method != "DELETE" or found[1] in self.it.files, hidden, 403)
             return self._file_step(method, found[1], bool(found[2]))
         raise _Refused(404, f"no such endpoint: {method} {path}")
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import redis
 
 from embedqueue import Budget, GeminiEmbedder, OpenAIEmbedder
 from embedqueue.embedders import MistralEmbedder, VoyageEmbedder
@@ -204,6 +205,68 @@ def test_a_budget_holds(make, redis_client, stand_in, what):
     used = over(rich).used_tokens
     eventually(lambda: rich._engine.store.budget.state().day >= used * 0.5)
     assert rich._engine.store.budget.state().day < used * 0.5 + 10, "two canaries at the full price"
+
+
+def booked_once(queue, stand_in) -> None:
+    """What the one job has cost is in the budget at half a dollar a token, and in the history."""
+    used = over(queue) and stand_in.job().tokens
+    assert used * 0.5 <= queue._engine.store.budget.state().day < used * 0.5 + 3, "and two canaries at most"
+    queue.stop(timeout=PATIENCE_SECONDS)
+    [sent] = [one for period in queue.history().days for one in period.sent if one.lane == "batch"]
+    assert (sent.texts, sent.measured) == (4, used)
+
+
+RICH = {"budget": Budget(usd_per_day=1e9), "prices": {"m": 1e6}}
+
+
+@pytest.mark.parametrize("vendor", ["openai"], indirect=True)
+@pytest.mark.parametrize("wrong", ["", "wrong"])
+def test_a_job_whose_files_cannot_be_deleted_is_booked_once(make, redis_client, stand_in, wrong):
+    """Also where nothing of it can be used: each try to delete them begins anew."""
+    stand_in.refuse["delete"] = [(500, "try later")] * 3
+    stand_in.batch_vector = lambda text: as_batch(text + wrong)
+    queue = make(**RICH)
+    queue.enqueue_many(pairs(4), within=PATIENT)
+    booked_once(queue, stand_in)
+    assert not stand_in.refuse["delete"]
+
+
+@pytest.mark.parametrize("vendor", ["openai"], indirect=True)
+def test_redis_is_away_when_a_job_is_booked(make, redis_client, stand_in, monkeypatch):
+    """It has ended by then, and what it has cost is booked all the same."""
+    queue = make(start=False, **RICH)
+    book, faults = queue._engine.store.budget, [redis.ConnectionError("away")]
+    settle = book.settle
+
+    def settled(owner, dollars):
+        if owner.startswith("job:") and faults:
+            raise faults.pop()
+        return settle(owner, dollars)
+
+    monkeypatch.setattr(book, "settle", settled)
+    queue.start()
+    queue.enqueue_many(pairs(4), within=PATIENT)
+    booked_once(queue, stand_in)
+    assert not faults
+
+
+@pytest.mark.parametrize("vendor", ["openai"], indirect=True)
+def test_whoever_books_a_job_dies(make, redis_client, stand_in, monkeypatch):
+    """Before it has noted that it has: whoever comes next does not book it again."""
+    queue = make(start=False, **RICH)
+    jobs, kept = queue._engine.store.jobs, queue._engine.store.jobs.keep
+    deaths = [redis.ConnectionError("as if it died")]
+
+    def keep(who, job, lines=()):
+        if job.booked and deaths:
+            raise deaths.pop()
+        return kept(who, job, lines)
+
+    monkeypatch.setattr(jobs, "keep", keep)
+    queue.start()
+    queue.enqueue_many(pairs(4), within=PATIENT)
+    booked_once(queue, stand_in)
+    assert not deaths
 
 
 @pytest.mark.parametrize("embedder", [VoyageEmbedder, MistralEmbedder])

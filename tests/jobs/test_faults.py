@@ -272,6 +272,18 @@ def test_a_job_that_nobody_knows(make, redis_client, stand_in, caplog):
     assert "does not know it" in caplog.text
 
 
+def test_texts_that_the_provider_has_deleted(make, redis_client, stand_in):
+    """Gemini keeps them for two days, and says 403 of a file that is gone: the rest is deleted as ever."""
+    stand_in.looks = None
+    queue, items = make(), pairs(3)
+    queue.enqueue_many(items, within=PATIENT)
+    in_jobs(queue, 3)
+    del stand_in.files[stand_in.job().file]
+    stand_in.looks = 1
+    assert over(queue).written == 3
+    assert stand_in.files == {}
+
+
 def test_a_result_that_is_deleted(make, redis_client, stand_in):
     stand_in.refuse["download"] = [(404, "no such file")] * 20
     queue, items = make(), pairs(3)

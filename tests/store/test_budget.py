@@ -141,6 +141,20 @@ def test_what_was_reserved_and_not_used_is_free_again(redis_client):
     assert books.spent == 3
 
 
+def test_a_batch_job_is_booked_once(redis_client):
+    """Its name is known for a day, and forgotten when another one is booked."""
+    budget = Books(redis_client, usd_per_day=100).store.budget
+    assert budget.settle("job:one", 3.0)
+    assert not budget.settle("job:one", 3.0)
+    assert budget.state().day == 3
+    known = float(redis_client.hget(BUDGET, "booked job:one")) - time.time()
+    assert DAY - 60 < known <= DAY
+    redis_client.hset(BUDGET, "booked job:one", time.time() - 1)
+    assert budget.settle("job:two", 4.0)
+    assert budget.state().day == 7
+    assert [name for name in redis_client.hkeys(BUDGET) if name.startswith(b"booked")] == [b"booked job:two"]
+
+
 @pytest.mark.parametrize("usd_per_day", [55, 1000])
 def test_a_lease_that_ran_out_gives_nothing_back(redis_client, usd_per_day):
     """Its call may have been paid; but it is no longer waited for."""

@@ -7,6 +7,7 @@
 --   held                      of day:spent, the estimates of what is in flight
 --   hold OWNER                "AMOUNT DAY MONTH UNTIL": what a claim has reserved and not settled; from UNTIL on it
 --                             counts as spent, for its owner has died
+--   booked job:NAME           until when it is known that what a batch job has cost is in the sums
 --   parked                    "NEED WORDS": what did not fit, and the words of the pause that was begun for it
 -- Keeps: what is spent is above a limit by no more than what one call costs beyond its estimate. So claims go by their
 -- estimates while the texts in flight could have as many tokens as bytes, and then call by call.
