@@ -55,7 +55,7 @@ class JobLine:
     """What a job has made of one text.
 
     Attributes:
-        key: of the text, as it was sent.
+        key: of the text, as it was sent; "" where the line cannot be read.
         vector: float32, of shape ``(dimensions,)``; None where there is none.
         error: why there is none.
         tokens: that were charged for it; None where that is not said.

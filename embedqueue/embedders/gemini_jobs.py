@@ -138,7 +138,7 @@ class GeminiJobs:
 
     def _read(self, line: Any, place: tuple[int, int]) -> JobLine:
         if not isinstance(line, dict):
-            raise TransientError("a line of a batch job's result is no JSON")
+            return JobLine("", error="a line that is no JSON", place=place)
         key = line.get("key") or (line.get("metadata") or {}).get("key")
         if not isinstance(key, str):
             return JobLine("", error="a line without key", place=place)

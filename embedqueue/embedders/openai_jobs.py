@@ -142,7 +142,7 @@ class OpenAIJobs:
 
     def _read(self, line: Any, place: tuple[int, int]) -> JobLine:
         if not isinstance(line, dict):
-            raise TransientError("a line of a batch job's result is no JSON")
+            return JobLine("", error="a line that is no JSON", place=place)
         key, response, error = line.get("custom_id"), line.get("response"), line.get("error")
         if not isinstance(key, str):
             return JobLine("", error="a line without custom_id", place=place)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.inside import inside
 from tests.jobs.options import PATIENT, embedder_of
-from tests.jobs.standin import _Handler, as_batch, vector_of
+from tests.jobs.standin import GeminiJob, OpenAIJob, _Handler, as_batch, vector_of
 from tests.jobs.test_jobs import all_written, in_jobs, is_of, over, pairs, stored
 from tests.parts import PATIENCE_SECONDS, eventually, in_thread, join
 
@@ -117,6 +117,36 @@ def test_lines_that_failed(make, redis_client, stand_in, fault):
     queue.enqueue_many(items, within=PATIENT)
     served_by_both(queue, redis_client, items)
     assert (queue.jobs()[0].written, queue.jobs()[0].back) == (3, 2)
+
+
+def rendered(monkeypatch, change) -> None:
+    """Have each line of a result come out as ``change`` makes it, by its number."""
+
+    def changed(plain):
+        lines = lambda job, rows: plain(job, rows).splitlines(keepends=True)  # noqa: E731
+        return lambda job, rows: b"".join(change(at, line) for at, line in enumerate(lines(job, rows)))
+
+    for kind in (OpenAIJob, GeminiJob):
+        monkeypatch.setattr(kind, "render", changed(kind.render))
+
+
+def test_one_line_that_cannot_be_read(make, redis_client, stand_in, monkeypatch, caplog):
+    """Its text goes to the live lane; all others are paid, and written."""
+    rendered(monkeypatch, lambda at, line: b"texte refus\xe9\n" if at == 2 else line)
+    queue, items = make(), pairs(5)
+    queue.enqueue_many(items, within=PATIENT)
+    served_by_both(queue, redis_client, items)
+    assert (queue.jobs()[0].written, queue.jobs()[0].back) == (4, 1)
+    assert caplog.text.count("1 lines of the result") == 1
+
+
+def test_no_line_that_can_be_read(make, redis_client, stand_in, monkeypatch):
+    """That is no result in which nothing has come about: nothing proves what it is."""
+    rendered(monkeypatch, lambda at, line: b"<html>\n")
+    queue, items = make(), pairs(5)
+    queue.enqueue_many(items, within=PATIENT)
+    assert over(queue).note == "thrown away: none of its 5 lines can be read: a line that is no JSON"
+    served_by_both(queue, redis_client, items)
 
 
 @pytest.mark.parametrize("empty", ["null", "all failed", "an empty string", "both null"])
