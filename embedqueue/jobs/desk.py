@@ -43,7 +43,7 @@ class Desk:
         terms: returns on which terms this process writes.
         fit: returns what of a text is sent, or raises ``ValueError`` where it is too long.
         embed: embeds texts by a call, at the full price; may raise what an embedder raises, and more.
-        affordable: tells whether so many estimated tokens more may be spent on a job, as far as there is a budget.
+        affordable: tells how many tokens of jobs fit into the budget that are in none of its sums; None without one.
         charge: books what a job has cost, by its name, in tokens.
         wrote: told how many items have their vectors.
         offer: hands items and vectors to the sink, by the owner's name; returns the redis_keys of what is a dead letter
@@ -62,7 +62,7 @@ class Desk:
     terms: Callable[[], Terms]
     fit: Callable[[str], str]
     embed: Callable[[Sequence[str]], Any]
-    affordable: Callable[[int], bool]
+    affordable: Callable[[], int | None]
     charge: Callable[[str, int], None]
     wrote: Callable[[int], None]
     offer: Callable[[str, Sequence[tuple[Item, bytes]]], set[str]]

@@ -35,13 +35,17 @@ def submit(desk: Desk) -> bool:
     led = desk.renew()
     active = [job for job in led.jobs if job.active]
     room = JOB_TOKENS if led.quota is None else led.quota - sum(job.tokens for job in active)
-    if len(active) >= MOST_JOBS or led.off_until > led.now or led.rest_until > led.now or room < 1:
+    if len(active) >= MOST_JOBS or led.off_until > led.now or led.rest_until > led.now:
         return False
-    if not desk.affordable(min(room, JOB_TOKENS)):
+    affordable = desk.affordable()
+    if affordable is not None:  # what the jobs cost that are under way is in no sum yet
+        affordable -= sum(job.tokens for job in active if not job.booked)
+        room = min(room, affordable)
+    if room < 1:
         return False
     space = desk.terms().space
     job = Job(uuid.uuid4().hex[:12], desk.options.model, space, created=led.now, since=led.now)
-    items = _plan(desk, job, min(room, JOB_TOKENS) * BYTES_PER_TOKEN)
+    items = _plan(desk, job, min(room, JOB_TOKENS), affordable)
     if not items:
         return False
     texts: dict[str, str] = {}
@@ -65,9 +69,20 @@ def submit(desk: Desk) -> bool:
     return _send(desk, job, texts)
 
 
-def _plan(desk: Desk, job: Job, most_bytes: int) -> list[Item]:
-    """Move items into the job, slice by slice; returns those that are ours."""
+def _plan(desk: Desk, job: Job, room: int, affordable: int | None) -> list[Item]:
+    """Move items into the job, slice by slice; returns those that are ours.
+
+    No text has more tokens, by estimate, than its member has bytes for: beside the text, there are 26 at least.
+
+    Args:
+        desk: of the runner.
+        job: to be kept.
+        room: tokens of it; one text may be larger.
+        affordable: tokens that it must not go beyond; None: as many as there is room for.
+    """
     options, members = desk.options, list[bytes]()
+    most_bytes = room * BYTES_PER_TOKEN
+    affordable_bytes = None if affordable is None else affordable * BYTES_PER_TOKEN
     most = min(options.economy_max_texts, desk.batches.max_texts)
     least = options.economy_min_texts
     while len(members) < most and most_bytes > 0:
@@ -79,11 +94,14 @@ def _plan(desk: Desk, job: Job, most_bytes: int) -> list[Item]:
             most=min(MOVE_ITEMS, most - len(members)),
             most_bytes=most_bytes,
             max_deliveries=options.max_deliveries,
+            affordable_bytes=affordable_bytes,
         )
         if found.word != "taken":
             break
         members += found.members
-        most_bytes -= sum(map(len, found.members))
+        size = sum(map(len, found.members))
+        most_bytes -= size
+        affordable_bytes = None if affordable_bytes is None else affordable_bytes - size
     return list(_ours(members))
 
 

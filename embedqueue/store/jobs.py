@@ -235,7 +235,16 @@ class Jobs:
         self._client.hset(self.keys.settings, "economy", f"{until:.3f}")
 
     def outsource(
-        self, who: str, job: Job, terms: Terms, *, least: int, most: int, most_bytes: int, max_deliveries: int
+        self,
+        who: str,
+        job: Job,
+        terms: Terms,
+        *,
+        least: int,
+        most: int,
+        most_bytes: int,
+        max_deliveries: int,
+        affordable_bytes: int | None = None,
     ) -> Outsourced:
         """Move items that wait for it into a job, which is kept; to be repeated with ``least=1`` for more.
 
@@ -245,13 +254,16 @@ class Jobs:
             terms: on which the caller writes.
             least: fewer items are not worth it.
             most: items at most; no more than ``MOVE_ITEMS``.
-            most_bytes: of their members.
+            most_bytes: of their members; one may be larger.
             max_deliveries: an item on its last delivery goes into no job.
+            affordable_bytes: of their members, in any case; None: no such bound. Where it leaves fewer than ``least``,
+                nothing goes into the job.
         """
         keys = self.keys.jobs, self._line_key(job.name)
         what = (who, job.name, json.dumps(asdict(job)), self.spec, least, min(most, MOVE_ITEMS))
         size = min(most_bytes, MOVE_BYTES)
-        word, *members = self._call("outsource", keys, *what, size, as_json(terms.agreed), max_deliveries)
+        bounds = size, as_json(terms.agreed), max_deliveries, "" if affordable_bytes is None else affordable_bytes
+        word, *members = self._call("outsource", keys, *what, *bounds)
         return Outsourced(word.decode(), members)
 
     def give_back(self, name: str, redis_keys: Sequence[str], *, again: bool = False) -> int:

@@ -219,6 +219,14 @@ RICH = {"budget": Budget(usd_per_day=1e9), "prices": {"m": 1e6}}
 
 
 @pytest.mark.parametrize("vendor", ["openai"], indirect=True)
+def test_a_budget_that_is_smaller_than_a_job_may_be(make, redis_client, stand_in):
+    """It has room for what waits, and that goes into a job: not for the million tokens that a job may have at most."""
+    queue = make(budget=Budget(usd_per_day=0.05), prices={"m": 0.13})
+    queue.enqueue_many(pairs(4), within=PATIENT)
+    assert over(queue).written == 4
+
+
+@pytest.mark.parametrize("vendor", ["openai"], indirect=True)
 @pytest.mark.parametrize("wrong", ["", "wrong"])
 def test_a_job_whose_files_cannot_be_deleted_is_booked_once(make, redis_client, stand_in, wrong):
     """Also where nothing of it can be used: each try to delete them begins anew."""

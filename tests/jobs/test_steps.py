@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 import redis
 
+from embedqueue import Budget
 from embedqueue.embedders.batch_jobs import was_refused
 from embedqueue.jobs import collection, submission
 from embedqueue.jobs import runner as running
@@ -19,6 +20,7 @@ from embedqueue.jobs.desk import Lost
 from embedqueue.jobs.submission import submit
 from embedqueue.store.jobs import Job
 from embedqueue.values.errors import ConfigurationError, TransientError
+from embedqueue.values.item import encode_member
 from tests.inside import inside
 from tests.jobs.options import PATIENT
 from tests.jobs.standin import as_batch, vector_of
@@ -246,6 +248,39 @@ def test_a_job_of_an_earlier_release_goes_on(desk, job, redis_client):
     del kept["space"]
     redis_client.hset(desk.store.keys.jobs, job[0].name, json.dumps(kept))
     assert running._one_step(desk, desk.renew().jobs[0]).written == 3
+
+
+@pytest.mark.parametrize("what", ["usd_per_day", "usd_per_month"])
+def test_a_job_is_no_larger_than_what_the_budget_has_room_for(make, what):
+    """Three of six texts fit; and no other job is made while what this one costs is in no sum."""
+    items = [(key, text.ljust(400, "x")) for key, text in pairs(6)]
+    room = 3 * len(encode_member(*items[0])) // 4 + 1  # tokens, of half a dollar each in a job
+    queue = make(start=False, budget=Budget(**{what: room * 0.5}), prices={"m": 1e6})
+    desk = queue._engine.runner._new_desk()
+    queue.enqueue_many(items, within=PATIENT)
+    assert submit(desk)
+    [made] = desk.renew().jobs
+    assert made.items == 3
+    assert made.tokens <= room
+    assert not submit(desk)
+    assert (queue.stats().for_jobs, len(queue.jobs())) == (3, 1)
+
+
+@pytest.mark.parametrize("texts", [pairs(3), [("doc:0", "x" * 2000), *pairs(3)[1:]]], ids=["few", "a long one first"])
+def test_a_budget_with_room_for_less_than_a_job_is_worth(make, texts):
+    """Nothing goes to the provider, and no job that has nothing in it is told of."""
+    member = len(encode_member(*pairs(1)[0]))
+    queue = make(start=False, economy_min_texts=3, budget=Budget(usd_per_day=member / 4), prices={"m": 1e6})
+    desk = queue._engine.runner._new_desk()
+    queue.enqueue_many(texts, within=PATIENT)
+    assert not submit(desk)
+    assert (queue.stats().for_jobs, queue.jobs()) == (3, [])
+
+
+def test_a_price_of_nothing_bounds_no_job(make):
+    queue = make(start=False, budget=Budget(usd_per_day=1, usd_per_million_tokens=0))
+    queue.enqueue_many(pairs(3), within=PATIENT)
+    assert submit(queue._engine.runner._new_desk())
 
 
 def test_nothing_waits(desk):
