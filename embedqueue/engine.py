@@ -102,6 +102,7 @@ class Engine:
         queries: embeds the queries of searches.
         pool: of call threads.
         settle: brings items to their end.
+        cache: keeps vectors by text; None without the option ``cache_ttl``.
         dispatch: turns claimed items into calls.
         heartbeat: tells that this process works.
         runner: looks after the provider's batch jobs; None without the option ``economy``.
@@ -209,7 +210,7 @@ class Engine:
 
     def _runner(self, embedder: Embedder) -> Runner:
         """Who looks after the provider's batch jobs."""
-        options, log = self._options, self._log
+        options, log, cache = self._options, self._log, self.cache
         lengths = Lengths(text_limit(embedder, options.model), options.on_long, options.model)
 
         def desk() -> Desk | None:
@@ -224,6 +225,8 @@ class Engine:
                 fit=lengths.fit,
                 embed=lambda texts: self.caller.call(texts, self.caller.once()),
                 affordable=partial(affordable, self.store.budget, options),
+                known=(lambda texts: set()) if cache is None else cache.known,
+                remember=(lambda vectors: None) if cache is None else cache.keep,
                 charge=partial(charge, self.store.budget, options),
                 wrote=self.settle.outsourced_written,
                 offer=partial(self.settle.offer, patient=False),
@@ -301,11 +304,12 @@ class Engine:
                 persist=self.settle.persist,
                 log=log,
             )
+        self.cache = _cache(self.store, self.settle, options, embedder, self.stopping)
         self.dispatch = Dispatch(
             self.caller,
             self.pool,
             self.settle,
-            _cache(self.store, self.settle, options, embedder, self.stopping),
+            self.cache,
             Lengths(text_limit(embedder, options.model), options.on_long, options.model),
             options,
             self.tolls,

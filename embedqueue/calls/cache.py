@@ -140,6 +140,27 @@ class Cache:
             with contextlib.suppress(Exception):  # the reservations end by themselves
                 self._store.cache.release(dict.fromkeys(unfilled.values(), owner))
 
+    def known(self, texts: Iterable[str]) -> set[str]:
+        """Those of some texts whose vectors are kept, or on their way; none is reserved.
+
+        Raises:
+            redis.RedisError: Redis does not answer.
+        """
+        asked, found = list(dict.fromkeys(texts)), set[str]()
+        for at in range(0, len(asked), LOOK_TEXTS):
+            part = asked[at : at + LOOK_TEXTS]
+            kept = self._store.cache.get([self._digest(text) for text in part])
+            found.update(text for text, value in zip(part, kept, strict=True) if value)
+        return found
+
+    def keep(self, vectors: Iterable[tuple[str, bytes]]) -> None:
+        """Keep vectors of texts that were embedded otherwise than by :meth:`serve`.
+
+        Raises:
+            redis.RedisError: Redis does not answer.
+        """
+        self._store.cache.put([(self._digest(text), vector) for text, vector in vectors], self._ttl_seconds)
+
     def renew(self) -> None:
         """Renew our reservations.
 

@@ -177,6 +177,7 @@ def _complete(desk: Desk, job: Job, pairs: Sequence[tuple[Live, bytes]]) -> int:
     refused = desk.offer(job.owner, items_of)
     pairs = [pair for pair in pairs if pair[0].redis_key not in refused]
     items = [(live.redis_key, live.member, stored, live.digest) for live, stored in pairs]
+    desk.remember((live.text, stored) for live, stored in pairs)
     words = desk.store.complete(job.owner, desk.terms(), items)
     if "differs" in words:
         raise Lost  # another model was adopted just now: what is not written must not count as read

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,6 +44,8 @@ class Desk:
         fit: returns what of a text is sent, or raises ``ValueError`` where it is too long.
         embed: embeds texts by a call, at the full price; may raise what an embedder raises, and more.
         affordable: tells how many tokens of jobs fit into the budget that are in none of its sums; None without one.
+        known: tells which of some texts need not be sent, because the cache has their vectors.
+        remember: puts texts and their vectors into the cache, where there is one.
         charge: books what a job has cost, by its name, in tokens.
         wrote: told how many items have their vectors.
         offer: hands items and vectors to the sink, by the owner's name; returns the redis_keys of what is a dead letter
@@ -63,6 +65,8 @@ class Desk:
     fit: Callable[[str], str]
     embed: Callable[[Sequence[str]], Any]
     affordable: Callable[[], int | None]
+    known: Callable[[Iterable[str]], set[str]]
+    remember: Callable[[Iterable[tuple[str, bytes]]], None]
     charge: Callable[[str, int], None]
     wrote: Callable[[int], None]
     offer: Callable[[str, Sequence[tuple[Item, bytes]]], set[str]]

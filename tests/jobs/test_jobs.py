@@ -86,6 +86,32 @@ def test_equal_texts_share_a_line(make, redis_client, stand_in):
     assert (over(queue).texts, over(queue).items) == (2, 6)
 
 
+def test_a_text_that_the_cache_has_goes_into_no_job(make, redis_client, stand_in):
+    """The live lane answers it from there; all others go into the job."""
+    queue = make(cache_ttl=3600)
+    for future in queue.enqueue_many([("doc:a", "text 0"), ("doc:b", "text 1")]):
+        future.result(timeout=PATIENCE_SECONDS)
+    live, items = dict(stand_in.live), pairs(5)
+    queue.enqueue_many(items, within=PATIENT)
+    job = over(queue)
+    assert (job.items, job.written, job.back) == (3, 3, 2)
+    queue.flush(timeout=PATIENCE_SECONDS)
+    assert all(is_of(stored(redis_client, key), text) for key, text in items)
+    assert stand_in.charged == {"text 2": 1, "text 3": 1, "text 4": 1}
+    assert {text: stand_in.live[text] for text in live} == live == {"text 0": 1, "text 1": 1}
+
+
+def test_what_a_job_has_made_is_in_the_cache(make, redis_client, stand_in):
+    """The same texts under other keys are not paid for again."""
+    queue = make(cache_ttl=3600)
+    queue.enqueue_many(pairs(4), within=PATIENT)
+    assert over(queue).written == 4
+    canaries = dict(stand_in.live)
+    for future, (_, text) in zip(queue.enqueue_many((f"{key}/again", text) for key, text in pairs(4)), pairs(4)):
+        assert np.allclose(future.result(timeout=PATIENCE_SECONDS), as_batch(text))
+    assert stand_in.live == canaries
+
+
 def test_what_may_not_wait_is_embedded_as_ever(make, redis_client, stand_in):
     """A drain leaves what is meant for a job, and takes all else."""
     queue = make(economy_min_texts=3, max_batch_size=1000)
