@@ -14,7 +14,7 @@ from tests.parts import in_thread, join
 
 sqlalchemy = pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: pip install embedqueue[sqlalchemy]")
 
-from sqlalchemy import ForeignKey, create_engine, event, func, select, text, update  # noqa: E402
+from sqlalchemy import ForeignKey, create_engine, delete, event, func, select, text, update  # noqa: E402
 from sqlalchemy.orm import (  # noqa: E402
     DeclarativeBase,
     Mapped,
@@ -48,6 +48,21 @@ class Tag(Base):
     note_id: Mapped[int] = mapped_column(ForeignKey("note.id"))
     note: Mapped[Note] = relationship(back_populates="tags")
     word: Mapped[str]
+
+
+class Shelf(Base):
+    __tablename__ = "shelf"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    books: Mapped[list[Book]] = relationship(cascade="all, delete-orphan")
+
+
+class Book(EmbeddedText, Base):
+    """It goes when it is taken off its shelf."""
+
+    __tablename__ = "book"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shelf_id: Mapped[int] = mapped_column(ForeignKey("shelf.id"))
+    text: Mapped[str]
 
 
 class Pair(EmbeddedText, Base):
@@ -264,6 +279,36 @@ def test_deleted_and_emptied(sessions, watched):
     assert "never" not in watched.sent
 
 
+def test_orphans(sessions, watched):
+    """The vector goes with the row that its parent has let go; a text that was changed just before is not paid for."""
+    with sessions() as session:
+        session.add(shelf := Shelf(id=1, books=[Book(id=i, text=f"book {i}") for i in range(1, 5)]))
+        session.commit()
+        gone, changed, kept, back = shelf.books
+        shelf.books.remove(gone)
+        changed.text = "changed"
+        shelf.books.remove(changed)
+        savepoint = session.begin_nested()
+        shelf.books.remove(back)
+        session.flush()
+        savepoint.rollback()
+        session.commit()
+        assert shelf.books == [kept, back]
+    assert [watched.redis.hexists(f"book:{i}", "embedding") for i in range(1, 5)] == [False, False, True, True]
+    assert "changed" not in watched.sent
+
+
+def test_a_row_that_is_written_anew(sessions, watched):
+    """Deleted and added with the same key in one flush, it is another text."""
+    with sessions() as session:
+        session.add(note := Note(id=1, title="one"))
+        session.commit()
+        session.delete(note)
+        session.add(Note(id=1, title="two"))
+        session.commit()
+    assert watched.has("note:1", "two")
+
+
 def test_keys_of_two_columns_and_queues_by_name(engine, fake_redis):
     plain, pairs = Watched(fake_redis), Watched(fake_redis, namespace="pairs")
     made = sessionmaker(engine)
@@ -338,6 +383,19 @@ def test_bulk_writes_are_found_by_verify(sessions, watched):
         assert watched.queue.verify(embedded_texts(session, Note)).faults == 0
         assert session.scalar(select(func.count()).select_from(Note)) == 5
     assert watched.has("note:1", "bulk")
+
+
+def test_a_delete_statement_takes_no_vector_away(sessions, watched):
+    """Nor where the session holds the instance, and takes its row for gone by what it knows of it."""
+    with sessions() as session:
+        session.add(note := Note(id=1, title="one"))
+        session.commit()
+        assert note.seen == 0
+        session.connection().execute(text("UPDATE note SET seen = 1"))
+        session.execute(delete(Note).where(Note.seen == 0))
+        session.commit()
+        assert session.scalar(select(func.count()).select_from(Note)) == 1
+    assert watched.has("note:1", "one")
 
 
 class Away:

@@ -49,6 +49,7 @@ def follow(sessions: Any, queue: Queues, *, robust: bool = False) -> None:
     event.listen(sessions, "before_commit", follower.committing)
     event.listen(sessions, "before_flush", follower.flushing)
     event.listen(sessions, "after_flush", follower.flushed)
+    event.listen(sessions, "persistent_to_deleted", follower.deleted)
     event.listen(sessions, "after_flush_postexec", follower.settled)
     event.listen(sessions, "after_commit", follower.committed)
     event.listen(sessions, "after_transaction_end", follower.ended)
@@ -79,6 +80,7 @@ class _Pad:
         self.open: dict[SessionTransaction, _Notes] = {}  # by the transaction, or savepoint, in which it was flushed
         self.ready: _Notes = {}  # committed, and to be handed over when the transaction has ended
         self.flushed: dict[int, EmbeddedText] = {}  # new or changed, by id(), of the flush that is under way
+        self.written = False  # the rows of that flush are, and it is not over
 
     @staticmethod
     def of(session: Session) -> _Pad:
@@ -112,15 +114,22 @@ class _Follower:
         self.flushing(session, context, None)
         pad = _Pad.of(session)
         pad.flushed |= {id(one): one for one in session.new if isinstance(one, EmbeddedText)}
-        for one in session.deleted:
-            if isinstance(one, EmbeddedText):
-                pad.flushed.pop(id(one), None)  # its parent's end has taken it along
-                pad.note(session, (one.embed_queue, one.embed_key()), "")
+        pad.written = True
+
+    def deleted(self, session: Session, one: object) -> None:
+        """A flush has deleted a row: by itself, with its parent, or as an orphan, which ``session.deleted`` lacks.
+
+        Of a ``delete()`` statement the session only guesses which rows it has met.
+        """
+        pad = _Pad.of(session)
+        if pad.written and isinstance(one, EmbeddedText):
+            pad.flushed.pop(id(one), None)
+            pad.note(session, (one.embed_queue, one.embed_key()), "")
 
     def settled(self, session: Session, context: Any) -> None:
         """The flush is over, and what the database has made of a text can be read."""
         pad = _Pad.of(session)
-        changed, pad.flushed = pad.flushed, {}
+        changed, pad.flushed, pad.written = pad.flushed, {}, False
         with session.no_autoflush:
             for one in changed.values():
                 self._check(one.embed_queue)
@@ -148,6 +157,7 @@ class _Follower:
         pad = _Pad.of(session)
         pad.open.pop(transaction, None)
         pad.flushed.clear()  # of a flush that has failed
+        pad.written = False
         if transaction.parent is None and pad.ready:
             ready, pad.ready = pad.ready, {}
             try:
