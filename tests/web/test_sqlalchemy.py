@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 
+from embedqueue import EmbeddingBatchQueue, QueueFull
 from embedqueue.testing import FakeEmbedder, eager_queue
 from tests.parts import in_thread, join
 
@@ -404,8 +405,14 @@ class Away:
     class options:
         provenance_field = "embedding_of"
 
+    def __init__(self) -> None:
+        self.asked = 0
+
     def enqueue_many(self, *args: Any, **options: Any) -> None:
+        self.asked += 1
         raise redis.ConnectionError("away")
+
+    forget = enqueue_many
 
 
 def test_redis_away(engine, caplog):
@@ -443,6 +450,54 @@ def test_redis_away_and_a_handler_of_the_log_that_raises(engine, monkeypatch, ca
         session.add(Note(id=1, title="one"))
         session.commit()
         assert session.get(Note, 1).title == "one"
+
+
+def test_a_queue_that_is_full(engine, fake_redis):
+    """What was deleted in the same commit is forgotten all the same, and the other queue has its text."""
+    plain, pairs = Watched(fake_redis), Watched(fake_redis, namespace="pairs")
+    full = EmbeddingBatchQueue(FakeEmbedder(), fake_redis, worker=False, namespace="full", max_pending=1)
+    followed = {"default": plain.queue, "pairs": pairs.queue}
+    made = sessionmaker(engine)
+    follow(made, followed)
+    with made() as session:
+        session.add_all([Note(id=1, title="one"), Note(id=2, title="two")])
+        session.commit()
+        full.start()
+        full.enqueue("x", "fills it")
+        followed["default"] = full
+        session.delete(session.get(Note, 1))
+        session.get(Note, 2).title = "changed"
+        session.add(Pair(left=7, right="x", text="both"))
+        with pytest.raises(QueueFull) as raised:
+            session.commit()
+    assert not fake_redis.hexists("note:1", "embedding")
+    assert pairs.has("pair:7:x", "both")
+    assert raised.value.__notes__ == ["1 texts are committed and not enqueued; verify finds them"]
+    full.stop()
+
+
+def test_a_deletion_that_fails_is_told_by_its_key(engine, watched, caplog):
+    """For ``verify`` cannot find it. It keeps no other from being done, unless Redis is away: one wait is enough."""
+    queues = {"default": watched.queue}
+    made = sessionmaker(engine)
+    follow(made, queues, robust=True)
+    with made() as session:
+        session.add_all([Note(id=i, title="text") for i in range(1, 64)])
+        session.commit()
+        watched.redis.delete("note:1")
+        watched.redis.set("note:1", "no hash")
+        for i in (1, 2):
+            session.delete(session.get(Note, i))
+        session.commit()
+        assert "are left, of note:1: queue.forget" in caplog.text
+        assert not watched.redis.hexists("note:2", "embedding")
+        queues["default"] = away = Away()
+        for i in range(3, 64):
+            session.delete(session.get(Note, i))
+        session.commit()
+    assert away.asked == 1
+    assert "note:3, note:4" in caplog.text
+    assert "note:52 and 11 more" in caplog.text
 
 
 def test_threads(engine, watched):

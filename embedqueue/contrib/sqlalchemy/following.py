@@ -6,15 +6,18 @@ what it stands in; a rollback drops them; the commit of the whole hands them to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import redis
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session, SessionTransaction
 
 from embedqueue.queue import EmbeddingBatchQueue
+from embedqueue.values.errors import NotReplicated
 from embedqueue.values.item import is_blank
 from embedqueue.values.log import logger
+from embedqueue.values.words import printable
 
 from .models import EmbeddedText
 
@@ -23,6 +26,10 @@ Queues = EmbeddingBatchQueue | Callable[[], EmbeddingBatchQueue] | Mapping[str, 
 
 #: The key of the notes in ``session.info``.
 _INFO = "embedqueue"
+#: Keys, and characters of each, that are named where their vectors could not be taken away.
+_SHOWN_KEYS, _SHOWN_CHARS = 50, 200
+#: What the next key would hear as well, after as long a wait.
+_AWAY = (redis.ConnectionError, redis.TimeoutError, NotReplicated)
 #: Texts by the name of their queue and redis_key, in order.
 _Notes = dict[tuple[str, str], str]
 
@@ -37,7 +44,8 @@ def follow(sessions: Any, queue: Queues, *, robust: bool = False) -> None:
         queue: of embedqueue; the Flask extension ``EmbedQueue``, which has its app's; a function that returns one; or
             several by name.
         robust: where Redis cannot be reached after a commit, the log says so and the caller goes on; ``verify`` finds
-            what was missed. Else ``commit`` raises, and what it has committed stays.
+            what was missed, but for deletions, whose keys the log names. Else ``commit`` raises, and what it has
+            committed stays.
 
     Raises:
         TypeError: ``queue`` is none of these.
@@ -160,24 +168,39 @@ class _Follower:
         pad.written = False
         if transaction.parent is None and pad.ready:
             ready, pad.ready = pad.ready, {}
-            try:
-                self._hand_over(ready)
-            except Exception:
+            if missed := self._hand_over(ready):
+                error, said = next(iter(missed.values())), _told([(key, ready[name, key]) for name, key in missed])
                 if not self._robust:
-                    raise
-                logger.exception("embedqueue: %d texts are committed and not enqueued; verify finds them", len(ready))
+                    error.add_note(said)
+                    raise error
+                logger.error("embedqueue: %s", said, exc_info=error)
 
-    def _hand_over(self, notes: _Notes) -> None:
-        for name in dict.fromkeys(name for name, _ in notes):
-            queue = self._queue(name)
-            own = {redis_key: text for (of, redis_key), text in notes.items() if of == name}
-            texts = [(redis_key, text) for redis_key, text in own.items() if not is_blank(text)]
-            if texts:
+    def _hand_over(self, notes: _Notes) -> dict[tuple[str, str], Exception]:
+        """Returns what was missed, and why: nothing is held back by what is refused beside it.
+
+        Deletions come first: ``verify`` knows nothing of a row that is gone.
+        """
+        missed: dict[tuple[str, str], Exception] = {}
+        away: dict[str, Exception] = {}  # by the name of a queue: one wait for its Redis is enough
+        for name, redis_key in (key for key, text in notes.items() if is_blank(text)):
+            if name in away:
+                missed[name, redis_key] = away[name]
+                continue
+            try:
+                self._queue(name).forget(redis_key, vector=True)
+            except Exception as error:
+                missed[name, redis_key] = error
+                if isinstance(error, _AWAY):
+                    away[name] = error
+        for name in dict.fromkeys(name for (name, _), text in notes.items() if not is_blank(text)):
+            texts = [(key, text) for (of, key), text in notes.items() if of == name and not is_blank(text)]
+            try:
+                queue = self._queue(name)
                 # An attribute that was not loaded before it was set counts as changed.
                 queue.enqueue_many(texts, if_changed=queue.options.provenance_field is not None)
-            for redis_key, text in own.items():
-                if is_blank(text):
-                    queue.forget(redis_key, vector=True)
+            except Exception as error:
+                missed |= {(name, key): error for key, _ in texts}
+        return missed
 
     def _check(self, name: str) -> None:
         if not isinstance(self._queues, Mapping):
@@ -200,6 +223,19 @@ def _around(transaction: SessionTransaction) -> SessionTransaction:
         outer = outer.parent
     assert outer is not None
     return outer
+
+
+def _told(missed: Sequence[tuple[str, str]]) -> str:
+    """Of which keys and texts nothing was handed over, in words."""
+    left = [redis_key for redis_key, text in missed if is_blank(text)]
+    told = []
+    if left:
+        shown = ", ".join(printable(redis_key)[:_SHOWN_CHARS] for redis_key in left[:_SHOWN_KEYS])
+        more = f" and {len(left) - _SHOWN_KEYS} more" if len(left) > _SHOWN_KEYS else ""
+        told.append(f"vectors were to go and are left, of {shown}{more}: queue.forget(key, vector=True) helps")
+    if len(missed) > len(left):
+        told.append(f"{len(missed) - len(left)} texts are committed and not enqueued; verify finds them")
+    return "; ".join(told)
 
 
 def _is_changed(instance: EmbeddedText) -> bool:
