@@ -631,7 +631,7 @@ class EmbeddingBatchQueue:
                 raise
             return engine.search.find(first, vector, k, filter, wanted)
 
-    def _read_from(self) -> tuple[Successor | None, Mapping[str, str]]:
+    def _read_from(self) -> tuple[Successor | None, Mapping[str, Any]]:
         """The queue of the second field, once somebody has cut over to that; and what Redis says of it."""
         successor = self._options.successor
         reading = {} if successor is None else self._engine.store.change.reading()

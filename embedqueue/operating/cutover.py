@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 from embedqueue.backlog.inspection import LOOK_ITEMS, RIGHT, WAITING, Text, inspect
 from embedqueue.search.aliases import Aliases
+from embedqueue.search.definition import Definition
 from embedqueue.store.keys import Second
 from embedqueue.store.records import Terms
 from embedqueue.values.errors import EmbedQueueError
@@ -39,27 +41,50 @@ def cut_over(work: Reembedding, alias: str | None, timeout: float) -> str:
         TimeoutError: the index is not built in time; nothing has changed.
     """
     second, deadline_mono = _second(work), time.monotonic() + timeout
-    before = work.store.change.reading()
-    if before.get("field") == second.field and (alias is None or before.get("alias") == alias):
+    reading = work.store.change.reading()
+    read = reading.get("field") == second.field
+    if read and alias in (None, *(one[0] for one in reading.get("aliases", ()))):
+        _lead(work, reading)
         return f"{second.field} is read already."
     _require_covered(work, deadline_mono)
-    first, aliases = first_terms(work), Aliases(work.store.client)
-    reading = {"field": second.field, "first": first.field, "first_of": first.provenance_field or ""}
+    first, led = first_terms(work), ""
+    if not read:
+        reading = {"field": second.field, "first": first.field, "first_of": first.provenance_field or ""}
     if alias is not None:
-        old, definition = aliases.behind(alias, first.field)
-        new = next((name for name, _ in aliases.over(second.field)), None)
-        if new is None:
-            new = f"{old}:{second.field}"
-            type_of = index_type(work.terms.vector_type)
-            aliases.make_like(definition, new, second.field, work.terms.dimensions or 0, type_of)
-        aliases.await_built(new, second.field, deadline_mono)
-        reading |= {"alias": alias, "old": old, "new": new}
+        old, new = _indexes(work, alias, first, deadline_mono)
+        reading["aliases"] = [*reading.get("aliases", ()), (alias, old, new)]
+        led = f", and {alias} names {new}"
     # First what is read, then the alias: whoever has heard of it goes by the names of the indexes, not by the alias.
     work.store.change.read_from(reading)
-    if alias is not None:
-        aliases.lead(alias, reading["new"])
-    led = f", and {alias} names {reading['new']}" if alias else ""
+    _lead(work, reading)
     return f"{second.field} is read from now on{led}. Texts go to both fields until --finish; --roll-back goes back."
+
+
+def _indexes(work: Reembedding, alias: str, first: Terms, deadline_mono: float) -> tuple[str, str]:
+    """The index that an alias names, and one over the second field that finds the same; made, where there is none."""
+    aliases, field = Aliases(work.store.client), work.terms.field
+    old, definition = aliases.behind(alias, first.field)
+    filters = {(name, kind) for name, kind in definition.fields.items() if kind != "VECTOR"}
+    wanted = filters - {(first.provenance_field, "TAG")}
+
+    def alike(there: Definition) -> bool:
+        same = (there.prefixes, there.metric) == (definition.prefixes, definition.metric)
+        return same and wanted <= there.fields.items()
+
+    new = next((name for name, there in aliases.over(field) if alike(there)), None)
+    if new is None:
+        new = f"{old}:{field}"
+        aliases.make_like(definition, new, field, work.terms.dimensions or 0, index_type(work.terms.vector_type))
+    aliases.await_built(new, field, deadline_mono)
+    return old, new
+
+
+def _lead(work: Reembedding, reading: Mapping[str, Any]) -> None:
+    """Lead the aliases over which still name their old indexes: whoever was to do it may have been killed before."""
+    aliases = Aliases(work.store.client)
+    for alias, old, new in reading.get("aliases", ()):
+        if aliases.named_by(alias) == old:
+            aliases.lead(alias, new)
 
 
 def roll_back(work: Reembedding) -> str:
@@ -67,8 +92,8 @@ def roll_back(work: Reembedding) -> str:
     second, reading = _second(work), work.store.change.reading()
     if reading.get("field") == second.field:
         # First the alias: who has heard of the change-over goes by the names of the indexes until it is taken back.
-        if "alias" in reading:
-            Aliases(work.store.client).lead(reading["alias"], reading["old"])
+        for alias, old, _ in reading.get("aliases", ()):
+            Aliases(work.store.client).lead(alias, old)
         work.store.change.read_from({})
         return "The first field is read again. Texts go to both fields on; --roll-back once more ends that."
     work.store.change.give_up(second)
@@ -93,16 +118,18 @@ def finish(work: Reembedding, timeout: float, *, yes: bool) -> str:
         TimeoutError: calls are under way for longer.
     """
     reading = work.store.change.reading()
+    _lead(work, reading)  # an alias goes with the index that it names
     taken_over = work.store.agreed().get("embedding_field") == reading.get("field") == work.terms.field
     if not taken_over or work.store.change.second() is not None:
         _take_over(work, reading, time.monotonic() + timeout, yes=yes)
     work.other.clear()
     removed = _remove(work, [name for name in (reading["first"], reading["first_of"]) if name])
-    if "old" in reading:
+    if reading.get("aliases"):
         aliases = Aliases(work.store.client)
         there = [name for name, _ in aliases.over(reading["first"])]
-        if reading["old"] in there:  # else a finish of before has done it
-            aliases.drop(reading["old"])
+        _, old, new = (set(names) for names in zip(*reading["aliases"], strict=True))
+        for name in (old - new).intersection(there):  # else it is over both fields, or a finish of before has done it
+            aliases.drop(name)
     namespace = work.first.option("namespace")
     return (
         f"Done: {namespace} has one field, {work.terms.field}, of {work.terms.space}; {removed} vectors of the first "
@@ -111,7 +138,7 @@ def finish(work: Reembedding, timeout: float, *, yes: bool) -> str:
     )
 
 
-def _take_over(work: Reembedding, reading: Mapping[str, str], deadline_mono: float, *, yes: bool) -> None:
+def _take_over(work: Reembedding, reading: Mapping[str, Any], deadline_mono: float, *, yes: bool) -> None:
     """Put the second queue in the place of the first."""
     second = _second(work)
     if reading.get("field") != second.field:

@@ -42,6 +42,13 @@ class Aliases:
             )
         return name, Search(self._client, field).definition(alias, reply)
 
+    def named_by(self, alias: str) -> str:
+        """The name of the index that an alias names now; "" where there is none."""
+        try:
+            return named(Search(self._client, "").info(alias))
+        except EmbedQueueError:
+            return ""
+
     def over(self, field: str) -> Iterator[tuple[str, Definition]]:
         """All indexes over the vectors of a field."""
         search = Search(self._client, field)

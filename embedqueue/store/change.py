@@ -15,7 +15,7 @@ from .scripts import Scripts
 SECOND, READING = "second", "reading"
 
 
-def index_of(reading: Mapping[str, str], name: str, *, second: bool) -> str:
+def index_of(reading: Mapping[str, Any], name: str, *, second: bool) -> str:
     """The index that a search by this name is of, by what :meth:`Change.reading` says.
 
     While its alias is led over, and in a process that goes on with the first field, the alias may name the other.
@@ -25,9 +25,10 @@ def index_of(reading: Mapping[str, str], name: str, *, second: bool) -> str:
         name: that was searched by.
         second: whether the search is of the second field.
     """
-    if name not in (reading.get("alias"), reading.get("old")):
-        return name
-    return reading["new" if second else "old"]
+    for alias, old, new in reading.get("aliases", ()):
+        if name in (alias, old):
+            return str(new if second else old)
+    return name
 
 
 class Change:
@@ -63,12 +64,14 @@ class Change:
                     "change first (--finish), or take it back (--roll-back)"
                 )
 
-    def reading(self) -> dict[str, str]:
-        """What was cut over to: ``field``, and of an index ``alias``, ``old`` and ``new``; empty before."""
-        found = self._client.hget(self._keys.settings, READING)
-        return dict(json.loads(found)) if found else {}
+    def reading(self) -> dict[str, Any]:
+        """What was cut over to: ``field``, and ``aliases``, of each its name, old index and new index; empty before."""
+        found = dict(json.loads(self._client.hget(self._keys.settings, READING) or "{}"))
+        if "alias" in found:  # the only one, as it was kept before there could be several
+            found["aliases"] = [[found.pop("alias"), found.pop("old"), found.pop("new")]]
+        return found
 
-    def read_from(self, what: Mapping[str, str]) -> None:
+    def read_from(self, what: Mapping[str, Any]) -> None:
         """From now on searches and queries are of another field; empty: of the first one again."""
         if what:
             self._client.hset(self._keys.settings, READING, json.dumps(dict(what)))

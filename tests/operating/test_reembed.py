@@ -109,7 +109,7 @@ def test_a_process_with_the_settings_of_before_takes_out_the_vector_of_a_deleted
 def test_a_finish_that_was_killed_when_the_old_index_was_gone_goes_on(work, redis_client, monkeypatch):
     filled(work, redis_client, "doc:1")
     cut_over(work, None, 1.0)
-    work.store.change.read_from(work.store.change.reading() | {"alias": "docs", "old": "docs:1", "new": "docs:2"})
+    work.store.change.read_from(work.store.change.reading() | {"aliases": [("docs", "docs:1", "docs:2")]})
     monkeypatch.setattr(Aliases, "over", lambda *_: iter([("docs:2", None)]))
     monkeypatch.setattr(Aliases, "drop", lambda _, name: pytest.fail(f"{name} is dropped"))
     assert "has one field, v2" in finish(work, 1.0, yes=True)

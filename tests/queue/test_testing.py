@@ -255,7 +255,7 @@ def test_an_eager_successor(fake_redis):
         queue.create_index("notes", "note:")
         queue.options.successor.create_index("notes:v2", "note:")
         assert queue.search("Hello", 1, index="notes")[0].redis_key == "note:1"
-        change.read_from({"field": "v2", "alias": "notes", "old": "notes", "new": "notes:v2"})
+        change.read_from({"field": "v2", "aliases": [("notes", "notes", "notes:v2")]})
         assert len(queue.embed_query("Hello")) == 16
         assert queue.search("Hello", 1, index="notes")[0].redis_key == "note:1"
         assert new.sent["Hello"] == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+import redis
 
 pytest.importorskip("click", reason='the command line is in the extra "embedqueue[cli]"')
 
@@ -12,6 +13,8 @@ from click.testing import CliRunner
 
 from embedqueue import EmbeddingBatchQueue
 from embedqueue.cli import cli
+from embedqueue.search.aliases import Aliases
+from embedqueue.store.change import Change
 from embedqueue.testing import FakeEmbedder
 from tests.parts import PATIENCE_SECONDS, in_thread, join
 
@@ -109,3 +112,118 @@ def test_searches_find_every_text_at_every_moment(run, searching):
     assert new.search("word8 of a text", 1, index="docs")[0].redis_key == "doc:8"
     for queue in (both, second, new):
         queue.stop()
+
+
+@pytest.fixture
+def old(searching):
+    """A queue of the first field, in a process that knows no other, and two kinds of hashes, each with its index."""
+    texts = {"doc:1": "a text", "doc:2": "another text", "note:1": "a note"}
+    for key, text in texts.items():
+        searching.hset(key, mapping={"body": text, "lang": "en"})
+    with EmbeddingBatchQueue(Old(), searching, model="old") as old:
+        for kind in ("doc", "note"):
+            old.create_index(f"{kind}s-1", f"{kind}:", fields={"lang": "TAG"})
+            searching.execute_command("FT.ALIASADD", f"{kind}s", f"{kind}s-1")
+        old.enqueue_many(texts.items())
+        old.flush(PATIENCE_SECONDS)
+        yield old
+
+
+def dies(*_: object) -> None:
+    """The process is killed here; or Redis goes away, which leaves as much behind."""
+    raise redis.ConnectionError("away")
+
+
+@pytest.fixture
+def named_by(searching_redis):
+    """Which index an alias names."""
+    client = searching_redis.client(protocol=2)
+    yield Aliases(client).named_by
+    client.close()
+
+
+CUT_OVER = ("--cut-over", "--alias", "docs")
+
+
+@pytest.mark.parametrize("then", [CUT_OVER, ("--finish", "--yes")], ids=lambda then: then[0])
+@pytest.mark.parametrize("killed", ["on the way", "on the way back"])
+def test_the_alias_of_a_cut_over_that_was_killed_is_led_by_the_next_command(
+    run, searching, named_by, old, monkeypatch, killed, then
+):
+    """Between what is read and the alias: else --finish would drop the alias, with the index that it still names."""
+    run("--wait")
+    if killed == "on the way":
+        with monkeypatch.context() as patch:
+            patch.setattr(Aliases, "lead", dies)
+            run(*CUT_OVER, code=1)
+    else:
+        run(*CUT_OVER)
+        with monkeypatch.context() as patch:
+            patch.setattr(Change, "read_from", dies)
+            run("--roll-back", code=1)
+    assert named_by("docs") == "docs-1"
+    run(*then)
+    assert named_by("docs") == "docs-1:v2"
+    second = EmbeddingBatchQueue(New(), searching, model="new", embedding_field="v2", worker=False)
+    assert second.search("a text", 1, index="docs")[0].redis_key == "doc:1"
+    second.stop()
+
+
+def test_an_alias_that_was_led_elsewhere_stays_there(run, searching, named_by, old):
+    """To an index of one's own over the second field, after the change-over."""
+    run("--wait")
+    run(*CUT_OVER)
+    with EmbeddingBatchQueue(New(), searching, model="new", embedding_field="v2", worker=False) as new:
+        new.create_index("mine", "doc:")
+    searching.execute_command("FT.ALIASUPDATE", "docs", "mine")
+    searching.execute_command("FT.DROPINDEX", "docs-1:v2")
+    run("--finish", "--yes")
+    assert named_by("docs") == "mine"
+
+
+def test_two_indexes_over_one_field(run, searching, named_by, old):
+    """Each alias is led to an index of its own hashes; both are led back, and both old indexes go in the end."""
+    everything = ("--match", "*")
+    run("--wait", *everything)
+    for alias in ("docs", "notes"):
+        assert f"{alias} names {alias}-1:v2" in run("--cut-over", "--alias", alias, *everything)
+        assert "is read already" in run("--cut-over", "--alias", alias, *everything)
+    second = EmbeddingBatchQueue(New(), searching, model="new", namespace="embed_queue:v2", embedding_field="v2")
+    both = EmbeddingBatchQueue(Old(), searching, model="old", worker=False, successor=second)
+    for queue in (old, both):
+        assert {hit.redis_key for hit in queue.search("a text", 5, index="docs")} == {"doc:1", "doc:2"}
+        assert [hit.redis_key for hit in queue.search("a text", 5, index="notes")] == ["note:1"]
+    run("--roll-back", *everything)
+    assert [named_by(alias) for alias in ("docs", "notes")] == ["docs-1", "notes-1"]
+    for alias in ("docs", "notes"):
+        run("--cut-over", "--alias", alias, *everything)
+    both.stop()
+    second.stop()
+    run("--finish", "--yes", *everything)
+    assert sorted(searching.execute_command("FT._LIST")) == [b"docs-1:v2", b"notes-1:v2"]
+    assert [named_by(alias) for alias in ("docs", "notes")] == ["docs-1:v2", "notes-1:v2"]
+
+
+def test_an_index_that_lacks_a_field_to_filter_by_is_not_taken(run, searching, old):
+    """One of one's own that has it is."""
+    run("--wait")
+    with EmbeddingBatchQueue(New(), searching, model="new", embedding_field="v2", worker=False) as new:
+        new.create_index("plain", "doc:")
+        assert "docs names docs-1:v2" in run(*CUT_OVER)
+        run("--roll-back")
+        searching.execute_command("FT.DROPINDEX", "docs-1:v2")
+        new.create_index("mine", "doc:", fields={"lang": "TAG", "body": "TEXT"})
+        assert "docs names mine" in run(*CUT_OVER)
+
+
+def test_an_index_over_both_fields_serves_both(run, searching, named_by, old):
+    """It is not dropped in the end, and the alias with it."""
+    run("--wait")
+    searching.execute_command("FT.DROPINDEX", "docs-1")
+    how = "VECTOR FLAT 6 TYPE FLOAT32 DISTANCE_METRIC COSINE DIM"
+    words = f"docs-1 ON HASH PREFIX 1 doc: SCHEMA embedding {how} 16 v2 {how} 8"
+    searching.execute_command("FT.CREATE", *words.split())
+    searching.execute_command("FT.ALIASADD", "docs", "docs-1")
+    assert "docs names docs-1." in run(*CUT_OVER)
+    run("--finish", "--yes")
+    assert named_by("docs") == "docs-1"

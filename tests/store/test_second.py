@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
+from embedqueue.store.change import index_of
 from embedqueue.store.records import Fill, Terms, Unless
 from embedqueue.store.store import Store
 from embedqueue.values.item import FORGOTTEN, encode_member
@@ -162,3 +163,14 @@ def test_the_second_queue_takes_the_place_of_the_first(client, store, second):
     assert client.hexists("doc:4", "v2")
     put(store, ("doc:4", "d"))
     assert waiting(client, "q") == [encode_member("doc:4", "d")]
+
+
+def test_a_change_that_was_cut_over_by_a_release_before_goes_on(store, client):
+    """It kept one alias, and could keep no more."""
+    kept = '{"field": "v2", "first": "embedding", "first_of": "", "alias": "docs", "old": "docs-1", "new": "docs-2"}'
+    client.hset("q:settings", "reading", kept)
+    reading = store.change.reading()
+    assert reading["aliases"] == [["docs", "docs-1", "docs-2"]]
+    assert index_of(reading, "docs", second=False) == index_of(reading, "docs-1", second=False) == "docs-1"
+    assert index_of(reading, "docs", second=True) == "docs-2"
+    assert index_of(reading, "notes", second=True) == "notes"
