@@ -46,7 +46,7 @@ def cut_over(work: Reembedding, alias: str | None, timeout: float) -> str:
     if read and alias in (None, *(one[0] for one in reading.get("aliases", ()))):
         _lead(work, reading)
         return f"{second.field} is read already."
-    _require_covered(work, deadline_mono)
+    dead = _require_covered(work, deadline_mono)
     first, led = first_terms(work), ""
     if not read:
         reading = {"field": second.field, "first": first.field, "first_of": first.provenance_field or ""}
@@ -57,7 +57,8 @@ def cut_over(work: Reembedding, alias: str | None, timeout: float) -> str:
     # First what is read, then the alias: whoever has heard of it goes by the names of the indexes, not by the alias.
     work.store.change.read_from(reading)
     _lead(work, reading)
-    return f"{second.field} is read from now on{led}. Texts go to both fields until --finish; --roll-back goes back."
+    said = f"{second.field} is read from now on{led}. Texts go to both fields until --finish; --roll-back goes back."
+    return f"{said} {dead} texts are dead letters in both queues, and in neither field." if dead else said
 
 
 def _indexes(work: Reembedding, alias: str, first: Terms, deadline_mono: float) -> tuple[str, str]:
@@ -188,16 +189,20 @@ def _second(work: Reembedding) -> Second:
     return second
 
 
-def _require_covered(work: Reembedding, deadline_mono: float) -> None:
-    """Return when every text was seen to have what it has in the first field in the second as well."""
+def _require_covered(work: Reembedding, deadline_mono: float) -> int:
+    """Return when every text was seen to have what it has in the first field in the second as well.
+
+    Returns how many are dead letters in both queues: they have nothing in either, and nothing is to be waited for.
+    """
     old = first_terms(work)
+    dead: set[Text] = set()
     left: list[Text] = []
     texts = work.texts()
     while part := list(islice(texts, LOOK_ITEMS)):
-        left += _uncovered(work, part, old)
+        left += _uncovered(work, part, old, dead)
     while left and time.monotonic() < deadline_mono and _waiting(work, left):
         time.sleep(POLL_SECONDS)
-        left = _again(left, lambda part: _uncovered(work, work.read_again(part), old))
+        left = _again(left, lambda part: _uncovered(work, work.read_again(part), old, dead))
     if left:
         waiting = _waiting(work, left)
         on_their_way = f", {waiting} of them on their way" if waiting else ""
@@ -205,6 +210,7 @@ def _require_covered(work: Reembedding, deadline_mono: float) -> None:
             f"{len(left)} texts have no vector in {work.terms.field} yet{on_their_way}, such as {left[0][0]}: run "
             "reembed --wait first; nothing was changed"
         )
+    return len(dead)
 
 
 def _again(texts: Sequence[Text], look: Callable[[Sequence[Text]], list[Text]]) -> list[Text]:
@@ -217,13 +223,15 @@ def _waiting(work: Reembedding, texts: Sequence[Text]) -> int:
     return sum(found.kind == WAITING for part in parts for found in inspect(work.other, part, work.terms))
 
 
-def _uncovered(work: Reembedding, part: Sequence[Text], old: Terms) -> list[Text]:
+def _uncovered(work: Reembedding, part: Sequence[Text], old: Terms, dead: set[Text]) -> list[Text]:
     """Those that are found in the first field, or might be, and not in the second.
 
-    A text that waits in both is in neither yet: so it is with every new text, at any moment.
+    A text that waits in both is in neither yet: so it is with every new text, at any moment. One that is a dead letter
+    in both is in neither for good, and goes to ``dead``.
     """
     looked = work.store.hashes.look([redis_key for redis_key, _ in part], old)
-    left = []
+    left: list[Text] = []
+    nowhere: list[Text] = []
     for (redis_key, text), found, first in zip(part, inspect(work.other, part, work.terms), looked, strict=True):
         if is_blank(text):
             if found.kind != RIGHT:
@@ -232,8 +240,12 @@ def _uncovered(work: Reembedding, part: Sequence[Text], old: Terms) -> list[Text
         of = read_provenance(first.provenance)
         there = first.vector_bytes > 0 and (of is None or of.digest == digest(text))
         if found.kind != RIGHT and not (found.kind == WAITING and not there):
-            left.append((redis_key, text))
-    return left
+            (left if there else nowhere).append((redis_key, text))
+    redis_keys = [redis_key for redis_key, _ in nowhere]
+    letters = [{(one.redis_key, one.text) for one in store.dead.find(redis_keys)} for store in (work.store, work.other)]
+    given_up = letters[0] & letters[1]
+    dead |= given_up.intersection(nowhere)
+    return left + [text for text in nowhere if text not in given_up]
 
 
 def _remove(work: Reembedding, fields: Sequence[str]) -> int:

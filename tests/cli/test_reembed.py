@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 
-from embedqueue import BatchFailed, EmbeddingBatchQueue
+from embedqueue import BatchFailed, EmbeddingBatchQueue, InputRejected
 from embedqueue.operating.reembed import Reembedding
 from embedqueue.operating.reembed_run import Work
 from embedqueue.operating.runs import NamedRun
@@ -408,6 +408,24 @@ def test_the_provider_refuses_one_text(run, redis_client, first, provider):
     provider.rule = None
     run("reembed", *WHAT, *NEW, "--wait")
     all_in_both(redis_client)
+
+
+def test_a_text_that_both_models_refuse_holds_nothing_up(run, redis_client, first, provider):
+    """It is a dead letter in both queues, and found in neither field: how many those are is said."""
+    provider.rule = poison("poison", 400)
+    first.stop()
+    redis_client.hset("doc:x", "body", "poison")
+    refusing = FakeEmbedder(16, lambda texts: InputRejected("no") if "poison" in texts else None)
+    with EmbeddingBatchQueue(refusing, redis_client, model="text-embedding-3-large") as queue:
+        queue.enqueue("doc:x", "poison")
+        queue.flush(PATIENCE_SECONDS)
+    run("reembed", *WHAT, *NEW, "--wait", code=1)
+    redis_client.hset("doc:x", "body", "neither has heard of this")
+    assert "1 texts have no vector in v2 yet, such as doc:x" in run("reembed", *WHAT, *NEW, "--cut-over", code=1)
+    redis_client.hset("doc:x", "body", "poison")
+    assert "1 texts are dead letters in both queues" in run("reembed", *WHAT, *NEW, "--cut-over")
+    assert "has one field, v2" in run("reembed", *WHAT, *NEW, "--finish", "--yes")
+    assert all(redis_client.hexists(f"doc:{i}", "v2") for i in range(COUNT))
 
 
 def test_the_provider_refuses_everything(run, redis_client, first, provider):
