@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.crc import key_slot
 
+from embedqueue import ItemRejected
 from embedqueue.settings.redis_url import client_of
 from tests.parts import PATIENCE_SECONDS, expected, stored
 
@@ -58,3 +60,25 @@ def test_a_hash_that_may_not_be_written_makes_a_dead_letter(make_queue, limited)
     with pytest.raises(Exception, match="ermission|NOPERM"):
         forbidden.result(PATIENCE_SECONDS)
     assert [letter.redis_key for letter in queue.dead_letters()] == ["secret:1"]
+
+
+def test_a_node_that_refuses_to_be_asked_mixes_no_answers_up(make_queue, limited, cluster, client):
+    """Its refusal is one answer, and what was to be asked has another: what comes next is not given that one."""
+    source = cluster.master_of("doc:1")
+    target = next(node for node in cluster.nodes if node is not source)
+    good, bad, *more = [key for key in (f"doc:{n}" for n in range(99)) if cluster.master_of(key) is target][:4]
+    for node in cluster.nodes:
+        with node.client() as admin:
+            admin.execute_command("ACL", "SETUSER", "embedqueue", "-asking")
+    queue, slot = make_queue(limited), key_slot(b"doc:1")
+    cluster.begin_move(slot, source, target)
+    with pytest.raises(ItemRejected, match="'asking'"):
+        queue.enqueue("doc:1", "moving").result(PATIENCE_SECONDS)
+    cluster.end_move(slot, source, target)
+    client.set(bad, "a string")
+    assert queue.enqueue(good, "one").result(PATIENCE_SECONDS) == expected("one")
+    with pytest.raises(ItemRejected, match="WRONGTYPE"):
+        queue.enqueue(bad, "two").result(PATIENCE_SECONDS)
+    for key in more:
+        assert queue.enqueue(key, key).result(PATIENCE_SECONDS) == expected(key)
+        assert client.hget(key, "embedding") == stored(key)

@@ -116,16 +116,20 @@ class Line:
         return [self._answer(order, asking) for order, asking, _ in self._orders]
 
     def _answer(self, order: Order, asking: bool) -> Any:
-        try:
-            if asking:
-                self.connection.read_response(disable_decoding=True)
-            answer = self.connection.read_response(disable_decoding=True)
-        except ResponseError as error:
-            return error
+        refusal = self._read() if asking else None
+        answer = self._read()  # there is one, whatever that was: left unread, it would be taken for the next order's
+        if isinstance(answer, ResponseError):
+            return refusal if isinstance(refusal, ResponseError) else answer
         if order.deadline_mono is not None and answer.startswith(b"late "):
             self.ahead = float(answer[5:]) - time.monotonic()
             return UNANSWERED  # it is sent again, unless its time has passed
         return answer
+
+    def _read(self) -> Any:
+        try:
+            return self.connection.read_response(disable_decoding=True)
+        except ResponseError as error:
+            return error
 
     def read_replicas(self, replicas: Replicas) -> int:
         """How many replicas have what was written; -1 where this node is no master any more."""
