@@ -225,6 +225,15 @@ def test_a_crash_between_write_and_acknowledgement_is_not_paid_for_again(worker,
 def test_a_probe_that_turns_out_to_be_done_leaves_the_next_one_to_others(worker, client):
     """Else nobody would ask the provider before this worker's lease had run out."""
     one = worker("a")
+    die_after_the_write(one, client)
+    client.set("{embed_queue}:pause:level", 1)
+    claim = one.claim()
+    assert (claim.status, claim.members) == ("ok", [])
+    assert not client.exists("{embed_queue}:pause:probe")
+
+
+def die_after_the_write(one: Worker, client: redis.RedisCluster) -> None:
+    """Of e1, which is not acknowledged; and its lease has run out."""
     one.enqueue("e1")
     owner = one.take("e1")
     one.store._completion._lines.run = lambda orders, replicas: (one._run(orders, replicas), stop())
@@ -232,14 +241,42 @@ def test_a_probe_that_turns_out_to_be_done_leaves_the_next_one_to_others(worker,
         one.complete(owner, "e1")
     one.store._completion._lines.run = one._run
     client.zadd("{embed_queue}:inflight", {encode_member(KEY, "e1"): 1.0})
-    client.set("{embed_queue}:pause:level", 1)
-    claim = one.claim()
-    assert (claim.status, claim.members) == ("ok", [])
-    assert not client.exists("{embed_queue}:pause:probe")
 
 
 def stop() -> None:
     raise SystemExit
+
+
+def test_what_is_left_of_a_write_that_was_tried_twice_is_no_later_items_receipt(worker, monkeypatch):
+    """The key's text is enqueued once more when none of these writes can come any more."""
+    monkeypatch.setattr(completion, "AIR_SECONDS", 0.5)
+    one = worker("a")
+    one.enqueue("e1")
+    owner, answers = one.take("e1"), [([LATE], 0)]
+    one.store._completion._lines.run = lambda *args, **how: answers.pop() if answers else one._run(*args, **how)
+    assert one.complete(owner, "e1") == "done"
+    one.enqueue("e1")
+    claims: list[Claim] = []
+    eventually(lambda: claims.append(one.claim()) or one.store.status().waiting == 0, "it can be claimed")
+    assert claims[-1].members == [encode_member(KEY, "e1")]
+
+
+def test_a_vector_that_was_taken_out_before_it_was_acknowledged_is_embedded_again(worker, client):
+    """Its fence alone is no receipt."""
+    one = worker("a")
+    die_after_the_write(one, client)
+    client.hdel(KEY, "embedding")
+    assert one.complete(one.take("e1"), "e1") == "done"
+    assert vector(client) == stored("e1")
+
+
+def test_a_receipt_is_good_although_the_live_text_was_enqueued_again(worker, client):
+    """It is the same item, of the same stamp."""
+    one = worker("a")
+    die_after_the_write(one, client)
+    one.enqueue("e1")
+    assert one.claim().members == []
+    assert client.hget("{embed_queue}:latest", KEY) is None
 
 
 def test_what_cannot_be_read_has_no_receipt(worker):

@@ -139,9 +139,12 @@ class Completion:
             return set()
         # A node that does not answer holds up no claim: what it may have written is embedded once more.
         keys = [one[0] for one, _ in asked]
-        lines = self._lines.all_of(keys, b"HGET", fence_field(terms), seconds=RECEIPT_SECONDS)
+        fields = fence_field(terms), terms.field  # a fence outlives its vector where somebody takes that out
+        found = self._lines.all_of(keys, b"HMGET", *fields, seconds=RECEIPT_SECONDS)
         written = [
-            one for (one, stamp), line in zip(asked, lines, strict=True) if _is_of(line, one[2], bytes(stamp), terms)
+            one
+            for (one, stamp), (line, vector) in zip(asked, (pair or (None, None) for pair in found), strict=True)
+            if vector and _is_of(line, one[2], bytes(stamp), terms)
         ]
         if not written:
             return set()
