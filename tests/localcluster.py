@@ -268,6 +268,8 @@ class LocalCluster:
 
     def move_all(self, source: LocalRedis, target: LocalRedis) -> None:
         """Move all slots of a master, those that have keys key by key."""
+        with target.client() as client:  # else it believes what the source has said of these slots before
+            client.execute_command("CLUSTER", "BUMPEPOCH")
         with source.client() as client:
             ranges = [part[:2] for part in _slots(client) if part[2][1] == source.port]
             slots = [slot for first, last in ranges for slot in range(first, last + 1)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import redis
@@ -66,6 +66,7 @@ class Nodes:
         self._lock = threading.RLock()  # guards what follows; a signal's handler may use the queue while we ask
         self._owners: list[Address | None] = [None] * SLOTS
         self._masters: list[Address] = []
+        self._ids: set[bytes] = set()  # of all nodes, by the last answer that was believed
         self._doubtful, self._told_mono = True, 0.0
         self._asking: dict[Address, redis.Redis] = {}
         self._mute: set[Address] = set()  # who has not told when asked last
@@ -122,8 +123,9 @@ class Nodes:
             self.doubt()
         elif isinstance(error, MovedError):
             with self._lock:
-                self._owners[error.slot_id] = self._address(error.host, error.port)
-                self._told_mono, self._doubtful = 0.0, False
+                owner = self._owners[error.slot_id] = self._address(error.host, error.port)
+                # Of a node that is new, the others tell: by it we may have to know the cluster when they are replaced.
+                self._told_mono, self._doubtful = 0.0, owner not in self._masters
 
     def redirected(self, error: AskError, asked: Address) -> Address:
         """Where a node that was asked at an address sends one order; without a name, it means its own host."""
@@ -167,13 +169,16 @@ class Nodes:
     # -- asking; under the lock ----------------------------------------------------------------------------------
 
     def _ask_again(self) -> None:
-        """Ask the nodes one by one which slots they have, until one tells; who has not done so lately comes last."""
+        """Ask the nodes one by one which slots they have, until one tells; who has not done so lately comes last.
+
+        A node may have left the cluster, and its address may be another cluster's by now: see ``_heed``.
+        """
         if not self._doubtful and time.monotonic() - self._told_mono < FRESH_SECONDS:
             return
         known = list(dict.fromkeys([*self._masters, *self._started]))
         random.shuffle(known)
         known.sort(key=self._mute.__contains__)  # a sort keeps the order of the others
-        last: Exception = ClusterDownError("no node of the cluster is known")
+        fault: Exception | None = None
         for address in known:
             try:
                 self._heed(self._slots_by(address), address)
@@ -181,8 +186,9 @@ class Nodes:
                 return
             except (OSError, RedisError) as error:
                 self._mute.add(address)
-                last = error
-        raise last
+                if fault is None or isinstance(error, ClusterDownError):
+                    fault = error
+        raise fault or ClusterDownError("no node of the cluster is known")
 
     def _slots_by(self, address: Address) -> Any:
         client = self._asking.get(address)
@@ -200,7 +206,14 @@ class Nodes:
             if self.closed.is_set():
                 close_connections(client)
 
-    def _heed(self, ranges: Iterable[Any], asked: Address) -> None:
+    def _heed(self, ranges: Sequence[Any], asked: Address) -> None:
+        """Believe an answer, unless the node is of no cluster, or of one none of whose nodes we have heard of."""
+        ids = {name for _, _, *nodes in ranges for _, _, *more in nodes for name in more[:1]}
+        if not ranges or (self._ids and self._ids.isdisjoint(ids)):
+            raise ClusterDownError(
+                f"Hash slots not served: no known node of the cluster answers, and {asked[0]}:{asked[1]} is of another "
+                "one by now, or of none. If all nodes were replaced, make a new client"
+            )
         owners: list[Address | None] = [None] * SLOTS
         masters: dict[Address, None] = {}
         for first, last, (host, port, *_), *_ in ranges:
@@ -209,7 +222,7 @@ class Nodes:
             master = self._address(named, port)
             masters[master] = None
             owners[first : last + 1] = [master] * (last + 1 - first)
-        self._owners, self._masters = owners, list(masters)
+        self._owners, self._masters, self._ids = owners, list(masters), ids
         self._told_mono, self._doubtful = time.monotonic(), False
 
     def _address(self, host: str, port: int) -> Address:
