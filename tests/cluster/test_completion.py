@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +19,11 @@ from embedqueue.store.cluster.scripts import hash_script
 from embedqueue.store.cluster.store import ClusterStore
 from embedqueue.store.door import open_store
 from embedqueue.store.records import Claim, Terms
+from embedqueue.store.replicas import Replicas
 from embedqueue.values.item import encode_member
 from embedqueue.values.provenance import digest
-from tests.parts import PATIENCE_SECONDS, eventually, in_thread, join, stored
+from tests.localcluster import LocalCluster
+from tests.parts import PATIENCE_SECONDS, eventually, in_thread, join, stand_still, stored
 
 TERMS = Terms("embedding", "embedding_of", "m", 8, "m/8/-", "create")
 KEY = "doc:1"
@@ -31,10 +36,13 @@ class Worker:
     Args:
         client: of the cluster.
         name: of the worker.
+        replicas: that a vector waits for.
     """
 
-    def __init__(self, client: redis.RedisCluster, name: str, terms: Terms = TERMS) -> None:
-        self.store: Any = open_store(client, "embed_queue", patience_seconds=PATIENCE_SECONDS)
+    def __init__(
+        self, client: redis.RedisCluster, name: str, terms: Terms = TERMS, replicas: Replicas | None = None
+    ) -> None:
+        self.store: Any = open_store(client, "embed_queue", replicas, patience_seconds=PATIENCE_SECONDS)
         assert isinstance(self.store, ClusterStore)
         self.name, self.terms = name, terms
         self.claims = 0
@@ -395,3 +403,24 @@ def test_without_a_provenance_field_a_crash_is_settled_by_the_fence_as_well(work
     client.hset("{embed_queue}:air", KEY, f"1.0 {owner} {stamp}")
     client.zadd("{embed_queue}:inflight", {encode_member(KEY, "e1"): 1.0})
     assert one.claim().members == []
+
+
+def test_a_receipt_is_good_when_replicas_have_the_vector(replicated: LocalCluster):
+    """With min_replicas. Where they are away, its text is embedded once more, and that vector waits for them."""
+    with contextlib.ExitStack() as opened:
+        client = opened.enter_context(contextlib.closing(replicated.client()))
+        one, two = (Worker(client, name, replicas=Replicas(1, PATIENCE_SECONDS)) for name in ("a", "b"))
+        for each in (one, two):
+            opened.enter_context(contextlib.closing(each.store))
+        die_after_the_write(one, client)
+        [replica] = replicated.replicas_of(replicated.master_of(KEY))
+        assert replica.pid is not None
+        stand_still(replica.pid)
+        try:
+            assert two.claim().members == [encode_member(KEY, "e1")]
+        finally:
+            os.kill(replica.pid, signal.SIGCONT)
+        replicated.await_well()
+        client.zadd("{embed_queue}:inflight", {encode_member(KEY, "e1"): 1.0})
+        assert two.claim().members == []
+        assert client.hget("{embed_queue}:latest", KEY) is None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import redis
@@ -40,6 +41,7 @@ AHEAD = (
 )
 
 Item = tuple[str, bytes, bytes, str]
+_Written = tuple[tuple[str, bytes, str], bytes]  # redis_key, member and text; and the fence beside its vector
 
 
 def fence_field(terms: Terms) -> str:
@@ -140,17 +142,26 @@ class Completion:
         # A node that does not answer holds up no claim: what it may have written is embedded once more.
         keys = [one[0] for one, _ in asked]
         fields = fence_field(terms), terms.field  # a fence outlives its vector where somebody takes that out
-        found = self._lines.all_of(keys, b"HMGET", *fields, seconds=RECEIPT_SECONDS)
+        pairs: list[Any] = self._lines.all_of(keys, b"HMGET", *fields, seconds=RECEIPT_SECONDS)
         written = [
-            one
-            for (one, stamp), (line, vector) in zip(asked, (pair or (None, None) for pair in found), strict=True)
+            (one, line)
+            for (one, stamp), (line, vector) in zip(asked, (pair or (None, None) for pair in pairs), strict=True)
             if vector and _is_of(line, one[2], bytes(stamp), terms)
         ]
+        if written and self._replicas is not None:
+            written = self._replicated(written, self._replicas, terms)
         if not written:
             return set()
-        parts = [part for redis_key, member, _ in written for part in (redis_key, member, "done")]
+        parts = [part for (redis_key, member, _), _ in written for part in (redis_key, member, "done")]
         words = self._call("acknowledge", (), "", "0", "", *parts)
-        return {member for (_, member, _), word in zip(written, words, strict=True) if word == b"done"}
+        return {member for ((_, member, _), _), word in zip(written, words, strict=True) if word == b"done"}
+
+    def _replicated(self, written: Sequence[_Written], replicas: Replicas, terms: Terms) -> list[_Written]:
+        """Those whose vectors as many replicas have. No claim waits long: the others are embedded once more."""
+        brief = replace(replicas, patience_seconds=min(replicas.patience_seconds, RECEIPT_SECONDS))
+        orders = [script("renew_one", one[0], fence_field(terms), line) for one, line in written]
+        answers, count = self._lines.run(orders, brief, seconds=RECEIPT_SECONDS)
+        return [one for one, answer in zip(written, answers, strict=True) if answer == 1 and count >= replicas.least]
 
 
 def _order(terms: Terms, item: Item, stamp: bytes, least: bytes, deadline_mono: float) -> Order:

@@ -20,7 +20,7 @@ from .patience import NOT_DONE, UNSURE
 #: Those that run in the queue's slot, and that only a cluster has.
 OF_QUEUE: Final = ("confirm", "acknowledge", "unsettled", "known", "barred")
 #: Those that run in the slot of one hash, or of one entry of the cache, and declare nothing else.
-OF_HASH: Final = ("write", "erase_one", "label_one", "take_one", "hold_one")
+OF_HASH: Final = ("write", "erase_one", "label_one", "take_one", "hold_one", "renew_one")
 #: Those of one Redis that a cluster has something else for.
 _REPLACED: Final = (
     "complete", "erase", "label", "take_cached", "hold_cached", "enqueue_both", "end_change",
