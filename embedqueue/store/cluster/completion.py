@@ -143,10 +143,10 @@ class Completion:
         keys = [one[0] for one, _ in asked]
         fields = fence_field(terms), terms.field  # a fence outlives its vector where somebody takes that out
         pairs: list[Any] = self._lines.all_of(keys, b"HMGET", *fields, seconds=RECEIPT_SECONDS)
-        written = [
+        written: list[_Written] = [
             (one, line)
             for (one, stamp), (line, vector) in zip(asked, (pair or (None, None) for pair in pairs), strict=True)
-            if vector and _is_of(line, one[2], bytes(stamp), terms)
+            if line and vector and _is_of(line, one[2], bytes(stamp), terms)
         ]
         if written and self._replicas is not None:
             written = self._replicated(written, self._replicas, terms)
