@@ -129,6 +129,10 @@ class Runner:
                     else:
                         desk.led_since = 0.0
                         desk.led = led
+                        if not led.leader and any(job.active for job in led.jobs):
+                            self._pull(
+                                desk
+                            )  # nobody may look after them: the lease is not for us, nor perhaps for others
                     failures = 0
                 except Lost:
                     desk.led_since = 0.0
@@ -192,9 +196,8 @@ class Runner:
         """Do what is due; returns the seconds until something is due next."""
         options, led = self._options, desk.led
         active = [job for job in led.jobs if job.active]
-        if active and (pulled := desk.jobs.pull(options.economy_deadline)):
-            self._log.info("embedqueue: %d items are nearly due, and leave their batch jobs", pulled)
-            desk.observers.tell("maybe_paid_twice", pulled)
+        if active:
+            self._pull(desk)
         for job in active:
             self._look_after(desk, job)
         for job in [job for job in led.jobs if not job.active][:-KEPT_JOBS]:
@@ -204,6 +207,12 @@ class Runner:
         now, first = time.monotonic(), options.economy_poll[0]
         self._next = {job.name: self._next.get(job.name, now + first) for job in active}
         return max(0.0, min([wait_seconds, DUE_SECONDS, *(at - now for at in self._next.values())]))
+
+    def _pull(self, desk: Desk) -> None:
+        """Put what is nearly due into the live lane."""
+        if pulled := desk.jobs.pull(self._options.economy_deadline):
+            self._log.info("embedqueue: %d items are nearly due, and leave their batch jobs", pulled)
+            desk.observers.tell("maybe_paid_twice", pulled)
 
     def _look_after(self, desk: Desk, job: Job) -> None:
         """Do what is due for a job, and note when something is due for it next."""

@@ -358,7 +358,7 @@ def _successor(given: Any, spelling: str) -> dict[str, Any] | None:
     name = spelling.format("SUCCESSOR")
     if isinstance(given, str):
         # A value may hold blanks and commas, but no other setting, not even in small letters.
-        words = re.split(rf"(?<![\s,])[\s,]+(?=(?:[A-Z_]+|(?i:{'|'.join(KNOWN)}))=)", given.strip(" ,\n"))
+        words = re.split(rf"(?<![\s,])[\s,]+(?=(?:[A-Z_]+|(?i:{'|'.join(KNOWN)}))=)", given.strip(" ,\t\r\n"))
         if not all(re.match("[A-Z_]{1,40}=", word) for word in words):  # not shown: it may be part of a secret
             raise SettingsError(f"{name} holds a word that is no NAME=VALUE")
         given = dict(word.partition("=")[::2] for word in words)

@@ -339,4 +339,6 @@ def told(job: Job) -> BatchJob:
 
 def _job(name: str, text: str) -> Job:
     known = {one: value for one, value in json.loads(text).items() if one in Job.__dataclass_fields__}
+    # An earlier release has booked what it had verified when it ended it, and kept no note of that.
+    known.setdefault("booked", known.get("verified", False) and known.get("state") in ("ended", "over"))
     return replace(Job(**{**known, "name": name}), place=tuple(known.get("place", (0, 0))))

@@ -212,6 +212,24 @@ def test_who_looks_after_the_jobs_leaves_them_once_another_model_is_adopted(desk
     assert desk.jobs.look().leader == "", "the next one need not wait until the lease runs out"
 
 
+def test_what_is_nearly_due_leaves_a_job_that_nobody_may_look_after(desk, job, monkeypatch):
+    """Another model is adopted, whose workers may be without ``economy``: those of the old one put it back."""
+    desk.store.agree(replace(desk.terms(), model="another"))
+    desk.jobs.lead(desk.who, 0)
+    runner = desk.queue._engine.runner
+    options = replace(runner._options, economy_deadline=PATIENT + 1, economy_after=PATIENT + 2)
+    monkeypatch.setattr(runner, "_options", options)
+    assert desk.queue.stats().outsourced == 3
+    desk.queue.start()
+    eventually(lambda: desk.queue.stats().outsourced == 0, "they are in the live lane")
+    assert desk.queue.pending_count() == 3
+
+
+def test_who_has_died_with_the_lease_is_not_told_of(desk):
+    desk.jobs.lead(desk.who, 0.01)
+    eventually(lambda: desk.jobs.look().leader == "", "its lease has run out")
+
+
 def test_another_model_is_adopted_while_a_job_is_written(desk, job, redis_client):
     """Nothing is written from then on, and nothing counts as read: should it be taken back, the job goes on there."""
     ours = desk.terms()
@@ -243,11 +261,15 @@ def test_an_embedder_that_learns_its_length_after_the_job_was_made_has_no_other_
 
 
 def test_a_job_of_an_earlier_release_goes_on(desk, job, redis_client):
-    """It does not tell its space."""
+    """It does not tell its space; nor, once it has ended, that its cost is booked, as it was then."""
     kept = json.loads(redis_client.hget(desk.store.keys.jobs, job[0].name))
-    del kept["space"]
+    del kept["space"], kept["booked"]
     redis_client.hset(desk.store.keys.jobs, job[0].name, json.dumps(kept))
-    assert running._one_step(desk, desk.renew().jobs[0]).written == 3
+    ended = running._one_step(desk, desk.renew().jobs[0])
+    assert (ended.written, ended.booked) == (3, False)
+    kept |= {"state": "ended", "verified": True}
+    redis_client.hset(desk.store.keys.jobs, job[0].name, json.dumps(kept))
+    assert desk.renew().jobs[0].booked
 
 
 @pytest.mark.parametrize("what", ["usd_per_day", "usd_per_month"])

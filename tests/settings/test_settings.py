@@ -302,7 +302,7 @@ def test_a_successor():
 def test_what_a_successors_settings_may_hold():
     """Blanks and commas, as passwords and JSON do."""
     headers = '{"X-Org":"acme", "X-Api-Key":"hunter2"}'
-    given = f"EMBEDDING_FIELD=v2, REDIS_URL=redis://:tops,ecret@h:6379/0\n HEADERS={headers} MODEL=new "
+    given = f"EMBEDDING_FIELD=v2, REDIS_URL=redis://:tops,ecret@h:6379/0\n HEADERS={headers}\r\n\tMODEL=new\r\n"
     assert read({"SUCCESSOR": given}).successor == {
         "EMBEDDING_FIELD": "v2",
         "REDIS_URL": "redis://:tops,ecret@h:6379/0",

@@ -66,6 +66,26 @@ class Book(EmbeddedText, Base):
     text: Mapped[str]
 
 
+class Page(Base):
+    __tablename__ = "page"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    parts: Mapped[list[Part]] = relationship(back_populates="page", cascade="all, delete-orphan")
+
+
+class Part(EmbeddedText, Base):
+    """Its key is made of its page."""
+
+    __tablename__ = "part"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    page_id: Mapped[int] = mapped_column(ForeignKey("page.id"))
+    text: Mapped[str]
+    page: Mapped[Page] = relationship(back_populates="parts")
+    embed_fields = ("text",)
+
+    def embed_key(self):
+        return f"part:{self.page.id}:{self.id}"
+
+
 class Pair(EmbeddedText, Base):
     """A key of two columns, and a queue of its own."""
 
@@ -297,6 +317,21 @@ def test_orphans(sessions, watched):
         assert shelf.books == [kept, back]
     assert [watched.redis.hexists(f"book:{i}", "embedding") for i in range(1, 5)] == [False, False, True, True]
     assert "changed" not in watched.sent
+
+
+def test_a_key_that_is_made_of_the_parent(engine, watched, caplog):
+    """A row that goes with its parent takes its vector along; of an orphan nobody can tell the key, so it stays."""
+    made = sessionmaker(engine)
+    follow(made, watched.queue)
+    with made() as session:
+        session.add(page := Page(id=1, parts=[Part(id=i, text=f"part {i}") for i in (1, 2)]))
+        session.commit()
+        page.parts.pop()
+        session.commit()
+        assert "whose key nobody can tell" in caplog.text
+        session.delete(page)
+        session.commit()
+    assert [watched.redis.hexists(f"part:1:{i}", "embedding") for i in (1, 2)] == [False, True]
 
 
 def test_a_row_that_is_written_anew(sessions, watched):

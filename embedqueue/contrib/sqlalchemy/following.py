@@ -88,7 +88,9 @@ class _Pad:
         self.open: dict[SessionTransaction, _Notes] = {}  # by the transaction, or savepoint, in which it was flushed
         self.ready: _Notes = {}  # committed, and to be handed over when the transaction has ended
         self.flushed: dict[int, EmbeddedText] = {}  # new or changed, by id(), of the flush that is under way
-        self.written = False  # the rows of that flush are, and it is not over
+        self.gone: set[int] | None = (
+            None  # by id(), whose rows that flush has deleted; None before it has, and after it
+        )
 
     @staticmethod
     def of(session: Session) -> _Pad:
@@ -122,22 +124,33 @@ class _Follower:
         self.flushing(session, context, None)
         pad = _Pad.of(session)
         pad.flushed |= {id(one): one for one in session.new if isinstance(one, EmbeddedText)}
-        pad.written = True
+        pad.gone = set()
+        for one in session.deleted:  # now: a parent from which a key is made is still known
+            if isinstance(one, EmbeddedText):
+                self._forget(session, pad, one)
+                pad.gone.add(id(one))
 
     def deleted(self, session: Session, one: object) -> None:
-        """A flush has deleted a row: by itself, with its parent, or as an orphan, which ``session.deleted`` lacks.
+        """A flush has deleted a row, perhaps as an orphan, which ``session.deleted`` lacks.
 
         Of a ``delete()`` statement the session only guesses which rows it has met.
         """
         pad = _Pad.of(session)
-        if pad.written and isinstance(one, EmbeddedText):
-            pad.flushed.pop(id(one), None)
-            pad.note(session, (one.embed_queue, one.embed_key()), "")
+        if pad.gone is None or id(one) in pad.gone or not isinstance(one, EmbeddedText):
+            return
+        try:
+            self._forget(session, pad, one)
+        except Exception:  # an orphan has no parent any more; its row must go all the same
+            logger.warning("embedqueue: a row is deleted whose key nobody can tell, so its vector stays", exc_info=True)
+
+    def _forget(self, session: Session, pad: _Pad, one: EmbeddedText) -> None:
+        pad.flushed.pop(id(one), None)
+        pad.note(session, (one.embed_queue, one.embed_key()), "")
 
     def settled(self, session: Session, context: Any) -> None:
         """The flush is over, and what the database has made of a text can be read."""
         pad = _Pad.of(session)
-        changed, pad.flushed, pad.written = pad.flushed, {}, False
+        changed, pad.flushed, pad.gone = pad.flushed, {}, None
         with session.no_autoflush:
             for one in changed.values():
                 self._check(one.embed_queue)
@@ -165,7 +178,7 @@ class _Follower:
         pad = _Pad.of(session)
         pad.open.pop(transaction, None)
         pad.flushed.clear()  # of a flush that has failed
-        pad.written = False
+        pad.gone = None
         if transaction.parent is None and pad.ready:
             ready, pad.ready = pad.ready, {}
             if missed := self._hand_over(ready):

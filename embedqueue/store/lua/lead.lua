@@ -24,5 +24,8 @@ elseif ARGV[3] ~= "1" and who == ARGV[1] then
   redis.call("HDEL", JOBS_KEY, ":lead")
   who = nil
 end
+if ours == "0" and free then
+  who = nil -- who had it has died
+end
 local off = redis.call("HGET", SETTINGS, "economy") or ""
 return { ours, seconds_text(now), who or "", off, redis.call("HGETALL", JOBS_KEY), who and since or "0" }
