@@ -153,7 +153,7 @@ class EagerQueue(EmbeddingBatchQueue):
 
     If the provider fails, futures end with ``BatchFailed`` at once: there is one try, unless a ``retry`` policy is
     given, and no pause. The item waits for the next ``enqueue`` or ``flush()``. No replicas are waited for, and there
-    are no limits and no budget. An eager ``successor`` embeds what goes to the second field.
+    are no limits, no budget and no batch jobs. An eager ``successor`` embeds what goes to the second field.
 
     Args:
         embedder: usually a :class:`FakeEmbedder`.
@@ -163,7 +163,8 @@ class EagerQueue(EmbeddingBatchQueue):
 
     def __init__(self, embedder: Embedder, redis: Redis, *args: Any, **options: Any) -> None:
         one_try = tenacity.Retrying(stop=tenacity.stop_after_attempt(1))
-        fixed = {"worker": True, "min_replicas": 0, "limits": None, "budget": None}  # a fake Redis has no replicas
+        # A fake Redis has no replicas, and a fake embedder no batch jobs.
+        fixed = {"worker": True, "min_replicas": 0, "limits": None, "budget": None, "economy": False}
         super().__init__(embedder, redis, *args, **{"retry": one_try, "history": False, **options, **fixed})
         self.redis = redis
         self._warned_not_started = True  # there is no worker to start, so no need to warn

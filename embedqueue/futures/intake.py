@@ -25,6 +25,7 @@ from embedqueue.store.store import Store
 from embedqueue.values.errors import EmbedQueueError, QueueFull, twin, was_forgotten
 from embedqueue.values.item import BLANK, FORGOTTEN, encode_member
 from embedqueue.values.locks import locked
+from embedqueue.values.log import is_of_a_signal
 from embedqueue.values.observer import SavingReport
 from embedqueue.values.options import LONGEST_WITHIN, Options
 from embedqueue.values.tokens import tokens_of_bytes
@@ -451,7 +452,7 @@ def _patience(share: Sequence[_Commit], latest: Iterable[str], usual: float) -> 
 
 def _for_follower(error: BaseException) -> BaseException:
     """The leader's error as another caller gets it: an object of its own, and never the leader's Ctrl-C."""
-    if isinstance(error, Exception):
+    if isinstance(error, Exception) and not is_of_a_signal(error):
         return twin(error)
     return EmbedQueueError("interrupted while writing: enqueue again")
 

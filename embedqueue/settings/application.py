@@ -90,6 +90,12 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
                 self._eager = Eager(None, None)
         return self._settings
 
+    def _begin_tests(self) -> None:
+        """Forget what was read before tests began, as where an application looks at a queue while it is set up."""
+        settings = self._settings
+        if settings is not None and self._eager is None and settings[DEFAULT].eager is None and self._tested():
+            self.reset()
+
     def _of(self, name: str) -> Settings:
         found = self._read()
         if name not in found:
@@ -104,6 +110,7 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         Raises:
             SettingsError: its settings cannot work, or it has no API key.
         """
+        self._begin_tests()
         queue = self._queues.get(name)
         if queue is None:
             self._greet(name)
@@ -174,6 +181,7 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
 
     def idle(self, name: str = DEFAULT, **overrides: Any) -> EmbeddingBatchQueue:
         """A queue of one's own that is not started: to look at, or to start with other options."""
+        self._begin_tests()
         with self._lock:
             settings = self._of(name)
             if self._eager is not None:
@@ -186,6 +194,7 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         Raises:
             SettingsError: there is no such queue, or its settings cannot work.
         """
+        self._begin_tests()
         with self._lock:
             found = self._queues.get(name) or self._onlookers.get(name)
             if found is None:
@@ -202,6 +211,7 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         Raises:
             RedisError: at the first use, with a note that tells what to set.
         """
+        self._begin_tests()
         with self._lock:
             settings, client = self._of(name), self._client(name)
         if name not in self._reached:

@@ -136,6 +136,27 @@ def test_unsuspicious_failure_is_not_halved():
     assert rig.calls == [TEXTS] * ATTEMPTS
 
 
+@pytest.mark.parametrize("texts", [TEXTS, TEXTS[:1]], ids=["many", "one"])
+def test_who_says_how_long_to_wait_is_believed_before_a_text_is_blamed(texts):
+    """A pod that restarts answers one call so; the next one, and a canary, would get through."""
+    rig = Rig(rule=poison(TEXTS[0], error=TransientError, status=503, suspect_input=True, retry_after=30))
+    assert rig.unserved(texts).retry_after == 30
+    assert rig.calls == [list(texts)]
+
+
+def test_a_text_for_which_a_probe_is_told_to_wait_is_isolated():
+    """Else it would keep the queue closed."""
+    rule = poison(TEXTS[5], error=TransientError, status=503, suspect_input=True, retry_after=30)
+    Rig(rule=rule).serve(probe=True).check(TEXTS[5])
+
+
+def test_a_probe_that_our_own_limits_hold_back_blames_nobody():
+    """What they say has no status, as a connection that broke has none."""
+    rig = Rig(rule=poison(TEXTS[5], error=TransientError, retry_after=61))
+    rig.unserved(probe=True)
+    assert rig.canaries == 0
+
+
 def test_probe_meets_poison():
     """A poison text under a pause must not keep the queue closed: the probe isolates it, though no status was given."""
     rig = Rig(rule=lambda texts: TransientError("cut off") if TEXTS[5] in texts else None).serve(probe=True)

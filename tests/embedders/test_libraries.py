@@ -69,6 +69,16 @@ def test_langchains_embeddings_serve_a_queue(make_queue, redis_client):
     assert redis_client.hget("doc:1", "embedding_of").startswith(b"small/3/- ")
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 0.0])
+def test_no_length_is_learned_from_a_vector_that_is_none(number):
+    """A broken answer may be of any length: kept with the namespace, it would close that for good."""
+    embeddings = Embeddings()
+    embeddings.embed_documents = lambda texts: [[number]]
+    embedder = LangChainEmbedder(embeddings)
+    embedder.embed_batch(["a"], "small")
+    assert embedder.dimensions is None
+
+
 def test_a_model_without_a_name_is_never_called_like_another(make_queue):
     """What is written beside vectors is then the name of its class, and not the model that queues have by default."""
 

@@ -307,6 +307,16 @@ def test_the_length_of_an_unknown_model_is_learned(provider: Provider, fake_redi
         assert len(queue.enqueue("doc:2", "some more").result(10)) == 768
 
 
+def test_no_length_is_learned_from_a_vector_that_is_none(provider: Provider, fake_redis: Redis) -> None:
+    """As a server may answer that has just begun; kept with the namespace, it would close that for good."""
+    provider.settings.dimensions = 768
+    broken = b'{"data": [{"index": 0, "embedding": [0.0]}]}'
+    provider.rule = lambda texts: raw(broken) if len(provider.calls) == 1 else None
+    subject = OpenAIEmbedder("test-key", provider.openai_url)
+    with EmbeddingBatchQueue(subject, fake_redis, "my-own-model") as queue:
+        assert len(queue.enqueue("doc:1", "some text").result(30)) == 768
+
+
 def test_a_length_that_is_learned_is_one_for_all(provider: Provider, fake_redis: Redis) -> None:
     """A server that gives another one later is at fault, as ever; one that was given is checked from the first."""
     provider.settings.dimensions = 768

@@ -291,6 +291,37 @@ def test_an_error_of_any_class_reaches_each(rig):
     rig.check_free()
 
 
+def test_what_a_handler_raises_is_the_main_threads_alone(rig):
+    """A soft time limit of the one who writes is none of those whom it writes for: they may enqueue again."""
+
+    class TimeLimit(Exception):
+        pass
+
+    def strike(*_):
+        raise TimeLimit
+
+    def write_and_strike():
+        eventually(lambda: len(rig.intake._followers) == 1, "the main thread stands in line")
+        follower = rig.follow(pair("b"))
+        rig.store.go_on()
+        rig.store.await_write()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        return follower.exception(PATIENCE_SECONDS)
+
+    usual = signal.signal(signal.SIGUSR1, strike)
+    try:
+        rig.lead(pair("a"))
+        helper = rig.pool.submit(write_and_strike)
+        with pytest.raises(TimeLimit):
+            rig.intake.submit([pair("main")])
+    finally:
+        signal.signal(signal.SIGUSR1, usual)
+    error = helper.result(PATIENCE_SECONDS)
+    assert isinstance(error, EmbedQueueError)
+    assert "enqueue again" in str(error)
+    rig.check_free()
+
+
 def test_whose_text_is_blank_asks_for_the_length_alone(rig):
     """An embedder may have to ask its provider: nobody stands in line meanwhile, nor gets the provider's error."""
     asked, answer = threading.Event(), threading.Event()

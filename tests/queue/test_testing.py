@@ -239,6 +239,12 @@ def test_an_eager_queue_has_no_limits():
     assert queue.options.limits is None
 
 
+def test_economy_of_the_settings_is_left_out():
+    """The embedder of a test has no batch jobs."""
+    with eager_queue(economy=True) as queue:
+        assert queue.enqueue("doc:1", "text", within=86_400).done()
+
+
 def test_an_eager_successor(fake_redis):
     """While the model is being changed, texts are in both fields when ``enqueue`` returns; searches follow."""
     settings = read({"MODEL": "old", "DIMENSIONS": 8, "SUCCESSOR": "EMBEDDING_FIELD=v2 MODEL=new DIMENSIONS=16"})

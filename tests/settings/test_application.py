@@ -28,3 +28,17 @@ def test_a_handler_uses_a_queue_that_is_being_made(redis_server, monkeypatch):
         assert queues["default"] is handled[0]
         assert queues["default"].enqueue("doc:1", "one").result(PATIENCE_SECONDS)
         assert worker_threads() == 1
+
+
+def test_tests_begin_after_the_application_has_looked_at_a_queue(redis_server):
+    """As in Django's ``AppConfig.ready``: no test reaches the Redis of the settings all the same."""
+    tested = []
+    settings = {"REDIS_URL": redis_server.url, "EMBEDDER": FakeEmbedder, "MODEL": "fake"}
+    queues = Queues(lambda: read_queues(settings), lambda: bool(tested))
+    with contextlib.ExitStack() as at_end:
+        at_end.callback(queues.reset)
+        assert queues.look().pending_count() == 0
+        tested.append("now")
+        assert queues["default"].enqueue("order:1", "one").done()
+        assert queues.redis().hexists("order:1", "embedding")
+        assert redis_server.client().keys("order:*") == []
