@@ -26,6 +26,7 @@ from embedqueue.store.store import Store
 
 pytest.register_assert_rewrite("tests.calls.rig", "tests.parts", "tests.proof.model", "tests.proof.moves")
 
+from tests.inside import inside  # noqa: E402
 from tests.parts import PATIENCE_SECONDS, GatedEmbedder, local_redis  # noqa: E402
 from tests.proof.torture.network import Proxy  # noqa: E402
 from tests.provider import Provider  # noqa: E402
@@ -180,6 +181,8 @@ def make_queue(embedder: GatedEmbedder, request: pytest.FixtureRequest) -> Itera
     embedder.release()
     for queue in made:
         queue.stop(timeout=0.2)
+    for queue in made:  # on a busy machine a claim may be on its way still: it must not meet the next test's items
+        inside(queue).join_worker(5.0)
 
 
 @pytest.fixture(scope="module")

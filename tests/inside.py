@@ -213,6 +213,12 @@ class Inside:
         """Whether it was told to leave the batch jobs to others."""
         return bool(self._engine.runner._quit)
 
+    def join_worker(self, seconds: float) -> None:
+        """Wait for the worker's thread, if there is one."""
+        thread = self._engine.agenda._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(seconds)
+
     def claim_nothing_more(self) -> None:
         """As if it were busy from now on."""
         self._engine.worker.stop(1)
