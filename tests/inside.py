@@ -214,10 +214,9 @@ class Inside:
         return bool(self._engine.runner._quit)
 
     def join_worker(self, seconds: float) -> None:
-        """Wait for the worker's thread, if there is one."""
-        thread = self._engine.agenda._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(seconds)
+        """Wait for the worker's thread, if it runs."""
+        if self._engine.agenda.acts:
+            self._engine.agenda._thread.join(seconds)
 
     def claim_nothing_more(self) -> None:
         """As if it were busy from now on."""
