@@ -71,6 +71,14 @@ class Unlearned(GatedEmbedder):
         return rows
 
 
+class Keyworded(Exception):
+    """As those of HTTP libraries, which a provider of credentials raises: ``copy.copy`` cannot make it again."""
+
+    def __init__(self, words: str, *, status: int) -> None:
+        super().__init__(f"answered: {words}")
+        self.status = status
+
+
 def stored(text: str, dimensions: int = DIMENSIONS) -> bytes:
     """What the hash of a text must hold."""
     return vector_of(text, dimensions).astype("<f4").tobytes()

@@ -152,8 +152,7 @@ class Filler:
         """
         if self._kinds:
             self._meet_workers()
-        if self._kinds != ():
-            self._began_stamp = self._store.hashes.last_stamp()
+        self._began_stamp = self._store.hashes.last_stamp()
         source = iter(texts)
         most = min(LOOK_ITEMS, self._queue.options.max_pending or LOOK_ITEMS, self._max_waiting or LOOK_ITEMS)
         while part := list(islice(source, most)):

@@ -19,7 +19,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-#: Answers in front of the final one: one a second would be many.
+#: Interim answers that are read past, of one call; its deadline and its bytes bound them as well.
 _MOST_INTERIM_ANSWERS = 10_000
 #: Bytes that one read may take from the socket: few reads for an answer of a megabyte, little memory for a short one.
 _BUFFER_BYTES = 1 << 16

@@ -89,13 +89,14 @@ def _verify(desk: Desk, job: Job, seen: JobSeen, keys: dict[str, list[str]]) -> 
     held = {live.digest for live in desk.jobs.live(job.name, [one for some in keys.values() for one in some])}
     chosen: list[tuple[str, NDArray[np.float32]]] = []
     found, tokens, strange = set[str](), 0, 0
-    vectors = read = 0
-    unread: list[str] = []
+    vectors = read = unread = 0
+    why = ""  # of the first line that cannot be read
     for line in _lines(desk, seen, (0, 0)):
         tokens += line.tokens or 0
-        read += bool(line.key)
-        if not line.key:
-            unread.append(line.error)
+        if line.key:
+            read += 1
+        else:
+            unread, why = unread + 1, why or line.error
         if line.vector is None:
             continue
         if line.key not in keys:
@@ -113,15 +114,13 @@ def _verify(desk: Desk, job: Job, seen: JobSeen, keys: dict[str, list[str]]) -> 
         elif (place := random.randrange(vectors)) < 2 * CANARIES:
             chosen[place] = line.key, line.vector
     if unread and not read:
-        raise Wrong(f"none of its {len(unread)} lines can be read: {unread[0]}")
+        raise Wrong(f"none of its {unread} lines can be read: {why}")
     if strange and not found:
         raise Wrong(f"none of its {strange} keys is ours")
     if chosen:
         _compare(desk, job, chosen, keys)
     if unread:
-        desk.log.warning(
-            "embedqueue: %d lines of the result of batch job %s cannot be read: %s", len(unread), job.name, unread[0]
-        )
+        desk.log.warning("embedqueue: %d lines of the result of batch job %s cannot be read: %s", unread, job.name, why)
     return tokens
 
 

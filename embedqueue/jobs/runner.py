@@ -129,10 +129,9 @@ class Runner:
                     else:
                         desk.led_since = 0.0
                         desk.led = led
+                        # The lease is not for us, nor perhaps for others: what is nearly due must not wait for that.
                         if not led.leader and any(job.active for job in led.jobs):
-                            self._pull(
-                                desk
-                            )  # nobody may look after them: the lease is not for us, nor perhaps for others
+                            self._pull(desk)
                     failures = 0
                 except Lost:
                     desk.led_since = 0.0

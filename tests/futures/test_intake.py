@@ -21,7 +21,7 @@ from embedqueue.values.item import encode_member
 from embedqueue.values.log import QueueLog
 from embedqueue.values.options import Options
 from tests import nursery
-from tests.parts import PATIENCE_SECONDS, eventually
+from tests.parts import PATIENCE_SECONDS, Keyworded, eventually
 
 ZERO = bytes(8)
 
@@ -255,39 +255,23 @@ def test_blank_and_text_in_one_call(rig):
     assert rig.store.writes == [[[b"a", encode_member("a", "new")]]]
 
 
-def test_error_reaches_each(rig):
-    """Redis' error reaches everybody of the group, each as an object of its own, and no future stays behind."""
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(RedisConnectionError("gone"), "gone"), (Keyworded("no token", status=503), "answered: no token")],
+    ids=["of Redis", "of credentials"],
+)
+def test_error_reaches_each(rig, error, words):
+    """An error reaches everybody of the group, each as an object of its own, and no future stays behind."""
     leader = rig.lead(pair("a"))
     followers = [rig.follow(pair(f"b{i}")) for i in range(3)]
     rig.store.go_on()
     leader.result(PATIENCE_SECONDS)
     rig.store.await_write()
-    rig.store.go_on(RedisConnectionError("gone"))
+    rig.store.go_on(error)
     errors = [follower.exception(PATIENCE_SECONDS) for follower in followers]
-    assert [str(error) for error in errors] == ["gone"] * 3
-    assert all(isinstance(error, RedisConnectionError) for error in errors)
-    assert len({id(error) for error in errors}) == 3
+    assert [(type(one), str(one)) for one in errors] == [(type(error), words)] * 3
+    assert len({id(one) for one in errors}) == 3
     assert len(rig.waiters) == 1  # that of "a"
-    rig.check_free()
-
-
-class Keyworded(Exception):
-    """As those of HTTP libraries, which a provider of credentials raises: ``copy.copy`` cannot make it again."""
-
-    def __init__(self, words, *, response):
-        super().__init__(words)
-
-
-def test_an_error_of_any_class_reaches_each(rig):
-    """And the next caller leads."""
-    leader = rig.lead(pair("a"))
-    followers = [rig.follow(pair(f"b{i}")) for i in range(2)]
-    rig.store.go_on()
-    leader.result(PATIENCE_SECONDS)
-    rig.store.await_write()
-    rig.store.go_on(Keyworded("no token", response=503))
-    errors = [follower.exception(PATIENCE_SECONDS) for follower in followers]
-    assert [(type(error), str(error)) for error in errors] == [(Keyworded, "no token")] * 2
     rig.check_free()
 
 

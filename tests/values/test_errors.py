@@ -21,6 +21,7 @@ from embedqueue.values.errors import (
     TransientError,
     twin,
 )
+from tests.parts import Keyworded
 
 EXAMPLES = [
     BatchFailed("down"),
@@ -95,14 +96,6 @@ def test_status_index_and_limit_are_whole_numbers(given, number):
     assert InputRejected(index=given, status=given).index == number
     error = CallTooLarge(limit=given, status=given)
     assert (error.limit, error.status) == (number, number)
-
-
-class Keyworded(Exception):
-    """As errors of HTTP libraries are: not to be made again from what it has kept."""
-
-    def __init__(self, words, *, status):
-        super().__init__(f"answered: {words}")
-        self.status = status
 
 
 class Whole(Exception):
