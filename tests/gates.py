@@ -64,7 +64,7 @@ class Gate:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._accepting.join(10)
+        self._accepting.join(45)
         with self._changed:
             ends = list(self._ends)
         for end in ends:

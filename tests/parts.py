@@ -22,8 +22,11 @@ from embedqueue.values.provenance import digest
 from embedqueue.values.threads import start
 from tests.provider import vector_of
 
-#: Longest wait for what must come, in seconds: plenty on a busy machine, and never spent when all is well.
-PATIENCE_SECONDS = 20.0
+#: Longest wait for what must come, in seconds: plenty on a busy machine, and never spent when all is well. It is less
+#: than a lease of 60 s: what comes only when one has run out comes too late.
+PATIENCE_SECONDS = 45.0
+#: Longest that a program may take from its start to its end, in seconds, on a machine where many start at once.
+PROGRAM_SECONDS = 100.0
 DIMENSIONS = 8
 #: A policy that gives up at the first failure.
 ONE_TRY = tenacity.Retrying(stop=tenacity.stop_after_attempt(1))

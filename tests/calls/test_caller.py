@@ -234,13 +234,13 @@ def test_policy_is_not_shared():
     barrier = threading.Barrier(4)
 
     def rule(texts):
-        barrier.wait(10)
+        barrier.wait(45)
         return TransientError("503")
 
     rig = Rig(rule=rule, retry=policy)
     with ThreadPoolExecutor(4) as pool:
         for failure in [pool.submit(rig.unserved, [f"text {i}"]) for i in range(4)]:
-            failure.result(20)
+            failure.result(45)
     assert rig.embedder.sent == {f"text {i}": 3 for i in range(4)}
 
 
@@ -252,10 +252,10 @@ def test_stop_ends_a_wait():
     rig = Rig(rule=lambda texts: TransientError("503", retry_after=15.0), retry=None)
     with ThreadPoolExecutor(1) as pool:
         serving = pool.submit(rig.serve)
-        assert rig.embedder.arrived.wait(5)
+        assert rig.embedder.arrived.wait(45)
         rig.stopping.set()
         with pytest.raises(Stopping):
-            serving.result(5)
+            serving.result(45)
     assert len(rig.calls) == 1
 
 
@@ -274,7 +274,7 @@ def test_side_by_side():
     with ThreadPoolExecutor(16) as pool:
         futures = [pool.submit(rig.serve, [f"bad {i}", *(f"{i}: {j}" for j in range(20))]) for i in range(16)]
         for future in futures:
-            future.result(30)
+            future.result(45)
     assert set(rig.refused) == {f"bad {i}" for i in range(16)}
     assert len(rig.delivered) == 16 * 20
     assert all(vector == rig.embedder.bytes_of(text) for text, vector in rig.delivered.items())

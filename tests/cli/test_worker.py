@@ -20,7 +20,7 @@ from embedqueue.settings.settings import Settings, read_environment
 from embedqueue.values.stats import QueueStats
 from tests import nursery
 from tests.operating.test_health import ask
-from tests.parts import PATIENCE_SECONDS, eventually
+from tests.parts import PATIENCE_SECONDS, PROGRAM_SECONDS, eventually
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ with Ending() as ending:
     threading.Timer(0.3, send).start()
     raise SystemExit(0 if ending.wait() else 1)
 """
-    assert nursery.run("-c", code, timeout=PATIENCE_SECONDS).returncode == 0
+    assert nursery.run("-c", code, timeout=PROGRAM_SECONDS).returncode == 0
 
 
 def test_waiting_for_a_signal_has_a_limit():
@@ -100,11 +100,11 @@ from embedqueue.operating.ending import Ending
 signal.raise_signal = lambda number: None  # as the kernel has it for process 1
 with Ending() as ending:
     os.kill(os.getpid(), signal.SIGTERM)
-    assert ending.wait(10)
+    assert ending.wait(45)
     os.kill(os.getpid(), signal.SIGTERM)
     threading.Event().wait(10)
 """
-    done = nursery.run("-c", code, timeout=PATIENCE_SECONDS)
+    done = nursery.run("-c", code, timeout=PROGRAM_SECONDS)
     assert done.returncode == 128 + signal.SIGTERM
 
 

@@ -98,7 +98,7 @@ class Workers:
     @staticmethod
     def _end(one: nursery.Process) -> None:
         one.kill()
-        one.wait(20)
+        one.wait(45)
         if one.stdout is not None:
             one.stdout.close()
 

@@ -18,13 +18,12 @@ from embedqueue.demo.localredis import LocalRedis
 from embedqueue.settings.redis_url import client_of
 from tests.cluster.conftest import running
 from tests.localcluster import free_ports
-from tests.parts import PATIENCE_SECONDS, eventually, expected, in_thread, join, stored
+from tests.parts import PATIENCE_SECONDS, PROGRAM_SECONDS, eventually, expected, in_thread, join, stored
 from tests.store.tls import TlsProxy
 
 HOME = "{embed_queue}"
 
 
-@pytest.mark.timeout(120)
 def test_over_tls(make_queue, cluster, client, tmp_path):
     """Every connection of ours, on every node, checks whom it speaks to."""
     authority = trustme.CA()
@@ -79,7 +78,6 @@ def test_of_one_node(make_queue):
         queue.stop()
 
 
-@pytest.mark.timeout(120)
 def test_a_node_is_added_and_another_one_removed(make_queue):
     """The queue, and what it has, moves to the new node; the one that the client was made with goes."""
     with running(masters=2) as own:
@@ -112,7 +110,6 @@ def test_a_node_is_added_and_another_one_removed(make_queue):
         client.close()
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("how", ["full", "without replicas"])
 def test_a_node_that_takes_no_writes_for_a_while(make_queue, cluster, client, how):
     """An enqueue is told at once; a vector is written when it can be, and nothing is lost."""
@@ -144,7 +141,6 @@ def test_a_node_that_takes_no_writes_for_a_while(make_queue, cluster, client, ho
     assert queue.stats().dead == 0
 
 
-@pytest.mark.timeout(120)
 def test_who_waits_is_told_after_a_failover(replicated, make_queue):
     """In another process than the one that works, and of what had been enqueued before."""
     with replicated.client() as client, replicated.client() as theirs:
@@ -162,7 +158,6 @@ def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts files as Linux lists them")
 def test_fifty_queues_leave_no_connection_and_no_thread(make_queue, embedder, cluster, client):
     def once() -> None:
@@ -190,37 +185,36 @@ from tests.inside import inside
 client = redis.RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", int(sys.argv[1]))])
 queue = EmbeddingBatchQueue(FakeEmbedder(8), client)
 queue.start()
-queue.enqueue("doc:1", "one").result(20)
+queue.enqueue("doc:1", "one").result(45)
 held, go_on = threading.Event(), threading.Event()
 
 def hold():
     with inside(queue).store._nodes._lock:
         held.set()
-        go_on.wait(20)
+        go_on.wait(45)
 
 threading.Thread(target=hold, daemon=True).start()
-held.wait(20)
+held.wait(45)
 children = []
 for number in range(3):
     pid = os.fork()
     if pid == 0:
-        vector = queue.enqueue(f"child:{number}", f"child {number}").result(20)
+        vector = queue.enqueue(f"child:{number}", f"child {number}").result(45)
         queue.stop()
         os._exit(0 if len(vector) == 8 else 1)
     children.append(pid)
 go_on.set()
 codes = [os.waitpid(pid, 0)[1] for pid in children]
-queue.enqueue("doc:2", "two").result(20)
+queue.enqueue("doc:2", "two").result(45)
 queue.stop()
 print(json.dumps(codes))
 """
 
 
-@pytest.mark.timeout(120)
 def test_workers_that_are_forked_after_the_queue_was_used(cluster, client):
     """As with gunicorn --preload, and while a lock is held."""
     command = [sys.executable, "-c", FORKING, str(cluster.nodes[0].port)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_SECONDS)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [0, 0, 0], done.stderr
     assert all(client.hget(key, "embedding") for key in ("doc:2", "child:0", "child:1", "child:2"))

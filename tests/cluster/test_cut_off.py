@@ -51,7 +51,6 @@ def meets(gate: Gate, waits: threading.Event) -> None:
     eventually(lambda: gate.held.is_set() or waits.is_set(), "the gate is met")
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("how", HOWS)
 def test_an_enqueue_that_meets_a_node_that_is_cut_off_goes_on(cluster, make_queue, waits, how):
     with cluster.client() as client:
@@ -71,7 +70,6 @@ def test_an_enqueue_that_meets_a_node_that_is_cut_off_goes_on(cluster, make_queu
         assert client.zcard(f"{HOME}:pending") == 0
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("how", HOWS)
 def test_a_vector_that_meets_a_node_that_is_cut_off_goes_on(cluster, make_queue, embedder, waits, how):
     """And holds up no vector of another node for longer than a write may take, in the same call or in a later one."""
@@ -105,7 +103,6 @@ def test_a_vector_that_meets_a_node_that_is_cut_off_goes_on(cluster, make_queue,
             assert client.hget(key, "embedding") == stored(key)
 
 
-@pytest.mark.timeout(120)
 def test_no_text_waits_for_a_cache_that_is_cut_off(cluster, make_queue):
     with cluster.client() as client:
         queue = make_queue(client, redis_patience=REDIS_PATIENCE_SECONDS, cache_ttl=60.0)

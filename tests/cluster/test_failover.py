@@ -42,7 +42,6 @@ def test_masters_are_killed_under_load_and_nothing_is_lost(replicated):
         load.close()
 
 
-@pytest.mark.timeout(120)
 def test_replicas_take_over_in_good_order(replicated):
     load = Load(replicated, min_replicas=1)
     try:
@@ -61,7 +60,6 @@ def test_replicas_take_over_in_good_order(replicated):
         load.close()
 
 
-@pytest.mark.timeout(120)
 def test_a_master_that_hangs_is_passed_over(replicated, make_queue):
     """It comes back as a replica, and what it is asked then is done by the new master."""
     with replicated.client() as client:
@@ -80,7 +78,6 @@ def test_a_master_that_hangs_is_passed_over(replicated, make_queue):
         assert client.hget("doc:2", "embedding") == stored("two")
 
 
-@pytest.mark.timeout(120)
 def test_a_vector_waits_for_its_replicas_and_is_acknowledged_all_the_same(replicated, make_queue, caplog):
     """Counted, and warned of once."""
     with replicated.client() as client:
@@ -98,7 +95,6 @@ def test_a_vector_waits_for_its_replicas_and_is_acknowledged_all_the_same(replic
         replica.start()
 
 
-@pytest.mark.timeout(120)
 def test_a_shard_that_is_down_is_waited_for_and_then_told(make_queue):
     """Its error is redis-py's own; stop() does not hang, and nothing that was taken in is lost."""
     with running() as own, own.client() as client:
@@ -118,7 +114,6 @@ def test_a_shard_that_is_down_is_waited_for_and_then_told(make_queue):
         assert inside(queue).store.status().in_flight == 0
 
 
-@pytest.mark.timeout(120)
 def test_a_shard_that_is_down_holds_up_no_vector_of_another(make_queue):
     """Not even one of the same call; and what it lacks is written when it is back."""
     with running(args=("--cluster-require-full-coverage", "no")) as own, own.client() as client:

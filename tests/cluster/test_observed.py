@@ -8,17 +8,16 @@ import sys
 
 import pytest
 
-from tests.parts import PATIENCE_SECONDS, eventually
+from tests.parts import PATIENCE_SECONDS, PROGRAM_SECONDS, eventually
 
 IN_DJANGO = """
 from django.core.management import call_command
 from embedqueue.contrib.django import queue
-queue.enqueue("doc:1", "one").result(20)
+queue.enqueue("doc:1", "one").result(45)
 call_command("embedqueue", "stats", "--json")
 """
 
 
-@pytest.mark.timeout(120)
 def test_django(cluster, client, provider):
     """Its queue, and its command."""
     pytest.importorskip("django", reason='Django is in the extra "embedqueue[django]"')
@@ -32,7 +31,7 @@ def test_django(cluster, client, provider):
         "EMBEDQUEUE_DIMENSIONS": "16",
     }
     command = [sys.executable, "-m", "django", "shell", "-c", IN_DJANGO]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PROGRAM_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"waiting": 0' in done.stdout
     assert client.hget("doc:1", "embedding")

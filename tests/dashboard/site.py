@@ -35,7 +35,7 @@ REFUSALS = {
     "[blocked]": "The input was flagged by the content filter",
 }
 #: Seconds that anything here waits at most.
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 45
 
 
 class Dashboard:

@@ -356,7 +356,9 @@ def test_long_dead_letters_are_a_short_page(queue, redis_client):
     assert "doc:5" in asked.text
     [reason] = set(re.findall(r'value="retry:reason:(\w+)"', page.text))
     assert "Retry 30 dead letters?" in change(client, f"retry:reason:{reason}").text
-    assert "30 put back" in client.get(change(client, f"retry:reason:{reason}", sure="yes").location).text
+    done = change(client, f"retry:reason:{reason}", sure="yes")
+    assert done.status_code == 303, done.text
+    assert "30 put back" in client.get(done.location).text
 
 
 def test_a_long_text_is_not_quoted_either(queue):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from embedqueue.demo.localredis import LocalRedis, find_search_module, find_server
+from tests.parts import PROGRAM_SECONDS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -42,7 +43,7 @@ def run(code: str, folder: Path, url: str) -> str:
         "PYTHONIOENCODING": "utf-8",
     }
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
-    done = subprocess.run(command, cwd=folder, env=environment, timeout=50, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=environment, timeout=PROGRAM_SECONDS, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -82,7 +83,6 @@ print([hit["key"] for hit in client.get({search!r}).json])
 
 
 @needs_search
-@pytest.mark.timeout(120)
 def test_the_quickstart_in_django(url, tmp_path):
     pytest.importorskip("django", reason="Django is not installed: pip install embedqueue[django]")
     files = blocks("quickstart-django.md")
@@ -130,7 +130,7 @@ def test_the_site_builds(tmp_path):
     pytest.importorskip("material", reason="mkdocs-material is not installed: make docs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
     quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=quiet, timeout=55, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=quiet, timeout=PROGRAM_SECONDS, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     api = (tmp_path / "reference" / "api.html").read_text("utf-8")
     assert "enqueue_many" in api and "Raises" in api

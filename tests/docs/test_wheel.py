@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import embedqueue
+from tests.parts import PROGRAM_SECONDS
 
 ROOT = Path(__file__).parents[2]
 LOAD = """
@@ -32,7 +33,7 @@ def installed(tmp_path_factory) -> Path:
     shutil.copytree(ROOT / "embedqueue", source / "embedqueue", ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--no-build-isolation", "--wheel-dir", str(out), str(source)]
-    subprocess.run(command, check=True, timeout=50, capture_output=True)
+    subprocess.run(command, check=True, timeout=PROGRAM_SECONDS, capture_output=True)
     with zipfile.ZipFile(next(out.glob("embedqueue-*.whl"))) as wheel:
         wheel.extractall(out / "installed")
     return out / "installed"
@@ -53,7 +54,7 @@ def test_the_version_is_that_of_the_package(installed):
 
 def test_the_wheel_works(installed):
     """It is imported, and finds its scripts."""
-    subprocess.run([sys.executable, "-c", LOAD, str(installed)], check=True, timeout=30, cwd=installed)
+    subprocess.run([sys.executable, "-c", LOAD, str(installed)], check=True, timeout=PROGRAM_SECONDS, cwd=installed)
 
 
 def test_the_source_distribution_holds_tests_and_pages(tmp_path):
@@ -61,7 +62,7 @@ def test_the_source_distribution_holds_tests_and_pages(tmp_path):
     pytest.importorskip("build", reason="build is not installed: make setup")
     pytest.importorskip("twine", reason="twine is not installed: make setup")
     command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
-    subprocess.run(command, check=True, timeout=50, capture_output=True)
+    subprocess.run(command, check=True, timeout=PROGRAM_SECONDS, capture_output=True)
     (built,) = tmp_path.glob("embedqueue-*.tar.gz")
     with tarfile.open(built) as archive:
         there = {name.partition("/")[2] for name in archive.getnames()}
@@ -71,7 +72,7 @@ def test_the_source_distribution_holds_tests_and_pages(tmp_path):
     wanted = {str(path) for path in ours if "__pycache__" not in path.parts and not path.name.startswith(".")}
     assert wanted - there == set()
     check = [sys.executable, "-m", "twine", "check", "--strict", str(built)]
-    subprocess.run(check, check=True, timeout=30, capture_output=True)
+    subprocess.run(check, check=True, timeout=PROGRAM_SECONDS, capture_output=True)
 
 
 def test_extras_are_for_users(installed):
@@ -85,7 +86,9 @@ def test_extras_are_for_users(installed):
 @pytest.mark.parametrize("group", ["examples", "test", "bench", "dev", "docs"])
 def test_every_group_is_made_of_requirements(group, installed):
     """As ``make`` hands them to any pip; the extras that they name exist."""
-    printed = subprocess.run([ROOT / ".ci" / "group", group], check=True, timeout=30, capture_output=True, text=True)
+    printed = subprocess.run(
+        [ROOT / ".ci" / "group", group], check=True, timeout=PROGRAM_SECONDS, capture_output=True, text=True
+    )
     (metadata,) = installed.glob("embedqueue-*.dist-info/METADATA")
     extras = set(re.findall(r"^Provides-Extra: (\S+)$", metadata.read_text("utf-8"), re.MULTILINE))
     for line in printed.stdout.splitlines():

@@ -50,7 +50,7 @@ def server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
         yield listener.getsockname()[1]
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
-    thread.join(10)
+    thread.join(45)
 
 
 def request(sock: socket.socket) -> bytes:

@@ -264,7 +264,7 @@ def test_threads_call_side_by_side_on_their_own_connections(provider: Provider) 
         futures = [pool.submit(subject.embed_batch, [f"text {place}"], "m") for place in range(4)]
         arrived = provider.wait_for_calls(4)
         provider.release()
-        rows = [future.result(timeout=5) for future in futures]
+        rows = [future.result(timeout=45) for future in futures]
     assert arrived
     assert (provider.max_concurrent, peers(provider)) == (4, 4)
     for place, row in enumerate(rows):

@@ -9,14 +9,14 @@ import pytest
 
 import embedqueue
 from embedqueue import embedders
-from tests.parts import PATIENCE_SECONDS
+from tests.parts import PROGRAM_SECONDS
 
 
 def test_a_queue_needs_no_requests():
     """Its import takes longer than all the rest of embedqueue."""
     used = "embedqueue.OpenAIEmbedder; sys.modules['requests']"
     code = f"import sys, embedqueue; assert 'requests' not in sys.modules; {used}"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_SECONDS)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PROGRAM_SECONDS)
 
 
 def test_who_only_enqueues_and_waits_needs_no_numpy(redis_server):
@@ -34,7 +34,7 @@ queue.enqueue("lazy:2", "text")
 queue.stop()
 assert 'numpy' not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_SECONDS)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PROGRAM_SECONDS)
 
 
 @pytest.mark.parametrize("module", [embedqueue, embedders])

@@ -21,7 +21,7 @@ from embedqueue.values.errors import (
     OptionValueError,
     TransientError,
 )
-from tests.parts import ONE_TRY, PATIENCE_SECONDS
+from tests.parts import ONE_TRY, PATIENCE_SECONDS, PROGRAM_SECONDS
 from tests.provider import Provider, fail, vector_of
 
 
@@ -202,7 +202,7 @@ def test_no_library_is_imported_with_embedqueue():
         "import sys, embedqueue, embedqueue.embedders, embedqueue.integrations, embedqueue.settings.settings\n"
         "assert not {'litellm', 'langchain_core', 'sentence_transformers', 'torch', 'redisvl'} & sys.modules.keys()"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_SECONDS)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PROGRAM_SECONDS)
 
 
 # -- LiteLLM ---------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 
 from embedqueue.embedders import Embedder, LocalEmbedder, local
 from embedqueue.values.errors import ConfigurationError, InputRejected
+from tests.parts import PROGRAM_SECONDS
 
 pytest.importorskip("wordllama")
 
@@ -73,12 +74,16 @@ def test_the_users_logging_is_left_alone() -> None:
         "import logging; from embedqueue.embedders import LocalEmbedder; LocalEmbedder().embed_batch(['x']);"
         "root = logging.getLogger(); print(len(root.handlers), root.level)"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PROGRAM_SECONDS, check=True
+    )
     assert ran.stdout.split() == ["0", str(logging.WARNING)]
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     code = "import sys, embedqueue.embedders; print('wordllama' in sys.modules)"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PROGRAM_SECONDS, check=True
+    )
     assert ran.stdout.strip() == "False"
     assert importlib.util.find_spec("wordllama")

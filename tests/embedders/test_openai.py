@@ -297,14 +297,14 @@ def test_the_length_of_an_unknown_model_is_learned(provider: Provider, fake_redi
     subject = OpenAIEmbedder("test-key", provider.openai_url)
     with EmbeddingBatchQueue(subject, fake_redis, "my-own-model") as queue:
         assert subject.dimensions is None
-        assert queue.enqueue("doc:blank", " ").result(10) == [0.0] * 768
+        assert queue.enqueue("doc:blank", " ").result(45) == [0.0] * 768
         assert [call.texts for call in provider.calls] == [["ok"]]
-        assert len(queue.enqueue("doc:1", "some text").result(10)) == 768
+        assert len(queue.enqueue("doc:1", "some text").result(45)) == 768
         assert subject.dimensions == 768
         assert all("dimensions" not in call.document for call in provider.calls)
     again = OpenAIEmbedder("test-key", provider.openai_url)
     with EmbeddingBatchQueue(again, fake_redis, "my-own-model") as queue:
-        assert len(queue.enqueue("doc:2", "some more").result(10)) == 768
+        assert len(queue.enqueue("doc:2", "some more").result(45)) == 768
 
 
 def test_no_length_is_learned_from_a_vector_that_is_none(provider: Provider, fake_redis: Redis) -> None:
@@ -314,7 +314,7 @@ def test_no_length_is_learned_from_a_vector_that_is_none(provider: Provider, fak
     provider.rule = lambda texts: raw(broken) if len(provider.calls) == 1 else None
     subject = OpenAIEmbedder("test-key", provider.openai_url)
     with EmbeddingBatchQueue(subject, fake_redis, "my-own-model") as queue:
-        assert len(queue.enqueue("doc:1", "some text").result(30)) == 768
+        assert len(queue.enqueue("doc:1", "some text").result(45)) == 768
 
 
 def test_a_length_that_is_learned_is_one_for_all(provider: Provider, fake_redis: Redis) -> None:

@@ -122,7 +122,6 @@ for part in parts:
 """
 
 
-@pytest.mark.timeout(200)
 def test_megabytes_of_words_are_read_in_time() -> None:
     """What is not linear in them takes minutes to years, and keeps all threads waiting: so in a process of its own."""
     subprocess.run([sys.executable, "-c", READING], check=True, timeout=180)

@@ -38,7 +38,7 @@ from embedqueue.values.options import Options
 from embedqueue.work.agenda import Agenda
 from embedqueue.work.worker import Worker
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 45.0
 INTERRUPTS = 200
 
 

@@ -473,7 +473,6 @@ def test_interrupt_in_a_follower_being_written(rig):
     rig.check_free()
 
 
-@pytest.mark.timeout(200)
 @pytest.mark.parametrize("what", ["0", "4", "users", "enqueue", "stop"])
 def test_interrupts_at_any_instruction(what, tmp_path):
     """Ctrl-C may come between any two steps of leading or following: nobody else hangs, and the line stays whole.

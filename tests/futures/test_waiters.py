@@ -357,7 +357,7 @@ def test_callbacks_may_come_back(waiters):
         done.set()
 
     threading.Thread(target=write, daemon=True).start()
-    assert done.wait(5)
+    assert done.wait(45)
     assert seen[0] is not future
     assert len(waiters) == 2
 
@@ -407,7 +407,7 @@ def test_many_threads(waiters):
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         for result in [pool.submit(work, name) for name in range(8)]:
-            result.result(30)
+            result.result(45)
     assert len(ended) == 8 * 200
     assert len(waiters) == 0
 
@@ -449,7 +449,7 @@ def test_a_callback_that_exits_is_told_of_and_ends_no_thread(waiters, caplog):
     future.add_done_callback(leave)
     thread = threading.Thread(target=waiters.written, args=("a", member(), ONE))
     thread.start()
-    thread.join(10)
+    thread.join(45)
     assert future.result(0) == [1.0]
     assert "a callback of a ended in a way that it should not" in caplog.text
     [future] = enter(waiters, ("a", "again"))

@@ -73,7 +73,6 @@ def all_served(queue, client, items) -> None:
         assert np.allclose(stored(client, key), as_batch(text)), key
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(("vendor", "step"), KILLS, indirect=["vendor"])
 def test_killed(begin, queue, redis_client, stand_in, step):
     """Every text has its vector, was in one job, and the provider keeps nothing."""
@@ -92,7 +91,6 @@ def test_killed(begin, queue, redis_client, stand_in, step):
     assert {job.back for job in queue.jobs() if job.written} == {0}
 
 
-@pytest.mark.timeout(120)
 def test_killed_while_it_writes(begin, queue, redis_client, stand_in):
     """The next one goes on behind what was written."""
     items = pairs(600)
@@ -115,7 +113,6 @@ def test_killed_while_it_writes(begin, queue, redis_client, stand_in):
     assert len(items) - 100 <= job.written <= len(items), "of the chunk under way nobody may have counted"
 
 
-@pytest.mark.timeout(120)
 def test_the_one_window(begin, queue, redis_client, stand_in):
     """Killed after the create and before its answer, with a list that lags for longer than we wait: paid for twice."""
     items = pairs(20)
@@ -132,7 +129,6 @@ def test_the_one_window(begin, queue, redis_client, stand_in):
     assert any("paid for twice" in job.note for job in queue.jobs())
 
 
-@pytest.mark.timeout(120)
 def test_a_process_that_was_stopped_for_long(begin, queue, redis_client, stand_in):
     """It wakes after another has taken over, and touches nothing any more."""
     items = pairs(20)

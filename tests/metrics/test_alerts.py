@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from embedqueue.metrics import Metrics
 from embedqueue.testing import eager_queue
 from tests.metrics.test_metrics import names
+from tests.parts import PROGRAM_SECONDS
 
 ALERTS = Path(__file__).parents[2] / "docs" / "alerts.yaml"
 RULES = Path(__file__).with_name("alerts_promtool.yaml")
@@ -44,5 +45,5 @@ def test_alerts_fire_when_they_should(command):
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed: apt-get install prometheus")
-    done = subprocess.run([promtool, *command], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([promtool, *command], capture_output=True, text=True, timeout=PROGRAM_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from embedqueue import EmbeddingBatchQueue, InputRejected, NotReplicated, TransientError
 from embedqueue.metrics import Metrics
 from embedqueue.testing import FakeEmbedder, eager_queue
+from tests.parts import PROGRAM_SECONDS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -141,7 +142,7 @@ print(metrics.exposition()[1].decode())
             env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
             stdout=subprocess.PIPE,
             text=True,
-            timeout=30,
+            timeout=PROGRAM_SECONDS,
         )
         lines = done.stdout.splitlines()
         for name, number in (("enqueued_total", count), ("embedded_total", count), ("up", 1.0), ("waiting", 0.0)):

@@ -50,7 +50,7 @@ def test_an_item_on_its_way():
     """Enqueued, sent, written: each told once, with its figures."""
     seen = Recorder()
     queue = eager_queue(observers=[seen])
-    queue.enqueue_many([("a", "same"), ("b", "same"), ("c", "other words")]).pop().result(timeout=5)
+    queue.enqueue_many([("a", "same"), ("b", "same"), ("c", "other words")]).pop().result(timeout=45)
     assert seen.order == ["enqueuing", "accepted", "enqueued", "saved", "call_ended", "written"]
     assert seen.of("enqueued") == [["a", "b", "c"]]
     assert seen.of("accepted") == [3]
@@ -88,7 +88,7 @@ def test_a_provider_that_fails(error, outcome, status, caplog):
     embedder = FakeEmbedder(rule=lambda texts: error)
     queue = eager_queue(embedder, observers=[seen], on_error=errors.append)
     with pytest.raises(BatchFailed):
-        queue.enqueue("a", "words").result(timeout=5)
+        queue.enqueue("a", "words").result(timeout=45)
     assert {(call.outcome, call.status) for call in seen.of("call_ended")} == {(outcome, status)}
     assert str(error) in seen.of("call_ended")[0].error
     (release,) = seen.of("released")
@@ -106,7 +106,7 @@ def test_a_refused_text_is_told_as_a_dead_letter(caplog):
     embedder = FakeEmbedder(rule=lambda texts: InputRejected(f"bad: {texts[0]}") if "bad" in texts[0] else None)
     queue = eager_queue(embedder, observers=[seen], on_dead=dead.append)
     with pytest.raises(ItemRejected):
-        queue.enqueue("a", "bad secret words").result(timeout=5)
+        queue.enqueue("a", "bad secret words").result(timeout=45)
     assert dead == seen.of("died")
     (letter,) = dead
     assert (letter.redis_key, letter.text, letter.deliveries) == ("a", "bad secret words", 0)
@@ -188,9 +188,9 @@ def test_whatever_an_observer_raises_breaks_nothing(kind, caplog):
     queue = eager_queue(embedder, observers=[Broken(kind), seen], **functions)
     with caplog.at_level(logging.ERROR, "embedqueue"):
         for name in "abc":
-            assert queue.enqueue(name, "words of " + name).result(timeout=5)
+            assert queue.enqueue(name, "words of " + name).result(timeout=45)
         with pytest.raises(ItemRejected):
-            queue.enqueue("d", "bad").result(timeout=5)
+            queue.enqueue("d", "bad").result(timeout=45)
     assert seen.order.count("written") == 3
     assert seen.order.count("died") == 1
     spoken = [record.getMessage() for record in caplog.records if "of an observer failed" in record.getMessage()]
@@ -217,9 +217,9 @@ def test_ctrl_c_of_another_thread_is_an_error_like_any_other():
     """Only the main thread is ever interrupted: elsewhere it is an observer's own."""
     queue = eager_queue(observers=[WhenEnqueued(_raise(KeyboardInterrupt()))])
     vectors = []
-    thread = threading.Thread(target=lambda: vectors.append(queue.enqueue("a", "words").result(timeout=5)))
+    thread = threading.Thread(target=lambda: vectors.append(queue.enqueue("a", "words").result(timeout=45)))
     thread.start()
-    thread.join(10)
+    thread.join(45)
     assert len(vectors) == 1
 
 
@@ -270,7 +270,7 @@ def test_no_lock_is_held_while_an_observer_runs():
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
-        thread.join(10)
+        thread.join(45)
         assert not thread.is_alive()
 
     embedder = FakeEmbedder(rule=lambda texts: InputRejected("bad") if "bad" in texts else None)

@@ -3,8 +3,8 @@
 The child reads JSON lines from its standard input, runs the code that they hold, and answers on its standard output::
 
     peer.run("future = queue.enqueue('doc:1', 'hello')")
-    vector = peer.get("future.result(10)")          # waits for the answer
-    answer = peer.ask("future.result(10)")          # does not; the child is busy with it in a thread of its own
+    vector = peer.get("future.result(45)")          # waits for the answer
+    answer = peer.ask("future.result(45)")          # does not; the child is busy with it in a thread of its own
     peer.kill()
 
 Names that the code finds: ``queue``, ``client``, ``embedder``, ``inside`` (see there), ``say`` (says a word to the

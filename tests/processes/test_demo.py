@@ -15,6 +15,7 @@ import pytest
 
 from embedqueue.demo.localredis import find_server, find_valkey
 from tests import nursery
+from tests.parts import PROGRAM_SECONDS
 
 pytest.importorskip("wordllama", reason="the demo's model is in the extra embedqueue[demo]")
 COMMAND = [sys.executable, "-m", "embedqueue", "demo"]
@@ -31,7 +32,7 @@ def marked(env: dict[str, str] | None = None) -> dict[str, str]:
 
 def run_demo(*arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *arguments], input=stdin, capture_output=True, text=True, timeout=50, env=marked(env)
+        [*COMMAND, *arguments], input=stdin, capture_output=True, text=True, timeout=PROGRAM_SECONDS, env=marked(env)
     )
 
 
@@ -83,7 +84,7 @@ def test_every_document_ends_with_its_vector_although_a_worker_is_killed():
 def test_bad_input_gets_one_sentence(arguments, stdin, sentence):
     """A user's mistake ends with exit code 2 and a sentence, not with a traceback."""
     imported = ["embedqueue.demo.demo", "embedqueue.cli"]
-    done = nursery.run("embedqueue", "demo", *arguments, input=stdin, timeout=50, imported=imported)
+    done = nursery.run("embedqueue", "demo", *arguments, input=stdin, timeout=PROGRAM_SECONDS, imported=imported)
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
@@ -119,7 +120,7 @@ def test_own_text_is_found_by_meaning_and_the_demo_can_be_watched():
         assert page.status_code == 200 and "embed_queue" in page.text
         assert requests.get(link, timeout=30).status_code == 403
         demo.send_signal(signal.SIGINT)
-        _, stderr = demo.communicate(timeout=30)
+        _, stderr = demo.communicate(timeout=PROGRAM_SECONDS)
     finally:
         demo.kill()
     assert (demo.returncode, stderr) == (0, "")
@@ -135,7 +136,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path):
     try:
         assert any(re.search(r"embedded \d+ of 12000", line) for line in demo.stdout)
         demo.send_signal(signal.SIGINT)
-        _, stderr = demo.communicate(timeout=30)
+        _, stderr = demo.communicate(timeout=PROGRAM_SECONDS)
     finally:
         demo.kill()
     assert demo.returncode == 130

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests import nursery
-from tests.parts import PATIENCE_SECONDS
+from tests.parts import PATIENCE_SECONDS, PROGRAM_SECONDS
 
 #: Seconds that a program may take to end while a call hangs: the grace for calls, which is a second where they take no
 #: time, twice where two signals come; and the interpreter's own time on a busy machine. The call itself hangs longer.
@@ -19,10 +19,10 @@ END_SECONDS = 15.0
 
 def _hanging(make_peer, provider):
     peer = make_peer()
-    peer.run("queue.enqueue('doc:first', 'first').result(30)")
+    peer.run("queue.enqueue('doc:first', 'first').result(45)")
     provider.hold()
     peer.run("future = queue.enqueue('doc:1', 'hello')")
-    peer.ask("future.result(60)")
+    peer.ask("future.result(45)")
     assert provider.wait_for_calls(2, PATIENCE_SECONDS)
     return peer
 
@@ -107,7 +107,7 @@ with subprocess.Popen([sys.executable, "-c", send]) as sender:
 queue.enqueue("doc:last", "last").result({PATIENCE_SECONDS})
 sys.exit(7)
 """
-    done = nursery.run("-c", code, timeout=40)
+    done = nursery.run("-c", code, timeout=PROGRAM_SECONDS)
     assert done.returncode == 7, done.stderr
     assert done.stderr == ""
 
@@ -183,7 +183,7 @@ def test_handlers_use_the_queue(redis_server, redis_client, make_queue, worker, 
     )
     if draft != "pass":
         code = code.replace("signal.SIGUSR1, handle", "signal.SIGUSR1, signal.SIG_IGN")
-    done = nursery.run("-c", code, timeout=50)
+    done = nursery.run("-c", code, timeout=PROGRAM_SECONDS)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
@@ -200,7 +200,7 @@ def test_exit_of_a_waiting_producer(make_peer):
     """A producer with unfinished futures and a thread in ``.result()`` ends at once and without a word."""
     peer = make_peer(worker=False)
     peer.run("future = queue.enqueue('doc:1', 'hello')")
-    peer.ask("future.result(60)")
+    peer.ask("future.result(45)")
     peer.run("while not inside(queue).waiters.any_wanted(): pass")
     assert peer.leave() == 0
     assert peer.errors == ""
@@ -219,9 +219,9 @@ queue.enqueue_many((f"doc:{{i}}", f"text {{i}}") for i in range(200))
 """
     if ending == "1 / 0":  # as a user starts it: with a traceback of its own lines alone
         command = [sys.executable, "-c", code]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_SECONDS)
     else:
-        done = nursery.run("-c", code, timeout=PATIENCE_SECONDS)
+        done = nursery.run("-c", code, timeout=PROGRAM_SECONDS)
     assert done.returncode == {"raise SystemExit(3)": 3, "1 / 0": 1}.get(ending, 0)
     assert "embedqueue" not in done.stderr.replace("import", "")
     assert ("ZeroDivisionError" in done.stderr) == (ending == "1 / 0")

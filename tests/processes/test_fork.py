@@ -22,11 +22,11 @@ def busy(make_peer, provider):
 
 def test_fork_during_a_call(busy, provider, redis_client):
     """The forked child works at its first use; the parent keeps its futures and its call, which is paid for once."""
-    busy.run("join = fork(lambda: queue.enqueue('doc:child', 'of the child').result(15))")
+    busy.run("join = fork(lambda: queue.enqueue('doc:child', 'of the child').result(45))")
     assert provider.wait_for_calls(2, PATIENCE_SECONDS)  # the child's
     provider.release()
     assert busy.get("join()") == expected("of the child")
-    assert busy.get("[f.result(15) for f in futures]") == [expected(f"text {i}") for i in range(10)]
+    assert busy.get("[f.result(45) for f in futures]") == [expected(f"text {i}") for i in range(10)]
     assert set(provider.sent.values()) == {1}
     assert redis_client.hget("doc:child", "embedding") == stored("of the child")
 
@@ -42,7 +42,7 @@ def test_child_is_clean(busy):
 
 
 @pytest.mark.parametrize("use", [
-    "futures[0].result(15)",
+    "futures[0].result(45)",
     "futures[0].exception(15)",
     "futures[0].add_done_callback(print)",
     "concurrent.futures.wait(futures, 15)",
@@ -54,13 +54,13 @@ def test_futures_of_the_parent(busy, provider, use):
     busy.run(f"join = fork(lambda: {use}, futures[0]._condition)")
     assert "QueueStopped: this future was made before a fork" in busy.get("join()")
     provider.release()
-    assert busy.get("futures[0].result(15)") == expected("text 0")
+    assert busy.get("futures[0].result(45)") == expected("text 0")
 
 
 def test_finished_future_of_the_parent(busy, provider):
     """What a future already holds can be read in the child as well."""
     provider.release()
-    busy.run("futures[0].result(15)")
+    busy.run("futures[0].result(45)")
     busy.run("join = fork(lambda: futures[0].result())")
     assert busy.get("join()") == expected("text 0")
 
@@ -75,7 +75,7 @@ def locked():
         for lock in inside(queue).locks():
             held.enter_context(lock)
         yield
-join = fork(lambda: queue.enqueue('doc:child', 'of the child').result(15), locked())
+join = fork(lambda: queue.enqueue('doc:child', 'of the child').result(45), locked())
 """)
     provider.release()
     assert busy.get("join()") == expected("of the child")
@@ -93,7 +93,7 @@ def stop_and_fork(grace):
     stop(grace)
 def child():
     future = queue.start().enqueue('doc:child', 'hello')
-    result = future.result(15)
+    result = future.result(45)
     queue.stop()
     return result, inside(queue).works
 queue._engine.stop = stop_and_fork
@@ -106,14 +106,14 @@ def test_traffic_in_both(make_peer, provider):
     """Parent and children work at the same time on connections of their own: no answer goes astray."""
     peer = make_peer()
     peer.run("""
-queue.enqueue('doc:first', 'first').result(15)
+queue.enqueue('doc:first', 'first').result(45)
 def traffic(name):
     futures = []
     for i in range(150):
         futures.append(queue.enqueue(f'doc:{name}:{i}', f'text {name}/{i}'))
         if i % 10 == 0:
-            futures[-1].result(15)
-    return [future.result(15)[0] for future in futures]
+            futures[-1].result(45)
+    return [future.result(45)[0] for future in futures]
 def child(name):
     try:
         return traffic(name)
@@ -141,9 +141,9 @@ threads = [threading.Thread(target=enqueue, args=(name,)) for name in range(4)]
 for thread in threads: thread.start()
 """)
     for i in range(8):
-        peer.run(f"join = fork(lambda: queue.enqueue('doc:child:{i}', 'text of {i}').result(15))")
+        peer.run(f"join = fork(lambda: queue.enqueue('doc:child:{i}', 'text of {i}').result(45))")
         assert peer.get("join()") == expected(f"text of {i}")
-    peer.run("finish.set(); [thread.join(15) for thread in threads]")
+    peer.run("finish.set(); [thread.join(45) for thread in threads]")
 
 
 def test_preload(redis_server, redis_client, provider):
@@ -154,13 +154,13 @@ from embedqueue import EmbeddingBatchQueue, OpenAIEmbedder
 warnings.simplefilter("ignore")
 embedder = OpenAIEmbedder("test-key", {provider.openai_url!r}, dimensions=8)
 queue = EmbeddingBatchQueue(embedder, redis.from_url({redis_server.url!r})).start()
-queue.enqueue("doc:parent", "parent").result(15)
+queue.enqueue("doc:parent", "parent").result(45)
 for name in range(3):
     if os.fork() == 0:
-        queue.enqueue(f"doc:{{name}}", f"text {{name}}").result(15)
+        queue.enqueue(f"doc:{{name}}", f"text {{name}}").result(45)
         sys.exit(0)  # the whole way out, atexit included
 codes = [os.wait()[1] for _ in range(3)]
-queue.enqueue("doc:parent", "parent again").result(15)
+queue.enqueue("doc:parent", "parent again").result(45)
 print(codes)
 """
     done = nursery.run("-c", code, timeout=3 * PATIENCE_SECONDS)
@@ -180,7 +180,7 @@ warnings.simplefilter("ignore")
 embedder = OpenAIEmbedder("test-key", {provider.openai_url!r}, dimensions=8)
 queue = EmbeddingBatchQueue(embedder, redis.from_url({redis_server.url!r})).start()
 def embed(name):
-    return queue.enqueue(f"doc:{{name}}", f"text {{name}}").result(15)[0]
+    return queue.enqueue(f"doc:{{name}}", f"text {{name}}").result(45)[0]
 with multiprocessing.get_context("fork").Pool(2) as pool:
     print(pool.map(embed, range(6)))
 """
@@ -192,7 +192,7 @@ def test_stopped_before_the_fork(make_peer):
     """A queue that was stopped before the fork is stopped in the child, and can be started there."""
     peer = make_peer()
     peer.run("queue.stop()")
-    peer.run("join = fork(lambda: [queue.closed, queue.start().enqueue('doc:1', 'hello').result(15)])")
+    peer.run("join = fork(lambda: [queue.closed, queue.start().enqueue('doc:1', 'hello').result(45)])")
     assert peer.get("join()") == [True, expected("hello")]
 
 
@@ -204,7 +204,7 @@ def test_a_child_announces_itself_under_its_own_pid(make_peer, make_queue):
     parent = peer.get("os.getpid()")
     peer.run(
         "def child():\n"
-        "    queue.enqueue('doc:child', 'of the child').result(15)\n"
+        "    queue.enqueue('doc:child', 'of the child').result(45)\n"
         "    end = time.monotonic() + 15\n"
         "    while time.monotonic() < end and os.getpid() not in [w.pid for w in queue.workers()]: time.sleep(0.01)\n"
         "    return [os.getpid(), sorted(w.pid for w in queue.workers())]\n"

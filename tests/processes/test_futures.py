@@ -23,7 +23,7 @@ def producer(make_peer):
 def test_producer_waits(worker, producer, provider, redis_client):
     """A process that only enqueues gets its vector as soon as a worker elsewhere has it, without waiting for timers."""
     producer.run("future = queue.enqueue('doc:1', 'hello')")
-    assert producer.get("future.result(15)") == expected("hello")
+    assert producer.get("future.result(45)") == expected("hello")
     assert redis_client.hget("doc:1", "embedding") == stored("hello")
     assert provider.sent == {"hello": 1}
 
@@ -35,7 +35,7 @@ def test_no_waiting_for_sweeps(worker, producer):
     producer.run("import time")
     seconds = []
     for i in range(5):
-        producer.run(f"began = time.monotonic(); queue.enqueue('doc:{i}', 'text {i}').result(15)")
+        producer.run(f"began = time.monotonic(); queue.enqueue('doc:{i}', 'text {i}').result(45)")
         seconds.append(producer.get("time.monotonic() - began"))
     assert sorted(seconds)[2] < 0.5
 
@@ -75,7 +75,7 @@ def test_both_directions(make_peer, provider):
     peers = [make_peer(), make_peer()]
     for name, peer in enumerate(peers):
         peer.run(f"futures = queue.enqueue_many([(f'doc:{name}:{{i}}', f'text {name}/{{i}}') for i in range(120)])")
-    answers = [peer.ask("[f.result(15) for f in futures]") for peer in peers]
+    answers = [peer.ask("[f.result(45) for f in futures]") for peer in peers]
     for name, answer in enumerate(answers):
         assert answer.get() == [expected(f"text {name}/{i}") for i in range(120)]
     assert set(provider.sent.values()) == {1}
@@ -87,7 +87,7 @@ def test_other_process_takes_it(make_peer, provider):
     first, second = make_peer(), make_peer()
     first.run("inside(queue).claim_nothing_more()  # it claims nothing more, as if it were busy")
     first.run("future = queue.enqueue('doc:1', 'hello')")
-    answer = first.ask("future.result(15)")
+    answer = first.ask("future.result(45)")
     second.run("queue.flush(15)")
     assert answer.get() == expected("hello")
 
@@ -97,7 +97,7 @@ def test_notices_lost(worker, producer, provider, redis_client, loss):
     """A notice that was trimmed away before anybody read it is made up for by a sweep within seconds."""
     provider.hold()
     producer.run("future = queue.enqueue('doc:1', 'hello')")
-    answer = producer.ask("future.result(15)")
+    answer = producer.ask("future.result(45)")
     assert provider.wait_for_calls(1, PATIENCE_SECONDS)
     producer.run("""
 # main thread: deaf from now on, so that the loss comes before the reading
@@ -106,12 +106,12 @@ deaf, go_on = threading.Event(), threading.Event()
 listen = inside(queue).store.events.listen
 def late(after, seconds):
     deaf.set()
-    go_on.wait(15)
+    go_on.wait(45)
     return listen(after, seconds)
 inside(queue).store.events.listen = late
 """)
     redis_client.xadd("embed_queue:events", {"kind": "nothing", "by": "", "body": ""})  # ends the read that runs
-    producer.run("deaf.wait(15)")
+    producer.run("deaf.wait(45)")
     provider.release()
     worker.run("queue.flush(15)")
     eval(loss, {"r": redis_client})
@@ -125,7 +125,7 @@ def test_superseded_elsewhere(make_peer, provider, redis_client):
     first.run("future = queue.enqueue('doc:1', 'old')")
     second.run("future = queue.enqueue('doc:1', 'new')")
     make_peer().run("queue.flush(15)")
-    assert first.get("future.result(15)") == second.get("future.result(15)") == expected("new")
+    assert first.get("future.result(45)") == second.get("future.result(45)") == expected("new")
     assert provider.sent == {"new": 1}
     assert redis_client.hget("doc:1", "embedding") == stored("new")
 
@@ -135,7 +135,7 @@ def test_superseded_during_the_call(make_peer, provider, redis_client):
     first, second, worker = make_peer(worker=False), make_peer(worker=False), make_peer()
     provider.hold()
     first.run("future = queue.enqueue('doc:1', 'old')")
-    answer = first.ask("future.result(15)")
+    answer = first.ask("future.result(45)")
     assert provider.wait_for_calls(1, PATIENCE_SECONDS)
     second.run("queue.enqueue('doc:1', 'new')")
     provider.release()
@@ -148,7 +148,7 @@ def test_blank_elsewhere(make_peer):
     """Another process empties the text: whoever waits gets the zero vector."""
     first, second = make_peer(worker=False), make_peer(worker=False)
     first.run("future = queue.enqueue('doc:1', 'old')")
-    answer = first.ask("future.result(15)")
+    answer = first.ask("future.result(45)")
     first.run("while not inside(queue).waiters.any_wanted(): pass")
     assert second.get("queue.enqueue('doc:1', ' ').result(0)") == [0.0] * DIMENSIONS
     assert answer.get() == [0.0] * DIMENSIONS
@@ -159,7 +159,7 @@ def test_blank_elsewhere_without_a_notice(make_peer):
     first, second = make_peer(worker=False), make_peer(worker=False)
     first.run("future = queue.enqueue('doc:1', 'old')")
     first.run("inside(queue).stop_listening()")
-    answer = first.ask("future.result(15)")
+    answer = first.ask("future.result(45)")
     first.run("while not inside(queue).waiters.any_wanted(): pass")
     second.run("queue.enqueue('doc:1', ' ')")
     assert answer.get() == [0.0] * DIMENSIONS
@@ -182,7 +182,7 @@ def test_failed_elsewhere(worker, producer, provider):
     assert producer.get("queue.stats().waiting") == 1
     provider.rule = None
     producer.run("future = queue.enqueue('doc:1', 'hello')")
-    assert producer.get("future.result(15)") == expected("hello")
+    assert producer.get("future.result(45)") == expected("hello")
 
 
 def test_flush_elsewhere(worker, producer, provider):
@@ -202,7 +202,7 @@ def test_flush_now_elsewhere(worker, producer, provider):
 def test_drain_on_stop(worker, producer):
     """``stop(drain=True)`` of a producer returns when the workers elsewhere have done its items."""
     producer.run("futures = queue.enqueue_many([(f'doc:{i}', f'text {i}') for i in range(20)])")
-    producer.run("queue.stop(timeout=15, drain=True)")
+    producer.run("queue.stop(timeout=45, drain=True)")
     assert producer.get("[f.result(0) for f in futures]") == [expected(f"text {i}") for i in range(20)]
 
 
@@ -226,7 +226,7 @@ def test_cancelled_elsewhere(worker, producer, provider, redis_client):
     provider.hold()
     producer.run("future = queue.enqueue('doc:1', 'hello')")
     worker.run("future = queue.enqueue('doc:1', 'hello')")
-    answer = worker.ask("future.result(15)")
+    answer = worker.ask("future.result(45)")
     assert provider.wait_for_calls(1, PATIENCE_SECONDS)
     assert producer.get("future.cancel()")
     provider.release()
@@ -238,7 +238,7 @@ def test_cancelled_elsewhere(worker, producer, provider, redis_client):
 def test_worker_comes_later(make_peer, provider):
     """Whoever waits before any worker exists is served when one starts."""
     producer = make_peer(worker=False)
-    answer = producer.ask("queue.enqueue('doc:1', 'hello').result(15)")
+    answer = producer.ask("queue.enqueue('doc:1', 'hello').result(45)")
     producer.run("while not inside(queue).waiters.any_wanted(): pass")
     make_peer()
     assert answer.get() == expected("hello")

@@ -40,7 +40,7 @@ def test_killed(make_peer, provider, redis_client, step):
     if step == "while it renews":
         provider.hold()
     producer.run(f"futures = {ENQUEUE}")
-    answer = producer.ask("[future.result(15) for future in futures]")
+    answer = producer.ask("[future.result(45) for future in futures]")
     assert victim.wait() == -signal.SIGKILL
     written = step == "after the write"
     assert in_flight(redis_client) == (0 if written else COUNT)
@@ -89,7 +89,7 @@ def test_killed_while_it_probes(make_peer, provider, redis_client):
     victim.kill()
     provider.release()
     other = make_peer(lease_seconds=LEASE)
-    assert other.get("queue.enqueue('doc:1', 'hello').result(15)") == expected("hello")
+    assert other.get("queue.enqueue('doc:1', 'hello').result(45)") == expected("hello")
     assert not redis_client.exists("embed_queue:pause", "embed_queue:pause:level")
 
 
@@ -141,14 +141,14 @@ def test_stopped_longer_than_the_lease(make_peer, provider, redis_client):
     assert provider.wait_for_calls(1, PATIENCE_SECONDS)
     stand_still(sleeper.process.pid)
     other = make_peer(lease_seconds=LEASE)
-    newer = other.ask("queue.enqueue('doc:1', 'new').result(15)")
+    newer = other.ask("queue.enqueue('doc:1', 'new').result(45)")
     assert provider.wait_for_calls(2, PATIENCE_SECONDS)
     provider.release()
     assert newer.get() == expected("new")
     other.run("queue.flush(15)")  # doc:2 as well, whose lease has ended
     redis_client.hset("doc:2", "embedding", "seen")
     sleeper.signal(signal.SIGCONT)
-    assert sleeper.get("older.result(15)") == expected("new")
+    assert sleeper.get("older.result(45)") == expected("new")
     assert sleeper.get("inside(queue).wait_for_calls(15)")
     assert redis_client.hget("doc:1", "embedding") == stored("new")
     assert redis_client.hget("doc:2", "embedding") == b"seen"  # nothing was written by the one who slept
@@ -164,13 +164,13 @@ def test_stopped_and_back_to_the_old_text(make_peer, provider, redis_client):
     stand_still(sleeper.process.pid)
     provider.release()
     other = make_peer(lease_seconds=LEASE)
-    assert other.get("queue.enqueue('doc:1', 'B').result(15)") == expected("B")
+    assert other.get("queue.enqueue('doc:1', 'B').result(45)") == expected("B")
     provider.hold()
-    last = other.ask("queue.enqueue('doc:1', 'A').result(15)")
+    last = other.ask("queue.enqueue('doc:1', 'A').result(45)")
     eventually(lambda: in_flight(redis_client) == 1)
     sleeper.signal(signal.SIGCONT)
     provider.release()
-    assert last.get() == sleeper.get("future.result(15)") == expected("A")
+    assert last.get() == sleeper.get("future.result(45)") == expected("A")
     assert redis_client.hget("doc:1", "embedding") == stored("A")
     assert len(stored("A")) == 4 * DIMENSIONS
 
@@ -180,7 +180,7 @@ def test_two_workers_for_long_calls(make_peer, provider, redis_client):
     provider.hold()
     first, second = make_peer(lease_seconds=2.0), make_peer(lease_seconds=2.0)  # a busy machine renews late as well
     first.run("future = queue.enqueue('doc:1', 'hello')")
-    answer = first.ask("future.result(15)")
+    answer = first.ask("future.result(45)")
     assert provider.wait_for_calls(1, PATIENCE_SECONDS)
     assert not provider.wait_for_calls(2, 4.5)
     provider.release()

@@ -165,7 +165,6 @@ def every_schedule(actors: Actors) -> Iterator[list[int]]:
         actors.finish()  # everybody may die here
 
 
-@pytest.mark.timeout(200)
 @pytest.mark.parametrize(
     ("producers", "pairs"),
     [(("a text", "another"), PAIRS), (("a text", "a blank one"), WORST), (("the same", "a text"), WORST)],
@@ -180,7 +179,6 @@ def test_every_schedule_of_two_workers_and_two_producers(redis_client, producers
     assert count > 10 * len(pairs)
 
 
-@pytest.mark.timeout(200)
 def test_every_schedule_on_fakeredis(fake_redis):
     """The same where the worst meets: a worker that writes late, one that writes, two texts."""
     programs = (["a"], ["b"], WORKERS["stalls, writes late"], WORKERS["writes"])

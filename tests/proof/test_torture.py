@@ -11,7 +11,7 @@ import pytest
 
 from embedqueue.demo.localredis import find_server
 from tests import nursery
-from tests.parts import eventually
+from tests.parts import PROGRAM_SECONDS, eventually
 from tests.proof.torture.conductor import Crowd, Plan
 from tests.proof.torture.faults import TOGETHER
 from tests.proof.torture.history import read_journals
@@ -46,7 +46,7 @@ def test_no_promise_breaks_under_faults(faults, tmp_path):
         code: int | str = rig.wait(timeout=seconds + 240)
     except subprocess.TimeoutExpired:
         rig.send_signal(signal.SIGABRT)  # it says where it was; its processes and its Redis end with it
-        rig.wait(timeout=10)
+        rig.wait(timeout=PROGRAM_SECONDS)
         code = "none in time"
     told = report.read_text("utf-8", "replace")
     if code != 0 or "broken promises: 0" not in told:

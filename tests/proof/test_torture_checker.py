@@ -11,6 +11,7 @@ import pytest
 
 from embedqueue.values.item import encode_member
 from embedqueue.values.provenance import digest as text_digest
+from tests.parts import PROGRAM_SECONDS
 from tests.proof.torture.__main__ import UNTRIED, exit_code, report
 from tests.proof.torture.actor import calm
 from tests.proof.torture.checker import AFTERMATH_SECONDS, LEAST_SAMPLES, check, table
@@ -304,7 +305,7 @@ class Dies:
 Dies()
 """
     with (tmp_path / "p1.log").open("w") as log:
-        subprocess.run([sys.executable, "-c", code], stderr=log, timeout=30, check=True)
+        subprocess.run([sys.executable, "-c", code], stderr=log, timeout=PROGRAM_SECONDS, check=True)
     assert "__del__" in (tmp_path / "p1.log").read_text()
     assert bool(read_complaints(tmp_path)) == told
 
@@ -324,7 +325,7 @@ def test_what_nobody_handled_is_told_with_what_the_log_says_of_it(tmp_path, code
     with (tmp_path / "p1.log").open("w") as log:
         log.write("before\n")
         log.flush()
-        subprocess.run([sys.executable, "-c", code], stderr=log, timeout=30)
+        subprocess.run([sys.executable, "-c", code], stderr=log, timeout=PROGRAM_SECONDS)
         log.write("after\n" * 2000)
     (complaint,) = read_complaints(tmp_path)
     assert "before" in complaint

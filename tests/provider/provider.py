@@ -16,7 +16,7 @@ from tests.provider.formats import Settings
 from tests.provider.server import Handler, Server
 
 #: Longest that anything here waits, in seconds: a forgotten release must not hang a test run.
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 100.0
 
 
 class Provider:

@@ -73,7 +73,7 @@ def test_newcomer(fake_redis, embedder):
     queue = EmbeddingBatchQueue(embedder, fake_redis, model="google/gemini-embedding-001")
     with queue:
         future = queue.enqueue("msg:abc-123", "Hello world")
-        vector = future.result(timeout=30)
+        vector = future.result(timeout=45)
         assert fake_redis.hget("msg:abc-123", "embedding") == embedder.bytes_of("Hello world")
     assert vector == to_floats(embedder.bytes_of("Hello world"))
     assert fake_redis.zcard(PENDING) == fake_redis.zcard("embed_queue:inflight") == 0

@@ -202,7 +202,6 @@ class Link(Proxy):
         self.cut, self.port_of_master = threading.Event(), port
 
 
-@pytest.mark.timeout(120)
 def test_a_master_that_is_killed_loses_nothing_that_was_enqueued():
     """Killed as soon as enqueue has returned, fifty times, and each time the replica is the master from then on."""
     link = Link()
@@ -223,7 +222,6 @@ def test_a_master_that_is_killed_loses_nothing_that_was_enqueued():
     link.close()
 
 
-@pytest.mark.timeout(120)
 def test_behind_a_sentinel(make_queue):
     """The master dies unasked; what was enqueued is there, and once it is back as a replica, enqueue returns again."""
     with Replicated() as rig:

@@ -27,6 +27,7 @@ from embedqueue.testing import FakeEmbedder, eager_queue
 from embedqueue.values.observer import Observer
 from embedqueue.values.vectors import to_floats
 from tests.inside import inside
+from tests.parts import PROGRAM_SECONDS
 
 
 def test_vectors_depend_on_the_text_alone():
@@ -37,7 +38,9 @@ def test_vectors_depend_on_the_text_alone():
     assert np.linalg.norm(FakeEmbedder(64).vector_of("text")) == pytest.approx(1.0)
     assert FakeEmbedder(3072).vector_of("\ud800").shape == (3072,)
     script = "from embedqueue.testing import FakeEmbedder; print(FakeEmbedder().bytes_of('a').hex())"
-    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    printed = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=PROGRAM_SECONDS
+    )
     assert printed.stdout.strip() == fake.bytes_of("a").hex()
 
 
@@ -81,12 +84,12 @@ def test_hold_and_release():
     fake.hold()
     with ThreadPoolExecutor(2) as pool:
         calls = [pool.submit(fake.embed_batch, [text], "model") for text in "ab"]
-        assert fake.arrived.wait(5)
+        assert fake.arrived.wait(45)
         assert fake.wait_for_calls(2)
         assert not any(call.done() for call in calls)
         fake.release()
         for call in calls:
-            call.result(5)
+            call.result(45)
     assert not fake.wait_for_calls(3, timeout=0)
     fake.hold()
     assert not fake.arrived.is_set()
@@ -113,7 +116,7 @@ def test_eager_life():
     with eager_queue(worker=False, max_batch_size=3, namespace="mine", min_replicas=1) as queue:
         queue.enqueue("a", "text")
         queue.flush_now()
-        queue.flush(timeout=5)
+        queue.flush(timeout=45)
         assert queue.pending_count() == 0
         assert queue.stats().embedded == 1
         assert set(threading.enumerate()) <= before
@@ -136,7 +139,7 @@ def test_eager_failure():
     assert queue.redis.hget("a", "embedding") == embedder.bytes_of("text a")
     embedder.fail_with(TransientError("down", retry_after=100))
     assert isinstance(queue.enqueue("c", "text c").exception(0), BatchFailed)
-    queue.flush(timeout=5)
+    queue.flush(timeout=45)
     assert queue.redis.hget("c", "embedding") == embedder.bytes_of("text c")
 
 
@@ -162,7 +165,7 @@ def test_eager_rejection():
         bad.result(0)
     assert [letter.redis_key for letter in queue.dead_letters()] == ["b"]
     assert queue.retry_dead("b") == 1
-    queue.flush(timeout=5)
+    queue.flush(timeout=45)
     assert len(queue.dead_letters()) == 1
 
 

@@ -25,7 +25,7 @@ from embedqueue.store.records import Asked
 from embedqueue.store.store import Keys
 from embedqueue.values.provenance import digest
 from tests.inside import inside
-from tests.parts import PATIENCE_SECONDS, eventually, expected, local_redis, provenance
+from tests.parts import PATIENCE_SECONDS, PROGRAM_SECONDS, eventually, expected, local_redis, provenance
 from tests.proof.moves import terms
 from tests.provider import Provider, hang
 from tests.store.test_clients import _rules
@@ -142,7 +142,7 @@ def test_processes_over_tls(url, admin, provider, tmp_path):
     for arguments, text in ((["enqueue", "-"], lines), (["worker", "--burst"], ""), (["stats", "--json"], "")):
         done = subprocess.run(
             [sys.executable, "-m", "embedqueue", *arguments],
-            input=text, capture_output=True, text=True, timeout=60, env=environment, check=False,
+            input=text, capture_output=True, text=True, timeout=PROGRAM_SECONDS, env=environment, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         said += done.stdout + done.stderr

@@ -54,7 +54,7 @@ class TlsProxy:
         self._ended = True
         _end(self._listener, *self._sockets)
         for thread in self._threads:
-            thread.join(10)
+            thread.join(45)
         self._listener.close()
 
     def _start(self, run: Callable[..., None], *args: socket.socket) -> threading.Thread:

@@ -32,7 +32,7 @@ def test_records_of_a_call(fake_redis, caplog):
     caplog.set_level(logging.INFO, "embedqueue")
     with EmbeddingBatchQueue(FakeEmbedder(), fake_redis, namespace="mine") as queue:
         futures = queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(3))
-        futures[0].result(10)
+        futures[0].result(45)
     [record] = [record for record in caplog.records if hasattr(record, "duration")]
     assert (record.namespace, record.batch_size, record.levelname) == ("mine", 3, "INFO")
     assert 0 <= record.duration < 10
@@ -44,7 +44,7 @@ def test_no_text_at_info(fake_redis, caplog, level):
     caplog.set_level(level, "embedqueue")
     with EmbeddingBatchQueue(Choosy(), fake_redis) as queue:
         with pytest.raises(ItemRejected):
-            queue.enqueue("doc:1", SECRET_TEXT).result(10)
+            queue.enqueue("doc:1", SECRET_TEXT).result(45)
         assert SECRET_TEXT in queue.dead_letters()[0].reason
     assert "doc:1 is a dead letter now" in caplog.text
     assert {record.namespace for record in caplog.records} == {"embed_queue"}
@@ -74,8 +74,8 @@ def test_whose_context_variables_are_seen(fake_redis):
     for target, *args in ((request, "one"), (request, "two"), (ask,)):
         thread = threading.Thread(target=target, args=args)
         thread.start()
-        thread.join(10)
-    assert ended.acquire(timeout=10) and ended.acquire(timeout=10)
+        thread.join(45)
+    assert ended.acquire(timeout=45) and ended.acquire(timeout=45)
     queue.stop()
     assert seen == {"one": "one", "two": "two", "call": "none"}
 
@@ -166,7 +166,7 @@ def test_a_handler_that_ends_the_process_ends_no_thread_of_ours(broken):
     ended = []
     thread = threading.Thread(target=lambda: ended.append(logger.error("embedqueue: words")))
     thread.start()
-    thread.join(10)
+    thread.join(45)
     assert ended == [None]
 
 
@@ -252,6 +252,6 @@ def test_a_key_writes_no_lines_of_its_own(fake_redis, caplog):
     """In the log of a whole queue."""
     with EmbeddingBatchQueue(Choosy(), fake_redis) as queue:
         with pytest.raises(ItemRejected):
-            queue.enqueue("doc:1\n00:00 CRITICAL admin logged in", SECRET_TEXT).result(10)
+            queue.enqueue("doc:1\n00:00 CRITICAL admin logged in", SECRET_TEXT).result(45)
     assert any("admin logged in" in record.getMessage() for record in caplog.records)
     assert all("\n" not in record.getMessage() for record in caplog.records)

@@ -20,7 +20,7 @@ def child(number: int, leave: bool) -> None:
     mine = queue if queue is not None else read_environment().queue().start()
     future = mine.enqueue(f"note:{number}", f"text {number}")
     if not leave:
-        assert len(future.result(timeout=20)) == 16
+        assert len(future.result(timeout=45)) == 16
         return
     mine.flush_now()
     while mine.stats().in_flight < 1 or mine.stats().waiting:
@@ -34,12 +34,12 @@ def main(method: str, leave: bool) -> None:
     if method == "fork":
         queue = read_environment().queue().start()
         if not leave:
-            assert len(queue.enqueue("note:parent", "text").result(timeout=20)) == 16
+            assert len(queue.enqueue("note:parent", "text").result(timeout=45)) == 16
     children = [context.Process(target=child, args=(number, leave)) for number in range(3)]
     for process in children:
         process.start()
     for process in children:
-        process.join(20)
+        process.join(45)
     print("done", sum(process.exitcode == 0 for process in children))
 
 

@@ -13,7 +13,7 @@ embeddings = EmbedQueue(app)
 
 if os.environ.get("SITE_USES_QUEUE_AT_IMPORT"):  # under --preload that is in gunicorn's master, before it forks
     with app.app_context():
-        embeddings.enqueue("at-import", "text at import").result(timeout=20)
+        embeddings.enqueue("at-import", "text at import").result(timeout=45)
 
 
 @app.get("/pid")
@@ -27,7 +27,7 @@ def save(key: str):
     """Save, and wait for the vector if told to."""
     future = embeddings.enqueue(key, request.form["text"])
     wait = "wait" in request.form
-    return {"pid": os.getpid(), "numbers": len(future.result(timeout=20)) if wait else None}
+    return {"pid": os.getpid(), "numbers": len(future.result(timeout=45)) if wait else None}
 
 
 @app.post("/flush")

@@ -177,7 +177,7 @@ def run(seconds: float, rate: float, processes: int = PROCESSES) -> Load:
             for (answers, _), client in zip(pipes, clients, strict=True):
                 assert answers.poll(seconds + 60), "a client does not come back"
                 total.add(answers.recv())
-                client.join(10)
+                client.join(45)
             redis: Any = server.client()
 
             def missing() -> list[str]:

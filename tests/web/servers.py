@@ -15,10 +15,9 @@ from typing import Any, Self
 import requests
 
 from tests import nursery
+from tests.parts import PATIENCE_SECONDS, PROGRAM_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Longest that anything here waits, in seconds.
-PATIENCE_SECONDS = 25.0
 #: What no server may print because of us, whenever it starts, serves or ends.
 COMPLAINTS = re.compile(r"Traceback|Exception ignored|Fatal Python|thread|Error in atexit|can't start|WORKER TIMEOUT")
 #: What Django needs to know of the test site.
@@ -47,7 +46,7 @@ class Running:
             for name, value in os.environ.items()
             if not name.startswith("EMBEDQUEUE_") and not name.endswith("_API_KEY")
         }
-        environment = {**clean, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **env}
+        environment = {**clean, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **env}
         module, *arguments = command[1:] if command[0] == "-m" else command
         self.process: nursery.Process
         if command[0] in ("-m", "-c") and not afresh:
@@ -106,7 +105,7 @@ class Running:
 
     def wait_for(self, pattern: str, count: int = 1) -> re.Match[str]:
         """Wait until so many lines match."""
-        match = self.saw(pattern, count, seconds=PATIENCE_SECONDS)
+        match = self.saw(pattern, count, seconds=PROGRAM_SECONDS)
         assert match is not None, f"waited for {pattern!r} in vain:\n{self.output}"
         return match
 
@@ -114,11 +113,13 @@ class Running:
         """A signal to the process itself."""
         self.process.send_signal(number)
 
-    def ended(self, seconds: float = PATIENCE_SECONDS) -> int:
-        """Wait for the end; the exit code."""
+    def ended(self, seconds: float = PROGRAM_SECONDS) -> int:
+        """Wait for the end; the exit code. In vain, it fails with the stacks of all that still runs."""
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGABRT)  # faulthandler prints them
+            self._reader.join(PATIENCE_SECONDS)
             raise AssertionError(f"still running after {seconds} s:\n{self.output}") from None
         self._reader.join(PATIENCE_SECONDS)
         return code

@@ -102,7 +102,7 @@ def test_a_request_enqueues_and_waits(real_app):
     @real_app.post("/notes")
     def save():
         future = embeddings.enqueue("note:1", flask.request.form["text"])
-        return {"numbers": len(future.result(timeout=10))}
+        return {"numbers": len(future.result(timeout=45))}
 
     client = real_app.test_client()
     assert client.post("/notes", data={"text": "hello"}).json == {"numbers": 16}
@@ -115,7 +115,7 @@ def test_threads_that_come_at_once_share_one_queue(real_app):
     gate, found = threading.Barrier(8), []
 
     def use():
-        gate.wait(5)
+        gate.wait(45)
         with real_app.app_context():
             found.append(EmbedQueue().queue)
 
@@ -123,7 +123,7 @@ def test_threads_that_come_at_once_share_one_queue(real_app):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(45)
     assert len(found) == 8
     assert len(set(map(id, found))) == 1
 
@@ -196,7 +196,7 @@ def test_the_queue_itself_works_in_threads_without_a_context(real_app):
         queue = EmbedQueue().queue
     assert isinstance(queue, EmbeddingBatchQueue)
     found = []
-    thread = threading.Thread(target=lambda: found.append(queue.enqueue("note:1", "x").result(10)))
+    thread = threading.Thread(target=lambda: found.append(queue.enqueue("note:1", "x").result(45)))
     thread.start()
-    thread.join(15)
+    thread.join(45)
     assert len(found[0]) == 16

@@ -92,7 +92,7 @@ def test_dead_letters_from_the_command_line(real_app, provider):
     with real_app.app_context():
         embeddings = EmbedQueue()
         good, first, second = embeddings.enqueue_many([("note:0", "ok"), ("note:1", "bad 1"), ("note:2", "bad 2")])
-        good.result(10)
+        good.result(45)
         assert first.exception(10) and second.exception(10)
     listed = _run(real_app, "dead", "list").output
     assert "note:1" in listed and "note:2" in listed and "bad 1" not in listed

@@ -11,7 +11,7 @@ import pytest
 from embedqueue import EmbeddingBatchQueue
 from embedqueue.testing import FakeEmbedder
 from tests import nursery
-from tests.parts import PATIENCE_SECONDS, eventually, in_flight
+from tests.parts import PATIENCE_SECONDS, PROGRAM_SECONDS, eventually, in_flight
 from tests.web.servers import OURS
 
 rq = pytest.importorskip("rq", reason="rq is not installed")
@@ -29,7 +29,7 @@ def enqueue(place):
 
 def wait(place):
     with application.app_context():
-        assert embeddings.enqueue(f"doc:{place}", f"text {place}").result(15)
+        assert embeddings.enqueue(f"doc:{place}", f"text {place}").result(45)
 
 def started(place):
     with application.app_context():
@@ -69,9 +69,9 @@ def work_off(environment, client, name, places, *, afresh=False) -> None:
     command = ["rq.cli", "worker", "--burst", "--url", environment["EMBEDQUEUE_REDIS_URL"]]
     if afresh:
         program = [sys.executable, "-m", *command]
-        done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=45)
+        done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=PROGRAM_SECONDS)
     else:  # each of its children finds imported what its job imports
-        done = nursery.run(*command, env=environment, timeout=45, imported=["rq.cli", *OURS])
+        done = nursery.run(*command, env=environment, timeout=PROGRAM_SECONDS, imported=["rq.cli", *OURS])
     assert done.returncode == 0, done.stderr
     assert {job.get_status(refresh=True).value for job in ended} == {"finished"}, done.stderr
 
@@ -104,12 +104,12 @@ def test_a_child_of_celery_gives_back_what_it_has(environment, redis_client, red
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as pool:
         try:
-            eventually(lambda: all(redis_client.exists(f"doc:{place}") for place in range(2)), "embedded", seconds=30)
+            eventually(lambda: all(redis_client.exists(f"doc:{place}") for place in range(2)), "embedded")
             assert provider.sent == {f"text {place}": 1 for place in range(2)}
             assert (redis_client.hlen("embed_queue:claims"), in_flight(redis_client)) == (0, 0)
         finally:
             pool.terminate()
             try:
-                print(pool.communicate(timeout=15)[0])
+                print(pool.communicate(timeout=PROGRAM_SECONDS)[0])
             except subprocess.TimeoutExpired:
                 pool.kill()

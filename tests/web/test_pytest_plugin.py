@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.parts import PROGRAM_SECONDS
+
 pytest.importorskip("freezegun", reason="freezegun is not installed")
 
 FIXTURE = """
@@ -24,7 +26,7 @@ def test_it():
     application = Flask("tested")
     embeddings = EmbedQueue(application)
     with application.app_context():
-        assert len(embeddings.enqueue("flask:1", "text").result(5)) == 16
+        assert len(embeddings.enqueue("flask:1", "text").result(45)) == 16
 """
 
 FROZEN = """
@@ -38,7 +40,7 @@ from embedqueue.testing import FakeEmbedder
 def test_it(eager_queue):
     client = redis.Redis.from_url(os.environ["EMBEDQUEUE_REDIS_URL"])
     with EmbeddingBatchQueue(FakeEmbedder(8), client, namespace="cold") as queue:
-        assert queue.enqueue("frozen:1", "text").result(5)
+        assert queue.enqueue("frozen:1", "text").result(45)
         queue.flush(5)
     with freezegun.freeze_time("1999-12-31"):
         assert eager_queue.enqueue("doc:2", "text").result(0)
@@ -59,6 +61,8 @@ def test_a_session(env, redis_client, tmp_path, config, reached):
     environment = {**os.environ, **env, "PYTHONPATH": os.getcwd()}
     environment.pop("PYTEST_ADDOPTS", None)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=45)
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=PROGRAM_SECONDS
+    )
     assert done.returncode == 0, done.stdout
     assert set(redis_client.keys("*:1")) == reached

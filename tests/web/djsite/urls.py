@@ -17,7 +17,7 @@ def save(request: HttpRequest, key: str) -> JsonResponse:
     wait = "wait" in request.POST
     if "flush" in request.POST:
         queue.flush_now()
-    return JsonResponse({"pid": os.getpid(), "numbers": len(future.result(timeout=20)) if wait else None})
+    return JsonResponse({"pid": os.getpid(), "numbers": len(future.result(timeout=45)) if wait else None})
 
 
 urlpatterns = [path("save/<key>", save), path("admin/", admin.site.urls)]

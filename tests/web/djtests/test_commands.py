@@ -23,6 +23,7 @@ from embedqueue.contrib.django.management.commands.embedqueue import group as of
 from embedqueue.contrib.flask import EmbedQueue  # noqa: E402
 from embedqueue.contrib.flask.commands import group as of_flask  # noqa: E402
 from tests import nursery  # noqa: E402
+from tests.parts import PROGRAM_SECONDS  # noqa: E402
 from tests.web.servers import DJANGO, OF_DJANGO, OURS  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
@@ -144,10 +145,14 @@ def test_a_projects_process(env, redis_client):
     env = os.environ | env | DJANGO | {"PYTHONPATH": str(ROOT)}
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return nursery.run("django", "embedqueue", *words, env=env, timeout=50, imported=[*OURS, *OF_DJANGO])
+        return nursery.run(
+            "django", "embedqueue", *words, env=env, timeout=PROGRAM_SECONDS, imported=[*OURS, *OF_DJANGO]
+        )
 
     manage = [sys.executable, "-m", "django", "embedqueue"]
-    helped = subprocess.run([*manage, "--help"], env=env, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    helped = subprocess.run(
+        [*manage, "--help"], env=env, cwd=ROOT, capture_output=True, text=True, timeout=PROGRAM_SECONDS
+    )
     assert helped.returncode == 0
     assert "backfill" in helped.stdout and "Usage: manage.py embedqueue" in helped.stdout
     assert json.loads(run("stats", "--json").stdout)["waiting"] == 0

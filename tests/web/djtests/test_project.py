@@ -20,6 +20,7 @@ from embedqueue import EmbeddingBatchQueue
 from embedqueue.contrib.django import enqueue_many_on_commit, enqueue_on_commit, queue, queues
 from embedqueue.settings.settings import SettingsError
 from embedqueue.values.errors import QueueStopped
+from tests.parts import PROGRAM_SECONDS
 from tests.web.djsite.notes.models import Note
 
 # -- transactions ------------------------------------------------------------------------------------------------
@@ -122,7 +123,9 @@ with eager() as used:
 
 def test_a_module_may_import_the_queue_before_there_are_settings():
     """settings.py itself, models.py, a module of a project's own: none has to wait for the apps."""
-    done = subprocess.run([sys.executable, "-c", IMPORTED_EARLY], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED_EARLY], capture_output=True, text=True, timeout=PROGRAM_SECONDS
+    )
     assert done.stdout == "[b'note:1', b'note:2']\n", done.stderr
 
 

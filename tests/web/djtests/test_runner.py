@@ -10,6 +10,7 @@ import pytest
 
 from embedqueue.contrib.django import queue, queues
 from tests import nursery
+from tests.parts import PROGRAM_SECONDS
 from tests.web.djsite.notes.models import Note
 from tests.web.servers import DJANGO, OF_DJANGO, OURS
 
@@ -19,7 +20,7 @@ from embedqueue.contrib.django import queue
 
 class Tests(TestCase):
     def test_enqueue(self):
-        self.assertEqual(len(queue.enqueue("doc:1", "text").result(5)), 16)
+        self.assertEqual(len(queue.enqueue("doc:1", "text").result(45)), 16)
         queue.flush(5)
 """
 
@@ -35,10 +36,10 @@ def test_manage_py_test_leaves_redis_alone(env, redis_client, provider, tmp_path
         environment["EMBEDQUEUE_EAGER"] = eager
     if eager is None:
         command = [sys.executable, "-m", "django", "test", str(tmp_path)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=45)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PROGRAM_SECONDS)
     else:
         imported = [*OURS, *OF_DJANGO, "django.test"]
-        done = nursery.run("django", "test", str(tmp_path), env=environment, timeout=45, imported=imported)
+        done = nursery.run("django", "test", str(tmp_path), env=environment, timeout=PROGRAM_SECONDS, imported=imported)
     assert done.returncode == 0, done.stderr
     assert redis_client.exists("doc:1") == (eager is not None)
     assert bool(redis_client.keys("*")) == bool(provider.sent) == (eager is not None)
