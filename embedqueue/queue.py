@@ -519,7 +519,7 @@ class EmbeddingBatchQueue:
 
     def _adopt(self) -> bool:
         """Put in order what another program has left; returns whether there was anything."""
-        left = self._engine.store.status().strays > 0
+        left = self._engine.store.status().strays != 0  # less than 0: more has been taken out than put in
         if left:
             for _ in self._engine.worker.put_in_order():
                 pass

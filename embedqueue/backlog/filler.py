@@ -162,9 +162,9 @@ class Filler:
                 continue
             found = inspect(self._store, part, self._terms(), self._queue.options.sink)
             wrong = self._wrong(zip(part, found, strict=True))
-            # At once: the next may wait for long.
-            emptied = self._empty([(text[0], one) for text, one in wrong if is_blank(text[1])])
+            # At once, for others may enqueue newer texts. What is emptied has stamps against that.
             taken = self._enqueue([text for text, _ in wrong if not is_blank(text[1])])
+            emptied = self._empty([(text[0], one) for text, one in wrong if is_blank(text[1])])
             yield emptied + taken, Counter(one.kind for one in found)
 
     def _meet_workers(self) -> None:

@@ -58,6 +58,17 @@ class Stopping(Exception):
     """The queue stops. Leave everything as it is: whoever stops it releases all items."""
 
 
+class OverLimits(TransientError):
+    """Our own limits let nothing be sent for long: nobody was asked.
+
+    Args:
+        seconds: for how long.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the limits let nothing more be sent for {seconds:.0f} s", retry_after=seconds)
+
+
 class Faulty(TransientError):
     """No row of an answer can be written.
 

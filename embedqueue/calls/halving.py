@@ -17,7 +17,7 @@ from embedqueue.values.words import printable, words_of
 
 from .batching import cut, split
 from .caller import Caller
-from .failures import Faulty, Partial, Unserved
+from .failures import Faulty, OverLimits, Partial, Unserved
 from .retry import LONGEST_WAIT_SECONDS
 
 #: Refusals after which the provider has to show that it is healthy: of the whole call, and of both of its halves.
@@ -143,9 +143,9 @@ class Halving:
                 for text in texts:
                     self._suspect(text, error)
             return
-        # In a probe, a failure without a status may be a text's fault, too: else that text would block the queue. But
-        # not where somebody has said how long to wait, as our own limits do.
-        suspicious = error.suspect_input or (self._probe and error.status is None and not error.retry_after)
+        # In a probe, a failure without a status may be a text's fault, too: else that text would block the queue.
+        nameless = self._probe and error.status is None and not isinstance(error, OverLimits)
+        suspicious = error.suspect_input or nameless
         told_long = (error.retry_after or 0.0) > LONGEST_WAIT_SECONDS  # so it was tried once: no text is to blame yet
         if not suspicious or (told_long and not self._probe):
             raise Unserved(error, texts) from None

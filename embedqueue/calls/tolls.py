@@ -11,10 +11,11 @@ from redis.exceptions import RedisError
 
 from embedqueue.embedders.protocol import Embedder, RateSeen, TellsRates
 from embedqueue.store.limits import Buckets, Said
-from embedqueue.values.errors import TransientError
 from embedqueue.values.limits import Cost, Paid
 from embedqueue.values.log import Log
 from embedqueue.values.tokens import estimated_tokens
+
+from .failures import OverLimits
 
 #: Seconds that a try waits at most for what it owes; where it would take longer, it is not made.
 MOST_WAIT_SECONDS = 60.0
@@ -87,7 +88,7 @@ class Tolls:
         """A try is about to be made with these texts. Returns the seconds for which it must wait.
 
         Raises:
-            TransientError: it would be too long; nothing was booked.
+            OverLimits: it would be too long; nothing was booked.
         """
         cost, account = cost_of(texts), self._account
         short = cost
@@ -100,8 +101,7 @@ class Tolls:
         if settled is None or settled[0] <= MOST_WAIT_SECONDS:
             return 0.0 if settled is None else settled[0]
         self._settle(Cost(), Paid(settled[1], short))
-        seconds = settled[0]
-        raise TransientError(f"the limits let nothing more be sent for {seconds:.0f} s", retry_after=seconds)
+        raise OverLimits(settled[0])
 
     def answered(self, texts: Sequence[str], error: BaseException | None, used: int | None) -> None:
         """A try has come to its end in this thread: take in what its answer tells.

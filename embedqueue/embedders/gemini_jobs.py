@@ -29,6 +29,8 @@ PAGE, PAGES = 100, 50
 _INLINE = ("inlinedResponses", "inlinedEmbedContentResponses")
 #: Name of the part of a result that stands in the answer itself.
 _HERE = "the answer"
+#: Longer numbers count nothing.
+_COUNT_DIGITS = 15
 
 
 class GeminiJobs:
@@ -114,11 +116,11 @@ class GeminiJobs:
         file = output.get("responsesFile") or output.get("responses_file")
         said = answer.get("error") or batch.get("error") or {}
         fault = said if isinstance(said, dict) else {"message": str(said)}
-        done = str((batch.get("batchStats") or {}).get("successfulRequestCount") or "")
+        stats = batch.get("batchStats")
         return JobSeen(
             _ENDS.get(plain_status(status), "waiting"),
             status,
-            int(done) if done.isdigit() else None,
+            _count(stats.get("successfulRequestCount")) if isinstance(stats, dict) else None,
             (file,) if isinstance(file, str) and file else (_HERE,) if _inline(output) else (),
             str(fault.get("message") or "")[:300],
             fault.get("code") in (_EXHAUSTED, 429) or "quota" in str(fault.get("message")).lower(),
@@ -139,7 +141,8 @@ class GeminiJobs:
     def _read(self, line: Any, place: tuple[int, int]) -> JobLine:
         if not isinstance(line, dict):
             return JobLine("", error="a line that is no JSON", place=place)
-        key = line.get("key") or (line.get("metadata") or {}).get("key")
+        metadata = line.get("metadata")
+        key = line.get("key") or (metadata.get("key") if isinstance(metadata, dict) else None)
         if not isinstance(key, str):
             return JobLine("", error="a line without key", place=place)
         response, error = line.get("response"), line.get("error")
@@ -151,9 +154,7 @@ class GeminiJobs:
             vector, _ = self._embedder.vector_of(answer, self._model)
         except (Malformed, KeyError, TypeError, AttributeError) as malformed:
             return JobLine(key, error=f"{type(malformed).__name__}: {malformed}", place=place)
-        tokens = response.get("tokenCount")
-        counted = int(tokens) if isinstance(tokens, int | str) and str(tokens).isdigit() else None
-        return JobLine(key, vector, tokens=counted, place=place)
+        return JobLine(key, vector, tokens=_count(response.get("tokenCount")), place=place)
 
     def cancel(self, job_id: str) -> None:
         """See :class:`BatchJobs`."""
@@ -171,6 +172,12 @@ class GeminiJobs:
         for name in names:
             with ignoring_gone():
                 self._http.ask("DELETE", f"{self._root}/{name}")
+
+
+def _count(value: Any) -> int | None:
+    """A number, which Google's JSON writes as a string as well; None where it is none that could be."""
+    digits = str(value) if isinstance(value, int | str) else ""
+    return int(digits) if digits.isdecimal() and len(digits) <= _COUNT_DIGITS else None
 
 
 def _named(answer: Any) -> str:

@@ -22,7 +22,7 @@ from embedqueue.values.errors import (
     TransientError,
 )
 from embedqueue.values.options import EMBED_DIMENSIONS
-from embedqueue.values.vectors import Malformed, faulty_rows
+from embedqueue.values.vectors import Malformed, length_of
 from embedqueue.values.words import READ_CHARS, SHOWN_CHARS, forms, printable, shown_url, without_secrets
 
 from .answers import OptionRefused, classify
@@ -229,8 +229,8 @@ class HostedEmbedder:
         except EmbedQueueError as error:  # servers and proxies say in many places what they were sent
             error.args = (printable(without_secrets(str(error)[:READ_CHARS], self._secrets()))[:SHOWN_CHARS],)
             raise
-        if self.dimensions is None and not len(faulty_rows(rows)):  # of a broken answer, the length may be broken, too
-            self.dimensions = rows.shape[1]
+        if self.dimensions is None:
+            self.dimensions = length_of(rows)
         return rows
 
     # -- what its batch jobs need: see batch_jobs.py -----------------------------------------------------------

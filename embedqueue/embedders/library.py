@@ -20,7 +20,7 @@ from embedqueue.values.errors import (
     OptionValueError,
     TransientError,
 )
-from embedqueue.values.vectors import as_rows, faulty_rows
+from embedqueue.values.vectors import as_rows, length_of
 from embedqueue.values.words import READ_CHARS, SHOWN_CHARS, forms, words_of
 
 from .answers import classify
@@ -110,8 +110,8 @@ class LibraryEmbedder:
             failure = failure_of(error, texts, self._secrets())
         else:
             rows = as_rows(answer, len(texts), None)
-            if self.dimensions is None and not len(faulty_rows(rows)):  # as in hosted.py
-                self.dimensions = rows.shape[1]
+            if self.dimensions is None:
+                self.dimensions = length_of(rows)
             return rows
         raise failure  # here, for the library's own error may hold a key, and would be shown as its cause
 

@@ -17,7 +17,7 @@ from embedqueue.store.jobs import Job, Live
 from embedqueue.values.errors import InputRejected
 from embedqueue.values.item import Item
 from embedqueue.values.observer import BatchReport
-from embedqueue.values.vectors import Malformed, as_rows, cosine, faulty_rows
+from embedqueue.values.vectors import Malformed, as_rows, cosine, faulty_rows, length_of
 
 from .desk import Desk, Lost, noted
 
@@ -105,6 +105,8 @@ def _verify(desk: Desk, job: Job, seen: JobSeen, keys: dict[str, list[str]]) -> 
         if line.key in found:
             raise Wrong(f"its result has the key {line.key} twice")
         found.add(line.key)
+        if length_of(line.vector[None]) is None:  # of a broken vector, the length may be broken, too
+            continue
         _check_width(desk, line.vector)
         if line.key not in held or _vector_bytes(desk, line.vector) is None:
             continue

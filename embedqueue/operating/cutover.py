@@ -11,7 +11,7 @@ from embedqueue.backlog.inspection import LOOK_ITEMS, RIGHT, WAITING, Text, insp
 from embedqueue.search.aliases import Aliases
 from embedqueue.search.definition import Definition
 from embedqueue.store.keys import Second
-from embedqueue.store.records import Terms
+from embedqueue.store.records import Fill, Terms, differing
 from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.item import encode_member, is_blank
 from embedqueue.values.provenance import digest, read_provenance
@@ -152,8 +152,7 @@ def _take_over(work: Reembedding, reading: Mapping[str, Any], deadline_mono: flo
     left_seconds = max(HOLD_SECONDS, 2 * (deadline_mono - time.monotonic()))
     work.other.hold(left_seconds, "the change to this field is being finished")
     try:
-        _take_along(work)
-        while not work.store.change.finish(second):
+        while _take_along(work) or not work.store.change.finish(second):
             if time.monotonic() > deadline_mono:
                 raise TimeoutError("calls are still under way: try again")
             time.sleep(POLL_SECONDS)
@@ -162,19 +161,38 @@ def _take_over(work: Reembedding, reading: Mapping[str, Any], deadline_mono: flo
         raise
 
 
-def _take_along(work: Reembedding) -> None:
-    """Put into the second queue what waits in the first alone: no hash that matches holds the text."""
-    for _ in work.store.adoption.rounds(first_terms(work)):  # what another program has left
+def _take_along(work: Reembedding) -> bool:
+    """Put into the second queue what waits in the first alone: its field has no vector of that text, or an older one.
+
+    Returns whether calls of the second queue are under way: what they write is to be looked at.
+
+    Raises:
+        EmbedQueueError: another program has left texts in the first queue, and they cannot be put in order.
+    """
+    busy, first = work.other.in_flight_count() > 0, first_terms(work)
+    for _ in work.store.adoption.rounds(first):  # what another program has left
         pass
+    differ = differing(work.store.agreed(), first.agreed)
+    if differ and work.store.status().strays:
+        raise EmbedQueueError(
+            f"another program has put texts into {work.store.keys.pending}, and the workers write with another "
+            f"{', '.join(differ)} than this command was given: run it with their settings"
+        )
     texts = work.store.texts()
     while part := list(dict(islice(texts, LOOK_ITEMS)).items()):
-        group = []
-        for (redis_key, text), one in zip(part, inspect(work.other, part, work.terms), strict=True):
-            if one.kind == "missing" and one.newest == one.stamp:  # nothing of the key is live there
+        redis_keys = [redis_key for redis_key, _ in part]
+        here, there = work.store.hashes.look(redis_keys, first), work.other.hashes.look(redis_keys, work.terms)
+        group, seen = [], []
+        for (redis_key, text), old, new, one in zip(
+            part, here, there, inspect(work.other, part, work.terms), strict=True
+        ):
+            if one.kind not in (RIGHT, WAITING) and old.live_stamp > one.newest:
                 group += [redis_key.encode(), encode_member(redis_key, text)]
+                seen.append(new.provenance)
         if group:
-            at = work.second_options.max_batch_size
-            work.other.enqueue([group], max_pending=None, tell_at=at, tell_first=True)
+            at, fill = work.second_options.max_batch_size, Fill("", work.terms, seen, work.store.keys.latest)
+            work.other.enqueue([group], max_pending=None, tell_at=at, tell_first=True, fill=fill)
+    return busy
 
 
 def first_terms(work: Reembedding) -> Terms:

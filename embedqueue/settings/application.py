@@ -18,7 +18,7 @@ from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.log import logger
 from embedqueue.values.threads import start
 
-from .checks import check_key, explain_redis, knock
+from .checks import check_key, explain_redis, knock, words_of_redis
 from .eager import Eager
 from .settings import Settings, SettingsError
 
@@ -219,6 +219,7 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
                 knock(settings, client)
             except RedisError as error:
                 error.add_note(f"embedqueue: {explain_redis(settings, error)}")
+                error.args = (words_of_redis(settings, error),)
                 raise
             self._reached.add(name)
         return client
@@ -227,7 +228,8 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         if self._eager is not None:
             return self._eager.redis
         if name not in self._clients:
-            self._clients[name] = self._of(name).client()
+            # As a queue has it: servers that are old or hardened know no HELLO, and say so with the password.
+            self._clients[name] = self._of(name).client(protocol=2)
         return self._clients[name]
 
     def reset(self) -> None:

@@ -145,17 +145,19 @@ class Within:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """That an enqueue is of texts which were found in hashes, and takes in only what nobody has changed since.
+    """That an enqueue is of texts which were found in hashes or in a queue, and takes in what nobody has changed since.
 
     Attributes:
-        text_field: of the hashes.
+        text_field: of the hashes; "" if they were found in a queue.
         terms: on which the queue writes.
         seen: what stood beside the vector of each, b"" where nothing did.
+        latest: the key by which that queue names the newest text of each key; None if there is no such queue.
     """
 
     text_field: str
     terms: Terms
     seen: Sequence[bytes]
+    latest: str | None = None
 
 
 class Taken(NamedTuple):

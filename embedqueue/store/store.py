@@ -154,7 +154,7 @@ class Store:
             tell_first: the workers are told when the first item waits, too.
             unless: which pairs are left out where their hashes have vectors of the very texts; None: none.
             within: which pairs have a patience of their own; None: none.
-            fill: they were found in hashes, and are left out where somebody has been quicker; None: they are new.
+            fill: they were found somewhere, and are left out where somebody has been quicker; None: they are new.
 
         Raises:
             redis.RedisError: nothing is known to have been accepted; the user's retry policy has ended.
@@ -168,7 +168,7 @@ class Store:
         hashes: list[str] = []
         keys = [group[i] for group in groups for i in range(0, len(group), 2)] if unless or fill else []
         if fill is not None:
-            hashes = [key.decode() for key in keys]
+            hashes = [key.decode() for key in keys] + ([] if fill.latest is None else [fill.latest])
             where = {"text_field": fill.text_field, "provenance": fill.terms.provenance_field}
             more = {"fill": {**where, "seen": [line.decode("utf-8", "replace") for line in fill.seen]}}
         if unless is not None:

@@ -96,6 +96,11 @@ def faulty_rows(rows: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
     return np.flatnonzero(~(np.isfinite(rows).all(axis=1) & rows.any(axis=1)))
 
 
+def length_of(rows: NDArray[np.floating[Any]]) -> int | None:
+    """The length of the vectors of an answer; None where no row of it may be written, for that may be broken, too."""
+    return rows.shape[1] if len(faulty_rows(rows)) < len(rows) else None
+
+
 def size_bytes(dimensions: int, vector_type: VectorType = "float32") -> int:
     """How many bytes a stored vector has."""
     return _BYTES[vector_type] * dimensions

@@ -8,6 +8,7 @@ import pytest
 
 from embedqueue.calls.batching import Limits
 from embedqueue.calls.caller import CANARY
+from embedqueue.calls.failures import OverLimits
 from embedqueue.calls.retry import ATTEMPTS
 from embedqueue.testing import FakeEmbedder
 from embedqueue.values.errors import CallTooLarge, InputRejected, TransientError
@@ -152,9 +153,14 @@ def test_a_text_for_which_a_probe_is_told_to_wait_is_isolated():
 
 def test_a_probe_that_our_own_limits_hold_back_blames_nobody():
     """What they say has no status, as a connection that broke has none."""
-    rig = Rig(rule=poison(TEXTS[5], error=TransientError, retry_after=61))
+    rig = Rig(rule=lambda texts: OverLimits(61.0) if TEXTS[5] in texts else None)
     rig.unserved(probe=True)
     assert rig.canaries == 0
+
+
+def test_a_text_for_which_an_embedder_of_ones_own_names_a_wait_is_isolated_by_a_probe():
+    """It wraps whatever fails so, without a status: the text would keep the queue closed for ever."""
+    Rig(rule=poison(TEXTS[5], error=TransientError, retry_after=0.2)).serve(probe=True).check(TEXTS[5])
 
 
 def test_probe_meets_poison():

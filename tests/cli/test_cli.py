@@ -23,7 +23,7 @@ from embedqueue.cli import cli
 from embedqueue.demo.localredis import LocalRedis, find_search_module
 from embedqueue.settings.settings import read_environment
 from tests.inside import FILLER_TIME, inside
-from tests.localcluster import free_port
+from tests.localcluster import free_ports
 from tests.parts import PATIENCE_SECONDS, eventually, local_redis
 from tests.provider import poison
 
@@ -587,8 +587,10 @@ def test_check_of_replicas(run, redis_client, monkeypatch, connected, level):
 
 def test_a_node_of_a_cluster_is_told(run):
     """Whatever a command is answered there: it is not a fault of the queue's."""
-    args = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-    for server in local_redis(appendonly=False, port=free_port(), args=args):
+    port, bus = free_ports(2)
+    for server in local_redis(
+        appendonly=False, port=port, args=("--cluster-enabled", "yes", "--cluster-port", str(bus))
+    ):
         told = run("--redis", server.url, "stats", code=1)
         assert "is a node of a Redis Cluster, and the client knows nothing of clusters" in told
 

@@ -107,7 +107,7 @@ def test_fastapis_handler_runs_as_it_is_written(monkeypatch, redis_client):
         names["queue"].stop()
 
 
-def test_the_dashboard_mounts_as_it_is_written(monkeypatch, redis_server):
+def test_the_dashboard_mounts_as_it_is_written(monkeypatch, redis_client, redis_server):
     """In Flask behind its hook, and on its own behind its password; the options of the command are all named."""
     pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[flask]")
     in_flask, _, alone = _blocks("dashboard.md")

@@ -19,7 +19,7 @@ def test_a_queue_needs_no_requests():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=PROGRAM_SECONDS)
 
 
-def test_who_only_enqueues_and_waits_needs_no_numpy(redis_server):
+def test_who_only_enqueues_and_waits_needs_no_numpy(redis_client, redis_server):
     """Another process makes the vectors; what it has written is read without numpy."""
     code = f"""
 import sys, redis

@@ -79,6 +79,17 @@ def test_no_length_is_learned_from_a_vector_that_is_none(number):
     assert embedder.dimensions is None
 
 
+def test_the_length_is_learned_from_what_can_be_written_of_a_first_answer(make_queue, redis_client):
+    """One bad vector beside good ones: these are written as of the space in which they are looked for."""
+    embeddings = Embeddings()
+    embeddings.embed_documents = lambda texts: [[float("nan")] * 3 if t == "bad" else [len(t), 1.0, 0.0] for t in texts]
+    queue = make_queue(embedder=LangChainEmbedder(embeddings), retry=ONE_TRY, start=False)
+    queue.enqueue_many([("doc:1", "four"), ("doc:2", "bad"), ("doc:3", "seven")])
+    queue.start().flush(PATIENCE_SECONDS)
+    assert {redis_client.hget(f"doc:{i}", "embedding_of").split()[0] for i in (1, 3)} == {b"small/3/-"}
+    assert [letter.redis_key for letter in queue.dead_letters()] == ["doc:2"]
+
+
 def test_a_model_without_a_name_is_never_called_like_another(make_queue):
     """What is written beside vectors is then the name of its class, and not the model that queues have by default."""
 

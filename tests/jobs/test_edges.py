@@ -120,6 +120,12 @@ def test_broken_answers(openai, gemini, monkeypatch):
     assert gemini.look("batches/1").standing == "waiting"
     answers(gemini, monkeypatch, {"metadata": {"state": "BATCH_STATE_FAILED"}, "error": "quota"})
     assert gemini.look("batches/1").quota
+    answers(gemini, monkeypatch, {"metadata": {"state": "BATCH_STATE_RUNNING", "batchStats": ["?"]}})
+    assert gemini.look("batches/1").done is None
+    assert gemini._read({"metadata": "?"}, (0, 1)).error == "a line without key"
+    for number in ("\u00b2", "9" * 5000, [3], True):
+        line = {"key": "k", "response": {"embedding": {"values": [1.0] * 16}, "tokenCount": number}}
+        assert gemini._read(line, (0, 1)).tokens is None
     answers(gemini, monkeypatch, [])
     assert gemini.look("batches/1").parts == ()
     assert list(gemini.results(JobSeen("done"))) == []

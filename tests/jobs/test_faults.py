@@ -10,6 +10,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
+from embedqueue.embedders.batch_jobs import batch_jobs_of
 from tests.inside import inside
 from tests.jobs.options import PATIENT, embedder_of
 from tests.jobs.standin import GeminiJob, OpenAIJob, _Handler, as_batch, vector_of
@@ -93,6 +94,7 @@ LEFT = {
     "missing": lambda key, done, out: out[1:],
     "zeros": lambda key, done, out: [(key, {**done, "vector": [0.0] * 16}), *out[1:]],
     "not a number": lambda key, done, out: [(key, {**done, "vector": [float("nan")] * 16}), *out[1:]],
+    "one number, and none": lambda key, done, out: [(key, {**done, "vector": [float("nan")]}), *out[1:]],
     "no vector": lambda key, done, out: [(key, {**done, "vector": None}), *out[1:]],
     "a strange key beside": lambda key, done, out: [("strange", done), *out[1:]],
 }
@@ -417,13 +419,20 @@ def test_an_answer_that_nobody_foresaw_keeps_no_other_job_waiting(make, redis_cl
     """The first job waits for a better answer, and is left to its time; the next one is served."""
     stand_in.looks = None
     queue, items = make(economy_max_texts=3), pairs(6)
+    embedder_jobs = type(batch_jobs_of(queue._embedder, queue.options.model))
     queue.enqueue_many(items, within=PATIENT)
     in_jobs(queue, 6)
     eventually(lambda: len(stand_in.jobs) == 2)
     first = next(iter(stand_in.jobs.values()))
-    plain = type(first).seen
-    strange = {"request_counts": [1], "metadata": {"state": ["?"], "batchStats": [1]}}
-    monkeypatch.setattr(type(first), "seen", lambda job, word: plain(job, word) | (strange if job is first else {}))
+    look = embedder_jobs.look
+    strange = {first.id: KeyError("unforeseen")}
+
+    def looking(jobs, job_id):
+        if job_id in strange:
+            raise strange[job_id]
+        return look(jobs, job_id)
+
+    monkeypatch.setattr(embedder_jobs, "look", looking)
     stand_in.looks = 1
     eventually(lambda: all_written(redis_client, items[3:]), "the items of the second job")
     assert not all_written(redis_client, items[:3])

@@ -10,7 +10,7 @@ import pytest
 from embedqueue.demo.localredis import LocalRedis
 from embedqueue.operating.examine import examine
 from embedqueue.settings.settings import read
-from tests.localcluster import free_port
+from tests.localcluster import free_ports
 from tests.parts import eventually, local_redis
 
 
@@ -28,8 +28,9 @@ def problems(server, url: str | None = None) -> list[str]:
 
 def test_a_node_of_a_cluster(start):
     """Without slots, and with all of them: the queue's keys do not lie together."""
-    ports = ("--cluster-port", str(free_port()), "--cluster-require-full-coverage", "no")
-    server = start(appendonly=False, port=free_port(), args=("--cluster-enabled", "yes", *ports))
+    port, bus = free_ports(2)
+    more = ("--cluster-port", str(bus), "--cluster-require-full-coverage", "no")
+    server = start(appendonly=False, port=port, args=("--cluster-enabled", "yes", *more))
     [words] = problems(server)
     assert "is a node of a Redis Cluster" in words
     with server.client() as client:

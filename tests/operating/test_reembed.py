@@ -17,7 +17,7 @@ from embedqueue.operating.runs import NamedRun
 from embedqueue.search.aliases import Aliases
 from embedqueue.settings.settings import Settings, read_environment
 from embedqueue.store.cluster.lazy import LazyCluster
-from embedqueue.values.item import decode_member, encode_member
+from embedqueue.values.item import FORGOTTEN, decode_member, encode_member
 from embedqueue.values.provenance import digest
 
 MODEL = "text-embedding-3-small"
@@ -91,6 +91,70 @@ def test_what_waits_in_the_first_queue_alone_goes_along(work, redis_client):
     waiting = {decode_member(member).redis_key for member in redis_client.zrange("embed_queue:pending", 0, -1)}
     assert waiting == {"note:7", "note:8"}
     assert work.store.status().strays == 0
+
+
+def waiting(client) -> list[str]:
+    """The texts that wait once the change is finished."""
+    return sorted(decode_member(member).text for member in client.zrange("embed_queue:pending", 0, -1))
+
+
+@pytest.mark.parametrize(("meanwhile", "left"), [(encode_member("note:7", "newer"), ["newer"]), (FORGOTTEN, [])])
+def test_what_goes_along_takes_no_newer_texts_place(work, redis_client, monkeypatch, meanwhile, left):
+    """Somebody enqueues another one, or forgets it, just when it is to be put into the second queue."""
+    enqueue(work, "note:7", "private and old")
+    filled(work, redis_client, "doc:1")
+    cut_over(work, None, 1.0)
+    look, done = cutover.inspect, []
+
+    def looking(*args):
+        found = look(*args)
+        if not done and args[1] == [("note:7", "private and old")]:
+            done.append(work.store.enqueue([[b"note:7", meanwhile]], max_pending=None, tell_at=50, tell_first=False))
+        return found
+
+    monkeypatch.setattr(cutover, "inspect", looking)
+    finish(work, 1.0, yes=True)
+    assert done
+    assert waiting(redis_client) == left
+
+
+def test_a_newer_text_of_the_first_queue_alone_goes_along(work, redis_client):
+    """The second field has a vector of an earlier change, which was taken back."""
+    redis_client.hset("note:7", mapping={"v2": bytes(32), "v2_of": f"{work.terms.space} {digest('v1')} 1"})
+    enqueue(work, "note:7", "v2")
+    filled(work, redis_client, "doc:1")
+    cut_over(work, None, 1.0)
+    finish(work, 1.0, yes=True)
+    assert waiting(redis_client) == ["v2"]
+
+
+def test_what_another_program_adds_while_calls_are_under_way_goes_along(work, redis_client, monkeypatch):
+    filled(work, redis_client, "doc:1")
+    cut_over(work, None, 1.0)
+    enqueue(work, "other", "is embedded just now")
+    how = {"probe_limit": 50, "lease_seconds": 60.0, "max_deliveries": 5, "alone": True}
+    claim = work.other.claim(next(owners), 50, terms=work.terms, **how)
+
+    def sleep(_: float) -> None:
+        redis_client.zadd("embed_queue:pending", {encode_member("note:8", "of another program"): 1})
+        work.other.complete(claim.owner, work.terms, [("other", claim.members[0], bytes(32), digest("x"))])
+
+    monkeypatch.setattr(cutover.time, "sleep", sleep)
+    finish(work, 5.0, yes=True)
+    assert waiting(redis_client) == ["of another program"]
+
+
+def test_what_cannot_be_put_in_order_is_not_dropped(work, redis_client):
+    """The command was given another model for the first queue than its workers have."""
+    filled(work, redis_client, "doc:1")
+    cut_over(work, None, 1.0)
+    redis_client.hset("embed_queue:settings", mapping={"model": "another", "embedding_field": "embedding"})
+    redis_client.zadd("embed_queue:pending", {encode_member("note:8", "of another program"): 1})
+    with pytest.raises(EmbedQueueError, match="another model than this command was given"):
+        finish(work, 1.0, yes=True)
+    assert work.store.change.second() is not None
+    assert work.other.status().pause_seconds is None, "workers of the second queue go on"
+    assert waiting(redis_client) == ["of another program"]
 
 
 def test_a_process_with_the_settings_of_before_takes_out_the_vector_of_a_deleted_document(

@@ -7,6 +7,7 @@ import redis
 
 from embedqueue import InputRejected, ItemRejected
 from embedqueue.testing import eager_queue
+from embedqueue.values.item import encode_member
 from tests.inside import Copies, inside
 from tests.parts import PATIENCE_SECONDS, expected, start_held
 
@@ -182,3 +183,15 @@ def test_the_vector_of_that_very_item_stays(make_queue, redis_client):
     assert hashes.erase("doc:1", terms, stamp + 1)
     assert not redis_client.exists("doc:1")
     assert not hashes.erase("doc:1", terms, stamp + 1)
+
+
+def test_more_is_taken_out_than_put_in_by_another_program(make_queue, redis_client, embedder):
+    """Its text of the key is found all the same."""
+    queue = make_queue(start=False)
+    queue.enqueue_many([("a", "one"), ("b", "two")])
+    redis_client.zpopmin("embed_queue:pending", 2)
+    redis_client.zadd("embed_queue:pending", {encode_member("doc:1", "secret"): 1})
+    queue.forget("doc:1", vector=True)
+    queue.start().flush(PATIENCE_SECONDS)
+    assert not redis_client.exists("doc:1")
+    assert not embedder.sent["secret"]

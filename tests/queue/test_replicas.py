@@ -24,7 +24,7 @@ from embedqueue.demo.localredis import NoRedis
 from embedqueue.testing import FakeEmbedder
 from embedqueue.values.item import encode_member
 from tests.inside import inside
-from tests.localcluster import free_port
+from tests.localcluster import free_ports
 from tests.parts import PATIENCE_SECONDS, eventually, in_thread, join, stand_still
 from tests.proof.torture.network import Proxy
 from tests.proof.torture.topology import FAILOVER_SECONDS, Node, Replicated
@@ -43,13 +43,14 @@ def in_step(master: Node) -> bool:
 
 @contextmanager
 def started() -> Iterator[Pair]:
+    ports = list(free_ports(2))
     try:
-        first = Node(appendonly=False, port=free_port(), args=("--repl-diskless-sync-delay", "0"))
+        first = Node(appendonly=False, port=ports[0], args=("--repl-diskless-sync-delay", "0"))
     except NoRedis as missing:
         if os.environ.get("CI"):
             pytest.fail(f"CI must have a Redis: {missing}")
         pytest.skip(str(missing))
-    second = Node(appendonly=False, port=free_port()).follow(first.port)
+    second = Node(appendonly=False, port=ports[1]).follow(first.port)
     try:
         first.start()
         second.start()

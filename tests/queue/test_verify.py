@@ -10,6 +10,7 @@ import embedqueue.backlog.filler
 from embedqueue import EmbedQueueError, QueueFull, Verified
 from embedqueue.backlog.filler import to_fix
 from embedqueue.testing import eager_queue
+from embedqueue.values.item import encode_member
 from tests.inside import FILLER_TIME
 from tests.parts import DIMENSIONS, PATIENCE_SECONDS, Unlearned, provenance, stored
 
@@ -82,6 +83,14 @@ def test_a_text_that_waits_is_not_another(queue):
     assert queue.verify([("doc:missing", "text")]).missing == 1
     queue.enqueue("doc:missing", "text")
     assert queue.verify([("doc:missing", "text")]).waiting == 1
+
+
+def test_a_text_that_others_enqueue_while_blank_ones_are_emptied_is_kept(queue, redis_client, monkeypatch):
+    """They may be many, and a sink may be slow."""
+    erase = queue._erase
+    monkeypatch.setattr(queue, "_erase", lambda *args: (queue.enqueue("doc:missing", "newer"), erase(*args)))
+    assert queue.verify([("doc:blank", " "), ("doc:missing", "text")], fix=True).fixed == 2
+    assert encode_member("doc:missing", "newer") in redis_client.zrange("embed_queue:pending", 0, -1)
 
 
 def test_a_blank_text_loses_no_newer_vector(queue, redis_client, monkeypatch):

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import traceback
 
+import pytest
+import redis
+
+from embedqueue.demo.localredis import LocalRedis
 from embedqueue.settings.application import Queues
 from embedqueue.settings.settings import Settings, read_queues
 from embedqueue.testing import FakeEmbedder
 from tests.inside import worker_threads
-from tests.parts import PATIENCE_SECONDS
+from tests.parts import PATIENCE_SECONDS, local_redis
 
 
-def test_a_handler_uses_a_queue_that_is_being_made(redis_server, monkeypatch):
+def test_a_handler_uses_a_queue_that_is_being_made(redis_client, redis_server, monkeypatch):
     """It waits for nothing that its own thread holds, and everybody has one queue afterwards."""
     make, handled = Settings.queue, []
 
@@ -30,7 +36,7 @@ def test_a_handler_uses_a_queue_that_is_being_made(redis_server, monkeypatch):
         assert worker_threads() == 1
 
 
-def test_tests_begin_after_the_application_has_looked_at_a_queue(redis_server):
+def test_tests_begin_after_the_application_has_looked_at_a_queue(redis_client, redis_server):
     """As in Django's ``AppConfig.ready``: no test reaches the Redis of the settings all the same."""
     tested = []
     settings = {"REDIS_URL": redis_server.url, "EMBEDDER": FakeEmbedder, "MODEL": "fake"}
@@ -42,3 +48,21 @@ def test_tests_begin_after_the_application_has_looked_at_a_queue(redis_server):
         assert queues["default"].enqueue("order:1", "one").done()
         assert queues.redis().hexists("order:1", "embedding")
         assert redis_server.client().keys("order:*") == []
+
+
+def test_a_server_that_knows_no_hello_is_used_and_tells_no_password(monkeypatch):
+    """It is old or hardened. Where the URL asks for RESP3, it quotes what it was sent, which frameworks log."""
+    monkeypatch.setattr(LocalRedis, "client", functools.partialmethod(LocalRedis.client, protocol=2))
+    for server in local_redis(appendonly=False, args=("--rename-command", "HELLO", "")):
+        server.client().config_set("requirepass", "top-secret-password")
+        url = f"{server.url}?password=top-secret-password"
+        settings = {"REDIS_URL": url, "EMBEDDER": FakeEmbedder, "MODEL": "fake"}
+        queues = Queues(lambda settings=settings: read_queues(settings))
+        with contextlib.ExitStack() as at_end:
+            at_end.callback(queues.reset)
+            assert queues["default"].enqueue("doc:1", "one").result(PATIENCE_SECONDS)
+        settings["REDIS_URL"] = f"{url}&protocol=3"
+        queues = Queues(lambda settings=settings: read_queues(settings))
+        with pytest.raises(redis.ResponseError, match="unknown command 'HELLO'") as raised:
+            queues["default"]
+        assert "top-secret" not in "".join(traceback.format_exception(raised.value, chain=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 from typing import Any
 
@@ -533,6 +534,41 @@ def test_a_deletion_that_fails_is_told_by_its_key(engine, watched, caplog):
     assert away.asked == 1
     assert "note:3, note:4" in caplog.text
     assert "note:52 and 11 more" in caplog.text
+
+
+@pytest.mark.parametrize("robust", [False, True])
+@pytest.mark.parametrize("method", ["forget", "enqueue_many"])
+def test_a_limit_of_time_ends_it_at_once(engine, watched, monkeypatch, method, robust):
+    """As of Celery or RQ, whose handler of a signal raises: what is left is told, and no more of it is done."""
+
+    class TimeLimit(Exception):
+        pass
+
+    def strike(*_):
+        raise TimeLimit
+
+    made, forgotten = sessionmaker(engine), []
+    follow(made, watched.queue, robust=robust)
+    with made() as session:
+        session.add_all([Note(id=i, title="text") for i in (1, 2)])
+        session.commit()
+        forget = watched.queue.forget
+        monkeypatch.setattr(watched.queue, "forget", lambda key, **more: (forgotten.append(key), forget(key, **more)))
+        plain = getattr(watched.queue, method)
+        hit = lambda *args, **more: (signal.raise_signal(signal.SIGUSR1), plain(*args, **more))  # noqa: E731
+        monkeypatch.setattr(watched.queue, method, hit)
+        usual = signal.signal(signal.SIGUSR1, strike)
+        try:
+            for i in (1, 2):
+                session.delete(session.get(Note, i))
+            session.add(Note(id=3, title="new"))
+            with pytest.raises(TimeLimit) as raised:
+                session.commit()
+        finally:
+            signal.signal(signal.SIGUSR1, usual)
+    [told] = raised.value.__notes__
+    assert "1 texts are committed and not enqueued" in told
+    assert ("note:1, note:2" in told) == (method == "forget") == (forgotten == [])
 
 
 def test_threads(engine, watched):

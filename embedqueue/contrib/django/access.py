@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 
 from django.conf import settings
-from django.core import mail
 from django.db import transaction
 
 from embedqueue.queue import EmbeddingBatchQueue
@@ -33,8 +33,12 @@ def load() -> dict[str, Settings]:
 
 
 def _is_tested() -> bool:
-    """Whether Django's test environment is set up, by ``manage.py test`` or pytest-django: it keeps mail back then."""
-    return hasattr(mail, "outbox")
+    """Whether Django's test environment is set up, by ``manage.py test`` or pytest-django (``setup_test_environment``).
+
+    By the mark that it leaves for itself: ``mail.outbox`` is there as well once a ``locmem.EmailBackend`` was made.
+    """
+    utils = sys.modules.get("django.test.utils")
+    return hasattr(getattr(utils, "_TestState", None), "saved_data")
 
 
 #: The project's queues by name, each made and started at its first use in each process.

@@ -6,7 +6,7 @@ what it stands in; a rollback drops them; the commit of the whole hands them to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import redis
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.errors import NotReplicated
 from embedqueue.values.item import is_blank
-from embedqueue.values.log import logger
+from embedqueue.values.log import is_of_a_signal, logger
 from embedqueue.values.words import printable
 
 from .models import EmbeddedText
@@ -195,14 +195,23 @@ class _Follower:
         """
         missed: dict[tuple[str, str], Exception] = {}
         away: dict[str, Exception] = {}  # by the name of a queue: one wait for its Redis is enough
+        left = dict(notes)
+
+        def miss(error: Exception, keys: Iterable[tuple[str, str]]) -> None:
+            if is_of_a_signal(error):  # as a limit of a job's time: whoever has set it wants an end
+                error.add_note(f"embedqueue: {_told([(key, text) for (_, key), text in left.items()])}")
+                raise error
+            missed.update(dict.fromkeys(keys, error))
+
         for name, redis_key in (key for key, text in notes.items() if is_blank(text)):
             if name in away:
                 missed[name, redis_key] = away[name]
                 continue
             try:
                 self._queue(name).forget(redis_key, vector=True)
+                del left[name, redis_key]
             except Exception as error:
-                missed[name, redis_key] = error
+                miss(error, [(name, redis_key)])
                 if isinstance(error, _AWAY):
                     away[name] = error
         for name in dict.fromkeys(name for (name, _), text in notes.items() if not is_blank(text)):
@@ -211,8 +220,10 @@ class _Follower:
                 queue = self._queue(name)
                 # An attribute that was not loaded before it was set counts as changed.
                 queue.enqueue_many(texts, if_changed=queue.options.provenance_field is not None)
+                for key, _ in texts:
+                    del left[name, key]
             except Exception as error:
-                missed |= {(name, key): error for key, _ in texts}
+                miss(error, [(name, key) for key, _ in texts])
         return missed
 
     def _check(self, name: str) -> None:

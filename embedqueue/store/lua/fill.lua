@@ -1,9 +1,10 @@
--- Texts that somebody has found in hashes and puts in, while others enqueue newer ones. Such a pair is left out where
--- something of its key is live, where its hash does not hold this very text any more, or where another vector stands there
--- than was seen: somebody else has been quicker, and his text may be newer.
+-- Texts that somebody has found in hashes or in another queue and puts in, while others enqueue newer ones. Such a pair is
+-- left out where something of its key is live, where this very text does not stand there any more, or where another vector
+-- stands in its hash than was seen: somebody else has been quicker, and his text may be newer.
 --
--- KEYS[15..] the hashes of all pairs, in order
--- more.fill: text_field: of the hashes; provenance: the field of what a vector is of; seen: for each pair, what stood there
+-- KEYS[15..] the hashes of all pairs, in order; and latest of the other queue, if they are of one
+-- more.fill: text_field: of the hashes, "" if they are of a queue; provenance: the field of what a vector is of; seen: for
+--   each pair, what stood there
 -- Answer, beside that of enqueue.lua: a character for each pair, "1" where it is left out
 
 if more.fill then
@@ -11,9 +12,15 @@ if more.fill then
   unchanged = {}
 
   function unchanged.holds(pair, live)
-    local hash, member = KEYS[FIRST_FURTHER_KEY + pair - 1], ARGV[6 + tonumber(ARGV[6]) + 2 * pair]
+    local hash, at = KEYS[FIRST_FURTHER_KEY + pair - 1], 5 + tonumber(ARGV[6]) + 2 * pair
     local text, line = unpack(redis.call("HMGET", hash, fill.text_field, fill.provenance))
-    local right = not (live and stands(live)) and text == cjson.decode(member).text and (line or "") == fill.seen[pair]
+    local right = not (live and stands(live)) and (line or "") == fill.seen[pair]
+    if fill.text_field == "" then
+      local value = redis.call("HGET", KEYS[FIRST_FURTHER_KEY + #fill.seen], ARGV[at])
+      right = right and value and names(value, ARGV[at + 1])
+    else
+      right = right and text == cjson.decode(ARGV[at + 1]).text
+    end
     out[pair] = right and "0" or "1"
     return not right
   end

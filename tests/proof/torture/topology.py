@@ -13,7 +13,7 @@ from typing import Any, Self
 import redis
 
 from embedqueue.demo.localredis import LAUNCHER, LocalRedis
-from tests.localcluster import free_port
+from tests.localcluster import free_ports
 
 #: The name of the master, as the Sentinel knows it.
 SERVICE = "rig"
@@ -74,10 +74,10 @@ class Replicated:
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="eq-sentinel-"))
-        self._port = free_port()
+        self._port, *ports = free_ports(3)  # at once: one that is found alone may be found again
         self._sentinel: subprocess.Popen[bytes] | None = None
-        first = Node(appendfsync="always", port=free_port(), args=("--repl-diskless-sync-delay", "0"))
-        self.nodes = [first, Node(appendfsync="always", port=free_port()).follow(first.port)]
+        first = Node(appendfsync="always", port=ports[0], args=("--repl-diskless-sync-delay", "0"))
+        self.nodes = [first, Node(appendfsync="always", port=ports[1]).follow(first.port)]
 
     def __enter__(self) -> Self:
         try:

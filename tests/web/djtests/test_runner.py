@@ -52,3 +52,28 @@ def test_models_and_commands_too(real_settings, redis_client, provider, run, mon
     run("backfill")
     assert queue.stats().embedded >= 1
     assert (redis_client.keys("*"), provider.sent) == ([], {})
+
+
+def test_a_mail_that_is_kept_in_memory_begins_no_test():
+    """Django's locmem backend sets ``mail.outbox`` itself: a site that uses it goes on with its Redis."""
+    code = """
+import django
+from django.conf import settings
+settings.configure(
+    EMAIL_BACKEND="django.core.mail.backends.locmem.EmailBackend",
+    INSTALLED_APPS=["embedqueue.contrib.django"],
+    EMBEDQUEUE={"EMBEDDER": "embedqueue.testing.FakeEmbedder", "MODEL": "m"},
+)
+django.setup()
+from django.core import mail
+from embedqueue.contrib.django import queues
+before = queues.look()
+mail.send_mail("subject", "body", "a@example.org", ["b@example.org"])
+assert mail.outbox
+assert queues.look() is before and not before.closed
+from django.test.utils import setup_test_environment
+setup_test_environment()
+assert queues.look() is not before
+"""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("EMBEDQUEUE_")}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PROGRAM_SECONDS, env=env)
