@@ -60,8 +60,8 @@ from .work.worker import Worker
 if TYPE_CHECKING:
     from .search.exact import ExactSearch
 
-#: Seconds that stop() grants to API calls under way if it is given none: at least and at most.
-GRACE_SECONDS = (1.0, 10.0)
+#: Seconds that stop() grants to API calls under way if it is given none: at least, if none was answered yet, at most.
+GRACE_SECONDS = (1.0, 3.0, 10.0)
 
 
 class Engine:
@@ -347,9 +347,9 @@ class Engine:
                 a call may be expected to take, for its texts would be paid for twice.
         """
         if grace_seconds is None:
-            least, most = GRACE_SECONDS
+            least, first, most = GRACE_SECONDS
             usual = self.caller.usual_seconds
-            grace_seconds = most if usual is None else min(most, max(least, 2 * usual))
+            grace_seconds = first if usual is None else min(most, max(least, 2 * usual))
         self.closing.set()
         if self.runner is not None:
             self.runner.stop()
@@ -365,6 +365,7 @@ class Engine:
                 unsent = None if self.store.buckets is None else self.dispatch.unsent()
                 self.store.release_all(self.name, unsent)
                 self.heartbeat.leave()
+                self.store.events.tell("wake", self.name)  # what is left here is for others, who may know nothing of it
             except Exception as error:  # what comes after it must be done all the same
                 self._log.warning("embedqueue: stopped without releasing items, their leases will run out: %s", error)
             if self.purse is not None:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import redis
@@ -105,6 +105,42 @@ def eventually(condition: Callable[[], object], what: str = "", seconds: float =
         assert time.monotonic() < deadline_mono, f"never: {what}"
         time.sleep(nap)
         nap = min(0.02, 1.5 * nap)
+
+
+class Strikes:
+    """Has the main thread run a function in a signal's handler, wherever it is. A context manager, for the main thread.
+
+    A signal that comes just before a wait begins is handled when that is over: it is sent until it was heard.
+
+    Args:
+        act: called once for each strike; what it raises comes out of what the main thread does.
+    """
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self._act = act
+        self._due = self._done = 0
+        self._sending = threading.Lock()
+
+    def strike(self) -> None:
+        """Return when the handler has begun."""
+        main = threading.main_thread().ident
+        assert main is not None
+        with self._sending:
+            self._due += 1
+            eventually(lambda: self._done == self._due or signal.pthread_kill(main, signal.SIGUSR1), "it is struck")
+
+    def _handle(self, *_: object) -> None:
+        if self._done < self._due:
+            self._done += 1
+            self._act()
+
+    def __enter__(self) -> Self:
+        self._usual = signal.signal(signal.SIGUSR1, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._sending:
+            signal.signal(signal.SIGUSR1, self._usual)
 
 
 def stand_still(pid: int) -> None:

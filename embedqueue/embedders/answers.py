@@ -66,6 +66,7 @@ _INDEX = re.compile(
     re.I,
 )
 _LONG_TEXT = re.compile(r"(?:context|input|sequence) length|string (?:is )?too long|at most [\d,]+ characters", re.I)
+_FOR_THE_DAY = re.compile(r"per[ -]day|\bdaily\b|\b(?:RPD|TPD)\b", re.I)
 _UNKNOWN_MODEL = re.compile(
     r"(?:invalid|unknown) model\b|not a valid model|\bmodel\b.{0,80}?(?:not found|does not exist)", re.I
 )
@@ -179,7 +180,9 @@ def _moderated(fault: Fault) -> bool:
 
 
 def _of_a_moment(fault: Fault, said: str, wait_seconds: float | None, should_retry: str) -> EmbedQueueError:
-    if any("perday" in quota_id.lower() for quota_id in fault.quota_ids):
+    named = [quota_id.lower() for quota_id in fault.quota_ids]
+    told = fault.status == 429 and not named and _FOR_THE_DAY.search(fault.message)
+    if told or any("perday" in name for name in named):
         # the retryDelay beside it is that of the minute (45 s seen): waiting that long gains nothing
         return ConfigurationError(f"the daily quota is used up: {said}")
     if fault.status == 429 and "request too large" in fault.message.lower():

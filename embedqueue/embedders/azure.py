@@ -38,6 +38,7 @@ class AzureOpenAIEmbedder(OpenAIEmbedder):
     """
 
     key_variables = ("AZURE_OPENAI_API_KEY",)
+    _has_batches = False  # those of a resource are another API
     provider = "azure.ai.openai"
 
     def __init__(

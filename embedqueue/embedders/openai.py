@@ -70,7 +70,8 @@ class OpenAIEmbedder(HostedEmbedder):
             vectors. None: what the documentation of gemini-embedding-2 says for that model, nothing for others.
         query_role: the same for queries, such as ``"query: "`` or ``{"input_type": "query"}``.
         max_text_tokens: tokens in one text; None means what is known of the model.
-        batches: whether the server has batch jobs as OpenAI does (``economy``); None: only OpenAI itself has.
+        batches: whether the server has batch jobs as OpenAI does, for a queue with ``economy``: where it has none, each
+            try to make a job is refused, and what was to go into it waits for its time. None: yes.
     """
 
     key_variables: tuple[str, ...] = ("OPENAI_API_KEY",)
@@ -78,6 +79,7 @@ class OpenAIEmbedder(HostedEmbedder):
     default_path = "/v1"
     model_dimensions: ClassVar[Mapping[str, int]] = MODEL_DIMENSIONS
     _automatic_encoding: EncodingFormat = "base64"
+    _has_batches: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -128,9 +130,9 @@ class OpenAIEmbedder(HostedEmbedder):
         return "text-embedding-3-large" if self._is_openai else None
 
     def batch_jobs(self, model: str) -> BatchJobs | None:
-        """The server's batch jobs; None where it is not known to have any."""
+        """The server's batch jobs; None where it has none."""
         address, mark, query = self._url.partition("?")
-        has_batches = self._is_openai if self._given_batches is None else self._given_batches
+        has_batches = self._has_batches if self._given_batches is None else self._given_batches
         if not has_batches or mark or query or not address.endswith("/embeddings"):
             return None
         return OpenAIJobs(self, model, jobs_http(self), address.removesuffix("/embeddings"))
@@ -222,6 +224,7 @@ class OpenRouterEmbedder(OpenAIEmbedder):
     provider = "openrouter"
     default_path = "/api/v1"
     _automatic_encoding = "float"
+    _has_batches = False  # of this kind: see docs/half-price.md
 
     def __init__(
         self,

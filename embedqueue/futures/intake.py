@@ -29,7 +29,7 @@ from embedqueue.values.log import is_of_a_signal
 from embedqueue.values.observer import SavingReport
 from embedqueue.values.options import LONGEST_WITHIN, Options
 from embedqueue.values.tokens import tokens_of_bytes
-from embedqueue.values.vectors import zero_vector
+from embedqueue.values.vectors import size_bytes, zero_vector
 
 from .demand import Waker
 from .future import EmbeddingFuture, finished_future
@@ -148,10 +148,10 @@ class Intake:
         self._model = options.model
         self._usual = min(options.flush_interval, LONGEST_WITHIN)  # seconds that an item may wait
         self._tell_at = options.max_batch_size
-        self._tell_first = not options.worker
         self._lock = threading.RLock()
         self._followers: list[_Commit] = []  # in the order in which they came; guarded by the lock
         self._leader: _Commit | None = None  # guarded by the lock
+        self._learned: Terms | None = None  # with the length that the namespace has, once it was needed
         self._parted = 0  # leaders to come that take nobody along; guarded by the lock
 
     def submit(
@@ -176,7 +176,7 @@ class Intake:
             redis.RedisError: nothing of them is known to be accepted.
             EmbedQueueError: the caller who wrote for this one was interrupted; nothing of them is known to be accepted.
         """
-        if digests or not all(member for _, member in pairs):
+        if not all(member for _, member in pairs):
             self._zero()  # an embedder may ask its provider for the length: not while others stand behind this caller
         commit = _Commit(pairs, digests, within)
         try:
@@ -337,8 +337,8 @@ class Intake:
             groups,
             max_pending=self._max_pending,
             tell_at=self._tell_at,
-            tell_first=self._tell_first,
-            unless=None if unless is None else Unless(self._terms(), len(self._zero()), unless),
+            tell_first=not self._waker.works,  # then others do, who may know nothing of it
+            unless=None if unless is None else self._unless(store, unless),
             within=Within(patience, self._usual) if patient else None,
         )
         left_out, spared = iter(taken.left_out), list[int]()
@@ -403,14 +403,34 @@ class Intake:
 
     def _end_left_out(self, commit: _Commit) -> None:
         """End the futures of pairs that were left out with the vectors of their hashes, a newer one if there is."""
-        terms, members = self._terms(), dict(commit.pairs)
+        terms, members = self._known_terms(self._store), dict(commit.pairs)
         redis_keys = [redis_key for redis_key, vector in commit.left_out.items() if not vector]
         vectors = self._store.hashes.vectors(redis_keys, terms) if redis_keys else ()
         for redis_key, vector in {**commit.left_out, **dict(zip(redis_keys, vectors, strict=True))}.items():
-            if vector and len(vector) == len(self._zero()):
+            if vector and len(vector) == size_bytes(terms.dimensions or 0, self._vector_type):
                 self._waiters.written(redis_key, members[redis_key], vector)
             else:
                 self._find_out([redis_key])  # it was taken away meanwhile
+
+    def _unless(self, store: Store, digests: Sequence[str]) -> Unless | None:
+        """On which condition pairs are left out; None where nobody knows how long vectors are: there are none."""
+        terms = self._known_terms(store)
+        if terms.dimensions is None:
+            return None
+        return Unless(terms, size_bytes(terms.dimensions, self._vector_type), digests)
+
+    def _known_terms(self, store: Store) -> Terms:
+        """On which terms this process would write; the length is that of the namespace, where it has yet to be learned.
+
+        Whoever only enqueues never learns it: his provider is not asked for that.
+        """
+        terms = self._terms()
+        if terms.dimensions is None:
+            if self._learned is None:
+                learned = terms.learned(store.agreed())
+                self._learned = learned if learned.dimensions else None
+            terms = self._learned or terms
+        return terms
 
     def _blank(self) -> EmbeddingFuture:
         return finished_future(self._zero(), self._vector_type)

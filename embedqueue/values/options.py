@@ -95,7 +95,7 @@ class Options:
     sink: Sink | None = None
     economy: bool = False
     economy_after: float = 21_600.0
-    economy_min_texts: int = 200
+    economy_min_texts: int = 10
     economy_max_texts: int = 2000
     economy_deadline: float = 7200.0
     economy_poll: tuple[float, float] = (15.0, 600.0)

@@ -38,7 +38,7 @@ class Agenda:
         self._plan = Plan(  # guarded by the condition, as is what follows
             options.flush_interval,
             options.max_batch_size,
-            min(REFRESH_SECONDS, max(LEAST_REFRESH_SECONDS, options.lease_seconds)),
+            min(REFRESH_SECONDS, max(LEAST_REFRESH_SECONDS, min(options.lease_seconds, options.flush_interval))),
             worker=options.worker,
             ahead=options.limits is None,
         )

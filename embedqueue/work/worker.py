@@ -119,6 +119,7 @@ class Worker:
         self._failed_mono = -OUTAGE_GRACE_SECONDS  # when Redis last did not answer
         self._adopting: Iterator[None] | None = None  # the books are being put in order
         self.barred = ""
+        self._asked_budget = False
         self._checking: threading.Thread | None = None  # that finds out what became of items
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -218,6 +219,12 @@ class Worker:
         self._release_lost()
         self._agenda.asking()
         status = self._store.status()
+        if status.pause_seconds is not None and self._purse is not None and not self._asked_budget:
+            # Nobody claims now, which would find out that there is room: ours may be more than of who has parked it.
+            self._store.budget.reserve(f"{self._name}asks", 0, self._purse.terms())
+            self._store.budget.settle(f"{self._name}asks", 0.0)
+            self._asked_budget = True
+            status = self._store.status()
         if status.probe.startswith(self._name):  # a call of ours tests the provider, and ends this pause with a notice
             status = replace(status, pause_seconds=None)
         self._agenda.seen(status)

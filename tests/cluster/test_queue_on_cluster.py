@@ -351,3 +351,11 @@ def test_a_sink_beside_the_hashes(make_queue, embedder, client):
     assert embedder.sent["one"] == 1
     queue.forget("doc:1", vector=True)
     assert rows == {} and not client.hexists("doc:1", "embedding")
+
+
+def test_nothing_is_left_of_a_forgotten_hash_without_provenance(make_queue, client):
+    """The field that fences it goes as well."""
+    queue = make_queue(client, provenance_field=None)
+    queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
+    queue.forget("doc:1", vector=True)
+    assert not client.exists("doc:1")

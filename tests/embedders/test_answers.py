@@ -303,3 +303,12 @@ def test_a_text_that_is_one_of_the_providers_words_hides_no_limit() -> None:
     error = error_for(400, body, texts=["requests"] * 101)
     assert isinstance(error, CallTooLarge)
     assert error.limit == 100
+
+
+@pytest.mark.parametrize(
+    "words", ["Rate limit reached on requests per day (RPD): Limit 200", "free-models-per-day", "daily limit"]
+)
+def test_a_quota_of_the_day_that_only_words_tell_of(words):
+    """Waiting for a moment gains nothing: somebody has to know."""
+    assert type(error_for(429, {"error": {"message": words}}, wait_seconds=8.0)) is ConfigurationError
+    assert type(error_for(503, {"error": {"message": words}}, wait_seconds=8.0)) is TransientError

@@ -98,7 +98,7 @@ def interrupt_intake(others):
         BusyStore,
         Waiters(lambda: None),
         FakeEmbedder(2),
-        SimpleNamespace(enqueuing=lambda: None, enqueued=lambda waiting, within=None: None),
+        SimpleNamespace(works=True, enqueuing=lambda: None, enqueued=lambda waiting, within=None: None),
         Observers(),
         Options(),
         lambda redis_keys: None,

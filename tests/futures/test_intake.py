@@ -21,7 +21,7 @@ from embedqueue.values.item import encode_member
 from embedqueue.values.log import QueueLog
 from embedqueue.values.options import Options
 from tests import nursery
-from tests.parts import PATIENCE_SECONDS, Keyworded, eventually
+from tests.parts import PATIENCE_SECONDS, Keyworded, Strikes, eventually
 
 ZERO = bytes(8)
 
@@ -69,7 +69,9 @@ class Rig:
             self.make_spare,
             self.waiters,
             FakeEmbedder(len(ZERO) // 4),
-            SimpleNamespace(enqueuing=lambda: None, enqueued=lambda waiting, within=None: self.told.append(waiting)),
+            SimpleNamespace(
+                works=True, enqueuing=lambda: None, enqueued=lambda waiting, within=None: self.told.append(waiting)
+            ),
             Observers(),
             options,
             self.looked_after.extend,
@@ -281,7 +283,7 @@ def test_what_a_handler_raises_is_the_main_threads_alone(rig):
     class TimeLimit(Exception):
         pass
 
-    def strike(*_):
+    def end():
         raise TimeLimit
 
     def write_and_strike():
@@ -289,17 +291,14 @@ def test_what_a_handler_raises_is_the_main_threads_alone(rig):
         follower = rig.follow(pair("b"))
         rig.store.go_on()
         rig.store.await_write()
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        strikes.strike()
         return follower.exception(PATIENCE_SECONDS)
 
-    usual = signal.signal(signal.SIGUSR1, strike)
-    try:
+    with Strikes(end) as strikes:
         rig.lead(pair("a"))
         helper = rig.pool.submit(write_and_strike)
         with pytest.raises(TimeLimit):
             rig.intake.submit([pair("main")])
-    finally:
-        signal.signal(signal.SIGUSR1, usual)
     error = helper.result(PATIENCE_SECONDS)
     assert isinstance(error, EmbedQueueError)
     assert "enqueue again" in str(error)
@@ -432,10 +431,6 @@ def test_interrupt_in_the_leader(rig):
     rig.check_free()
 
 
-def interrupt_main():
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-
 def interrupted_follower(rig, when_in_line):
     """Let the main thread follow, and be interrupted once ``when_in_line`` has run."""
     before = len(rig.intake._followers)
@@ -443,11 +438,12 @@ def interrupted_follower(rig, when_in_line):
     def interrupt():
         eventually(lambda: len(rig.intake._followers) > before, "it stands in line")
         when_in_line()
-        interrupt_main()
+        strikes.strike()
 
-    helper = rig.pool.submit(interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        rig.intake.submit([pair("main")])
+    with Strikes(lambda: signal.default_int_handler(signal.SIGINT, None)) as strikes:
+        helper = rig.pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            rig.intake.submit([pair("main")])
     helper.result(PATIENCE_SECONDS)
 
 
@@ -555,24 +551,21 @@ def test_a_handler_in_a_follower(rig):
     leader, before = rig.lead(pair("a")), len(rig.intake._followers)
     handled = []
 
-    def handle(number, frame):
+    def handle():
         rig.store.go_on()  # now the line is the follower's, who cannot go on before we are back
         leader.result(PATIENCE_SECONDS)
         handled.extend(rig.intake.submit([pair("of the handler")]))
 
     def interrupt():
         eventually(lambda: len(rig.intake._followers) > before, "it stands in line")
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        strikes.strike()
         rig.store.await_write()
         rig.store.go_on()
 
-    usual = signal.signal(signal.SIGUSR1, handle)
-    try:
+    with Strikes(handle) as strikes:
         helper = rig.pool.submit(interrupt)
         assert len(rig.intake.submit([pair("main")])) == 1
         helper.result(PATIENCE_SECONDS)
-    finally:
-        signal.signal(signal.SIGUSR1, usual)
     assert len(handled) == 1
     assert [keys(write) for write in rig.store.writes] == [[["a"]], [["main"]]]
     rig.check_free()

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from embedqueue import Budget, GeminiEmbedder, OpenAIEmbedder
-from embedqueue.embedders import MistralEmbedder, VoyageEmbedder
+from embedqueue.embedders import AzureOpenAIEmbedder, MistralEmbedder, OpenRouterEmbedder, VoyageEmbedder
 from embedqueue.embedders.batch_jobs import JobSeen, batch_jobs_of, was_refused
 from embedqueue.jobs import runner
 from embedqueue.jobs.desk import Lost
@@ -48,9 +48,12 @@ def answers(jobs, monkeypatch, *found):
 
 
 def test_who_has_batch_jobs(stand_in):
-    """OpenAI itself, Gemini, and what is said to have OpenAI's; not whatever speaks OpenAI's format."""
+    """OpenAI, Gemini, and whatever speaks OpenAI's format, unless it is known or said to have none."""
     assert batch_jobs_of(OpenAIEmbedder("key"), "m") is not None
-    assert batch_jobs_of(OpenAIEmbedder("key", "http://host:1/v1"), "m") is None
+    assert batch_jobs_of(OpenAIEmbedder("key", "http://host:1/v1"), "m") is not None
+    assert batch_jobs_of(OpenAIEmbedder("key", "http://host:1/v1", batches=False), "m") is None
+    assert batch_jobs_of(OpenRouterEmbedder("key"), "m") is None
+    assert batch_jobs_of(AzureOpenAIEmbedder("key", "https://name.openai.azure.com/openai/v1"), "m") is None
     assert batch_jobs_of(OpenAIEmbedder("key", "http://host:1/v1?a=b", batches=True), "m") is None
     assert batch_jobs_of(GeminiEmbedder("key", "http://host:1/v1beta?a=b"), "m") is None
     assert batch_jobs_of(object(), "m") is None

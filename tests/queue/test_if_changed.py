@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from embedqueue import QueueFull
+from embedqueue import QueueFull, TransientError
 from embedqueue.store.records import Unless
 from embedqueue.testing import eager_queue
 from embedqueue.values.item import encode_member
@@ -238,3 +238,17 @@ def test_where_the_length_of_vectors_is_yet_to_be_learned(queue, make_queue):
     other = make_queue(embedder=unlearned, max_batch_size=1)
     assert other.enqueue("doc:1", "one", if_changed=True).result(0) == expected("one")
     assert "one" not in unlearned.texts
+
+
+def test_who_has_yet_to_learn_the_length_asks_no_provider(make_queue, redis_client):
+    """It may be down, or this process may only enqueue: the namespace knows the length, or the text is taken in."""
+    embedder = Unlearned(DIMENSIONS)
+    embedder.rule = lambda texts: TransientError("down")
+    producer = make_queue(embedder=embedder, worker=False)
+    producer.enqueue("doc:1", "one", if_changed=True)
+    assert producer.pending_count() == 1
+    make_queue().flush(PATIENCE_SECONDS)
+    assert producer.enqueue("doc:1", "one", if_changed=True).result(PATIENCE_SECONDS) == expected("one")
+    assert producer.enqueue_many([(f"doc:{i}", "one") for i in range(1, 3)], if_changed=True)[0].done()
+    assert producer.pending_count() <= 1
+    assert embedder.calls == []

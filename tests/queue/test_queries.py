@@ -22,7 +22,7 @@ from embedqueue import (
 )
 from embedqueue.testing import FakeEmbedder, eager_queue
 from tests.inside import LONGEST_QUERY_SECONDS, inside
-from tests.parts import ONE_TRY, PATIENCE_SECONDS, GatedEmbedder, eventually, expected, in_thread
+from tests.parts import ONE_TRY, PATIENCE_SECONDS, GatedEmbedder, Strikes, eventually, expected, in_thread
 
 
 class TwoRoles(GatedEmbedder):
@@ -418,24 +418,26 @@ def on_signal():
     signal.signal(signal.SIGUSR1, usual)
 
 
-def test_a_handler_may_stop_the_queue_that_its_thread_asks(make_queue, embedder, on_signal):
+def test_a_handler_may_stop_the_queue_that_its_thread_asks(make_queue, embedder):
     """The query ends, and so does the handler."""
     queue = make_queue(start=False)
-    send = on_signal(lambda: queue.stop(timeout=0))
     embedder.hold()
-    in_thread(lambda: (embedder.wait_for_calls(1), send()))
-    with pytest.raises(QueueStopped):
-        queue.embed_query("one")
+    with Strikes(lambda: queue.stop(timeout=0)) as strikes:
+        in_thread(lambda: (embedder.wait_for_calls(1), strikes.strike()))
+        with pytest.raises(QueueStopped):
+            queue.embed_query("one")
 
 
-def test_a_handler_may_ask_while_its_thread_waits_but_not_where_it_has_interrupted(make_queue, embedder, on_signal):
+def test_a_handler_may_ask_while_its_thread_waits_but_not_where_it_has_interrupted(make_queue, embedder):
     """There it would wait for ever."""
     queue = make_queue(start=False)
     found = []
-    send = on_signal(lambda: found.append(queue.embed_query("of the handler")))
     embedder.hold()
-    in_thread(lambda: (embedder.wait_for_calls(1), send(), embedder.wait_for_calls(2), embedder.release()))
-    assert queue.embed_query("one") == expected("one")
+    with Strikes(lambda: found.append(queue.embed_query("of the handler"))) as strikes:
+        in_thread(
+            lambda: (embedder.wait_for_calls(1), strikes.strike(), embedder.wait_for_calls(2), embedder.release())
+        )
+        assert queue.embed_query("one") == expected("one")
     assert found == [expected("of the handler")]
     lock, name = inside(queue).locks_of_users()["queries"]
     with getattr(lock, name), pytest.raises(RuntimeError, match="would wait for ever"):

@@ -112,6 +112,20 @@ def test_a_raise_lets_it_go_on_at_once(make, provider):
     assert queue.stats().pause_reason is None
 
 
+def test_a_worker_with_a_higher_limit_lets_it_go_on_at_once(make, provider):
+    """As after a deployment: it waits neither for midnight nor for anybody."""
+    queue = make(usd_per_day=25)
+    queue.enqueue_many(_texts(3))
+    queue.flush_now()
+    eventually(lambda: _parked(queue), "parked")
+    queue.stop()
+    make(usd_per_day=25).stop()
+    assert _parked(queue)
+    queue = make(usd_per_day=1000)
+    eventually(lambda: queue.stats().waiting == 0, "goes on")
+    assert _spent(queue) == 30
+
+
 def test_the_answer_trues_it_up(make, provider):
     """What equal texts and refusals have reserved is free again; measured tokens count, not estimates."""
     provider.settings.tokens_per_text = 3

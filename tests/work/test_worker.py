@@ -231,3 +231,16 @@ def test_a_claim_that_comes_after_the_stop_is_not_begun():
     agenda.begin()
     agenda.quit()
     assert not agenda.claimed(Claim("ok", "w:1/60:", [b"member"], 0, None, None, None, "no"))
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_what_is_enqueued_where_nobody_claims_is_embedded_in_time(make_queue, redis_client, ended):
+    """By a queue that was never started, or has been stopped since: a worker elsewhere hears of it."""
+    worker = make_queue()
+    worker.enqueue("doc:0", "zero").result(PATIENCE_SECONDS)
+    producer = make_queue(start=ended)
+    producer.enqueue("doc:1", "one", within=2)
+    producer.stop()
+    eventually(
+        lambda: redis_client.exists("doc:1"), "it is embedded in time", seconds=15
+    )  # else it would take half a minute

@@ -14,6 +14,7 @@ from embedqueue.store.keys import Keys
 from embedqueue.store.records import Terms, as_json, named_member, named_stamp
 from embedqueue.values.vectors import size_bytes
 
+from .completion import fence_field
 from .line import command, script
 from .lines import LATE, Lines
 from .nodes import Nodes
@@ -91,7 +92,7 @@ class ClusterHashes(Hashes):
         if self.live([redis_key], {})[1] == ["live"]:
             return False
         deadline_mono = time.monotonic() + self._patience_seconds
-        where = terms.field, terms.provenance_field or "", str(stamp)
+        where = terms.field, fence_field(terms), str(stamp)
         (answer,), _ = self._lines.run([script("erase_one", redis_key, *where, deadline_mono=deadline_mono)])
         if isinstance(answer, ResponseError):
             raise answer
