@@ -224,6 +224,7 @@ class EagerQueue(EmbeddingBatchQueue):
         engine = super()._new_engine()
         engine.pool = engine.dispatch.pool = _NoPool(lambda: 1, "", lambda: None)
         engine.waiters.callbacks = None
+        engine.intake.tells = False
         if engine.settle.sinking is not None:
             engine.settle.sinking.patient = False
         engine.queries.inline = True

@@ -113,6 +113,7 @@ class Intake:
 
     Attributes:
         accepted: items that this process has enqueued.
+        tells: whether workers are told of the first item where this process does not claim.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class Intake:
         replication: Replication,
     ) -> None:
         self.accepted = 0  # counted in one step
+        self.tells = True
         self._store = store
         self._make_spare = spare
         self._find_out = find_out
@@ -151,7 +153,6 @@ class Intake:
         self._lock = threading.RLock()
         self._followers: list[_Commit] = []  # in the order in which they came; guarded by the lock
         self._leader: _Commit | None = None  # guarded by the lock
-        self._learned: Terms | None = None  # with the length that the namespace has, once it was needed
         self._parted = 0  # leaders to come that take nobody along; guarded by the lock
 
     def submit(
@@ -337,7 +338,7 @@ class Intake:
             groups,
             max_pending=self._max_pending,
             tell_at=self._tell_at,
-            tell_first=not self._waker.works,  # then others do, who may know nothing of it
+            tell_first=self.tells and not self._waker.works,  # then others do, who may know nothing of it
             unless=None if unless is None else self._unless(store, unless),
             within=Within(patience, self._usual) if patient else None,
         )
@@ -420,17 +421,9 @@ class Intake:
         return Unless(terms, size_bytes(terms.dimensions, self._vector_type), digests)
 
     def _known_terms(self, store: Store) -> Terms:
-        """On which terms this process would write; the length is that of the namespace, where it has yet to be learned.
-
-        Whoever only enqueues never learns it: his provider is not asked for that.
-        """
+        """On which terms this process would write. Who only enqueues never learns the length: no provider is asked."""
         terms = self._terms()
-        if terms.dimensions is None:
-            if self._learned is None:
-                learned = terms.learned(store.agreed())
-                self._learned = learned if learned.dimensions else None
-            terms = self._learned or terms
-        return terms
+        return store.learned(terms) if terms.dimensions is None else terms
 
     def _blank(self) -> EmbeddingFuture:
         return finished_future(self._zero(), self._vector_type)

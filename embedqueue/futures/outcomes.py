@@ -82,7 +82,8 @@ class Outcomes:
 
     def _look(self, asked: Sequence[Asked]) -> list[tuple[str, bytes]]:
         """As ``Store.look``; what no hash has may stand in the sink."""
-        found = self._store.look(asked, self._terms())
+        terms = self._terms()
+        found = self._store.look(asked, self._store.learned(terms) if terms.dimensions is None else terms)
         gone = {one.redis_key: one for one, (word, _) in zip(asked, found, strict=True) if word == "gone"}
         if self._sink is None or not gone:
             return found

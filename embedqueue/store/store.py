@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -111,6 +111,7 @@ class Store:
         self.figures = Figures(self._background, self.keys)
         self.workers = Workers(self._scripts, self.keys)
         self.searching = self.client
+        self._kept: Mapping[str, str] = {}  # what the namespace agrees in, once it has a length
         self._ahead: float | None = None  # what has to be added to our monotonic clock for the server's
         self.adoption = Adoption(self._scripts, self.keys)
         self.hashes = Hashes(self._scripts, self.keys)
@@ -479,6 +480,12 @@ class Store:
         kept: Any = self._background.hmget(self.keys.settings, AGREED)
         found = {name: value.decode("utf-8", "replace") for name, value in zip(AGREED, kept, strict=True) if value}
         return {**AGREED_BEFORE, **found} if found else {}
+
+    def learned(self, terms: Terms) -> Terms:
+        """The same with the length of vectors that the namespace has; it is asked for until it is known."""
+        if "dimensions" not in self._kept:
+            self._kept = self.agreed()
+        return terms.learned(self._kept)
 
     def agree(self, terms: Terms) -> None:
         """Keep the settings of these terms from now on, whatever was kept before."""

@@ -10,6 +10,7 @@ from embedqueue.store.records import Unless
 from embedqueue.testing import eager_queue
 from embedqueue.values.item import encode_member
 from embedqueue.values.provenance import digest
+from tests.inside import inside
 from tests.parts import DIMENSIONS, PATIENCE_SECONDS, Unlearned, expected, stored
 
 
@@ -252,3 +253,12 @@ def test_who_has_yet_to_learn_the_length_asks_no_provider(make_queue, redis_clie
     assert producer.enqueue_many([(f"doc:{i}", "one") for i in range(1, 3)], if_changed=True)[0].done()
     assert producer.pending_count() <= 1
     assert embedder.calls == []
+
+
+def test_somebody_looks_after_futures_before_those_left_out_have_ended(queue, make_queue, monkeypatch):
+    """In a process that has yet to learn the length: the vector is known to be of the text all the same."""
+    queue.stop()
+    producer = make_queue(embedder=Unlearned(DIMENSIONS), worker=False)
+    end, outcomes = inside(producer).intake._end_left_out, inside(producer).outcomes
+    monkeypatch.setattr(inside(producer).intake, "_end_left_out", lambda commit: (outcomes.find_out(None), end(commit)))
+    assert producer.enqueue("doc:1", "one", if_changed=True).result(0) == expected("one")
