@@ -53,6 +53,7 @@ from .work.agenda import Agenda
 from .work.dispatch import Dispatch
 from .work.heartbeat import Heartbeat
 from .work.purse import Purse
+from .work.replaced import Replaced
 from .work.settle import Settle
 from .work.sinking import Sinking
 from .work.worker import Worker
@@ -99,6 +100,7 @@ class Engine:
         tolls: pays for its tries; None without limits.
         purse: knows what claims cost; None without a budget.
         replication: knows whether replicas have what is enqueued.
+        replaced: counts vectors of other spaces in whose place ours were written.
         queries: embeds the queries of searches.
         pool: of call threads.
         settle: brings items to their end.
@@ -127,6 +129,7 @@ class Engine:
         self.stopping = Event()
         self.replication = Replication(options, self._log)
         self.store = self._new_store(limited=True)
+        self.replaced = self.store.replaced = Replaced(options, self._log)
         history = f"embedqueue-history-{options.namespace}"
         self.recorder = Recorder(self.store.figures.add, options.model, history, self._log)
         self.tally = Tally()

@@ -768,6 +768,7 @@ class EmbeddingBatchQueue:
             workers=status.workers,
             not_replicated=engine.replication.missed,
             vectors_not_replicated=engine.replication.vectors_missed,
+            replaced=engine.replaced.count,
             limits=status.limits,
             for_jobs=status.meant,
             outsourced=status.outsourced,

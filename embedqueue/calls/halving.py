@@ -130,6 +130,8 @@ class Halving:
         else:
             culprit = None if self._misled else error.index
             self._blamed = texts[culprit] if culprit is not None and 0 <= culprit < len(texts) else None
+            if self._blamed is None:  # if none is bad, they were too many, which the provider has said in its way
+                self._failed = max(self._failed, len(texts))
             self._parts.extend((part, policy) for part in split(texts, culprit))
 
     def _transient(

@@ -249,7 +249,7 @@ def verify(
         click.echo(json.dumps(asdict(found)))
     else:
         click.echo("\n".join(lines(asdict(found))))
-    if found.faults:
+    if found.faults + relabel * fix * found.unlabelled > found.fixed:
         raise click.exceptions.Exit(1)
 
 

@@ -108,7 +108,8 @@ class OpenAIJobs:
 
     def _seen(self, answer: dict[str, Any]) -> JobSeen:
         status = str(answer.get("status") or "")
-        counts, usage = answer.get("request_counts") or {}, answer.get("usage") or {}
+        told = answer.get("request_counts"), answer.get("usage")
+        counts, usage = (found if isinstance(found, dict) else {} for found in told)
         reason = _reason(answer.get("errors"))
         quota = any(word in reason.lower() for word in QUOTA_WORDS)
         limit = _QUOTA.search(reason) if quota else None

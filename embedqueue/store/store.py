@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -70,6 +70,7 @@ class Store:
         promote: whether an item is taken out of a job when somebody waits for it.
 
     Attributes:
+        replaced: called with another space, once for each of its vectors in whose place one of ours was written.
         client: of ours, for what is no move of the queue; on a cluster it reaches the queue's slot alone.
         searching: of ours, for searches.
         keys: the names of the queue's keys.
@@ -111,6 +112,7 @@ class Store:
         self.figures = Figures(self._background, self.keys)
         self.workers = Workers(self._scripts, self.keys)
         self.searching = self.client
+        self.replaced: Callable[[str], None] = lambda space: None
         self._kept: Mapping[str, str] = {}  # what the namespace agrees in, once it has a length
         self._ahead: float | None = None  # what has to be added to our monotonic clock for the server's
         self.adoption = Adoption(self._scripts, self.keys)
@@ -256,6 +258,15 @@ class Store:
             latest of its key, and nothing was written; "refused ...": Redis does not let us write its hash, and it is
             still in flight; "differs": the terms are not those of the namespace, and it is still in flight.
         """
+        words = self._complete(owner, terms, items)
+        for at, word in enumerate(words):
+            if word.startswith("replaced "):
+                words[at] = "done"
+                self.replaced(word.removeprefix("replaced "))
+        return words
+
+    def _complete(self, owner: str, terms: Terms, items: Sequence[tuple[str, bytes, bytes, str]]) -> list[str]:
+        """The same, with "replaced SPACE" where a vector of that other space was there, else "done"."""
         provenance, agreed = terms.provenance_field or "", as_json(terms.agreed)
         args: list[str | bytes] = [owner, terms.if_missing, provenance, terms.space, agreed]
         before = None
@@ -271,7 +282,7 @@ class Store:
             if len(items) > 1:  # one key, or the size of all: the others shall not suffer for it
                 half = len(items) // 2
                 parts = (items[:half], items[half:])
-                return [word for part in parts for word in self.complete(owner, terms, part)]
+                return [word for part in parts for word in self._complete(owner, terms, part)]
             if isinstance(error, NoPermissionError):
                 return [f"refused {error}"]
             self._call("complete", (), *args[:5])  # raises where Redis refuses whatever we send

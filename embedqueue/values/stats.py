@@ -39,6 +39,8 @@ class QueueStats:
             A queue with ``worker=False``, or that was never started, is none. None where Redis does not let us know.
         not_replicated: items accepted of which ``min_replicas`` did not say in time that they have them.
         vectors_not_replicated: the same of vectors written, on a Redis Cluster; elsewhere none is waited for.
+        replaced: vectors of another space (model, dimensions or role) in whose place ours were written: another queue
+            may write to the same field.
         limits: of Redis as well: how much is left of each limit that this process knows.
         used_tokens: that calls were charged, as the provider has counted them.
         estimated_tokens: of answered calls of which it has not said.
@@ -70,6 +72,7 @@ class QueueStats:
     workers: int | None = None
     not_replicated: int = 0
     vectors_not_replicated: int = 0
+    replaced: int = 0
     used_tokens: int = 0
     estimated_tokens: int = 0
     saved_texts: int = 0

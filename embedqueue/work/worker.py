@@ -28,7 +28,7 @@ from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.errors import BatchFailed, EmbedQueueError
 from embedqueue.values.item import dead_letter
 from embedqueue.values.log import Log
-from embedqueue.values.options import Options
+from embedqueue.values.options import LONGEST_WITHIN, Options
 
 from .agenda import Agenda
 from .dispatch import Dispatch
@@ -120,6 +120,7 @@ class Worker:
         self._adopting: Iterator[None] | None = None  # the books are being put in order
         self.barred = ""
         self._asked_budget = False
+        self._told_base = False
         self._checking: threading.Thread | None = None  # that finds out what became of items
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -228,8 +229,22 @@ class Worker:
         if status.probe.startswith(self._name):  # a call of ours tests the provider, and ends this pause with a notice
             status = replace(status, pause_seconds=None)
         self._agenda.seen(status)
+        self._tell_of_base(status.base_seconds)
         if self._runner is not None:
             self._runner.seen(status.meant, status.outsourced)
+
+    def _tell_of_base(self, base: float | None) -> None:
+        """Tell once that ``within`` is reckoned from another ``flush_interval`` than that of this process."""
+        ours = min(self._options.flush_interval, LONGEST_WITHIN)
+        if base not in (None, ours) and not self._told_base:
+            self._told_base = True
+            self._log.warning(
+                "embedqueue: flush_interval is %g here, and another process of this namespace has %g, from which "
+                "within= is reckoned for now: what has none waits no longer than the shorter of the two. Give all "
+                "processes the same",
+                ours,
+                base,
+            )
 
     def _claim(self) -> None:
         self._release_lost()

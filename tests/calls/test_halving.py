@@ -342,8 +342,28 @@ def test_what_halving_has_found_out_is_remembered(caplog):
     ]
 
 
-def test_a_text_that_makes_its_calls_fail_says_nothing_of_their_size():
-    rig = Rig(rule=lambda texts: TransientError("?", suspect_input=True) if "text 3" in texts else None, retry=ONE_TRY)
+def test_a_limit_in_words_that_nobody_knows_is_not_run_into_each_time():
+    """What is refused in halves of halves, and served alone, was too much."""
+    rig = Rig(rule=lambda texts: InputRejected("nine is a crowd") if len(texts) > 8 else None)
+    rig.serve()
+    for _ in range(20):
+        rig.delivered.clear()
+        rest = list(TEXTS)
+        while rest:
+            most = rig.caller.limits.texts
+            rig.serve(rest[:most])
+            rest = rest[most:]
+    texts = len(TEXTS) * 21
+    assert sum(len(call) for call in rig.calls) < 1.3 * texts
+    assert len(rig.calls) < 1.8 * texts / 8
+    assert not rig.refused
+
+
+@pytest.mark.parametrize(
+    "error", [TransientError("?", suspect_input=True), InputRejected("?"), InputRejected("?", index=3)], ids=repr
+)
+def test_a_text_that_makes_its_calls_fail_says_nothing_of_their_size(error):
+    rig = Rig(rule=lambda texts: error if "text 3" in texts else None, retry=ONE_TRY)
     rig.serve([f"text {place}" for place in range(8)])
     assert list(rig.refused) == ["text 3"]
     assert rig.caller.limits.texts == 50

@@ -41,6 +41,17 @@ def test_the_queue_stands_in_one_slot_under_the_tagged_name(make_queue, cluster,
             assert client.keyslot(key) == slot
 
 
+def test_vectors_of_another_space_that_are_replaced_are_counted(make_queue, client, caplog):
+    """Two queues that write to one field: whoever comes second says so, once."""
+    first = make_queue(client, namespace="one", model="mine")
+    second = make_queue(client, namespace="two", model="theirs")
+    for queue in (first, second):
+        for key, future in zip(KEYS, queue.enqueue_many([(key, f"text of {key}") for key in KEYS]), strict=True):
+            assert future.result(PATIENCE_SECONDS) == expected(f"text of {key}")
+    assert (first.stats().replaced, second.stats().replaced) == (0, len(KEYS))
+    assert sum("in place of one of mine/" in message for message in caplog.messages) == 1
+
+
 def test_another_process_hears_of_what_was_done(make_queue, client):
     producer = make_queue(client, worker=False)
     future = producer.enqueue("doc:1", "one")

@@ -132,6 +132,11 @@ def test_broken_answers(openai, gemini, monkeypatch):
     answers(gemini, monkeypatch, [])
     assert gemini.look("batches/1").parts == ()
     assert list(gemini.results(JobSeen("done"))) == []
+    for odd in ("?", ["?"], 3):
+        done = {"status": "completed", "output_file_id": "f", "request_counts": odd, "usage": odd}
+        answers(openai, monkeypatch, done)
+        seen = openai.look("batch_1")
+        assert (seen.standing, seen.parts, seen.done, seen.used_tokens) == ("done", ("f",), None, None)
     answers(openai, monkeypatch, {"status": "failed", "errors": "a word"})
     assert openai.look("b").reason == "a word"
     line = {"custom_id": "k", "response": {"status_code": 500, "body": {"error": {"message": "m"}}}}

@@ -161,6 +161,21 @@ def test_whoever_waits_does_not_wait_a_day(make_queue):
     assert queue.enqueue("doc:1", "text", within=86_400).result(PATIENCE_SECONDS)
 
 
+@pytest.mark.parametrize(("other", "told"), [(3600, False), (60, True), (7200, True), (1e10, True)])
+def test_a_worker_with_another_interval_says_so_once(make_queue, redis_client, monkeypatch, caplog, other, told):
+    """While items are live that count by the other one, however often it looks."""
+    make_queue(start=False, flush_interval=3600).enqueue("doc:1", "text", within=86_400)
+    redis_client.set("embed_queue:pause", "by hand")
+    queue = make_queue(start=False, flush_interval=other)
+    looks, status = [], inside(queue).store.status
+    monkeypatch.setattr(inside(queue).store, "status", lambda: looks.append(1) or status())
+    queue.start()
+    for count in (1, 2, 3):  # the next one begins when the words of the last are in the log
+        eventually(lambda: len(looks) >= count)  # noqa: B023 - called at once
+        inside(queue).agenda.refresh()
+    assert sum("from which within=" in message for message in caplog.messages) == told
+
+
 def test_the_base_is_kept_while_anything_counts_by_it(make_queue, redis_client):
     queue = make_queue(flush_interval=600)
     queue.enqueue("doc:1", "text", within=86_400)

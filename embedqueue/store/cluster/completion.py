@@ -75,7 +75,7 @@ class Completion:
         self._note = note
 
     def complete(self, owner: str, terms: Terms, items: Sequence[Item]) -> list[str]:
-        """See ``Store.complete``.
+        """See ``Store._complete``.
 
         Raises:
             redis.RedisError: not all are known to be written; those that were are acknowledged.
@@ -102,12 +102,12 @@ class Completion:
             _order(terms, items[index], found[3 * index + 1], found[3 * index + 2], deadline_mono) for index in held
         ]
         answers, replicated = self._lines.run(orders, self._replicas) if orders else ([], 0)
-        refused: dict[int, str] = {}
+        told: dict[int, str] = {}
         fault: ResponseError | None = None
         for index, answer in zip(held, answers, strict=True):
             words[index], more = _word(answer)
             if more:
-                refused[index] = more
+                told[index] = more
             if isinstance(answer, ResponseError) and not more:
                 fault = answer  # the node is full, or may not write now
         if self._replicas is not None and held:
@@ -119,7 +119,7 @@ class Completion:
             by = owner if all(words) else ""
             answer = self._call("acknowledge", (), owner, str(int(agrees)), by, *lines)
             for index, word in zip(known, answer, strict=True):
-                words[index] = _told(word.decode(), refused.get(index, ""))
+                words[index] = _told(word.decode(), told.get(index, ""))
         if fault is not None:
             raise fault
         return words
@@ -176,23 +176,25 @@ def _order(terms: Terms, item: Item, stamp: bytes, least: bytes, deadline_mono: 
 
 
 def _word(answer: Any) -> tuple[str, str]:
-    """What is acknowledged of a write, by its answer, "" where that is not known; and why its item is rejected."""
+    """What is acknowledged of a write, by its answer, "" where that is not known; and what is told of it, if more."""
     if isinstance(answer, ResponseError):
-        return ("settled", str(answer)) if refuses_one(answer) else ("", "")
+        return ("settled", f"refused {answer}") if refuses_one(answer) else ("", "")
     if answer == LATE:
         return "", ""
     word = answer.decode("utf-8", "replace")
     if word == "ahead":
-        return "settled", AHEAD
+        return "settled", f"refused {AHEAD}"
     if word.startswith("refused "):
-        return "settled", word.removeprefix("refused ")
+        return "settled", word
+    if word.startswith("replaced "):
+        return "done", word
     return word, ""
 
 
-def _told(word: str, refused: str) -> str:
-    """What ``Store.complete`` answers."""
-    if word == "settled":
-        return f"refused {refused}"
+def _told(word: str, more: str) -> str:
+    """What ``Store._complete`` answers, by what was acknowledged and what ``_word`` tells beyond that."""
+    if more and word != "stale":
+        return more
     return "stale" if word == "outdated" else word
 
 

@@ -147,8 +147,8 @@ class ClusterStore(Store):
             claim = dataclasses.replace(claim, status="ok")
         return dataclasses.replace(claim, members=left)
 
-    def complete(self, owner: str, terms: Terms, items: Sequence[tuple[str, bytes, bytes, str]]) -> list[str]:
-        """See :meth:`Store.complete`; :class:`Completion` does it in three steps."""
+    def _complete(self, owner: str, terms: Terms, items: Sequence[tuple[str, bytes, bytes, str]]) -> list[str]:
+        """See :class:`Completion`: it takes three steps."""
         return self._completion.complete(owner, terms, items)
 
     # -- looking -----------------------------------------------------------------------------------------------

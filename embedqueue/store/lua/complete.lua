@@ -5,9 +5,10 @@
 -- ARGV[3] field that receives the provenance, or ""; ARGV[4] the space of the vectors, the first word of it
 -- ARGV[5] JSON: in what whoever writes has to agree with others, by name; its embedding_field receives the vector
 -- ARGV[6..] three for each item: member; digest of its text; bytes of its vector, or "" where it is that of the item before
--- Answer: a word for each item: "done"; "skipped": there is no hash; "stale": it is not its key's latest, or no longer in
---   flight, nothing written; "refused ...": its hash cannot take a field, nothing written, it is still in flight;
---   "differs": this worker is at odds with what is kept in settings, nothing written, it is still in flight
+-- Answer: a word for each item: "done"; "replaced SPACE": the same, and there was a vector of that other space; "skipped":
+--   there is no hash; "stale": it is not its key's latest, or no longer in flight, nothing written; "refused ...": its hash
+--   cannot take a field, nothing written, it is still in flight; "differs": this worker is at odds with what is kept in
+--   settings, nothing written, it is still in flight
 -- Where the owner is a job, an item that it no longer holds is "stale" as well: it went back to the live lane.
 -- Keeps I3: a vector is written only here, only for a member that is in flight and that latest names.
 -- Also ends the pause that this claim was probing for.
@@ -22,15 +23,17 @@ local function write(key, digest, stamp)
   if skip and redis.call("EXISTS", key) == 0 then
     return "skipped"
   end
-  local reply
+  local reply, line
   if provenance == "" then
     reply = redis.pcall("HSET", key, field, vector)
   else
+    line = redis.pcall("HGET", key, provenance)
     reply = redis.pcall("HSET", key, field, vector, provenance, space .. " " .. digest .. " " .. stamp_text(stamp))
   end
   local fault = type(reply) == "table" and reply.err and tostring(reply.err)
   if not fault then
-    return "done"
+    local other = type(line) == "string" and #line < 500 and string.match(line, "^(%S+) %x+ %d+$") or space
+    return other == space and "done" or "replaced " .. other
   elseif string.find(fault, "WRONGTYPE", 1, true) or string.find(fault, "ermission", 1, true) then
     return "refused " .. fault
   end
@@ -66,7 +69,7 @@ for i = 1, #latest do
   end
   if error then
     return error
-  elseif word == "done" or word == "skipped" then
+  elseif word == "done" or word == "skipped" or string.sub(word, 1, 9) == "replaced " then
     members[#members + 1] = member
     keys[#keys + 1] = key
     leaves(gone, before, member, key)

@@ -4,8 +4,8 @@
 --   the digest of the text and the stamp; ARGV[4] the stamp; ARGV[5] the digest; ARGV[6] the stamp above which it is too old
 -- ARGV[7] "skip": leave a hash that is gone alone; ARGV[8] bytes of the vector
 -- ARGV[9] the time, by this node's clock, from which on it comes late
--- Answer: "done"; "skipped"; "outdated", a newer text's vector is there; "ahead", there is one of which the queue knows nothing;
---   "refused ...", its hash cannot take a field; "late NOW"
+-- Answer: "done"; "replaced SPACE", the same, and there was a vector of that other space; "skipped"; "outdated", a newer text's
+--   vector is there; "ahead", there is one of which the queue knows nothing; "refused ...", its hash cannot take a field; "late NOW"
 -- Keeps I3: the stamp in the hash never falls. Done twice, it is as done once.
 
 local time = redis.call("TIME")
@@ -25,11 +25,11 @@ end
 if ARGV[7] == "skip" and redis.call("EXISTS", KEYS[1]) == 0 then
   return "skipped"
 end
-local line = redis.pcall("HGET", KEYS[1], ARGV[2])
+local line = redis.pcall("HGET", KEYS[1], ARGV[2]) or ""
 if type(line) == "table" then
   return refusal(line) or line
 end
-local digest, fence = string.match(line or "", "(%x+) (%d+)$")
+local digest, fence = string.match(line, "(%x+) (%d+)$")
 local stamp = tonumber(ARGV[4])
 fence = tonumber(fence or 0)
 if fence > stamp or (fence == stamp and digest ~= ARGV[5]) then
@@ -41,4 +41,6 @@ local reply = redis.pcall("HSET", KEYS[1], ARGV[1], ARGV[8], ARGV[2], ARGV[3])
 if type(reply) == "table" then
   return refusal(reply) or reply
 end
-return "done"
+local space = string.match(ARGV[3], "^(%S+) %x+ %d+$") -- a fence alone has none
+local other = space and #line < 500 and string.match(line, "^(%S+) %x+ %d+$") or space
+return other == space and "done" or "replaced " .. other
