@@ -37,11 +37,13 @@ class Found(NamedTuple):
         kind: one of the words above.
         stamp: of the item whose vector it has; 0 where that is not known.
         newest: stamp of the newest item of its key that is known, live or not; 0 where none is.
+        line: the provenance by which it was judged, as it stands beside the vector; empty where none does.
     """
 
     kind: str
     stamp: int
     newest: int
+    line: bytes
 
 
 def inspect(store: Store, texts: Sequence[Text], terms: Terms, sink: Sink | None = None) -> list[Found]:
@@ -81,7 +83,7 @@ def _found(text: Text, looked: Looked, terms: Terms) -> Found:
     if kind in FAULTS and not is_blank(text[1]) and looked.live == encode_member(*text):
         kind = WAITING
     stamp = of.stamp if of else 0
-    return Found(kind, stamp, max(stamp, looked.live_stamp))
+    return Found(kind, stamp, max(stamp, looked.live_stamp), looked.provenance)
 
 
 def _kind(text: str, looked: Looked, of: Provenance | None, terms: Terms) -> str:

@@ -180,15 +180,12 @@ def _take_along(work: Reembedding) -> bool:
         )
     texts = work.store.texts()
     while part := list(dict(islice(texts, LOOK_ITEMS)).items()):
-        redis_keys = [redis_key for redis_key, _ in part]
-        here, there = work.store.hashes.look(redis_keys, first), work.other.hashes.look(redis_keys, work.terms)
+        here = work.store.hashes.look([redis_key for redis_key, _ in part], first)
         group, seen = [], []
-        for (redis_key, text), old, new, one in zip(
-            part, here, there, inspect(work.other, part, work.terms), strict=True
-        ):
+        for (redis_key, text), old, one in zip(part, here, inspect(work.other, part, work.terms), strict=True):
             if one.kind not in (RIGHT, WAITING) and old.live_stamp > one.newest:
                 group += [redis_key.encode(), encode_member(redis_key, text)]
-                seen.append(new.provenance)
+                seen.append(one.line)
         if group:
             at, fill = work.second_options.max_batch_size, Fill("", work.terms, seen, work.store.keys.latest)
             work.other.enqueue([group], max_pending=None, tell_at=at, tell_first=True, fill=fill)

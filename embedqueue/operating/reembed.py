@@ -26,7 +26,6 @@ from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.item import encode_member, is_blank
 from embedqueue.values.limits import Limits
 from embedqueue.values.options import LONGEST_WITHIN, Options
-from embedqueue.values.provenance import read_provenance
 from embedqueue.values.tokens import estimated_tokens
 
 
@@ -238,13 +237,11 @@ class Reembedding:
 
     def _put(self, lacking: Sequence[tuple[Text, Found]], within: float, base: float) -> list[Text]:
         """Enqueue texts into the second queue alone, but what somebody else was quicker with. Returns which."""
-        lines = self.other.hashes.fields([text[0] for text, _ in lacking], self.terms.provenance_field or "")
         texts, seen, group = {}, [], []
-        for ((redis_key, text), one), line in zip(lacking, lines, strict=True):
-            of = read_provenance(line or b"")
-            if (of.stamp if of else 0) == one.stamp and redis_key not in texts:
+        for (redis_key, text), one in lacking:
+            if redis_key not in texts:
                 texts[redis_key] = text
-                seen.append(line or b"")
+                seen.append(one.line)
                 group += [redis_key.encode(), encode_member(redis_key, text)]
         if not texts:
             return []

@@ -227,13 +227,13 @@ def test_it_rests_while_too_many_wait(work, redis_client):
 def test_a_vector_that_comes_between_the_look_and_the_enqueue_is_not_paid_for_again(work, redis_client, monkeypatch):
     redis_client.hset("doc:1", "body", "text")
     work.begin()
-    fields = work.other.hashes.fields
+    enqueue = work.other.enqueue
 
-    def late(*args):
+    def late(*args, **how):
         redis_client.hset("doc:1", "v2_of", f"{work.terms.space} {digest('newer')} {10**15}")
-        return fields(*args)
+        return enqueue(*args, **how)
 
-    monkeypatch.setattr(work.other.hashes, "fields", late)
+    monkeypatch.setattr(work.other, "enqueue", late)
     parts = list(work.fill(within=60, max_waiting=1000, check=lambda: None, rest=lambda: None))
     assert [put for put, *_ in parts] == [0]
     assert work.other.pending_count() == 0
