@@ -41,7 +41,7 @@ def create(source: Source, prefix: str, metric: str, algorithm: str, name: str) 
 @as_json
 def info(source: Source, name: str, as_json: bool) -> None:
     """Tell what the index holds."""
-    client: Any = source.settings().client(protocol=2, decode_responses=False)
+    client: Any = source.settings().client(decode_responses=False)
     with contextlib.closing(client):
         try:
             reply = _plain(client.execute_command("FT.INFO", name))

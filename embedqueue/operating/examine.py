@@ -40,7 +40,7 @@ def examine(settings: Settings, *, call: bool, others: Mapping[str, Settings] | 
     unreachable = check_redis(settings)
     yield from (Finding("problem", "redis", words) for words in unreachable)
     if not unreachable:
-        client, _, close = near(settings.client(decode_responses=False, protocol=2), settings.option("namespace"))
+        client, _, close = near(settings.client(decode_responses=False), settings.option("namespace"))
         try:
             yield from _examine_server(settings, client)
             yield from _examine_clock(client)

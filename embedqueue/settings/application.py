@@ -228,8 +228,7 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         if self._eager is not None:
             return self._eager.redis
         if name not in self._clients:
-            # As a queue has it: servers that are old or hardened know no HELLO, and say so with the password.
-            self._clients[name] = self._of(name).client(protocol=2)
+            self._clients[name] = self._of(name).client()
         return self._clients[name]
 
     def reset(self) -> None:

@@ -78,7 +78,7 @@ def knock(settings: Settings, client: redis.Redis) -> None:
 
 def check_redis(settings: Settings) -> list[str]:
     """Whether Redis answers, lets us in and runs a script that may write; a sentence for each problem."""
-    client = settings.client(protocol=2)  # as a queue has it: servers that are old or hardened know no HELLO
+    client = settings.client()
     store = open_store(client, settings.option("namespace"))
     try:
         knock(settings, client)

@@ -144,8 +144,12 @@ class Settings:
         Args:
             options: of ``redis.Redis``; what the URL says wins.
         """
-        timeouts = {"socket_connect_timeout": REDIS_TIMEOUT_SECONDS, "socket_timeout": REDIS_TIMEOUT_SECONDS}
-        return client_of(self.redis_url, **(timeouts | options))
+        usual = {
+            "protocol": 2,  # as a queue has it: old or hardened servers know no HELLO, and say so with the password
+            "socket_connect_timeout": REDIS_TIMEOUT_SECONDS,
+            "socket_timeout": REDIS_TIMEOUT_SECONDS,
+        }
+        return client_of(self.redis_url, **(usual | options))
 
     def queue(
         self, *, embedder: Embedder | None = None, redis: redis.Redis | None = None, **overrides: Any
