@@ -525,12 +525,14 @@ class EmbeddingBatchQueue:
                 pass
         return left
 
-    def _erase(self, redis_key: str, stamp: int) -> None:
-        """Take the vector of an item that is older than this stamp away, out of the hash and the sink."""
+    def _erase(self, redis_key: str, stamp: int) -> bool:
+        """Take the vector of an item that is older than this stamp out of the hash and the sink; tells whether."""
         engine = self._ready()
-        engine.store.hashes.erase(redis_key, engine.terms(), stamp)
+        taken = engine.store.hashes.erase(redis_key, engine.terms(), stamp)
         if isinstance(self._options.sink, RemovingSink):
             self._options.sink.remove([redis_key], stamp)
+            return True
+        return taken
 
     def _wanted(self, redis_key: str) -> None:
         """Somebody waits in ``.result()``, so the item is urgent. Does no I/O: the caller may hold a future's lock."""

@@ -97,7 +97,7 @@ class Filler:
         terms: returns on which terms its workers write.
         kinds: of what ``inspection`` finds, those that are enqueued (blank texts have their vectors taken out instead);
             None: everything, unseen, but for keys of which others enqueue a text while there is no room.
-        erase: takes the vector of a key away, unless its stamp is this one or a later one.
+        erase: takes the vector of a key away, unless its stamp is this one or a later one; returns whether it did.
         max_waiting: go on only while fewer items wait; None for no such limit.
         within: seconds in which the texts are to be embedded; None: as any.
         full: called once with how many wait, when there was no room for some seconds. Without it, a full queue is an
@@ -114,7 +114,7 @@ class Filler:
         terms: Callable[[], Terms],
         kinds: Collection[str] | None,
         *,
-        erase: Callable[[str, int], object],
+        erase: Callable[[str, int], bool],
         max_waiting: int | None = None,
         within: float | None = None,
         full: Callable[[int], None] | None = None,
@@ -190,10 +190,8 @@ class Filler:
         return stamp > self._began_stamp and not own
 
     def _empty(self, hashes: Sequence[tuple[str, Found]]) -> int:
-        """Take vectors out where the text is blank, but no newer ones than we have seen. Returns how many hashes."""
-        for redis_key, found in hashes:
-            self._erase(redis_key, found.stamp + 1)
-        return len(hashes)
+        """Take vectors out where the text is blank, but no newer ones than we have seen. Returns how many."""
+        return sum(self._erase(redis_key, found.stamp + 1) for redis_key, found in hashes)
 
     def _enqueue(self, texts: list[Text]) -> int:
         """Enqueue when there is room; after a wait, only what is still wrong. Returns how many."""

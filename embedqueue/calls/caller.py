@@ -111,6 +111,7 @@ class Caller:
         self.calls = 0  # guarded by the lock, as are the other counters
         self.texts_sent = 0
         self.failed_calls = 0
+        self.largest = 0  # texts of the largest call that was served; two that are may count as one
         self.usual_seconds: float | None = None  # two calls that end at once may count as one
 
     @property
@@ -226,6 +227,7 @@ class Caller:
             raise Faulty(self._vector_type)
         now_mono = self._last_success_mono = time.monotonic()
         self.concurrency.answered(began_mono, now_mono)
+        self.largest = max(self.largest, len(texts))
         if self._care.texts is not None:
             with self._lock:
                 self._care.served(len(texts), self._limits.texts)

@@ -80,7 +80,7 @@ class Halving:
             self._show_health(self._suspected_mono, self._suspects[0][1], texts)
             for text, error in self._suspects:
                 self._refuse(text, _reason(error))
-        elif self._failed and self._served:
+        elif 0 < self._served < self._failed:
             self._caller.be_careful(self._failed, self._served)
         self._caller.learn(self._began, self._limits)  # not before: a refusal may have been about one text
 
@@ -130,7 +130,8 @@ class Halving:
         else:
             culprit = None if self._misled else error.index
             self._blamed = texts[culprit] if culprit is not None and 0 <= culprit < len(texts) else None
-            if self._blamed is None:  # if none is bad, they were too many, which the provider has said in its way
+            # If none is bad, they were too many, which the provider has said in its way: unless it has served as many.
+            if self._blamed is None and len(texts) > self._caller.largest:
                 self._failed = max(self._failed, len(texts))
             self._parts.extend((part, policy) for part in split(texts, culprit))
 

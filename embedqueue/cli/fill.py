@@ -232,7 +232,7 @@ def verify(
     name: str | None,
     as_json: bool,
 ) -> None:
-    """Tell whether hashes have the vectors of their texts by this model. Exits with 1 where one has not.
+    """Tell whether hashes have the vectors of their texts by this model. Exits with 1 where one has not, unfixed.
 
     The texts stand in the hashes themselves (--match and --text-field), or in the rows of models. With --fix, it asks
     before the texts that are enqueued cost more than a dollar, as backfill does.

@@ -80,7 +80,8 @@ class OpenAIJobs:
     def find(self, label: str, since: float) -> str | None:
         """See :class:`BatchJobs`."""
         for row in self._listed(self.path):
-            if (row.get("metadata") or {}).get(self.key_field) == label:
+            told = row.get("metadata")
+            if isinstance(told, dict) and told.get(self.key_field) == label:
                 return _named(row)
             if _time(row) < since - CLOCK_SECONDS:  # the newest come first
                 return None

@@ -70,7 +70,7 @@ class Store:
         promote: whether an item is taken out of a job when somebody waits for it.
 
     Attributes:
-        replaced: called with another space, once for each of its vectors in whose place one of ours was written.
+        replaced: called with another space and ours, once for each vector of it in whose place one of ours was written.
         client: of ours, for what is no move of the queue; on a cluster it reaches the queue's slot alone.
         searching: of ours, for searches.
         keys: the names of the queue's keys.
@@ -112,7 +112,7 @@ class Store:
         self.figures = Figures(self._background, self.keys)
         self.workers = Workers(self._scripts, self.keys)
         self.searching = self.client
-        self.replaced: Callable[[str], None] = lambda space: None
+        self.replaced: Callable[[str, str], None] = lambda other, ours: None
         self._kept: Mapping[str, str] = {}  # what the namespace agrees in, once it has a length
         self._ahead: float | None = None  # what has to be added to our monotonic clock for the server's
         self.adoption = Adoption(self._scripts, self.keys)
@@ -262,7 +262,7 @@ class Store:
         for at, word in enumerate(words):
             if word.startswith("replaced "):
                 words[at] = "done"
-                self.replaced(word.removeprefix("replaced "))
+                self.replaced(word.removeprefix("replaced "), terms.space)
         return words
 
     def _complete(self, owner: str, terms: Terms, items: Sequence[tuple[str, bytes, bytes, str]]) -> list[str]:

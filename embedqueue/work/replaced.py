@@ -25,17 +25,17 @@ class Replaced:
         self._log = log
         self._lock = threading.Lock()
 
-    def __call__(self, space: str) -> None:
-        """A vector of this space was there, and one of ours is now."""
+    def __call__(self, other: str, ours: str) -> None:
+        """A vector of another space was there, and one of ours is now."""
         with self._lock:
             self.count += 1
             first = self.count == 1
         if first:
             self._log.warning(
-                "embedqueue: a vector of %s was written in place of one of %s. If nobody has changed the model, "
-                "another queue writes to the field %s as well: give each its own, for such vectors cannot be "
+                "embedqueue: a vector of %s was written in place of one of %s. If nobody has changed model, dimensions "
+                "or role, another queue writes to the field %s as well: give each its own, for such vectors cannot be "
                 "compared. stats().replaced counts them; this is said once",
-                self._options.model,
-                space,
+                ours,
+                other,
                 self._options.embedding_field,
             )

@@ -234,15 +234,15 @@ class Worker:
             self._runner.seen(status.meant, status.outsourced)
 
     def _tell_of_base(self, base: float | None) -> None:
-        """Tell once that ``within`` is reckoned from another ``flush_interval`` than that of this process."""
+        """Tell once that ``within`` was reckoned from another ``flush_interval`` than that of this process."""
         ours = min(self._options.flush_interval, LONGEST_WITHIN)
         if base not in (None, ours) and not self._told_base:
             self._told_base = True
             self._log.warning(
-                "embedqueue: flush_interval is %g here, and another process of this namespace has %g, from which "
-                "within= is reckoned for now: what has none waits no longer than the shorter of the two. Give all "
-                "processes the same",
-                ours,
+                "embedqueue: flush_interval is %g here, and items wait that were enqueued where it was %g, from which "
+                "their within= is reckoned: until they are done, what has none waits no longer than the shorter of the "
+                "two. If a process still has the other one, give all the same",
+                self._options.flush_interval,
                 base,
             )
 

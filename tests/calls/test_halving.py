@@ -359,6 +359,20 @@ def test_a_limit_in_words_that_nobody_knows_is_not_run_into_each_time():
     assert not rig.refused
 
 
+def test_a_refusal_by_chance_makes_no_calls_small():
+    """Calls as large have been served, so it was not their size."""
+    refused = []
+
+    def rule(texts):
+        return refused.append(texts) or InputRejected("?") if texts == ["text 0", "text 1"] and not refused else None
+
+    rig = Rig(rule=rule).serve()
+    rig.delivered.clear()
+    rig.serve(["text 0", "text 1"])
+    assert refused and set(rig.delivered) == {"text 0", "text 1"}
+    assert rig.caller.limits.texts == 50
+
+
 @pytest.mark.parametrize(
     "error", [TransientError("?", suspect_input=True), InputRejected("?"), InputRejected("?", index=3)], ids=repr
 )

@@ -187,6 +187,16 @@ def test_verify(run, redis_client):
     assert redis_client.zcard("embed_queue:pending") == 2
 
 
+def test_what_verify_could_not_fix_is_told(run, redis_client):
+    """An older text still waits, so that the vector of a hash whose text is blank now stays."""
+    redis_client.hset("doc:1", mapping={"body": " ", "embedding": b"\0" * 64})
+    run("enqueue", "-", text='{"redis_key": "doc:1", "text": "older"}')
+    assert "fixed            0" in run("verify", "--match", "doc:*", "--text-field", "body", "--fix", code=1)
+    redis_client.delete("embed_queue:pending", "embed_queue:latest")
+    assert "fixed            1" in run("verify", "--match", "doc:*", "--text-field", "body", "--fix")
+    assert redis_client.hgetall("doc:1") == {b"body": b" "}
+
+
 def test_what_is_put_in_by_hand_stands_behind_what_users_enqueue(run, redis_client):
     """For a day, unless told otherwise."""
     run("enqueue", "-", text=lines(("doc:1", "hello")))

@@ -71,7 +71,7 @@ def test_no_answer_is_not_certain(error):
 
 def test_lists_have_pages(openai, gemini, monkeypatch):
     """A job of the second page is found; one that is older than the first of a page ends the search at OpenAI."""
-    rows = [{"id": "b1", "created_at": 2e9, "metadata": None}, {"id": "b2", "metadata": {"embedqueue": "mine"}}]
+    rows = [{"id": "b1", "created_at": 2e9, "metadata": "?"}, {"id": "b2", "metadata": {"embedqueue": "mine"}}]
     asked = answers(openai, monkeypatch, {"data": rows[:1], "has_more": True}, {"data": rows[1:]})
     assert openai.find("mine", 1e9) == "b2"
     assert "after=b1" in asked[1][1]

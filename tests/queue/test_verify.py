@@ -88,7 +88,7 @@ def test_a_text_that_waits_is_not_another(queue):
 def test_a_text_that_others_enqueue_while_blank_ones_are_emptied_is_kept(queue, redis_client, monkeypatch):
     """They may be many, and a sink may be slow."""
     erase = queue._erase
-    monkeypatch.setattr(queue, "_erase", lambda *args: (queue.enqueue("doc:missing", "newer"), erase(*args)))
+    monkeypatch.setattr(queue, "_erase", lambda *args: queue.enqueue("doc:missing", "newer") and erase(*args))
     assert queue.verify([("doc:blank", " "), ("doc:missing", "text")], fix=True).fixed == 2
     assert encode_member("doc:missing", "newer") in redis_client.zrange("embed_queue:pending", 0, -1)
 

@@ -173,7 +173,7 @@ def test_a_worker_with_another_interval_says_so_once(make_queue, redis_client, m
     for count in (1, 2, 3):  # the next one begins when the words of the last are in the log
         eventually(lambda: len(looks) >= count)  # noqa: B023 - called at once
         inside(queue).agenda.refresh()
-    assert sum("from which within=" in message for message in caplog.messages) == told
+    assert sum("from which their within=" in message for message in caplog.messages) == told
 
 
 def test_the_base_is_kept_while_anything_counts_by_it(make_queue, redis_client):

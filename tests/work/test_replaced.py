@@ -39,6 +39,14 @@ def test_what_no_queue_has_written_is_no_vector_of_another_space(redis_client, m
     assert queue.stats().replaced == 0
 
 
+def test_a_line_that_outlives_its_vector_is_no_vector(redis_client, make_queue):
+    embedded(make_queue(namespace="one", model="mine"), ("doc:1", "text"))
+    redis_client.hdel("doc:1", "embedding")
+    queue = make_queue(namespace="two", model="theirs")
+    embedded(queue, ("doc:1", "text"))
+    assert queue.stats().replaced == 0
+
+
 def test_without_a_provenance_field_nobody_can_know(redis_client, make_queue):
     embedded(make_queue(namespace="one", model="mine"), ("doc:1", "text"))
     queue = make_queue(namespace="two", model="theirs", provenance_field=None)

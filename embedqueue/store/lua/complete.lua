@@ -19,21 +19,27 @@ local vector
 local field = ours.embedding_field
 local differs = #differing(ours, true) > 0
 
+-- The space of the vector that stands in a hash, if it is another one.
+local function other_space(key)
+  local line = redis.pcall("HGET", key, provenance)
+  local other = type(line) == "string" and #line < 500 and string.match(line, "^(%S+) %x+ %d+$") or space
+  return other ~= space and redis.pcall("HEXISTS", key, field) == 1 and other or nil
+end
+
 local function write(key, digest, stamp)
   if skip and redis.call("EXISTS", key) == 0 then
     return "skipped"
   end
-  local reply, line
+  local reply, other
   if provenance == "" then
     reply = redis.pcall("HSET", key, field, vector)
   else
-    line = redis.pcall("HGET", key, provenance)
+    other = other_space(key)
     reply = redis.pcall("HSET", key, field, vector, provenance, space .. " " .. digest .. " " .. stamp_text(stamp))
   end
   local fault = type(reply) == "table" and reply.err and tostring(reply.err)
   if not fault then
-    local other = type(line) == "string" and #line < 500 and string.match(line, "^(%S+) %x+ %d+$") or space
-    return other == space and "done" or "replaced " .. other
+    return other and "replaced " .. other or "done"
   elseif string.find(fault, "WRONGTYPE", 1, true) or string.find(fault, "ermission", 1, true) then
     return "refused " .. fault
   end

@@ -37,10 +37,11 @@ if fence > stamp or (fence == stamp and digest ~= ARGV[5]) then
 elseif fence < stamp and fence > tonumber(ARGV[6]) then
   return "outdated"
 end
+local space = string.match(ARGV[3], "^(%S+) %x+ %d+$") -- a fence alone has none
+local other = space and #line < 500 and string.match(line, "^(%S+) %x+ %d+$") or space
+other = other ~= space and redis.pcall("HEXISTS", KEYS[1], ARGV[1]) == 1 and other or nil
 local reply = redis.pcall("HSET", KEYS[1], ARGV[1], ARGV[8], ARGV[2], ARGV[3])
 if type(reply) == "table" then
   return refusal(reply) or reply
 end
-local space = string.match(ARGV[3], "^(%S+) %x+ %d+$") -- a fence alone has none
-local other = space and #line < 500 and string.match(line, "^(%S+) %x+ %d+$") or space
-return other == space and "done" or "replaced " .. other
+return other and "replaced " .. other or "done"
