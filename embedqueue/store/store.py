@@ -439,7 +439,7 @@ class Store:
 
         Args:
             asked: which items.
-            terms: on which whoever asks would write: where the vector and what it is of stand, and in which space.
+            terms: on which whoever asks would write: where the vector and what it is of stand, and of which model.
 
         Returns:
             A word and a value for each: "live" and where it is, b"pending", b"in flight" or b"in a job"; "dead" and the
@@ -448,7 +448,7 @@ class Store:
             newest text was; "forgotten": it shall have none; "gone": nothing tells what became of it.
         """
         lines = [(one.redis_key, str(one.stamp), one.digest) for one in asked]
-        where = (terms.provenance_field or "", terms.space, as_json(terms.read))
+        where = (terms.provenance_field or "", as_json(terms.read))
         try:
             reply = self._call("look", [one.redis_key for one in asked], *where, *_flat(lines))
         except NoPermissionError:  # to read one of the users' hashes

@@ -258,7 +258,9 @@ class Settle:
         if truncated:
             with contextlib.suppress(RedisError):  # `explain` lacks it then, which is not worth a wait
                 self._store.events.tell("truncated", self._worker, json.dumps(truncated))
-        self._release(barred)  # the next claim tells what differs
+        if barred:  # the next claim tells what differs; if ours was the probe, it has told nothing of the provider
+            self._release(barred)
+            self.release_probe(owner)
         for item, word in refused:
             self.reject(owner, [item], word.removeprefix("refused "))
         self.let_go(item for item, _ in pairs)
@@ -329,9 +331,15 @@ class Settle:
 
     def _release(self, items: Sequence[Item], paid: Paid | None = None) -> None:
         """Whatever is raised, it is tried again: there is nothing else to do with these items."""
+
+        def move(some: list[tuple[str, bytes]]) -> list[int]:
+            nonlocal paid
+            released = self._store.release(some, paid)
+            paid = None  # given back with the first of them, however many moves it takes
+            return [released]
+
         for part in _parts(items, lambda item: len(item.member)):
-            self._persist_parts(lambda some: [self._store.release(some, paid)], _held(part), tries=math.inf)  # noqa: B023 - called at once
-            paid = None  # given back with the first part
+            self._persist_parts(move, _held(part), tries=math.inf)
         self.let_go(items)
 
     def release_probe(self, owner: str) -> None:

@@ -226,12 +226,24 @@ class Worker:
             self._store.budget.settle(f"{self._name}asks", 0.0)
             self._asked_budget = True
             status = self._store.status()
+        if status.outsourced and self._runner is None and self._pull_due():
+            status = self._store.status()
         if status.probe.startswith(self._name):  # a call of ours tests the provider, and ends this pause with a notice
             status = replace(status, pause_seconds=None)
         self._agenda.seen(status)
         self._tell_of_base(status.base_seconds)
         if self._runner is not None:
             self._runner.seen(status.meant, status.outsourced)
+
+    def _pull_due(self) -> int:
+        """Put what is due into the live lane again: where nobody has ``economy`` any more, no one looks after jobs."""
+        if pulled := self._store.jobs.pull(0.0):
+            self._log.warning(
+                "embedqueue: %d items are due and leave their batch jobs: no process with economy has seen to them",
+                pulled,
+            )
+            self._observers.tell("maybe_paid_twice", pulled)
+        return pulled
 
     def _tell_of_base(self, base: float | None) -> None:
         """Tell once that ``within`` was reckoned from another ``flush_interval`` than that of this process."""

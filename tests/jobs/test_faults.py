@@ -415,6 +415,23 @@ def test_a_paused_queue_makes_no_job(make, redis_client, stand_in):
     eventually(lambda: queue.jobs())
 
 
+def test_what_is_due_leaves_its_job_though_nobody_has_economy_any_more(make, redis_client, stand_in, caplog):
+    """The option was taken away while items were in a job, and that is their own affair: they are embedded in time."""
+    stand_in.looks = None
+    queue, items = make(), pairs(3)
+    queue.enqueue_many(items, within=PATIENT)
+    in_jobs(queue, 3)
+    queue.stop()
+    later = make(economy=False)
+    eventually(lambda: inside(later).has_looked)
+    assert later.stats().outsourced == 3, "they are not due"
+    for member, score in redis_client.zrange("embed_queue:inflight", 0, -1, withscores=True):
+        redis_client.zadd("embed_queue:inflight", {member: score - 2 * PATIENT})
+    inside(later).agenda.refresh()
+    eventually(lambda: all_written(redis_client, items))
+    assert "3 items are due and leave their batch jobs" in caplog.text
+
+
 def test_an_answer_that_nobody_foresaw_keeps_no_other_job_waiting(make, redis_client, stand_in, monkeypatch, caplog):
     """The first job waits for a better answer, and is left to its time; the next one is served."""
     stand_in.looks = None

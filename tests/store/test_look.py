@@ -53,11 +53,16 @@ def test_a_process_with_other_settings_is_told_so_of_what_was_done(queue):
         ("another/16/-", "a", -1, "gone"),
         (OURS.space, "b", -1, "gone"),
         ("m/16/another-role", "b", 0, "done"),
+        ("m/16/another-role", "a", -1, "done"),
+        ("nobody", "a", -1, "gone"),
         ("another/16/-", "b", 0, "differs"),
     ],
 )
-def test_a_vector_is_of_an_item_by_its_text_and_its_space_or_by_its_stamp(queue, space, of, newer, word):
-    """One of the same text by another model is not; one of the very item, or of a newer one, is, where models agree."""
+def test_a_vector_is_of_an_item_by_its_text_and_its_model_or_by_its_stamp(queue, space, of, newer, word):
+    """One of the same text by another model is not; one of the very item, or of a newer one, is, where models agree.
+
+    A role is the writer's own affair: who only enqueues may have none.
+    """
     stamp = 10**15
     queue.client.hset("doc:1", mapping={"embedding": "v" * 64, "embedding_of": f"{space} {digest(of)} {stamp + newer}"})
     assert queue.store.look([Asked("doc:1", stamp, digest("a"))], OURS)[0][0] == word

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import redis
 
 from embedqueue import BatchFailed, Limits, TransientError
+from embedqueue.values.item import Item
 from tests.inside import inside
 from tests.parts import ONE_TRY, PATIENCE_SECONDS, eventually, expected, stored
 
@@ -168,3 +170,20 @@ def test_without_room_in_the_day_who_waits_waits(make_queue, embedder):
         queue.enqueue("doc:2", "two").result(0.3)
     assert queue.stats().waiting == 1
     assert queue.stats().limits[0].seconds > 80_000
+
+
+def test_what_a_release_gives_back_is_given_back_once(make_queue, redis_client, monkeypatch):
+    """Though Redis takes no move as large, so that it takes several."""
+    queue = make_queue(start=False, limits=Limits(requests_per_minute=60))
+    paid, given, store = object(), [], inside(queue).store
+
+    def release(some, paid):
+        if len(some) > 1:
+            raise redis.TimeoutError
+        given.append(paid)
+        return 1
+
+    monkeypatch.setattr(store, "release", release)
+    items = [Item(f"doc:{place}", "text", b"member", owner="w:1/60:") for place in range(4)]
+    queue._engine.settle.release(items, paid)
+    assert given == [paid, None, None, None]

@@ -172,7 +172,7 @@ class ClusterStore(Store):
     def _look(self, asked: Sequence[Asked], terms: Terms) -> list[tuple[str, bytes]]:
         lines = [part for one in asked for part in (one.redis_key, str(one.stamp), one.digest)]
         no_hash = [self.keys.events] * len(asked)  # a key of our own
-        reply = self._call("look", no_hash, "", terms.space, as_json(terms.read), *lines)
+        reply = self._call("look", no_hash, "", as_json(terms.read), *lines)
         found = [(reply[at].decode(), reply[at + 1]) for at in range(0, len(reply), 2)]
         open_ = [index for index, (word, _) in enumerate(found) if word in ("gone", "blank", "forgotten")]
         keys = [asked[index].redis_key for index in open_]
@@ -224,20 +224,22 @@ def _outcome(
     parts = line.split(b" ") if vector and line else []
     of = parts if len(parts) == 3 and parts[2].isdigit() else None
     if of is not None and vector:
-        own = of[1] == asked.digest.encode() and of[0] == terms.space.encode()
-        if int(of[2]) >= asked.stamp and _is_foreign(of[0].decode("utf-8", "replace"), terms):
+        foreign = _is_foreign(of[0].decode("utf-8", "replace"), terms)
+        if int(of[2]) >= asked.stamp and foreign:
             return "differs", b""
-        if own or int(of[2]) >= asked.stamp:
+        if (of[1] == asked.digest.encode() and foreign is False) or int(of[2]) >= asked.stamp:
             return "done", vector
     if word != "gone" or vector is None or of is not None:
         return word, b""
     return ("done" if told == b"done" else "unproven"), vector
 
 
-def _is_foreign(space: str, terms: Terms) -> bool:
-    """Whether vectors of a space cannot be compared with those of these terms."""
+def _is_foreign(space: str, terms: Terms) -> bool | None:
+    """Whether vectors of a space cannot be compared with those of these terms; None where it is none."""
     model, dimensions, _ = parts_of_space(space)
-    return model != "" and (model != (terms.model or model) or dimensions != str(terms.dimensions or dimensions))
+    if not model:
+        return None
+    return model != (terms.model or model) or dimensions != str(terms.dimensions or dimensions)
 
 
 def _without(

@@ -17,7 +17,7 @@ local owner, skip, provenance, space, ours = ARGV[1], ARGV[2] == "skip", ARGV[3]
 local answer, members, keys, stale, gone = {}, {}, {}, {}, {}
 local vector
 local field = ours.embedding_field
-local differs = #differing(ours, true) > 0
+local differs = #differing(ours, false) > 0
 
 -- The space of the vector that stands in a hash, if it is another one.
 local function other_space(key)
@@ -85,6 +85,9 @@ for i = 1, #latest do
   answer[i] = word
 end
 
+if #members > 0 then
+  differing(ours, true) -- kept with the first vector, and not by a copy that comes when all is over
+end
 for at = 1, #members, CHUNK do
   local last = math.min(at + CHUNK - 1, #members)
   redis.call("ZREM", INFLIGHT, unpack(members, at, last))

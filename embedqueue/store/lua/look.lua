@@ -1,9 +1,8 @@
 -- Tell what became of items that somebody waits for.
 --
 -- KEYS[15..] the users' hashes; ARGV[1] field of the provenance, or ""
--- ARGV[2] the space of vectors in which a text's own vector is looked for
--- ARGV[3] JSON: in what whoever asks has to agree with the workers, by name; in its embedding_field stand vectors
--- ARGV[4..] three for each: redis_key, a stamp that the item is not below, the digest of its text
+-- ARGV[2] JSON: in what whoever asks has to agree with the workers, by name; in its embedding_field stand vectors
+-- ARGV[3..] three for each: redis_key, a stamp that the item is not below, the digest of its text
 -- Answer: two values for each item: "live", "pending", "in flight" or "in a job" | "dead", its reason | "done", its vector
 --   | "differs", "" (the workers write otherwise than whoever asks would; or did when they wrote what is there)
 --   | "unproven", a vector of which nothing says what it is of
@@ -40,8 +39,9 @@ local function last_notice(key, stamp)
   return ms >= math.floor(stamp / 1000) and kind or ""
 end
 
-local ours = cjson.decode(ARGV[3])
--- Whether vectors of a space cannot be compared with those of whoever asks. Its role is the writer's own affair.
+local ours = cjson.decode(ARGV[2])
+-- Whether vectors of a space cannot be compared with those of whoever asks; nil where it is none. Its role is the writer's
+-- own affair.
 local function is_foreign(space)
   local model, dimensions = string.match(space, "^(.*)/(%d+)/[^/]*$")
   return model and (model ~= (ours.model or model) or dimensions ~= (ours.dimensions or dimensions))
@@ -52,7 +52,7 @@ local differs = #differing(ours, false) > 0
 local answer = {}
 for i = FIRST_FURTHER_KEY, #KEYS do
   local at = 3 * (i - FIRST_FURTHER_KEY)
-  local key, stamp, digest = ARGV[4 + at], tonumber(ARGV[5 + at]), ARGV[6 + at]
+  local key, stamp, digest = ARGV[3 + at], tonumber(ARGV[4 + at]), ARGV[5 + at]
   local word, value = "gone", ""
   local live = live_entry(key, gone)
   local info = cjson.decode(not live and redis.call("HGET", INFO, key) or "{}")
@@ -71,7 +71,7 @@ for i = FIRST_FURTHER_KEY, #KEYS do
     local space, of, written = string.match(type(line) == "string" and line or "", "^(%S+) (%x+) (%d+)$")
     if of and tonumber(written) >= stamp and is_foreign(space) then
       word = "differs" -- whoever asks has been adopted since: it was written when another model ruled
-    elseif of and ((of == digest and space == ARGV[2]) or tonumber(written) >= stamp) then
+    elseif of and ((of == digest and is_foreign(space) == false) or tonumber(written) >= stamp) then
       word, value = "done", vector
     else
       local kind = last_notice(key, stamp)
