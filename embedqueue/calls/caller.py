@@ -23,6 +23,7 @@ from embedqueue.values.errors import (
     EmbedQueueError,
     InputRejected,
     TransientError,
+    finite_seconds,
 )
 from embedqueue.values.locks import Event
 from embedqueue.values.log import Log, logger
@@ -34,11 +35,14 @@ from embedqueue.values.words import said_by, words_of
 from .batching import Care, Limits
 from .concurrency import Concurrency
 from .failures import Faulty, Partial, Stopping
-from .retry import default_retry
+from .retry import LONGEST_WAIT_SECONDS, default_retry
 from .tolls import TOO_MANY_REQUESTS, Tolls
 
 #: Seconds that one try may take. An embedder without a time limit of its own may hang for ever, and others wait for it.
 LONGEST_TRY_SECONDS = 600.0
+#: Seconds between tries of the canary while a server may be started again, which a text has taken down.
+RESTART_SECONDS = (0.5, 1.0, 2.0, 2.0)
+BAD_GATEWAY = 502
 #: What is left of the longest duration of a call after each further one.
 FADES = 0.9
 
@@ -141,7 +145,8 @@ class Caller:
             Array of shape (len(texts), dimensions), of the queue's vector_type, without NaN, infinity or rows of zeros.
 
         Raises:
-            TransientError, InputRejected, ConfigurationError: the error of the last try.
+            TransientError, InputRejected, ConfigurationError: the error of the last try. But a text is suspected if
+                two tries failed so that one may be to blame, and only then: others may meet a server that it took down.
             Partial: some rows cannot be written.
             Stopping: the queue stops.
         """
@@ -149,15 +154,26 @@ class Caller:
             return self._try(texts)  # without tenacity, which costs a quarter of a millisecond
         except TransientError as error:
             failed: list[TransientError] = [error]
+        told = False  # whether the policy knows of it
 
         def attempt() -> Any:
-            if failed:
-                raise failed.pop()
-            return self._try(texts)
+            nonlocal told
+            if not told:
+                told = True
+                raise failed[0]
+            try:
+                return self._try(texts)
+            except TransientError as error:
+                failed.append(error)
+                raise
 
         try:  # with a copy: a policy counts the tries of one call, and calls run side by side
             return policy.copy()(attempt)
-        except (TransientError, InputRejected, ConfigurationError, Partial, Stopping):
+        except TransientError as error:
+            if (found := _by_all(failed, error)) is error:
+                raise
+            raise found from None
+        except (InputRejected, ConfigurationError, Partial, Stopping):
             raise
         except Exception as error:  # raised by the user's policy itself, or a hook of it
             raise ConfigurationError(f"the retry policy raised {type(error).__name__}: {words_of(error)}") from error
@@ -303,16 +319,30 @@ class Caller:
         with self._lock:
             self._given_up.discard(threading.get_ident())
 
-    def fault_since(self, then_mono: float) -> Exception | None:
-        """None if the provider has served another text since then, or serves the canary now; else why it does not."""
+    def fault_since(self, then_mono: float, failed: BaseException | None = None) -> Exception | None:
+        """None if the provider has served another text since then, or serves the canary now; else why it does not.
+
+        Args:
+            then_mono: by the monotonic clock.
+            failed: how a call ended then, if it did. It may have taken the server down: until that is up again, the
+                canary is tried for some seconds. And what the provider asks to wait, the canary waits.
+        """
         if self._last_success_mono > then_mono:
             return None
-        try:
-            self.call([CANARY], self._once)
-        except (TransientError, InputRejected, ConfigurationError) as error:
-            self._log.debug("embedqueue: the canary failed too: %s", error)
-            return error
-        return None
+        asked = finite_seconds(getattr(failed, "retry_after", None)) or 0.0
+        self.rest(asked if asked <= LONGEST_WAIT_SECONDS else 0.0)
+        tries = iter(RESTART_SECONDS if getattr(failed, "suspect_input", False) and _is_down(failed) else ())
+        while True:
+            try:
+                self.call([CANARY], self._once)
+            except (TransientError, InputRejected, ConfigurationError) as error:
+                seconds = next(tries, None)
+                if seconds is None or not _is_down(error):
+                    self._log.debug("embedqueue: the canary failed too: %s", error)
+                    return error
+                self.rest(seconds)
+            else:
+                return None
 
     def patient(self, probe: bool) -> tenacity.BaseRetrying:
         """The policy for a whole call: the user's or ours; a probe is tried once."""
@@ -367,6 +397,21 @@ def _whose(embedder: Embedder) -> tuple[str, tuple[str, int] | None]:
         case (str(host), int(port)):
             return provider, (host, port)
     return provider, None
+
+
+def _by_all(failed: Sequence[TransientError], last: TransientError) -> TransientError:
+    """What a call has failed with whose tries failed so."""
+    if isinstance(last, Faulty):
+        return last
+    suspicious = [error for error in failed if error.suspect_input]
+    if last.suspect_input and len(suspicious) < min(2, len(failed)):
+        return TransientError(str(last), retry_after=last.retry_after, status=last.status, cause=last.cause)
+    return suspicious[-1] if len(suspicious) > 1 else last
+
+
+def _is_down(error: BaseException | None) -> bool:
+    """Whether this is how a server fails that is started again just now, or a gateway before it."""
+    return isinstance(error, TransientError) and (error.cause == "connection" or error.status == BAD_GATEWAY)
 
 
 def _may_be_paid(error: BaseException | None) -> bool:

@@ -7,8 +7,9 @@ then that it can serve another one: a neighbour, or else the canary. If it canno
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import tenacity
 
@@ -20,6 +21,10 @@ from .caller import Caller
 from .failures import Faulty, OverLimits, Partial, Unserved
 from .retry import LONGEST_WAIT_SECONDS
 
+#: How often a text alone has to fail in all its tries while others are served, if it fails as by a server that is busy
+#: or away: that may be chance.
+ROUNDS = 3
+BUSY_STATUSES = frozenset({502, 503, 504, 529})
 #: Refusals after which the provider has to show that it is healthy: of the whole call, and of both of its halves.
 REFUSALS_BEFORE_CANARY = 3
 
@@ -48,7 +53,7 @@ class Halving:
         self._probe = probe
         self._deliver = deliver
         self._refuse = refuse
-        self._began = self._limits = caller.limits
+        self._began = self._limits = self._proven = caller.limits  # the last: those under which a part was served
         # Texts of the largest call that failed for no known reason, and of the largest part that was served since.
         self._failed = self._served = 0
         self._parts: deque[tuple[Sequence[str], tenacity.BaseRetrying]] = deque()  # still to be sent, and how
@@ -58,6 +63,7 @@ class Halving:
         self._misled = False  # whether the provider has served that text alone: it is not believed again
         self._suspects: list[tuple[str, BaseException]] = []  # texts to give up, and why
         self._suspected_mono = 0.0  # when the last one was found
+        self._rounds: Counter[str] = Counter()  # how often a text alone has failed in all its tries
 
     def serve(self, texts: Sequence[str]) -> None:
         """Embed texts: each is delivered or refused, unless an error comes.
@@ -70,11 +76,15 @@ class Halving:
             Stopping: the queue stops.
         """
         self._parts.append((texts, self._caller.patient(self._probe)))
-        while self._parts:
-            part, policy = self._parts.popleft()
-            now, *later = cut(part, self._limits)
-            self._parts.extendleft((call, policy) for call in reversed(later))
-            self._send(now, policy)
+        try:
+            while self._parts:
+                part, policy = self._parts.popleft()
+                now, *later = cut(part, self._limits)
+                self._parts.extendleft((call, policy) for call in reversed(later))
+                self._send(now, policy)
+        except Unserved:
+            self._caller.learn(self._began, self._proven)
+            raise
         # Suspects are judged at the end: by then a neighbour has mostly been served, and no canary is needed.
         if self._suspects:
             self._show_health(self._suspected_mono, self._suspects[0][1], texts)
@@ -97,6 +107,7 @@ class Halving:
         except ConfigurationError as error:
             raise Unserved(error, texts) from None
         else:
+            self._proven = self._limits
             self._misled |= texts == [self._blamed]
             self._served = max(self._served, len(texts)) if self._failed else 0
             self._deliver(texts, [row.tobytes() for row in rows])
@@ -110,7 +121,7 @@ class Halving:
 
     def _show_health(self, then_mono: float, error: BaseException, texts: Sequence[str]) -> None:
         """Go on only if the provider has served another text since then, or serves one now."""
-        fault = self._caller.fault_since(then_mono)
+        fault = self._caller.fault_since(then_mono, error)
         if fault is not None:  # what somebody has to set right says more than how a text of ours failed
             raise Unserved(fault if isinstance(fault, ConfigurationError) else error, texts) from None
 
@@ -123,7 +134,9 @@ class Halving:
         if len(texts) == 1:
             self._suspect(texts[0], error)
             if isinstance(error, CallTooLarge):  # too large in itself: this says nothing of its neighbours
-                self._limits = self._caller.limits
+                before = self._caller.limits
+                self._limits = before if error.measure == "texts" else replace(self._limits, tokens=before.tokens)
+                self._proven = self._limits
         elif isinstance(error, CallTooLarge):
             self._limits = self._limits.learn(error, texts)
             self._parts.appendleft((texts, policy))  # to be cut
@@ -161,10 +174,14 @@ class Halving:
         if len(texts) > 1:
             self._failed = max(self._failed, len(texts))
             self._parts.extend((part, once) for part in split(texts, None))
-        elif policy is once:
+        elif policy is once or self._may_be_chance(texts[0], error):
             self._parts.append((texts, self._caller.patient(False)))  # a text is blamed only after all its tries
         else:
             self._suspect(texts[0], error)
+
+    def _may_be_chance(self, text: str, error: TransientError) -> bool:
+        self._rounds[text] += 1
+        return error.status in BUSY_STATUSES and self._rounds[text] < ROUNDS
 
     def _suspect(self, text: str, error: BaseException) -> None:
         self._suspects.append((text, error))

@@ -17,8 +17,9 @@ from embedqueue.values.tokens import estimated_tokens
 
 from .failures import OverLimits
 
-#: Seconds that a try waits at most for what it owes; where it would take longer, it is not made.
-MOST_WAIT_SECONDS = 60.0
+#: Seconds that a try waits at most for what it owes, a little more than where it costs a whole minute's limit; where it
+#: would take longer, it is not made.
+MOST_WAIT_SECONDS = 62.0
 #: Of a limit that a provider tells, the part of which it is worth telling others that no more is left.
 NEARLY_GONE = 0.1
 TOO_MANY_REQUESTS = 429

@@ -52,6 +52,7 @@ class _Call:
     taken: list[Item] = field(default_factory=list)  # those that are about to end, or have; guarded by the same
     looks: int = 0  # how often its texts were found to be on their way elsewhere
     paid: Paid | None = None  # what was taken from the limits for it, until it is sent; guarded by the same
+    spare: bool = False  # whether it is not sent: another call of its claim tests the provider
     hung: int = 0  # how often it was given up: in itself, and in the canary; guarded by the same
 
 
@@ -284,6 +285,7 @@ class Dispatch:
         for texts in cut(fresh, self._caller.limits):
             items_of = {text: fresh[text] for text in texts}
             call = _Call(claim.owner, claim.status == "probe", claim.asked_mono, times, items_of)
+            call.spare = call.probe and bool(calls)  # one call decides whether it goes on
             calls.append(call)
             self._calls.update(dict.fromkeys(texts, call))
         self._more_behind = claim.waiting > 0
@@ -330,7 +332,7 @@ class Dispatch:
     def _run(self, call: _Call) -> None:
         with self._lock:
             paid, call.paid = call.paid, None
-        if call.asked_mono < self._settle.paused_mono and not call.probe:
+        if call.spare or (call.asked_mono < self._settle.paused_mono and not call.probe):
             # A pause began after these items were claimed: release them instead of sending them. A probe is sent.
             self._settle.release(self._take(call, list(call.items)), paid)
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -55,6 +56,9 @@ TOO_MUCH = (redis.TimeoutError, redis.ResponseError)
 RENEW_ITEMS = 500
 #: Tries of a move that raises what no Redis that is away would make it raise.
 UNFORESEEN_TRIES = 3
+
+#: Long words with a digit, such as the number that a provider gives to each request.
+_NUMBERED = re.compile(r"(?=\S*\d)\S{6,}")
 
 T = TypeVar("T")
 Answer = TypeVar("Answer")
@@ -327,6 +331,7 @@ class Settle:
             Stopping: the queue stops before Redis has taken them.
         """
         self._release(items, paid)
+        self._agenda.flush()  # they were due when they were claimed
         self._progressed()
 
     def _release(self, items: Sequence[Item], paid: Paid | None = None) -> None:
@@ -404,7 +409,8 @@ class Settle:
             return self.persist(lambda: begin("a call failed", 0.0))
 
     def _log_failure(self, failure: Unserved, count: int) -> None:
-        if failure.account and self._logged != str(failure):
+        fault = _NUMBERED.sub("", str(failure))  # the number of a request is no news
+        if failure.account and self._logged != fault:
             self._log.error("embedqueue: nothing can be embedded until somebody acts: %s", failure)
         elif not failure.account:
             self._log.warning(
@@ -413,7 +419,7 @@ class Settle:
                 failure,
                 extra={"batch_size": count},
             )
-        self._logged = str(failure)
+        self._logged = fault
 
     def served(self) -> None:
         """A call was served: the next fault is news again, even if it is the same."""

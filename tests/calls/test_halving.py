@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
+import embedqueue.calls.caller as calling
 from embedqueue.calls.batching import Limits
 from embedqueue.calls.caller import CANARY
 from embedqueue.calls.failures import OverLimits
@@ -392,3 +394,94 @@ def test_a_call_that_had_no_answer_in_time_is_smaller_the_next_time():
         rig.unserved([f"text {place}" for place in range(most)])
     rig.serve([f"text {place}" for place in range(3)])
     assert len(rig.delivered) == 3
+
+
+# -- servers that a text takes down ------------------------------------------------------------------------------------
+
+
+class Fragile(FakeEmbedder):
+    """A server that one text takes down: for some calls nobody reaches it. A gateway before it may say so."""
+
+    def __init__(self, *, down=2, status=None):
+        super().__init__()
+        self.down, self.left, self.status = down, 0, status
+
+    def embed_batch(self, texts, model):
+        self.calls.append(list(texts))
+        if self.left:
+            self.left -= 1
+            raise TransientError("refused", cause="connection", status=self.status, suspect_input=bool(self.status))
+        if "text 20" in texts:
+            self.left = self.down
+            raise TransientError("cut", cause="connection", status=self.status, suspect_input=True)
+        return np.stack([self.vector_of(text) for text in texts])
+
+
+@pytest.mark.parametrize("status", [None, 502], ids=["cut", "gateway"])
+@pytest.mark.parametrize("probe", [False, True])
+def test_a_text_that_takes_its_server_down_is_found(monkeypatch, status, probe):
+    """While it is started again, the canary waits: else that text would keep the queue closed for ever."""
+    monkeypatch.setattr(calling, "RESTART_SECONDS", (0.001,) * 4)
+    rig = Rig(Fragile(status=status)).serve(probe=probe)
+    rig.check("text 20")
+
+
+def test_where_the_server_stays_down_the_canary_soon_gives_up(monkeypatch):
+    monkeypatch.setattr(calling, "RESTART_SECONDS", (0.001,) * 4)
+    rig = Rig(Fragile(down=10**6))
+    rig.unserved(probe=True)
+    assert rig.calls == [TEXTS, *[[CANARY]] * 5]
+
+
+@pytest.mark.parametrize("errors", [[429] * 4 + [500], [None] * 4 + [503]], ids=str)
+def test_one_failure_among_others_buries_no_text(errors):
+    """The provider was busy, or away, and what came in the end was chance: the text waits."""
+    words = iter([TransientError("?", status=one, suspect_input=(one or 0) >= 500) for one in errors])
+    rig = Rig(rule=lambda texts: next(words, None))
+    rig.unserved(["a text"])
+    assert rig.canaries == 0
+
+
+def test_a_busy_server_buries_a_text_only_after_many_tries():
+    """Whether it may be chance: three times as often as where the text seems to be at fault."""
+    for status, rounds in ((500, 1), (503, 3)):
+        rig = Rig(rule=poison("a text", error=TransientError, status=status, suspect_input=True)).serve(["a text"])
+        assert rig.calls.count(["a text"]) == rounds * ATTEMPTS
+        assert set(rig.refused) == {"a text"}
+
+
+def test_the_canary_waits_as_long_as_the_provider_asks(monkeypatch):
+    """As any try does: who has asked for a second's peace gets no canary at once."""
+    rested = []
+    rig = Rig(rule=poison(*TEXTS, CANARY, error=TransientError, status=503, suspect_input=True, retry_after=7))
+    monkeypatch.setattr(rig.caller, "rest", rested.append)
+    rig.unserved()
+    assert rested == [7]
+    assert rig.canaries == 1
+
+
+# -- limits that were learned, though the call does not end well -------------------------------------------------------
+
+
+def test_a_limit_is_remembered_though_the_provider_fails_then():
+    served = []
+
+    def rule(texts):
+        return limited(10, limit=10)(texts) or (served.append(texts) if len(served) < 2 else TransientError("429"))
+
+    rig = Rig(rule=rule)
+    rig.unserved()
+    assert rig.caller.limits.texts == 10
+
+
+def test_a_text_that_is_too_large_says_nothing_of_the_number_of_texts():
+    """The limit of the same call that was said in texts stands; that of its tokens was about that text."""
+
+    def rule(texts):
+        if TEXTS[0] in texts and len(texts) <= 10:
+            return CallTooLarge("too large", measure="bytes", status=413)
+        return limited(10, limit=10)(texts)
+
+    rig = Rig(rule=rule).serve()
+    rig.check(TEXTS[0])
+    assert rig.caller.limits == Limits(10, 10**6)

@@ -20,7 +20,7 @@ GRACE_SECONDS = 0.25
 #: Before it may go, what somebody waits for bars the others for so long at most.
 MOST_FIRST_SECONDS = 122.0
 #: Who owes for longer sends nothing.
-MOST_WAIT_SECONDS = 60.0
+MOST_WAIT_SECONDS = 62.0
 NEAR = 1e-6
 
 

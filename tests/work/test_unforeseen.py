@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import sys
 import threading
@@ -298,10 +299,10 @@ def test_a_bad_text_that_was_replaced_while_it_was_refused(make_queue, redis_cli
 
 
 def test_the_same_fault_of_the_account_is_told_once(make_queue, redis_client, embedder, caplog):
-    """Not at each probe for a night long; but again when all was well meanwhile."""
-    queue = make_queue()
+    """Not at each probe for a night long, though each has a number; but again when all was well meanwhile."""
+    queue, numbers = make_queue(), itertools.count(1)
     for times_told in (1, 2):
-        embedder.rule = lambda texts: ConfigurationError("no credit")
+        embedder.rule = lambda texts: ConfigurationError(f"no credit (request req_{next(numbers)})")
         for place in range(3):
             with pytest.raises(BatchFailed):
                 queue.enqueue(f"doc:{place}", "x").result(PATIENCE_SECONDS)
@@ -313,6 +314,25 @@ def test_the_same_fault_of_the_account_is_told_once(make_queue, redis_client, em
         queue.flush(PATIENCE_SECONDS)
         eventually(lambda: inside(queue).calls == 0, "the call is over")
     assert "will be made again" not in caplog.text
+
+
+def test_one_call_decides_whether_it_goes_on(make_queue, redis_client, embedder):
+    """However many calls the items of its claim would take: the others are not sent, and wait."""
+    queue = make_queue(start=False, retry=ONE_TRY, api_batch_tokens=1000)
+    embedder.rule = lambda texts: TransientError("down", status=503)
+    futures = queue.enqueue_many([(f"doc:{place}", f"text {place} {'word ' * 700}") for place in range(12)])
+    queue.start()
+    eventually(lambda: redis_client.exists("embed_queue:pause") and in_flight(redis_client) == 0)
+    level, calls = int(redis_client.get("embed_queue:pause:level")), len(embedder.calls)
+    redis_client.delete("embed_queue:pause")
+    inside(queue).refresh()
+    eventually(lambda: int(redis_client.get("embed_queue:pause:level")) > level and in_flight(redis_client) == 0)
+    assert len(embedder.calls) == calls + 1
+    embedder.rule = None
+    redis_client.delete("embed_queue:pause")
+    inside(queue).refresh()
+    eventually(lambda: redis_client.zcard("embed_queue:pending") == in_flight(redis_client) == 0)
+    assert queue.stats().embedded == len(futures)
 
 
 def test_a_redis_that_is_always_late(make_queue, monkeypatch):
