@@ -896,7 +896,7 @@ class EmbeddingBatchQueue:
             How many there are of each kind; see :class:`Verified`.
 
         Raises:
-            TypeError, ValueError: neither items nor both of the others; or, with ``fix``, a bad pair.
+            TypeError: neither items nor both of the others; or what is no pair of strings.
             QueueFull, NotReplicated: with ``fix``; what went before is enqueued.
             EmbedQueueError: with ``fix``, where the workers write otherwise than this process would: what is wrong
                 would stay so.
@@ -924,11 +924,16 @@ class EmbeddingBatchQueue:
     ) -> Filler:
         """What looks at many texts and enqueues those of these kinds; for the commands, too."""
         engine = self._ready()
+
+        def unfit(text: Text, error: ValueError) -> None:
+            self._log.warning("embedqueue: %s cannot be enqueued and is left out: %s", text[0], error)
+
         return Filler(
             self,
             engine.store,
             engine.terms,
             kinds,
+            unfit=unfit,
             erase=self._erase,
             max_waiting=max_waiting,
             within=within,

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from embedqueue.store.records import Terms, differing
 from embedqueue.store.store import Store
 from embedqueue.values.errors import EmbedQueueError, QueueFull
-from embedqueue.values.item import is_blank
+from embedqueue.values.item import check_pair, is_blank
 from embedqueue.values.options import Options
 
-from .inspection import FAULTS, LOOK_ITEMS, UNLABELLED, WAITING, Found, Text, inspect
+from .inspection import FAULTS, LOOK_ITEMS, UNFIT, UNLABELLED, WAITING, Found, Text, inspect
 
 #: Items that may wait at a time while a backlog is put in, unless told otherwise.
 DEFAULT_MAX_WAITING = 5000
@@ -55,6 +55,7 @@ class Verified:
         unlabelled: the vector has the right length, and nothing says what it is of. That is no fault.
         malformed: the vector has another length, or what stands beside it is not what embedqueue writes.
         waiting: one of these faults, which will be put right, for the very text is queued already.
+        unfit: texts that cannot be enqueued (``max_text_chars``, half a surrogate pair): the log names their keys.
         fixed: texts that were enqueued, and blank ones whose vector was taken out.
     """
 
@@ -66,11 +67,12 @@ class Verified:
     malformed: int
     waiting: int
     fixed: int
+    unfit: int = 0
 
     @property
     def faults(self) -> int:
         """How many vectors are not as they should be, those that wait and unlabelled ones left aside."""
-        return self.missing + self.other_text + self.other_space + self.malformed
+        return self.missing + self.other_text + self.other_space + self.malformed + self.unfit
 
 
 def verified(parts: Iterable[tuple[int, Counter[str]]]) -> Verified:
@@ -79,7 +81,7 @@ def verified(parts: Iterable[tuple[int, Counter[str]]]) -> Verified:
     for count, some in parts:
         fixed += count
         kinds += some
-    names = (*FAULTS, UNLABELLED, WAITING)
+    names = (*FAULTS, UNLABELLED, WAITING, UNFIT)
     return Verified(checked=kinds.total(), fixed=fixed, **{name: kinds[name] for name in names})
 
 
@@ -97,6 +99,7 @@ class Filler:
         terms: returns on which terms its workers write.
         kinds: of what ``inspection`` finds, those that are enqueued (blank texts have their vectors taken out instead);
             None: everything, unseen, but for keys of which others enqueue a text while there is no room.
+        unfit: called with a text that cannot be enqueued, and why; it is left out.
         erase: takes the vector of a key away, unless its stamp is this one or a later one; returns whether it did.
         max_waiting: go on only while fewer items wait; None for no such limit.
         within: seconds in which the texts are to be embedded; None: as any.
@@ -114,6 +117,7 @@ class Filler:
         terms: Callable[[], Terms],
         kinds: Collection[str] | None,
         *,
+        unfit: Callable[[Text, ValueError], None],
         erase: Callable[[str, int], bool],
         max_waiting: int | None = None,
         within: float | None = None,
@@ -127,6 +131,7 @@ class Filler:
         self._store = store
         self._terms = terms
         self._kinds = kinds
+        self._unfit = unfit
         self._erase = erase
         self._max_waiting = max_waiting
         self._within = within
@@ -144,7 +149,7 @@ class Filler:
         A text that is older than the newest one of its key, by what was enqueued since this began, is left alone.
 
         Raises:
-            TypeError, ValueError: a pair that cannot be enqueued; the parts before it are in.
+            TypeError: no pair of strings; the parts before it are in.
             EmbedQueueError: what is wrong would stay so, for the workers of the namespace write otherwise.
             QueueFull: there is no room, and nobody was to be told; the parts before are in.
             NotReplicated: this part is in, and too few replicas had it in time; the parts before are in.
@@ -157,15 +162,30 @@ class Filler:
         most = min(LOOK_ITEMS, self._queue.options.max_pending or LOOK_ITEMS, self._max_waiting or LOOK_ITEMS)
         while part := list(islice(source, most)):
             self._check()
+            count, part = len(part), self._fitting(part)
+            left_out = Counter({UNFIT: count - len(part)})
             if self._kinds is None:
-                yield self._enqueue(part), Counter({"unseen": len(part)})
+                yield self._enqueue(part), Counter({"unseen": len(part)}) + left_out
                 continue
             found = inspect(self._store, part, self._terms(), self._queue.options.sink)
             wrong = self._wrong(zip(part, found, strict=True))
             # At once, for others may enqueue newer texts. What is emptied has stamps against that.
             taken = self._enqueue([text for text, _ in wrong if not is_blank(text[1])])
             emptied = self._empty([(text[0], one) for text, one in wrong if is_blank(text[1])])
-            yield emptied + taken, Counter(one.kind for one in found)
+            yield emptied + taken, Counter(one.kind for one in found) + left_out
+
+    def _fitting(self, part: Iterable[Text]) -> list[Text]:
+        """Those that can be enqueued: one that cannot holds up no other."""
+        options, fitting = self._queue.options, []
+        for redis_key, text in part:
+            try:
+                check_pair(redis_key, text, options.namespace, options.max_text_chars)
+                text.encode()
+            except ValueError as error:
+                self._unfit((redis_key, text), error)
+            else:
+                fitting.append((redis_key, text))
+        return fitting
 
     def _meet_workers(self) -> None:
         kept, ours = self._store.agreed(), self._terms().agreed

@@ -25,6 +25,8 @@ UNLABELLED: Final = "unlabelled"
 #: What is wrong will be put right, for this very text is queued.
 WAITING: Final = "waiting"
 RIGHT: Final = "right"
+#: No queue takes the text, or its key: it is too long, or no UTF-8.
+UNFIT: Final = "unfit"
 
 #: Hashes that are looked at in one round trip.
 LOOK_ITEMS = 500

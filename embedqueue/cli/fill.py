@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import click
 
 from embedqueue.backlog.filler import DEFAULT_MAX_WAITING, to_fix, verified
-from embedqueue.backlog.inspection import Text
+from embedqueue.backlog.inspection import UNFIT, Text
 from embedqueue.operating.arguments import duration
 from embedqueue.operating.describe import lines
 from embedqueue.operating.runs import NamedRun
@@ -190,10 +190,10 @@ def backfill(
 
     The texts stand in the hashes themselves (--match and --text-field), or in the rows of models. Before those that are
     enqueued cost more than a dollar, it asks, and again at each tenfold of that. What was enqueued before the question
-    stays.
+    stays. Exits with 1 where a text cannot be enqueued, as one that is too long; the others are.
     """
     kinds, spending = None if everything else to_fix(relabel=relabel), Spending(yes=yes)
-    counts = []
+    counts, unfit = [], 0
     for table in (tables := _tables(source, models, match, text_field, database)):
         with _running("backfill", name, table, several=len(tables) > 1) as run:
             texts = lambda _, table=table: _not_blank(table.texts())  # noqa: E731
@@ -201,12 +201,15 @@ def backfill(
         if match is None:
             click.echo(f"{table.name}: ", nl=False)
         counts.append(_tell(*parts))
+        unfit += sum(found[UNFIT] for _, found in parts)
         if counts[-1] and wait:
             flush_queue(table.source)
     if len(counts) > 1:
         click.echo(f"{sum(counts)} enqueued")
     if sum(counts):
         click.echo(spending.told())
+    if unfit:
+        raise click.ClickException(f"{unfit} texts cannot be enqueued: the log names their keys")
 
 
 @command(cli, "verify", "embedqueue verify --match 'doc:*' --text-field body --fix")

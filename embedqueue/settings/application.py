@@ -127,6 +127,10 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         """Names."""
         return iter(self.all_settings)
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a queue of this name; none is made."""
+        return name in self.all_settings
+
     def __len__(self) -> int:
         """How many queues there are."""
         return len(self.all_settings)
@@ -148,11 +152,20 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
 
     def _each(self, which: Callable[[Settings], bool], use: Callable[[str], object]) -> None:
         try:
-            for name, settings in self.all_settings.items():
-                if self._eager is None and which(settings):
-                    use(name)
-        except Exception as error:  # the first use raises the same to whoever can act
-            logger.info("embedqueue: a queue was not started at the first request: %s", error)
+            names = [name for name, settings in self.all_settings.items() if self._eager is None and which(settings)]
+        except Exception as error:
+            names = self._tell_of_none(error)
+        for name in names:
+            try:
+                use(name)
+            except Exception as error:  # which keeps no other from being used
+                self._tell_of_none(error)
+
+    @staticmethod
+    def _tell_of_none(error: Exception) -> list[str]:
+        """The first use raises the same to whoever can act."""
+        logger.info("embedqueue: a queue was not started at the first request: %s", error)
+        return []
 
     def _greet(self, name: str) -> None:
         """One look before the first use, outside of the lock: many threads may find Redis down, none waits for another.

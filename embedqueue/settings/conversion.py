@@ -43,7 +43,8 @@ def text(name: str, given: Mapping[str, Any], spelling: str) -> str | None:
 
 def converted(name: str, value: Any, hint: Any, spelling: str) -> Any:
     """A string from the environment as the type that is due; anything else as it stands."""
-    if name in _READERS:
+    none = isinstance(value, str) and value.strip().lower() in _NONE and type(None) in typing.get_args(hint)
+    if name in _READERS and not none:
         try:
             return _READERS[name](value)
         except OptionError as error:
@@ -54,7 +55,7 @@ def converted(name: str, value: Any, hint: Any, spelling: str) -> Any:
     word = value.strip()
     if any(word.lower() in typing.get_args(kind) for kind in kinds if typing.get_origin(kind) is Literal):
         return word.lower()
-    if type(None) in kinds and word.lower() in _NONE:
+    if none:
         return None
     if Limits in kinds:
         try:

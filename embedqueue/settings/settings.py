@@ -300,7 +300,8 @@ def read_queues(
         name.removeprefix(ENVIRONMENT_PREFIX): value for name, value in environment(environ).items()
     }
     own = {name[len(prefix) :]: value for name, value in mapping.items() if name.startswith(prefix)}
-    shared = _without_rivals(shared, own) | own
+    another = "PROVIDER" in own and shared.get("PROVIDER", own["PROVIDER"]) != own["PROVIDER"]
+    shared = inherited(shared, own) if another else _without_rivals(shared, own) | own
     named = shared.pop("QUEUES", None) or {}
     if not isinstance(named, Mapping) or not all(isinstance(own, Mapping) for own in named.values()):
         raise SettingsError(f"{spelling.format('QUEUES')} must be a dictionary of dictionaries, by the queues' names")

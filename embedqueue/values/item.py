@@ -47,7 +47,7 @@ class NotOurs(ValueError):
 
 
 def check_pair(redis_key: object, text: object, namespace: str, max_text_chars: int | None) -> None:
-    """Refuse a pair that could never work, before anything is written.
+    """Refuse a pair that could never work, before anything is written; but for lone surrogates in the text.
 
     Args:
         redis_key: name of the user's hash.

@@ -178,13 +178,24 @@ def test_verify(run, redis_client):
     found = json.loads(run("verify", "--match", "doc:*", "--text-field", "body", "--json", code=1))
     assert found == {
         "checked": 2, "missing": 1, "other_text": 0, "other_space": 0, "unlabelled": 1, "malformed": 0, "waiting": 0,
-        "fixed": 0,
+        "fixed": 0, "unfit": 0,
     }  # fmt: skip
     assert "fixed" in run("verify", "--match", "doc:*", "--text-field", "body", "--fix")
     assert redis_client.zcard("embed_queue:pending") == 1
     run("verify", "--match", "doc:*", "--text-field", "body")
     run("verify", "--match", "doc:*", "--text-field", "body", "--fix", "--relabel")
     assert redis_client.zcard("embed_queue:pending") == 2
+
+
+@pytest.mark.parametrize("everything", [(), ("--all",)])
+def test_a_text_that_is_too_long_holds_up_no_other(run, redis_client, monkeypatch, everything):
+    monkeypatch.setenv("EMBEDQUEUE_MAX_TEXT_CHARS", "9")
+    for place, body in enumerate(("short", "much too long", "brief")):
+        redis_client.hset(f"doc:{place}", "body", body)
+    said = run("backfill", "--match", "doc:*", "--text-field", "body", *everything, code=1)
+    assert "2 enqueued" in said and "1 texts cannot be enqueued" in said
+    assert redis_client.zcard("embed_queue:pending") == 2
+    assert "unfit            1" in run("verify", "--match", "doc:*", "--text-field", "body", code=1)
 
 
 def test_what_verify_could_not_fix_is_told(run, redis_client):

@@ -219,3 +219,24 @@ def test_where_the_length_of_vectors_is_yet_to_be_learned(queue, make_queue, red
     found = other.verify([("doc:1", "text")], fix=True)
     assert (found.checked, found.faults, found.fixed) == (1, 0, 0)
     assert other.verify([("doc:1", "new")]).other_text == 1
+
+
+@pytest.mark.parametrize("fix", [False, True])
+def test_a_text_that_cannot_be_enqueued_holds_up_no_other(make_queue, redis_client, caplog, fix):
+    """It is a fault that is told by its key, and no part of the text is."""
+    queue = make_queue(start=False, max_text_chars=9)
+    items = [
+        ("doc:1", "short"),
+        ("doc:2", "much too long"),
+        ("doc:3", "\ud83d"),
+        ("embed_queue:x", "x"),
+        ("doc:4", "x"),
+    ]
+    found = queue.verify(items, fix=fix)
+    assert (found.checked, found.unfit, found.missing, found.fixed, found.faults) == (5, 3, 2, 2 * fix, 5)
+    assert redis_client.zcard("embed_queue:pending") == 2 * fix
+    told = "".join(caplog.messages)
+    assert all(f"{key} cannot be enqueued" in told for key in ("doc:2", "doc:3", "embed_queue:x"))
+    assert "much" not in told
+    with pytest.raises(TypeError):
+        queue.verify([("doc:1", 1)])

@@ -13,8 +13,9 @@ from embedqueue.demo.localredis import LocalRedis
 from embedqueue.settings.application import Queues
 from embedqueue.settings.settings import Settings, read_queues
 from embedqueue.testing import FakeEmbedder
+from embedqueue.values.item import encode_member
 from tests.inside import worker_threads
-from tests.parts import PATIENCE_SECONDS, local_redis
+from tests.parts import PATIENCE_SECONDS, eventually, local_redis
 
 
 def test_a_handler_uses_a_queue_that_is_being_made(redis_client, redis_server, monkeypatch):
@@ -66,3 +67,22 @@ def test_a_server_that_knows_no_hello_is_used_and_tells_no_password(monkeypatch)
         with pytest.raises(redis.ResponseError, match="unknown command 'HELLO'") as raised:
             queues["default"]
         assert "top-secret" not in "".join(traceback.format_exception(raised.value, chain=False))
+
+
+def test_one_queue_that_cannot_start_keeps_no_other_from_it(redis_client, redis_server, monkeypatch):
+    """What was left in the others is embedded from the first request on."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    own = {"EMBEDDER": FakeEmbedder, "MODEL": "fake", "NAMESPACE": "own"}
+    given = {"REDIS_URL": redis_server.url, "PROVIDER": "openai", "QUEUES": {"own": own}}
+    queues = Queues(lambda: read_queues(given, environ={}))
+    redis_client.zadd("own:pending", {encode_member("doc:1", "left"): 1})
+    with contextlib.ExitStack() as at_end:
+        at_end.callback(queues.reset)
+        queues.wake()
+        eventually(lambda: redis_client.hexists("doc:1", "embedding"))
+
+
+def test_names_are_looked_up_without_a_queue():
+    queues = Queues(lambda: read_queues({"PROVIDER": "local", "QUEUES": {"titles": {}}}, environ={}))
+    assert ("titles" in queues, "other" in queues) == (True, False)
+    assert queues.made("titles") is None

@@ -319,3 +319,17 @@ def test_no_part_of_a_successor_that_may_be_secret_is_shown(given):
     """A word that is in a wrong place, or not in capital letters, may be a part of a password."""
     with pytest.raises(SettingsError, match="^SUCCESSOR holds a word that is no NAME=VALUE$"):
         read({"SUCCESSOR": given})
+
+
+def test_an_applications_provider_gets_no_key_of_another():
+    """That of the environment is for the provider that is named there; where none is, for whichever is named."""
+    environ = {"EMBEDQUEUE_API_KEY": "theirs", "EMBEDQUEUE_MODEL": "m", "EMBEDQUEUE_NAMESPACE": "n"}
+    other = read_queues({"PROVIDER": "gemini"}, environ=environ | {"EMBEDQUEUE_PROVIDER": "openai"})["default"]
+    assert (other.api_key, other.model, other.options["namespace"]) == (None, PROVIDERS["gemini"][0], "n")
+    same = read_queues({"PROVIDER": "gemini"}, environ=environ)["default"]
+    assert (same.api_key, same.model) == ("theirs", "m")
+
+
+@pytest.mark.parametrize("name", ["BUDGET", "LIMITS", "MAX_PENDING"])
+def test_none_is_a_word_for_what_may_be_none(name):
+    assert read({"PROVIDER": "local", name: "none"}).option(name.lower()) is None

@@ -631,3 +631,67 @@ def test_nothing_is_kept_of_what_has_ended(sessions):
             session.rollback()
         pad = session.info["embedqueue"]
         assert (pad.open, pad.ready, pad.flushed) == ({}, {}, {})
+
+
+def test_a_text_that_no_queue_takes_holds_back_no_other(engine, fake_redis):
+    """It is found too late, when all is committed; the others are embedded, and the error says how many are not."""
+    watched = Watched(fake_redis, max_text_chars=9)
+    made = sessionmaker(engine)
+    follow(made, watched.queue)
+    with made() as session:
+        session.add_all([Note(id=1, title="short"), Note(id=2, title="much too long"), Note(id=3, title="brief")])
+        with pytest.raises(ValueError, match="more than max_text_chars") as raised:
+            session.commit()
+    assert watched.has("note:1", "short") and watched.has("note:3", "brief")
+    assert raised.value.__notes__ == ["1 texts are committed and not enqueued; verify finds them"]
+    watched.queue.stop()
+
+
+@pytest.mark.parametrize("pair", [("", "text"), ("doc:1", "\ud83d"), ("\ud83d", "text")])
+def test_what_no_queue_takes_is_refused_at_the_call(sessions, watched, pair):
+    with sessions() as session, pytest.raises(ValueError):
+        enqueue_on_commit(session, *pair)
+
+
+def test_a_session_of_several_databases(engine, watched):
+    """It has no connection of its own, and need not: its commit is what counts."""
+    other = create_engine("sqlite://")
+    Base.metadata.create_all(other)
+    made = sessionmaker(binds={Note: engine, Pair: other})
+    follow(made, watched.queue)
+    with made() as session:
+        enqueue_on_commit(session, "doc:1", "one")
+        session.commit()
+    assert watched.has("doc:1", "one")
+    other.dispose()
+
+
+@pytest.mark.parametrize("lazy", ["joined", "subquery", "selectin", "select"])
+def test_all_texts_of_a_model_whose_collections_come_with_it(fake_redis, lazy):
+    """However they are loaded, a row is one text."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Doc(EmbeddedText, Own):
+        __tablename__ = "doc"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        words: Mapped[list[Any]] = relationship("Word", lazy=lazy)
+        embed_fields = ()
+
+        def embed_text(self):
+            return " ".join(word.word for word in self.words)
+
+    class Word(Own):
+        __tablename__ = "word"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        doc_id: Mapped[int] = mapped_column(ForeignKey("doc.id"))
+        word: Mapped[str]
+
+    engine = create_engine("sqlite://")
+    Own.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add_all([Doc(id=i, words=[Word(word="a"), Word(word="b")]) for i in (1, 2)])
+        session.commit()
+        assert list(embedded_texts(session, Doc)) == [("doc:1", "a b"), ("doc:2", "a b")]
+    engine.dispose()

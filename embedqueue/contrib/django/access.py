@@ -85,7 +85,7 @@ def enqueue_on_commit(
         TypeError, ValueError: bad arguments, at once, so that they end the transaction.
         SettingsError: there is no such queue.
     """
-    _check(queue, [(redis_key, text)])
+    check_pairs(queue, [(redis_key, text)])
     transaction.on_commit(lambda: queues[queue].enqueue(redis_key, text), using=using, robust=robust)
 
 
@@ -94,13 +94,14 @@ def enqueue_many_on_commit(
 ) -> None:
     """Enqueue many (redis_key, text) pairs in one round trip; otherwise as :func:`enqueue_on_commit`."""
     pairs = list(items)
-    _check(queue, pairs)
+    check_pairs(queue, pairs)
     transaction.on_commit(lambda: queues[queue].enqueue_many(pairs), using=using, robust=robust)
 
 
-def _check(name: str, pairs: Iterable[tuple[str, str]]) -> None:
-    """After a commit it would be too late to refuse."""
+def check_pairs(name: str, pairs: Iterable[tuple[str, str]]) -> None:
+    """Refuse what the queue of this name would refuse, for after a commit it would be too late."""
     settings = queues.settings(name)
     namespace, max_text_chars = settings.option("namespace"), settings.option("max_text_chars")
     for redis_key, text in pairs:
         check_pair(redis_key, text, namespace, max_text_chars)
+        text.encode()

@@ -1,4 +1,4 @@
-"""Django's view of the app: its name, its checks, and what follows a model's life."""
+"""Django's view of the app: its name, its checks, and what follows requests and settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 from django.apps import AppConfig
 from django.core import checks
 from django.core.signals import request_started, setting_changed
-from django.db.models.signals import post_delete, post_save
 
 
 class EmbedQueueConfig(AppConfig):
@@ -22,12 +21,9 @@ class EmbedQueueConfig(AppConfig):
         """Register checks and signals."""
         from .access import queues
         from .checks import check_services, check_settings
-        from .models import deleted, saved
 
         checks.register(check_settings, "embedqueue")
         checks.register(check_services, "embedqueue", deploy=True)
-        post_save.connect(saved, dispatch_uid="embedqueue.saved")
-        post_delete.connect(deleted, dispatch_uid="embedqueue.deleted")
         request_started.connect(queues.wake, dispatch_uid="embedqueue.wake")
         setting_changed.connect(_setting_changed, dispatch_uid="embedqueue.settings")
 

@@ -6,14 +6,16 @@ from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
+from django.core import checks
 from django.core.checks import CheckMessage, Error
 from django.db import models, transaction
+from django.db.models.signals import post_delete, post_save
 
 from embedqueue.settings.application import DEFAULT
 from embedqueue.settings.settings import SettingsError
 from embedqueue.values.item import is_blank
 
-from .access import load, queues
+from .access import check_pairs, load, queues
 
 
 class EmbeddedText(models.Model):
@@ -43,6 +45,12 @@ class EmbeddedText(models.Model):
         """No table of its own."""
 
         abstract = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Hear of this model alone: with a receiver for all models, Django would load each row that it deletes."""
+        super().__init_subclass__(**kwargs)
+        post_save.connect(saved, sender=cls, dispatch_uid="embedqueue.saved")
+        post_delete.connect(deleted, sender=cls, dispatch_uid="embedqueue.deleted")
 
     #: What this object knows of the fields that the queue has the text of: never changed, only replaced.
     _embedded: Mapping[str, str] = MappingProxyType({})
@@ -90,11 +98,17 @@ class EmbeddedText(models.Model):
         return {name: str(self.__dict__[column]) for name, column in columns.items() if column in self.__dict__}
 
     def enqueue_text(self, using: str | None = None) -> None:
-        """Enqueue the text when the transaction is committed, new or not."""
-        self._enqueue_state(self._embed_state(), self.embed_text(), using)
+        """Enqueue the text when the transaction is committed, new or not.
+
+        Args:
+            using: alias of the database whose transaction it is; None for the one from which the instance comes.
+        """
+        self._enqueue_state(self._embed_state(), self.embed_text(), using or self._state.db)
 
     def _enqueue_state(self, state: dict[str, str], text: str, using: str | None) -> None:
         redis_key, name = self.embed_key(), self.embed_queue
+        if not self.embed_robust:  # else the log is told after the commit, and the row is saved
+            check_pairs(name, [(redis_key, text)])
         # Neither is known now: after a rollback, or when the old text comes back before the commit, it is new.
         self._embedded = {field: value for field, value in self._embedded.items() if field not in state}
 
@@ -114,15 +128,17 @@ def _hand_over(name: str, redis_key: str, text: str) -> None:
 
 
 def saved(
-    sender: type[models.Model],
-    instance: models.Model,
+    sender: type[EmbeddedText],
+    instance: EmbeddedText,
     created: bool,
     using: str | None,
     update_fields: Iterable[str] | None,
+    raw: bool = False,
     **_: Any,
 ) -> None:
     """Signal ``post_save``: a text that is new goes into the queue, as it stands in the database now."""
-    if not isinstance(instance, EmbeddedText):
+    if raw:  # from a fixture: what it refers to, and its parents' columns, may be loaded after it
+        transaction.on_commit(lambda: _loaded(sender, instance.pk, using), using=using, robust=instance.embed_robust)
         return
     names = set(instance.embed_fields) if update_fields is None else set(instance.embed_fields) & set(update_fields)
     state = instance._embed_state(names)
@@ -137,16 +153,21 @@ def saved(
     instance._enqueue_state(state, source.embed_text(), using)
 
 
+def _loaded(model: type[EmbeddedText], pk: Any, using: str | None) -> None:
+    """A fixture has been loaded: the text of one of its rows, if that is still there."""
+    for row in model._base_manager.using(using).filter(pk=pk):
+        _hand_over(row.embed_queue, row.embed_key(), row.embed_text())
+
+
 def _holds_expression(instance: EmbeddedText, names: Iterable[str]) -> bool:
     """Whether the database makes a text of what is there, as with ``note.text = Upper("text")``."""
     return any(hasattr(instance.__dict__.get(name), "resolve_expression") for name in names)
 
 
-def deleted(sender: type[models.Model], instance: models.Model, using: str | None, **_: Any) -> None:
+def deleted(sender: type[EmbeddedText], instance: EmbeddedText, using: str | None, **_: Any) -> None:
     """Signal ``post_delete``: neither a text in the queue nor a vector outlives its instance."""
-    if isinstance(instance, EmbeddedText):
-        name, redis_key = instance.embed_queue, instance.embed_key()
-        transaction.on_commit(lambda: _hand_over(name, redis_key, ""), using=using, robust=instance.embed_robust)
+    name, redis_key = instance.embed_queue, instance.embed_key()
+    transaction.on_commit(lambda: _hand_over(name, redis_key, ""), using=using, robust=instance.embed_robust)
 
 
 class _NoRows(models.Manager["Queue"]):
@@ -186,6 +207,17 @@ def check_model(model: type[EmbeddedText]) -> list[CheckMessage]:
         for name in model.embed_fields
         if name not in columns
     ]
+    shared = [one for one in model._meta.get_parent_list() if issubclass(one, EmbeddedText)]
+    if shared and not model._meta.proxy and model.embed_key is EmbeddedText.embed_key:
+        problems.append(
+            checks.Warning(
+                f"a row of {model._meta.label} is one of {shared[0]._meta.label} as well, and has two keys and vectors",
+                hint="Where it is saved as one of them, the other key keeps the vector of the old text. Override "
+                "embed_key() so that both give one key, and embed_text() so that both give one text.",
+                obj=model,
+                id="embedqueue.W002",
+            )
+        )
     try:
         known = load()
     except SettingsError:

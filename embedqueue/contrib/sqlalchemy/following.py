@@ -74,10 +74,15 @@ def enqueue_on_commit(session: Session, redis_key: str, text: str, *, queue: str
 
     Raises:
         TypeError: not two strings.
+        ValueError: an empty key, or what is no UTF-8.
     """
     if not isinstance(redis_key, str) or not isinstance(text, str):
         raise TypeError(f"redis_key and text must be str, not {type(redis_key).__name__} and {type(text).__name__}")
-    session.connection()  # begins a transaction where none is under way: else no commit would come
+    if not redis_key:
+        raise ValueError("redis_key must not be empty")
+    f"{redis_key}{text}".encode()  # a lone surrogate would be refused when all is committed
+    if not session.in_transaction():
+        session.begin()  # else no commit would come
     _Pad.of(session).note(session, (queue, redis_key), text)
 
 
@@ -215,15 +220,22 @@ class _Follower:
                 if isinstance(error, _AWAY):
                     away[name] = error
         for name in dict.fromkeys(name for (name, _), text in notes.items() if not is_blank(text)):
-            texts = [(key, text) for (of, key), text in notes.items() if of == name and not is_blank(text)]
-            try:
-                queue = self._queue(name)
-                # An attribute that was not loaded before it was set counts as changed.
-                queue.enqueue_many(texts, if_changed=queue.options.provenance_field is not None)
-                for key, _ in texts:
-                    del left[name, key]
-            except Exception as error:
-                miss(error, [(name, key) for key, _ in texts])
+            parts = [[(key, text) for (of, key), text in notes.items() if of == name and not is_blank(text)]]
+            while parts:
+                texts = parts.pop()
+                try:
+                    queue = self._queue(name)
+                    # An attribute that was not loaded before it was set counts as changed.
+                    queue.enqueue_many(texts, if_changed=queue.options.provenance_field is not None)
+                    for key, _ in texts:
+                        del left[name, key]
+                except ValueError as error:  # of one text, as of one that is too long for this queue
+                    if len(texts) > 1:
+                        parts = [[text] for text in texts]
+                    else:
+                        miss(error, [(name, texts[0][0])])
+                except Exception as error:
+                    miss(error, [(name, key) for key, _ in texts])
         return missed
 
     def _check(self, name: str) -> None:

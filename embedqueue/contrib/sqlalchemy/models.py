@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from sqlalchemy import inspect, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, selectinload
 
 #: Instances that are loaded at a time where all of a model are read.
 READ_ROWS = 500
@@ -49,6 +49,8 @@ def embedded_texts(session: Session, model: type[EmbeddedText]) -> Iterator[tupl
         model: mapped, with :class:`EmbeddedText`.
     """
     mapper: Any = inspect(model)
+    # Collections that come by a join, or a second query of all rows, cannot be read some hundred rows at a time.
+    eager = [one for one in mapper.relationships if one.uselist and one.lazy in ("joined", False, "subquery")]
     rows = select(model).order_by(*mapper.primary_key).execution_options(yield_per=READ_ROWS)
-    for instance in session.scalars(rows):
+    for instance in session.scalars(rows.options(*(selectinload(one.class_attribute) for one in eager))):
         yield instance.embed_key(), instance.embed_text()

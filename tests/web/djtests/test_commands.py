@@ -162,3 +162,12 @@ def test_a_projects_process(env, redis_client):
     assert "Traceback" not in wrong.stderr
     alone = run("workers")
     assert (alone.returncode, alone.stderr) == (1, "")
+
+
+def test_djangos_own_options_may_stand_anywhere(used, run):
+    """As with every other command; what stands behind -- is a command's own."""
+    words = "--settings=x --pythonpath y --verbosity 2 --traceback --no-color --skip-checks".split()
+    assert run("dead", "list", *words, "--json") == run("dead", "list", "--json")
+    used.redis.hset("--traceback", "embedding", "v")
+    run("forget", "--vector", "--", "--traceback")
+    assert not used.redis.exists("--traceback")

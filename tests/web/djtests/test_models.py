@@ -6,13 +6,18 @@ import json
 
 import pytest
 import redis
+from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.core.management.base import SystemCheckError
 from django.db import transaction
 from django.db.models import Value
 from django.db.models.functions import Concat
+from django.db.models.signals import post_delete, post_save
 from django.test import override_settings
+from django.test.utils import isolate_apps
 
+from embedqueue.contrib.django import enqueue_on_commit, queues
+from embedqueue.contrib.django.models import check_model
 from tests.web.djsite.notes.models import Note, NoteProxy
 
 
@@ -155,6 +160,55 @@ def test_redis_is_gone_when_an_instance_is_saved(monkeypatch, tmp_path, robust, 
             with pytest.raises(redis.ConnectionError):
                 Note.objects.create(body="x")
             assert Note.objects.count() == 1
+
+
+def test_a_text_that_no_queue_takes_ends_the_save(used, monkeypatch):
+    """While it can still be undone: after the commit, the hooks behind it would be lost as well."""
+    queues.settings("default").options["max_text_chars"] = 9
+    with pytest.raises(ValueError, match="more than max_text_chars"), transaction.atomic():
+        Note.objects.create(body="much too long")
+    assert Note.objects.count() == 0
+    with transaction.atomic():
+        Note.objects.create(body="short")
+    assert used.embedders["embed_queue"].texts == ["short"]
+    with pytest.raises(ValueError):
+        enqueue_on_commit("doc:1", "\ud83d")
+
+
+def test_no_other_model_is_followed():
+    """Where somebody hears of each row that goes, Django loads it first: of all models, or of ours alone."""
+    for signal in (post_save, post_delete):
+        assert not signal.has_listeners(User)
+        assert signal.has_listeners(Note) and signal.has_listeners(NoteProxy)
+
+
+def test_a_fixture_is_loaded_before_its_texts_are_made(used, monkeypatch, tmp_path):
+    """They may be made of rows that come later in it."""
+    monkeypatch.setattr(Note, "embed_text", lambda self: f"{self.body} {Note.objects.get(pk=2).body}")
+    rows = [{"model": "notes.note", "pk": pk, "fields": {"body": f"text {pk}"}} for pk in (1, 2)]
+    path = tmp_path / "notes.json"
+    path.write_text(json.dumps(rows))
+    call_command("loaddata", path, verbosity=0)
+    assert used.embedders["embed_queue"].texts == ["text 1 text 2", "text 2 text 2"]
+
+
+def test_a_row_of_two_models_has_two_keys_and_a_warning():
+    """Of a child of another model with texts; not where it says itself what its key is."""
+    with isolate_apps("tests.web.djsite.notes"):
+
+        class Essay(Note):
+            class Meta:
+                app_label = "notes"
+
+        class Poem(Note):
+            def embed_key(self):
+                return f"notes.note:{self.pk}"
+
+            class Meta:
+                app_label = "notes"
+
+        assert [problem.id for problem in check_model(Essay)] == ["embedqueue.W002"]
+        assert [*check_model(Poem), *check_model(NoteProxy)] == []
 
 
 def test_checks_know_the_models(monkeypatch):

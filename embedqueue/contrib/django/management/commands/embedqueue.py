@@ -16,6 +16,13 @@ from embedqueue.contrib.django.backfill import tables
 
 PROGRAM = "manage.py embedqueue"
 
+#: What Django takes anywhere behind the name of a command. It has read the first two already.
+_DJANGOS = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+for _option in ("--settings", "--pythonpath", "--verbosity"):
+    _DJANGOS.add_argument(_option)
+for _option in ("--traceback", "--no-color", "--force-color", "--skip-checks"):
+    _DJANGOS.add_argument(_option, action="store_true")
+
 group = project_commands(
     Application(program=PROGRAM, setting=SPELLING.format("QUEUES"), queues=lambda: queues, tables=tables)
 )
@@ -44,13 +51,15 @@ class Command(BaseCommand):
             CommandError: it did not work out, or was used wrongly; ``returncode`` is its exit code.
             SystemExit: it did, and its answer is an exit code.
         """
+        end = args.index("--") if "--" in args else len(args)
+        _, given = _DJANGOS.parse_known_args(args[:end])
         with contextlib.ExitStack() as stack:
             if options.get("stdout") is not None:
                 stack.enter_context(contextlib.redirect_stdout(options["stdout"]))
             if options.get("stderr") is not None:
                 stack.enter_context(contextlib.redirect_stderr(options["stderr"]))
             try:
-                code = group.main(args=list(args) or ["--help"], prog_name=PROGRAM, standalone_mode=False)
+                code = group.main(args=[*given, *args[end:]] or ["--help"], prog_name=PROGRAM, standalone_mode=False)
             except click.ClickException as error:
                 hint = f"{error.ctx.get_usage()}\n" if isinstance(error, click.UsageError) and error.ctx else ""
                 raise CommandError(f"{hint}{error.format_message()}", returncode=error.exit_code) from None
