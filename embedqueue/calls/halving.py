@@ -25,6 +25,8 @@ from .retry import LONGEST_WAIT_SECONDS
 #: or away: that may be chance.
 ROUNDS = 3
 BUSY_STATUSES = frozenset({502, 503, 504, 529})
+#: Characters of a call that are not many. A limit of bytes that is learned stays; one of texts is tried again.
+SMALL_CHARS = 100_000
 #: Refusals after which the provider has to show that it is healthy: of the whole call, and of both of its halves.
 REFUSALS_BEFORE_CANARY = 3
 
@@ -137,7 +139,7 @@ class Halving:
                 before = self._caller.limits
                 self._limits = before if error.measure == "texts" else replace(self._limits, tokens=before.tokens)
                 self._proven = self._limits
-        elif isinstance(error, CallTooLarge):
+        elif isinstance(error, CallTooLarge) and not _says_nothing(error, texts):
             self._limits = self._limits.learn(error, texts)
             self._parts.appendleft((texts, policy))  # to be cut
         else:
@@ -186,6 +188,11 @@ class Halving:
     def _suspect(self, text: str, error: BaseException) -> None:
         self._suspects.append((text, error))
         self._suspected_mono = time.monotonic()
+
+
+def _says_nothing(error: CallTooLarge, texts: Sequence[str]) -> bool:
+    """Whether it is a bare 413 to what no server would call large: it may as well be about the number of texts."""
+    return error.measure == "bytes" and error.limit is None and sum(map(len, texts)) < SMALL_CHARS
 
 
 def _reason(error: BaseException) -> str:

@@ -485,3 +485,14 @@ def test_a_text_that_is_too_large_says_nothing_of_the_number_of_texts():
     rig = Rig(rule=rule).serve()
     rig.check(TEXTS[0])
     assert rig.caller.limits == Limits(10, 10**6)
+
+
+def test_a_bare_413_to_few_bytes_is_about_the_number_of_texts():
+    """No server calls a kilobyte large; a limit of bytes learned from it would send each longer text by itself."""
+    rig = Rig(rule=lambda texts: CallTooLarge("413", measure="bytes", status=413) if len(texts) > 10 else None)
+    rig.serve().check()
+    assert rig.caller.limits.texts <= 10 and rig.caller.limits.tokens == 10**6
+    large = [f"{place} {'x' * 20_000}" for place in range(10)]
+    rig = Rig(rule=lambda texts: CallTooLarge("413", measure="bytes", status=413) if len(texts) > 5 else None)
+    rig.serve(large)
+    assert rig.caller.limits.tokens < 10**5
