@@ -107,3 +107,26 @@ def test_a_vector_of_another_model_is_nobodys_answer(make_queue, client, model, 
     inside(queue).store.agree(terms)
     asked = Asked("doc:1", int(client.hget("doc:1", "embedding_of").split()[2]), digest("one"))
     assert inside(queue).store.look([asked], terms)[0][0] == word
+
+
+def test_a_write_that_was_sent_twice_is_in_the_air_until_no_copy_can_come(make_queue, client, monkeypatch):
+    """The first copy may be held back by the network. So a forgotten key has no vector, whatever comes late."""
+    queue = make_queue(client)
+    answers, lost = Line.answers, []
+
+    def losing(line):
+        found = answers(line)
+        if b"done" in found and not lost:
+            lost.append(line)
+            raise redis.ConnectionError("the answer is lost")
+        return found
+
+    monkeypatch.setattr(Line, "answers", losing)
+    assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
+    assert lost
+    assert queue.enqueue("doc:2", "two").result(PATIENCE_SECONDS) == expected("two")
+    assert client.hkeys("{embed_queue}:air") == [b"doc:1"]
+    queue.forget("doc:1", vector=True)
+    ends = float(client.hget("{embed_queue}:air", "doc:1").split()[0])
+    assert client.time(target_nodes=client.get_node_from_key("{embed_queue}"))[0] >= ends - 1
+    assert not client.exists("doc:1")

@@ -101,7 +101,8 @@ class Completion:
         orders = [
             _order(terms, items[index], found[3 * index + 1], found[3 * index + 2], deadline_mono) for index in held
         ]
-        answers, replicated = self._lines.run(orders, self._replicas) if orders else ([], 0)
+        repeated: set[int] = set()
+        answers, replicated = self._lines.run(orders, self._replicas, repeated=repeated) if orders else ([], 0)
         told: dict[int, str] = {}
         fault: ResponseError | None = None
         for index, answer in zip(held, answers, strict=True):
@@ -113,13 +114,17 @@ class Completion:
         if self._replicas is not None and held:
             self._note(replicated, sum(words[index] == "done" for index in held))
         known = [index for index, word in enumerate(words) if word and word != "differs"]
-        lines = [part for index in known for part in (*items[index][:2], words[index])]
-        if lines or agrees:
-            # Futures of this process end when all are written; where that takes longer, its listener ends these before.
-            by = owner if all(words) else ""
-            answer = self._call("acknowledge", (), owner, str(int(agrees)), by, *lines)
-            for index, word in zip(known, answer, strict=True):
-                words[index] = _told(word.decode(), told.get(index, ""))
+        # Futures of this process end when all are written; where that takes longer, its listener ends these before.
+        by = owner if all(words) else ""
+        # Of what was sent twice, the first copy may still come: its write stays in the air, settled by nobody.
+        twice = {held[at] for at in repeated}
+        for who, some in ((owner, [at for at in known if at not in twice]), ("", [at for at in known if at in twice])):
+            lines = [part for index in some for part in (*items[index][:2], words[index])]
+            ends_probe = agrees and bool(who)
+            if lines or ends_probe:
+                answer = self._call("acknowledge", (), who, str(int(ends_probe)), by, *lines)
+                for index, word in zip(some, answer, strict=True):
+                    words[index] = _told(word.decode(), told.get(index, ""))
         if fault is not None:
             raise fault
         return words

@@ -46,7 +46,12 @@ class Lines:
         self._free: dict[Address, list[Line]] = {}  # each list is changed in single steps
 
     def run(
-        self, orders: Sequence[Order], replicas: Replicas | None = None, *, seconds: float | None = None
+        self,
+        orders: Sequence[Order],
+        replicas: Replicas | None = None,
+        *,
+        seconds: float | None = None,
+        repeated: set[int] | None = None,
     ) -> tuple[list[Any], int]:
         """Give orders, and follow them while slots move or have no master, as long as there is patience.
 
@@ -56,6 +61,7 @@ class Lines:
             orders: each may be done twice, where an answer is lost.
             replicas: that are waited for on each node.
             seconds: for which answers are waited for, less than the patience; what has none then is ``LATE``.
+            repeated: gets the places of those orders that were given once more: the first copy may still come.
 
         Returns:
             An answer for each: bytes, integers, None, lists of these, or the ``redis.ResponseError`` of the command
@@ -76,6 +82,8 @@ class Lines:
         finally:
             for _, line, _ in run.sent:
                 line.end()
+            if repeated is not None:
+                repeated |= run.lost
         return run.answers, run.replicated
 
     def all_of(self, keys: Iterable[str | bytes], name: bytes, *words: str, seconds: float | None = None) -> list[Any]:
@@ -167,6 +175,7 @@ class Lines:
 
     def _lost(self, run: _Run, line: Line | None, error: Exception) -> bool:
         if line is not None:
+            run.lost |= {index for _, one, indexes in run.sent if one is line for index in indexes}
             run.answered(line)
             line.end()
         self._nodes.doubt()
@@ -211,6 +220,7 @@ class _Run:
         self.replicated, self.first = 0, True
         self.asked: dict[int, Address] = {}  # where a redirection asks for this order alone
         self.sent: list[_Sent] = []  # what is not answered yet
+        self.lost: set[int] = set()  # what was sent, and its answer never came
         self.as_text: set[int] = set()  # whose script the node does not know
         self.fault: Exception | None = None
         self._followed = 0
