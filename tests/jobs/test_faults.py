@@ -425,8 +425,8 @@ def test_what_is_due_leaves_its_job_though_nobody_has_economy_any_more(make, red
     later = make(economy=False)
     eventually(lambda: inside(later).has_looked)
     assert later.stats().outsourced == 3, "they are not due"
-    for member, score in redis_client.zrange("embed_queue:inflight", 0, -1, withscores=True):
-        redis_client.zadd("embed_queue:inflight", {member: score - 2 * PATIENT})
+    held = redis_client.zrange("embed_queue:inflight", 0, -1, withscores=True)
+    redis_client.zadd("embed_queue:inflight", {member: score - 2 * PATIENT for member, score in held})
     inside(later).agenda.refresh()
     eventually(lambda: all_written(redis_client, items))
     assert "3 items are due and leave their batch jobs" in caplog.text
