@@ -74,7 +74,7 @@ class Worker:
     def held_before_write(self, owner: str, text: str) -> Callable[[], str]:
         """Begin to complete, and stop before the write; what is returned goes on, and tells the word."""
 
-        def run(orders: Any, replicas: Any = None) -> Any:
+        def run(orders: Any, replicas: Any = None, **how: Any) -> Any:
             if orders and orders[0].script == "write" and not self.go_on.is_set():
                 self.reached.set()
                 assert self.go_on.wait(PATIENCE_SECONDS)
@@ -244,7 +244,7 @@ def die_after_the_write(one: Worker, client: redis.RedisCluster) -> None:
     """Of e1, which is not acknowledged; and its lease has run out."""
     one.enqueue("e1")
     owner = one.take("e1")
-    one.store._completion._lines.run = lambda orders, replicas: (one._run(orders, replicas), stop())
+    one.store._completion._lines.run = lambda *args, **how: (one._run(*args, **how), stop())
     with pytest.raises(SystemExit):
         one.complete(owner, "e1")
     one.store._completion._lines.run = one._run
@@ -301,7 +301,7 @@ def test_a_write_that_is_not_answered_in_time_is_told(worker, client):
     one.store._nodes.patience_seconds = 0.05
     one.enqueue("e1")
     owner = one.take("e1")
-    one.store._completion._lines.run = lambda orders, replicas: ([LATE] * len(orders), 0)
+    one.store._completion._lines.run = lambda orders, *args, **how: ([LATE] * len(orders), 0)
     with pytest.raises(redis.TimeoutError, match="in time"):
         one.complete(owner, "e1")
     assert one.store.status().in_flight == 1
