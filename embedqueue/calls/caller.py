@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import tenacity
 
@@ -23,7 +23,6 @@ from embedqueue.values.errors import (
     EmbedQueueError,
     InputRejected,
     TransientError,
-    finite_seconds,
 )
 from embedqueue.values.locks import Event
 from embedqueue.values.log import Log, logger
@@ -35,16 +34,28 @@ from embedqueue.values.words import said_by, words_of
 from .batching import Care, Limits
 from .concurrency import Concurrency
 from .failures import Faulty, Partial, Stopping
-from .retry import LONGEST_WAIT_SECONDS, default_retry
+from .retry import default_retry
 from .tolls import TOO_MANY_REQUESTS, Tolls
 
 #: Seconds that one try may take. An embedder without a time limit of its own may hang for ever, and others wait for it.
 LONGEST_TRY_SECONDS = 600.0
 #: Seconds between tries of the canary while a server may be started again, which a text has taken down.
-RESTART_SECONDS = (0.5, 1.0, 2.0, 2.0)
+RESTART_SECONDS = (1.5, 4.0)
 BAD_GATEWAY = 502
 #: What is left of the longest duration of a call after each further one.
 FADES = 0.9
+
+
+class Health(NamedTuple):
+    """How the provider does.
+
+    Attributes:
+        fault: why it does not serve even the canary; None where it serves.
+        at_once: whether it did so the first time it was asked. Else it may have been away before, whatever was sent.
+    """
+
+    fault: Exception | None
+    at_once: bool
 
 
 class Caller:
@@ -145,8 +156,8 @@ class Caller:
             Array of shape (len(texts), dimensions), of the queue's vector_type, without NaN, infinity or rows of zeros.
 
         Raises:
-            TransientError, InputRejected, ConfigurationError: the error of the last try. But a text is suspected if
-                two tries failed so that one may be to blame, and only then: others may meet a server that it took down.
+            TransientError, InputRejected, ConfigurationError: the error of the last try. But a text is suspected only
+                if two tries failed so that one may be to blame; or one did, and then nobody was there any more.
             Partial: some rows cannot be written.
             Stopping: the queue stops.
         """
@@ -319,30 +330,30 @@ class Caller:
         with self._lock:
             self._given_up.discard(threading.get_ident())
 
-    def fault_since(self, then_mono: float, failed: BaseException | None = None) -> Exception | None:
-        """None if the provider has served another text since then, or serves the canary now; else why it does not.
+    def health_since(self, then_mono: float, failed: BaseException | None = None) -> Health:
+        """Whether the provider has served another text since then, or serves the canary now.
 
         Args:
             then_mono: by the monotonic clock.
             failed: how a call ended then, if it did. It may have taken the server down: until that is up again, the
-                canary is tried for some seconds. And what the provider asks to wait, the canary waits.
+                canary is tried for some seconds.
         """
-        if self._last_success_mono > then_mono:
-            return None
-        asked = finite_seconds(getattr(failed, "retry_after", None)) or 0.0
-        self.rest(asked if asked <= LONGEST_WAIT_SECONDS else 0.0)
-        tries = iter(RESTART_SECONDS if getattr(failed, "suspect_input", False) and _is_down(failed) else ())
-        while True:
+        seconds_between = RESTART_SECONDS if getattr(failed, "suspect_input", False) and is_down(failed) else ()
+        fault: Exception | None = None
+        for seconds in (0.0, *seconds_between):
+            self.rest(seconds)
+            if self._last_success_mono > then_mono:
+                return Health(None, at_once=seconds == 0.0)
             try:
                 self.call([CANARY], self._once)
             except (TransientError, InputRejected, ConfigurationError) as error:
-                seconds = next(tries, None)
-                if seconds is None or not _is_down(error):
-                    self._log.debug("embedqueue: the canary failed too: %s", error)
-                    return error
-                self.rest(seconds)
+                self._log.debug("embedqueue: the canary failed too: %s", error)
+                fault = error
+                if not is_down(error):
+                    break
             else:
-                return None
+                return Health(None, at_once=seconds == 0.0)
+        return Health(fault, at_once=False)
 
     def patient(self, probe: bool) -> tenacity.BaseRetrying:
         """The policy for a whole call: the user's or ours; a probe is tried once."""
@@ -401,15 +412,15 @@ def _whose(embedder: Embedder) -> tuple[str, tuple[str, int] | None]:
 
 def _by_all(failed: Sequence[TransientError], last: TransientError) -> TransientError:
     """What a call has failed with whose tries failed so."""
-    if isinstance(last, Faulty):
-        return last
-    suspicious = [error for error in failed if error.suspect_input]
-    if last.suspect_input and len(suspicious) < min(2, len(failed)):
+    alike = [error for error in failed if error.suspect_input and isinstance(error, Faulty) == isinstance(last, Faulty)]
+    if last.suspect_input and len(alike) < min(2, len(failed)):
         return TransientError(str(last), retry_after=last.retry_after, status=last.status, cause=last.cause)
-    return suspicious[-1] if len(suspicious) > 1 else last
+    if alike and not last.suspect_input and last.cause == "connection":  # nobody was there: it may be down by a text
+        return alike[-1]
+    return last
 
 
-def _is_down(error: BaseException | None) -> bool:
+def is_down(error: BaseException | None) -> bool:
     """Whether this is how a server fails that is started again just now, or a gateway before it."""
     return isinstance(error, TransientError) and (error.cause == "connection" or error.status == BAD_GATEWAY)
 

@@ -17,7 +17,7 @@ from embedqueue.values.errors import CallTooLarge, ConfigurationError, InputReje
 from embedqueue.values.words import printable, words_of
 
 from .batching import cut, split
-from .caller import Caller
+from .caller import Caller, is_down
 from .failures import Faulty, OverLimits, Partial, Unserved
 from .retry import LONGEST_WAIT_SECONDS
 
@@ -25,8 +25,8 @@ from .retry import LONGEST_WAIT_SECONDS
 #: or away: that may be chance.
 ROUNDS = 3
 BUSY_STATUSES = frozenset({502, 503, 504, 529})
-#: Characters of a call that are not many. A limit of bytes that is learned stays; one of texts is tried again.
-SMALL_CHARS = 100_000
+#: Bytes of a call that are not many. A limit of bytes that is learned stays; one of texts is tried again.
+SMALL_BYTES = 100_000
 #: Refusals after which the provider has to show that it is healthy: of the whole call, and of both of its halves.
 REFUSALS_BEFORE_CANARY = 3
 
@@ -55,7 +55,9 @@ class Halving:
         self._probe = probe
         self._deliver = deliver
         self._refuse = refuse
-        self._began = self._limits = self._proven = caller.limits  # the last: those under which a part was served
+        self._began = self._limits = caller.limits
+        self._proven = self._began.texts  # of the limits under which a part was served
+        self._well = False  # whether the provider was seen to serve, and nothing has failed since
         # Texts of the largest call that failed for no known reason, and of the largest part that was served since.
         self._failed = self._served = 0
         self._parts: deque[tuple[Sequence[str], tenacity.BaseRetrying]] = deque()  # still to be sent, and how
@@ -84,12 +86,13 @@ class Halving:
                 now, *later = cut(part, self._limits)
                 self._parts.extendleft((call, policy) for call in reversed(later))
                 self._send(now, policy)
-        except Unserved:
-            self._caller.learn(self._began, self._proven)
+            # Suspects are judged at the end: by then a neighbour has mostly been served, and no canary is needed.
+            if self._suspects:
+                self._show_health(self._suspected_mono, self._suspects[0][1], texts)
+        except Unserved:  # a limit of tokens may have been about one text, that of texts is not
+            self._caller.learn(self._began, replace(self._began, texts=self._proven))
             raise
-        # Suspects are judged at the end: by then a neighbour has mostly been served, and no canary is needed.
         if self._suspects:
-            self._show_health(self._suspected_mono, self._suspects[0][1], texts)
             for text, error in self._suspects:
                 self._refuse(text, _reason(error))
         elif 0 < self._served < self._failed:
@@ -109,7 +112,7 @@ class Halving:
         except ConfigurationError as error:
             raise Unserved(error, texts) from None
         else:
-            self._proven = self._limits
+            self._proven, self._well = self._limits.texts, True
             self._misled |= texts == [self._blamed]
             self._served = max(self._served, len(texts)) if self._failed else 0
             self._deliver(texts, [row.tobytes() for row in rows])
@@ -121,11 +124,18 @@ class Halving:
         self._deliver([texts[i] for i in good], [error.rows[i].tobytes() for i in good])
         self._parts.append(([texts[i] for i in error.faulty], self._caller.patient(False)))
 
-    def _show_health(self, then_mono: float, error: BaseException, texts: Sequence[str]) -> None:
-        """Go on only if the provider has served another text since then, or serves one now."""
-        fault = self._caller.fault_since(then_mono, error)
+    def _show_health(self, then_mono: float, error: BaseException, texts: Sequence[str]) -> bool:
+        """Go on only if the provider has served another text since then, or serves one now.
+
+        Returns:
+            Whether it is known to have been well when these texts failed: it served just before; or right after that, if it
+            has not failed as one does that is being started again.
+        """
+        before, (fault, at_once) = self._well, self._caller.health_since(then_mono, error)
         if fault is not None:  # what somebody has to set right says more than how a text of ours failed
             raise Unserved(fault if isinstance(fault, ConfigurationError) else error, texts) from None
+        self._well = True
+        return before or (at_once and not is_down(error))
 
     def _refused(self, texts: Sequence[str], error: InputRejected, policy: tenacity.BaseRetrying) -> None:
         self._refusals += 1
@@ -138,7 +148,6 @@ class Halving:
             if isinstance(error, CallTooLarge):  # too large in itself: this says nothing of its neighbours
                 before = self._caller.limits
                 self._limits = before if error.measure == "texts" else replace(self._limits, tokens=before.tokens)
-                self._proven = self._limits
         elif isinstance(error, CallTooLarge) and not _says_nothing(error, texts):
             self._limits = self._limits.learn(error, texts)
             self._parts.appendleft((texts, policy))  # to be cut
@@ -146,7 +155,7 @@ class Halving:
             culprit = None if self._misled else error.index
             self._blamed = texts[culprit] if culprit is not None and 0 <= culprit < len(texts) else None
             # If none is bad, they were too many, which the provider has said in its way: unless it has served as many.
-            if self._blamed is None and len(texts) > self._caller.largest:
+            if self._blamed is None and (len(texts) > self._caller.largest or isinstance(error, CallTooLarge)):
                 self._failed = max(self._failed, len(texts))
             self._parts.extend((part, policy) for part in split(texts, culprit))
 
@@ -168,12 +177,14 @@ class Halving:
         if not suspicious or (told_long and not self._probe):
             raise Unserved(error, texts) from None
         try:
-            self._show_health(began_mono, error, texts)
+            was_well = self._show_health(began_mono, error, texts)
         except Unserved:
             if error.cause == "timeout" and len(texts) > 1:
                 self._caller.be_careful(len(texts), len(texts) // 2)
             raise
-        if len(texts) > 1:
+        if not was_well:  # it may have been away before these texts came
+            self._parts.append((texts, policy))
+        elif len(texts) > 1:
             self._failed = max(self._failed, len(texts))
             self._parts.extend((part, once) for part in split(texts, None))
         elif policy is once or self._may_be_chance(texts[0], error):
@@ -182,8 +193,8 @@ class Halving:
             self._suspect(texts[0], error)
 
     def _may_be_chance(self, text: str, error: TransientError) -> bool:
-        self._rounds[text] += 1
-        return error.status in BUSY_STATUSES and self._rounds[text] < ROUNDS
+        self._rounds[text] += 1  # a probe keeps all others waiting: it has one
+        return not self._probe and error.status in BUSY_STATUSES and self._rounds[text] < ROUNDS
 
     def _suspect(self, text: str, error: BaseException) -> None:
         self._suspects.append((text, error))
@@ -192,7 +203,7 @@ class Halving:
 
 def _says_nothing(error: CallTooLarge, texts: Sequence[str]) -> bool:
     """Whether it is a bare 413 to what no server would call large: it may as well be about the number of texts."""
-    return error.measure == "bytes" and error.limit is None and sum(map(len, texts)) < SMALL_CHARS
+    return error.measure == "bytes" and error.limit is None and sum(len(text.encode()) for text in texts) < SMALL_BYTES
 
 
 def _reason(error: BaseException) -> str:

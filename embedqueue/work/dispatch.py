@@ -466,7 +466,7 @@ class Dispatch:
         if call.hung == 1:  # else the canary hangs as well
             self._enter(call)
             try:
-                healthy = self._caller.fault_since(began_mono) is None
+                healthy = self._caller.health_since(began_mono).fault is None
             finally:
                 given_up = not self._leave(call)
             if given_up:

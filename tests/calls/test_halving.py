@@ -450,14 +450,57 @@ def test_a_busy_server_buries_a_text_only_after_many_tries():
         assert set(rig.refused) == {"a text"}
 
 
-def test_the_canary_waits_as_long_as_the_provider_asks(monkeypatch):
-    """As any try does: who has asked for a second's peace gets no canary at once."""
-    rested = []
-    rig = Rig(rule=poison(*TEXTS, CANARY, error=TransientError, status=503, suspect_input=True, retry_after=7))
-    monkeypatch.setattr(rig.caller, "rest", rested.append)
-    rig.unserved()
-    assert rested == [7]
-    assert rig.canaries == 1
+class Away(FakeEmbedder):
+    """A server that is started again: so many calls are cut off."""
+
+    def __init__(self, calls):
+        super().__init__()
+        self.left = calls
+
+    def embed_batch(self, texts, model):
+        self.left -= 1
+        if self.left >= 0:
+            self.calls.append(list(texts))
+            raise TransientError("cut", cause="connection", suspect_input=True)
+        return super().embed_batch(texts, model)
+
+
+@pytest.mark.parametrize("texts", [["a text"], TEXTS], ids=["one", "many"])
+@pytest.mark.parametrize("calls", [5, 6, 7])
+def test_a_restart_of_the_server_buries_no_text(monkeypatch, texts, calls):
+    """All tries of the first call meet it, and some canaries: that it is up again says nothing of before."""
+    monkeypatch.setattr(calling, "RESTART_SECONDS", (0.001,) * 4)
+    rig = Rig(Away(calls)).serve(texts)
+    assert set(rig.delivered) == set(texts)
+    assert rig.caller.limits.texts == 50
+
+
+@pytest.mark.parametrize(
+    ("tries", "retry_after"),
+    [
+        ([500, 500, 429], 60),
+        ([500, 500, 429, 429, 429], 0),
+        (["NaN", 429, "NaN", 429, 429], 0),
+        ([429] * 4 + ["NaN"], 0),
+    ],
+    ids=str,
+)
+def test_what_the_provider_said_last_counts(tries, retry_after):
+    """It is busy: no text is to blame for that, nor for what it answered before."""
+
+    class Busy(FakeEmbedder):
+        words = iter(tries)
+
+        def embed_batch(self, texts, model):
+            word = next(self.words, None)
+            if word == "NaN":
+                return np.full((len(texts), self.dimensions), np.nan)
+            if word is not None:
+                wait = retry_after if word == 429 else None
+                raise TransientError("?", status=word, suspect_input=word == 500, retry_after=wait)
+            return super().embed_batch(texts, model)
+
+    assert Rig(Busy()).unserved(["a text", "another"]).retry_after == retry_after
 
 
 # -- limits that were learned, though the call does not end well -------------------------------------------------------
@@ -471,7 +514,7 @@ def test_a_limit_is_remembered_though_the_provider_fails_then():
 
     rig = Rig(rule=rule)
     rig.unserved()
-    assert rig.caller.limits.texts == 10
+    assert rig.caller.limits == Limits(10, 10**6)
 
 
 def test_a_text_that_is_too_large_says_nothing_of_the_number_of_texts():

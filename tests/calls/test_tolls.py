@@ -96,7 +96,7 @@ def test_parts_and_canaries_are_booked():
     assert sum(more.requests for more, *_ in book.entries) == len(rig.embedder.calls) - 1 == 4
     assert sum(more.texts for more, *_ in book.entries) == 6
     book.entries.clear()
-    assert rig.caller.fault_since(float("inf")) is None
+    assert rig.caller.health_since(float("inf")).fault is None
     assert rig.embedder.calls[-1] == [CANARY]
     assert book.entries == [(cost_of([CANARY]), None, None)]
 

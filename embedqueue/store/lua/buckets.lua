@@ -63,12 +63,12 @@ do -- of its own: Lua allows 200 locals at a time
     local level, at, sum, first = parse_bucket(value)
     local slot = slot_at(name, now)
     if at and at > now + SLACK then -- the clock was set back: what stands there is of no known time
-      drop(name, first, first + 2 * SLOTS + 1)
+      drop(name, first, first + 2 * SLOTS + 3)
       level, first = nil, nil
     end
     local bucket = { name = name, column = COLUMNS[name], limit = limit }
     if level then
-      local left = sum - drop(name, first, math.min(slot - SLOTS - 1, first + 2 * SLOTS + 1))
+      local left = sum - drop(name, first, math.min(slot - SLOTS - 1, first + 2 * SLOTS + 3))
       bucket.sum, bucket.first = first < slot - 3 * SLOTS and 0 or left, math.max(first, slot - SLOTS)
     else
       level, at, bucket.sum, bucket.first = 0, now, 0, slot -- empty at the start: nobody knows what was sent before
