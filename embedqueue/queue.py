@@ -526,13 +526,15 @@ class EmbeddingBatchQueue:
         return left
 
     def _erase(self, redis_key: str, stamp: int) -> bool:
-        """Take the vector of an item that is older than this stamp out of the hash and the sink; tells whether."""
+        """Take the vector of an item that is older than this stamp out of the hash and the sink.
+
+        Returns whether the hash has none now.
+        """
         engine = self._ready()
         taken = engine.store.hashes.erase(redis_key, engine.terms(), stamp)
         if isinstance(self._options.sink, RemovingSink):
             self._options.sink.remove([redis_key], stamp)
-            return True
-        return taken
+        return taken or not engine.store.hashes.look([redis_key], engine.terms())[0].vector_bytes
 
     def _wanted(self, redis_key: str) -> None:
         """Somebody waits in ``.result()``, so the item is urgent. Does no I/O: the caller may hold a future's lock."""

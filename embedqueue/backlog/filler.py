@@ -100,7 +100,7 @@ class Filler:
         kinds: of what ``inspection`` finds, those that are enqueued (blank texts have their vectors taken out instead);
             None: everything, unseen, but for keys of which others enqueue a text while there is no room.
         unfit: called with a text that cannot be enqueued, and why; it is left out.
-        erase: takes the vector of a key away, unless its stamp is this one or a later one; returns whether it did.
+        erase: takes the vector of a key away, unless its stamp is this one or a later one; returns whether it has none.
         max_waiting: go on only while fewer items wait; None for no such limit.
         within: seconds in which the texts are to be embedded; None: as any.
         full: called once with how many wait, when there was no room for some seconds. Without it, a full queue is an
@@ -162,30 +162,34 @@ class Filler:
         most = min(LOOK_ITEMS, self._queue.options.max_pending or LOOK_ITEMS, self._max_waiting or LOOK_ITEMS)
         while part := list(islice(source, most)):
             self._check()
-            count, part = len(part), self._fitting(part)
-            left_out = Counter({UNFIT: count - len(part)})
+            count = len(part)
+            part = [text for text in part if self._is_fit(text, None)]
             if self._kinds is None:
-                yield self._enqueue(part), Counter({"unseen": len(part)}) + left_out
+                part = [text for text in part if self._is_fit(text, self._queue.options.max_text_chars)]
+                yield self._enqueue(part), +Counter({"unseen": len(part), UNFIT: count - len(part)})
                 continue
             found = inspect(self._store, part, self._terms(), self._queue.options.sink)
-            wrong = self._wrong(zip(part, found, strict=True))
+            looked = [pair for pair in zip(part, found, strict=True) if self._can_stay_or_go(*pair)]
+            wrong = self._wrong(looked)
             # At once, for others may enqueue newer texts. What is emptied has stamps against that.
             taken = self._enqueue([text for text, _ in wrong if not is_blank(text[1])])
             emptied = self._empty([(text[0], one) for text, one in wrong if is_blank(text[1])])
-            yield emptied + taken, Counter(one.kind for one in found) + left_out
+            yield emptied + taken, Counter(one.kind for _, one in looked) + Counter({UNFIT: count - len(looked)})
 
-    def _fitting(self, part: Iterable[Text]) -> list[Text]:
-        """Those that can be enqueued: one that cannot holds up no other."""
-        options, fitting = self._queue.options, []
-        for redis_key, text in part:
-            try:
-                check_pair(redis_key, text, options.namespace, options.max_text_chars)
-                text.encode()
-            except ValueError as error:
-                self._unfit((redis_key, text), error)
-            else:
-                fitting.append((redis_key, text))
-        return fitting
+    def _can_stay_or_go(self, text: Text, one: Found) -> bool:
+        """False for what would be enqueued, and is too long for that."""
+        due = one.kind in FAULTS or one.kind in (self._kinds or ())
+        return not due or is_blank(text[1]) or self._is_fit(text, self._queue.options.max_text_chars)
+
+    def _is_fit(self, text: Text, max_chars: int | None) -> bool:
+        """Whether the queue would take it. One that it would not holds up no other."""
+        try:
+            check_pair(*text, self._queue.options.namespace, max_chars)
+            text[1].encode()
+        except ValueError as error:
+            self._unfit(text, error)
+            return False
+        return True
 
     def _meet_workers(self) -> None:
         kept, ours = self._store.agreed(), self._terms().agreed

@@ -240,3 +240,32 @@ def test_a_text_that_cannot_be_enqueued_holds_up_no_other(make_queue, redis_clie
     assert "much" not in told
     with pytest.raises(TypeError):
         queue.verify([("doc:1", 1)])
+
+
+def test_a_limit_that_came_later_makes_no_fault_of_what_is_right(make_queue, redis_client):
+    """Nor does it keep a blank text's vector in its hash."""
+    with make_queue() as before:
+        before.enqueue("doc:1", "much too long").result(PATIENCE_SECONDS)
+        before.enqueue("doc:2", "short").result(PATIENCE_SECONDS)
+    queue = make_queue(start=False, max_text_chars=9)
+    found = queue.verify([("doc:1", "much too long"), ("doc:2", " " * 50), ("doc:3", "much too long")], fix=True)
+    assert (found.checked, found.unfit, found.other_text, found.fixed, found.faults) == (3, 1, 1, 1, 2)
+    assert not redis_client.exists("doc:2")
+
+
+def test_a_vector_that_stays_is_not_counted_as_taken_out(make_queue, redis_client):
+    """With a sink, too, which is told of it; and who has none any more is."""
+
+    class Removing:
+        def write(self, rows):
+            pass
+
+        def remove(self, redis_keys, stamp):
+            pass
+
+    queue = make_queue(start=False, sink=Removing())
+    redis_client.hset("doc:1", "embedding", b"\0" * 4 * DIMENSIONS)
+    queue.enqueue("doc:1", "older")
+    assert queue.verify([("doc:1", " ")], fix=True).fixed == 0
+    redis_client.delete("embed_queue:pending", "embed_queue:latest")
+    assert queue.verify([("doc:1", " "), ("doc:1", " ")], fix=True).fixed == 2

@@ -333,3 +333,12 @@ def test_an_applications_provider_gets_no_key_of_another():
 @pytest.mark.parametrize("name", ["BUDGET", "LIMITS", "MAX_PENDING"])
 def test_none_is_a_word_for_what_may_be_none(name):
     assert read({"PROVIDER": "local", name: "none"}).option(name.lower()) is None
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("openai", " OpenAI "), ("gemini", None), ("gemini", ""), (" GEMINI", "gemini")]
+)
+def test_one_provider_in_two_spellings_is_one(theirs, ours):
+    environ = {"EMBEDQUEUE_PROVIDER": theirs, "EMBEDQUEUE_API_KEY": "k", "EMBEDQUEUE_DIMENSIONS": "256"}
+    found = read_queues({"PROVIDER": ours}, environ=environ)["default"]
+    assert (found.api_key, found.dimensions) == ("k", 256)

@@ -439,7 +439,7 @@ class Away:
     """A queue whose Redis does not answer."""
 
     class options:
-        provenance_field = "embedding_of"
+        namespace, max_text_chars, provenance_field = "embed_queue", None, "embedding_of"
 
     def __init__(self) -> None:
         self.asked = 0
@@ -695,3 +695,38 @@ def test_all_texts_of_a_model_whose_collections_come_with_it(fake_redis, lazy):
         session.commit()
         assert list(embedded_texts(session, Doc)) == [("doc:1", "a b"), ("doc:2", "a b")]
     engine.dispose()
+
+
+def test_a_session_that_begins_nothing_by_itself(engine, watched):
+    """Nobody would commit what is enqueued outside of a transaction."""
+    made = sessionmaker(engine, autobegin=False)
+    follow(made, watched.queue)
+    with made() as session:
+        with pytest.raises(sqlalchemy.exc.InvalidRequestError):
+            enqueue_on_commit(session, "doc:1", "one")
+        with session.begin():
+            enqueue_on_commit(session, "doc:1", "one")
+    assert watched.has("doc:1", "one")
+
+
+def test_a_scoped_session_is_one_and_an_async_one_is_not(engine, watched):
+    made = scoped_session(sessionmaker(engine))
+    follow(made, watched.queue)
+    enqueue_on_commit(made, "doc:1", "one")
+    made.commit()
+    assert watched.has("doc:1", "one")
+    made.remove()
+    with pytest.raises(TypeError, match="sync_session"):
+        enqueue_on_commit(object(), "doc:1", "one")
+
+
+def test_one_wait_for_a_redis_that_is_away_though_a_text_is_too_long(engine, caplog):
+    queue = Away()
+    queue.options = type("options", (), {"namespace": "n", "max_text_chars": 9, "provenance_field": None})
+    made = sessionmaker(engine)
+    follow(made, {"default": queue}, robust=True)
+    with made() as session:
+        session.add_all([Note(title="much too long"), *(Note(title=f"text {place}") for place in range(5))])
+        session.commit()
+    assert queue.asked == 1
+    assert "6 texts are committed and not enqueued" in caplog.text

@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Self
 
 from django.core import checks
 from django.core.checks import CheckMessage, Error
-from django.db import models, transaction
-from django.db.models.signals import post_delete, post_save
+from django.db import models, router, transaction
+from django.db.models.signals import class_prepared, post_delete, post_save
 
 from embedqueue.settings.application import DEFAULT
 from embedqueue.settings.settings import SettingsError
 from embedqueue.values.item import is_blank
+from embedqueue.values.log import logger
 
 from .access import check_pairs, load, queues
 
@@ -45,12 +46,6 @@ class EmbeddedText(models.Model):
         """No table of its own."""
 
         abstract = True
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Hear of this model alone: with a receiver for all models, Django would load each row that it deletes."""
-        super().__init_subclass__(**kwargs)
-        post_save.connect(saved, sender=cls, dispatch_uid="embedqueue.saved")
-        post_delete.connect(deleted, sender=cls, dispatch_uid="embedqueue.deleted")
 
     #: What this object knows of the fields that the queue has the text of: never changed, only replaced.
     _embedded: Mapping[str, str] = MappingProxyType({})
@@ -101,13 +96,14 @@ class EmbeddedText(models.Model):
         """Enqueue the text when the transaction is committed, new or not.
 
         Args:
-            using: alias of the database whose transaction it is; None for the one from which the instance comes.
+            using: alias of the database whose transaction it is; None for the one to which the instance would be saved.
         """
-        self._enqueue_state(self._embed_state(), self.embed_text(), using or self._state.db)
+        using = using or router.db_for_write(type(self), instance=self)
+        self._enqueue_state(self._embed_state(), self.embed_text(), using)
 
     def _enqueue_state(self, state: dict[str, str], text: str, using: str | None) -> None:
         redis_key, name = self.embed_key(), self.embed_queue
-        if not self.embed_robust:  # else the log is told after the commit, and the row is saved
+        if text and not self.embed_robust:  # else the log is told after the commit, and the row is saved
             check_pairs(name, [(redis_key, text)])
         # Neither is known now: after a rollback, or when the old text comes back before the commit, it is new.
         self._embedded = {field: value for field, value in self._embedded.items() if field not in state}
@@ -127,9 +123,22 @@ def _hand_over(name: str, redis_key: str, text: str) -> None:
         queues[name].enqueue(redis_key, text)
 
 
+def follow(sender: type[models.Model], **_: Any) -> None:
+    """Signal ``class_prepared``: hear of the rows of a model with texts.
+
+    Of no other: with a receiver for all models, Django would load each row that it deletes.
+    """
+    if issubclass(sender, EmbeddedText):
+        post_save.connect(saved, sender=sender, dispatch_uid="embedqueue.saved")
+        post_delete.connect(deleted, sender=sender, dispatch_uid="embedqueue.deleted")
+
+
+class_prepared.connect(follow, dispatch_uid="embedqueue.follow")
+
+
 def saved(
-    sender: type[EmbeddedText],
-    instance: EmbeddedText,
+    sender: type[models.Model],
+    instance: models.Model,
     created: bool,
     using: str | None,
     update_fields: Iterable[str] | None,
@@ -137,8 +146,11 @@ def saved(
     **_: Any,
 ) -> None:
     """Signal ``post_save``: a text that is new goes into the queue, as it stands in the database now."""
+    if not isinstance(instance, EmbeddedText):  # Django knows senders by numbers, which another class may have later
+        return
     if raw:  # from a fixture: what it refers to, and its parents' columns, may be loaded after it
-        transaction.on_commit(lambda: _loaded(sender, instance.pk, using), using=using, robust=instance.embed_robust)
+        model, pk = type(instance), instance.pk
+        transaction.on_commit(lambda: _loaded(model, pk, using), using=using, robust=instance.embed_robust)
         return
     names = set(instance.embed_fields) if update_fields is None else set(instance.embed_fields) & set(update_fields)
     state = instance._embed_state(names)
@@ -156,7 +168,10 @@ def saved(
 def _loaded(model: type[EmbeddedText], pk: Any, using: str | None) -> None:
     """A fixture has been loaded: the text of one of its rows, if that is still there."""
     for row in model._base_manager.using(using).filter(pk=pk):
-        _hand_over(row.embed_queue, row.embed_key(), row.embed_text())
+        try:
+            _hand_over(row.embed_queue, row.embed_key(), row.embed_text())
+        except ValueError as error:  # no queue takes it, and what Django calls after it shall be called
+            logger.error("embedqueue: %s is loaded and not enqueued: %s", row.embed_key(), error)
 
 
 def _holds_expression(instance: EmbeddedText, names: Iterable[str]) -> bool:
@@ -164,10 +179,11 @@ def _holds_expression(instance: EmbeddedText, names: Iterable[str]) -> bool:
     return any(hasattr(instance.__dict__.get(name), "resolve_expression") for name in names)
 
 
-def deleted(sender: type[EmbeddedText], instance: EmbeddedText, using: str | None, **_: Any) -> None:
+def deleted(sender: type[models.Model], instance: models.Model, using: str | None, **_: Any) -> None:
     """Signal ``post_delete``: neither a text in the queue nor a vector outlives its instance."""
-    name, redis_key = instance.embed_queue, instance.embed_key()
-    transaction.on_commit(lambda: _hand_over(name, redis_key, ""), using=using, robust=instance.embed_robust)
+    if isinstance(instance, EmbeddedText):
+        name, redis_key = instance.embed_queue, instance.embed_key()
+        transaction.on_commit(lambda: _hand_over(name, redis_key, ""), using=using, robust=instance.embed_robust)
 
 
 class _NoRows(models.Manager["Queue"]):

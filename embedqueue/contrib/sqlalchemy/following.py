@@ -11,11 +11,12 @@ from typing import Any
 
 import redis
 from sqlalchemy import event, inspect
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.errors import NotReplicated
-from embedqueue.values.item import is_blank
+from embedqueue.values.item import check_pair, encode_member, is_blank
 from embedqueue.values.log import is_of_a_signal, logger
 from embedqueue.values.words import printable
 
@@ -73,15 +74,21 @@ def enqueue_on_commit(session: Session, redis_key: str, text: str, *, queue: str
         queue: its name, where there are several.
 
     Raises:
-        TypeError: not two strings.
+        TypeError: not two strings, or no Session.
         ValueError: an empty key, or what is no UTF-8.
+        sqlalchemy.exc.InvalidRequestError: no transaction is under way, with ``autobegin=False``.
     """
+    session = session() if isinstance(session, scoped_session) else session
+    if not isinstance(session, Session):
+        raise TypeError(f"not a Session: {session!r}; of an AsyncSession, give its sync_session")
     if not isinstance(redis_key, str) or not isinstance(text, str):
         raise TypeError(f"redis_key and text must be str, not {type(redis_key).__name__} and {type(text).__name__}")
     if not redis_key:
         raise ValueError("redis_key must not be empty")
     f"{redis_key}{text}".encode()  # a lone surrogate would be refused when all is committed
     if not session.in_transaction():
+        if not session.autobegin:
+            raise InvalidRequestError("no transaction is under way, and this session begins none by itself")
         session.begin()  # else no commit would come
     _Pad.of(session).note(session, (queue, redis_key), text)
 
@@ -220,22 +227,24 @@ class _Follower:
                 if isinstance(error, _AWAY):
                     away[name] = error
         for name in dict.fromkeys(name for (name, _), text in notes.items() if not is_blank(text)):
-            parts = [[(key, text) for (of, key), text in notes.items() if of == name and not is_blank(text)]]
-            while parts:
-                texts = parts.pop()
-                try:
-                    queue = self._queue(name)
-                    # An attribute that was not loaded before it was set counts as changed.
-                    queue.enqueue_many(texts, if_changed=queue.options.provenance_field is not None)
-                    for key, _ in texts:
-                        del left[name, key]
-                except ValueError as error:  # of one text, as of one that is too long for this queue
-                    if len(texts) > 1:
-                        parts = [[text] for text in texts]
-                    else:
-                        miss(error, [(name, texts[0][0])])
-                except Exception as error:
-                    miss(error, [(name, key) for key, _ in texts])
+            texts = [(key, text) for (of, key), text in notes.items() if of == name and not is_blank(text)]
+            try:
+                queue = self._queue(name)
+                fit = []
+                for pair in texts:
+                    try:
+                        check_pair(*pair, queue.options.namespace, queue.options.max_text_chars)
+                        encode_member(*pair)
+                        fit.append(pair)
+                    except (TypeError, ValueError) as error:
+                        miss(error, [(name, pair[0])])
+                texts = fit
+                # An attribute that was not loaded before it was set counts as changed.
+                queue.enqueue_many(texts, if_changed=queue.options.provenance_field is not None)
+                for key, _ in texts:
+                    del left[name, key]
+            except Exception as error:
+                miss(error, [(name, key) for key, _ in texts])
         return missed
 
     def _check(self, name: str) -> None:

@@ -17,7 +17,7 @@ from django.test import override_settings
 from django.test.utils import isolate_apps
 
 from embedqueue.contrib.django import enqueue_on_commit, queues
-from embedqueue.contrib.django.models import check_model
+from embedqueue.contrib.django.models import check_model, deleted, saved
 from tests.web.djsite.notes.models import Note, NoteProxy
 
 
@@ -175,6 +175,31 @@ def test_a_text_that_no_queue_takes_ends_the_save(used, monkeypatch):
         enqueue_on_commit("doc:1", "\ud83d")
 
 
+def test_a_text_waits_for_the_database_to_which_it_would_be_saved(used):
+    """Not for the replica from which it was read."""
+
+    class Replicas:
+        def db_for_read(self, model, **hints):
+            return "other"
+
+        def db_for_write(self, model, **hints):
+            return "default"
+
+    Note.objects.using("other").bulk_create([Note(pk=1, body="read")])
+    with override_settings(DATABASE_ROUTERS=[Replicas()]):
+        note = Note.objects.get(pk=1)
+        with pytest.raises(RuntimeError), transaction.atomic():
+            note.enqueue_text()
+            raise RuntimeError
+    assert used.embedders == {} or used.embedders["embed_queue"].texts == []
+
+
+def test_a_class_that_has_the_number_of_another_is_left_alone():
+    """Django knows the senders of signals by numbers, which are given again."""
+    saved(User, User(), created=True, using="default", update_fields=None)
+    deleted(User, User(), using="default")
+
+
 def test_no_other_model_is_followed():
     """Where somebody hears of each row that goes, Django loads it first: of all models, or of ours alone."""
     for signal in (post_save, post_delete):
@@ -182,14 +207,21 @@ def test_no_other_model_is_followed():
         assert signal.has_listeners(Note) and signal.has_listeners(NoteProxy)
 
 
-def test_a_fixture_is_loaded_before_its_texts_are_made(used, monkeypatch, tmp_path):
-    """They may be made of rows that come later in it."""
+def test_a_fixture_is_loaded_before_its_texts_are_made(used, monkeypatch, tmp_path, caplog):
+    """They may be made of rows that come later in it. One that no queue takes holds up no other."""
+    queues.settings("default").options["max_text_chars"] = 20
     monkeypatch.setattr(Note, "embed_text", lambda self: f"{self.body} {Note.objects.get(pk=2).body}")
     rows = [{"model": "notes.note", "pk": pk, "fields": {"body": f"text {pk}"}} for pk in (1, 2)]
     path = tmp_path / "notes.json"
     path.write_text(json.dumps(rows))
     call_command("loaddata", path, verbosity=0)
     assert used.embedders["embed_queue"].texts == ["text 1 text 2", "text 2 text 2"]
+    monkeypatch.setattr(Note, "embed_text", lambda self: self.body)
+    rows[0]["fields"]["body"], rows[1]["fields"]["body"] = "much too long" * 2, "new"
+    path.write_text(json.dumps(rows))
+    call_command("loaddata", path, verbosity=0)
+    assert used.embedders["embed_queue"].texts[2:] == ["new"]
+    assert "notes.note:1 is loaded and not enqueued" in caplog.text
 
 
 def test_a_row_of_two_models_has_two_keys_and_a_warning():
