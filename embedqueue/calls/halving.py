@@ -128,8 +128,8 @@ class Halving:
         """Go on only if the provider has served another text since then, or serves one now.
 
         Returns:
-            Whether it is known to have been well when these texts failed: it served just before; or right after, if they
-            have not failed as where a server is being started again.
+            Whether it is known to have been well when these texts failed: it served just before; or right after, if
+            they have not failed as where a server is being started again.
         """
         before, (fault, at_once) = self._well, self._caller.health_since(then_mono, error)
         if fault is not None:  # what somebody has to set right says more than how a text of ours failed
