@@ -41,7 +41,7 @@ from .tolls import TOO_MANY_REQUESTS, Tolls
 LONGEST_TRY_SECONDS = 600.0
 #: Seconds between tries of the canary while a server may be started again, which a text has taken down.
 RESTART_SECONDS = (1.5, 4.0)
-BAD_GATEWAY = 502
+BAD_GATEWAY, UNAVAILABLE = 502, 503
 #: What is left of the longest duration of a call after each further one.
 FADES = 0.9
 
@@ -164,24 +164,22 @@ class Caller:
         try:
             return self._try(texts)  # without tenacity, which costs a quarter of a millisecond
         except TransientError as error:
-            failed: list[TransientError] = [error]
-        told = False  # whether the policy knows of it
+            first: list[TransientError] = [error]
+            failed = _Failed(error)
 
         def attempt() -> Any:
-            nonlocal told
-            if not told:
-                told = True
-                raise failed[0]
+            if first:  # the policy has yet to hear of it
+                raise first.pop()
             try:
                 return self._try(texts)
             except TransientError as error:
-                failed.append(error)
+                failed.add(error)
                 raise
 
         try:  # with a copy: a policy counts the tries of one call, and calls run side by side
             return policy.copy()(attempt)
         except TransientError as error:
-            if (found := _by_all(failed, error)) is error:
+            if (found := failed.verdict(error)) is error:
                 raise
             raise found from None
         except (InputRejected, ConfigurationError, Partial, Stopping):
@@ -349,7 +347,7 @@ class Caller:
             except (TransientError, InputRejected, ConfigurationError) as error:
                 self._log.debug("embedqueue: the canary failed too: %s", error)
                 fault = error
-                if not is_down(error):
+                if not is_down(error) and getattr(error, "status", None) != UNAVAILABLE:
                     break
             else:
                 return Health(None, at_once=seconds == 0.0)
@@ -410,14 +408,33 @@ def _whose(embedder: Embedder) -> tuple[str, tuple[str, int] | None]:
     return provider, None
 
 
-def _by_all(failed: Sequence[TransientError], last: TransientError) -> TransientError:
-    """What a call has failed with whose tries failed so."""
-    alike = [error for error in failed if error.suspect_input and isinstance(error, Faulty) == isinstance(last, Faulty)]
-    if last.suspect_input and len(alike) < min(2, len(failed)):
-        return TransientError(str(last), retry_after=last.retry_after, status=last.status, cause=last.cause)
-    if alike and not last.suspect_input and last.cause == "connection":  # nobody was there: it may be down by a text
-        return alike[-1]
-    return last
+class _Failed:
+    """How the tries of one call have failed. Of many tries, it keeps one error.
+
+    Args:
+        error: of the first.
+    """
+
+    def __init__(self, error: TransientError) -> None:
+        self._tries = self._faulty = self._suspicious = 0
+        self._suspect: TransientError | None = None  # the last of those that are suspicious
+        self.add(error)
+
+    def add(self, error: TransientError) -> None:
+        """A try has failed so."""
+        self._tries += 1
+        if isinstance(error, Faulty):
+            self._faulty += 1
+        elif error.suspect_input:
+            self._suspicious, self._suspect = self._suspicious + 1, error
+
+    def verdict(self, last: TransientError) -> TransientError:
+        """What the call has failed with."""
+        alike = self._faulty if isinstance(last, Faulty) else self._suspicious
+        if last.suspect_input and alike < min(2, self._tries):
+            return TransientError(str(last), retry_after=last.retry_after, status=last.status, cause=last.cause)
+        nobody_there = last.cause == "connection" and not last.suspect_input  # the server may be down by a text
+        return self._suspect if nobody_there and self._suspect is not None else last
 
 
 def is_down(error: BaseException | None) -> bool:

@@ -57,7 +57,7 @@ class Halving:
         self._refuse = refuse
         self._began = self._limits = caller.limits
         self._proven = self._began.texts  # of the limits under which a part was served
-        self._well = False  # whether the provider was seen to serve, and nothing has failed since
+        self._well = False  # whether the provider was seen to serve since this call began
         # Texts of the largest call that failed for no known reason, and of the largest part that was served since.
         self._failed = self._served = 0
         self._parts: deque[tuple[Sequence[str], tenacity.BaseRetrying]] = deque()  # still to be sent, and how
@@ -193,8 +193,10 @@ class Halving:
             self._suspect(texts[0], error)
 
     def _may_be_chance(self, text: str, error: TransientError) -> bool:
-        self._rounds[text] += 1  # a probe keeps all others waiting: it has one
-        return not self._probe and error.status in BUSY_STATUSES and self._rounds[text] < ROUNDS
+        self._rounds[text] += 1
+        # A probe keeps all others waiting: it has one round, but where a server may have been started again.
+        chance = is_down(error) or (error.status in BUSY_STATUSES and not self._probe)
+        return chance and self._rounds[text] < ROUNDS
 
     def _suspect(self, text: str, error: BaseException) -> None:
         self._suspects.append((text, error))

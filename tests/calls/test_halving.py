@@ -475,6 +475,26 @@ def test_a_restart_of_the_server_buries_no_text(monkeypatch, texts, calls):
     assert rig.caller.limits.texts == 50
 
 
+@pytest.mark.parametrize("probe", [False, True])
+def test_a_restart_in_the_midst_of_a_call_buries_no_text(monkeypatch, probe):
+    """It has served a part just before: who is sent alone then meets the restart in all its tries, and once more."""
+    monkeypatch.setattr(calling, "RESTART_SECONDS", (0.001,) * 4)
+    server, texts = Away(0), ["a", "b"]
+    serve = server.embed_batch
+
+    def embed(texts, model):
+        if texts == ["b"] and server.left < 0 and "b" not in gone:
+            gone.append("b")
+            server.left = 4 if probe else 7
+        return serve(texts, model)
+
+    gone: list[str] = []
+    server.embed_batch = embed
+    rig = Rig(server, limits=Limits(1, 10**6))
+    rig.serve(texts, probe=probe)
+    assert gone and set(rig.delivered) == {"a", "b"}
+
+
 @pytest.mark.parametrize(
     ("tries", "retry_after"),
     [
