@@ -508,9 +508,11 @@ def test_two_stalled_calls_end_together(make_queue, embedder, monkeypatch):
     down.set()
     table = Table(lambda rows: TransientError("down") if down.is_set() else None)
     queue = start_held(make_queue, embedder, ["text 0", "text 1", "text 2"], calls=3, sink=table)
+    pause, pauses = inside(queue).agenda.paused, threading.Semaphore(0)
+    monkeypatch.setattr(inside(queue).agenda, "paused", lambda seconds: pause(seconds) or pauses.release())
     embedder.release()
-    eventually(lambda: len(table.writes) == 9, "all three are stalled, after three tries each")
-    eventually(lambda: queue.stats().pause_reason, "the queue is paused")
+    assert all(pauses.acquire(timeout=PATIENCE_SECONDS) for _ in range(3)), "each has paused the queue"
+    assert len(table.writes) == 9, "after three tries each"
     down.clear()
     inside(queue).store.unhold()
     inside(queue).refresh()
