@@ -172,6 +172,7 @@ class Queue:
     def erase_late(self, key: str) -> None:
         """Of a vector that was seen before, which a newer one, or one to come, has taken the place of."""
         if self.client.type(key) == b"hash" and (of := self.model.hashes.get(key.encode())):
+            self.model.forget_ghosts({key.encode()})
             self.store.hashes.erase(key, terms(self.field), of[1].stamp)
             assert self.client.hget(key, self.field) == of[0]
 
