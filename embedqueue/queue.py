@@ -42,7 +42,7 @@ from .store.jobs import told
 from .store.records import due_seconds
 from .store.usable import check_client
 from .values.errors import BatchFailed, EmbedQueueError, OptionValueError, QueueStopped
-from .values.item import check_pair, check_query, encode_member, is_blank
+from .values.item import check_pair, check_query, checked_member, is_blank
 from .values.log import QueueLog
 from .values.observer import Observer
 from .values.options import (
@@ -441,8 +441,7 @@ class EmbeddingBatchQueue:
         return futures
 
     def _pair(self, redis_key: str, text: str) -> Pair:
-        check_pair(redis_key, text, self._options.namespace, self._options.max_text_chars)
-        member = encode_member(redis_key, text)
+        member = checked_member(redis_key, text, self._options.namespace, self._options.max_text_chars)
         return redis_key, b"" if is_blank(text) else member
 
     def _digests(self, texts: Iterable[str], if_changed: bool) -> list[str] | None:

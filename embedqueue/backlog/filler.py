@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from embedqueue.store.records import Terms, differing
 from embedqueue.store.store import Store
 from embedqueue.values.errors import EmbedQueueError, QueueFull
-from embedqueue.values.item import check_pair, is_blank
+from embedqueue.values.item import checked_member, is_blank
 from embedqueue.values.options import Options
 
 from .inspection import FAULTS, LOOK_ITEMS, UNFIT, UNLABELLED, WAITING, Found, Text, inspect
@@ -159,13 +159,13 @@ class Filler:
             self._meet_workers()
         self._began_stamp = self._store.hashes.last_stamp()
         source = iter(texts)
-        most = min(LOOK_ITEMS, self._queue.options.max_pending or LOOK_ITEMS, self._max_waiting or LOOK_ITEMS)
-        while part := list(islice(source, most)):
+        at_once = min(LOOK_ITEMS, self._queue.options.max_pending or LOOK_ITEMS, self._max_waiting or LOOK_ITEMS)
+        while part := list(islice(source, at_once)):
             self._check()
             count = len(part)
-            part = [text for text in part if self._is_fit(text, None)]
+            most = self._queue.options.max_text_chars if self._kinds is None else None  # else it may be right as it is
+            part = [text for text in part if self._is_fit(text, most)]
             if self._kinds is None:
-                part = [text for text in part if self._is_fit(text, self._queue.options.max_text_chars)]
                 yield self._enqueue(part), +Counter({"unseen": len(part), UNFIT: count - len(part)})
                 continue
             found = inspect(self._store, part, self._terms(), self._queue.options.sink)
@@ -178,14 +178,13 @@ class Filler:
 
     def _can_stay_or_go(self, text: Text, one: Found) -> bool:
         """False for what would be enqueued, and is too long for that."""
-        due = one.kind in FAULTS or one.kind in (self._kinds or ())
+        due = one.kind in (self._kinds or FAULTS)
         return not due or is_blank(text[1]) or self._is_fit(text, self._queue.options.max_text_chars)
 
     def _is_fit(self, text: Text, max_chars: int | None) -> bool:
         """Whether the queue would take it. One that it would not holds up no other."""
         try:
-            check_pair(*text, self._queue.options.namespace, max_chars)
-            text[1].encode()
+            checked_member(*text, self._queue.options.namespace, max_chars)
         except ValueError as error:
             self._unfit(text, error)
             return False

@@ -89,14 +89,13 @@ class Halving:
             # Suspects are judged at the end: by then a neighbour has mostly been served, and no canary is needed.
             if self._suspects:
                 self._show_health(self._suspected_mono, self._suspects[0][1], texts)
+                for text, error in self._suspects:
+                    self._refuse(text, _reason(error))
+            elif 0 < self._served < self._failed:
+                self._caller.be_careful(self._failed, self._served)
         except Unserved:  # a limit of tokens may have been about one text, that of texts is not
             self._caller.learn(self._began, replace(self._began, texts=self._proven))
             raise
-        if self._suspects:
-            for text, error in self._suspects:
-                self._refuse(text, _reason(error))
-        elif 0 < self._served < self._failed:
-            self._caller.be_careful(self._failed, self._served)
         self._caller.learn(self._began, self._limits)  # not before: a refusal may have been about one text
 
     def _send(self, texts: Sequence[str], policy: tenacity.BaseRetrying) -> None:

@@ -22,7 +22,7 @@ from embedqueue.operating.describe import lines
 from embedqueue.operating.runs import NamedRun
 from embedqueue.operating.spending import Spending
 from embedqueue.queue import EmbeddingBatchQueue
-from embedqueue.values.item import check_pair, encode_member, is_blank
+from embedqueue.values.item import checked_member, is_blank
 from embedqueue.values.runs import default_run_name
 from embedqueue.values.words import printable
 
@@ -125,9 +125,8 @@ def enqueue(
 
 
 def _check(redis_key: str, text: str, *, namespace: str, max_chars: int | None) -> None:
-    check_pair(redis_key, text, namespace, max_chars)
     try:
-        encode_member(redis_key, text)
+        checked_member(redis_key, text, namespace, max_chars)
     except UnicodeEncodeError:
         raise ValueError("it has half a surrogate pair, which is no text") from None
 

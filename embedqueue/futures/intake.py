@@ -422,8 +422,7 @@ class Intake:
 
     def _known_terms(self, store: Store) -> Terms:
         """On which terms this process would write. Who only enqueues never learns the length: no provider is asked."""
-        terms = self._terms()
-        return store.learned(terms) if terms.dimensions is None else terms
+        return store.learned(self._terms())
 
     def _blank(self) -> EmbeddingFuture:
         return finished_future(self._zero(), self._vector_type)

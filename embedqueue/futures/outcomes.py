@@ -82,8 +82,7 @@ class Outcomes:
 
     def _look(self, asked: Sequence[Asked]) -> list[tuple[str, bytes]]:
         """As ``Store.look``; what no hash has may stand in the sink."""
-        terms = self._terms()
-        found = self._store.look(asked, self._store.learned(terms) if terms.dimensions is None else terms)
+        found = self._store.look(asked, self._store.learned(self._terms()))
         gone = {one.redis_key: one for one, (word, _) in zip(asked, found, strict=True) if word == "gone"}
         if self._sink is None or not gone:
             return found

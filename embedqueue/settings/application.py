@@ -152,20 +152,21 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
 
     def _each(self, which: Callable[[Settings], bool], use: Callable[[str], object]) -> None:
         try:
-            names = [name for name, settings in self.all_settings.items() if self._eager is None and which(settings)]
+            found = self.all_settings
         except Exception as error:
-            names = self._tell_of_none(error)
-        for name in names:
+            self._tell(error)
+            return
+        for name, settings in found.items():
             try:
-                use(name)
+                if self._eager is None and which(settings):
+                    use(name)
             except Exception as error:  # which keeps no other from being used
-                self._tell_of_none(error)
+                self._tell(error)
 
     @staticmethod
-    def _tell_of_none(error: Exception) -> list[str]:
+    def _tell(error: Exception) -> None:
         """The first use raises the same to whoever can act."""
         logger.info("embedqueue: a queue was not started at the first request: %s", error)
-        return []
 
     def _greet(self, name: str) -> None:
         """One look before the first use, outside of the lock: many threads may find Redis down, none waits for another.

@@ -56,12 +56,15 @@ TOLD = tuple(_TOLD)
 NOT_FOR_OWN = ("PROVIDER", "API_KEY", "BASE_URL", "DIMENSIONS", *TOLD)
 
 
+def plain_provider(value: Any) -> str:
+    """How a provider is called, whether or not there is one; the default one where none is set."""
+    return str(value or DEFAULT_PROVIDER).strip().lower()
+
+
 def read_provider(value: Any, spelling: str) -> str:
     """The name of a provider; the default one where none is set."""
-    if value is None or value == "":
-        return DEFAULT_PROVIDER
-    if isinstance(value, str) and value.strip().lower() in PROVIDERS:
-        return value.strip().lower()
+    if (value is None or isinstance(value, str)) and plain_provider(value) in PROVIDERS:
+        return plain_provider(value)
     raise SettingsError(f"{spelling.format('PROVIDER')} must be one of {', '.join(PROVIDERS)}, not {value!r}")
 
 

@@ -36,6 +36,7 @@ from .providers import (
     dimensions_of,
     key_variables,
     make,
+    plain_provider,
     read_provider,
     read_told,
 )
@@ -246,18 +247,12 @@ def inherited(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, An
     inherited = _without_rivals(shared, own)
     if "EMBEDDER" in own:
         inherited.pop("MODEL", None)
-    elif "PROVIDER" in own and not _is_of(shared.get("PROVIDER"), own["PROVIDER"]):
+    elif "PROVIDER" in own and plain_provider(own["PROVIDER"]) != plain_provider(shared.get("PROVIDER")):
         for setting in ("API_KEY", "BASE_URL", "MODEL", "DIMENSIONS", *TOLD):
             inherited.pop(setting, None)
     if "MODEL" in own and own["MODEL"] != shared.get("MODEL"):
         inherited.pop("DIMENSIONS", None)
     return inherited | dict(own)
-
-
-def _is_of(provider: Any, other: Any) -> bool:
-    """Whether two settings name the same provider."""
-    first, second = (str(one or DEFAULT_PROVIDER).strip().lower() for one in (provider, other))
-    return first == second
 
 
 def _without_rivals(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -306,8 +301,8 @@ def read_queues(
         name.removeprefix(ENVIRONMENT_PREFIX): value for name, value in environment(environ).items()
     }
     own = {name[len(prefix) :]: value for name, value in mapping.items() if name.startswith(prefix)}
-    another = "PROVIDER" in shared and "PROVIDER" in own and not _is_of(shared["PROVIDER"], own["PROVIDER"])
-    shared = inherited(shared, own) if another else _without_rivals(shared, own) | own
+    providers = {plain_provider(one["PROVIDER"]) for one in (shared, own) if "PROVIDER" in one}
+    shared = inherited(shared, own) if len(providers) > 1 else _without_rivals(shared, own) | own
     named = shared.pop("QUEUES", None) or {}
     if not isinstance(named, Mapping) or not all(isinstance(own, Mapping) for own in named.values()):
         raise SettingsError(f"{spelling.format('QUEUES')} must be a dictionary of dictionaries, by the queues' names")

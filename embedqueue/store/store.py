@@ -493,8 +493,8 @@ class Store:
         return {**AGREED_BEFORE, **found} if found else {}
 
     def learned(self, terms: Terms) -> Terms:
-        """The same with the length of vectors that the namespace has; it is asked for until it is known."""
-        if "dimensions" not in self._kept:
+        """The same with the length of vectors that the namespace has, which is asked for until either is known."""
+        if terms.dimensions is None and "dimensions" not in self._kept:
             self._kept = self.agreed()
         return terms.learned(self._kept)
 

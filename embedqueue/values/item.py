@@ -47,7 +47,7 @@ class NotOurs(ValueError):
 
 
 def check_pair(redis_key: object, text: object, namespace: str, max_text_chars: int | None) -> None:
-    """Refuse a pair that could never work, before anything is written; but for lone surrogates in the text.
+    """Refuse a pair that could never work, before anything is written; but see :func:`checked_member`.
 
     Args:
         redis_key: name of the user's hash.
@@ -107,6 +107,12 @@ def encode_member(redis_key: str, text: str) -> bytes:
         UnicodeEncodeError: (a ValueError) for a lone surrogate.
     """
     return f'{{"redis_key":{_quote(redis_key)},"text":{_quote(text)}}}'.encode()
+
+
+def checked_member(redis_key: str, text: str, namespace: str, max_text_chars: int | None) -> bytes:
+    """The member of a pair that a queue takes; arguments and errors of :func:`check_pair` and :func:`encode_member`."""
+    check_pair(redis_key, text, namespace, max_text_chars)
+    return encode_member(redis_key, text)
 
 
 def decode_member(member: bytes) -> Item:

@@ -333,7 +333,8 @@ class Dispatch:
         with self._lock:
             paid, call.paid = call.paid, None
         if call.spare or (call.asked_mono < self._settle.paused_mono and not call.probe):
-            # A pause began after these items were claimed: release them instead of sending them. A probe is sent.
+            # Another call of its claim is the probe, or a pause began after these items were claimed: release them
+            # instead of sending them. A probe is sent.
             self._settle.release(self._take(call, list(call.items)), paid)
             return
         outer = self._enter(call)

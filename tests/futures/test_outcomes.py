@@ -26,6 +26,9 @@ class Told:
     def __init__(self, word: str, value: bytes) -> None:
         self.found = (word, value)
 
+    def learned(self, terms):
+        return terms
+
     def look(self, asked, *where):
         assert where == (TERMS,)
         self.asked = asked

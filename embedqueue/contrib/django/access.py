@@ -12,7 +12,7 @@ from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.settings.application import DEFAULT, Queues
 from embedqueue.settings.front import Front
 from embedqueue.settings.settings import Settings, SettingsError, read_queues
-from embedqueue.values.item import check_pair
+from embedqueue.values.item import checked_member
 
 #: The name of the project's setting, and how a user writes what it holds.
 SETTING = "EMBEDQUEUE"
@@ -103,5 +103,4 @@ def check_pairs(name: str, pairs: Iterable[tuple[str, str]]) -> None:
     settings = queues.settings(name)
     namespace, max_text_chars = settings.option("namespace"), settings.option("max_text_chars")
     for redis_key, text in pairs:
-        check_pair(redis_key, text, namespace, max_text_chars)
-        text.encode()
+        checked_member(redis_key, text, namespace, max_text_chars)

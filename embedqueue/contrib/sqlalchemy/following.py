@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.errors import NotReplicated
-from embedqueue.values.item import check_pair, encode_member, is_blank
+from embedqueue.values.item import checked_member, is_blank
 from embedqueue.values.log import is_of_a_signal, logger
 from embedqueue.values.words import printable
 
@@ -233,8 +233,7 @@ class _Follower:
                 fit = []
                 for pair in texts:
                     try:
-                        check_pair(*pair, queue.options.namespace, queue.options.max_text_chars)
-                        encode_member(*pair)
+                        checked_member(*pair, queue.options.namespace, queue.options.max_text_chars)
                         fit.append(pair)
                     except (TypeError, ValueError) as error:
                         miss(error, [(name, pair[0])])

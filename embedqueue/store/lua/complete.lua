@@ -20,10 +20,14 @@ local field = ours.embedding_field
 local differs = #differing(ours, false) > 0
 
 -- The space of the vector that stands in a hash, if it is another one.
+local own = space .. " "
 local function other_space(key)
   local line = redis.pcall("HGET", key, provenance)
-  local other = type(line) == "string" and #line < 500 and string.match(line, "^(%S+) %x+ %d+$") or space
-  return other ~= space and redis.pcall("HEXISTS", key, field) == 1 and other or nil
+  if type(line) ~= "string" or string.sub(line, 1, #own) == own or #line >= 500 then
+    return nil
+  end
+  local other = string.match(line, "^(%S+) %x+ %d+$")
+  return other and redis.pcall("HEXISTS", key, field) == 1 and other or nil
 end
 
 local function write(key, digest, stamp)
