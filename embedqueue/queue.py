@@ -294,7 +294,7 @@ class EmbeddingBatchQueue:
 
         Args:
             timeout: seconds. Without ``drain``, for API calls under way; None grants twice as long as calls took of
-                late at most, but no less than a second and no more than ten, and ten as long as none has been answered.
+                late at most, but no less than a second and no more than ten, and three as long as none was answered.
                 With it, for all there is to do; None waits until it is done or the provider fails. No further call is
                 begun. One that takes longer is left behind, and its texts are sent again.
             drain: flush first. What is not done in time stays queued, and the log says so.

@@ -434,7 +434,10 @@ class _Failed:
         if last.suspect_input and alike < min(2, self._tries):
             return TransientError(str(last), retry_after=last.retry_after, status=last.status, cause=last.cause)
         nobody_there = last.cause == "connection" and not last.suspect_input  # the server may be down by a text
-        return self._suspect if nobody_there and self._suspect is not None else last
+        if not nobody_there or self._suspect is None:
+            return last
+        status = self._suspect.status
+        return TransientError(str(self._suspect), status=status, suspect_input=True, cause="connection")
 
 
 def is_down(error: BaseException | None) -> bool:

@@ -273,13 +273,18 @@ class Jobs:
             back += self._call("give_back", (), name, self.spec, word, *redis_keys[at : at + MOVE_ITEMS])
         return back
 
-    def pull(self, within: float | None = None) -> int:
+    def pull(self, within: float | None = None, flush_interval: float = 0.0) -> int:
         """Put items into the live lane that are in jobs and due within so many seconds; None: all, and what waits.
+
+        Args:
+            within: seconds.
+            flush_interval: seconds in which what has no patience of its own is due, where this process has no economy
+                and no base is kept.
 
         Returns:
             How many.
         """
-        pulled, what = 0, (self.spec or "0 0", "all" if within is None else within)
+        pulled, what = 0, (self.spec or f"0 {flush_interval!r}", "all" if within is None else within)
         while some := self._call("pull", (), *what, MOVE_ITEMS, MOVE_BYTES):
             pulled += some
         return pulled

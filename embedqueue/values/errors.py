@@ -97,14 +97,14 @@ def was_forgotten(redis_key: str) -> ItemRejected:
 
 
 class QueueFull(EmbedQueueError):
-    """``enqueue`` refused: ``max_pending`` items wait already. Nothing was written.
+    """``enqueue`` refused: more than ``max_pending`` items would wait. Nothing of what was refused was written.
 
     Attributes:
         max_pending: the limit, in items.
     """
 
     def __init__(self, max_pending: int) -> None:
-        super().__init__(f"{max_pending} items wait already (max_pending); nothing was written")
+        super().__init__(f"more than {max_pending} items would wait (max_pending); nothing of it was written")
         self.max_pending = max_pending
 
 

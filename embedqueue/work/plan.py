@@ -79,6 +79,8 @@ class Plan:
         failing: the provider failed last time, so what waits is due as soon as the pause is over.
         remaining: items that the drain under way may still claim.
         whole: whether the drain under way takes everything that waits, or full calls only.
+        remainder: whether a drain has left what fills no call: once no call of ours is in flight, that goes too, with what
+            has come meanwhile.
         alone: what is in flight, or comes next, must travel alone: a probe, or an item on its last delivery.
         urgent: redis_keys that somebody waits for, in order, until a claim brings them or shows that they do not wait.
         lingered: how many of them, the first, have had their linger: they are due at once.
@@ -114,6 +116,7 @@ class Plan:
     failing: bool = False
     remaining: int = 0
     whole: bool = False
+    remainder: bool = False
     alone: bool = False
     urgent: dict[str, None] = field(default_factory=dict)
     lingered: int = 0
@@ -141,7 +144,8 @@ class Plan:
         claim_mono = NEVER
         if free_calls > 0 and not (self.alone and unfinished):
             held_mono = max(self.paused_until_mono, self.barred_until_mono, self.limited_until_mono)
-            claim_mono = max(self._drain_mono(), held_mono)
+            drain_mono = 0.0 if self.remainder and not unfinished else self._drain_mono()
+            claim_mono = max(drain_mono, held_mono)
         wanted: list[tuple[float, Action]] = [(0.0 if self.asked else NEVER, "ask"), (self.check_mono, "check")]
         if self.works:
             wanted = [
@@ -177,7 +181,7 @@ class Plan:
     def claim_limit(self, now: float, call_limit: int, free_calls: int) -> int:
         """Begin a claim, and a drain if none is under way.
 
-        A drain for size alone takes full calls only, but at least as many items as made it due.
+        A drain for size alone takes full calls first, but at least as many items as made it due.
 
         Args:
             now: by the monotonic clock, in seconds.
@@ -189,11 +193,13 @@ class Plan:
         """
         room = call_limit * free_calls
         if self.remaining == 0:
-            self.whole = self.flush or self.lingered > 0 or self.demand_mono <= now or self._time_mono() <= now
-            full_calls = self.waiting - self.waiting % call_limit  # the rest goes on waiting, to share a call
+            asked = self.flush or self.lingered > 0 or self.demand_mono <= now
+            self.whole = asked or self._time_mono() <= now or not self._is_size_reached
+            full_calls = self.waiting - self.waiting % call_limit  # the rest may find company until these are back
             enough = -(-self.max_batch_size // call_limit) * call_limit  # calls that carry what made the drain due
             self.remaining = room if self.whole else max(full_calls, min(self.waiting, enough))
             self.flush = self.left = False
+            self.remainder = not self.whole and self.waiting > self.remaining
         self.demand_mono = self.linger_end_mono = NEVER
         self.lingered = len(self.urgent)
         return min(room, self.remaining)

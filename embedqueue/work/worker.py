@@ -237,7 +237,7 @@ class Worker:
 
     def _pull_due(self) -> int:
         """Put what is due into the live lane again: where nobody has ``economy`` any more, no one looks after jobs."""
-        if pulled := self._store.jobs.pull(0.0):
+        if pulled := self._store.jobs.pull(0.0, min(self._options.flush_interval, LONGEST_WITHIN)):
             self._log.warning(
                 "embedqueue: %d items are due and leave their batch jobs: no process with economy has seen to them",
                 pulled,

@@ -475,6 +475,15 @@ def test_a_restart_of_the_server_buries_no_text(monkeypatch, texts, calls):
     assert rig.caller.limits.texts == 50
 
 
+def test_a_server_that_fails_once_and_is_away_then_buries_no_text(monkeypatch):
+    """It goes down with a 500, all further tries meet nobody, and it is back when the canary asks."""
+    monkeypatch.setattr(calling, "RESTART_SECONDS", (0.001,) * 4)
+    words = [TransientError("going down", status=500, suspect_input=True)]
+    words += [TransientError("refused", cause="connection")] * (ATTEMPTS - 1)
+    left = iter(words)
+    assert set(Rig(rule=lambda texts: next(left, None)).serve(["a text"]).delivered) == {"a text"}
+
+
 @pytest.mark.parametrize("probe", [False, True])
 def test_a_restart_in_the_midst_of_a_call_buries_no_text(monkeypatch, probe):
     """It has served a part just before: who is sent alone then meets the restart in all its tries, and once more."""

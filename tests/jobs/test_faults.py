@@ -415,14 +415,19 @@ def test_a_paused_queue_makes_no_job(make, redis_client, stand_in):
     eventually(lambda: queue.jobs())
 
 
-def test_what_is_due_leaves_its_job_though_nobody_has_economy_any_more(make, redis_client, stand_in, caplog):
+@pytest.mark.parametrize(
+    ("options", "within"), [({}, PATIENT), ({"flush_interval": PATIENT}, None)], ids=["within", "interval"]
+)
+def test_what_is_due_leaves_its_job_though_nobody_has_economy_any_more(
+    make, redis_client, stand_in, caplog, options, within
+):
     """The option was taken away while items were in a job, and that is their own affair: they are embedded in time."""
     stand_in.looks = None
-    queue, items = make(), pairs(3)
-    queue.enqueue_many(items, within=PATIENT)
+    queue, items = make(**options), pairs(3)
+    queue.enqueue_many(items, within=within)
     in_jobs(queue, 3)
     queue.stop()
-    later = make(economy=False)
+    later = make(**options, economy=False)
     eventually(lambda: inside(later).has_looked)
     assert later.stats().outsourced == 3, "they are not due"
     held = redis_client.zrange("embed_queue:inflight", 0, -1, withscores=True)

@@ -17,6 +17,7 @@ SLOTS = 60  # a window is counted in so many
 WINDOWS = {"requests": 60, "texts": 60, "tokens": 60, "day": 86_400}
 #: By how much whoever was refused first may come late, in seconds.
 GRACE_SECONDS = 0.25
+MOST_GATHERING_SECONDS = 0.5
 #: Before it may go, what somebody waits for bars the others for so long at most.
 MOST_FIRST_SECONDS = 122.0
 #: Who owes for longer sends nothing.
@@ -187,7 +188,9 @@ class Account:
             self.paid[worker] = int(number), claim.cost
         if kept < count:
             held = max(0, claim.urgent - kept)
-            claim.wait = self._lack(1 if held else (claim.ends or [count])[0], 0.0 if held else 0.5), bool(held)
+            head = 1 if held else (claim.ends or [count])[0]
+            gathering = 0.0 if held else min(self._lack(head, 0.5), MOST_GATHERING_SECONDS)
+            claim.wait = max(self._lack(head), gathering), bool(held)
         return kept
 
     # -- what no claim knows -----------------------------------------------------------------------------------

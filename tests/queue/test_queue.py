@@ -282,6 +282,18 @@ def test_size(make_queue, fake_redis, embedder, size, limit):
     assert max(map(len, embedder.calls)) <= limit
 
 
+def test_what_is_no_full_call_of_a_drain_for_size_goes_after_it(make_queue, fake_redis, embedder):
+    """Nobody understands why the last ten of sixty wait for an hour."""
+    embedder.hold()
+    queue = make_queue(max_batch_size=50)
+    queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(60))
+    embedder.wait_for_calls(1)
+    queue.enqueue("doc:late", "late")
+    embedder.release()
+    wait_for_vectors(fake_redis, "doc:late", *(f"doc:{i}" for i in range(60)))
+    assert [len(texts) for texts in embedder.calls] == [50, 11]
+
+
 def test_time(make_queue, fake_redis, embedder):
     """What waits longer than the interval is drained."""
     queue = make_queue(flush_interval=0.05)

@@ -175,6 +175,19 @@ def test_of_what_may_go_whole_calls_go(world):
     assert claim.limited_seconds == pytest.approx(9.9 * 61 / 1800, abs=0.01), "until the half of what a bucket holds"
 
 
+@pytest.mark.parametrize(
+    ("limits", "seconds"),
+    [(Limits(texts_per_minute=60), 61 / 60), (Limits(tokens_per_minute=600), 0.5), (Limits(requests_per_minute=6), 61 / 6)],
+    ids=lambda it: "+".join(it.by_name) if isinstance(it, Limits) else "",
+)
+def test_what_fills_no_call_does_not_wait_until_it_would(world, limits, seconds):
+    """There is nothing to gather for, but for half a second at most."""
+    worker, began = Worker(world, limits), world.now
+    worker.enqueue(1)
+    assert wait_for(world, worker).members
+    assert world.now - began == pytest.approx(seconds, abs=0.01)
+
+
 def test_an_item_above_the_capacity_goes_when_the_bucket_is_full(world):
     """It is owed then, and what comes next waits until that is paid."""
     worker = Worker(world, Limits(tokens_per_minute=120))

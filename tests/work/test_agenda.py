@@ -220,7 +220,7 @@ def test_waits_for_ever_for_nothing():
     ("waiting", "call_limit", "free", "taken"),
     [
         (50, 50, 4, [50]),
-        (57, 50, 4, [50]),  # full calls only: seven wait for company
+        (57, 50, 4, [50]),  # full calls first: seven wait for company until these are back
         (100, 50, 4, [100]),
         (230, 50, 4, [200]),
         (430, 50, 4, [200, 200]),  # what waited at the start, less the last part of a call
@@ -232,13 +232,23 @@ def test_waits_for_ever_for_nothing():
     ],
 )
 def test_claims_for_size(waiting, call_limit, free, taken):
-    """A drain for size takes full calls, and at least what made it due; in rounds, if there are fewer free calls."""
+    """A drain for size takes full calls, and at least what made it due; in rounds, if there are fewer free calls.
+
+    What is left goes once these are back, with what has come meanwhile; of that, nothing starts a drain by itself.
+    """
     plan = agenda(waiting=waiting, due_mono=NOW + 3600)
     for count in taken:
-        assert plan.next(NOW, 0, free)[0] == "claim"
+        assert plan.next(NOW, 1, free)[0] == "claim"
         assert plan.claim_limit(NOW, call_limit, free) == count
         waiting -= count
         plan.claimed(count, Seen(waiting, 1.0), NOW)
+    assert plan.next(NOW, 1, free)[0] is None
+    if waiting:
+        plan.enqueued(waiting + 2, NOW)
+        assert plan.next(NOW, 0, free)[0] == "claim"
+        assert plan.claim_limit(NOW, call_limit, free) >= waiting + 2
+        plan.claimed(waiting + 2, Seen(0), NOW)
+    plan.enqueued(1, NOW)
     assert plan.next(NOW, 0, free)[0] is None
 
 

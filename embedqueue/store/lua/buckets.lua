@@ -23,6 +23,7 @@ do -- of its own: Lua allows 200 locals at a time
   local MOST_WAIT = 62 -- seconds, a little more than a minute's limit takes; who owes for longer sends nothing: calls/tolls.py has the same
   local MOST_FIRST = 122 -- seconds, a minute's debt and its refill: what is waited for bars the others in the last of these
   local GRACE = 0.25 -- seconds by which whoever was refused first may come late
+  local MOST_GATHERING = 0.5 -- seconds that what may go waits for more
   local NEAR = 0.000001 -- what is less than this is nothing
   local FRAME_BYTES = 26 -- of a member, beside its key and its text
   local BUCKETS = KEYS[FIRST_FURTHER_KEY]
@@ -246,7 +247,12 @@ do -- of its own: Lua allows 200 locals at a time
     end
     if kept < n then
       local held = math.max(0, urgent - kept)
-      wait = seconds_text(lack(held > 0 and 1 or ends[1] or n, held > 0 and 0 or 0.5)) .. " " .. held
+      local count = held == 0 and (ends[1] or n) or 1
+      local seconds = lack(count, 0)
+      if held == 0 then -- where much is allowed, several calls go with one claim
+        seconds = math.max(seconds, math.min(lack(count, 0.5), MOST_GATHERING))
+      end
+      wait = seconds_text(seconds) .. " " .. held
     end
     return kept, wait, cost
   end
