@@ -39,8 +39,10 @@ from .tolls import TOO_MANY_REQUESTS, Tolls
 
 #: Seconds that one try may take. An embedder without a time limit of its own may hang for ever, and others wait for it.
 LONGEST_TRY_SECONDS = 600.0
-#: Seconds between tries of the canary while a server may be started again, which a text has taken down.
+#: Seconds between tries of the canary while a server may be started again, which a text has taken down. A probe waits until
+#: a model is loaded again: meanwhile the queue is closed anyway, and would stay so, for that text comes first each time.
 RESTART_SECONDS = (1.5, 4.0)
+PROBE_RESTART_SECONDS = (*RESTART_SECONDS, 9.0, *(15.0,) * 6)
 BAD_GATEWAY, UNAVAILABLE = 502, 503
 #: What is left of the longest duration of a call after each further one.
 FADES = 0.9
@@ -328,15 +330,17 @@ class Caller:
         with self._lock:
             self._given_up.discard(threading.get_ident())
 
-    def health_since(self, then_mono: float, failed: BaseException | None = None) -> Health:
+    def health_since(self, then_mono: float, failed: BaseException | None = None, probe: bool = False) -> Health:
         """Whether the provider has served another text since then, or serves the canary now.
 
         Args:
             then_mono: by the monotonic clock.
             failed: how a call ended then, if it did. It may have taken the server down: until that is up again, the
                 canary is tried for some seconds.
+            probe: whether that call is a probe: for two minutes then.
         """
-        seconds_between = RESTART_SECONDS if getattr(failed, "suspect_input", False) and is_down(failed) else ()
+        taken_down = getattr(failed, "suspect_input", False) and is_down(failed)
+        seconds_between = (PROBE_RESTART_SECONDS if probe else RESTART_SECONDS) if taken_down else ()
         fault: Exception | None = None
         for seconds in (0.0, *seconds_between):
             self.rest(seconds)
