@@ -130,7 +130,7 @@ class LocalCluster:
     def _join(self) -> None:
         share = -(-SLOTS // self._masters)
         for number, node in enumerate(self.nodes):
-            with node.client(socket_timeout=QUICK_SECONDS) as client:
+            with node.client(socket_timeout=AGREE_SECONDS) as client:
                 client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
                 if number < self._masters:
                     last = min(SLOTS, (number + 1) * share) - 1
@@ -140,7 +140,7 @@ class LocalCluster:
         self._await(lambda: all(self._known(node) == len(self.nodes) for node in self.nodes))
         ids = [self.id_of(node) for node in self.nodes]
         for number, node in enumerate(self.nodes[self._masters :]):
-            with node.client(socket_timeout=QUICK_SECONDS) as client:
+            with node.client(socket_timeout=AGREE_SECONDS) as client:
                 client.execute_command("CLUSTER", "REPLICATE", ids[number % self._masters])
         self._await(self.is_well)
 

@@ -194,6 +194,18 @@ def in_flight(client: redis.Redis, namespace: str = "embed_queue") -> int:
     return client.zcard(f"{namespace}:inflight")
 
 
+def renewed(client: redis.Redis, times: int = 4) -> None:
+    """The leases of what is in flight are renewed so often, which together takes longer than a lease."""
+
+    def last_end() -> float:
+        [(_, end)] = client.zrange("embed_queue:inflight", -1, -1, withscores=True)
+        return end
+
+    for _ in range(times):
+        before = last_end()
+        eventually(lambda before=before: last_end() > before, "the lease is renewed")
+
+
 def in_thread(work: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=work, daemon=True)
     start(thread)

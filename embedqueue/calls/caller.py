@@ -39,8 +39,8 @@ from .tolls import TOO_MANY_REQUESTS, Tolls
 
 #: Seconds that one try may take. An embedder without a time limit of its own may hang for ever, and others wait for it.
 LONGEST_TRY_SECONDS = 600.0
-#: Seconds between tries of the canary while a server may be started again, which a text has taken down. A probe waits until
-#: a model is loaded again: meanwhile the queue is closed anyway, and would stay so, for that text comes first each time.
+#: Seconds between tries of the canary while a server may be started again, which a text has taken down. A probe waits
+#: until a model is loaded again: the queue is closed anyway, and would stay so, for that text comes first each time.
 RESTART_SECONDS = (1.5, 4.0)
 PROBE_RESTART_SECONDS = (*RESTART_SECONDS, 9.0, *(15.0,) * 6)
 BAD_GATEWAY, UNAVAILABLE = 502, 503

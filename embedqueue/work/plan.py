@@ -79,8 +79,8 @@ class Plan:
         failing: the provider failed last time, so what waits is due as soon as the pause is over.
         remaining: items that the drain under way may still claim.
         whole: whether the drain under way takes everything that waits, or full calls only.
-        remainder: whether a drain has left what fills no call: once no call of ours is in flight, that goes too, with what
-            has come meanwhile.
+        remainder: whether a drain has left what fills no call: once no call of ours is in flight, that goes too, with
+            what has come meanwhile.
         alone: what is in flight, or comes next, must travel alone: a probe, or an item on its last delivery.
         urgent: redis_keys that somebody waits for, in order, until a claim brings them or shows that they do not wait.
         lingered: how many of them, the first, have had their linger: they are due at once.

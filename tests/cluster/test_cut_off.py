@@ -95,7 +95,7 @@ def test_a_vector_that_meets_a_node_that_is_cut_off_goes_on(cluster, make_queue,
             if key not in lost:
                 futures[key].result(PATIENCE_SECONDS)
         took_seconds = time.monotonic() - began_mono
-        assert took_seconds < REDIS_PATIENCE_SECONDS / 2
+        assert took_seconds < REDIS_PATIENCE_SECONDS
         assert not any(futures[key].done() for key in lost)
         gate.open()
         for key in lost:

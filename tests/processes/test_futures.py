@@ -208,7 +208,7 @@ def test_drain_on_stop(worker, producer):
 
 def test_size_elsewhere(worker, producer, provider):
     """A producer whose items fill a batch need not ask for anything: the workers elsewhere are told."""
-    worker.run("pass")  # it is there: what it finds at its start it would drain at once
+    worker.run("while not inside(queue).has_looked: pass")  # what it finds at its start it would drain at once
     producer.run("for i in range(50): queue.enqueue(f'doc:{i}', f'text {i}')")
     assert provider.wait_for_calls(1, PATIENCE_SECONDS)
     assert len(provider.calls[0].texts) == 50

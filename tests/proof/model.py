@@ -389,7 +389,6 @@ class Model:
     ):
         """``missing``: hashes that are gone and shall be left alone; ``bad``: keys that hold something else."""
         words, at_odds = [], self.at_odds(model)
-        self.kept = self.kept or model
         for key, member, vector in items:
             if member not in self.inflight or (owner.startswith("job:") and self.claims[key].owner != owner):
                 words.append("stale")
@@ -402,6 +401,8 @@ class Model:
                 if key not in missing:
                     self.hashes[key] = (vector, self.latest[key], model)
                 self._forget(key)
+        if "done" in words or "skipped" in words:
+            self.kept = model
         if not at_odds:
             self._end_probe(owner)
         return words

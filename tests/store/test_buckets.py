@@ -177,7 +177,11 @@ def test_of_what_may_go_whole_calls_go(world):
 
 @pytest.mark.parametrize(
     ("limits", "seconds"),
-    [(Limits(texts_per_minute=60), 61 / 60), (Limits(tokens_per_minute=600), 0.5), (Limits(requests_per_minute=6), 61 / 6)],
+    [
+        (Limits(texts_per_minute=60), 61 / 60),
+        (Limits(tokens_per_minute=600), 0.5),
+        (Limits(requests_per_minute=6), 61 / 6),
+    ],
     ids=lambda it: "+".join(it.by_name) if isinstance(it, Limits) else "",
 )
 def test_what_fills_no_call_does_not_wait_until_it_would(world, limits, seconds):
@@ -185,7 +189,7 @@ def test_what_fills_no_call_does_not_wait_until_it_would(world, limits, seconds)
     worker, began = Worker(world, limits), world.now
     worker.enqueue(1)
     assert wait_for(world, worker).members
-    assert world.now - began == pytest.approx(seconds, abs=0.01)
+    assert world.now - began == pytest.approx(seconds, abs=0.05)
 
 
 def test_an_item_above_the_capacity_goes_when_the_bucket_is_full(world):

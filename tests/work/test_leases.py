@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from embedqueue.values.item import encode_member
 from embedqueue.values.provenance import digest
 from tests.inside import inside
-from tests.parts import PATIENCE_SECONDS, eventually, expected, in_flight
+from tests.parts import PATIENCE_SECONDS, eventually, expected, in_flight, renewed
 from tests.proof.moves import Queue, terms
 
 
 def test_a_call_that_takes_many_leases_is_made_once(make_queue, redis_client, embedder):
     """The lease is renewed again and again while the call runs, so that no other worker takes its items."""
-    queue = make_queue(lease_seconds=0.4)
+    queue = make_queue(lease_seconds=6.0)
     embedder.hold()
     future = queue.enqueue("doc:1", "one")
     queue.flush_now()
     embedder.wait_for_calls(1)
-    make_queue(lease_seconds=0.4, flush_interval=0.05)
-    for _ in range(16):  # four leases long; the other worker claims whatever runs out
-        threading.Event().wait(0.1)
-        assert redis_client.hget("embed_queue:claims", "doc:1").split()[1] == b"0", "its lease ran out"
+    make_queue(lease_seconds=6.0, flush_interval=0.05)  # claims whatever runs out
+    renewed(redis_client)
+    assert redis_client.hget("embed_queue:claims", "doc:1").split()[1] == b"0", "its lease ran out"
     embedder.release()
     assert future.result(PATIENCE_SECONDS) == expected("one")
     assert embedder.sent == {"one": 1}

@@ -127,7 +127,7 @@ def test_down_longer_than_the_lease(fresh_redis_server, impatient, make_queue, e
 
 def test_stalled(fresh_redis_server, make_queue, embedder):
     """Redis stands still for longer than the client's time limit, with our commands in its buffers."""
-    client = fresh_redis_server.client(socket_timeout=0.2, retry=Retry(NoBackoff(), 0))
+    client = fresh_redis_server.client(socket_timeout=3.0, retry=Retry(NoBackoff(), 0))
     queue = make_queue(client)
     futures = _held_call(queue, embedder)
     stand_still(fresh_redis_server.pid)

@@ -14,7 +14,7 @@ from redis.sentinel import Sentinel
 
 from embedqueue import BatchFailed, ConfigurationError, InputRejected, ItemRejected, TransientError
 from embedqueue.store.clients import private_client
-from tests.inside import REWRITE_SECONDS, THREADS, inside
+from tests.inside import FIRST_PAUSE_SECONDS, REWRITE_SECONDS, THREADS, inside
 from tests.parts import ONE_TRY, PATIENCE_SECONDS, eventually, expected, in_flight, stored
 from tests.proof.test_invariants import LOOKS_LIKE_OURS
 
@@ -61,6 +61,7 @@ def test_whatever_a_call_raises_its_items_wait_again(
     make_queue, redis_client, embedder, monkeypatch, step, text, error
 ):
     """Under a pause, with no delivery counted: these are of processes that died. Then all is well again."""
+    monkeypatch.setattr(*FIRST_PAUSE_SECONDS, 60.0)  # so that it stands while it is looked at
     queue = make_queue(max_deliveries=2, flush_on_wait=False)
     embedder.rule = lambda texts: InputRejected("no") if "bad" in texts else None
     queue.enqueue("doc:0", "good")

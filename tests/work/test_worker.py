@@ -16,7 +16,7 @@ from embedqueue.store.records import Claim
 from embedqueue.values.options import Options
 from embedqueue.work.agenda import Agenda
 from tests.inside import inside
-from tests.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, provenance, stored
+from tests.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, provenance, renewed, stored
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_start_inside_of_a_start_makes_no_second_thread(monkeypatch):
 
 def test_a_slow_callback_holds_up_neither_claims_nor_leases(make_queue, redis_client, embedder):
     """Of a future that nobody's notice has ended: whoever finds that out renews no leases meanwhile."""
-    queue = make_queue(lease_seconds=0.6, max_concurrency=2)
+    queue = make_queue(lease_seconds=6.0, max_concurrency=2)
     embedder.hold()
     slow = queue.enqueue("doc:slow", "slow")
     queue.flush_now()
@@ -143,8 +143,8 @@ def test_a_slow_callback_holds_up_neither_claims_nor_leases(make_queue, redis_cl
         elsewhere.execute()
     waiting = in_thread(lambda: future.result(PATIENCE_SECONDS))
     assert callback.wait(PATIENCE_SECONDS)
-    other = make_queue(namespace="embed_queue", lease_seconds=0.6)  # would take over what runs out
-    threading.Event().wait(1.5)
+    other = make_queue(namespace="embed_queue", lease_seconds=6.0)  # would take over what runs out
+    renewed(redis_client)
     assert (in_flight(redis_client), other.stats().calls) == (1, 0)
     go_on.set()
     embedder.release()
