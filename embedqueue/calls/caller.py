@@ -39,10 +39,8 @@ from .tolls import TOO_MANY_REQUESTS, Tolls
 
 #: Seconds that one try may take. An embedder without a time limit of its own may hang for ever, and others wait for it.
 LONGEST_TRY_SECONDS = 600.0
-#: Seconds between tries of the canary while a server may be started again, which a text has taken down. A probe waits
-#: until a model is loaded again: the queue is closed anyway, and would stay so, for that text comes first each time.
+#: Seconds between tries of the canary while a server may be started again, which a text has taken down.
 RESTART_SECONDS = (1.5, 4.0)
-PROBE_RESTART_SECONDS = (*RESTART_SECONDS, 9.0, *(15.0,) * 6)
 BAD_GATEWAY, UNAVAILABLE = 502, 503
 #: What is left of the longest duration of a call after each further one.
 FADES = 0.9
@@ -330,17 +328,15 @@ class Caller:
         with self._lock:
             self._given_up.discard(threading.get_ident())
 
-    def health_since(self, then_mono: float, failed: BaseException | None = None, probe: bool = False) -> Health:
+    def health_since(self, then_mono: float, failed: BaseException | None = None) -> Health:
         """Whether the provider has served another text since then, or serves the canary now.
 
         Args:
             then_mono: by the monotonic clock.
             failed: how a call ended then, if it did. It may have taken the server down: until that is up again, the
                 canary is tried for some seconds.
-            probe: whether that call is a probe: for two minutes then.
         """
-        taken_down = getattr(failed, "suspect_input", False) and is_down(failed)
-        seconds_between = (PROBE_RESTART_SECONDS if probe else RESTART_SECONDS) if taken_down else ()
+        seconds_between = RESTART_SECONDS if getattr(failed, "suspect_input", False) and is_down(failed) else ()
         fault: Exception | None = None
         for seconds in (0.0, *seconds_between):
             self.rest(seconds)
@@ -440,8 +436,9 @@ class _Failed:
         nobody_there = last.cause == "connection" and not last.suspect_input  # the server may be down by a text
         if not nobody_there or self._suspect is None:
             return last
-        status = self._suspect.status
-        return TransientError(str(self._suspect), status=status, suspect_input=True, cause="connection")
+        wait, status = self._suspect.retry_after, self._suspect.status
+        words = str(self._suspect)
+        return TransientError(words, retry_after=wait, status=status, suspect_input=True, cause="connection")
 
 
 def is_down(error: BaseException | None) -> bool:

@@ -130,7 +130,7 @@ class Halving:
             Whether it is known to have been well when these texts failed: it served just before; or right after, if
             they have not failed as where a server is being started again.
         """
-        before, (fault, at_once) = self._well, self._caller.health_since(then_mono, error, self._probe)
+        before, (fault, at_once) = self._well, self._caller.health_since(then_mono, error)
         if fault is not None:  # what somebody has to set right says more than how a text of ours failed
             raise Unserved(fault if isinstance(fault, ConfigurationError) else error, texts) from None
         self._well = True

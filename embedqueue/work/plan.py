@@ -144,8 +144,8 @@ class Plan:
         claim_mono = NEVER
         if free_calls > 0 and not (self.alone and unfinished):
             held_mono = max(self.paused_until_mono, self.barred_until_mono, self.limited_until_mono)
-            drain_mono = 0.0 if self.remainder and not unfinished else self._drain_mono()
-            claim_mono = max(drain_mono, held_mono)
+            rest_mono = self.quiet_until_mono if self.remainder and not unfinished else NEVER
+            claim_mono = max(min(self._drain_mono(), rest_mono), held_mono)
         wanted: list[tuple[float, Action]] = [(0.0 if self.asked else NEVER, "ask"), (self.check_mono, "check")]
         if self.works:
             wanted = [

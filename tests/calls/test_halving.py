@@ -399,11 +399,6 @@ def test_a_call_that_had_no_answer_in_time_is_smaller_the_next_time():
 # -- servers that a text takes down ------------------------------------------------------------------------------------
 
 
-def restarts_within(monkeypatch, canaries: int, of_a_probe: int | None = None) -> None:
-    monkeypatch.setattr(calling, "RESTART_SECONDS", (0.001,) * canaries)
-    monkeypatch.setattr(calling, "PROBE_RESTART_SECONDS", (0.001,) * (of_a_probe or canaries))
-
-
 class Fragile(FakeEmbedder):
     """A server that one text takes down: for some calls nobody reaches it. A gateway before it may say so."""
 
@@ -426,20 +421,13 @@ class Fragile(FakeEmbedder):
 @pytest.mark.parametrize("probe", [False, True])
 def test_a_text_that_takes_its_server_down_is_found(monkeypatch, status, probe):
     """While it is started again, the canary waits: else that text would keep the queue closed for ever."""
-    restarts_within(monkeypatch, 4)
+    monkeypatch.setattr(calling, "RESTART_SECONDS", (0.001,) * 4)
     rig = Rig(Fragile(status=status)).serve(probe=probe)
     rig.check("text 20")
 
 
-def test_a_probe_waits_until_a_server_is_up_that_takes_long(monkeypatch):
-    """A call does not, for the queue is open; but a probe's text would come first in each further one."""
-    restarts_within(monkeypatch, 2, of_a_probe=8)
-    Rig(Fragile(down=8)).unserved()
-    Rig(Fragile(down=8)).serve(probe=True).check("text 20")
-
-
 def test_where_the_server_stays_down_the_canary_soon_gives_up(monkeypatch):
-    restarts_within(monkeypatch, 4)
+    monkeypatch.setattr(calling, "RESTART_SECONDS", (0.001,) * 4)
     rig = Rig(Fragile(down=10**6))
     rig.unserved(probe=True)
     assert rig.calls == [TEXTS, *[[CANARY]] * 5]
@@ -481,7 +469,7 @@ class Away(FakeEmbedder):
 @pytest.mark.parametrize("calls", [5, 6, 7])
 def test_a_restart_of_the_server_buries_no_text(monkeypatch, texts, calls):
     """All tries of the first call meet it, and some canaries: that it is up again says nothing of before."""
-    restarts_within(monkeypatch, 4)
+    monkeypatch.setattr(calling, "RESTART_SECONDS", (0.001,) * 4)
     rig = Rig(Away(calls)).serve(texts)
     assert set(rig.delivered) == set(texts)
     assert rig.caller.limits.texts == 50
@@ -489,7 +477,7 @@ def test_a_restart_of_the_server_buries_no_text(monkeypatch, texts, calls):
 
 def test_a_server_that_fails_once_and_is_away_then_buries_no_text(monkeypatch):
     """It goes down with a 500, all further tries meet nobody, and it is back when the canary asks."""
-    restarts_within(monkeypatch, 4)
+    monkeypatch.setattr(calling, "RESTART_SECONDS", (0.001,) * 4)
     words = [TransientError("going down", status=500, suspect_input=True)]
     words += [TransientError("refused", cause="connection")] * (ATTEMPTS - 1)
     left = iter(words)
@@ -499,7 +487,7 @@ def test_a_server_that_fails_once_and_is_away_then_buries_no_text(monkeypatch):
 @pytest.mark.parametrize("probe", [False, True])
 def test_a_restart_in_the_midst_of_a_call_buries_no_text(monkeypatch, probe):
     """It has served a part just before: who is sent alone then meets the restart in all its tries, and once more."""
-    restarts_within(monkeypatch, 4)
+    monkeypatch.setattr(calling, "RESTART_SECONDS", (0.001,) * 4)
     server, texts = Away(0), ["a", "b"]
     serve = server.embed_batch
 

@@ -188,7 +188,7 @@ class Account:
             self.paid[worker] = int(number), claim.cost
         if kept < count:
             held = max(0, claim.urgent - kept)
-            head = 1 if held else (claim.ends or [count])[0]
+            head = 1 if held or kept else (claim.ends or [count])[0]
             gathering = 0.0 if held else min(self._lack(head, 0.5), MOST_GATHERING_SECONDS)
             claim.wait = max(self._lack(head), gathering), bool(held)
         return kept

@@ -192,6 +192,15 @@ def test_what_fills_no_call_does_not_wait_until_it_would(world, limits, seconds)
     assert world.now - began == pytest.approx(seconds, abs=0.05)
 
 
+def test_what_is_left_behind_whole_calls_does_not_wait_until_it_fills_one(world):
+    worker = Worker(world, Limits(texts_per_minute=60))
+    worker.enqueue(CALL_TEXTS + 1)
+    assert len(wait_for(world, worker).members) == CALL_TEXTS
+    began = world.now
+    assert wait_for(world, worker).members
+    assert world.now - began == pytest.approx(61 / 60, abs=0.05)
+
+
 def test_an_item_above_the_capacity_goes_when_the_bucket_is_full(world):
     """It is owed then, and what comes next waits until that is paid."""
     worker = Worker(world, Limits(tokens_per_minute=120))

@@ -252,6 +252,15 @@ def test_claims_for_size(waiting, call_limit, free, taken):
     assert plan.next(NOW, 0, free)[0] is None
 
 
+def test_what_a_drain_for_size_leaves_waits_for_the_end_of_the_quiet():
+    """A process that may end at any moment takes what is enough for a drain, and no more."""
+    plan = agenda(waiting=57, due_mono=NOW + 3600, quiet_until_mono=NOW + 2)
+    assert plan.claim_limit(NOW, 50, 4) == 50
+    plan.claimed(50, Seen(7, 1.0), NOW)
+    assert plan.next(NOW, 0, 4) == (None, 2.0)
+    assert plan.next(NOW + 2, 0, 4) == ("claim", 0.0)
+
+
 @pytest.mark.parametrize(
     "state",
     [

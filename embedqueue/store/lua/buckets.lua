@@ -245,9 +245,9 @@ do -- of its own: Lua allows 200 locals at a time
       cost = string.format("%.6f %.0f %.0f %.0f", at, unpack(sums[kept]))
       book(sums[kept])
     end
-    if kept < n then
+    if kept < n then -- behind what goes, no more is known than that something is left
       local held = math.max(0, urgent - kept)
-      local count = held == 0 and (ends[1] or n) or 1
+      local count = (held > 0 or kept > 0) and 1 or ends[1] or n
       local seconds = lack(count, 0)
       if held == 0 then -- where much is allowed, several calls go with one claim
         seconds = math.max(seconds, math.min(lack(count, 0.5), MOST_GATHERING))
