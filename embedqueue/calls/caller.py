@@ -19,6 +19,7 @@ from embedqueue.embedders.usage import Usage, whole
 from embedqueue.observers.observers import Observers
 from embedqueue.values.errors import (
     CallTooLarge,
+    Cause,
     ConfigurationError,
     EmbedQueueError,
     InputRejected,
@@ -432,13 +433,16 @@ class _Failed:
         """What the call has failed with."""
         alike = self._faulty if isinstance(last, Faulty) else self._suspicious
         if last.suspect_input and alike < min(2, self._tries):
-            return TransientError(str(last), retry_after=last.retry_after, status=last.status, cause=last.cause)
+            return _alike(last, suspect_input=False, cause=last.cause)
         nobody_there = last.cause == "connection" and not last.suspect_input  # the server may be down by a text
         if not nobody_there or self._suspect is None:
             return last
-        wait, status = self._suspect.retry_after, self._suspect.status
-        words = str(self._suspect)
-        return TransientError(words, retry_after=wait, status=status, suspect_input=True, cause="connection")
+        return _alike(self._suspect, suspect_input=True, cause="connection")  # as where a text takes its server down
+
+
+def _alike(error: TransientError, *, suspect_input: bool, cause: Cause | None) -> TransientError:
+    status, wait = error.status, error.retry_after
+    return TransientError(str(error), retry_after=wait, status=status, suspect_input=suspect_input, cause=cause)
 
 
 def is_down(error: BaseException | None) -> bool:

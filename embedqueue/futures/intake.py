@@ -27,7 +27,7 @@ from embedqueue.values.item import BLANK, FORGOTTEN, encode_member
 from embedqueue.values.locks import locked
 from embedqueue.values.log import is_of_a_signal
 from embedqueue.values.observer import SavingReport
-from embedqueue.values.options import LONGEST_WITHIN, Options
+from embedqueue.values.options import Options
 from embedqueue.values.tokens import tokens_of_bytes
 from embedqueue.values.vectors import size_bytes, zero_vector
 
@@ -148,7 +148,7 @@ class Intake:
         self._max_pending = options.max_pending
         self._vector_type = options.vector_type
         self._model = options.model
-        self._usual = min(options.flush_interval, LONGEST_WITHIN)  # seconds that an item may wait
+        self._usual = options.usual_within
         self._tell_at = options.max_batch_size
         self._lock = threading.RLock()
         self._followers: list[_Commit] = []  # in the order in which they came; guarded by the lock

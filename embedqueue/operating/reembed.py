@@ -25,7 +25,7 @@ from embedqueue.store.store import Store
 from embedqueue.values.errors import EmbedQueueError
 from embedqueue.values.item import encode_member, is_blank
 from embedqueue.values.limits import Limits
-from embedqueue.values.options import LONGEST_WITHIN, Options
+from embedqueue.values.options import Options
 from embedqueue.values.tokens import estimated_tokens
 
 
@@ -206,7 +206,7 @@ class Reembedding:
             Of each part: how many texts were put in, their tokens, and how many there were of each kind. What somebody
             has enqueued meanwhile counts as right, for that goes to both fields.
         """
-        base = min(self.second_options.flush_interval, LONGEST_WITHIN)
+        base = self.second_options.usual_within
         began = self.other.hashes.last_stamp()
         if self._began is None:
             self._began = began

@@ -182,6 +182,11 @@ class Options:
             raise OptionTypeError("observers", f"must be a list of embedqueue.Observer, not {self.observers!r}")
         object.__setattr__(self, "observers", tuple(self.observers))
 
+    @property
+    def usual_within(self) -> float:
+        """Seconds in which what has no ``within`` is due: ``flush_interval``, as far as ``within`` may go."""
+        return min(self.flush_interval, LONGEST_WITHIN)
+
     def _number(self, name: str, *, optional: bool) -> None:
         value = getattr(self, name)
         if optional and value is None:

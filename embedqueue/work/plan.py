@@ -78,7 +78,7 @@ class Plan:
         flush: somebody asked for a drain, or a lease has run out.
         failing: the provider failed last time, so what waits is due as soon as the pause is over.
         remaining: items that the drain under way may still claim.
-        whole: whether the drain under way takes everything that waits, or full calls only.
+        whole: whether the drain under way takes everything that waits, or full calls first.
         remainder: whether a drain has left what fills no call: once no call of ours is in flight, that goes too, with
             what has come meanwhile.
         alone: what is in flight, or comes next, must travel alone: a probe, or an item on its last delivery.
@@ -144,8 +144,7 @@ class Plan:
         claim_mono = NEVER
         if free_calls > 0 and not (self.alone and unfinished):
             held_mono = max(self.paused_until_mono, self.barred_until_mono, self.limited_until_mono)
-            rest_mono = self.quiet_until_mono if self.remainder and not unfinished else NEVER
-            claim_mono = max(min(self._drain_mono(), rest_mono), held_mono)
+            claim_mono = max(self._drain_mono(unfinished), held_mono)
         wanted: list[tuple[float, Action]] = [(0.0 if self.asked else NEVER, "ask"), (self.check_mono, "check")]
         if self.works:
             wanted = [
@@ -160,11 +159,12 @@ class Plan:
         due = max(due, self.redis_retry_mono)
         return (action, 0.0) if due <= now else (None, due - now)
 
-    def _drain_mono(self) -> float:
+    def _drain_mono(self, unfinished: int) -> float:
         """When a drain is due, or its next claim; 0 for at once."""
         if self.flush or self.remaining > 0 or self.lingered > 0 or self._is_size_reached:
             return 0.0
-        return min(self.demand_mono, self._time_mono())
+        rest_mono = self.quiet_until_mono if self.remainder and not unfinished else NEVER
+        return min(self.demand_mono, self._time_mono(), rest_mono)
 
     @property
     def _is_size_reached(self) -> bool:
@@ -193,8 +193,12 @@ class Plan:
         """
         room = call_limit * free_calls
         if self.remaining == 0:
-            asked = self.flush or self.lingered > 0 or self.demand_mono <= now
-            self.whole = asked or self._time_mono() <= now or not self._is_size_reached
+            self.whole = (
+                self.flush
+                or self.lingered > 0
+                or min(self.demand_mono, self._time_mono()) <= now
+                or not self._is_size_reached  # but a remainder
+            )
             full_calls = self.waiting - self.waiting % call_limit  # the rest may find company until these are back
             enough = -(-self.max_batch_size // call_limit) * call_limit  # calls that carry what made the drain due
             self.remaining = room if self.whole else max(full_calls, min(self.waiting, enough))

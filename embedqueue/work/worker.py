@@ -28,7 +28,7 @@ from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.errors import BatchFailed, EmbedQueueError
 from embedqueue.values.item import dead_letter
 from embedqueue.values.log import Log
-from embedqueue.values.options import LONGEST_WITHIN, Options
+from embedqueue.values.options import Options
 
 from .agenda import Agenda
 from .dispatch import Dispatch
@@ -237,7 +237,7 @@ class Worker:
 
     def _pull_due(self) -> int:
         """Put what is due into the live lane again: where nobody has ``economy`` any more, no one looks after jobs."""
-        if pulled := self._store.jobs.pull(0.0, min(self._options.flush_interval, LONGEST_WITHIN)):
+        if pulled := self._store.jobs.pull(0.0, self._options.usual_within):
             self._log.warning(
                 "embedqueue: %d items are due and leave their batch jobs: no process with economy has seen to them",
                 pulled,
@@ -247,8 +247,7 @@ class Worker:
 
     def _tell_of_base(self, base: float | None) -> None:
         """Tell once that ``within`` was reckoned from another ``flush_interval`` than that of this process."""
-        ours = min(self._options.flush_interval, LONGEST_WITHIN)
-        if base not in (None, ours) and not self._told_base:
+        if base not in (None, self._options.usual_within) and not self._told_base:
             self._told_base = True
             self._log.warning(
                 "embedqueue: flush_interval is %g here, and items wait that were enqueued where it was %g, from which "

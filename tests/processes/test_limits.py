@@ -41,8 +41,9 @@ class Quota:
 
 @pytest.mark.parametrize("limits", [{"requests_per_minute": 600}, "auto"], ids=["set", "auto"])
 def test_three_workers_send_what_is_allowed_and_no_more(make_peer, provider, redis_client, limits):
-    """One of them is killed on the way. Nothing is refused to speak of, and little of the limit is left unused.
+    """One of them is killed on the way. Nothing is refused to speak of, and most of the limit is used.
 
+    That nearly all of it is used is shown by a clock of its own, in tests/store/test_buckets.py.
     What the provider tells is learned by then: before, nobody knew.
     """
     quota = provider.rule = Quota(tells=limits == "auto")

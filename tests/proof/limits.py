@@ -188,9 +188,9 @@ class Account:
             self.paid[worker] = int(number), claim.cost
         if kept < count:
             held = max(0, claim.urgent - kept)
-            head = 1 if held or kept else (claim.ends or [count])[0]
-            gathering = 0.0 if held else min(self._lack(head, 0.5), MOST_GATHERING_SECONDS)
-            claim.wait = max(self._lack(head), gathering), bool(held)
+            following = 1 if kept else head
+            gathering = 0.0 if held else min(self._lack(following, 0.5), MOST_GATHERING_SECONDS)
+            claim.wait = max(self._lack(following), gathering), bool(held)
         return kept
 
     # -- what no claim knows -----------------------------------------------------------------------------------

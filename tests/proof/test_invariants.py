@@ -161,10 +161,11 @@ class History(RuleBasedStateMachine):
     def a_copy_arrives(self, queue, data):
         """The network has held a command back that was sent again, or given up, since: it changes nothing."""
         copies = self.queues[queue].copies
-        at = data.draw(st.integers(0, len(copies.sent) - 1)) if copies.sent else None
-        # A removal that may come again for some seconds forgets a ghost, as any: whether it does is a matter of time.
-        if at is not None and not (copies.sent[at][0] == "erase" and self.ghosts()):
-            copies.arrive(at)
+        if copies.sent:
+            at = data.draw(st.integers(0, len(copies.sent) - 1))
+            # A removal that comes again forgets a ghost, for some seconds: whether it does is a matter of time.
+            if copies.sent[at][0] != "erase" or not self.ghosts():
+                copies.arrive(at)
 
     @rule(queue=queues, count=st.integers(1, 3))
     def taken_away(self, queue, count):

@@ -221,6 +221,7 @@ do -- of its own: Lua allows 200 locals at a time
   -- What is more than a bucket holds goes when that is full.
   function buckets.take()
     local n, kept = #sums, #sums
+    local head = urgent > 0 and 1 or ends[1] or n -- what goes first: a text that is waited for, or a call
     if closed > now then
       return 0, seconds_text(closed - now) .. " 1", ""
     elseif urgent == 0 and shut > now then
@@ -232,7 +233,7 @@ do -- of its own: Lua allows 200 locals at a time
       for _, last in ipairs(ends) do
         kept = last <= fitting and math.max(kept, last) or kept
       end
-      local seconds = kept == 0 and lack(urgent > 0 and 1 or ends[1] or n, 0)
+      local seconds = kept == 0 and lack(head, 0)
       if kept == 0 and seconds == 0 then
         kept = math.max(1, fitting)
       elseif kept == 0 and urgent > 0 then
@@ -247,7 +248,7 @@ do -- of its own: Lua allows 200 locals at a time
     end
     if kept < n then -- behind what goes, no more is known than that something is left
       local held = math.max(0, urgent - kept)
-      local count = (held > 0 or kept > 0) and 1 or ends[1] or n
+      local count = kept > 0 and 1 or head
       local seconds = lack(count, 0)
       if held == 0 then -- where much is allowed, several calls go with one claim
         seconds = math.max(seconds, math.min(lack(count, 0.5), MOST_GATHERING))
