@@ -34,6 +34,7 @@ from embedqueue.values.words import said_by, words_of
 
 from .batching import Care, Limits
 from .concurrency import Concurrency
+from .crashes import Crashes
 from .failures import Faulty, Partial, Stopping
 from .retry import default_retry
 from .tolls import TOO_MANY_REQUESTS, Tolls
@@ -78,6 +79,7 @@ class Caller:
     Attributes:
         limits: what a call may hold, by what was learned; see :meth:`learn` and :meth:`be_careful`.
         concurrency: as given.
+        crashes: of the server.
         calls: tries so far, canaries included.
         texts_sent: texts in these.
         failed_calls: tries that brought no vectors, or not all.
@@ -105,6 +107,7 @@ class Caller:
         self._limits = limits  # guarded by the lock, as is the next
         self._care = Care()
         self.concurrency = concurrency
+        self.crashes = Crashes()
         self._embedder = embedder
         self._model = model
         self._vector_type = vector_type
@@ -138,8 +141,11 @@ class Caller:
 
     @property
     def probe_texts(self) -> int:
-        """Texts of a call that tests the provider: one, where its last answer had vectors of another length."""
-        return self.limits.texts if self._wrong_width is None else 1
+        """Texts of a call that tests the provider.
+
+        One, where its last answer had vectors of another length, or something seems to take it down.
+        """
+        return self.limits.texts if self._wrong_width is None and not self.crashes.searching else 1
 
     def rest(self, seconds: float) -> None:
         """Wait; ``Stopping`` is raised if the queue stops meanwhile."""
@@ -237,6 +243,7 @@ class Caller:
             self._count_failure()
             if getattr(error, "status", None) == TOO_MANY_REQUESTS:
                 self.concurrency.refused(began_mono, time.monotonic())
+                self.crashes.forget()  # the canary would spend what is left for texts
             raise
         except WrongWidth as error:
             self._count_failure()
@@ -354,6 +361,13 @@ class Caller:
                 return Health(None, at_once=seconds == 0.0)
         return Health(fault, at_once=False)
 
+    def crashed(self, texts: Sequence[str], error: BaseException, *, well: bool) -> None:
+        """The server went away during a call of these texts, and was not back soon; see :meth:`Crashes.note`."""
+        again = self.crashes.note(texts, served_mono=self._last_success_mono, well=well)
+        # A gateway without a server behind it may say so at random: then smaller calls would help nobody.
+        if again and len(texts) > 1 and (well or getattr(error, "cause", None) == "connection"):
+            self.be_careful(len(texts), max(1, len(texts) // 4))  # each step takes a restart of the server
+
     def patient(self, probe: bool) -> tenacity.BaseRetrying:
         """The policy for a whole call: the user's or ours; a probe is tried once."""
         return self._once if probe else self._patient
@@ -448,6 +462,12 @@ def _alike(error: TransientError, *, suspect_input: bool, cause: Cause | None) -
 def is_down(error: BaseException | None) -> bool:
     """Whether this is how a server fails that is started again just now, or a gateway before it."""
     return isinstance(error, TransientError) and (error.cause == "connection" or error.status == BAD_GATEWAY)
+
+
+def took_down(error: BaseException, fault: BaseException) -> bool:
+    """Whether a call that failed so may have taken its server down, where the canary failed so after it."""
+    gone = is_down(fault) or (is_down(error) and getattr(fault, "status", None) == UNAVAILABLE)
+    return gone and isinstance(error, TransientError) and error.suspect_input
 
 
 def _may_be_paid(error: BaseException | None) -> bool:

@@ -17,7 +17,7 @@ from embedqueue.values.errors import CallTooLarge, ConfigurationError, InputReje
 from embedqueue.values.words import printable, words_of
 
 from .batching import cut, split
-from .caller import Caller, is_down
+from .caller import Caller, is_down, took_down
 from .failures import Faulty, OverLimits, Partial, Unserved
 from .retry import LONGEST_WAIT_SECONDS
 
@@ -27,6 +27,8 @@ ROUNDS = 3
 BUSY_STATUSES = frozenset({502, 503, 504, 529})
 #: Bytes of a call that are not many. A limit of bytes that is learned stays; one of texts is tried again.
 SMALL_BYTES = 100_000
+#: How often the canary has to be served before a text may be blamed for a server that goes away then.
+CANARIES_IN_A_ROW = 3
 #: Refusals after which the provider has to show that it is healthy: of the whole call, and of both of its halves.
 REFUSALS_BEFORE_CANARY = 3
 
@@ -58,6 +60,7 @@ class Halving:
         self._began = self._limits = caller.limits
         self._proven = self._began.texts  # of the limits under which a part was served
         self._well = False  # whether the provider was seen to serve since this call began
+        self._was_well = False  # whether it was seen to right before, more than once
         # Texts of the largest call that failed for no known reason, and of the largest part that was served since.
         self._failed = self._served = 0
         self._parts: deque[tuple[Sequence[str], tenacity.BaseRetrying]] = deque()  # still to be sent, and how
@@ -81,6 +84,8 @@ class Halving:
         """
         self._parts.append((texts, self._caller.patient(self._probe)))
         try:
+            if self._probe and self._caller.crashes.any:
+                self._meet_server(texts)
             while self._parts:
                 part, policy = self._parts.popleft()
                 now, *later = cut(part, self._limits)
@@ -98,6 +103,26 @@ class Halving:
             raise
         self._caller.learn(self._began, self._limits)  # not before: a refusal may have been about one text
 
+    def _meet_server(self, texts: Sequence[str]) -> None:
+        """Where a call may have taken the server down: see whether it is well just before it is sent these texts.
+
+        And so after it went away the last time. That the canary is served once may be chance, where a gateway fails now
+        and then.
+        """
+        crashes = self._caller.crashes
+        searching = crashes.searching
+        for _ in range(CANARIES_IN_A_ROW if searching else 1):
+            fault = self._caller.health_since(time.monotonic()).fault
+            if fault is not None:
+                if not is_down(fault):  # what slows us down, or hangs, is there
+                    crashes.forget()
+                return
+        if len(texts) == 1 and crashes.is_to_blame(texts[0]):
+            self._parts.clear()
+            self._refuse(texts[0], "its server went away each time it was sent this text alone")
+            crashes.given_up(texts[0])
+        self._was_well = searching
+
     def _send(self, texts: Sequence[str], policy: tenacity.BaseRetrying) -> None:
         began_mono = time.monotonic()
         try:
@@ -114,12 +139,14 @@ class Halving:
             self._proven, self._well = self._limits.texts, True
             self._misled |= texts == [self._blamed]
             self._served = max(self._served, len(texts)) if self._failed else 0
+            self._caller.crashes.served(texts)
             self._deliver(texts, [row.tobytes() for row in rows])
 
     def _part(self, texts: Sequence[str], error: Partial) -> None:
         """Deliver the good rows; send the texts of the others again."""
         faulty = set(error.faulty)
         good = [i for i in range(len(texts)) if i not in faulty]
+        self._caller.crashes.served([texts[i] for i in good])
         self._deliver([texts[i] for i in good], [error.rows[i].tobytes() for i in good])
         self._parts.append(([texts[i] for i in error.faulty], self._caller.patient(False)))
 
@@ -132,6 +159,8 @@ class Halving:
         """
         before, (fault, at_once) = self._well, self._caller.health_since(then_mono, error)
         if fault is not None:  # what somebody has to set right says more than how a text of ours failed
+            if took_down(error, fault):
+                self._caller.crashed(texts, error, well=self._was_well)
             raise Unserved(fault if isinstance(fault, ConfigurationError) else error, texts) from None
         self._well = True
         return before or (at_once and not is_down(error))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from embedqueue.calls.batching import cut
 from embedqueue.calls.cache import Cache
-from embedqueue.calls.caller import LONGEST_TRY_SECONDS, Caller
+from embedqueue.calls.caller import LONGEST_TRY_SECONDS, Caller, is_down
 from embedqueue.calls.failures import Stopping, Unforeseen, Unserved
 from embedqueue.calls.halving import Halving
 from embedqueue.calls.lengths import Lengths, TooLong
@@ -345,7 +345,8 @@ class Dispatch:
             if call.hung:
                 raise Stopping from None  # old news: its items are no longer ours to release
             items = self._take(call, list(call.items))
-            self._settle.release_failed(call.owner, items, failure, probe=call.probe)
+            searching = is_down(failure.cause) and self._caller.crashes.searching
+            self._settle.release_failed(call.owner, items, failure, probe=call.probe, searching=searching)
         else:
             self._settle.served()
         finally:

@@ -44,6 +44,8 @@ from .sinking import Sinking
 FIRST_PAUSE_SECONDS = 1.0
 #: Seconds of the longest pause.
 LONGEST_PAUSE_SECONDS = 300.0
+#: Seconds of the longest pause while a text is looked for that takes its server down, which is started again each time.
+CRASH_PAUSE_SECONDS = 30.0
 #: Seconds between tries of a write that Redis did not answer: at first, and at most; doubled in between.
 REWRITE_SECONDS = (0.05, 2.0)
 #: Items, and bytes of what is sent or copied for them, that one script takes: while it runs, Redis serves nobody else.
@@ -351,7 +353,9 @@ class Settle:
         """Let the next claim test the provider: the one of ``owner`` was to do it, and has not."""
         self.persist(lambda: self._store.release_probe(owner))
 
-    def release_failed(self, owner: str, items: Sequence[Item], failure: Unserved, *, probe: bool) -> None:
+    def release_failed(
+        self, owner: str, items: Sequence[Item], failure: Unserved, *, probe: bool, searching: bool = False
+    ) -> None:
         """The provider failed: begin a pause for all processes, let the items wait again, and fail their futures.
 
         Args:
@@ -359,6 +363,7 @@ class Settle:
             items: those of the call that were not served.
             failure: what happened.
             probe: whether the call tested the provider. If so, the futures of all items of this process fail.
+            searching: whether a text is looked for that takes its server down: the pause is no longer than it needs.
 
         Raises:
             Stopping: the queue stops before Redis has taken them.
@@ -368,7 +373,7 @@ class Settle:
             self._log_failure(failure, len(items))
             # Taken before the pause begins: the future of whoever enqueues later must not fail.
             waiting = self._waiters.snapshot(None if probe else redis_keys)
-            seconds = self._fail(owner, items, failure)
+            seconds = self._fail(owner, items, failure, searching)
             self.paused_mono = time.monotonic()
         finally:
             self._release(items)
@@ -380,10 +385,13 @@ class Settle:
         report = ReleaseReport(redis_keys=tuple(redis_keys), reason=str(failure), pause_seconds=seconds)
         self._observers.tell("released", report)
 
-    def _fail(self, owner: str, items: Sequence[Item], failure: Unserved) -> float:
+    def _fail(self, owner: str, items: Sequence[Item], failure: Unserved, searching: bool) -> float:
         """Begin a pause and release items, in plain words if those of the failure cannot be sent; its seconds."""
         first = next(_parts(items, lambda item: len(item.member)), [])  # the others are released after it
         most = len(first)
+        most_seconds = LONGEST_PAUSE_SECONDS
+        if searching:
+            most_seconds = min(most_seconds, max(CRASH_PAUSE_SECONDS, failure.retry_after))
 
         def begin(reason: str, least_seconds: float) -> float:
             nonlocal most
@@ -392,7 +400,7 @@ class Settle:
                     owner,
                     _held(first[:most]),
                     first_seconds=FIRST_PAUSE_SECONDS,
-                    most_seconds=LONGEST_PAUSE_SECONDS,
+                    most_seconds=most_seconds,
                     least_seconds=least_seconds,
                     reason=reason,
                 )

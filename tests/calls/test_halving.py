@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import random
 
 import numpy as np
 import pytest
 
 import embedqueue.calls.caller as calling
+import embedqueue.calls.crashes as crashing
 from embedqueue.calls.batching import Limits
 from embedqueue.calls.caller import CANARY
-from embedqueue.calls.failures import OverLimits
+from embedqueue.calls.crashes import TIMES_ALONE
+from embedqueue.calls.failures import OverLimits, Unserved
 from embedqueue.calls.retry import ATTEMPTS
 from embedqueue.testing import FakeEmbedder
-from embedqueue.values.errors import CallTooLarge, InputRejected, TransientError
+from embedqueue.values.errors import CallTooLarge, ConfigurationError, InputRejected, TransientError
 from tests.calls.rig import LOG2, TEXTS, Rig, limited, poison
 from tests.parts import ONE_TRY
 
@@ -431,6 +435,239 @@ def test_where_the_server_stays_down_the_canary_soon_gives_up(monkeypatch):
     rig = Rig(Fragile(down=10**6))
     rig.unserved(probe=True)
     assert rig.calls == [TEXTS, *[[CANARY]] * 5]
+
+
+class Slow(Fragile):
+    """A server that is back when the next probe comes, and no sooner; it may answer with a 500 before it goes."""
+
+    def __init__(self, *texts, words=None):
+        super().__init__()
+        self.up, self.texts, self.refusal, self.times, self.allowed = True, set(texts), None, 0, math.inf
+        self.words = words or TransientError("cut", cause="connection", suspect_input=True)
+
+    def embed_batch(self, texts, model):
+        self.calls.append(list(texts))
+        if not self.up:
+            raise TransientError("refused", cause="connection")
+        self.allowed -= 1
+        if self.allowed < 0:
+            raise TransientError("slow down", status=429)
+        if texts == [CANARY] and self.refusal:
+            raise self.refusal
+        if self.texts & set(texts):
+            self.up, self.times = self.refusal is not None, self.times + 1
+            raise self.words
+        return np.stack([self.vector_of(text) for text in texts])
+
+
+def work_off(rig, texts, *, most=100):
+    """What a worker does: one probe, and then the next if that has failed; else all others, call by call."""
+    probes = 0
+    while left := [text for text in texts if text not in rig.delivered and text not in rig.refused]:
+        probes += 1
+        assert probes <= most
+        rig.embedder.up = True
+        try:
+            rig.serve(left[: rig.caller.probe_texts], probe=True)
+            while left := [text for text in texts if text not in rig.delivered and text not in rig.refused]:
+                rig.serve(left[: rig.caller.limits.texts])
+        except Unserved:
+            continue
+    return probes
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The canary is soon tried again."""
+    monkeypatch.setattr(calling, "RESTART_SECONDS", (0.001,) * 2)
+
+
+@pytest.mark.parametrize("words", [None, TransientError("?", status=500, suspect_input=True)], ids=["cut", "500"])
+@pytest.mark.parametrize("at", [0, 1, 20, 49])
+@pytest.mark.parametrize("size", [1, 50])
+def test_a_text_that_takes_down_a_server_which_is_long_away_is_found(quick, at, words, size):
+    """Each probe meets it anew: the canary says then that the server was well before it was sent these texts."""
+    rig = Rig(Slow(TEXTS[at], words=words), limits=Limits(size, 10**6))
+    rig.unserved(TEXTS[at : at + 1])
+    assert work_off(rig, TEXTS) <= 14
+    rig.check(TEXTS[at])
+    assert "went away" in rig.refused[TEXTS[at]]
+
+
+def test_several_texts_that_take_down_their_server_are_found(quick):
+    rig = Rig(Slow("text 3", "text 4", "text 40"))
+    work_off(rig, TEXTS)
+    rig.check("text 3", "text 4", "text 40")
+
+
+def times_until_given_up(rig, text):
+    before = rig.embedder.times
+    while text not in rig.refused:
+        rig.embedder.up = True
+        with contextlib.suppress(Unserved):
+            rig.serve([text], probe=True)
+    return rig.embedder.times - before
+
+
+def test_where_only_the_canary_is_served_fewer_and_fewer_texts_are_given_up(quick):
+    """It is the server's fault, who knows why; and who mends it finds the queue nearly as it was."""
+    rig = Rig(Slow(*TEXTS))
+    rig.unserved(["text 0"])
+    assert [times_until_given_up(rig, text) for text in TEXTS[:4]] == [4, 6, 12, 24]
+    rig.embedder.texts = {"text 9"}
+    rig.serve(["text 8"], probe=True)
+    assert times_until_given_up(rig, "text 9") == TIMES_ALONE
+
+
+def test_a_text_that_was_put_back_gets_another_chance(quick):
+    rig = Rig(Slow("a text"))
+    rig.unserved(["a text"])
+    times_until_given_up(rig, "a text")
+    rig.refused.clear()
+    rig.embedder.texts, rig.embedder.up = set(), True
+    rig.serve(["another"]).serve(["a text"], probe=True)
+    assert set(rig.delivered) == {"another", "a text"}
+
+
+def test_a_text_that_is_served_is_not_to_blame_for_what_was_before(quick):
+    """Somebody else took the server down, and did so again later."""
+    rig = Rig(Slow("a text"))
+    rig.unserved(["a text"])
+    for _ in range(2):
+        for _ in range(TIMES_ALONE - 1):
+            rig.embedder.up = True
+            rig.unserved(["a text"], probe=True)
+        rig.embedder.texts, rig.embedder.up = set(), True
+        rig.serve(["a text"], probe=True)
+        rig.delivered.clear()
+        rig.embedder.texts = {"a text"}
+    rig.unserved(["a text"], probe=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        (None, TransientError("slow down", status=429)),
+        (None, TransientError("nobody knows")),
+        (None, ConfigurationError("no such key")),
+        (TransientError("?", status=500, suspect_input=True), TransientError("?", status=503, suspect_input=True)),
+    ],
+    ids=["429", "nameless", "key", "503"],
+)
+def test_a_text_after_which_the_server_still_answers_did_not_take_it_down(quick, words, refusal):
+    """Its call was cut off, or failed with a 500; and what the canary is told has other reasons."""
+    rig = Rig(Slow("a text", words=words))
+    for i in range(8):
+        rig.embedder.up, rig.embedder.refusal = True, None
+        rig.serve([f"text {i}"])  # so it has served since the last time
+        rig.embedder.refusal = refusal
+        rig.unserved(["a text"], probe=True)
+    rig.embedder.texts, rig.embedder.refusal = set(), None
+    assert "a text" in rig.serve(["a text"], probe=True).delivered
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        InputRejected("too short"),
+        TransientError("?", status=500, suspect_input=True),
+        TransientError("no answer", suspect_input=True, cause="timeout"),
+    ],
+    ids=["refused", "500", "timeout"],
+)
+def test_where_nothing_but_the_canary_is_refused_texts_are_sent(quick, refusal):
+    """And it is not asked again: the server is there."""
+    rig = Rig(Slow("a text"))
+    rig.unserved(["a text"])
+    rig.embedder.texts, rig.embedder.up, rig.embedder.refusal = set(), True, refusal
+    before = rig.canaries
+    rig.serve(["a text"], probe=True).serve(["another"], probe=True)
+    assert set(rig.delivered) == {"a text", "another"} and rig.canaries == before + 1
+
+
+def test_health_is_shown_after_the_last_time(quick):
+    """The server is away for long, and the text was alone often enough: it stays until the server is back."""
+    rig = Rig(Slow("a text"))
+    rig.unserved(["a text"])
+    for _ in range(1 + TIMES_ALONE):  # it was not seen to be well enough before the first of them
+        for up in (False, False, True):
+            rig.embedder.up = up
+            rig.unserved(["a text"], probe=True)
+    for _ in range(10):
+        rig.unserved(["a text"], probe=True)
+    rig.embedder.up = True
+    rig.serve(["a text"], probe=True)
+    assert rig.embedder.times == 2 + TIMES_ALONE and set(rig.refused) == {"a text"}
+
+
+def test_equal_texts_do_not_take_the_server_down_as_often_each(quick):
+    """They are of several documents, and each comes in a probe of its own."""
+    rig = Rig(Slow("a text"))
+    rig.unserved(["a text"])
+    times = []
+    for _ in range(4):
+        times.append(times_until_given_up(rig, "a text"))
+        rig.refused.clear()
+    assert times == [4, 1, 1, 1]
+
+
+def test_that_a_gateway_fails_at_random_is_no_evidence(quick):
+    """Four calls of five get a 502, whatever is in them: the canary is served, and the text is not, by chance."""
+    chance = random.Random(0)
+
+    def rule(texts):
+        return TransientError("?", status=502, suspect_input=True) if chance.random() < 0.8 else None
+
+    rig = Rig(rule=rule)
+    for _ in range(500):
+        rig.delivered.clear()
+        rig.refused.clear()
+        with contextlib.suppress(Unserved):
+            rig.serve(TEXTS[: rig.caller.probe_texts], probe=True)
+        assert "went away" not in str(rig.refused)
+    assert rig.caller.limits.texts >= 10
+
+
+@pytest.mark.parametrize("allowed", [2, 3])
+def test_the_canary_does_not_take_what_a_small_quota_leaves(quick, allowed):
+    """Two outages were before. Of what the provider allows in a while the canary spends all, but only once."""
+    rig = Rig(Slow("a text"))
+    rig.unserved(["a text"])
+    rig.embedder.up = True
+    rig.serve(["another"]).unserved(["a text"])
+    assert rig.caller.probe_texts == 1
+    rig.embedder.up, rig.embedder.texts = True, set()
+    rig.embedder.allowed = allowed
+    rig.unserved(TEXTS, probe=True)
+    rig.embedder.allowed = allowed
+    rig.serve(TEXTS, probe=True)
+
+
+@pytest.mark.parametrize(("status", "texts"), [(None, 12), (502, 50)], ids=["cut", "gateway"])
+def test_calls_become_smaller_where_they_are_cut_off_again(quick, status, texts):
+    """And not where a gateway says so: it may do that at random, and smaller calls would cost more."""
+    words: list[TransientError] = []
+    rig = Rig(rule=lambda texts: words[0] if words else None)
+    for first in (0, 50):
+        rig.serve([f"text {i}" for i in range(first, first + 50)])
+        cause = None if status else "connection"
+        words.append(TransientError("?", status=status, cause=cause, suspect_input=True))
+        rig.unserved()
+        words.clear()
+    assert rig.caller.limits.texts == texts
+
+
+def test_what_happened_long_ago_says_nothing(quick, monkeypatch):
+    rig = Rig(Slow("a text"))
+    rig.unserved(["a text"])
+    for _ in range(TIMES_ALONE):
+        rig.embedder.up = True
+        rig.unserved(["a text"], probe=True)
+    assert rig.caller.probe_texts == 1
+    monkeypatch.setattr(crashing, "FORGET_SECONDS", 0.0)
+    assert rig.caller.probe_texts == 50
+    rig.embedder.up = True
+    rig.unserved(["a text"], probe=True)
 
 
 @pytest.mark.parametrize("errors", [[429] * 4 + [500], [None] * 4 + [503]], ids=str)
