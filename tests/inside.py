@@ -23,6 +23,7 @@ import embedqueue.backlog.filler
 import embedqueue.calls.caller
 import embedqueue.calls.queries
 import embedqueue.futures.intake
+import embedqueue.futures.lateness
 import embedqueue.futures.waiters
 import embedqueue.jobs.runner
 import embedqueue.observers.history
@@ -43,6 +44,7 @@ WRITE_BYTES = embedqueue.work.settle, "WRITE_BYTES"
 FIRST_PAUSE_SECONDS = embedqueue.work.settle, "FIRST_PAUSE_SECONDS"
 CRASH_PAUSE_SECONDS = embedqueue.work.settle, "CRASH_PAUSE_SECONDS"
 RESTART_SECONDS = embedqueue.calls.caller, "RESTART_SECONDS"
+LATENESS_LOOK_SECONDS = embedqueue.futures.lateness, "LOOK_SECONDS"
 REWRITE_SECONDS = embedqueue.work.settle, "REWRITE_SECONDS"
 LONGEST_TRY_SECONDS = embedqueue.calls.caller, "LONGEST_TRY_SECONDS"
 LONGEST_QUERY_SECONDS = embedqueue.calls.queries, "LONGEST_SECONDS"

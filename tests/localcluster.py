@@ -25,7 +25,7 @@ AGREE_SECONDS = 30.0
 #: Seconds that a node may take to tell how the cluster is: one that is stopped never does.
 QUICK_SECONDS = 0.5
 #: A node that is silent for so long has failed.
-NODE_TIMEOUT_MS = 1500
+NODE_TIMEOUT_MS = 3000
 #: The bus of a node takes the port so much above its own.
 BUS = 10_000
 #: The least port that a test takes, and the first that Linux gives a connection (ip(7), ``ip_local_port_range``).

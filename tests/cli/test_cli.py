@@ -361,6 +361,7 @@ def test_the_live_view(env, redis_client, provider):
     settings = read_environment(env)
     with settings.queue(flush_interval=0.01, worker=True) as queue:
         watch = Watch(queue)
+        eventually(lambda: queue.stats().workers == 1, "its first sign of life, while it is idle")
         assert watch.look().embedded_per_second == 0
         queue.enqueue_many([(f"doc:{i}", f"text {i}") for i in range(20)])[-1].result(PATIENCE_SECONDS)
         queue.flush(PATIENCE_SECONDS)

@@ -175,7 +175,7 @@ def is_lost(client) -> None:
 def test_killed_in_the_middle_with_writes_going_on(run, redis_client, first, process, provider):
     """The same command goes on; no text that has its vector is sent again, and every new text is in both in the end."""
     stop = threading.Event()
-    provider.latency = 0.1
+    provider.latency = 0.4
     victim = process("--wait", *SLOWLY)
     eventually(lambda: len(written(redis_client)) >= 6)
     os.kill(victim.pid, signal.SIGKILL)
@@ -255,7 +255,7 @@ def test_redis_is_stopped_and_started(fresh_redis_server, provider, env, process
     env["EMBEDQUEUE_REDIS_URL"] = fresh_redis_server.url
     for i in range(COUNT):
         client.hset(f"doc:{i}", "body", text(i))
-    provider.latency = 0.1
+    provider.latency = 0.4
     one = process("--wait", *SLOWLY)
     eventually(lambda: len(written(client)) >= 6)
     fresh_redis_server.stop()

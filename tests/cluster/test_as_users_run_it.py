@@ -62,7 +62,7 @@ def test_with_resp3(make_queue, cluster, made_of):
     queue = make_queue(client)
     assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
     assert client.hget("doc:1", "embedding") == stored("one")
-    assert queue.stats().workers == 1
+    eventually(lambda: queue.stats().workers == 1)
     queue.stop()
     client.close()
 

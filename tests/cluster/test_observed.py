@@ -51,7 +51,7 @@ def test_prometheus(make_queue, client):
         return registry.get_sample_value(f"embedqueue_{name}", {"queue": queue})
 
     eventually(lambda: value("embedded_total") == 1, "it is counted")
-    assert (value("enqueued_total"), value("waiting"), value("workers")) == (1, 0, 1)
+    eventually(lambda: (value("enqueued_total"), value("waiting"), value("workers")) == (1, 0, 1))
     assert (value("waiting", "other"), value("workers", "other")) == (1, 0)
 
 

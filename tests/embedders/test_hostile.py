@@ -202,7 +202,7 @@ def test_another_protocol_is_not_spoken():
         sock.sendall(first)
 
     with server(serve) as port:
-        embedder = subject(port)
+        embedder = subject(port, timeout=10, deadline=10)
         with pytest.raises(TransientError, match="101"):
             embedder.embed_batch(["x"], "m")
         assert widths(embedder, ["xx"]) == [None]
@@ -226,7 +226,7 @@ def test_an_interim_answer_on_a_connection_that_is_not_ours(monkeypatch):
 
     monkeypatch.setattr(urllib3.HTTPConnectionPool, "ConnectionCls", Replaced)
     with server(serve) as port:
-        assert widths(subject(port), ["x", "xx"]) == [None, 2]
+        assert widths(subject(port, timeout=10, deadline=10), ["x", "xx"]) == [None, 2]
 
 
 def test_who_sends_more_than_an_answer_gets_a_new_connection():
@@ -239,7 +239,7 @@ def test_who_sends_more_than_an_answer_gets_a_new_connection():
         sock.sendall(first)
 
     with server(serve) as port:
-        assert widths(subject(port), ["x", "xx"]) == [1, 2]
+        assert widths(subject(port, timeout=10, deadline=10), ["x", "xx"]) == [1, 2]
 
 
 def test_a_download_that_gets_an_interim_answer_only(monkeypatch):

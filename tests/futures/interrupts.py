@@ -216,7 +216,7 @@ def interrupt_users():
 
         def look():  # in another thread, for who holds an RLock can always take it again
             for lock in locks:
-                if lock.acquire(timeout=0.2):
+                if lock.acquire(timeout=20):
                     lock.release()
                     free.append(lock)
 

@@ -16,7 +16,7 @@ import pytest
 from embedqueue import BatchFailed, ConfigurationError, EmbeddingBatchQueue, QueueStopped
 from embedqueue.futures import notices
 from embedqueue.store.events import Events
-from tests.inside import inside
+from tests.inside import FIRST_PAUSE_SECONDS, inside
 from tests.parts import PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, provenance, stored
 
 
@@ -308,8 +308,9 @@ def test_who_waits_for_an_item_on_its_way_asks_for_nothing(make_queue, embedder,
 
 
 @pytest.mark.parametrize("probe", [False, True])
-def test_who_is_told_that_a_call_failed(make_queue, redis_client, embedder, probe):
+def test_who_is_told_that_a_call_failed(make_queue, redis_client, embedder, monkeypatch, probe):
     """Who waits for its items; and everybody, where it was the one call that tests a provider that had failed."""
+    monkeypatch.setattr(*FIRST_PAUSE_SECONDS, 5.0)  # so that it stands while it is looked at
     queue = make_queue(start=False, api_batch_limit=1, max_concurrency=1, flush_on_wait=False)
     if probe:
         redis_client.set("embed_queue:pause:level", 1)
@@ -363,7 +364,7 @@ def test_superseded_by_another_queue(make_queue, embedder):
     ended = threading.Event()
     older.add_done_callback(lambda _: ended.set())
     queue.flush_now()
-    assert ended.wait(1.0)  # a sweep would find it, too, but only after a while
+    assert ended.wait(PATIENCE_SECONDS)  # a sweep would find it, too, but only after a minute
     assert older.result(0) == expected("new")
     assert "old" not in embedder.sent
 

@@ -338,10 +338,11 @@ def test_what_was_only_planned_goes_back(make, redis_client, stand_in):
     engine = queue._engine
     from embedqueue.store.jobs import Job
 
-    assert engine.store.jobs.lead("dead", 0.5).ours
+    assert engine.store.jobs.lead("dead", 60).ours
     how = {"least": 1, "most": 9, "most_bytes": 1 << 20, "max_deliveries": 5}
     found = engine.store.jobs.outsource("dead", Job("j1"), engine.terms(), **how)
     assert len(found.members) == 3
+    engine.store.jobs.lead("dead", 0)
     queue.start()
     eventually(lambda: all_written(redis_client, items))
     eventually(lambda: all(job.state == "over" for job in queue.jobs()))
@@ -361,8 +362,9 @@ def test_a_quota_that_is_learned_holds(make, redis_client, stand_in):
     """No more estimated tokens are in jobs than the provider has been found to take; old jobs are forgotten at last."""
     queue = make(start=False, economy_min_texts=1)
     jobs = queue._engine.store.jobs
-    jobs.lead("somebody", 0.3)
+    jobs.lead("somebody", 60)
     jobs.learn_quota("somebody", 20)
+    jobs.lead("somebody", 0)
     queue.start()
     queue.enqueue_many([(f"doc:{number}", "x" * 50) for number in range(4)], within=PATIENT)
     eventually(lambda: redis_client.hlen(queue._engine.store.keys.latest) == 0)

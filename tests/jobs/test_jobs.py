@@ -12,7 +12,7 @@ from embedqueue import EmbeddingBatchQueue, InputRejected
 from embedqueue.embedders import VoyageEmbedder
 from embedqueue.embedders.batch_jobs import batch_jobs_of
 from embedqueue.testing import FakeEmbedder
-from tests.inside import REFRESH_SECONDS, inside
+from tests.inside import LATENESS_LOOK_SECONDS, REFRESH_SECONDS, inside
 from tests.jobs.options import OPTIONS, PATIENT
 from tests.jobs.standin import as_batch, vector_of
 from tests.parts import PATIENCE_SECONDS, eventually
@@ -168,8 +168,9 @@ def test_somebody_who_waits_takes_an_item_out_of_its_job(make, redis_client, sta
     assert sum(period.maybe_twice for period in queue.history().days) == 1
 
 
-def test_who_waits_strictly_waits(make, redis_client, stand_in):
+def test_who_waits_strictly_waits(make, redis_client, stand_in, monkeypatch):
     """With ``economy_promote=False`` the item stays in its job."""
+    monkeypatch.setattr(*LATENESS_LOOK_SECONDS, PATIENCE_SECONDS)  # Redis may take long to tell why
     stand_in.looks = None
     queue = make(economy_promote=False)
     [future, _] = queue.enqueue_many(pairs(2), within=PATIENT)
@@ -249,6 +250,7 @@ def test_flush(make, redis_client, stand_in, way):
     live = [(f"live:{number}", f"live {number}") for number in range(3)]
     queue.enqueue_many(live)
     if way == "wait":
+        queue.flush(timeout=PATIENCE_SECONDS)
         with pytest.raises(TimeoutError, match="4 items"):
             queue.flush(timeout=1, outsourced="wait")
         stand_in.looks = 1

@@ -39,7 +39,7 @@ def begin(redis_server, redis_client, stand_in, vendor) -> Iterator[Callable[...
     processes = []
 
     def begin(**options) -> nursery.Process:
-        told = json.dumps({"lease_seconds": 1.0, **options})
+        told = json.dumps({"lease_seconds": 2.0, **options})
         process = nursery.start("tests.jobs.worker", redis_server.url, stand_in.url, vendor, told)
         processes.append(process)
         assert process.stdout.readline() == b"started\n"

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.parametrize("vendor", ["openai"], indirect=True)
 @pytest.fixture
 def desk(make):
     """The desk of a queue that is not started."""
-    queue = make(start=False)
+    queue = make(start=False, lease_seconds=60)  # nobody renews it between the steps
     desk = queue._engine.runner._new_desk()
     desk.queue = queue
     desk.renew()

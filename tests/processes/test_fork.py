@@ -118,7 +118,7 @@ def child(name):
     try:
         return traffic(name)
     finally:
-        queue.stop()  # it may hold items of the others, who would wait until its leases run out
+        queue.stop(timeout=45)  # it may hold items of the others, who would wait until its leases run out
 """)
     peer.run("joins = [fork(lambda name=name: child(name)) for name in range(2)]; mine = traffic('parent')")
     for name, code in (("parent", "mine"), (0, "joins[0]()"), (1, "joins[1]()")):

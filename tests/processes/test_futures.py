@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from embedqueue import PENDING_ZSET_KEY
-from tests.parts import DIMENSIONS, PATIENCE_SECONDS, expected, stored
+from tests.parts import DIMENSIONS, PATIENCE_SECONDS, eventually, expected, stored
 from tests.processes.peer import Failed
 from tests.provider import fail, poison
 
@@ -179,7 +179,7 @@ def test_failed_elsewhere(worker, producer, provider):
     producer.run("future = queue.enqueue('doc:1', 'hello')")
     assert producer.get("type(future.exception(15)).__name__") == "BatchFailed"
     assert worker.get("inside(queue).wait_for_calls(15)")  # it gives the item back right after it has told
-    assert producer.get("queue.stats().waiting") == 1
+    eventually(lambda: producer.get("queue.stats().waiting") == 1)
     provider.rule = None
     producer.run("future = queue.enqueue('doc:1', 'hello')")
     assert producer.get("future.result(45)") == expected("hello")

@@ -103,7 +103,7 @@ def test_killed_while_it_gives_back(make_peer, provider, redis_client):
     provider.script(fail(401))
     victim = make_peer(lease_seconds=LEASE)
     victim.run("inside(queue).store.release = lambda *args: die()")
-    victim.run("queue.enqueue('doc:1', 'hello'); queue.flush_now()")
+    victim.ask("queue.enqueue('doc:1', 'hello'); queue.flush_now()")  # it may die before it can answer
     victim.wait()
     make_peer(lease_seconds=LEASE).run("queue.flush(15)")
     assert redis_client.hget("doc:1", "embedding") == stored("hello")

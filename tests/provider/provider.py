@@ -111,7 +111,7 @@ class Provider:
             self.max_concurrent = self.in_flight
         self.release()
 
-    def wait_for_calls(self, count: int, timeout: float = 5.0, *, ended: bool = False) -> bool:
+    def wait_for_calls(self, count: int, timeout: float = 45.0, *, ended: bool = False) -> bool:
         """Wait until ``count`` calls have arrived (or ended) since the start or the last reset."""
 
         def enough() -> bool:

@@ -879,7 +879,7 @@ def test_worker_elsewhere(make_queue, embedder):
     lazy = producer.enqueue("doc:2", "later")
     producer.flush(PATIENCE_SECONDS)
     assert lazy.done()
-    assert worker.stats().embedded == 2
+    eventually(lambda: worker.stats().embedded == 2)
 
 
 def test_errors_are_ours(make_queue, embedder):

@@ -60,7 +60,7 @@ SHAPES = {
     "unix url": lambda server: redis.from_url(server.url),
     "unix socket": lambda server: server.client(),
     "db 5": lambda server: _tcp(server, db=5),
-    "short timeout": lambda server: _tcp(server, socket_timeout=0.5),
+    "short timeout": lambda server: _tcp(server, socket_timeout=3.0),
     "no timeout": lambda server: _tcp(server, socket_timeout=None, socket_connect_timeout=None),
     "two connections": lambda server: _tcp(server, max_connections=2),
     "one connection": lambda server: _tcp(server, single_connection_client=True),
@@ -257,14 +257,14 @@ def test_a_closed_client_keeps_no_connection(server, shape):
 @pytest.mark.parametrize("parser", [DefaultParser, _RESP2Parser])
 def test_what_a_wait_uses_of_redis_py(server, parser):
     """An answer may be waited for longer than the connection's own time limit, which holds again afterwards."""
-    with contextlib.closing(private_client(_tcp(server, socket_timeout=0.5), parser_class=parser)) as ours:
+    with contextlib.closing(private_client(_tcp(server, socket_timeout=2.0), parser_class=parser)) as ours:
         connection = take_connection(ours)
         echo = b"*2\r\n$4\r\nECHO\r\n$1\r\n\xff"
         assert ask(connection, echo + b"\r\n" + echo, lambda: b"\r\n") == b"\xff"
         assert ask_for_more(connection, PATIENCE_SECONDS) == b"\xff", "the next answer is read by itself"
         with pytest.raises(redis.TimeoutError):
             ask_for_more(connection, 0.0)
-        connection.send_command("BLPOP", "nothing", 1)
+        connection.send_command("BLPOP", "nothing", 3)
         assert ask_for_more(connection, PATIENCE_SECONDS) is None
         connection.send_command("BLPOP", "nothing", 0)
         with pytest.raises(redis.TimeoutError):
@@ -425,7 +425,7 @@ def test_swallowed_packets(make_queue):
                 filler.setblocking(False)
                 filler.connect_ex(full.getsockname())
                 fillers.append(filler)
-            policy = Retry(NoBackoff(), 4)
+            policy = Retry(NoBackoff(), 9)
             port = full.getsockname()[1]
             client = redis.Redis(port=port, socket_timeout=0.1, socket_connect_timeout=0.1, retry=policy)
             queue = make_queue(client, start=False, worker=False)
@@ -438,7 +438,7 @@ def test_swallowed_packets(make_queue):
                     errors.append(error)
 
             thread = in_thread(enqueue)
-            thread.join(1.5)  # five tries of 0.1 s; their square would be 2.5 s
+            thread.join(6.0)  # ten tries of 0.1 s; their square would be 10 s
             assert errors
             assert isinstance(errors[0], redis.TimeoutError)
             join(thread)

@@ -24,15 +24,15 @@ def test_a_pause_of_a_failure_goes_on_to_its_end_whoever_asks(queue, ahead_ms):
     fail(queue)
     for name in (queue.names.pause, queue.names.pause_ours):
         queue.client.pexpire(name, 15_000 + ahead_ms)
-    assert queue.store.status().pause_seconds == pytest.approx(20 if ahead_ms else 15, abs=1)
-    assert 13_000 < queue.client.pttl(queue.names.pause) <= (20_000 if ahead_ms else 15_000)
+    assert queue.store.status().pause_seconds == pytest.approx(20 if ahead_ms else 15, abs=5)
+    assert 9_000 < queue.client.pttl(queue.names.pause) <= (20_000 if ahead_ms else 15_000)
 
 
 def test_a_probe_is_put_right_for_good_as_well(queue):
     """Its worker is gone, and will not renew it."""
     queue.client.set(queue.names.pause_probe, "w1:1/10.000:", px=HOUR_MS)
-    assert queue.store.status().pause_seconds == pytest.approx(10, abs=1)
-    assert 8_000 < queue.client.pttl(queue.names.pause_probe) <= 10_000
+    assert queue.store.status().pause_seconds == pytest.approx(10, abs=5)
+    assert 5_000 < queue.client.pttl(queue.names.pause_probe) <= 10_000
 
 
 @pytest.mark.parametrize("seconds", [None, 60.0], ids=["without an end", "longer"])
@@ -40,4 +40,4 @@ def test_what_people_have_stopped_stays_so_beside_a_probe(queue, seconds):
     """Its answer, which may come at any moment, changes nothing of that."""
     queue.client.set(queue.names.pause_probe, "w1:1/10.000:", px=10_000)
     queue.store.hold(seconds, "maintenance")
-    assert queue.store.status().pause_seconds == pytest.approx(seconds or float("inf"), abs=1)
+    assert queue.store.status().pause_seconds == pytest.approx(seconds or float("inf"), abs=5)

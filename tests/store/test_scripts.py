@@ -122,10 +122,10 @@ def test_a_probe_is_one_call(queue):
     """After a pause one claim of one call's size tries; its end lets all go on, its failure makes the pause longer."""
     queue.enqueue([(f"doc:{place}", "x") for place in range(5)])
     owner = queue.claim("w1:", 2)
-    for seconds in (1.0, 2.0, 4.0):
+    for seconds in (20.0, 40.0, 80.0):
         members = list(queue.model.inflight)
         assert fail(queue, owner, *members) == seconds
-        queue.model.fail(owner, members, "down", 1, 300, 0, 0)
+        queue.model.fail(owner, members, "down", 20, 300, 0, 0)
         queue.check()
         queue.client.delete(queue.names.pause)
         queue.model.pause = ""
@@ -260,7 +260,7 @@ def under_way(queue: Queue, *keys: str) -> list:
 
 def fail(queue: Queue, owner: str, *members: bytes, least_seconds: float = 0.0) -> float:
     """A call of these items fails."""
-    times = {"first_seconds": 1, "most_seconds": 300, "least_seconds": least_seconds}
+    times = {"first_seconds": 20, "most_seconds": 300, "least_seconds": least_seconds}
     return queue.store.fail(owner, [(owner, member) for member in members], reason="down", **times)
 
 
@@ -317,9 +317,9 @@ def test_waiters_elsewhere_are_told_which_keys_a_call_failed_with(queue):
 def test_a_failure_that_was_told_already_begins_no_pause(queue):
     """The answer to the first was lost, and the worker asks again; or a copy of it comes when all is well again."""
     owner, member = under_way(queue, "doc:0")
-    assert fail(queue, owner, member) == 1
+    assert fail(queue, owner, member) == 20
     told = kinds(queue)
-    assert 0 < fail(queue, owner, member, least_seconds=100) <= 1, "the pause is as long as it was"
+    assert 0 < fail(queue, owner, member, least_seconds=100) <= 20, "the pause is as long as it was"
     queue.client.delete(queue.names.pause)
     assert fail(queue, owner, member) == 0
     assert not queue.client.exists(queue.names.pause)

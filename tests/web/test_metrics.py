@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 import requests
@@ -27,8 +28,8 @@ def test_a_scrape_tells_of_all_processes(env, redis_client, tmp_path, preload):
         text = requests.get(site.url + "/metrics", timeout=PATIENCE_SECONDS, headers={"Connection": "close"}).text
         assert _values(text, "embedqueue_waiting") == [0], "the first request of a process is a scrape"
         assert _values(text, 'embedqueue_api_calls_total{outcome="configuration",queue="embed_queue"}') == [0]
-        pids, count = set(), 0
-        while len(pids) < 2 and count < 200:
+        pids, count, end_mono = set(), 0, time.monotonic() + PATIENCE_SECONDS
+        while len(pids) < 2 and time.monotonic() < end_mono:
             pids.add(site.post(f"/save/note:{count}", text=f"text {count}", wait="1")["pid"])
             count += 1
         assert len(pids) == 2

@@ -41,7 +41,7 @@ def test_django_reloads_itself_and_the_queue_goes_on(env, redis_client, provider
         provider.release()
         after = site.post("/save/note:4", text="four", wait="1")
         assert after["pid"] != before["pid"]
-        eventually(lambda: redis_client.hexists("note:2", "embedding"), "written", 5)
+        eventually(lambda: redis_client.hexists("note:2", "embedding"), "written")
         running.assert_quiet("Watching for file changes", "reloading")
         running.send(signal.SIGINT)
         running.ended()

@@ -12,7 +12,7 @@ import redis
 from embedqueue import BatchFailed, Budget, OpenAIEmbedder
 from embedqueue.testing import eager_queue
 from embedqueue.values.observer import Observer
-from tests.inside import inside, worker_threads
+from tests.inside import FIRST_PAUSE_SECONDS, inside, worker_threads
 from tests.parts import PATIENCE_SECONDS, eventually
 from tests.provider import drop, fail
 
@@ -149,8 +149,9 @@ def test_where_nobody_counts_estimates_do(make, provider):
     assert _spent(queue) == 20  # the try that was dropped, and the one that was answered
 
 
-def test_a_release_gives_back(make, provider):
+def test_a_release_gives_back(make, provider, monkeypatch):
     """The provider fails: nothing was used."""
+    monkeypatch.setattr(*FIRST_PAUSE_SECONDS, 60.0)  # so that it stands while it is looked at
     queue = make(usd_per_day=1000)
     provider.script(fail(401))
     with pytest.raises(BatchFailed):

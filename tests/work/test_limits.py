@@ -7,7 +7,7 @@ import redis
 
 from embedqueue import BatchFailed, Limits, TransientError
 from embedqueue.values.item import Item
-from tests.inside import inside
+from tests.inside import FIRST_PAUSE_SECONDS, inside
 from tests.parts import ONE_TRY, PATIENCE_SECONDS, eventually, expected, stored
 
 MANY = 10**6
@@ -71,8 +71,9 @@ def test_a_stop_gives_back_what_was_not_sent(make_queue, embedder):
     assert other.pending_count() == 2
 
 
-def test_a_pause_gives_back_what_was_not_sent(make_queue, embedder):
+def test_a_pause_gives_back_what_was_not_sent(make_queue, embedder, monkeypatch):
     """The call that failed was sent; the one behind it is released as it stands."""
+    monkeypatch.setattr(*FIRST_PAUSE_SECONDS, 60.0)  # so that it stands while it is looked at
     embedder.fail_with(TransientError("down", status=503))
     queue = one_under_way_and_one_behind(make_queue, embedder)
     embedder.release()
@@ -151,13 +152,16 @@ def test_nothing_is_claimed_ahead_of_the_calls_that_may_start(make_queue):
         inside(queue).pretend(calls=0)
 
 
-def test_canaries_and_probes_count(make_queue, embedder):
+def test_canaries_and_probes_count(make_queue, embedder, monkeypatch, redis_client):
     """A refused text, and the canary that shows who is at fault."""
+    monkeypatch.setattr(*FIRST_PAUSE_SECONDS, 60.0)  # so that it stands while it is looked at
     queue = make_queue(limits=Limits(requests_per_day=100), retry=ONE_TRY)
     embedder.fail_with(TransientError("cut", status=503, suspect_input=True), times=2)
     with pytest.raises(BatchFailed):
         queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
     assert left(queue) == 98
+    redis_client.delete("embed_queue:pause")
+    inside(queue).refresh()
     assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
     assert left(queue) == 97
 

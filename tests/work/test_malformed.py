@@ -17,11 +17,11 @@ MALFORMED = malformed(len(TEXTS), DIMENSIONS)
 
 @pytest.fixture
 def queue(redis_client, provider, make_queue):
-    """A queue that tries twice at once; an answer may have a megabyte."""
+    """A queue that tries thrice at once; an answer may have a megabyte."""
     embedder = OpenAIEmbedder(
         "test-key", provider.openai_url, dimensions=DIMENSIONS, timeout=(1, 1), max_response_bytes=1 << 20
     )
-    retry = tenacity.Retrying(stop=tenacity.stop_after_attempt(2), wait=tenacity.wait_none())
+    retry = tenacity.Retrying(stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_none())
     return make_queue(redis_client, embedder=embedder, retry=retry, model="any")
 
 

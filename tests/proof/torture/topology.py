@@ -102,7 +102,7 @@ class Replicated:
         config.write_text(
             f"port {self._port}\nbind 127.0.0.1\ndir {self._folder}\n"
             f"sentinel monitor {SERVICE} 127.0.0.1 {self.nodes[0].port} 1\n"
-            f"sentinel down-after-milliseconds {SERVICE} 1000\nsentinel failover-timeout {SERVICE} 4000\n"
+            f"sentinel down-after-milliseconds {SERVICE} 3000\nsentinel failover-timeout {SERVICE} 4000\n"
         )
         command = [sys.executable, "-ISc", LAUNCHER, str(self.nodes[0].binary), str(config), "--sentinel"]
         with (self._folder / "log").open("ab") as log:
