@@ -26,8 +26,9 @@ MARK = f"EMBEDQUEUE_DEMO_TEST={os.getpid()}"
 
 
 def marked(env: dict[str, str] | None = None) -> dict[str, str]:
+    """Its processes are known, and one that is aborted tells where its threads were."""
     name, value = MARK.split("=")
-    return {**(os.environ if env is None else env), name: value}
+    return {**(os.environ if env is None else env), name: value, "PYTHONFAULTHANDLER": "1"}
 
 
 def run_demo(*arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
