@@ -146,8 +146,9 @@ class Halving:
         """Deliver the good rows; send the texts of the others again."""
         faulty = set(error.faulty)
         good = [i for i in range(len(texts)) if i not in faulty]
-        self._caller.crashes.served([texts[i] for i in good])
-        self._deliver([texts[i] for i in good], [error.rows[i].tobytes() for i in good])
+        served = [texts[i] for i in good]
+        self._caller.crashes.served(served)
+        self._deliver(served, [error.rows[i].tobytes() for i in good])
         self._parts.append(([texts[i] for i in error.faulty], self._caller.patient(False)))
 
     def _show_health(self, then_mono: float, error: BaseException, texts: Sequence[str]) -> bool:

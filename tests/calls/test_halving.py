@@ -437,7 +437,7 @@ def test_where_the_server_stays_down_the_canary_soon_gives_up(monkeypatch):
     assert rig.calls == [TEXTS, *[[CANARY]] * 5]
 
 
-class Slow(Fragile):
+class Slow(FakeEmbedder):
     """A server that is back when the next probe comes, and no sooner; it may answer with a 500 before it goes."""
 
     def __init__(self, *texts, words=None):
