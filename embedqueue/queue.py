@@ -16,7 +16,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, get_args
 
 import redis
 from redis.exceptions import RedisError, ResponseError
@@ -39,7 +39,7 @@ from .store.clients import refused_as_such
 from .store.door import refuse_node
 from .store.durability import dangers
 from .store.jobs import told
-from .store.records import due_seconds
+from .store.records import Filled, due_seconds
 from .store.usable import check_client
 from .values.errors import BatchFailed, EmbedQueueError, OptionValueError, QueueStopped
 from .values.item import check_pair, check_query, checked_member, is_blank
@@ -64,6 +64,8 @@ from .work.durations import BARRED_SECONDS, NEVER, OUTAGE_GRACE_SECONDS
 
 if TYPE_CHECKING:
     from .engine import Engine
+
+T = TypeVar("T")
 
 #: Seconds in which a worker that no start() has started claims nothing but what it has to.
 QUIET_SECONDS = 2.0
@@ -423,21 +425,13 @@ class EmbeddingBatchQueue:
         pairs = [self._pair(*item) for item in texts]
         digests = self._digests((text for _, text in texts), if_changed)
         futures: list[EmbeddingFuture] = []
-        try:
-            parts = deque(in_parts(pairs))
-            while parts:
-                part = parts.popleft()
-                try:
-                    at = len(futures)
-                    futures += self._submit(part, digests and digests[at : at + len(part)], seconds)
-                except ResponseError as error:
-                    if len(part) == 1 or not refused_as_such(error):
-                        raise
-                    parts.extendleft((part[len(part) // 2 :], part[: len(part) // 2]))
-        except Exception as error:
-            if futures:
-                error.add_note(f"embedqueue: the first {len(futures)} of {len(pairs)} pairs are enqueued")
-            raise
+
+        def put(part: Sequence[Pair]) -> list[EmbeddingFuture]:
+            at = len(futures)
+            return self._submit(part, digests and digests[at : at + len(part)], seconds)
+
+        for some in _in_parts(pairs, put):
+            futures += some
         return futures
 
     def _pair(self, redis_key: str, text: str) -> Pair:
@@ -451,13 +445,34 @@ class EmbeddingBatchQueue:
             raise ValueError("if_changed needs a provenance_field: nothing else tells what a vector is of")
         return ["" if is_blank(text) else digest(text) for text in texts]
 
+    def _fill_in(self, texts: Sequence[Text], newest: Sequence[int] | None, within: float | None) -> Iterator[Filled]:
+        """Enqueue texts that were found somewhere, but those of keys that have got newer ones since, part by part.
+
+        Args:
+            texts: of several texts of a key, the last one counts.
+            newest: of each, the stamp of the newest item of its key that was known then; None: all are enqueued.
+            within: as with :meth:`enqueue`.
+        """
+        known = None if newest is None else dict(zip((redis_key for redis_key, _ in texts), newest, strict=True))
+
+        def put(part: Sequence[Pair]) -> Filled:
+            fill_in = self._ready().intake.fill_in
+            stamps = None if known is None else [known[redis_key] for redis_key, _ in part]
+            return self._put(part, lambda: fill_in(part, stamps, within))
+
+        return _in_parts([self._pair(*text) for text in dict(texts).items()], put)
+
     def _submit(
-        self, pairs: list[Pair], digests: Sequence[str] | None = None, within: float | None = None
+        self, pairs: Sequence[Pair], digests: Sequence[str] | None = None, within: float | None = None
     ) -> list[EmbeddingFuture]:
-        engine = self._ready()
+        submit = self._ready().intake.submit
+        return self._put(pairs, lambda: submit(pairs, digests, within))
+
+    def _put(self, pairs: Sequence[Pair], put: Callable[[], T]) -> T:
+        """Let pairs be put in, and tell whoever wants to know of it."""
+        engine = self._engine
         try:
-            submit = self._watched_submit if self._observers else engine.intake.submit
-            futures = submit(pairs, digests, within)
+            done = self._watched(pairs, put) if self._observers else put()
         except RedisError as error:
             engine.observers.redis_failed(error)
             raise
@@ -466,20 +481,18 @@ class EmbeddingBatchQueue:
         elif not (self._started or self._closed or self._warned_not_started):
             self._warned_not_started = True
             self._log.warning("embedqueue: enqueuing on a queue that was not started; its items wait in Redis")
-        return futures
+        return done
 
-    def _watched_submit(
-        self, pairs: list[Pair], digests: Sequence[str] | None, within: float | None
-    ) -> list[EmbeddingFuture]:
+    def _watched(self, pairs: Sequence[Pair], put: Callable[[], T]) -> T:
         observers, redis_keys = self._observers, [redis_key for redis_key, _ in pairs]
         observers.tell("enqueuing", redis_keys)
         try:
-            futures = self._engine.intake.submit(pairs, digests, within)
+            done = put()
         except BaseException as error:
             observers.tell("not_enqueued", redis_keys, error)
             raise
         observers.tell("enqueued", redis_keys)
-        return futures
+        return done
 
     def forget(self, redis_key: str, vector: bool = False) -> None:
         """Drop all that there is of a key, as its document is deleted.
@@ -931,6 +944,7 @@ class EmbeddingBatchQueue:
 
         return Filler(
             self,
+            self._fill_in,
             engine.store,
             engine.terms,
             kinds,
@@ -1046,6 +1060,27 @@ def _timeout(timeout: float | None) -> float | None:
 def _refuse_no_number(name: str, value: object) -> None:
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+
+
+def _in_parts(pairs: Sequence[Pair], put: Callable[[Sequence[Pair]], T]) -> Iterator[T]:
+    """Put pairs in, part by part, in as many round trips as that takes."""
+    done, parts = 0, deque(in_parts(pairs))
+    try:
+        while parts:
+            part = parts.popleft()
+            try:
+                some = put(part)
+            except ResponseError as error:
+                if len(part) == 1 or not refused_as_such(error):
+                    raise
+                parts.extendleft((part[len(part) // 2 :], part[: len(part) // 2]))
+            else:
+                done += len(part)
+                yield some
+    except Exception as error:
+        if done:
+            error.add_note(f"embedqueue: the first {done} of {len(pairs)} pairs are enqueued")
+        raise
 
 
 def _two(item: tuple[str, str]) -> tuple[str, str]:

@@ -14,7 +14,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tenacity
@@ -24,13 +24,14 @@ from redis import Redis
 from .calls.pool import Pool
 from .embedders.protocol import Embedder
 from .engine import Engine
-from .futures.future import EmbeddingFuture
 from .futures.intake import Pair
 from .queue import EmbeddingBatchQueue
 from .search.exact import ExactSearch
 from .values.locks import Condition, Event
 from .values.vectors import FLOAT32, VectorType, to_bytes
 from .work.durations import ADOPTIONS
+
+T = TypeVar("T")
 
 #: Seconds that a held call waits for ``release()`` at most: a forgotten one must not hang a test run.
 PATIENCE_SECONDS = 30.0
@@ -209,13 +210,11 @@ class EagerQueue(EmbeddingBatchQueue):
         self.redis.delete(*self._ready().store.keys.pauses)
         return super().embed_query(text, timeout)
 
-    def _submit(
-        self, pairs: list[Pair], digests: Sequence[str] | None = None, within: float | None = None
-    ) -> list[EmbeddingFuture]:
+    def _put(self, pairs: Sequence[Pair], put: Callable[[], T]) -> T:
         with self._turn:
-            futures = super()._submit(pairs, digests, within)
+            done = super()._put(pairs, put)
             self.flush_now()
-        return futures
+        return done
 
     def _start_worker(self) -> None:
         pass

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
-from embedqueue.store.records import Terms, differing
+from embedqueue.store.records import Filled, Terms, differing
 from embedqueue.store.store import Store
 from embedqueue.values.errors import EmbedQueueError, QueueFull
 from embedqueue.values.item import checked_member, is_blank
@@ -20,6 +20,8 @@ from .inspection import FAULTS, LOOK_ITEMS, UNFIT, UNLABELLED, WAITING, Found, T
 
 #: Items that may wait at a time while a backlog is put in, unless told otherwise.
 DEFAULT_MAX_WAITING = 5000
+#: What there is to know of a text that was not looked at.
+UNSEEN = Found("unseen", 0, 0, b"")
 #: Seconds between two looks at a queue that is full enough.
 FULL_POLL_SECONDS = 0.5
 #: Seconds after which one is told that the queue is full and nobody works it.
@@ -32,9 +34,6 @@ class Queue(Protocol):
     @property
     def options(self) -> Options:
         """Its options."""
-
-    def enqueue_many(self, items: Iterable[Text], *, within: float | None = None) -> Sequence[Any]:
-        """Take items in."""
 
     def pending_count(self) -> int:
         """How many items wait."""
@@ -54,7 +53,8 @@ class Verified:
         other_space: the vector is of another model, another length or another role.
         unlabelled: the vector has the right length, and nothing says what it is of. That is no fault.
         malformed: the vector has another length, or what stands beside it is not what embedqueue writes.
-        waiting: one of these faults, which will be put right, for the very text is queued already.
+        waiting: one of these faults, which will be put right, for the very text is queued already; or others have
+            enqueued a newer one meanwhile.
         unfit: texts that cannot be enqueued (``max_text_chars``, half a surrogate pair): the log names their keys.
         fixed: texts that were enqueued, and blank ones whose vector was taken out.
     """
@@ -95,10 +95,13 @@ class Filler:
 
     Args:
         queue: it need not work.
+        put: enqueues texts, each unless its key has got an item since that is newer than this stamp (None: each), and
+            all with ``within``; returns what became of them.
         store: its Redis.
         terms: returns on which terms its workers write.
         kinds: of what ``inspection`` finds, those that are enqueued (blank texts have their vectors taken out instead);
-            None: everything, unseen, but for keys of which others enqueue a text while there is no room.
+            None: everything, without a look; but after a wait for room, not those of keys of which others have enqueued
+            a text meanwhile.
         unfit: called with a text that cannot be enqueued, and why; it is left out.
         erase: takes the vector of a key away, unless its stamp is this one or a later one; returns whether it has none.
         max_waiting: go on only while fewer items wait; None for no such limit.
@@ -113,6 +116,7 @@ class Filler:
     def __init__(
         self,
         queue: Queue,
+        put: Callable[[Sequence[Text], Sequence[int] | None, float | None], Iterable[Filled]],
         store: Store,
         terms: Callable[[], Terms],
         kinds: Collection[str] | None,
@@ -128,6 +132,7 @@ class Filler:
         self._before = before
         self._check = check or (lambda: None)
         self._queue = queue
+        self._put = put
         self._store = store
         self._terms = terms
         self._kinds = kinds
@@ -138,7 +143,7 @@ class Filler:
         self._full = full
         self._full_seconds = 0.0
         self._began_stamp = 0
-        self._own_stamps: list[int] = []  # first of each of our enqueues and, about, first behind it
+        self._own_stamps: list[int] = []  # first of each of our enqueues, and first behind it
 
     def fill(self, texts: Iterable[Text]) -> Iterator[tuple[int, Counter[str]]]:
         """Look, and enqueue. Safe to be stopped at any point, and to be started again.
@@ -147,6 +152,8 @@ class Filler:
             Of each part, how many were put right, and how many there were of each kind.
 
         A text that is older than the newest one of its key, by what was enqueued since this began, is left alone.
+        But one case: the newer one has come since the look, some milliseconds, and is embedded already, and no hash
+        tells of it that could be seen, as on a cluster, or without a ``provenance_field``.
 
         Raises:
             TypeError: no pair of strings; the parts before it are in.
@@ -165,16 +172,17 @@ class Filler:
             count = len(part)
             most = self._queue.options.max_text_chars if self._kinds is None else None  # else it may be right as it is
             part = [text for text in part if self._is_fit(text, most)]
-            if self._kinds is None:
-                yield self._enqueue(part), +Counter({"unseen": len(part), UNFIT: count - len(part)})
-                continue
-            found = inspect(self._store, part, self._terms(), self._queue.options.sink)
-            looked = [pair for pair in zip(part, found, strict=True) if self._can_stay_or_go(*pair)]
-            wrong = self._wrong(looked)
-            # At once, for others may enqueue newer texts. What is emptied has stamps against that.
-            taken = self._enqueue([text for text, _ in wrong if not is_blank(text[1])])
-            emptied = self._empty([(text[0], one) for text, one in wrong if is_blank(text[1])])
-            yield emptied + taken, Counter(one.kind for _, one in looked) + Counter({UNFIT: count - len(looked)})
+            found = [(text, UNSEEN) for text in part] if self._kinds is None else self._look(part)
+            looked = [pair for pair in found if self._can_stay_or_go(*pair)]
+            mine = self._mine(looked)
+            blank = [] if self._kinds is None else [(text, one) for text, one in mine if is_blank(text[1])]
+            done = self._enqueue([(text, one) for text, one in mine if self._kinds is None or not is_blank(text[1])])
+            emptied, stay = self._empty(blank)
+            done |= emptied
+            left = [one.kind for text, one in looked if self._is_due(one) and not (text in done or text in stay)]
+            counts = Counter(one.kind for _, one in looked) - Counter(left)
+            counts += Counter({WAITING: len(left), UNFIT: count - len(looked)})
+            yield sum(text in done for text, _ in mine), counts
 
     def _can_stay_or_go(self, text: Text, one: Found) -> bool:
         """False for what would be enqueued, and is too long for that."""
@@ -199,50 +207,56 @@ class Filler:
                 "process has; embedqueue space show tells which"
             )
 
-    def _wrong(self, looked: Iterable[tuple[Text, Found]]) -> list[tuple[Text, Found]]:
+    def _look(self, texts: Sequence[Text]) -> list[tuple[Text, Found]]:
+        found = inspect(self._store, texts, self._terms(), self._queue.options.sink)
+        return list(zip(texts, found, strict=True))
+
+    def _mine(self, looked: Iterable[tuple[Text, Found]]) -> list[tuple[Text, Found]]:
         """Those that are to be put right, but for keys of which others have enqueued a text since this began."""
-        kinds = self._kinds
-        return [
-            (text, one)
-            for text, one in looked
-            if (kinds is None or one.kind in kinds) and not self._by_others(one.newest)
-        ]
+        return [(text, one) for text, one in looked if self._is_due(one) and not self._by_others(one.newest)]
+
+    def _is_due(self, found: Found) -> bool:
+        return self._kinds is None or found.kind in self._kinds
 
     def _by_others(self, stamp: int) -> bool:
         own = bisect_right(self._own_stamps, stamp) % 2 == 1
         return stamp > self._began_stamp and not own
 
-    def _empty(self, hashes: Sequence[tuple[str, Found]]) -> int:
-        """Take vectors out where the text is blank, but no newer ones than we have seen. Returns how many."""
-        return sum(self._erase(redis_key, found.stamp + 1) for redis_key, found in hashes)
+    def _empty(self, blank: Sequence[tuple[Text, Found]]) -> tuple[set[Text], set[Text]]:
+        """Take vectors out where the text is blank, but no newer ones than we have seen.
 
-    def _enqueue(self, texts: list[Text]) -> int:
-        """Enqueue when there is room; after a wait, only what is still wrong. Returns how many."""
-        if texts and self._before is not None:
-            self._before(texts)  # it may ask somebody, and the answer may take long
-            texts = self._still_wrong(texts)
-        while texts:
-            if self._max_waiting is None or self._queue.pending_count() <= self._max_waiting - len(texts):
+        Returns which have none now, and which have one that is not by others, as where an older text waits.
+        """
+        emptied = {text for text, one in blank if self._erase(text[0], one.stamp + 1)}
+        stay = [text for text, _ in blank if text not in emptied]
+        return emptied, {text for text, _ in self._mine(self._look(stay))} if stay else set()
+
+    def _enqueue(self, due: list[tuple[Text, Found]]) -> set[Text]:
+        """Enqueue when there is room; after a wait, only what is still wrong. Returns which."""
+        done: set[Text] = set()
+        if due and self._before is not None:
+            self._before([text for text, _ in due])  # it may ask somebody, and the answer may take long
+            due = self._mine(self._look([text for text, _ in due]))
+        while due:
+            if self._max_waiting is None or self._queue.pending_count() <= self._max_waiting - len(due):
                 try:
-                    self._enqueue_now(texts)
+                    self._enqueue_now(due, done)
                     break
                 except QueueFull:
                     if self._full is None:
                         raise
             self._rest()
-            texts = self._still_wrong(texts)
-        return len(texts)
+            due = self._mine(self._look([text for text, _ in due if text not in done]))
+        return done
 
-    def _still_wrong(self, texts: list[Text]) -> list[Text]:
-        found = inspect(self._store, texts, self._terms(), self._queue.options.sink)
-        return [text for text, _ in self._wrong(zip(texts, found, strict=True))]
-
-    def _enqueue_now(self, texts: list[Text]) -> None:
-        before = self._store.hashes.last_stamp()
-        self._queue.enqueue_many(texts, within=self._within)
+    def _enqueue_now(self, due: Sequence[tuple[Text, Found]], done: set[Text]) -> None:
+        newest = None if due[0][1] is UNSEEN else [one.newest for _, one in due]
+        for filled in self._put([text for text, _ in due], newest, self._within):
+            first, behind = (max([stamp, *self._own_stamps[-1:]]) for stamp in filled.stamps)
+            self._own_stamps += [first, behind]  # one text of a key may come behind another, from the same source
+            taken = set(filled.taken)
+            done.update(text for text, _ in due if text[0] in taken)
         self._full_seconds = 0.0
-        # One text of a key may come behind another, from the same source.
-        self._own_stamps += [before + 1, self._store.hashes.last_stamp() + 1]
 
     def _rest(self) -> None:
         self._check()

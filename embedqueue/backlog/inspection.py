@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -25,6 +25,7 @@ UNLABELLED: Final = "unlabelled"
 #: What is wrong will be put right, for this very text is queued.
 WAITING: Final = "waiting"
 RIGHT: Final = "right"
+EVERYTHING: Final = (*FAULTS, UNLABELLED, WAITING, RIGHT)
 #: No queue takes the text, or its key: it is too long, or no UTF-8.
 UNFIT: Final = "unfit"
 
@@ -38,7 +39,8 @@ class Found(NamedTuple):
     Attributes:
         kind: one of the words above.
         stamp: of the item whose vector it has; 0 where that is not known.
-        newest: stamp of the newest item of its key that is known, live or not; 0 where none is.
+        newest: stamp of the newest item of its key that is known, live or not, by the hash also where a sink has the
+            vector; 0 where none is.
         line: the provenance by which it was judged, as it stands beside the vector; empty where none does.
     """
 
@@ -64,12 +66,12 @@ def inspect(store: Store, texts: Sequence[Text], terms: Terms, sink: Sink | None
     if terms.dimensions is None:  # else every vector were of another space
         terms = terms.learned(store.agreed())
     looked = store.hashes.look(redis_keys, terms)
-    if isinstance(sink, ReadingSink):
-        rows = sink.read(redis_keys)
-        looked = [
-            _in_sink(one, rows[key], terms) if key in rows else one for key, one in zip(redis_keys, looked, strict=True)
-        ]
-    return [_found(text, found, terms) for text, found in zip(texts, looked, strict=True)]
+    rows: Mapping[str, SinkRow | None] = sink.read(redis_keys) if isinstance(sink, ReadingSink) else {}
+    found = []
+    for text, in_hash in zip(texts, looked, strict=True):
+        in_place = _in_sink(in_hash, rows[text[0]], terms) if text[0] in rows else in_hash
+        found.append(_found(text, in_place, terms, in_hash))
+    return found
 
 
 def _in_sink(looked: Looked, row: SinkRow | None, terms: Terms) -> Looked:
@@ -79,13 +81,13 @@ def _in_sink(looked: Looked, row: SinkRow | None, terms: Terms) -> Looked:
     return looked._replace(vector_bytes=size, provenance=line)
 
 
-def _found(text: Text, looked: Looked, terms: Terms) -> Found:
-    of = read_provenance(looked.provenance)
+def _found(text: Text, looked: Looked, terms: Terms, in_hash: Looked) -> Found:
+    of, there = read_provenance(looked.provenance), read_provenance(in_hash.provenance)
     kind = _kind(text[1], looked, of, terms)
     if kind in FAULTS and not is_blank(text[1]) and looked.live == encode_member(*text):
         kind = WAITING
     stamp = of.stamp if of else 0
-    return Found(kind, stamp, max(stamp, looked.live_stamp), looked.provenance)
+    return Found(kind, stamp, max(stamp, there.stamp if there else 0, looked.live_stamp), looked.provenance)
 
 
 def _kind(text: str, looked: Looked, of: Provenance | None, terms: Terms) -> str:

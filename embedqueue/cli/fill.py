@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import click
 
 from embedqueue.backlog.filler import DEFAULT_MAX_WAITING, to_fix, verified
-from embedqueue.backlog.inspection import UNFIT, Text
+from embedqueue.backlog.inspection import EVERYTHING, UNFIT, Text
 from embedqueue.operating.arguments import duration
 from embedqueue.operating.describe import lines
 from embedqueue.operating.runs import NamedRun
@@ -191,7 +191,7 @@ def backfill(
     enqueued cost more than a dollar, it asks, and again at each tenfold of that. What was enqueued before the question
     stays. Exits with 1 where a text cannot be enqueued, as one that is too long; the others are.
     """
-    kinds, spending = None if everything else to_fix(relabel=relabel), Spending(yes=yes)
+    kinds, spending = EVERYTHING if everything else to_fix(relabel=relabel), Spending(yes=yes)
     counts, unfit = [], 0
     for table in (tables := _tables(source, models, match, text_field, database)):
         with _running("backfill", name, table, several=len(tables) > 1) as run:

@@ -15,12 +15,14 @@ import itertools
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import redis
+from redis.exceptions import NoPermissionError
 
 from embedqueue.embedders.protocol import Embedder, learned_dimensions
 from embedqueue.observers.observers import Observers
-from embedqueue.store.records import Terms, Unless, Within
+from embedqueue.store.records import Filled, Since, Taken, Terms, Unless, Within
 from embedqueue.store.store import Store
 from embedqueue.values.errors import EmbedQueueError, QueueFull, twin, was_forgotten
 from embedqueue.values.item import BLANK, FORGOTTEN, encode_member
@@ -216,20 +218,70 @@ class Intake:
         if commit.error is not None:
             raise commit.error
 
+    def fill_in(self, pairs: Sequence[Pair], newest: Sequence[int] | None, within: float | None = None) -> Filled:
+        """Make pairs durable that somebody has found somewhere, but those whose keys have got newer texts since.
+
+        They are written aside, since a newer text that comes meanwhile may be one of this process. Nobody gets a
+        future; whoever waits for an older text hears of it as from another process. Where a hash may not be read, only
+        what is live counts.
+
+        Args:
+            pairs: at least one, and no key twice.
+            newest: for each pair, the stamp of the newest item of its key that was known when it was found; None: all
+                are taken in.
+            within: as with :meth:`submit`.
+
+        Raises:
+            QueueFull, NotReplicated, redis.RedisError: as with :meth:`submit`.
+        """
+        patience = None if within is None else [within] * len(pairs)
+        self._waker.enqueuing()
+        with self._aside() as store:
+            put = partial(
+                store.enqueue,
+                [[part for redis_key, member in pairs for part in (redis_key.encode(), member)]],
+                max_pending=self._max_pending,
+                tell_at=self._tell_at,
+                tell_first=self.tells and not self._waker.works,
+                within=None if patience is None else Within(patience, self._usual),
+            )
+            try:
+                taken = put(since=None if newest is None else Since(newest, self._terms().provenance_field))
+            except NoPermissionError:
+                if newest is None:
+                    raise
+                taken = put(since=Since(newest, None))  # it may be for one of the hashes
+        if not taken.groups[0]:
+            assert self._max_pending is not None
+            raise QueueFull(self._max_pending)
+        keys = [key for (key, _), out in itertools.zip_longest(pairs, taken.left_out) if out is None]
+        self._account(taken, len(keys), patience or ())
+        if taken.replicas is not None and (error := self._replication.error(taken.replicas)) is not None:
+            raise error
+        return Filled(keys, (taken.stamp, taken.stamp + len(keys)))
+
     def _write_aside(self, commit: _Commit) -> None:
+        commit.group = (commit,)
+        try:
+            with self._aside() as store:
+                self._write(commit, store)
+            commit.written = True
+        finally:
+            if not commit.written:
+                self._waiters.forget(commit.entries)
+
+    @contextlib.contextmanager
+    def _aside(self) -> Iterator[Store]:
+        """Another way to Redis, which nobody else uses meanwhile."""
         try:
             store = self._idle.pop()
         except IndexError:
             store = self._make_spare()
             self._spares.append(store)
-        commit.group = (commit,)
         try:
-            self._write(commit, store)
-            commit.written = True
+            yield store
         finally:
             self._idle.append(store)
-            if not commit.written:
-                self._waiters.forget(commit.entries)
 
     def close(self) -> None:
         """Close the connections of those who wrote aside."""
@@ -365,6 +417,12 @@ class Intake:
                 assert self._max_pending is not None
                 share[0].error = QueueFull(self._max_pending)
                 self._waiters.forget(entries)
+        self._account(taken, count, patience)
+        if spared:
+            self._observers.tell("saved", SavingReport(texts=len(spared), tokens=sum(spared), by="unchanged"))
+
+    def _account(self, taken: Taken, count: int, patience: Sequence[float | None]) -> None:
+        """So many items were taken in: tell who wants to know."""
         self.accepted += count
         if taken.replicas is not None:
             self._replication.note(taken.replicas, count)
@@ -373,8 +431,6 @@ class Intake:
         else:
             self._waker.enqueued(taken.waiting)
         self._observers.tell("accepted", count)
-        if spared:
-            self._observers.tell("saved", SavingReport(texts=len(spared), tokens=sum(spared), by="unchanged"))
 
     def _soonest(self, patience: Sequence[float | None], left_out: Sequence[bytes | None]) -> float:
         """In how many seconds the first of some pairs is due; what was left out never is."""

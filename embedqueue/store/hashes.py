@@ -80,16 +80,19 @@ class Hashes:
             redis_keys: of the hashes.
             terms: which fields are meant.
         """
+        if not redis_keys:
+            return []
         pipeline: Any = self._background.pipeline(transaction=False)
+        pipeline.hmget(self._keys.latest, redis_keys)  # first: what is finished meanwhile, its hash tells of
         for redis_key in redis_keys:
             pipeline.hstrlen(redis_key, terms.field)
-            pipeline.hget(redis_key, terms.provenance_field or terms.field)
-            pipeline.hget(self._keys.latest, redis_key)
-        replies = pipeline.execute(raise_on_error=False)
+            pipeline.hget(redis_key, terms.provenance_field or "")
+        latest, *replies = pipeline.execute(raise_on_error=False)
+        entries = latest if isinstance(latest, list) else [None] * len(redis_keys)
         found = []
-        for size, line, entry in zip(replies[::3], replies[1::3], replies[2::3], strict=True):
-            known = isinstance(line, bytes) and terms.provenance_field is not None
+        for entry, size, line in zip(entries, replies[::2], replies[1::2], strict=True):
             live = (named_member(entry), named_stamp(entry)) if isinstance(entry, bytes) else (None, 0)
+            known = isinstance(line, bytes) and terms.provenance_field is not None
             found.append(Looked(size if isinstance(size, int) else 0, line if known else b"", *live))
         return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ def named_member(entry: bytes) -> bytes:
 def named_stamp(entry: bytes) -> int:
     """The stamp of an entry of ``latest``, or what would be that of its last enqueue; 0 in the first layout."""
     stamp, _, time = (b"" if entry.startswith(b"{") else entry.partition(b" ")[0]).partition(b"/")
-    return max(int(stamp), int(float(time or 0) * 1e6)) if stamp else 0
+    return max(int(stamp), round(float(time or 0) * 1e6)) if stamp else 0
 
 
 def enqueued_at(entry: bytes) -> float | None:
@@ -160,6 +160,19 @@ class Fill:
     latest: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Since:
+    """That an enqueue is of texts which were found somewhere, and takes none of a key that has got a newer one since.
+
+    Attributes:
+        newest: for each pair, the stamp of the newest item of its key that was known then; 0 where none was.
+        provenance_field: which tells, in the hashes, of items that are finished; None where only live ones can be seen.
+    """
+
+    newest: Sequence[int]
+    provenance_field: str | None
+
+
 class Taken(NamedTuple):
     """What an enqueue has taken in.
 
@@ -168,7 +181,7 @@ class Taken(NamedTuple):
         groups: whether each group was taken.
         stamp: no item taken in is below it, unless it was live already; and each that was live before is.
         left_out: of each pair None; or, where it was left out because its hash has the vector of its text, that vector,
-            b"" where there are many. Nothing where no pair could be.
+            b"" where there are many, or where it was left out for another reason. Nothing where no pair could be.
         replicas: how many replicas have all this; None where none have to.
         second_stamp: the stamp of a second queue that has taken it in as well; 0 where there is none.
     """
@@ -179,6 +192,18 @@ class Taken(NamedTuple):
     left_out: Sequence[bytes | None] = ()
     replicas: int | None = None
     second_stamp: int = 0
+
+
+class Filled(NamedTuple):
+    """What became of pairs that somebody has found.
+
+    Attributes:
+        taken: the keys of those that were taken in; the others have newer texts.
+        stamps: theirs are from the first of these two on, and below the second.
+    """
+
+    taken: Collection[str]
+    stamps: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)

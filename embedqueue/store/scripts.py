@@ -90,10 +90,10 @@ def script_parts(name: str, limited: bool = False) -> tuple[str, ...]:
         *(("budget",) if name in OF_BUDGET else ()),
     )
     if name == "enqueue_both":
-        return ("prelude", *shared, "if_changed", "within", "enqueue")
+        return ("prelude", *shared, "if_changed", "since", "within", "enqueue")
     if name in ("outsource", "pull"):
         shared += ("slice",)
-    last = ("more", "if_changed", "fill", "within", "enqueue") if name == "enqueue_more" else (name,)
+    last = ("more", "if_changed", "fill", "since", "within", "enqueue") if name == "enqueue_more" else (name,)
     return (*first, "prelude", *shared, *last)
 
 
@@ -285,11 +285,11 @@ class Scripts:
             parts: those that stand between the sender with its number, and the time from which nobody will wait for the
                 answer.
             more: what the head of ``more.lua`` lists; None: nothing of it.
-            hashes: those that ``if_changed.lua`` has to see.
+            hashes: those that ``if_changed.lua``, ``fill.lua`` or ``since.lua`` has to see.
 
         Returns:
             What the head of ``enqueue.lua`` lists as its answer, with the stamp of a second queue behind it, b"0"
-            where there is none, and that of ``if_changed.lua``. And how many replicas have it; None where none have to.
+            where there is none, and what that file adds. And how many replicas have it; None where none have to.
 
         Raises:
             redis.RedisError: nothing is known to have been accepted.

@@ -28,7 +28,7 @@ from .items import Items
 from .jobs import Jobs
 from .keys import Keys
 from .limits import Buckets
-from .records import Asked, Claim, Fill, Status, Taken, Terms, Unless, Within, as_json, named_member
+from .records import Asked, Claim, Fill, Since, Status, Taken, Terms, Unless, Within, as_json, named_member
 from .replicas import Replicas
 from .runs import Runs
 from .scripts import Scripts
@@ -146,6 +146,7 @@ class Store:
         unless: Unless | None = None,
         within: Within | None = None,
         fill: Fill | None = None,
+        since: Since | None = None,
     ) -> Taken:
         """Make groups of pairs durable in one round trip.
 
@@ -158,6 +159,7 @@ class Store:
             unless: which pairs are left out where their hashes have vectors of the very texts; None: none.
             within: which pairs have a patience of their own; None: none.
             fill: they were found somewhere, and are left out where somebody has been quicker; None: they are new.
+            since: they were found somewhere, and are left out where their keys have newer texts since; None: not so.
 
         Raises:
             redis.RedisError: nothing is known to have been accepted; the user's retry policy has ended.
@@ -169,7 +171,7 @@ class Store:
             parts += group
         more: dict[str, Any] = {}
         hashes: list[str] = []
-        keys = [group[i] for group in groups for i in range(0, len(group), 2)] if unless or fill else []
+        keys = [group[i] for group in groups for i in range(0, len(group), 2)] if unless or fill or since else []
         if fill is not None:
             hashes = [key.decode() for key in keys] + ([] if fill.latest is None else [fill.latest])
             where = {"text_field": fill.text_field, "provenance": fill.terms.provenance_field}
@@ -181,6 +183,9 @@ class Store:
             # In another field may stand what a vector was of that has been replaced since.
             agreed = terms.read | {"provenance_field": terms.provenance_field}
             more = {"unless": {**what, "terms": agreed}, "digests": unless.digests}
+        if since is not None:
+            hashes = [key.decode() for key in keys] if since.provenance_field else []
+            more = {"since": {"newest": list(since.newest), "provenance": since.provenance_field or ""}}
         if within is not None:
             more |= {"base": within.base_seconds, "within": [False if one is None else one for one in within.seconds]}
         settings = max_pending or 0, tell_at, int(tell_first)

@@ -197,6 +197,22 @@ def test_verify_finds_and_mends(make_queue, client):
     assert client.hget("doc:4", "embedding") is None
 
 
+def test_verify_leaves_a_newer_text_that_comes_at_the_last_moment(make_queue, client, monkeypatch):
+    queue = make_queue(client, start=False)
+    fill_in = queue._engine.intake.fill_in
+
+    def late(*args):
+        queue.enqueue("doc:1", "newer")
+        return fill_in(*args)
+
+    monkeypatch.setattr(queue._engine.intake, "fill_in", late)
+    found = queue.verify([("doc:1", "text"), ("doc:2", "text")], fix=True)
+    assert (found.fixed, found.waiting, found.missing) == (1, 1, 1)
+    queue.start()
+    queue.flush(PATIENCE_SECONDS)
+    assert [client.hget(key, "embedding") for key in ("doc:1", "doc:2")] == [stored("newer"), stored("text")]
+
+
 def test_limits_and_a_budget(make_queue, embedder, client):
     queue = make_queue(
         client,

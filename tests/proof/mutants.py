@@ -39,6 +39,7 @@ TESTS = {
     "if_changed.lua": MORE_TESTS,
     "within.lua": MORE_TESTS,
     "more.lua": MORE_TESTS,
+    "since.lua": ("store/test_second", "queue/test_verify"),
     "enqueue.lua": (*MORE_TESTS[:3], *SCRIPT_TESTS, "queue/test_queue"),
     "erase.lua": ("queue/test_forget", "queue/test_verify", "proof/test_invariants"),
     "label.lua": ("cli/test_space",),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import redis
 
 import embedqueue.backlog.filler
 from embedqueue import EmbedQueueError, QueueFull, Verified
 from embedqueue.backlog.filler import to_fix
+from embedqueue.backlog.inspection import EVERYTHING
 from embedqueue.testing import eager_queue
 from embedqueue.values.item import encode_member
 from tests.inside import FILLER_TIME
-from tests.parts import DIMENSIONS, PATIENCE_SECONDS, Unlearned, provenance, stored
+from tests.parts import DIMENSIONS, PATIENCE_SECONDS, Unlearned, eventually, provenance, stored
 
 
 def hashes(client):
@@ -103,7 +106,8 @@ def test_a_blank_text_loses_no_newer_vector(queue, redis_client, monkeypatch):
         return erase(redis_key, terms, stamp)
 
     monkeypatch.setattr(queue._engine.store.hashes, "erase", late)
-    queue.verify([("doc:blank", " ")], fix=True)
+    found = queue.verify([("doc:blank", " ")], fix=True)
+    assert (found.fixed, found.waiting, found.faults) == (0, 1, 0)
     assert redis_client.hget("doc:blank", "embedding") == stored("new")
 
 
@@ -117,7 +121,8 @@ def test_a_newer_text_that_comes_meanwhile_stays(queue, make_queue, redis_client
             other.flush(PATIENCE_SECONDS)
         queue.enqueue("doc:2", "new")
 
-    assert queue.verify(read(), fix=True).fixed == 1
+    verified = queue.verify(read(), fix=True)
+    assert (verified.fixed, verified.waiting, verified.missing) == (1, 3, 1)
     queue.start()
     queue.flush(PATIENCE_SECONDS)
     found = {key: redis_client.hget(key, "embedding") for key in ("doc:1", "doc:2", "doc:3", "doc:4")}
@@ -134,10 +139,11 @@ def test_of_texts_that_come_in_parts_the_last_one_of_a_key_wins(queue, redis_cli
     assert redis_client.hget("doc:1", "embedding") == stored("text")
 
 
-ALL_OR_WRONG = pytest.mark.parametrize("kinds", [to_fix(relabel=False), None], ids=["wrong", "all"])
+ALL_OR_WRONG = pytest.mark.parametrize("kinds", [to_fix(relabel=False), EVERYTHING], ids=["wrong", "all"])
+UNSEEN_TOO = pytest.mark.parametrize("kinds", [to_fix(relabel=False), EVERYTHING, None], ids=["wrong", "all", "unseen"])
 
 
-@ALL_OR_WRONG
+@UNSEEN_TOO
 def test_a_newer_text_that_comes_while_there_is_no_room_stays(queue, redis_client, monkeypatch, kinds):
     queue.enqueue("doc:0", "waits")
 
@@ -154,7 +160,7 @@ def test_a_newer_text_that_comes_while_there_is_no_room_stays(queue, redis_clien
     assert redis_client.hget("doc:missing", "embedding") == stored("newer")
 
 
-@ALL_OR_WRONG
+@UNSEEN_TOO
 def test_a_newer_text_that_comes_while_somebody_is_asked_stays(queue, redis_client, kinds):
     """Whether it may cost that much, for example."""
 
@@ -164,6 +170,93 @@ def test_a_newer_text_that_comes_while_somebody_is_asked_stays(queue, redis_clie
 
     assert [count for count, _ in queue._filler(kinds, before=ask).fill([("doc:missing", "text")])] == [0]
     assert redis_client.hget("doc:missing", "embedding") == stored("newer")
+
+
+@ALL_OR_WRONG
+@pytest.mark.parametrize("quick", [False, True], ids=["waits", "is embedded"])
+def test_a_newer_text_that_comes_at_the_last_moment_stays(queue, make_queue, redis_client, monkeypatch, kinds, quick):
+    """After the look, just before the older text is put in."""
+    other, fill_in = make_queue(start=False), queue._engine.intake.fill_in
+
+    def late(*args):
+        other.enqueue("doc:missing", "newer")
+        if quick:
+            other.start().flush(PATIENCE_SECONDS)
+        return fill_in(*args)
+
+    monkeypatch.setattr(queue._engine.intake, "fill_in", late)
+    ((put, found),) = queue._filler(kinds).fill([("doc:missing", "text"), ("doc:short", "text")])
+    assert (put, found) == (1, {"waiting": 1, "malformed": 1})
+    other.start().flush(PATIENCE_SECONDS)
+    assert redis_client.hget("doc:missing", "embedding") == stored("newer")
+    assert redis_client.hget("doc:short", "embedding") == stored("text")
+
+
+def test_what_others_are_quicker_with_is_no_fault_that_stays(queue, monkeypatch):
+    fill_in = queue._engine.intake.fill_in
+
+    def late(*args):
+        queue.enqueue("doc:missing", "newer")
+        return fill_in(*args)
+
+    monkeypatch.setattr(queue._engine.intake, "fill_in", late)
+    found = queue.verify([("doc:missing", "text")], fix=True)
+    assert (found.faults, found.waiting, found.fixed) == (0, 1, 0)
+
+
+def test_whoever_waits_for_an_older_text_gets_the_vector_of_what_was_put_right(queue):
+    """Also where both were enqueued by one process."""
+    older = queue.enqueue("doc:missing", "older")
+    assert queue.verify([("doc:missing", "text")], fix=True).fixed == 1
+    queue.start()
+    assert older.result(PATIENCE_SECONDS) == np.frombuffer(stored("text"), "<f4").tolist()
+
+
+def test_what_is_put_right_is_counted_and_wakes_the_queues_own_worker(make_queue, redis_client):
+    queue = make_queue(max_batch_size=1, flush_interval=3600.0)
+    assert queue.verify([("doc:1", "text")], fix=True).fixed == 1
+    assert queue.stats().enqueued == 1
+    eventually(lambda: redis_client.hexists("doc:1", "embedding"))
+
+
+def test_what_others_enqueue_while_a_part_is_put_in_is_not_taken_for_our_own(queue, monkeypatch, redis_client):
+    """The same source has an older text of it later."""
+    monkeypatch.setattr(embedqueue.backlog.filler, "LOOK_ITEMS", 1)
+    fill_in = queue._engine.intake.fill_in
+
+    def beside(*args):
+        queue.enqueue("doc:2", "before")
+        filled = fill_in(*args)
+        queue.enqueue("doc:3", "after")
+        return filled
+
+    monkeypatch.setattr(queue._engine.intake, "fill_in", beside)
+    found = queue.verify([(f"doc:{number}", "text") for number in (1, 2, 3)], fix=True)
+    assert (found.fixed, found.waiting) == (1, 2)
+    waiting = redis_client.zrange("embed_queue:pending", 0, -1)
+    assert {encode_member("doc:2", "before"), encode_member("doc:3", "after")} < set(waiting)
+
+
+def test_a_part_that_goes_in_by_halves_is_counted_whole(queue, monkeypatch, redis_client):
+    """Redis refuses it as too large; then there is no room for the second half, and for a while nobody makes any."""
+    fill_in, tries = queue._engine.intake.fill_in, []
+
+    def small(pairs, *args):
+        tries.append(len(pairs))
+        if len(pairs) == 4:
+            raise redis.ResponseError("max number of arguments")
+        if len(tries) == 3:
+            raise QueueFull(2)
+        return fill_in(pairs, *args)
+
+    monkeypatch.setattr(queue._engine.intake, "fill_in", small)
+    monkeypatch.setattr(*FILLER_TIME, SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr(queue, "flush_now", lambda: None)
+    filler = queue._filler(to_fix(relabel=False), None, lambda _waiting: None)
+    ((put, found),) = filler.fill([(f"doc:{number}", "text") for number in range(4)])
+    assert tries == [4, 2, 2, 2]
+    assert (put, found) == (4, {"missing": 4})
+    assert queue.pending_count() == 4
 
 
 def test_a_process_at_odds_with_the_workers_pays_for_nothing(make_queue, embedder):

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from embedqueue.store.change import index_of
-from embedqueue.store.records import Fill, Terms, Unless
+from embedqueue.store.records import Fill, Since, Terms, Unless
 from embedqueue.store.store import Store
 from embedqueue.values.item import FORGOTTEN, encode_member
 from embedqueue.values.provenance import digest
@@ -139,6 +139,77 @@ def test_what_is_found_in_a_hash_goes_in_unless_somebody_was_quicker(client, sec
     client.delete("doc:2")
     assert fill(client, second, "doc:2", "gone") == [True]
     assert waiting(client, "q:v2") == [encode_member("doc:1", "b")]
+
+
+def found_at(store: Store, key: str) -> int:
+    """The stamp of the newest item of a key, as whoever finds a text would know it."""
+    (looked,) = store.hashes.look([key], FIRST_TERMS)
+    return max(looked.live_stamp, int((looked.provenance or b"0").split()[-1]))
+
+
+def late(store: Store, key: str, text: str, newest: int, field: str | None = "embedding_of", **more) -> list[bool]:
+    """Whether a text is left out that was found when this was the newest stamp of its key."""
+    return [out is not None for out in put(store, (key, text), since=Since([newest], field), **more).left_out]
+
+
+def test_what_was_found_before_a_newer_text_came_is_left_out(client, store):
+    assert late(store, "doc:1", "a", 0) == [False]
+    found = found_at(store, "doc:1")
+    assert late(store, "doc:1", "b", found) == [False], "what waits is as old as what was known"
+    assert late(store, "doc:1", "c", found) == [True], "it has come since"
+    assert late(store, "doc:1", "b", found) == [False], "it is this very text"
+    assert waiting(client, "q") == [encode_member("doc:1", "b")]
+    again = found_at(store, "doc:1")
+    put(store, ("doc:1", "b"))
+    assert late(store, "doc:1", "c", again) == [True], "it was enqueued again since"
+    assert late(store, "doc:1", "c", again, limit=1) == [True], "what is left out needs no room"
+    again = found_at(store, "doc:1")
+    put(store, ("doc:1", "newer"))
+    embed(store, FIRST_TERMS)
+    assert late(store, "doc:1", "c", again) == [True], "it has come since, and is embedded already"
+    assert waiting(client, "q") == []
+    assert late(store, "doc:1", "c", again, None) == [False], "nothing tells of that"
+    embed(store, FIRST_TERMS)
+    assert late(store, "doc:1", "d", found_at(store, "doc:1")) == [False]
+    client.set("doc:2", "no hash")
+    client.hset("doc:3", "embedding_of", "space 0123 99")
+    client.hset("doc:4", "embedding_of", "space 0123456789abcdef 12345678901234567")
+    assert [late(store, key, "d", 0) for key in ("doc:2", "doc:3", "doc:4")] == [[False]] * 3, "that is no line of ours"
+
+
+def test_what_is_left_out_takes_no_dead_letter_of_a_newer_text(client, store):
+    put(store, ("doc:1", "embedded"))
+    embed(store, FIRST_TERMS)
+    put(store, ("doc:1", "given up"))
+    claim = store.claim("w:9/60:", 50, probe_limit=1, lease_seconds=60, max_deliveries=5, alone=True, terms=FIRST_TERMS)
+    store.reject(claim.owner, [(claim.owner, member, "it is broken", False) for member in claim.members])
+    assert late(store, "doc:1", "c", 0) == [True]
+    assert [letter.text for letter in store.dead.find(["doc:1"])] == ["given up"]
+    assert late(store, "doc:1", "c", found_at(store, "doc:1")) == [False]
+    assert store.dead.find(["doc:1"]) == []
+
+
+def test_each_of_many_that_were_found_is_judged_by_itself(client, store):
+    pairs = [(f"doc:{number}", "found") for number in range(1200)]
+    put(store, *((key, "newer") for key, _ in pairs[::3]))
+    taken = put(store, *pairs, since=Since([0] * len(pairs), "embedding_of"))
+    assert [out is not None for out in taken.left_out] == [number % 3 == 0 for number in range(len(pairs))]
+    assert taken.waiting == len(pairs)
+
+
+def test_both_queues_leave_out_the_same(client, store, second):
+    """The second has no stamps that whoever has found the text could know."""
+    put(store, ("doc:1", "a"), ("doc:2", "a"), ("doc:3", "a"))
+    found = [found_at(store, key) for key in ("doc:1", "doc:2", "doc:3")]
+    put(store, ("doc:1", "b"))
+    store.change.begin("v2", "v2_of")
+    put(second, ("doc:2", "of itself"), ("doc:3", "of itself"))
+    assert late(store, "doc:1", "c", found[0]) == [True]
+    assert waiting(client, "q:v2") == [encode_member("doc:2", "of itself"), encode_member("doc:3", "of itself")]
+    assert late(store, "doc:2", "d", found[1]) == [False]
+    assert late(store, "doc:3", "a", found[2]) == [False], "this very text waits in the first"
+    assert waiting(client, "q") == [encode_member(f"doc:{n}", text) for n, text in enumerate("bda", 1)]
+    assert waiting(client, "q:v2") == [encode_member("doc:2", "d"), encode_member("doc:3", "a")]
 
 
 def test_the_second_queue_takes_the_place_of_the_first(client, store, second):

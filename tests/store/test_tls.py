@@ -234,3 +234,12 @@ def test_hashes_that_may_not_be_read_do_not_hide_the_others(url, admin, make_que
     asked = [Asked(key, 0, digest("text")) for key in ("private:1", "doc:1", "private:2")]
     found = store.look(asked, terms("embedding"))
     assert found == [("gone", b""), ("done", b"vector"), ("gone", b"")]
+
+
+def test_a_hash_that_may_not_be_read_keeps_no_other_from_being_put_right(url, admin, make_queue):
+    queue = make_queue(redis.Redis.from_url(url), start=False)
+    assert queue.verify([("doc:1", "text"), ("private:1", "text")], fix=True).fixed == 2
+    queue.start()
+    queue.flush(PATIENCE_SECONDS)
+    assert admin.hexists("doc:1", "embedding")
+    assert [letter.redis_key for letter in queue.dead_letters()] == ["private:1"]

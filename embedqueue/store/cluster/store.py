@@ -12,7 +12,7 @@ from redis.crc import key_slot
 
 from embedqueue.store.adoption import Adoption
 from embedqueue.store.change import Change
-from embedqueue.store.records import Asked, Claim, Fill, Taken, Terms, Unless, Within, as_json
+from embedqueue.store.records import Asked, Claim, Fill, Since, Taken, Terms, Unless, Within, as_json
 from embedqueue.store.replicas import Replicas
 from embedqueue.store.scripts import Scripts
 from embedqueue.store.store import Store
@@ -90,11 +90,12 @@ class ClusterStore(Store):
         unless: Unless | None = None,
         within: Within | None = None,
         fill: Fill | None = None,
+        since: Since | None = None,
     ) -> Taken:
         """See :meth:`Store.enqueue`. What withdraws a key returns when no vector of its older texts can come any more.
 
         With ``unless``, the queue is asked first, then the hashes are: a vector that is found where nothing was live is
-        of the key's newest text.
+        of the key's newest text. With ``since``, only what is live counts, for the hashes lie elsewhere.
         """
         if fill is not None:
             raise EmbedQueueError("on a Redis Cluster, no vectors are embedded anew into a second field yet")
@@ -102,7 +103,14 @@ class ClusterStore(Store):
         if unless is not None:
             left_out = self._left_out(groups, unless)
             groups, within = _without(groups, within, left_out)
-        taken = super().enqueue(groups, max_pending=max_pending, tell_at=tell_at, tell_first=tell_first, within=within)
+        taken = super().enqueue(
+            groups,
+            max_pending=max_pending,
+            tell_at=tell_at,
+            tell_first=tell_first,
+            within=within,
+            since=None if since is None else dataclasses.replace(since, provenance_field=None),
+        )
         withdrawn = [group[at] for group in groups for at in range(0, len(group), 2) if len(group[at + 1]) < 2]
         if withdrawn:
             self._await_settled(withdrawn)

@@ -10,7 +10,7 @@
 --   have no text any more.
 -- ARGV[#ARGV] the time from which nobody waits for the answer any more
 -- Answer: {how many items wait now, a stamp that no item taken in here is below, the words of the groups: "y" or "n" each,
---   and what if_changed.lua adds}
+--   and what if_changed.lua, fill.lua or since.lua adds}
 --   or an error, and nothing is taken: "LATE now"; "OLD n": the sender has sent a later one; "LAYOUT n"; "SECOND word":
 --   texts go to a second queue as well (or to no such, where there is no word), so another script is to be run
 -- Keeps I1 (a key has one live item, and latest names it) and I2 (a superseded item is gone from every place).
@@ -104,13 +104,7 @@ end
 -- Take in `count` pairs from ARGV[first] on, the first of which is the pair of number `pair`.
 local function admit(first, count, pair)
   local keys, values = entries(first, count)
-  if any_dead then
-    for i, info in ipairs(redis.call("HMGET", INFO, unpack(keys))) do
-      if info then
-        drop_dead_letter(keys[i])
-      end
-    end
-  end
+  local letters = any_dead and redis.call("HMGET", INFO, unpack(keys)) or {}
   local scored, named, n = {}, {}, 0
   for i = 1, count do
     local member, key = ARGV[first + 2 * i - 1], keys[i]
@@ -119,14 +113,19 @@ local function admit(first, count, pair)
       live, stamp, age = entry(values[i])
     end
     local waits = live == member and redis.call("ZSCORE", PENDING, member)
-    if waits or (live == member and stands(member)) then
+    local same = waits or (live == member and stands(member))
+    local left_out = not same and unchanged and unchanged.holds(pair + i - 1, live, stamp, age)
+    if letters[i] and not (left_out and unchanged.keeps_letters) then
+      drop_dead_letter(key)
+    end
+    if same then
       -- It is the newest text of the key again, newer than what another program has left since. No older than it was
       -- in any case, for the clock may have been set back.
       age = seconds_text(math.max(now, age or 0))
       hasten(member, key, stamp or 0, patience and patience.score(pair + i - 1, score) or score, waits)
       named[n + 1], named[n + 2] = key, stamp_text(stamp or next_stamp()) .. "/" .. age .. " " .. member
       n = n + 2
-    elseif not (unchanged and unchanged.holds(pair + i - 1, live)) then
+    elseif not left_out then
       if live then
         leaves(gone, stamp or 0, live, key)
         remove(live)
@@ -159,9 +158,12 @@ local function growth(first, count, pair)
   local keys, values = entries(first, count)
   for i = 1, #keys do
     local member = ARGV[first + 2 * i - 1]
-    local live = values[i] and entry(values[i])
+    local live, stamp, age
+    if values[i] then
+      live, stamp, age = entry(values[i])
+    end
     local new = live ~= member or (live and not stands(live))
-    if new and not (unchanged and unchanged.holds(pair + i - 1, live)) then
+    if new and not (unchanged and unchanged.holds(pair + i - 1, live, stamp, age)) then
       more = more + (#member > 1 and 1 or 0) - (live and redis.call("ZSCORE", PENDING, live) and 1 or 0)
     end
   end

@@ -2,7 +2,8 @@
 -- or to neither. The second queue has keys of its own. scripts.py puts this in front of a function take_in(), which is
 -- enqueue.lua and what belongs to it, and both_queues.lua behind that: it calls the function for one queue and the other.
 --
--- KEYS[1..14] of the first queue, KEYS[15..28] of the second, in the order of names.lua; KEYS[29..] hashes, as in if_changed.lua
+-- KEYS[1..14] of the first queue, KEYS[15..28] of the second, in the order of names.lua; KEYS[29..] hashes, as in
+-- if_changed.lua and since.lua
 -- ARGV as enqueue.lua takes them. ARGV[#ARGV - 1] is JSON, as in more.lua, and besides:
 --   second: "FIELD PROVENANCE_FIELD", as it stands in settings of the first queue
 -- Answer: as that of enqueue.lua for the first queue, with the stamp of the second after the third

@@ -1,5 +1,5 @@
--- What enqueue.lua has instead of enqueue_one.lua where more is asked for than to take texts in: if_changed.lua and
--- within.lua follow.
+-- What enqueue.lua has instead of enqueue_one.lua where more is asked for than to take texts in: if_changed.lua, fill.lua,
+-- since.lua and within.lua follow, each of which says what it is asked for.
 --
 -- ARGV[#ARGV - 1] JSON, one value for each pair in `digests` and in `within`, where these are there:
 --   unless: {provenance, space, size, terms}, see if_changed.lua, and digests: of the texts; "" where a pair is taken in
