@@ -132,18 +132,19 @@ def test_many_at_once(queue, embedder, redis_client):
     assert embedder.texts == ["new"]
 
 
-def test_a_vector_that_goes_meanwhile_leaves_nobody_waiting(queue, redis_client, monkeypatch):
+def test_a_vector_that_goes_meanwhile_leaves_nobody_waiting(queue, make_queue, redis_client, monkeypatch):
     pairs = [(f"doc:{place}", "same") for place in range(60)]
     for future in queue.enqueue_many(pairs):
         future.result(PATIENCE_SECONDS)
-    read = queue._engine.store.hashes.vectors
+    other = make_queue(start=False)  # which hears no late notice of the first vectors, and asks for nothing by that
+    read = other._engine.store.hashes.vectors
 
     def late(redis_keys, terms):
         redis_client.delete("doc:3")
         return read(redis_keys, terms)
 
-    monkeypatch.setattr(queue._engine.store.hashes, "vectors", late)
-    futures = queue.enqueue_many(pairs, if_changed=True)
+    monkeypatch.setattr(other._engine.store.hashes, "vectors", late)
+    futures = other.enqueue_many(pairs, if_changed=True)
     with pytest.raises(Exception, match="doc:3"):
         futures[3].result(PATIENCE_SECONDS)
     assert futures[4].result(0) == expected("same")
