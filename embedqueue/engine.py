@@ -21,7 +21,7 @@ from .calls.pool import Pool
 from .calls.queries import Queries
 from .calls.tolls import Tolls
 from .embedders.batch_jobs import batch_jobs_of
-from .embedders.protocol import Embedder, QuerySide, role_of
+from .embedders.protocol import Embedder, QuerySide, learned_dimensions, role_of
 from .embedders.text_limits import text_limit
 from .futures.callbacks import Callbacks
 from .futures.intake import Intake
@@ -49,6 +49,7 @@ from .values.errors import EmbedQueueError
 from .values.locks import Event
 from .values.log import QueueLog
 from .values.options import Options
+from .values.vectors import zero_vector
 from .work.agenda import Agenda
 from .work.dispatch import Dispatch
 from .work.heartbeat import Heartbeat
@@ -163,12 +164,13 @@ class Engine:
         lateness = Lateness(self.store, self.terms, self.agenda, name=self.name, thread_name=late)
         callbacks = Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log)
         self.waiters = Waiters(wanted, callbacks, lateness.words, options.vector_type)
-        self.outcomes = Outcomes(self.store, self.waiters, self.terms, embedder, self.agenda, options.sink)
+        zero = partial(_zero, self.store, self.terms, options, embedder)
+        self.outcomes = Outcomes(self.store, self.waiters, self.terms, zero, self.agenda, options.sink)
         self.intake = Intake(
             self.store,
             self._new_store,
             self.waiters,
-            embedder,
+            zero,
             self.agenda,
             self.observers,
             options,
@@ -387,6 +389,12 @@ def _limits(options: Options, embedder: Embedder) -> Limits:
         min(options.api_batch_limit, getattr(embedder, "max_texts", None) or options.api_batch_limit),
         min(options.api_batch_tokens, getattr(embedder, "max_tokens", None) or options.api_batch_tokens),
     )
+
+
+def _zero(store: Store, terms: Callable[[], Terms], options: Options, embedder: Embedder) -> bytes:
+    """The vector of a blank text, as the bytes that would be stored. A provider is asked only where nobody knows it."""
+    length = store.learned(terms()).dimensions or learned_dimensions(embedder, options.model)
+    return zero_vector(length, options.vector_type)
 
 
 def _terms(options: Options, embedder: Embedder) -> Terms:

@@ -93,7 +93,7 @@ class Flush:
                 raise TimeoutError(f"{status.unfinished} items are not finished" + (f"; {why}" if why else ""))
             if deadline_mono == NEVER and engine.worker.barred:
                 raise BatchFailed(f"{engine.worker.barred}; {status.unfinished} items are still queued")
-            if deadline_mono == NEVER and not status.probing and (status.failing or status.pause_seconds is not None):
+            if deadline_mono == NEVER and not status.probing and status.pause_seconds is not None:
                 raise BatchFailed(f"{status.pause_reason}; {status.unfinished} items are still queued")
             if status.strays and not anyway:
                 engine.store.end_flush(name)  # it begins anew when the books are in order: its count may be wrong

@@ -171,9 +171,9 @@ class EmbeddingBatchQueue:
         own_model = getattr(embedder, "default_model", None)
         if model == DEFAULT_MODEL and isinstance(own_model, str):
             model = own_model
+        self._options = Options(model=model, flush_interval=flush_interval, max_batch_size=max_batch_size, **options)
         if callable(meet := getattr(embedder, "meet", None)):
             meet(model)
-        self._options = Options(model=model, flush_interval=flush_interval, max_batch_size=max_batch_size, **options)
         if self._options.economy and batch_jobs_of(embedder, model) is None:
             raise OptionValueError(
                 "economy", f"needs an embedder whose provider has batch jobs, which {embedder!r} has not"

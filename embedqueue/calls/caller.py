@@ -24,6 +24,7 @@ from embedqueue.values.errors import (
     EmbedQueueError,
     InputRejected,
     TransientError,
+    finite_seconds,
 )
 from embedqueue.values.locks import Event
 from embedqueue.values.log import Log, logger
@@ -36,7 +37,7 @@ from .batching import Care, Limits
 from .concurrency import Concurrency
 from .crashes import Crashes
 from .failures import Faulty, Partial, Stopping
-from .retry import default_retry
+from .retry import LONGEST_WAIT_SECONDS, default_retry
 from .tolls import TOO_MANY_REQUESTS, Tolls
 
 #: Seconds that one try may take. An embedder without a time limit of its own may hang for ever, and others wait for it.
@@ -341,15 +342,17 @@ class Caller:
 
         Args:
             then_mono: by the monotonic clock.
-            failed: how a call ended then, if it did. It may have taken the server down: until that is up again, the
-                canary is tried for some seconds.
+            failed: how a call ended then, if it did. If it says so, the canary waits as long. It may have taken the
+                server down: until that is up again, the canary is tried for some seconds.
         """
         seconds_between = RESTART_SECONDS if getattr(failed, "suspect_input", False) and is_down(failed) else ()
+        told = finite_seconds(getattr(failed, "retry_after", None)) or 0.0
+        first = told if told <= LONGEST_WAIT_SECONDS else 0.0  # longer only in a probe, which keeps all others waiting
         fault: Exception | None = None
-        for seconds in (0.0, *seconds_between):
+        for place, seconds in enumerate((first, *seconds_between)):
             self.rest(seconds)
             if self._last_success_mono > then_mono:
-                return Health(None, at_once=seconds == 0.0)
+                return Health(None, at_once=place == 0)
             try:
                 self.call([CANARY], self._once)
             except (TransientError, InputRejected, ConfigurationError) as error:
@@ -358,7 +361,7 @@ class Caller:
                 if not is_down(error) and getattr(error, "status", None) != UNAVAILABLE:
                     break
             else:
-                return Health(None, at_once=seconds == 0.0)
+                return Health(None, at_once=place == 0)
         return Health(fault, at_once=False)
 
     def crashed(self, texts: Sequence[str], error: BaseException, *, well: bool) -> None:

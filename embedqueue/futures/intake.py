@@ -20,7 +20,6 @@ from functools import partial
 import redis
 from redis.exceptions import NoPermissionError
 
-from embedqueue.embedders.protocol import Embedder, learned_dimensions
 from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Filled, Since, Taken, Terms, Unless, Within
 from embedqueue.store.store import Store
@@ -31,7 +30,7 @@ from embedqueue.values.log import is_of_a_signal
 from embedqueue.values.observer import SavingReport
 from embedqueue.values.options import Options
 from embedqueue.values.tokens import tokens_of_bytes
-from embedqueue.values.vectors import size_bytes, zero_vector
+from embedqueue.values.vectors import size_bytes
 
 from .demand import Waker
 from .future import EmbeddingFuture, finished_future
@@ -104,7 +103,7 @@ class Intake:
         store: Redis.
         spare: makes another way to the same Redis, for one who enqueues while its own thread does so already.
         waiters: keeps the futures.
-        embedder: its ``dimensions`` are the length of a blank text's vector.
+        zero: the vector of a blank text, as the bytes that would be stored.
         waker: told before each write, and after it how many items wait now.
         observers: told how many items were accepted.
         options: of the queue.
@@ -123,7 +122,7 @@ class Intake:
         store: Store,
         spare: Callable[[], Store],
         waiters: Waiters,
-        embedder: Embedder,
+        zero: Callable[[], bytes],
         waker: Waker,
         observers: Observers,
         options: Options,
@@ -142,14 +141,13 @@ class Intake:
         self._idle: list[Store] = []  # those of them that nobody uses
         self._callers: dict[int, _Commit] = {}  # by thread, each changed by its own only
         self._waiters = waiters
-        self._embedder = embedder
+        self._zero = zero
         self._terms = terms
         self._replication = replication
         self._waker = waker
         self._observers = observers
         self._max_pending = options.max_pending
         self._vector_type = options.vector_type
-        self._model = options.model
         self._usual = options.usual_within
         self._tell_at = options.max_batch_size
         self._lock = threading.RLock()
@@ -482,10 +480,6 @@ class Intake:
 
     def _blank(self) -> EmbeddingFuture:
         return finished_future(self._zero(), self._vector_type)
-
-    def _zero(self) -> bytes:
-        """The vector of a blank text, as the bytes that would be stored."""
-        return zero_vector(learned_dimensions(self._embedder, self._model), self._vector_type)
 
 
 def _conditions(share: Sequence[_Commit], latest: Iterable[str]) -> list[str]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from embedqueue.embedders.protocol import Embedder, learned_dimensions
 from embedqueue.store.records import Asked, Terms
 from embedqueue.store.store import Store
-from embedqueue.values.errors import BatchFailed, ItemRejected, was_forgotten
+from embedqueue.values.errors import BatchFailed, EmbedQueueError, ItemRejected, was_forgotten
 from embedqueue.values.item import BLANK, FORGOTTEN, decode_member
 from embedqueue.values.log import logger
 from embedqueue.values.provenance import digest
 from embedqueue.values.sink import ReadingSink, Sink
-from embedqueue.values.vectors import to_bytes, zero_vector
+from embedqueue.values.vectors import to_bytes
 
 from .demand import Waker
 from .waiters import Waiters, Waiting
@@ -30,7 +29,7 @@ class Outcomes:
         store: Redis.
         waiters: the unfinished futures of this process.
         terms: returns on which terms this process writes: in which fields of the users' hashes, and in which space.
-        embedder: its ``dimensions`` are the length of a blank text's vector.
+        zero: the vector of a blank text, as the bytes that would be stored; may ask a provider for its length.
         waker: told of items that somebody waits for and that nobody has claimed.
         sink: asked for what no hash has, where it can be read; else None.
     """
@@ -40,14 +39,14 @@ class Outcomes:
         store: Store,
         waiters: Waiters,
         terms: Callable[[], Terms],
-        embedder: Embedder,
+        zero: Callable[[], bytes],
         waker: Waker,
         sink: Sink | None = None,
     ) -> None:
         self._store = store
         self._waiters = waiters
         self._terms = terms
-        self._embedder = embedder
+        self._zero = zero
         self._waker = waker
         self._sink = sink if isinstance(sink, ReadingSink) else None
 
@@ -109,8 +108,10 @@ class Outcomes:
         if word == "dead":
             return ItemRejected(redis_key, value.decode("utf-8", "replace"))
         if word == "blank" or (blank and word != "live"):
-            terms = self._terms()
-            return zero_vector(learned_dimensions(self._embedder, terms.model), terms.vector_type)
+            try:
+                return self._zero()
+            except EmbedQueueError as error:  # others wait for what else is known
+                return BatchFailed(f"{redis_key} is blank, and nobody knows how long its zero vector is: {error}")
         if word == "done" or (done and word == "unproven"):
             return value
         if word == "differs":

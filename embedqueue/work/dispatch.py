@@ -183,6 +183,7 @@ class Dispatch:
         times = Times(time.monotonic(), claim.waited_seconds)
         decoded = self._decode(claim)
         items, too_long = self._fit(decoded)
+        self.note_rejected(len(claim.rejected))
         tell_claimed(self._observers, claim)
         calls: list[_Call] = []
         try:
@@ -210,6 +211,10 @@ class Dispatch:
                 self._take(call, list(call.items))
             self._settle.let_go(decoded)
             raise
+
+    def note_rejected(self, items: int) -> None:
+        """So many items became dead letters by a claim, or as the books were put in order."""
+        self._settle.count_rejected(items)
 
     def renew(self) -> bool:
         """Renew the leases of all items in our hands, and our reservations in the cache; give up calls that hang.

@@ -61,7 +61,8 @@ class Plan:
             left it: this process may end at any moment. NEVER where it is known to: then no number of items is enough.
         left: items wait that an earlier run, or a worker that died, has left.
         fresh: whether this process has begun to enqueue since then. If not, all that waits was there before.
-        waiting: items that wait in Redis, as far as we know.
+        waiting: items that wait in Redis, as far as we know; those for batch jobs are none of them.
+        meant: how many waited for batch jobs when that was last seen.
         due_mono: when the first of them is due because of the time; NEVER if none waits.
         paused_until_mono: nobody claims before.
         refresh_mono: when to refresh; no later than the next lease of any process ends.
@@ -100,6 +101,7 @@ class Plan:
     left: bool = False
     fresh: bool = False
     waiting: int = 0
+    meant: int = 0
     due_mono: float = NEVER
     paused_until_mono: float = 0.0
     refresh_mono: float = 0.0
@@ -313,7 +315,7 @@ class Plan:
             failing: whether the provider failed last time; None if that is not known.
         """
         self.failing = self.failing if failing is None else failing
-        self.waiting = standing.waiting
+        self.waiting, self.meant = standing.waiting, standing.meant
         age = standing.oldest_age_seconds
         due = due_seconds(standing.score_age_seconds, standing.base_seconds, self.flush_interval)
         self.due_mono = NEVER if due is None else now + due
@@ -338,7 +340,7 @@ class Plan:
         """Note an enqueue of this process.
 
         Args:
-            waiting: items that wait in Redis now.
+            waiting: items that wait in Redis now, with those for batch jobs, which no size is counted for.
             now: by the monotonic clock, in seconds.
             within: seconds in which one of those that came is to be embedded; None: all may wait as long as any.
 
@@ -347,12 +349,13 @@ class Plan:
         """
         self.overtaken = True
         first = self.waiting == 0 and waiting > 0
-        self.waiting = waiting
+        self.waiting = max(min(waiting, 1), waiting - self.meant)
         due_mono = now + (self.flush_interval if within is None else within)
         sooner = due_mono < self.due_mono and waiting > 0
         if sooner:
             self.due_mono = due_mono
-        return first or sooner or waiting >= self.max_batch_size
+        gone = waiting < self.meant and self.refresh_now()  # a job has taken some: who knows what the others are
+        return first or sooner or gone or self.waiting >= self.max_batch_size
 
     def refresh_now(self) -> bool:
         """Refresh as soon as possible: something has changed in Redis. Returns True: the worker has to think again."""

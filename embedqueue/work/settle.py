@@ -294,8 +294,7 @@ class Settle:
         for item in dead:
             self._log.error("embedqueue: %s is a dead letter now; dead_letters() tells why", item.redis_key)
             self._log.debug("embedqueue: %s was refused: %s", item.redis_key, reason)  # it may quote the text
-        with self._lock:
-            self.counters.rejected += len(dead)
+        self.count_rejected(len(dead))
         self.let_go(items)
         self.persist(lambda: self._outcomes.find_out([item.redis_key for item in items]))
         self._progressed()
@@ -307,6 +306,11 @@ class Settle:
         except RedisError:  # what we tell then lacks the deliveries; it is not worth a wait
             letters = [dead_letter(item.member, time.time(), reason) for item in items]
         tell_dead(self._observers, letters)
+
+    def count_rejected(self, items: int) -> None:
+        """So many items became dead letters, here or by a claim of ours."""
+        with self._lock:
+            self.counters.rejected += items
 
     def reject_unfit(self, members: Sequence[tuple[str, bytes, str, bool]]) -> None:
         """Make dead letters of members that no enqueue of ours can have written.
@@ -320,6 +324,7 @@ class Settle:
         """
         self._log.error("embedqueue: %d members of the queue cannot be ours and are dead letters now", len(members))
         self._store.reject(self._worker, members)
+        self.count_rejected(len(members))
         tell_dead(self._observers, (dead_letter(member, time.time(), reason) for _, member, reason, _ in members))
 
     def release(self, items: Sequence[Item], paid: Paid | None = None) -> None:

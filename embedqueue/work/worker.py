@@ -343,6 +343,7 @@ class Worker:
         letters = [dead_letter(member, time.time(), reason) for member, reason, _ in rejected]
         if letters:
             self._log.error("embedqueue: %d members of the queue cannot be ours and are dead letters now", len(letters))
+            self._dispatch.note_rejected(len(letters))
             tell_dead(self._observers, letters)
 
     def heed(self, claim: Claim) -> None:

@@ -129,6 +129,18 @@ def test_poison(error, at):
     assert len(rig.calls) <= 2 * ATTEMPTS + 3 * LOG2 + 3
 
 
+def test_the_canary_waits_as_long_as_the_provider_says():
+    """Like any other try. What it says in a probe for more than some seconds is not sat out: its texts hold up all."""
+    rig = Rig(rule=lambda texts: TransientError("503", status=503, suspect_input=True, retry_after=5.0))
+    rig.caller.rest = lambda seconds: rig.slept.append(seconds) if seconds else None
+    rig.unserved(["a text", "another"])
+    assert rig.calls == [*[["a text", "another"]] * ATTEMPTS, [CANARY]]
+    assert rig.slept == [5.0] * ATTEMPTS
+    rig.embedder.rule = lambda texts: TransientError("503", status=503, suspect_input=True, retry_after=60.0)
+    rig.unserved(["a text", "another"], probe=True)
+    assert rig.slept == [5.0] * ATTEMPTS
+
+
 def test_poison_bug():
     """A text for which the embedder itself has a bug is isolated in the same way, and the error is named."""
     rig = Rig(rule=lambda texts: KeyError("no such token") if TEXTS[5] in texts else None).serve()

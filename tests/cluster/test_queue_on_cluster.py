@@ -227,6 +227,21 @@ def test_limits_and_a_budget(make_queue, embedder, client):
         make_queue(client, limits=Limits(texts_per_minute=600, name="shared"))
 
 
+def test_what_receipts_end_takes_nothing_from_the_budget(make_queue, client, monkeypatch):
+    """Its worker died after the write: there is nothing to send, so nothing stays reserved."""
+    queue = make_queue(client, start=False, budget=Budget(usd_per_day=1.0, usd_per_million_tokens=1.0))
+    queue.enqueue("doc:1", "one")
+    store = inside(queue).store
+    monkeypatch.setattr(store._completion, "receipts", lambda items, *_: {member for _, member, _ in items})
+    claim = store.claim(
+        "w:1/60:", 50, probe_limit=1, lease_seconds=60, max_deliveries=5, alone=True,
+        terms=inside(queue).terms(), budget=inside(queue).purse.terms(),
+    )  # fmt: skip
+    assert claim.members == []
+    assert store.budget.state().known
+    assert store.budget.state().held == 0.0
+
+
 def test_history_and_letters_and_pauses(make_queue, client):
     queue = make_queue(client, max_pending=2, worker=False)
     queue.enqueue("doc:1", "one")

@@ -28,7 +28,6 @@ from embedqueue.futures.waiters import Waiters
 from embedqueue.observers.history import Recorder
 from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Claim, Status, Taken, Terms
-from embedqueue.testing import FakeEmbedder
 from embedqueue.values.errors import EmbedQueueError, QueueStopped
 from embedqueue.values.item import encode_member
 from embedqueue.values.locks import Event
@@ -97,7 +96,7 @@ def interrupt_intake(others):
         BusyStore(),
         BusyStore,
         Waiters(lambda: None),
-        FakeEmbedder(2),
+        lambda: bytes(8),
         SimpleNamespace(works=True, enqueuing=lambda: None, enqueued=lambda waiting, within=None: None),
         Observers(),
         Options(),
@@ -266,7 +265,7 @@ class Handled:
             self.store,
             BusyStore,
             self.waiters,
-            FakeEmbedder(2),
+            lambda: bytes(8),
             self.agenda,
             Observers([self.recorder]),
             Options(),

@@ -71,7 +71,7 @@ class Rig:
             self.store,
             self.make_spare,
             self.waiters,
-            FakeEmbedder(len(ZERO) // 4),
+            lambda: ZERO,
             SimpleNamespace(
                 works=True, enqueuing=lambda: None, enqueued=lambda waiting, within=None: self.told.append(waiting)
             ),

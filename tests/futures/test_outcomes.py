@@ -10,8 +10,7 @@ import pytest
 from embedqueue.futures.outcomes import Outcomes
 from embedqueue.futures.waiters import Waiters
 from embedqueue.store.records import Asked, Terms
-from embedqueue.testing import FakeEmbedder
-from embedqueue.values.errors import ItemRejected
+from embedqueue.values.errors import BatchFailed, ItemRejected, TransientError
 from embedqueue.values.item import encode_member
 from embedqueue.values.provenance import digest
 
@@ -43,7 +42,7 @@ def look(word, value, *, blank=False, wanted=False):
     if wanted:
         waiters.mark_wanted("doc:1")
     worker = SimpleNamespace(demanded=demanded.extend)
-    outcomes = Outcomes(Told(word, value), waiters, lambda: TERMS, FakeEmbedder(4), worker)
+    outcomes = Outcomes(Told(word, value), waiters, lambda: TERMS, lambda: bytes(16), worker)
     outcomes.find_out(["doc:1"], blank=blank)
     return future, demanded
 
@@ -61,6 +60,21 @@ def test_a_future_ends_with_a_vector(word, value, blank, vector):
     """With zeros where its newest text is blank, whoever tells of that, and whatever stands in the hash still."""
     future, _ = look(word, value, blank=blank)
     assert future.result(0) == vector
+
+
+def test_a_blank_text_whose_length_nobody_knows_ends_with_an_error():
+    """And those who wait for other texts are told what there is to tell."""
+
+    def zero():
+        raise TransientError("503")
+
+    waiters = Waiters(lambda: None)
+    futures, entries = waiters.register([("doc:1", TEXTS[0]), ("doc:2", TEXTS[0])])
+    waiters.commit(entries)
+    Outcomes(Told("blank", b""), waiters, lambda: TERMS, zero, SimpleNamespace()).find_out(["doc:1", "doc:2"])
+    for future in futures:
+        with pytest.raises(BatchFailed, match="zero vector"):
+            future.result(0)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +105,7 @@ def test_all_futures_of_a_key_end():
     for stamp, entry in zip((5, 6, 7), entries, strict=True):
         waiters.commit([entry], stamp)
     told = Told("done", VECTOR)
-    Outcomes(told, waiters, lambda: TERMS, FakeEmbedder(4), SimpleNamespace()).find_out(["doc:1"])
+    Outcomes(told, waiters, lambda: TERMS, lambda: bytes(16), SimpleNamespace()).find_out(["doc:1"])
     assert [future.result(0) for future in futures] == [[0, 1, 2, 3]] * 3
     assert told.asked == [Asked("doc:1", 7, digest("newest"))], "not the newest was asked about"
 

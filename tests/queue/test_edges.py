@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import redis
 
-from embedqueue import BatchFailed, InputRejected, ItemRejected, Observer, TransientError
+from embedqueue import (
+    BatchFailed,
+    EmbeddingBatchQueue,
+    InputRejected,
+    ItemRejected,
+    Observer,
+    OpenAIEmbedder,
+    TransientError,
+)
 from embedqueue.observers.observers import Functions
 from embedqueue.settings.checks import check_call, check_key, check_redis, explain_redis
 from embedqueue.settings.settings import read
@@ -368,3 +376,11 @@ def test_verify_takes_pairs_alone(make_queue):
     """As enqueue_many() does: a word of two letters is none."""
     with pytest.raises(TypeError, match="pairs, not str"):
         make_queue().verify(["ab"])
+
+
+def test_a_model_that_is_no_string_is_refused_before_its_embedder_hears_of_it(redis_client):
+    embedder = OpenAIEmbedder("key")
+    before = embedder.dimensions
+    with pytest.raises(TypeError, match="model"):
+        EmbeddingBatchQueue(embedder, redis_client, model=5)
+    assert embedder.dimensions == before

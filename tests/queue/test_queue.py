@@ -348,6 +348,15 @@ def test_flush(make_queue, fake_redis, embedder):
     queue.flush()  # of nothing
 
 
+def test_a_flush_is_not_ended_by_what_is_left_of_an_old_outage(make_queue, fake_redis):
+    """Its pause is over: the next claim tests the provider, which is well."""
+    fake_redis.set("embed_queue:pause:level", 3, ex=600)
+    queue = make_queue(start=False)
+    queue.enqueue("doc:1", "text")
+    join(in_thread(queue.flush))
+    assert fake_redis.hexists("doc:1", "embedding")
+
+
 def test_whoever_is_told_finds_it_counted(make_queue, monkeypatch):
     """``stats`` counts what a flush that ends, or a callback, calls done, although Redis had it before we knew."""
     queue = make_queue()
@@ -904,6 +913,19 @@ def test_counters_begin_at_zero_and_count_one_by_one(make_queue, embedder):
     stats = queue.stats()
     assert (stats.enqueued, stats.embedded, stats.rejected, stats.released) == (2, 1, 1, 0)
     assert stats.last_progress is not None
+
+
+def test_whatever_is_given_up_counts_as_rejected(make_queue, fake_redis):
+    """What has killed its worker too often, and what cannot be ours."""
+    queue = make_queue(start=False, max_deliveries=1)
+    queue.enqueue("doc:1", "kills")
+    member = encode_member("doc:1", "kills")
+    fake_redis.zrem("embed_queue:pending", member)
+    fake_redis.zadd("embed_queue:inflight", {member: 1.0})
+    fake_redis.hset("embed_queue:claims", "doc:1", "1.0 0 w:1/60:")
+    fake_redis.zadd("embed_queue:pending", {b"no JSON": 1.0})
+    queue.start()
+    eventually(lambda: queue.stats().rejected == queue.stats().dead == 2)
 
 
 def test_many_pairs_go_in_parts(fake_redis, make_queue, monkeypatch):

@@ -314,6 +314,14 @@ def test_where_the_length_of_vectors_is_yet_to_be_learned(queue, make_queue, red
     assert other.verify([("doc:1", "new")]).other_text == 1
 
 
+def test_a_blank_text_asks_no_provider_for_what_the_namespace_knows(queue, make_queue):
+    queue.start()
+    queue.enqueue("doc:1", "text").result(PATIENCE_SECONDS)
+    unlearned = Unlearned(DIMENSIONS)
+    assert make_queue(embedder=unlearned, start=False).enqueue("doc:2", " ").result(0) == [0.0] * DIMENSIONS
+    assert unlearned.calls == []
+
+
 @pytest.mark.parametrize("fix", [False, True])
 def test_a_text_that_cannot_be_enqueued_holds_up_no_other(make_queue, redis_client, caplog, fix):
     """It is a fault that is told by its key, and no part of the text is."""

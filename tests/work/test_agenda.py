@@ -20,6 +20,7 @@ class Seen:
 
     waiting: int = 0
     oldest_age_seconds: float | None = None
+    meant: int = 0
     lease_end_seconds: float | None = None
     pause_seconds: float | None = None
     base_seconds: float | None = None
@@ -51,6 +52,18 @@ def test_leftovers(age, action):
     plan.left = False
     plan.seen(Seen(waiting=1, oldest_age_seconds=age + 10), NOW + 10)  # only the first look asks that
     assert plan.next(NOW + 10, 0, 4)[0] is None
+
+
+def test_what_waits_for_batch_jobs_fills_no_call():
+    """Beside many of those, an item waits for company like any other; where a job has taken some, one looks again."""
+    plan = agenda(refresh_mono=NOW + 30)
+    plan.seen(Seen(waiting=1, oldest_age_seconds=0.0, meant=60), NOW)
+    plan.enqueued(62, NOW)
+    assert plan.next(NOW, 0, 4)[0] is None
+    assert plan.enqueued(110, NOW)
+    assert plan.next(NOW, 0, 4)[0] == "claim"
+    plan.enqueued(59, NOW)
+    assert plan.next(NOW, 0, 4)[0] == "refresh"
 
 
 def test_what_this_process_is_writing_was_not_left_by_others():

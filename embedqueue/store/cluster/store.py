@@ -150,6 +150,8 @@ class ClusterStore(Store):
         if not gone:
             return claim
         left = [member for member in claim.members if member not in gone]
+        if not left and how.get("budget") is not None:  # nobody is going to: there is nothing to send
+            self.budget.settle(owner, 0.0)
         if claim.status == "probe" and not left:
             self.release_probe(owner)
             claim = dataclasses.replace(claim, status="ok")
