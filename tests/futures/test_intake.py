@@ -15,7 +15,6 @@ from embedqueue.futures.replication import Replication
 from embedqueue.futures.waiters import Waiters
 from embedqueue.observers.observers import Observers
 from embedqueue.store.records import Taken, Terms
-from embedqueue.testing import FakeEmbedder
 from embedqueue.values.errors import ConfigurationError, EmbedQueueError, NotReplicated, QueueFull, QueueStopped
 from embedqueue.values.item import encode_member
 from embedqueue.values.log import QueueLog
@@ -312,14 +311,12 @@ def test_whose_text_is_blank_asks_for_the_length_alone(rig):
     """An embedder may have to ask its provider: nobody stands in line meanwhile, nor gets the provider's error."""
     asked, answer = threading.Event(), threading.Event()
 
-    class Slow(FakeEmbedder):
-        def embed_batch(self, texts, model):
-            asked.set()
-            assert answer.wait(PATIENCE_SECONDS)
-            raise ConfigurationError("no key")
+    def slow():
+        asked.set()
+        assert answer.wait(PATIENCE_SECONDS)
+        raise ConfigurationError("no key")
 
-    rig.intake._embedder = Slow(2)
-    rig.intake._embedder.dimensions = None
+    rig.intake._zero = slow
     blank = rig.submit(pair("blank", ""))
     assert asked.wait(PATIENCE_SECONDS)
     other = rig.lead(pair("a"))
