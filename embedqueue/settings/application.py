@@ -83,11 +83,11 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
 
     def _read(self) -> dict[str, Settings]:
         if self._settings is None:
-            self._settings = self._load()
-            self._eager = self._given
-            eager = self._settings[DEFAULT].eager
-            if self._eager is None and (self._tested() if eager is None else eager):
-                self._eager = Eager(None, None)
+            settings, eager = self._load(), self._given
+            wanted = settings[DEFAULT].eager
+            if eager is None and (self._tested() if wanted is None else wanted):
+                eager = Eager(None, None)  # raises without fakeredis: nothing is kept, so that each use does
+            self._settings, self._eager = settings, eager
         return self._settings
 
     def _begin_tests(self) -> None:

@@ -86,3 +86,16 @@ def test_names_are_looked_up_without_a_queue():
     queues = Queues(lambda: read_queues({"PROVIDER": "local", "QUEUES": {"titles": {}}}, environ={}))
     assert ("titles" in queues, "other" in queues) == (True, False)
     assert queues.made("titles") is None
+
+
+def test_every_use_fails_where_the_fake_redis_is_missing(monkeypatch):
+    """The first use raises, and no later one goes to the Redis and the provider of the settings instead."""
+
+    def missing():
+        raise ImportError("fakeredis")
+
+    monkeypatch.setattr("embedqueue.settings.eager.fake_redis", missing)
+    queues = Queues(lambda: read_queues({"PROVIDER": "local", "EAGER": True}, environ={}))
+    for _ in range(2):
+        with pytest.raises(ImportError, match="fakeredis"):
+            queues.look()
