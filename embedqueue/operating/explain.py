@@ -82,7 +82,8 @@ def _live_facts(
     pause_ms = client.pttl(keys.pause)
     if pause_ms != -2:
         reason = (client.get(keys.pause) or b"").decode("utf-8", "replace")
-        return facts | {"because": f"nobody claims for {max(0, pause_ms) / 1000:.0f} s: {reason}"}
+        until = "until somebody resumes" if pause_ms == -1 else f"for {pause_ms / 1000:.0f} s"
+        return facts | {"because": f"nobody claims {until}: {reason}"}
     if client.exists(keys.pause_probe):
         return facts | {"because": f"nobody else claims while {PROBING}"}
     base = client.hget(keys.settings, "base")

@@ -423,7 +423,7 @@ def test_pause_and_resume(run, redis_client):
     shown = json.loads(run("stats", "--json"))
     assert (shown["paused"], shown["paused_until"], shown["pause_reason"]) == (True, None, "the provider moves")
     assert "paused until somebody resumes" in run("worker", "--burst", code=1)
-    assert "the provider moves" in run("explain", "doc:1")
+    assert "nobody claims until somebody resumes: the provider moves" in run("explain", "doc:1")
     assert "The pause is over" in run("resume")
     redis_client.set("embed_queue:pause:probe", "other:1/60.000:", px=60_000)
     assert "one call tests the provider" in run("explain", "doc:1")
@@ -431,6 +431,7 @@ def test_pause_and_resume(run, redis_client):
     assert "no pause" in run("resume")
     assert "for 600 s" in run("pause", "--for", "600")
     assert 590 < redis_client.ttl("embed_queue:pause") <= 600
+    assert re.search(r"nobody claims for (600|59\d) s: paused by hand", run("explain", "doc:1"))
     run("resume")
     run("worker", "--burst")
     assert redis_client.hexists("doc:1", "embedding")
