@@ -107,6 +107,9 @@ def check_key(settings: Settings) -> list[str]:
         return [f'{settings.spelled("PROVIDER")} is "local", which needs wordllama: pip install "embedqueue[local]".']
     if settings.provider == "openai" and settings.base_url is not None:
         return []  # a server of one's own needs none; OpenAI's will say so itself
+    headers = {name.lower() for name in settings.told.get("headers", {})}
+    if settings.provider == "azure" and headers & {"authorization", "api-key"}:
+        return []  # a token of Entra ID
     variables = settings.key_variables
     given = [settings.api_key] if settings.api_key is not None else [os.environ.get(name) for name in variables]
     if any(value and value.strip() for value in given):

@@ -215,3 +215,12 @@ def test_a_sink_that_is_none_is_refused():
         read_environment({"EMBEDQUEUE_SINK": f"{HERE}.thing"})
     with pytest.raises(SettingsError, match="EMBEDQUEUE_SINK names .*has no Nothing"):
         read_environment({"EMBEDQUEUE_SINK": f"{HERE}.Nothing"})
+
+
+@pytest.mark.parametrize("name", ["Authorization", "api-key"])
+def test_a_header_serves_azure_as_a_key(name, monkeypatch):
+    """A token of Entra ID, as the embedder itself takes it; another header is none."""
+    monkeypatch.delenv("AZURE_OPENAI_API_KEY", raising=False)
+    given = {"PROVIDER": "azure", "BASE_URL": "https://x.openai.azure.com"}
+    assert check_key(read({**given, "HEADERS": {name: "Bearer token"}})) == []
+    assert check_key(read({**given, "HEADERS": {"X-Team": "search"}}))
