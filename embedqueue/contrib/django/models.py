@@ -15,6 +15,7 @@ from embedqueue.settings.application import DEFAULT
 from embedqueue.settings.settings import SettingsError
 from embedqueue.values.item import is_blank
 from embedqueue.values.log import logger
+from embedqueue.values.words import printable
 
 from .access import check_pairs, load, queues
 
@@ -183,7 +184,17 @@ def deleted(sender: type[models.Model], instance: models.Model, using: str | Non
     """Signal ``post_delete``: neither a text in the queue nor a vector outlives its instance."""
     if isinstance(instance, EmbeddedText):
         name, redis_key = instance.embed_queue, instance.embed_key()
-        transaction.on_commit(lambda: _hand_over(name, redis_key, ""), using=using, robust=instance.embed_robust)
+        transaction.on_commit(lambda: _removed(name, redis_key), using=using, robust=instance.embed_robust)
+
+
+def _removed(name: str, redis_key: str) -> None:
+    """A row is gone for good. Where its vector stays, the log names it: ``verify`` knows nothing of such a row."""
+    try:
+        _hand_over(name, redis_key, "")
+    except Exception:
+        words = "a vector was to go and is left, of %s: queue.forget(key, vector=True) helps"
+        logger.error(f"embedqueue: {words}", printable(redis_key))
+        raise
 
 
 class _NoRows(models.Manager["Queue"]):

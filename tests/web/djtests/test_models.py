@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -145,6 +146,18 @@ def test_another_database_has_its_own_transactions(used, run):
     Note.objects.using("other").bulk_create([Note(body="two")])
     assert "0 enqueued" in run("backfill")
     assert "1 enqueued" in run("backfill", "--database", "other")
+
+
+@pytest.mark.parametrize("robust", [False, True])
+def test_redis_is_gone_when_an_instance_is_deleted(monkeypatch, tmp_path, robust, caplog):
+    """Nothing but the log can tell whose vector is left."""
+    [note] = Note.objects.bulk_create([Note(body="a secret")])
+    redis_key = note.embed_key()
+    monkeypatch.setattr(Note, "embed_robust", robust)
+    with override_settings(EMBEDQUEUE={"REDIS_URL": f"unix://{tmp_path}/no", "PROVIDER": "local"}):
+        with contextlib.nullcontext() if robust else pytest.raises(redis.ConnectionError):
+            note.delete()
+    assert f"a vector was to go and is left, of {redis_key}: queue.forget" in caplog.text
 
 
 @pytest.mark.parametrize("robust", [False, True])
