@@ -9,6 +9,7 @@ from dataclasses import asdict
 from functools import partial
 
 import click
+from click.core import ParameterSource
 
 from embedqueue.operating.arguments import address, duration
 from embedqueue.operating.arguments import concurrency as concurrency_of
@@ -70,7 +71,8 @@ def worker(
     options = {} if concurrency is None else {"max_concurrency": concurrency}
     traces = [_tracing()] if trace else []
     served = [Served(name, one.settings(), partial(one.queue, **options)) for name, one in source.each().items()]
-    _log(log_level.upper(), several=len(served) > 1)
+    given = click.get_current_context().get_parameter_source("log_level") is not ParameterSource.DEFAULT
+    _log(log_level.upper(), several=len(served) > 1, given=given)
     run_worker(
         served,
         burst=burst,
@@ -82,11 +84,13 @@ def worker(
     )
 
 
-def _log(level: str, *, several: bool) -> None:
+def _log(level: str, *, several: bool, given: bool) -> None:
     handler = logging.StreamHandler()
     form = LOG_FORMAT_OF_SEVERAL if several else LOG_FORMAT
     handler.setFormatter(logging.Formatter(form, defaults={"namespace": "-"}))  # of others' records
     logging.basicConfig(level=level, handlers=[handler])
+    if given:  # else an application that has set logging up, of which basicConfig changes nothing, knows best
+        logging.getLogger("embedqueue").setLevel(level)
 
 
 def _tracing() -> Observer:

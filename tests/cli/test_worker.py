@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import signal
 import subprocess
@@ -378,6 +379,15 @@ def test_trace(run, redis_client):
     run("enqueue", "-", text='{"redis_key": "doc:1", "text": "hello"}')
     run("worker", "--burst", "--trace")
     assert redis_client.hexists("doc:1", "embedding")
+
+
+def test_the_log_level_counts_where_the_application_has_set_logging_up(run, redis_client, caplog):
+    """As Django's LOGGING, and pytest here; and only if it is given."""
+    caplog.set_level(logging.ERROR, "embedqueue")
+    run("worker", "--burst")
+    assert logging.getLogger("embedqueue").level == logging.ERROR
+    run("worker", "--burst", "--log-level", "info")
+    assert logging.getLogger("embedqueue").level == logging.INFO
 
 
 @pytest.mark.parametrize(
