@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -299,6 +300,11 @@ price_option = click.option(
     help="For a million tokens; repeatable.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="For scripts.")
+
+
+def say(words: str, *, as_json: bool) -> None:
+    """Print the sentence that a command ends with."""
+    click.echo(json.dumps({"said": words}) if as_json else words)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

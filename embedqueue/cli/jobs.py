@@ -24,7 +24,8 @@ def jobs() -> None:
 def jobs_list(source: Source, as_json: bool) -> None:
     """List batch jobs, the latest first, with those of late that are over."""
     found = source.look().jobs()
-    click.echo("\n".join(map(job_as_json, found) if as_json else describe_jobs(found)))
+    for line in map(job_as_json, found) if as_json else describe_jobs(found):
+        click.echo(line)
 
 
 def _named(source: Source, name: str) -> BatchJob:

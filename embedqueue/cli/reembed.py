@@ -19,7 +19,7 @@ from embedqueue.settings.checks import check_key
 from embedqueue.settings.settings import SettingsError, second_settings
 from embedqueue.values.runs import default_run_name
 
-from .context import Source, as_json, cli, command
+from .context import Source, as_json, cli, command, say
 from .fill import LINE_SECONDS, max_waiting_option, run_name, within_option
 
 #: Seconds between two lines of progress on a terminal.
@@ -65,11 +65,11 @@ def reembed(source: Source, match: str, text_field: str, to_field: str, as_json:
     second = second_settings(first, to_field, own)
     with Reembedding(first, second, match, text_field) as work:
         if options["how"] == "cut-over":
-            click.echo(cut_over(work, options["alias"], options["timeout"]))
+            say(cut_over(work, options["alias"], options["timeout"]), as_json=as_json)
         elif options["how"] == "roll-back":
-            click.echo(roll_back(work))
+            say(roll_back(work), as_json=as_json)
         elif options["how"] == "finish":
-            click.echo(finish(work, options["timeout"], yes=options["yes"]))
+            say(finish(work, options["timeout"], yes=options["yes"]), as_json=as_json)
         else:
             _reembed(work, as_json=as_json, **options)
 

@@ -10,7 +10,7 @@ import click
 from embedqueue.operating.runs import ask_run, describe_runs
 from embedqueue.values.runs import WANTED, Wanted
 
-from .context import Source, as_json, cli, command
+from .context import Source, as_json, cli, command, say
 
 
 @command(cli, "runs", "embedqueue runs pause backfill:doc:*")
@@ -26,7 +26,7 @@ def runs(source: Source, wanted: Wanted | None, name: str | None, as_json: bool)
     if wanted is not None:
         if name is None:
             raise click.UsageError(f"which run? embedqueue runs {wanted} NAME")
-        click.echo(ask_run(queue.ask_run, name, wanted))
+        say(ask_run(queue.ask_run, name, wanted), as_json=as_json)
         return
     found = queue.runs()
     for line in (json.dumps(asdict(run)) for run in found) if as_json else describe_runs(found):

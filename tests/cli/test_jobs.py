@@ -40,6 +40,7 @@ def test_jobs_are_listed_shown_and_cancelled(run, stand_in):
     """A job by the beginning of its name; what it held is in the live lane afterwards."""
     stand_in.looks = None
     assert run("jobs", "list") == "There are no batch jobs.\n"
+    assert run("jobs", "list", "--json") == ""
     assert "There are no" not in run("jobs", "show", "x", code=1)
     with read_environment().queue(worker=True) as queue:
         queue.enqueue_many([("doc:1", "one"), ("doc:2", "two"), ("doc:3", "three")], within=86_400)

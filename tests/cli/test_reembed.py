@@ -127,13 +127,13 @@ def test_from_the_beginning_to_the_end(run, redis_client, first, provider):
 
     assert "not read yet" in run("reembed", *WHAT, *NEW, "--finish", code=1)
     assert "v2 is read from now on" in run("reembed", *WHAT, *NEW, "--cut-over")
-    assert "v2 is read already" in run("reembed", *WHAT, *NEW, "--cut-over")
-    assert "first field is read again" in run("reembed", *WHAT, *NEW, "--roll-back")
+    assert "v2 is read already" in json.loads(run("reembed", *WHAT, *NEW, "--cut-over", "--json"))["said"]
+    assert "first field is read again" in json.loads(run("reembed", *WHAT, *NEW, "--roll-back", "--json"))["said"]
     run("reembed", *WHAT, *NEW, "--cut-over")
     assert "Nobody can be asked here" in run("reembed", *WHAT, *NEW, "--finish", code=1)
     redis_client.hset("embed_queue:v2:jobs", ":quota", 1000)  # as its batch jobs leave it
     assert redis_client.hexists("doc:3", "embedding")
-    assert "has one field, v2" in run("reembed", *WHAT, *NEW, "--finish", "--yes")
+    assert "has one field, v2" in json.loads(run("reembed", *WHAT, *NEW, "--finish", "--yes", "--json"))["said"]
     assert not redis_client.hexists("doc:3", "embedding")
     assert not redis_client.hexists("doc:3", "embedding_of")
     assert of(redis_client, "doc:3") == (SPACE, digest(text(3)))

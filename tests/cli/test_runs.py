@@ -79,7 +79,7 @@ def test_another_process_stops_it(run, redis_client, waiting_backfill):
     """It ends with a sentence, and what it has done stays."""
     process = waiting_backfill()
     eventually(lambda: redis_client.zcard("embed_queue:pending") == 5)
-    assert f"{NAME} will stop." in run("runs", "stop", NAME)
+    assert f"{NAME} will stop." in json.loads(run("runs", "stop", NAME, "--json"))["said"]
     said = "".join(process.communicate(timeout=PATIENCE_SECONDS))
     assert process.returncode == 1
     assert "stopped, as somebody has asked" in said
