@@ -52,7 +52,10 @@ LOG_FORMAT_OF_SEVERAL = "%(asctime)s %(levelname)s %(namespace)s %(message)s"
     "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False), default="WARNING",
     show_default=True, help="To standard error. INFO has a line for each call.",
 )  # fmt: skip
-@click.option("--trace", is_flag=True, help="Make OpenTelemetry spans (extra otel), as its own variables say.")
+@click.option(
+    "--trace", is_flag=True,
+    help="Make OpenTelemetry spans (extra otel), with: opentelemetry-instrument -- embedqueue worker --trace",
+)  # fmt: skip
 def worker(
     source: Source,
     concurrency: int | str | None,
@@ -95,9 +98,14 @@ def _log(level: str, *, several: bool, given: bool) -> None:
 
 def _tracing() -> Observer:
     try:
+        from opentelemetry import trace
+
         from embedqueue.tracing import Tracing
     except ImportError:
         raise click.UsageError('--trace needs OpenTelemetry: pip install "embedqueue[otel]"') from None
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # that of the API alone
+        words = "opentelemetry-instrument -- embedqueue worker --trace"
+        click.echo(f"--trace exports nothing, for nobody has set a tracer provider here: {words}", err=True)
     return Tracing()
 
 

@@ -373,12 +373,14 @@ def test_metrics(worker, redis_client, provider, env):
     assert 'embedqueue_waiting{queue="embed_queue"} 0.0' in text
 
 
-def test_trace(run, redis_client):
-    """With OpenTelemetry there, the worker makes spans; the items are embedded as ever."""
-    pytest.importorskip("opentelemetry.trace")
+def test_trace(run, redis_client, monkeypatch):
+    """With OpenTelemetry there, the worker makes spans, or says that they go nowhere; items are embedded as ever."""
+    trace = pytest.importorskip("opentelemetry.trace")
     run("enqueue", "-", text='{"redis_key": "doc:1", "text": "hello"}')
-    run("worker", "--burst", "--trace")
+    assert "opentelemetry-instrument -- embedqueue worker --trace" in run("worker", "--burst", "--trace")
     assert redis_client.hexists("doc:1", "embedding")
+    monkeypatch.setattr(trace, "get_tracer_provider", trace.NoOpTracerProvider)
+    assert "exports nothing" not in run("worker", "--burst", "--trace")
 
 
 def test_the_log_level_counts_where_the_application_has_set_logging_up(run, redis_client, caplog):
