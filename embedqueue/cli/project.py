@@ -11,13 +11,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import click
+from redis import Redis
 
+from embedqueue.embedders import Embedder
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.settings.application import DEFAULT, Queues
-from embedqueue.settings.settings import Settings
+from embedqueue.settings.settings import Settings, SettingsError
 
 from .context import OWN, Table, no_tables
 from .context import cli as tree
+
+_EAGER = "the queues are eager, as in tests: this would reach the Redis or the provider of the settings"
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,20 @@ class Application:
     queues: Callable[[], Queues]
     wrap: Callable[[Callable[..., None]], Callable[..., None]] = lambda run: run
     tables: Callable[[ProjectSource, Sequence[str], str | None], Sequence[Table]] | None = None
+
+
+class _Sealed(Settings):
+    """Settings of eager queues, for what a command does beside these: it shall reach no Redis and no provider."""
+
+    def client(self, **options: Any) -> Redis:
+        """None."""
+        raise SettingsError(_EAGER)
+
+    def embedder(self) -> Embedder:
+        """The application's own, for it knows the length of its vectors; none of a provider's."""
+        if self.own is None:
+            raise SettingsError(_EAGER)
+        return super().embedder()
 
 
 class ProjectSource:
@@ -71,6 +89,8 @@ class ProjectSource:
     def settings(self, **options: Any) -> Settings:
         """The application's settings of this queue."""
         settings = self._queues.settings(self._name)
+        if self._queues.eager:
+            settings = _Sealed(**vars(settings))
         return replace(settings, options={**settings.options, **options})
 
     def queue(self, **options: Any) -> EmbeddingBatchQueue:

@@ -68,6 +68,14 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         with self._lock:
             return self._read()
 
+    @property
+    def eager(self) -> bool:
+        """Whether they are those of tests: then nothing may reach the Redis and the provider of the settings."""
+        self._begin_tests()
+        with self._lock:
+            self._read()
+            return self._eager is not None
+
     def others(self, name: str) -> dict[str, Settings]:
         """The settings of all queues but one, by name."""
         return {other: settings for other, settings in self.all_settings.items() if other != name}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from django.core.management import CommandError, call_command
 
 from embedqueue.contrib.django import queue, queues
 from tests import nursery
@@ -52,6 +53,32 @@ def test_models_and_commands_too(real_settings, redis_client, provider, run, mon
     run("backfill")
     assert queue.stats().embedded >= 1
     assert (redis_client.keys("*"), provider.sent) == ([], {})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("pause", "resume", "check", "budget show", "dead show doc:1", "space show", "economy try"),
+        "reembed --match doc:* --text-field text --to-field v2 --model text-embedding-3-small",
+    ],
+)
+def test_no_command_goes_past_the_eager_queues(real_settings, redis_client, provider, run, monkeypatch, words):
+    """To the Redis or the provider of the settings."""
+    monkeypatch.delenv("EMBEDQUEUE_EAGER")
+    queues.reset()
+    with pytest.raises(CommandError, match="the queues are eager, as in tests"):
+        run(*words.split())
+    run("flush")
+    assert (redis_client.keys("*"), provider.calls) == ([], [])
+
+
+def test_no_check_does_either(redis_client, real_settings, provider, monkeypatch):
+    """Of those before a deployment: each would be a real call."""
+    monkeypatch.delenv("EMBEDQUEUE_EAGER")
+    queues.reset()
+    monkeypatch.setattr("embedqueue.contrib.django.checks.check_redis", lambda settings: ["Redis was asked"])
+    call_command("check", "--tag", "embedqueue", deploy=True)
+    assert provider.calls == []
 
 
 def test_a_mail_that_is_kept_in_memory_begins_no_test():
