@@ -163,7 +163,7 @@ class EagerQueue(EmbeddingBatchQueue):
     """
 
     def __init__(self, embedder: Embedder, redis: Redis, *args: Any, **options: Any) -> None:
-        one_try = tenacity.Retrying(stop=tenacity.stop_after_attempt(1))
+        one_try = tenacity.Retrying(stop=tenacity.stop_after_attempt(1), sleep=lambda seconds: None)
         # A fake Redis has no replicas, and a fake embedder no batch jobs.
         fixed = {"worker": True, "min_replicas": 0, "limits": None, "budget": None, "economy": False}
         super().__init__(embedder, redis, *args, **{"retry": one_try, "history": False, **options, **fixed})

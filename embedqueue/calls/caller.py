@@ -347,12 +347,16 @@ class Caller:
         """
         seconds_between = RESTART_SECONDS if getattr(failed, "suspect_input", False) and is_down(failed) else ()
         told = finite_seconds(getattr(failed, "retry_after", None)) or 0.0
-        first = told if told <= LONGEST_WAIT_SECONDS else 0.0  # longer only in a probe, which keeps all others waiting
         fault: Exception | None = None
-        for place, seconds in enumerate((first, *seconds_between)):
+        at_once = True
+        self.rest(0.0)
+        if 0.0 < told <= LONGEST_WAIT_SECONDS and self._last_success_mono <= then_mono:
+            self._patient.sleep(told)  # if for longer, it is a probe, which keeps all others waiting
+            at_once = False
+        for seconds in (0.0, *seconds_between):
             self.rest(seconds)
             if self._last_success_mono > then_mono:
-                return Health(None, at_once=place == 0)
+                return Health(None, at_once=at_once)
             try:
                 self.call([CANARY], self._once)
             except (TransientError, InputRejected, ConfigurationError) as error:
@@ -361,7 +365,8 @@ class Caller:
                 if not is_down(error) and getattr(error, "status", None) != UNAVAILABLE:
                     break
             else:
-                return Health(None, at_once=place == 0)
+                return Health(None, at_once=at_once)
+            at_once = False
         return Health(fault, at_once=False)
 
     def crashed(self, texts: Sequence[str], error: BaseException, *, well: bool) -> None:

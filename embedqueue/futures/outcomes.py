@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from redis.exceptions import RedisError
+
 from embedqueue.store.records import Asked, Terms
 from embedqueue.store.store import Store
-from embedqueue.values.errors import BatchFailed, EmbedQueueError, ItemRejected, was_forgotten
+from embedqueue.values.errors import BatchFailed, ItemRejected, was_forgotten
 from embedqueue.values.item import BLANK, FORGOTTEN, decode_member
 from embedqueue.values.log import logger
 from embedqueue.values.provenance import digest
@@ -110,7 +112,9 @@ class Outcomes:
         if word == "blank" or (blank and word != "live"):
             try:
                 return self._zero()
-            except EmbedQueueError as error:  # others wait for what else is known
+            except RedisError:
+                raise
+            except Exception as error:  # an embedder's own, of any kind; others wait for what else is known
                 return BatchFailed(f"{redis_key} is blank, and nobody knows how long its zero vector is: {error}")
         if word == "done" or (done and word == "unproven"):
             return value

@@ -58,9 +58,9 @@ class Terms:
     vector_type: VectorType = "float32"
 
     def learned(self, kept: Mapping[str, str]) -> Terms:
-        """The same with the length of vectors that is kept of the namespace, where the embedder has yet to learn it."""
+        """The same with the length of this model's vectors that the namespace keeps, where it is yet to be learned."""
         length = int(kept.get("dimensions") or 0)
-        if self.dimensions is not None or not length:
+        if self.dimensions is not None or not length or kept.get("model", self.model) != self.model:
             return self
         return replace(self, dimensions=length, space=space(self.model, length, parts_of_space(self.space).role))
 

@@ -323,8 +323,8 @@ class Settle:
             redis.RedisError: nothing is known to have been rejected.
         """
         self._log.error("embedqueue: %d members of the queue cannot be ours and are dead letters now", len(members))
-        self._store.reject(self._worker, members)
-        self.count_rejected(len(members))
+        words = self._store.reject(self._worker, members)
+        self.count_rejected(words.count("dead"))
         tell_dead(self._observers, (dead_letter(member, time.time(), reason) for _, member, reason, _ in members))
 
     def release(self, items: Sequence[Item], paid: Paid | None = None) -> None:

@@ -132,12 +132,26 @@ def test_poison(error, at):
 def test_the_canary_waits_as_long_as_the_provider_says():
     """Like any other try. What it says in a probe for more than some seconds is not sat out: its texts hold up all."""
     rig = Rig(rule=lambda texts: TransientError("503", status=503, suspect_input=True, retry_after=5.0))
-    rig.caller.rest = lambda seconds: rig.slept.append(seconds) if seconds else None
     rig.unserved(["a text", "another"])
     assert rig.calls == [*[["a text", "another"]] * ATTEMPTS, [CANARY]]
     assert rig.slept == [5.0] * ATTEMPTS
     rig.embedder.rule = lambda texts: TransientError("503", status=503, suspect_input=True, retry_after=60.0)
     rig.unserved(["a text", "another"], probe=True)
+    assert rig.slept == [5.0] * ATTEMPTS
+
+
+def test_a_server_that_is_back_when_it_has_said_so_buries_no_text():
+    """It was away when the text failed: that its canary is served afterwards is nothing against the text."""
+    rig = Rig(rule=lambda texts: TransientError("500", status=500, suspect_input=True, retry_after=5.0))
+
+    def sleep(seconds):
+        rig.slept.append(seconds)
+        if len(rig.slept) == ATTEMPTS:
+            rig.embedder.rule = None
+
+    rig.caller._patient.sleep = sleep
+    rig.serve(["a text"])
+    assert (set(rig.delivered), rig.refused) == ({"a text"}, {})
     assert rig.slept == [5.0] * ATTEMPTS
 
 

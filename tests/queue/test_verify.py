@@ -320,6 +320,8 @@ def test_a_blank_text_asks_no_provider_for_what_the_namespace_knows(queue, make_
     unlearned = Unlearned(DIMENSIONS)
     assert make_queue(embedder=unlearned, start=False).enqueue("doc:2", " ").result(0) == [0.0] * DIMENSIONS
     assert unlearned.calls == []
+    of_another = make_queue(embedder=Unlearned(2), model="another", start=False)
+    assert of_another.enqueue("doc:2", " ").result(0) == [0.0] * 2
 
 
 @pytest.mark.parametrize("fix", [False, True])

@@ -42,6 +42,8 @@ def check_services(app_configs: Any, **_: Any) -> list[CheckMessage]:
         found = {} if queues.eager else load()
     except SettingsError:
         return []  # E001 says so
+    except ImportError as error:  # eager queues want fakeredis
+        return [Error(str(error), id="embedqueue.E001")]
     problems: dict[str, str] = {}  # queues share servers: each fault is told once
     for settings in found.values():
         problems |= dict.fromkeys(check_redis(settings), "embedqueue.E002")
