@@ -176,7 +176,7 @@ class Filler:
             looked = [pair for pair in found if self._can_stay_or_go(*pair)]
             mine = self._mine(looked)
             blank = [] if self._kinds is None else [(text, one) for text, one in mine if is_blank(text[1])]
-            done = self._enqueue([(text, one) for text, one in mine if self._kinds is None or not is_blank(text[1])])
+            done = self._enqueue([pair for pair in mine if pair not in blank])
             emptied, stay = self._empty(blank)
             done |= emptied
             left = [one.kind for text, one in looked if self._is_due(one) and not (text in done or text in stay)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -66,28 +66,30 @@ def inspect(store: Store, texts: Sequence[Text], terms: Terms, sink: Sink | None
     if terms.dimensions is None:  # else every vector were of another space
         terms = terms.learned(store.agreed())
     looked = store.hashes.look(redis_keys, terms)
-    rows: Mapping[str, SinkRow | None] = sink.read(redis_keys) if isinstance(sink, ReadingSink) else {}
-    found = []
-    for text, in_hash in zip(texts, looked, strict=True):
-        in_place = _in_sink(in_hash, rows[text[0]], terms) if text[0] in rows else in_hash
-        found.append(_found(text, in_place, terms, in_hash))
-    return found
+    if isinstance(sink, ReadingSink):
+        rows = sink.read(redis_keys)
+        looked = [
+            _in_sink(one, rows[key], terms) if key in rows else one for key, one in zip(redis_keys, looked, strict=True)
+        ]
+    return [_found(text, found, terms) for text, found in zip(texts, looked, strict=True)]
 
 
 def _in_sink(looked: Looked, row: SinkRow | None, terms: Terms) -> Looked:
-    """The same with what a sink has in the place of what the hash has."""
+    """The same with what a sink has in the place of what the hash has; but for the newest item that the hash knows."""
     size = 0 if row is None else size_bytes(len(row.vector), terms.vector_type)
     line = row.provenance.encode() if row is not None and row.digest else b""
-    return looked._replace(vector_bytes=size, provenance=line)
+    of = read_provenance(looked.provenance)
+    newest = max(of.stamp if of else 0, looked.live_stamp)
+    return looked._replace(vector_bytes=size, provenance=line, live_stamp=newest)
 
 
-def _found(text: Text, looked: Looked, terms: Terms, in_hash: Looked) -> Found:
-    of, there = read_provenance(looked.provenance), read_provenance(in_hash.provenance)
+def _found(text: Text, looked: Looked, terms: Terms) -> Found:
+    of = read_provenance(looked.provenance)
     kind = _kind(text[1], looked, of, terms)
     if kind in FAULTS and not is_blank(text[1]) and looked.live == encode_member(*text):
         kind = WAITING
     stamp = of.stamp if of else 0
-    return Found(kind, stamp, max(stamp, there.stamp if there else 0, looked.live_stamp), looked.provenance)
+    return Found(kind, stamp, max(stamp, looked.live_stamp), looked.provenance)
 
 
 def _kind(text: str, looked: Looked, of: Provenance | None, terms: Terms) -> str:

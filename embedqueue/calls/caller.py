@@ -349,7 +349,6 @@ class Caller:
         told = finite_seconds(getattr(failed, "retry_after", None)) or 0.0
         fault: Exception | None = None
         at_once = True
-        self.rest(0.0)
         if 0.0 < told <= LONGEST_WAIT_SECONDS and self._last_success_mono <= then_mono:
             self._patient.sleep(told)  # if for longer, it is a probe, which keeps all others waiting
             at_once = False

@@ -192,8 +192,10 @@ def _removed(name: str, redis_key: str) -> None:
     try:
         _hand_over(name, redis_key, "")
     except Exception:
-        words = "a vector was to go and is left, of %s: queue.forget(key, vector=True) helps"
-        logger.error(f"embedqueue: {words}", printable(redis_key))
+        logger.error(
+            "embedqueue: a vector was to go and is left, of %s: queue.forget(key, vector=True) helps",
+            printable(redis_key),
+        )
         raise
 
 
