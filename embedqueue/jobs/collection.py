@@ -177,9 +177,11 @@ def _complete(desk: Desk, job: Job, pairs: Sequence[tuple[Live, bytes]]) -> int:
     items_of = [(Item(live.redis_key, live.text, live.member, owner=job.owner), stored) for live, stored in pairs]
     refused = desk.offer(job.owner, items_of)
     pairs = [pair for pair in pairs if pair[0].redis_key not in refused]
+    if not pairs:
+        return 0
     items = [(live.redis_key, live.member, stored, live.digest) for live, stored in pairs]
     desk.remember((live.text, stored) for live, stored in pairs)
-    words = desk.store.complete(job.owner, desk.terms(), items)
+    words = desk.store.complete(job.owner, desk.terms().sized(len(pairs[0][1])), items)
     if "differs" in words:
         raise Lost  # another model was adopted just now: what is not written must not count as read
     done = [live for (live, _), word in zip(pairs, words, strict=True) if word == "done"]

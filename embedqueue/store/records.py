@@ -11,7 +11,7 @@ from typing import NamedTuple
 from embedqueue.values.limits import LimitLeft, Paid
 from embedqueue.values.options import Options
 from embedqueue.values.provenance import model_name, parts_of_space, space
-from embedqueue.values.vectors import VectorType
+from embedqueue.values.vectors import VectorType, size_bytes
 
 from .budget import BudgetState
 from .keys import NO_PROVENANCE as NO_PROVENANCE
@@ -62,6 +62,18 @@ class Terms:
         length = int(kept.get("dimensions") or 0)
         if self.dimensions is not None or not length or kept.get("model", self.model) != self.model:
             return self
+        return self._of_length(length)
+
+    def sized(self, vector_bytes: int) -> Terms:
+        """The same with the length of a vector of so many bytes, where it is yet to be learned.
+
+        It may come from the cache before the embedder was ever called, or from one that never tells its length.
+        """
+        if self.dimensions is not None:
+            return self
+        return self._of_length(vector_bytes // size_bytes(1, self.vector_type))
+
+    def _of_length(self, length: int) -> Terms:
         return replace(self, dimensions=length, space=space(self.model, length, parts_of_space(self.space).role))
 
     def where(self, kept: Mapping[str, str]) -> Terms:

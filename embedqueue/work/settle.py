@@ -219,7 +219,8 @@ class Settle:
         """
         for part in _parts(pairs, lambda pair: len(pair[0].member) + len(pair[1])):
             gone = self.offer(owner, part, patient=True)
-            self._write_part(owner, [pair for pair in part if pair[0].redis_key not in gone], times)
+            if taken := [pair for pair in part if pair[0].redis_key not in gone]:
+                self._write_part(owner, taken, times)
 
     def offer(self, owner: str, pairs: Sequence[tuple[Item, bytes]], *, patient: bool) -> set[str]:
         """Have the sink, where there is one, take vectors; what it will never take becomes a dead letter.
@@ -243,7 +244,8 @@ class Settle:
 
     def _write_part(self, owner: str, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
         writes = [(item.redis_key, item.member, vector, digest(item.text)) for item, vector in pairs]
-        words = self._persist_parts(lambda part: self._store.complete(owner, self._terms(), part), writes)
+        terms = self._terms().sized(len(pairs[0][1]))
+        words = self._persist_parts(lambda part: self._store.complete(owner, terms, part), writes)
         refused, unclear, written, barred = [], [], [], []
         for (item, vector), word in zip(pairs, words, strict=True):
             if word in ("done", "skipped"):

@@ -179,7 +179,8 @@ class Sinking:
                 load.waiting.pop(item.redis_key, None)
                 continue
             numbers = to_array(vector, self._vector_type)
-            row = SinkRow(item.redis_key, numbers, stamp, terms.space, digest(item.text))
+            space = terms.sized(len(vector)).space
+            row = SinkRow(item.redis_key, numbers, stamp, space, digest(item.text))
             if item.redis_key in load.waiting:
                 rows.append(row)
             else:

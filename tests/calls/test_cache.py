@@ -10,6 +10,7 @@ import pytest
 
 from embedqueue import BatchFailed, InputRejected, OpenAIEmbedder, TransientError
 from embedqueue.calls.cache import BUSY, PAUSED, Cache
+from embedqueue.values.provenance import parts_of_space
 from tests.inside import inside
 from tests.parts import (
     DIMENSIONS,
@@ -300,3 +301,20 @@ def test_what_an_embedder_was_sent_before_it_knew_its_length_is_found_afterwards
             assert queue.enqueue(f"doc:{process}:{key}", "one").result(PATIENCE_SECONDS) == expected("one")
         assert embedder.texts.count("one") == (process == 0)
         queue.stop()
+
+
+def test_what_the_cache_has_says_of_what_length_it_is_where_the_embedder_knows_none(make_queue, redis_client):
+    """The line beside the vector is true, and a sink's row, and whoever waits in another process gets the vector."""
+
+    class Rows(list):
+        write = list.extend
+
+    first, rows = make_queue(embedder=Unlearned(DIMENSIONS), cache_ttl=60), Rows()
+    first.enqueue("doc:0", "one").result(PATIENCE_SECONDS)
+    first.stop()
+    producer = make_queue(embedder=Unlearned(DIMENSIONS), worker=False)
+    make_queue(embedder=Unlearned(DIMENSIONS), cache_ttl=60, sink=rows)
+    assert producer.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
+    lines = [redis_client.hget(key, "embedding_of").decode() for key in ("doc:0", "doc:1")]
+    spaces = [parts_of_space(space) for space in (lines[0].split()[0], lines[1].split()[0], rows[0].space)]
+    assert [space.dimensions for space in spaces] == [str(DIMENSIONS)] * 3
