@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import redis
 
@@ -228,7 +228,7 @@ class Engine:
                 options=options,
                 terms=self.terms,
                 fit=lengths.fit,
-                embed=lambda texts: self.caller.call(texts, self.caller.once()),
+                embed=self._verify,
                 affordable=partial(affordable, self.store.budget, options),
                 known=(lambda texts: set()) if cache is None else cache.known,
                 remember=(lambda vectors: None) if cache is None else cache.keep,
@@ -243,6 +243,13 @@ class Engine:
             )
 
         return Runner(desk, options, log)
+
+    def _verify(self, texts: Sequence[str]) -> Any:
+        """Embed what batch jobs are compared with."""
+        try:
+            return self.caller.call(texts, self.caller.once())
+        finally:
+            self.caller.returned()
 
     def _make_callers(self, embedder: Embedder) -> None:
         """Those that make calls."""

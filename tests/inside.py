@@ -113,6 +113,11 @@ class Inside:
         return self._engine.intake
 
     @property
+    def verify(self) -> Any:
+        """What embeds the texts by which batch jobs are verified."""
+        return self._engine._verify
+
+    @property
     def in_line(self) -> int:
         """How many callers of ``enqueue`` stand behind the one who writes."""
         return len(self.intake._followers)

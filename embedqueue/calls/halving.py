@@ -25,6 +25,8 @@ from .retry import LONGEST_WAIT_SECONDS
 #: or away: that may be chance.
 ROUNDS = 3
 BUSY_STATUSES = frozenset({502, 503, 504, 529})
+#: Somebody before the provider did not wait for it any longer: it may be too slow for so many texts.
+TOO_SLOW_STATUSES = frozenset({408, 499})
 #: Bytes of a call that are not many. A limit of bytes that is learned stays; one of texts is tried again.
 SMALL_BYTES = 100_000
 #: How often the canary has to be served before a text may be blamed for a server that goes away then.
@@ -202,6 +204,8 @@ class Halving:
         # In a probe, a failure without a status may be a text's fault, too: else that text would block the queue.
         nameless = self._probe and error.status is None and not isinstance(error, OverLimits)
         suspicious = error.suspect_input or nameless
+        if error.status in TOO_SLOW_STATUSES and len(texts) > 1:
+            self._caller.be_careful(len(texts), len(texts) // 2)
         told_long = (error.retry_after or 0.0) > LONGEST_WAIT_SECONDS  # so it was tried once: no text is to blame yet
         if not suspicious or (told_long and not self._probe):
             raise Unserved(error, texts) from None

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from embedqueue.embedders.batch_jobs import JobLine, JobSeen
+from embedqueue.embedders.batch_jobs import JobLine, JobSeen, is_gone
 from embedqueue.embedders.protocol import CANARY
 from embedqueue.store.jobs import Job, Live
-from embedqueue.values.errors import InputRejected
+from embedqueue.values.errors import EmbedQueueError, InputRejected
 from embedqueue.values.item import Item
 from embedqueue.values.observer import BatchReport
 from embedqueue.values.vectors import Malformed, as_rows, cosine, faulty_rows, length_of
@@ -212,10 +212,19 @@ def _parts(pairs: Sequence[tuple[Live, bytes]]) -> Iterator[list[tuple[Live, byt
 
 
 def _lines(desk: Desk, seen: JobSeen, place: tuple[int, int]) -> Iterator[JobLine]:
-    for line in desk.batches.results(seen, place):
-        if desk.closing.is_set():
-            raise Stopped
-        yield line
+    try:
+        for line in desk.batches.results(seen, place):
+            if desk.closing.is_set():
+                raise Stopped
+            yield line
+    except EmbedQueueError as error:
+        if is_gone(error):
+            raise Gone from error
+        raise
+
+
+class Gone(Exception):
+    """The provider has no such result, not yet or no more."""
 
 
 class Stopped(Exception):

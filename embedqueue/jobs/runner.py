@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from redis.exceptions import RedisError
 
-from embedqueue.embedders.batch_jobs import is_gone
 from embedqueue.store.jobs import Job, Led
 from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.errors import EmbedQueueError
@@ -24,7 +23,7 @@ from embedqueue.values.provenance import same_space
 from embedqueue.values.threads import start
 from embedqueue.values.words import said_by
 
-from .collection import Stopped, collect
+from .collection import Gone, Stopped, collect
 from .desk import Desk, Lost, noted
 from .submission import recover, submit
 
@@ -288,9 +287,7 @@ def _one_step(desk: Desk, job: Job) -> Job:
         return _failed(desk, job, seen.reason, quota=seen.quota, quota_tokens=seen.quota_tokens)
     try:
         return collect(desk, job, seen)
-    except EmbedQueueError as error:
-        if not is_gone(error):
-            raise
+    except Gone:
         return _gone(desk, job)
 
 

@@ -451,8 +451,10 @@ class Dispatch:
         hanging = []
         with self._lock:  # until we leave it, no such thread can leave its call and begin another
             for thread, began_mono in self._caller.give_up_hanging().items():
+                call = self._running.pop(thread, None)
+                if call is None:  # that verifies a batch job: nobody's items wait for it
+                    continue
                 self.pool.give_up(thread)
-                call = self._running.pop(thread)
                 call.hung += 1
                 for text in call.items:
                     if self._calls.get(text) is call:

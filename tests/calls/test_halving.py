@@ -415,9 +415,16 @@ def test_a_text_that_makes_its_calls_fail_says_nothing_of_their_size(error):
     assert rig.caller.limits.texts == 50
 
 
-def test_a_call_that_had_no_answer_in_time_is_smaller_the_next_time():
+@pytest.mark.parametrize(
+    "slow",
+    [
+        TransientError("no answer in time", suspect_input=True, cause="timeout"),
+        TransientError("host answered 408", status=408),
+    ],
+    ids=["timeout", "408"],
+)
+def test_a_call_that_had_no_answer_in_time_is_smaller_the_next_time(slow):
     """Also where nothing is served in between: the server may still be busy with what nobody waits for any more."""
-    slow = TransientError("no answer in time", suspect_input=True, cause="timeout")
     rig = Rig(rule=lambda texts: slow if len(texts) > 5 or texts == [CANARY] else None, retry=ONE_TRY)
     for most in (50, 25, 12, 6):
         assert rig.caller.limits.texts == most

@@ -292,6 +292,15 @@ def test_a_look_lags(make, redis_client, stand_in):
     assert over(queue).written == 3
 
 
+def test_a_call_that_verifies_a_result_and_is_answered_404_says_nothing_of_the_result(make, redis_client, stand_in):
+    """Access to the model is gone for a while, or a gateway is away: what the job has done is paid, and written."""
+    stand_in.refuse["live"] = [(404, "no such model")] * 3
+    queue, items = make(economy_lag=0.01), pairs(3)
+    queue.enqueue_many(items, within=PATIENT)
+    eventually(lambda: all_written(redis_client, items))
+    assert (over(queue).written, stand_in.refuse["live"]) == (3, [])
+
+
 def test_a_job_that_nobody_knows(make, redis_client, stand_in, caplog):
     """The key is of another project, or the result is older than it is kept: the live lane does it."""
     stand_in.looks = None

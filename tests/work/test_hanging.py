@@ -164,3 +164,21 @@ def test_an_answer_that_comes_while_it_is_found_out_who_is_at_fault_is_written(
     assert queue.enqueue("doc:2", "after").result(PATIENCE_SECONDS) == expected("after")
     assert queue.stats().dead == 0
     assert "will be made again" not in caplog.text
+
+
+def test_what_verifies_a_batch_job_and_hangs_keeps_no_call_from_being_given_up(make_queue, embedder):
+    """And once it is back, its thread makes calls again."""
+    queue, rows = make_queue(max_deliveries=1, **SOON), []
+
+    def verify():
+        rows.extend(inside(queue).verify(["hang"]))
+        rows.extend(inside(queue).verify(["good"]))
+
+    verifies = threading.Thread(target=verify, daemon=True)
+    verifies.start()
+    assert embedder.hung.acquire(timeout=PATIENCE_SECONDS)
+    bad = queue.enqueue("doc:1", "hang")
+    assert isinstance(bad.exception(PATIENCE_SECONDS), ItemRejected)
+    embedder.go[0].set()
+    verifies.join(PATIENCE_SECONDS)
+    assert [row.tolist() for row in rows] == [expected("hang"), expected("good")]
