@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from redis.exceptions import RedisError
 
 from embedqueue.observers.observers import Observers
+from embedqueue.store.change import FINISHING
 from embedqueue.store.store import Store
 from embedqueue.values.errors import BatchFailed, InputRejected, QueueStopped, twin
 from embedqueue.values.locks import Event, held_here, locked
@@ -269,7 +270,7 @@ class Queries:
         missing = [text for text in texts if text not in kept]
         # A budget asks for pauses when it reserves.
         reason = self._store.pause_reason() if missing and self._fund is None else None
-        if reason is not None:
+        if reason not in (None, FINISHING):
             raise BatchFailed(f"the queue is paused: {reason}")
         return missing
 

@@ -89,6 +89,8 @@ def _reembed(reembedding: Reembedding, *, as_json: bool, **options: Any) -> None
     name = options["name"] or default_run_name("reembed", reembedding.terms.field)
     with ExitStack() as stack:
         run = stack.enter_context(NamedRun(reembedding.store.runs, name, "reembed", _hold(reembedding, name)))
+        if reembedding.other.pause_reason() == _paused(name):  # by one that was killed while it stood still
+            reembedding.other.unhold()
         run.report(done=plan.done, total=plan.total)
         reembedding.begin()
         queue = None
@@ -133,11 +135,16 @@ def _hold(work: Reembedding, name: str) -> Any:
 
     def hold(stand_still: bool) -> None:
         if stand_still:
-            work.other.hold(None, f"the run {name} is paused")
+            work.other.hold(None, _paused(name))
         else:
             work.other.unhold()
 
     return hold
+
+
+def _paused(name: str) -> str:
+    """Why the second queue stands still."""
+    return f"the run {name} is paused"
 
 
 def _planned(plan: Plan) -> str:

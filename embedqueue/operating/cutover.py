@@ -10,6 +10,7 @@ from typing import Any
 from embedqueue.backlog.inspection import LOOK_ITEMS, RIGHT, WAITING, Text, inspect
 from embedqueue.search.aliases import Aliases
 from embedqueue.search.definition import Definition
+from embedqueue.store.change import FINISHING
 from embedqueue.store.keys import Second
 from embedqueue.store.records import Fill, Terms, differing
 from embedqueue.values.errors import EmbedQueueError
@@ -34,24 +35,24 @@ def cut_over(work: Reembedding, alias: str | None, timeout: float) -> str:
     Args:
         work: the change.
         alias: of the index by which applications search, or None.
-        timeout: seconds to wait for texts that are on their way, and for the index.
+        timeout: seconds to wait for texts that are on their way, and then for the index.
 
     Raises:
         EmbedQueueError: texts have no vector in the second field; nothing has changed.
         TimeoutError: the index is not built in time; nothing has changed.
     """
-    second, deadline_mono = _second(work), time.monotonic() + timeout
+    second = _second(work)
     reading = work.store.change.reading()
     read = reading.get("field") == second.field
     if read and alias in (None, *(one[0] for one in reading.get("aliases", ()))):
         _lead(work, reading)
         return f"{second.field} is read already."
-    dead = _require_covered(work, deadline_mono)
+    dead = _require_covered(work, timeout)
     first, led = first_terms(work), ""
     if not read:
         reading = {"field": second.field, "first": first.field, "first_of": first.provenance_field or ""}
     if alias is not None:
-        old, new = _indexes(work, alias, first, deadline_mono)
+        old, new = _indexes(work, alias, first, timeout)
         reading["aliases"] = [*reading.get("aliases", ()), (alias, old, new)]
         led = f", and {alias} names {new}"
     # First what is read, then the alias: whoever has heard of it goes by the names of the indexes, not by the alias.
@@ -61,22 +62,24 @@ def cut_over(work: Reembedding, alias: str | None, timeout: float) -> str:
     return f"{said} {dead} texts are dead letters in both queues, and in neither field." if dead else said
 
 
-def _indexes(work: Reembedding, alias: str, first: Terms, deadline_mono: float) -> tuple[str, str]:
+def _indexes(work: Reembedding, alias: str, first: Terms, timeout: float) -> tuple[str, str]:
     """The index that an alias names, and one over the second field that finds the same; made, where there is none."""
     aliases, field = Aliases(work.store.client), work.terms.field
     old, definition = aliases.behind(alias, first.field)
     filters = {(name, kind) for name, kind in definition.fields.items() if kind != "VECTOR"}
     wanted = filters - {(first.provenance_field, "TAG")}
+    kind, length = index_type(work.terms.vector_type), work.terms.dimensions
 
     def alike(there: Definition) -> bool:
-        same = (there.prefixes, there.metric) == (definition.prefixes, definition.metric)
-        return same and wanted <= there.fields.items()
+        same = [(one.prefixes, one.metric, one.filter) for one in (there, definition)]
+        holds = there.data_type == kind and there.dimensions == (length or there.dimensions)
+        return same[0] == same[1] and holds and wanted <= there.fields.items()
 
     new = next((name for name, there in aliases.over(field) if alike(there)), None)
     if new is None:
         new = f"{old}:{field}"
-        aliases.make_like(definition, new, field, work.terms.dimensions or 0, index_type(work.terms.vector_type))
-    aliases.await_built(new, field, deadline_mono)
+        aliases.make_like(definition, new, field, length or 0, kind)
+    aliases.await_built(new, field, time.monotonic() + timeout)
     return old, new
 
 
@@ -111,7 +114,7 @@ def finish(work: Reembedding, timeout: float, *, yes: bool) -> str:
 
     Args:
         work: the change.
-        timeout: seconds to wait for texts that are on their way.
+        timeout: seconds to wait for texts that are on their way, and then for calls that are under way.
         yes: the user has agreed beforehand.
 
     Raises:
@@ -122,7 +125,7 @@ def finish(work: Reembedding, timeout: float, *, yes: bool) -> str:
     _lead(work, reading)  # an alias goes with the index that it names
     taken_over = work.store.agreed().get("embedding_field") == reading.get("field") == work.terms.field
     if not taken_over or work.store.change.second() is not None:
-        _take_over(work, reading, time.monotonic() + timeout, yes=yes)
+        _take_over(work, reading, timeout, yes=yes)
     work.other.clear()
     removed = _remove(work, [name for name in (reading["first"], reading["first_of"]) if name])
     if reading.get("aliases"):
@@ -139,18 +142,18 @@ def finish(work: Reembedding, timeout: float, *, yes: bool) -> str:
     )
 
 
-def _take_over(work: Reembedding, reading: Mapping[str, Any], deadline_mono: float, *, yes: bool) -> None:
+def _take_over(work: Reembedding, reading: Mapping[str, Any], timeout: float, *, yes: bool) -> None:
     """Put the second queue in the place of the first."""
     second = _second(work)
     if reading.get("field") != second.field:
         raise EmbedQueueError(f"{second.field} is not read yet: --cut-over first")
-    _require_covered(work, deadline_mono)
+    _require_covered(work, timeout)
     dead = work.store.status().dead
     letters = f", and {dead} dead letters of the first queue," if dead else ""
     said = f"The vectors in {reading['first']} of hashes that match {work.match}{letters} are removed for good."
     confirm(f"{said} Workers need the settings of {work.terms.space} from then on. Go on?", yes=yes)
-    left_seconds = max(HOLD_SECONDS, 2 * (deadline_mono - time.monotonic()))
-    work.other.hold(left_seconds, "the change to this field is being finished")
+    deadline_mono = time.monotonic() + timeout  # the walk and the answer may have taken long
+    work.other.hold(max(HOLD_SECONDS, 2 * timeout), FINISHING)
     try:
         while _take_along(work) or not work.store.change.finish(second):
             if time.monotonic() > deadline_mono:
@@ -204,7 +207,7 @@ def _second(work: Reembedding) -> Second:
     return second
 
 
-def _require_covered(work: Reembedding, deadline_mono: float) -> int:
+def _require_covered(work: Reembedding, timeout: float) -> int:
     """Return when every text was seen to have what it has in the first field in the second as well.
 
     Returns how many are dead letters in both queues: they have nothing in either, and nothing is to be waited for.
@@ -215,6 +218,7 @@ def _require_covered(work: Reembedding, deadline_mono: float) -> int:
     texts = work.texts()
     while part := list(islice(texts, LOOK_ITEMS)):
         left += _uncovered(work, part, old, dead)
+    deadline_mono = time.monotonic() + timeout  # all texts are looked through first, however many there are
     while left and time.monotonic() < deadline_mono and _waiting(work, left):
         time.sleep(POLL_SECONDS)
         left = _again(left, lambda part: _uncovered(work, work.read_again(part), old, dead))

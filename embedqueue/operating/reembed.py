@@ -212,6 +212,7 @@ class Reembedding:
             self._began = began
         for part, found in self._looked():
             check()
+            self._require_begun()
             pairs = zip(part, found, strict=True)
             # Of which somebody has enqueued a text since this began, that may be newer than what was read.
             wrong = [(text, one) for text, one in pairs if one.kind not in (RIGHT, WAITING) and one.newest <= began]
@@ -229,6 +230,13 @@ class Reembedding:
             kinds = Counter(self._kind(one, began) for one in found)
             kinds[WAITING] += len(lacking) - len(put)  # somebody was quicker: it is looked at again
             yield len(put), sum(estimated_tokens(text) for _, text in put), kinds
+
+    def _require_begun(self) -> None:
+        second = self.store.change.second()
+        if second is None or second.field != self.terms.field:
+            raise EmbedQueueError(
+                f"texts do not go to {self.terms.field} any more: the change was finished, or taken back, meanwhile"
+            )
 
     def _kind(self, found: Found, began: int) -> str:
         first = began if self._began is None else self._began

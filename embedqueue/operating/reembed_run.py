@@ -12,6 +12,7 @@ from functools import partial
 from typing import TypeVar
 
 import redis
+from redis.exceptions import ReadOnlyError
 
 from embedqueue.backlog.inspection import RIGHT, WAITING
 from embedqueue.money.prices import dollars_of, price_by
@@ -131,7 +132,7 @@ class Work:
         while True:
             try:
                 return work()
-            except (redis.ConnectionError, redis.TimeoutError) as error:
+            except (redis.ConnectionError, redis.TimeoutError, ReadOnlyError) as error:
                 now_mono = time.monotonic()
                 away_mono = away_mono or now_mono
                 if isinstance(error, redis.AuthenticationError) or now_mono - away_mono > OUTAGE_SECONDS:

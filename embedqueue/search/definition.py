@@ -29,6 +29,7 @@ class Definition:
         fields: the type of each other field, the first word of its schema.
         alias: by which queries name the vectors' field.
         schema: of each other field, all words; not compared.
+        filter: an expression that a hash must satisfy to be in the index, or ""; not compared.
     """
 
     prefixes: frozenset[str]
@@ -40,10 +41,12 @@ class Definition:
     fields: Mapping[str, str]
     alias: str = field(default="", compare=False)
     schema: Mapping[str, Sequence[str]] = field(default_factory=dict, compare=False)
+    filter: str = field(default="", compare=False)
 
     def command(self, name: str) -> list[str | int]:
         """The command that creates the index."""
         words: list[str | int] = ["FT.CREATE", name, "ON", "HASH", "PREFIX", len(self.prefixes), *sorted(self.prefixes)]
+        words += ["FILTER", self.filter] if self.filter else []
         words += ["SCHEMA", self.vector_field, "VECTOR", self.algorithm, 6, "TYPE", self.data_type]
         words += ["DIM", self.dimensions, "DISTANCE_METRIC", self.metric]
         for other, schema in self.schema.items():
@@ -144,6 +147,7 @@ def told(name: str, reply: Sequence[Any], vector_field: str) -> Definition:
     metric = str(ours.get("distance_metric", "")).upper()
     if metric not in METRICS:
         raise EmbedQueueError(f"Redis does not tell which distance the index {name!r} has: take Redis 8")
+    others = [one for one in attributes if one is not ours]
     return Definition(
         prefixes=frozenset(over.get("prefixes", ())),
         vector_field=vector_field,
@@ -151,8 +155,10 @@ def told(name: str, reply: Sequence[Any], vector_field: str) -> Definition:
         data_type=str(ours.get("data_type", "")).upper(),
         dimensions=int(ours.get("dim", 0)),
         metric=metric,
-        fields={str(one["identifier"]): str(one["type"]) for one in attributes if one is not ours},
+        fields={str(one["identifier"]): str(one["type"]) for one in others},
         alias=str(ours.get("attribute", vector_field)),
+        schema={str(one["identifier"]): ("AS", str(one["attribute"]), str(one["type"])) for one in others},
+        filter=str(over.get("filter", "")),
     )
 
 
@@ -162,10 +168,19 @@ def named(reply: Sequence[Any]) -> str:
 
 
 def like(there: Definition, vector_field: str, dimensions: int, data_type: str) -> Definition:
-    """The same over another field of vectors. Of other fields the types stay: Redis does not tell all options."""
-    schema = {name: (kind,) for name, kind in there.fields.items()}
+    """The same over another field of vectors. Of other fields names and types stay: Redis does not tell all options.
+
+    Raises:
+        EmbedQueueError: it holds vectors of still another field, of which Redis does not tell enough.
+    """
+    vectors = [name for name, kind in there.fields.items() if kind == "VECTOR"]
+    if vectors:
+        raise EmbedQueueError(
+            f"the index holds vectors of {vectors[0]!r} as well: create one like it over {vector_field!r} yourself, "
+            "and it is taken"
+        )
     new = {"vector_field": vector_field, "dimensions": dimensions, "data_type": data_type, "alias": vector_field}
-    return replace(there, **new, schema=schema)  # type: ignore[arg-type]
+    return replace(there, **new)  # type: ignore[arg-type]
 
 
 def _pairs(reply: Sequence[Any]) -> dict[str, Any]:

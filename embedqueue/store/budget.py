@@ -8,6 +8,7 @@ from typing import Any
 
 from embedqueue.values.budget import Budget
 
+from .change import FINISHING
 from .figures import DAY_SECONDS
 from .keys import Keys
 from .scripts import Scripts
@@ -93,7 +94,7 @@ class BudgetBook:
             The seconds after which it is worth asking again, because what others have in flight must be settled first,
             or 0; why there is a pause, or ""; and whether that has begun by this. Without either, it is reserved.
         """
-        ms, words, begun = self._call("reserve_budget", (self._keys.budget,), terms.text, owner, tokens)
+        ms, words, begun = self._call("reserve_budget", (self._keys.budget,), terms.text, owner, tokens, FINISHING)
         return ms / 1000, words.decode("utf-8", "replace"), bool(begun)
 
     def settle(self, owner: str, dollars: float) -> bool:

@@ -13,6 +13,8 @@ from .scripts import Scripts
 
 #: Fields of ``settings``: the second queue that texts go to as well; and, as JSON, what somebody has cut over to.
 SECOND, READING = "second", "reading"
+#: Why the second queue claims nothing for a moment; its queries go on.
+FINISHING = "the change to this field is being finished"
 
 
 def index_of(reading: Mapping[str, Any], name: str, *, second: bool) -> str:

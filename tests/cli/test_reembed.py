@@ -325,6 +325,16 @@ def test_paused_nobody_embeds(run, redis_client, first, process, provider, monke
     assert "stopped, as somebody has asked" in errors
 
 
+def test_one_that_was_killed_while_it_stood_still_goes_on(run, redis_client, first):
+    """The same command again: what it had stopped works again, and a pause of somebody else's is left alone."""
+    redis_client.set("embed_queue:v2:pause", "the run reembed:v2 is paused")
+    run("reembed", *WHAT, *NEW, "--wait")
+    all_in_both(redis_client)
+    redis_client.set("embed_queue:v2:pause", "by a person", px=60_000)
+    run("reembed", *WHAT, *NEW)
+    assert redis_client.get("embed_queue:v2:pause") == b"by a person"
+
+
 def test_a_text_that_comes_in_between_wins(redis_client, first, env):
     """Somebody writes after a hash was looked at, and before what was found in it is enqueued."""
     settings = read_environment(env)

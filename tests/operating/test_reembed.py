@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import threading
+from types import SimpleNamespace
 
 import pytest
 import redis
 
 from embedqueue import EmbedQueueError
 from embedqueue.operating import cutover, reembed_run
-from embedqueue.operating.cutover import cut_over, finish
+from embedqueue.operating.cutover import cut_over, finish, roll_back
 from embedqueue.operating.reembed import Reembedding
 from embedqueue.operating.reembed_run import Work
 from embedqueue.operating.runs import NamedRun
@@ -79,6 +80,37 @@ def test_a_finish_waits_for_calls_under_way_and_changes_nothing_where_they_take_
         finish(work, 0.05, yes=True)
     assert work.other.status().pause_seconds is None, "workers of the second queue go on"
     assert work.store.change.second() is not None
+
+
+def test_texts_on_their_way_are_waited_for_however_long_the_look_through_all_texts_takes(
+    work, redis_client, monkeypatch
+):
+    filled(work, redis_client, "doc:1")
+    now, texts, claims = [0.0], work.texts, []
+
+    def slow():
+        yield from texts()
+        now[0] += 1000.0
+
+    def sleep(seconds):
+        now[0] += seconds
+        embed(work)
+        for claim in claims:
+            work.other.release([(claim.owner, member) for member in claim.members])
+
+    def add(key, text):
+        pair = [key.encode(), encode_member(key, text)]
+        work.other.enqueue([pair], max_pending=None, tell_at=50, tell_first=False)
+
+    monkeypatch.setattr(work, "texts", slow)
+    monkeypatch.setattr(cutover, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    redis_client.hset("doc:1", "body", "new")
+    add("doc:1", "new")
+    assert "is read from now on" in cut_over(work, None, 5.0)
+    add("other", "is embedded just now")
+    how = {"probe_limit": 50, "lease_seconds": 60.0, "max_deliveries": 5, "alone": True}
+    claims.append(work.other.claim(next(owners), 50, **how))
+    assert "Done" in finish(work, 5.0, yes=True)
 
 
 def test_what_waits_in_the_first_queue_alone_goes_along(work, redis_client):
@@ -263,7 +295,8 @@ def test_others_are_asked_to_embed_it(at_work, redis_client):
 
 def test_it_goes_on_when_redis_is_there_again(at_work, monkeypatch):
     at_work, said = at_work
-    outages, unfinished = [redis.ConnectionError("away"), redis.TimeoutError("slow")], at_work.reembedding.unfinished
+    outages = [redis.ConnectionError("away"), redis.TimeoutError("slow"), redis.ReadOnlyError("a replica by now")]
+    unfinished = at_work.reembedding.unfinished
 
     def asking(flush):
         if outages:
@@ -272,8 +305,17 @@ def test_it_goes_on_when_redis_is_there_again(at_work, monkeypatch):
 
     monkeypatch.setattr(at_work.reembedding, "unfinished", asking)
     assert at_work.until_complete() == 0
-    assert [line.rpartition(": ")[2] for line in said] == ["TimeoutError", "ConnectionError"]
+    assert [line.rpartition(": ")[2] for line in said] == ["ReadOnlyError", "TimeoutError", "ConnectionError"]
     assert "Redis does not answer" in said[0]
+
+
+def test_a_change_that_is_taken_back_meanwhile_ends_it(at_work, work, redis_client):
+    """Nothing more is paid for."""
+    at_work, _ = at_work
+    roll_back(work)
+    with pytest.raises(EmbedQueueError, match="taken back"):
+        at_work.until_complete()
+    assert redis_client.keys("embed_queue:v2:pending*") == []
 
 
 def test_a_password_that_is_wrong_by_now_ends_it(at_work, monkeypatch):

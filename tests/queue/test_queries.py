@@ -14,12 +14,14 @@ import redis
 
 from embedqueue import (
     BatchFailed,
+    Budget,
     ConfigurationError,
     InputRejected,
     Observer,
     QueueStopped,
     TransientError,
 )
+from embedqueue.store.change import FINISHING
 from embedqueue.testing import FakeEmbedder, eager_queue
 from tests.inside import LONGEST_QUERY_SECONDS, inside
 from tests.parts import ONE_TRY, PATIENCE_SECONDS, GatedEmbedder, Strikes, eventually, expected, in_thread
@@ -189,6 +191,14 @@ def test_a_pause_says_why(make_queue, redis_client, embedder):
     with pytest.raises(BatchFailed, match="paused: the provider is being changed"):
         make_queue(start=False).embed_query("a text")
     assert embedder.calls == []
+
+
+@pytest.mark.parametrize("budget", [None, Budget(usd_per_day=1000)], ids=["without a budget", "with one"])
+def test_queries_go_on_while_a_change_of_the_model_is_finished(make_queue, redis_client, budget):
+    """Its queue stands still for a moment then; who searches must not notice."""
+    redis_client.set("embed_queue:pause", FINISHING)
+    queue = make_queue(start=False, budget=budget, prices={"gemini-embedding-001": 1.0})
+    assert queue.embed_query("a text") == expected("a text")
 
 
 def test_a_failing_provider_is_tried_again(make_queue, embedder):

@@ -227,3 +227,37 @@ def test_an_index_over_both_fields_serves_both(run, searching, named_by, old):
     assert "docs names docs-1." in run(*CUT_OVER)
     run("--finish", "--yes")
     assert named_by("docs") == "docs-1"
+
+
+def test_the_new_index_holds_the_same_hashes_under_the_same_names(run, searching, old):
+    """Not those that the old one leaves out; one over vectors of another length is not taken for it."""
+    searching.hset("doc:3", mapping={"body": "a third text", "lang": "de"})
+    old.enqueue("doc:3", "a third text").result(PATIENCE_SECONDS)
+    run("--wait")
+    searching.execute_command("FT.DROPINDEX", "docs-1")
+    how = "VECTOR FLAT 6 TYPE FLOAT32 DISTANCE_METRIC COSINE DIM"
+    only = ["FILTER", '@language=="en"', "SCHEMA"]
+    create = ["FT.CREATE", "docs-1", "ON", "HASH", "PREFIX", 1, "doc:", *only]
+    searching.execute_command(*create, *f"embedding {how} 16 lang AS language TAG".split())
+    create = ["FT.CREATE", "other", "ON", "HASH", "PREFIX", 1, "doc:", *only]
+    searching.execute_command(*create, *f"v2 {how} 4 lang AS language TAG".split())
+    searching.execute_command("FT.ALIASADD", "docs", "docs-1")
+    assert "docs names docs-1:v2" in run(*CUT_OVER)
+    with EmbeddingBatchQueue(New(), searching, model="new", embedding_field="v2", worker=False) as new:
+        found = [new.search("a third text", 10, index="docs", filter=f"@language:{{{one}}}") for one in ("en", "de")]
+    assert [sorted(hit.redis_key for hit in hits) for hits in found] == [["doc:1", "doc:2"], []]
+
+
+def test_an_index_over_vectors_of_a_third_field_is_not_made_anew_by_guesses(run, searching, old):
+    """Nothing has changed; one of one's own is taken."""
+    run("--wait")
+    searching.execute_command("FT.DROPINDEX", "docs-1")
+    how = "VECTOR FLAT 6 TYPE FLOAT32 DISTANCE_METRIC COSINE DIM"
+    words = f"docs-1 ON HASH PREFIX 1 doc: SCHEMA embedding {how} 16 third {how} 4"
+    searching.execute_command("FT.CREATE", *words.split())
+    searching.execute_command("FT.ALIASADD", "docs", "docs-1")
+    assert "vectors of 'third' as well" in run(*CUT_OVER, code=1)
+    assert len(old.embed_query("x")) == 16
+    words = f"mine ON HASH PREFIX 1 doc: SCHEMA v2 {how} 8 third {how} 4"
+    searching.execute_command("FT.CREATE", *words.split())
+    assert "docs names mine" in run(*CUT_OVER)
