@@ -22,6 +22,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 import embedqueue.backlog.filler
 import embedqueue.calls.caller
 import embedqueue.calls.queries
+import embedqueue.engine
+import embedqueue.flushing
 import embedqueue.futures.intake
 import embedqueue.futures.lateness
 import embedqueue.futures.waiters
@@ -29,6 +31,7 @@ import embedqueue.jobs.runner
 import embedqueue.observers.history
 import embedqueue.work.agenda
 import embedqueue.work.dispatch
+import embedqueue.work.plan
 import embedqueue.work.settle
 import embedqueue.work.worker
 from embedqueue import EmbeddingBatchQueue
@@ -48,6 +51,9 @@ LATENESS_LOOK_SECONDS = embedqueue.futures.lateness, "LOOK_SECONDS"
 REWRITE_SECONDS = embedqueue.work.settle, "REWRITE_SECONDS"
 LONGEST_TRY_SECONDS = embedqueue.calls.caller, "LONGEST_TRY_SECONDS"
 LONGEST_QUERY_SECONDS = embedqueue.calls.queries, "LONGEST_SECONDS"
+CHECK_SECONDS = embedqueue.work.plan, "CHECK_SECONDS"
+ASK_SECONDS = embedqueue.flushing, "ASK_SECONDS"
+GRACE_SECONDS = embedqueue.engine, "GRACE_SECONDS"
 REFRESH_SECONDS = embedqueue.work.agenda, "REFRESH_SECONDS"
 FAILURE_SECONDS = embedqueue.jobs.runner, "FAILURE_SECONDS"
 BARRED_SECONDS = embedqueue.work.worker, "BARRED_SECONDS"
@@ -111,6 +117,15 @@ class Inside:
     def intake(self) -> Any:
         """Who takes items in: ``submit``."""
         return self._engine.intake
+
+    @property
+    def usual_seconds(self) -> float:
+        """How long answered calls took of late."""
+        return float(self._engine.caller.usual_seconds or 0.0)
+
+    @usual_seconds.setter
+    def usual_seconds(self, seconds: float) -> None:
+        self._engine.caller.usual_seconds = seconds
 
     @property
     def verify(self) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from embedqueue import BatchFailed, InputRejected, OpenAIEmbedder, TransientError
 from embedqueue.calls.cache import BUSY, PAUSED, Cache
 from embedqueue.values.provenance import parts_of_space
-from tests.inside import inside
+from tests.inside import FIRST_PAUSE_SECONDS, inside
 from tests.parts import (
     DIMENSIONS,
     ONE_TRY,
@@ -206,6 +206,7 @@ def test_a_text_whose_other_worker_failed_waits_again_under_the_pause(make_queue
 
 def test_a_text_of_another_worker_waits_again_where_no_thread_can_wait(make_queue, redis_client, embedder, monkeypatch):
     """Its item is released, and its lease does not run out."""
+    monkeypatch.setattr(*FIRST_PAUSE_SECONDS, 5.0)  # no second try fails before the threads are there again
     start = threading.Thread.start
 
     def none_for_the_cache(thread):
@@ -232,18 +233,18 @@ def test_a_text_of_another_worker_waits_again_where_no_thread_can_wait(make_queu
 
 def test_a_claim_is_kept_while_its_text_is_another_workers(make_queue, redis_client, embedder):
     """It has no reservation of its own to renew, and its lease is renewed all the same."""
-    first = make_queue(cache_ttl=60, lease_seconds=0.6, max_concurrency=1)
+    first = make_queue(cache_ttl=60, lease_seconds=6.0, max_concurrency=1)
     embedder.hold()
     first.enqueue("doc:1", "same")
     first.flush_now()
     embedder.wait_for_calls(1)
-    second = make_queue(embedder=GatedEmbedder(), cache_ttl=60, lease_seconds=0.6)
+    second = make_queue(embedder=GatedEmbedder(), cache_ttl=60, lease_seconds=6.0)
     future = second.enqueue("doc:2", "same")
     second.flush_now()
     eventually(lambda: in_flight(redis_client) == 2, "claimed by the second")
     [claimed] = [member for member in redis_client.zrange("embed_queue:inflight", 0, -1) if b"doc:2" in member]
     ends = redis_client.zscore("embed_queue:inflight", claimed)
-    eventually(lambda: redis_client.zscore("embed_queue:inflight", claimed) > ends + 0.6, "renewed twice")
+    eventually(lambda: redis_client.zscore("embed_queue:inflight", claimed) > ends + 3.0, "renewed twice")
     embedder.release()
     assert future.result(PATIENCE_SECONDS) == expected("same")
 

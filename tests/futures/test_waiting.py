@@ -447,7 +447,7 @@ def test_wait_and_slow_redis(make_queue, embedder):
     waiting = in_thread(lambda: concurrent.futures.wait([future], PATIENCE_SECONDS))
     assert telling.wait(PATIENCE_SECONDS)
     asking = in_thread(future.done)
-    asking.join(2)
+    asking.join(PATIENCE_SECONDS / 2)
     blocked = asking.is_alive()
     go_on.set()
     join(waiting, asking)

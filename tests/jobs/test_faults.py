@@ -246,7 +246,7 @@ def test_a_server_error_while_submitting(make, redis_client, stand_in, step):
 def test_the_answer_to_create_is_lost(make, redis_client, stand_in, lists):
     """The job is found by its label, also where the list lags, and adopted; nothing is paid for twice."""
     stand_in.drop["create"], stand_in.hidden_lists = 1, lists
-    queue, items = make(economy_lag=3), pairs(4)
+    queue, items = make(economy_lag=30), pairs(4)
     queue.enqueue_many(items, within=PATIENT)
     eventually(lambda: all_written(redis_client, items))
     assert over(queue).written == 4

@@ -53,6 +53,20 @@ def asked(queue, *texts, timeout=PATIENCE_SECONDS):
     return futures
 
 
+def joined(queue) -> threading.Semaphore:
+    """Released each time that a query has joined those that wait, or are under way."""
+    queries, one_more = inside(queue).queries, threading.Semaphore(0)
+    join = queries._join
+
+    def tell(text):
+        query = join(text)
+        one_more.release()
+        return query
+
+    queries._join = tell
+    return one_more
+
+
 def together(make_queue, embedder, *texts, **options):
     """All texts in one call: they come while another is under way, and there may be one at a time."""
     queue = make_queue(start=False, max_concurrency=1, wait_linger=0, **options)
@@ -123,23 +137,31 @@ def test_what_is_kept_is_not_sent_again(make_queue, redis_client, embedder):
 
 
 def test_who_comes_together_shares_a_call_and_equal_texts_are_sent_once(make_queue, embedder):
-    """Twenty callers of four texts, within the linger: one call."""
+    """Twenty callers of four texts, of which the four come within the linger: one call."""
     queue = make_queue(start=False, wait_linger=2.0)
+    one_more = joined(queue)
+    embedder.hold()
     texts = [f"text {i % 4}" for i in range(20)]
-    found = [future.result(PATIENCE_SECONDS) for future in asked(queue, *texts)]
-    assert found == [expected(text) for text in texts]
+    futures = asked(queue, *texts)
+    for _ in texts:
+        assert one_more.acquire(timeout=PATIENCE_SECONDS)
+    embedder.release()
+    assert [future.result(PATIENCE_SECONDS) for future in futures] == [expected(text) for text in texts]
     assert [sorted(call) for call in embedder.calls] == [["text 0", "text 1", "text 2", "text 3"]]
 
 
 def test_whoever_asks_for_what_is_under_way_waits_for_that(make_queue, embedder):
     """And who asks for something else meanwhile does not wait for it."""
     queue = make_queue(start=False)
+    one_more = joined(queue)
     embedder.hold()
     first = asked(queue, "one")
     embedder.wait_for_calls(1)
     again = asked(queue, "one", "one")
     other = asked(queue, "two")
     embedder.wait_for_calls(2)
+    for _ in range(4):
+        assert one_more.acquire(timeout=PATIENCE_SECONDS)
     embedder.release()
     assert [one.result(PATIENCE_SECONDS) for one in (*first, *again)] == [expected("one")] * 3
     assert other[0].result(PATIENCE_SECONDS) == expected("two")
@@ -270,7 +292,9 @@ def test_a_timeout_ends_the_wait_and_nothing_else(make_queue, embedder):
     embedder.hold()
     with pytest.raises(TimeoutError, match=r"0\.05 s"):
         queue.embed_query("one", timeout=0.05)
+    one_more = joined(queue)
     [again] = asked(queue, "one")
+    assert one_more.acquire(timeout=PATIENCE_SECONDS)
     embedder.release()
     assert again.result(PATIENCE_SECONDS) == expected("one")
     assert embedder.calls == [["one"]]
@@ -482,7 +506,7 @@ def test_eager_queues_ask_in_the_callers_thread(monkeypatch):
         raise KeyboardInterrupt
 
     with eager_queue(wait_linger=60.0) as queue:
-        threads = threading.active_count()
+        threads = set(threading.enumerate())
         embedder = queue._embedder
         assert queue.embed_query("a cat") == embedder.vector_of("a cat").tolist()
         embedder.fail_with(ConfigurationError("the key is wrong"))
@@ -496,4 +520,4 @@ def test_eager_queues_ask_in_the_callers_thread(monkeypatch):
             with pytest.raises(KeyboardInterrupt):
                 queue.embed_query("a bird")
         assert queue.embed_query("a bird") == embedder.vector_of("a bird").tolist()
-        assert threading.active_count() == threads
+        assert set(threading.enumerate()) <= threads

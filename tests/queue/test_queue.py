@@ -27,7 +27,7 @@ from embedqueue.testing import FakeEmbedder
 from embedqueue.values.item import encode_member
 from embedqueue.values.options import Options, QueueOptions
 from embedqueue.values.vectors import to_floats
-from tests.inside import GROUP_LIMIT, inside
+from tests.inside import ASK_SECONDS, GROUP_LIMIT, inside
 from tests.parts import PATIENCE_SECONDS, eventually, in_thread, join
 
 PENDING = "embed_queue:pending"
@@ -359,6 +359,7 @@ def test_a_flush_is_not_ended_by_what_is_left_of_an_old_outage(make_queue, fake_
 
 def test_whoever_is_told_finds_it_counted(make_queue, monkeypatch):
     """``stats`` counts what a flush that ends, or a callback, calls done, although Redis had it before we knew."""
+    monkeypatch.setattr(*ASK_SECONDS, PATIENCE_SECONDS)
     queue = make_queue()
     complete, written, go_on = inside(queue).store.complete, threading.Event(), threading.Event()
 

@@ -410,7 +410,7 @@ def failing(queue: EmbeddingBatchQueue, master: redis.Redis, pair: tuple[str, st
 
 def test_a_master_that_hangs_does_not_hang_its_clients(make, pair, master):
     """It has taken the item in, and says nothing more."""
-    queue = make(pair[0].client(socket_timeout=3.0, retry=Retry(NoBackoff(), 0)), replica_patience=2.0)
+    queue = make(pair[0].client(socket_timeout=3.0, retry=Retry(NoBackoff(), 0)), replica_patience=8.0)
     queue.enqueue("doc:1", "makes the connection")
     with frozen(pair[1]):
         error = failing(queue, master, ("doc:2", "two"))

@@ -227,8 +227,9 @@ def test_the_worker_hears_what_was_noted_when_a_signal_came(make_queue, monkeypa
     assert future.result(PATIENCE_SECONDS) == expected("hello")
 
 
-def fail(make_queue, redis_client):
+def fail(make_queue, redis_client, monkeypatch):
     """Let the provider fail for a worker that is gone then; its pause is over at once, what is known of it is not."""
+    monkeypatch.setattr(*FIRST_PAUSE_SECONDS, 60.0)  # nobody else tests the provider by this one's text
     down = GatedEmbedder()
     down.rule = lambda texts: TransientError("down")
     queue = make_queue(embedder=down, retry=ONE_TRY)
@@ -236,11 +237,12 @@ def fail(make_queue, redis_client):
     queue.flush_now()
     eventually(lambda: redis_client.exists("embed_queue:pause"))
     queue.stop()
-    make_queue(start=False).enqueue("doc:down", "")
-    redis_client.delete("embed_queue:pause")
+    blank = make_queue(start=False)
+    blank.enqueue("doc:down", "")
+    inside(blank).store.unhold()
 
 
-def test_who_has_no_place_free_tests_no_provider(make_queue, embedder, redis_client):
+def test_who_has_no_place_free_tests_no_provider(make_queue, embedder, redis_client, monkeypatch):
     """One call tests a provider that has failed, and all wait for it: it must not stand behind a call that hangs."""
     busy = make_queue(max_concurrency=1, api_batch_limit=1)
     embedder.hold()
@@ -248,7 +250,7 @@ def test_who_has_no_place_free_tests_no_provider(make_queue, embedder, redis_cli
     busy.flush_now()
     embedder.wait_for_calls(1)
     busy.enqueue_many((f"doc:{i}", f"text {i}") for i in range(5))
-    fail(make_queue, redis_client)
+    fail(make_queue, redis_client, monkeypatch)
     inside(busy).claim_now()  # ahead, and not knowing of the failure yet
     idle = make_queue(embedder=GatedEmbedder(), start=False)
     future = idle.enqueue("doc:new", "new")  # before it starts, for the busy one claims again then
@@ -267,14 +269,14 @@ def test_nothing_is_claimed_ahead_while_the_provider_fails(make_queue):
     assert inside(queue).room() == 0
 
 
-def test_a_test_of_the_provider_by_a_text_under_way(make_queue, embedder, redis_client):
+def test_a_test_of_the_provider_by_a_text_under_way(make_queue, embedder, redis_client, monkeypatch):
     """It is none, for no call is made for it: the next may test."""
     queue = make_queue(max_concurrency=2, api_batch_limit=1)
     embedder.hold()
     queue.enqueue("doc:1", "same")
     queue.flush_now()
     embedder.wait_for_calls(1)
-    fail(make_queue, redis_client)
+    fail(make_queue, redis_client, monkeypatch)
     queue.enqueue("doc:2", "same")
     queue.flush_now()
     eventually(lambda: in_flight(redis_client) == 2)

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from embedqueue import Budget, ConfigurationError, InputRejected, ItemRejected
-from tests.inside import inside
+from tests.inside import CHECK_SECONDS, inside
 from tests.parts import ONE_TRY, PATIENCE_SECONDS, eventually, expected, in_flight, in_thread, join, stand_still, stored
 
 COUNT = 60
@@ -59,7 +59,7 @@ def test_enqueue_while_down(fresh_redis_server, impatient, make_queue, embedder)
     for use in (lambda: queue.enqueue("doc:1", "refused"), lambda: queue.flush(1), queue.pending_count, queue.stats):
         with pytest.raises(redis.ConnectionError):
             use()
-    assert time.monotonic() - began_mono < 2
+    assert time.monotonic() - began_mono < PATIENCE_SECONDS / 2
     fresh_redis_server.start()
     _all_well(queue, futures, impatient, embedder)
     assert "refused" not in embedder.sent
@@ -177,9 +177,9 @@ def test_a_stop_while_redis_takes_no_news_of_a_failure(make_queue, embedder):
     assert future.cancelled()
 
 
-@pytest.mark.quiet
-def test_answer_of_a_write_lost(make_queue, embedder, redis_client, caplog):
-    """A write whose answer got lost is not done twice, and its futures end with what it wrote."""
+def test_answer_of_a_write_lost(make_queue, embedder, monkeypatch):
+    """A write whose answer got lost is not done twice, and its futures end with what it wrote, without another look."""
+    monkeypatch.setattr(*CHECK_SECONDS, (600.0, 600.0))
     queue = make_queue()
     store = inside(queue).store
     real, faults = store.complete, [redis.ConnectionError("cut")]
@@ -191,9 +191,7 @@ def test_answer_of_a_write_lost(make_queue, embedder, redis_client, caplog):
         return words
 
     store.complete = complete
-    began_mono = time.monotonic()
     assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS) == expected("one")
-    assert time.monotonic() - began_mono < 1.5  # without waiting for a sweep
     assert embedder.sent == {"one": 1}
 
 

@@ -154,8 +154,12 @@ def test_a_sink_that_is_down(make_queue, redis_client, embedder, error, monkeypa
     eventually(lambda: (queue.stats().pause_reason or "").startswith("the sink failed"), "all are told why")
     assert in_flight(redis_client) == 2
     assert not redis_client.exists("doc:1")
+    table.go_on.clear()
+    table.arrived.clear()
+    assert table.arrived.wait(PATIENCE_SECONDS)  # no try fails between the two that follow, and tells who waits
     again = queue.enqueue("doc:2", "two")
     down.clear()
+    table.go_on.set()
     assert again.result(PATIENCE_SECONDS) == expected("two")
     eventually(lambda: table.has("doc:1", "one") and in_flight(redis_client) == 0, "all is written")
     eventually(lambda: queue.stats().paused_until is None, "the pause is over")
@@ -296,8 +300,9 @@ def test_a_sink_that_takes_another_and_is_down_again(make_queue, embedder):
     assert set(embedder.sent.values()) == {1}
 
 
-def test_a_newer_text_while_the_sink_is_down(make_queue, redis_client, embedder):
+def test_a_newer_text_while_the_sink_is_down(make_queue, redis_client, embedder, monkeypatch):
     """The vector of an older text that was kept is never written any more."""
+    monkeypatch.setattr("embedqueue.work.sinking.PAUSE_FACTOR", 1000.0)  # nothing new is claimed meanwhile
     down = threading.Event()
     down.set()
     queue = make_queue(sink=(table := Table(lambda rows: TransientError("down") if down.is_set() else None)))
@@ -307,6 +312,7 @@ def test_a_newer_text_while_the_sink_is_down(make_queue, redis_client, embedder)
     eventually(lambda: inside(queue).held == 0, "the old one is let go")
     written = len(table.writes)
     down.clear()
+    inside(queue).store.unhold()
     queue.flush_now()
     eventually(lambda: table.has("doc:1", "new"), "the new one is written")
     eventually(lambda: redis_client.hget("doc:1", "embedding") == stored("new"), "in Redis, too, which comes after it")

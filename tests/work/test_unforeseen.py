@@ -110,6 +110,7 @@ def test_a_letter_of_whose_end_nobody_could_be_told_makes_no_pause(make_queue, r
 
 def test_a_pause_whose_reason_cannot_be_told_is_made_in_plain_words(make_queue, redis_client, embedder, monkeypatch):
     """The call's items wait again under it, and who waits is told the true reason."""
+    monkeypatch.setattr(*FIRST_PAUSE_SECONDS, 60.0)  # so that it stands while it is looked at
     queue = make_queue(retry=ONE_TRY)
     give_back = inside(queue).store.fail
 
@@ -319,8 +320,9 @@ def test_the_same_fault_of_the_account_is_told_once(make_queue, redis_client, em
     assert "will be made again" not in caplog.text
 
 
-def test_one_call_decides_whether_it_goes_on(make_queue, redis_client, embedder):
+def test_one_call_decides_whether_it_goes_on(make_queue, redis_client, embedder, monkeypatch):
     """However many calls the items of its claim would take: the others are not sent, and wait."""
+    monkeypatch.setattr(*FIRST_PAUSE_SECONDS, 60.0)  # none ends by itself
     queue = make_queue(start=False, retry=ONE_TRY, api_batch_tokens=1000)
     embedder.rule = lambda texts: TransientError("down", status=503)
     futures = queue.enqueue_many([(f"doc:{place}", f"text {place} {'word ' * 700}") for place in range(12)])

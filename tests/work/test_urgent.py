@@ -15,6 +15,7 @@ from tests.parts import PATIENCE_SECONDS, eventually, start_held
 def test_all_who_wait_come_before_a_backlog(make_queue, embedder, worker):
     """Also where each claim takes one item only, and where they wait in a process without a worker."""
     queue = start_held(make_queue, embedder, [f"backlog {place}" for place in range(200)])
+    eventually(lambda: inside(queue).held == 2, "one is claimed ahead")
     waiter = queue if worker else make_queue(worker=False)
     wanted = [f"wanted {place}" for place in range(30)]
     futures = waiter.enqueue_many((text, text) for text in wanted)
