@@ -50,6 +50,8 @@ class EmbeddedText(models.Model):
 
     #: What this object knows of the fields that the queue has the text of: never changed, only replaced.
     _embedded: Mapping[str, str] = MappingProxyType({})
+    #: Whether who saves it has named fields. Where some are deferred, Django itself names those that are loaded.
+    _embed_named: bool = False
 
     def embed_key(self) -> str:
         """The hash that receives the vector. Override it as you like; it must not change while the instance lives."""
@@ -79,19 +81,31 @@ class EmbeddedText(models.Model):
         fields = kwargs.get("fields", args[1] if len(args) > 1 else None)
         self._embedded = {**self._embedded, **self._embed_state(fields)}
 
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save the instance as Django does, and enqueue its text if that is new; see ``embed_written`` as well."""
+        self._embed_named = kwargs.get("update_fields", args[3] if len(args) > 3 else None) is not None
+        super().save(*args, **kwargs)
+
     def _do_update(
         self, base_qs: Any, using: Any, pk_val: Any, values: Any, update_fields: Any, *more: Any, **later: Any
     ) -> Any:
         """The instance may have been loaded, or made, before the sink wrote what these fields have now."""
-        if update_fields is None:
+        if not self._embed_named:
             values = [value for value in values if value[0].name not in self.embed_written]
         return super()._do_update(base_qs, using, pk_val, values, update_fields, *more, **later)
 
     def _embed_state(self, names: Iterable[str] | None = None) -> dict[str, str]:
         """The values as text of those fields (of all) that are embedded and loaded. Fetches nothing."""
-        chosen = set(self.embed_fields) if names is None else set(self.embed_fields) & set(names)
-        columns = {name: self._meta.get_field(name).attname for name in chosen}  # type: ignore[union-attr]
+        columns = {name: self._column(name) for name in self._embed_names(names)}
         return {name: str(self.__dict__[column]) for name, column in columns.items() if column in self.__dict__}
+
+    def _embed_names(self, given: Iterable[str] | None) -> set[str]:
+        """Those of the embedded fields that are among the given ones, by name or by column; None: all."""
+        among = None if given is None else set(given)
+        return {name for name in self.embed_fields if among is None or among & {name, self._column(name)}}
+
+    def _column(self, name: str) -> str:
+        return self._meta.get_field(name).attname  # type: ignore[union-attr,no-any-return,unused-ignore]
 
     def enqueue_text(self, using: str | None = None) -> None:
         """Enqueue the text when the transaction is committed, new or not.
@@ -153,7 +167,7 @@ def saved(
         model, pk = type(instance), instance.pk
         transaction.on_commit(lambda: _loaded(model, pk, using), using=using, robust=instance.embed_robust)
         return
-    names = set(instance.embed_fields) if update_fields is None else set(instance.embed_fields) & set(update_fields)
+    names = instance._embed_names(update_fields)
     state = instance._embed_state(names)
     computed = len(state) < len(names) or _holds_expression(instance, names)
     if not names or (not created and not computed and state.items() <= instance._embedded.items()):

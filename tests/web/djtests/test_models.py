@@ -10,7 +10,7 @@ import redis
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.core.management.base import SystemCheckError
-from django.db import transaction
+from django.db import connection, models, transaction
 from django.db.models import Value
 from django.db.models.functions import Concat
 from django.db.models.signals import post_delete, post_save
@@ -18,7 +18,7 @@ from django.test import override_settings
 from django.test.utils import isolate_apps
 
 from embedqueue.contrib.django import enqueue_on_commit, queues
-from embedqueue.contrib.django.models import check_model, deleted, saved
+from embedqueue.contrib.django.models import EmbeddedText, check_model, deleted, saved
 from tests.web.djsite.notes.models import Note, NoteProxy
 
 
@@ -285,3 +285,42 @@ def test_backfill_finds_what_bulk_operations_left_out(used, run):
         run("backfill", "notes.Nothing")
     with pytest.raises(CommandError, match="there is no queue 'images'"):
         run("backfill", "--queue", "images")
+
+
+class Letter(EmbeddedText):
+    """A text that depends on whose it is. Of no installed app, so that no other test meets it."""
+
+    text = models.TextField()
+    seen = models.IntegerField(default=0)
+    author = models.ForeignKey(User, models.DO_NOTHING, null=True, related_name="+", db_constraint=False)
+    embed_fields = ("text", "author")
+
+    class Meta:
+        app_label = "letters"
+
+    def embed_text(self) -> str:
+        return f"{self.text} by {self.author_id}"
+
+
+@pytest.fixture
+def letters():
+    with connection.schema_editor() as editor:
+        editor.create_model(Letter)
+    yield
+    with connection.schema_editor() as editor:
+        editor.delete_model(Letter)
+
+
+def test_a_foreign_key_counts_by_its_column_as_well(used, letters):
+    """Which is how Django names what is loaded of an instance with deferred fields, and may be how its user does."""
+    Letter.objects.create(text="Dear", author_id=1)
+    texts = used.embedders["embed_queue"].texts
+    deferred = Letter.objects.defer("seen").get()
+    deferred.author_id = 2
+    deferred.save()
+    deferred.author_id = 3
+    deferred.save(update_fields=["author_id"])
+    fetched = Letter.objects.defer("author").get()
+    assert fetched.author_id == 3
+    fetched.save()
+    assert texts == ["Dear by 1", "Dear by 2", "Dear by 3"]

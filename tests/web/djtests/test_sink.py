@@ -220,6 +220,24 @@ def test_saving_leaves_the_vector_alone(place):
     assert _now(made, alias) == (None, 100)
 
 
+@pytest.mark.parametrize("deferred", ["title", "embedding"])
+def test_saving_an_instance_with_deferred_fields_leaves_the_vector_alone(place, deferred):
+    """Django names the fields of such a one that are loaded by itself; that is no wish of who saves it."""
+    sink, model, alias, make = place
+    with eager():
+        made = make(1)
+        loaded = model.objects.using(alias).defer(deferred).get(pk=made.pk)
+        sink.write([_row(_key(model, 1), [1, 2, 3], 100)])
+        loaded.text = "new"
+        loaded.save(using=alias)
+        assert _now(made, alias) == ([1.0, 2.0, 3.0], 100)
+        assert model.objects.using(alias).get(pk=made.pk).text == "new"
+        only = model.objects.using(alias).only("embedding_stamp").get(pk=made.pk)
+        only.embedding_stamp = 7
+        only.save(using=alias, update_fields=["embedding_stamp"])
+    assert _now(made, alias) == ([1.0, 2.0, 3.0], 7)
+
+
 def test_two_writers_at_once(postgres):
     """Of two that write the same rows side by side, the newer one's stand in the end, whoever is first."""
     sink = PgVectorSink(Page, "embedding", using=postgres)
