@@ -23,7 +23,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from .backlog.filler import Filler, Verified, to_fix, verified
 from .backlog.inspection import Text, hashes_with_text
-from .embedders.batch_jobs import batch_jobs_of
+from .embedders.batch_jobs import batch_jobs_of, require_batch_jobs
 from .embedders.protocol import Embedder
 from .embedders.text_limits import text_limit
 from .flushing import Flush
@@ -41,7 +41,7 @@ from .store.durability import dangers
 from .store.jobs import told
 from .store.records import Filled, due_seconds
 from .store.usable import check_client
-from .values.errors import BatchFailed, EmbedQueueError, OptionValueError, QueueStopped
+from .values.errors import BatchFailed, EmbedQueueError, QueueStopped
 from .values.item import check_pair, check_query, checked_member, is_blank
 from .values.log import QueueLog
 from .values.observer import Observer
@@ -174,10 +174,8 @@ class EmbeddingBatchQueue:
         self._options = Options(model=model, flush_interval=flush_interval, max_batch_size=max_batch_size, **options)
         if callable(meet := getattr(embedder, "meet", None)):
             meet(model)
-        if self._options.economy and batch_jobs_of(embedder, model) is None:
-            raise OptionValueError(
-                "economy", f"needs an embedder whose provider has batch jobs, which {embedder!r} has not"
-            )
+        if self._options.economy:
+            require_batch_jobs(embedder, model)
         if self._options.budget is not None:
             budget_price(self._options)  # raises where it is not known
         self._log = QueueLog(self._options.namespace)

@@ -112,7 +112,8 @@ def enqueue(
     check = partial(_check, namespace=settings.option("namespace"), max_chars=settings.option("max_text_chars"))
     with closing(read_pairs(file, key_column, text_column, check)) as found:
         sieve = _Sieve(found, skip_bad)
-        count = _tell(*_fill(source, lambda queue: sieve, kinds, max_waiting, within, total, position))
+        texts: Iterable[Text] = _not_blank(sieve) if resume else sieve
+        count = _tell(*_fill(source, lambda queue: texts, kinds, max_waiting, within, total, position))
     if sieve.bad_lines and not skip_bad:
         raise click.ClickException(
             f"{sieve.told[0]}. What stands before it is in ({count} enqueued). Mend it and run this again (--resume "
@@ -282,7 +283,7 @@ def _running(kind: str, name: str | None, table: Table, *, several: bool) -> Ite
 
 
 def _not_blank(texts: Iterable[Text]) -> Iterator[Text]:
-    """A backfill takes no vector away."""
+    """What looks and fills takes no vector away."""
     return (text for text in texts if not is_blank(text[1]))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from typing import Any
 
@@ -10,6 +9,8 @@ import click
 from redis.exceptions import ResponseError
 
 from embedqueue.settings.checks import words_of_redis
+from embedqueue.store.clients import close_connections, private_client
+from embedqueue.store.door import near
 from embedqueue.values.words import printable
 
 from .context import Source, as_json, cli, command
@@ -41,12 +42,16 @@ def create(source: Source, prefix: str, metric: str, algorithm: str, name: str) 
 @as_json
 def info(source: Source, name: str, as_json: bool) -> None:
     """Tell what the index holds."""
-    client: Any = source.settings().client(decode_responses=False)
-    with contextlib.closing(client):
-        try:
-            reply = _plain(client.execute_command("FT.INFO", name))
-        except ResponseError as error:
-            raise click.ClickException(printable(words_of_redis(source.settings(), error))) from None
+    settings = source.settings()
+    client, _, close = near(settings.client(), settings.option("namespace"))
+    plain: Any = private_client(client)
+    try:
+        reply = _plain(plain.execute_command("FT.INFO", name))
+    except ResponseError as error:
+        raise click.ClickException(printable(words_of_redis(settings, error))) from None
+    finally:
+        close_connections(plain)
+        close()
     facts = dict(zip(reply[::2], reply[1::2], strict=False))
     found = {fact: facts.get(fact) for fact in FACTS}
     if as_json:
@@ -65,7 +70,7 @@ def info(source: Source, name: str, as_json: bool) -> None:
 @as_json
 def search(source: Source, text: str, k: int, name: str, where: str | None, show: str | None, as_json: bool) -> None:
     """Find the keys whose texts are nearest in meaning, with their scores: higher is nearer."""
-    queue = source.look()
+    queue = source.queue(worker=False)  # one's own: it is stopped
     try:
         hits = queue.search(text, k, index=name, filter=where, return_fields=[show] if show else [])
     finally:

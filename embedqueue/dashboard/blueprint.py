@@ -9,6 +9,7 @@ from flask import Blueprint, Flask
 from werkzeug.exceptions import HTTPException
 
 from embedqueue.queue import EmbeddingBatchQueue
+from embedqueue.settings.front import Front
 from embedqueue.values.budget import read_prices
 
 from . import asked, find, item, items, jobs, letters, money, overview, runs, space
@@ -94,7 +95,12 @@ def dashboard(
 
 
 def dashboard_app(queues: Source, **options: Any) -> Flask:
-    """The page as a WSGI application of its own; arguments as with :func:`dashboard`."""
+    """The page as a WSGI application of its own; arguments as with :func:`dashboard`.
+
+    Flask's extension is asked for its queues at once: call it in the context of the application that has them.
+    """
+    if isinstance(queues, Front):  # while a page is made, the current app is this one
+        queues = queues.queues
     app = Flask("embedqueue_dashboard", static_folder=None)
     app.register_blueprint(dashboard(queues, **options))
     return app

@@ -27,9 +27,9 @@ class Sources:
         self._given = given
 
     def _mapping(self) -> Mapping[str, EmbeddingBatchQueue]:
-        if isinstance(self._given, EmbeddingBatchQueue):
-            return {DEFAULT: self._given}
-        return self._given.queues if isinstance(self._given, Front) else self._given
+        if isinstance(self._given, Front):  # first: Django's looks like a queue
+            return self._given.queues
+        return {DEFAULT: self._given} if isinstance(self._given, EmbeddingBatchQueue) else self._given
 
     def names(self) -> list[str]:
         """In order.

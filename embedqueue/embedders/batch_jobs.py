@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from embedqueue.values.errors import ConfigurationError, EmbedQueueError, TransientError
+from embedqueue.values.errors import ConfigurationError, EmbedQueueError, OptionValueError, TransientError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -130,6 +130,18 @@ class TakesJobs(Protocol):
 def batch_jobs_of(embedder: object, model: str) -> BatchJobs | None:
     """The batch jobs of an embedder for a model; None where there are none."""
     return embedder.batch_jobs(model) if isinstance(embedder, TakesJobs) else None
+
+
+def require_batch_jobs(embedder: object, model: str) -> None:
+    """Refuse the option ``economy`` where there are no batch jobs.
+
+    Raises:
+        OptionValueError: there are none.
+    """
+    if batch_jobs_of(embedder, model) is None:
+        raise OptionValueError(
+            "economy", f"needs an embedder whose provider has batch jobs, which {embedder!r} has not"
+        )
 
 
 def was_refused(error: EmbedQueueError) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -97,7 +98,16 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        host, port = address
+        self._both = not host and socket.has_dualstack_ipv6()
+        if self._both or ":" in host:
+            self.address_family = socket.AF_INET6
+        super().__init__((host, port), handler)
+
     def server_bind(self) -> None:
+        if self._both:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
@@ -128,7 +138,7 @@ class HealthServer:
     def address(self) -> str:
         """Host and port where it listens."""
         host, port = self._server.server_address[:2]
-        return f"{host!s}:{port}"
+        return f"[{host!s}]:{port}" if ":" in str(host) else f"{host!s}:{port}"
 
     def serve(self, health: Callable[[], tuple[bool, str]]) -> None:
         """Answer from now on."""

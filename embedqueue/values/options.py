@@ -140,6 +140,8 @@ class Options:
             "redis_patience",
         ):
             self._number(name, optional=name == "cache_ttl")
+        for name in ("lease_seconds", "wait_linger", "cache_ttl"):
+            _check((getattr(self, name) or 0.0) <= LONGEST_WITHIN, name, "must be ten years at most")
         for name in ("replica_patience", "redis_patience"):
             _check(getattr(self, name) <= LONGEST_WAIT_SECONDS, name, "must be a day at most")
         for name in ("max_batch_size", "api_batch_limit", "api_batch_tokens", "max_deliveries"):
