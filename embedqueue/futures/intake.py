@@ -408,7 +408,7 @@ class Intake:
                     # They are taken in, whatever this raises: the next check finds out what became of them.
                     with contextlib.suppress(Exception):
                         self._find_out(heard)
-                count += size
+                count += size - len(unchanged)
                 if min(map(len, latest.values())) < 2:
                     count -= self._end_without_text(latest)
             else:

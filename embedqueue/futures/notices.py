@@ -233,8 +233,10 @@ class Listener:
             keys = None if notice.body == "[]" else named_keys(notice.body)
             self._outcomes.find_out(keys, done=notice.kind == "done" and keys is not None)
             self._progress.count()
-        elif notice.kind in ("blank", "forgotten"):
-            self._outcomes.find_out(named_keys(notice.body), blank=notice.kind == "blank")
+        elif notice.kind == "blank":
+            self._outcomes.find_out(named_keys(notice.body), blank_ms=notice.ms)
+        elif notice.kind == "forgotten":
+            self._outcomes.find_out(named_keys(notice.body))
         elif notice.kind in ("unserved", "paused"):
             # It may be old news, if we read it late. Once the provider is well again, it must not fail the futures of
             # those who have enqueued since.

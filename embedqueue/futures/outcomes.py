@@ -53,14 +53,20 @@ class Outcomes:
         self._sink = sink if isinstance(sink, ReadingSink) else None
 
     def find_out(
-        self, redis_keys: Iterable[str] | None, *, wanted: bool = False, blank: bool = False, done: bool = False
+        self,
+        redis_keys: Iterable[str] | None,
+        *,
+        wanted: bool = False,
+        blank_ms: int | None = None,
+        done: bool = False,
     ) -> None:
         """Ask Redis what became of items, and end the futures of those that have ended.
 
         Args:
             redis_keys: of the items; None for all that have unfinished futures here.
             wanted: only items that somebody waits for in ``.result()``.
-            blank: whether the newest text of the keys is known to be blank.
+            blank_ms: when it was told that the newest text of the keys is blank, by Redis' clock, in milliseconds since
+                1970; None where nobody has told that. It says nothing of a text that came later and is embedded.
             done: whether vectors of the keys are known to have just been written.
 
         Raises:
@@ -71,7 +77,9 @@ class Outcomes:
             asked = [_asked(redis_key, entries) for redis_key, entries in part.items()]
             stamps = {entry: entry.stamp for entries in part.values() for entry in entries}
             found = self._look(asked)
-            for (redis_key, entries), (word, value) in zip(part.items(), found, strict=True):
+            for (redis_key, entries), one, (word, value) in zip(part.items(), asked, found, strict=True):
+                newer = word == "done" and blank_ms is not None and one.stamp // 1000 > blank_ms
+                blank = blank_ms is not None and not newer
                 outcome = self._outcome(redis_key, word, value, blank, done)
                 if outcome is not None:
                     # But not for those who have enqueued the same text again since: what was asked is not of them.

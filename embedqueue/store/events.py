@@ -68,7 +68,7 @@ class Events:
 
 def _notices(entries: Iterable[tuple[bytes, dict[bytes, bytes] | None]]) -> list[Notice]:
     notices = []
-    for _, fields in entries:
+    for place, fields in entries:
         texts = [(fields or {}).get(name, b"").decode("utf-8", "replace") for name in (b"kind", b"by", b"body")]
-        notices.append(Notice(*texts))
+        notices.append(Notice(*texts, ms=int(place.partition(b"-")[0])))
     return notices

@@ -368,8 +368,10 @@ class Notice:
             "paused"; see docs/design.md.
         by: the worker that tells, or "".
         body: a JSON list of redis_keys, a JSON object, or "".
+        ms: when it was told, by Redis' clock, in milliseconds since 1970.
     """
 
     kind: str
     by: str
     body: str
+    ms: int = 0

@@ -306,7 +306,7 @@ class Scripts:
             try:
                 return self._to_its_queues(sender, settings, parts, more, hashes, self._retry)
             except redis.ConnectionError:
-                if not stood:
+                if not stood or self.on_cluster:  # there, the policy has asked for as long as anybody has patience
                     raise
                 # As a pool would, but without asking each time whether the server has closed what was kept. The number
                 # tells that it is the same enqueue, so it matters not how far the first went.

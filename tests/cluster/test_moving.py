@@ -160,3 +160,20 @@ def test_no_script_runs_while_the_queues_slot_moves_key_by_key(make_queue, clust
         cluster.move_keys(SLOT, home, other)
         cluster.end_move(SLOT, home, other)
     assert client.zrange(f"{HOME}:pending", 0, -1) == [member]
+
+
+def test_a_node_that_is_gone_is_waited_for_once(make_queue, cluster, client, monkeypatch):
+    """Although the connection had stood: for as long as anybody has patience, and not for twice as long."""
+    queue = make_queue(client, redis_patience=0.3, worker=False)
+    queue.enqueue("doc:1", "one")
+    tries, scripts = [], inside(queue).store._scripts
+    in_time = scripts._in_time
+    monkeypatch.setattr(scripts, "_in_time", lambda *args: tries.append(args[5]) or in_time(*args))
+
+    def away(*args, **kwargs):
+        raise redis.ConnectionError("away")
+
+    monkeypatch.setattr(scripts, "_run", away)
+    with pytest.raises(redis.ConnectionError):
+        queue.enqueue("doc:2", "two")
+    assert len(tries) == 1

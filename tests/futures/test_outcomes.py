@@ -34,16 +34,16 @@ class Told:
         return [self.found for _ in asked]
 
 
-def look(word, value, *, blank=False, wanted=False):
+def look(word, value, *, blank=False, wanted=False, stamp=0):
     """The future of a key, and what is demanded, after a look."""
     waiters, demanded = Waiters(lambda: None), []
     [future], entries = waiters.register([("doc:1", TEXTS[0])])
-    waiters.commit(entries)
+    waiters.commit(entries, stamp)
     if wanted:
         waiters.mark_wanted("doc:1")
     worker = SimpleNamespace(demanded=demanded.extend)
     outcomes = Outcomes(Told(word, value), waiters, lambda: TERMS, lambda: bytes(16), worker)
-    outcomes.find_out(["doc:1"], blank=blank)
+    outcomes.find_out(["doc:1"], blank_ms=1000 if blank else None)
     return future, demanded
 
 
@@ -60,6 +60,12 @@ def test_a_future_ends_with_a_vector(word, value, blank, vector):
     """With zeros where its newest text is blank, whoever tells of that, and whatever stands in the hash still."""
     future, _ = look(word, value, blank=blank)
     assert future.result(0) == vector
+
+
+def test_a_blank_text_of_before_that_is_heard_of_late_ends_no_newer_text():
+    """It was embedded before this process heard of either."""
+    future, _ = look("done", VECTOR, blank=True, stamp=1_001_000)
+    assert future.result(0) == [0, 1, 2, 3]
 
 
 def test_a_blank_text_whose_length_nobody_knows_ends_with_an_error():

@@ -27,7 +27,7 @@ def test_a_text_that_has_its_vector_is_not_sent(queue, embedder, redis_client):
     future = queue.enqueue("doc:1", "one", if_changed=True)
     assert future.done()
     assert future.result(0) == expected("one")
-    assert (queue.pending_count(), embedder.texts) == (0, ["one"])
+    assert (queue.pending_count(), embedder.texts, queue.stats().enqueued) == (0, ["one"], 1)
     assert redis_client.hgetall("doc:1") == before
 
 

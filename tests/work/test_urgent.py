@@ -40,3 +40,18 @@ def test_a_flush_that_meets_a_pause_is_made_after_it(make_queue, redis_client, m
     assert paused.wait(PATIENCE_SECONDS)
     inside(queue).store.unhold()
     eventually(lambda: redis_client.hexists("doc:1", "embedding"), "it is embedded")
+
+
+def test_who_waits_for_very_many_asks_in_few_words(make_queue, redis_client):
+    """Every few seconds, while nobody embeds them: the stream keeps thousands of notices, and Redis must not fill."""
+    waiter = make_queue(worker=False)
+    futures = waiter.enqueue_many((f"doc:{place}", f"text {place}") for place in range(3000))
+    concurrent.futures.wait(futures, 0)
+
+    def asked(kind: bytes) -> list[bytes]:
+        return [fields[b"body"] for _, fields in redis_client.xrange("embed_queue:events") if fields[b"kind"] == kind]
+
+    eventually(lambda: asked(b"flush"), "it asks for all there is")
+    assert max(map(len, [b"", *asked(b"urgent")])) <= 16_000
+    make_queue()
+    assert not concurrent.futures.wait(futures, PATIENCE_SECONDS).not_done
