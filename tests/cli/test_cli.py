@@ -49,6 +49,9 @@ def test_from_a_file_to_vectors(run, redis_client, provider, tmp_path):
     assert "waiting    0" in run("stats")
     assert "written" in run("explain", "doc:3")
     assert "0 enqueued, 30 left" in run("enqueue", str(path), "--resume")
+    path.write_text(lines(("doc:0", "")))
+    assert "0 enqueued" in run("enqueue", str(path), "--resume")
+    assert redis_client.hexists("doc:0", "embedding"), "a blank line takes no vector away"
     assert set(provider.sent.values()) == {1}
 
 
@@ -805,6 +808,9 @@ def test_index_and_search(env, monkeypatch):
         assert found.keys() == {"redis_key", "score"}
         assert found["redis_key"] == "doc:cat" and 0 < found["score"] < 1
         assert json.loads(call("index", "info", "--json"))["num_docs"] in (2, "2")
+        monkeypatch.setenv("EMBEDQUEUE_REDIS_URL", f"{server.url}?protocol=3")
+        assert json.loads(call("index", "info", "--json"))["num_docs"] in (2, "2")
+        assert "embeddings: 256 dimensions" in call("check", "--verbose", "--no-call")
         server.client().hset("doc:cat", "title", "About cats")
         assert "About cats" in call("search", "kitten", "--count", "1", "--show", "title")
         assert "no index 'nothing'" in call("search", "kitten", "--index", "nothing", code=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import sys
 import time
 from types import SimpleNamespace
@@ -51,7 +52,7 @@ def test_verdict(differences, quiet_seconds, well, word):
 
 def ask(address: str, path: str, method: str = "GET") -> tuple[int, str]:
     host, _, port = address.rpartition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=10)
     connection.request(method, path)
     answer = connection.getresponse()
     body = answer.read().decode()
@@ -72,6 +73,17 @@ def test_the_endpoint():
         assert ask(server.address, "/live", "POST")[0] == 501
     with pytest.raises(OSError):
         ask(server.address, "/live")
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6 here")
+@pytest.mark.parametrize(("host", "asked"), [("::1", ["[::1]"]), ("", ["127.0.0.1", "[::1]"])])
+def test_it_listens_on_ipv6(host, asked):
+    """All addresses are those of both families."""
+    with HealthServer((host, 0)) as server:
+        server.serve(lambda: (True, "fine"))
+        port = server.address.rpartition(":")[2]
+        assert [ask(f"{one}:{port}", "/live") for one in asked] == [(200, "alive\n")] * len(asked)
+        assert server.address.startswith("[")
 
 
 def test_health_of_a_queue():

@@ -106,6 +106,8 @@ class SecretStr:
         ({"DIMENSIONS": "0"}, "EMBEDQUEUE_DIMENSIONS must be at least 1"),
         ({"DIMENSIONS": "wide"}, "EMBEDQUEUE_DIMENSIONS must be a whole number"),
         ({"PROVIDER": "local", "DIMENSIONS": 100}, "EMBEDQUEUE_DIMENSIONS must be one of (64, 128, 256)"),
+        ({"PROVIDER": "local", "ECONOMY": True}, "EMBEDQUEUE_ECONOMY needs an embedder whose provider has batch jobs"),
+        ({"CACHE_TTL": "1e17"}, "EMBEDQUEUE_CACHE_TTL must be ten years at most"),
         ({"RETRY": "often"}, "EMBEDQUEUE_RETRY must be a tenacity policy"),
         ({"NAMESPACE": "{a}"}, "EMBEDQUEUE_NAMESPACE must not hold braces"),
         ({"MODEL": "\ud800"}, "EMBEDQUEUE_MODEL holds a lone surrogate"),

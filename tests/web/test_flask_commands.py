@@ -11,7 +11,9 @@ import redis
 
 pytest.importorskip("flask", reason="Flask is not installed: pip install embedqueue[flask]")
 
+from embedqueue import EmbeddingBatchQueue  # noqa: E402
 from embedqueue.contrib.flask import EmbedQueue  # noqa: E402
+from embedqueue.dashboard import dashboard_app  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -165,3 +167,25 @@ def test_every_command_has_help(app):
         result = _run(app, command, "--help")
         assert result.exit_code == 0
         assert len(result.output.splitlines()) > 3
+
+
+def test_a_search_stops_no_queue_of_the_application(real_app, monkeypatch):
+    """Of a process that goes on, such as a test or a view that calls a command."""
+    real_app.config["EMBEDQUEUE_WORKER"] = False
+    stopped = []
+    monkeypatch.setattr(EmbeddingBatchQueue, "search", lambda queue, *args, **options: stopped.append(queue) or [])
+    with real_app.app_context():
+        EmbedQueue().enqueue("note:1", "before")
+    for _ in range(2):
+        assert _run(real_app, "search", "words").exit_code == 0
+    with real_app.app_context():
+        EmbedQueue().enqueue("note:2", "after")
+    assert [queue.closed for queue in stopped] == [True, True]
+
+
+def test_a_dashboard_beside_the_application_shows_its_queues(real_app):
+    """Made in its context: a request to the dashboard's own application has another."""
+    with real_app.app_context():
+        beside = dashboard_app(EmbedQueue(), open=True)
+    answer = beside.test_client().get("/")
+    assert answer.status_code == 200 and "embed_queue" in answer.text
