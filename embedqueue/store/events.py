@@ -69,6 +69,7 @@ class Events:
 def _notices(entries: Iterable[tuple[bytes, dict[bytes, bytes] | None]]) -> list[Notice]:
     notices = []
     for place, fields in entries:
-        texts = [(fields or {}).get(name, b"").decode("utf-8", "replace") for name in (b"kind", b"by", b"body")]
-        notices.append(Notice(*texts, ms=int(place.partition(b"-")[0])))
+        found = (fields or {}).get
+        kind, by, body = (found(name, b"").decode("utf-8", "replace") for name in (b"kind", b"by", b"body"))
+        notices.append(Notice(kind, by, body, int(place.partition(b"-")[0])))
     return notices
