@@ -265,10 +265,7 @@ class EmbeddingBatchQueue:
             raise QueueStopped("the queue is stopped")
         engine = self._engine
         if self._started and self._options.worker and not engine.agenda.acts:
-            try:
-                self._start_worker()  # the first use after a fork
-            except RuntimeError as error:  # no more threads: what is enqueued is safe, and the next use tries again
-                self._log.warning("embedqueue: no worker starts in this process: %s", error)
+            self._start_worker()  # the first use after a fork
         return engine
 
     def _new_engine(self) -> Engine:

@@ -127,10 +127,6 @@ class Inside:
     def usual_seconds(self, seconds: float) -> None:
         self._engine.caller.usual_seconds = seconds
 
-    def fork(self) -> None:
-        """As in a child that has just been forked: new parts, and no thread."""
-        self._queue._forked()
-
     @property
     def verify(self) -> Any:
         """What embeds the texts by which batch jobs are verified."""

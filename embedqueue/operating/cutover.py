@@ -66,19 +66,34 @@ def _indexes(work: Reembedding, alias: str, first: Terms, timeout: float) -> tup
     """The index that an alias names, and one over the second field that finds the same; made, where there is none."""
     aliases, field = Aliases(work.store.client), work.terms.field
     old, definition = aliases.behind(alias, first.field)
-    filters = {(name, kind) for name, kind in definition.fields.items() if kind != "VECTOR"}
-    wanted = filters - {(first.provenance_field, "TAG")}
     kind, length = index_type(work.terms.vector_type), work.terms.dimensions
+    # What a filter says of the first field is true of no hash once that is gone.
+    own = next((name for name in (first.field, first.provenance_field) if name and f"@{name}" in definition.filter), "")
+
+    def filters(one: Definition) -> set[tuple[str, ...]]:
+        found = {(name, *words) for name, words in one.schema.items() if words[-1] != "VECTOR"}
+        return {words for words in found if words[0] != first.provenance_field}
 
     def alike(there: Definition) -> bool:
-        same = [(one.prefixes, one.metric, one.filter) for one in (there, definition)]
+        same = (there.prefixes, there.metric) == (definition.prefixes, definition.metric)
         holds = there.data_type == kind and there.dimensions == (length or there.dimensions)
-        return same[0] == same[1] and holds and wanted <= there.fields.items()
+        chosen = bool(own) or there.filter == definition.filter
+        return same and holds and chosen and filters(definition) <= filters(there)
 
     new = next((name for name, there in aliases.over(field) if alike(there)), None)
     if new is None:
+        if own:
+            raise EmbedQueueError(
+                f"the FILTER of {old} names {own}, which goes at --finish: create an index like it over {field} "
+                "yourself, and it is taken"
+            )
         new = f"{old}:{field}"
         aliases.make_like(definition, new, field, length or 0, kind)
+        if not any(name == new and alike(there) for name, there in aliases.over(field)):
+            raise EmbedQueueError(
+                f"there is an index {new} with another filter or other names of fields: drop it (FT.DROPINDEX {new}), "
+                "and it is made anew"
+            )
     aliases.await_built(new, field, time.monotonic() + timeout)
     return old, new
 

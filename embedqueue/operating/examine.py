@@ -10,7 +10,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from embedqueue.money.cost import usd
-from embedqueue.settings.checks import NAME_NODES, check_call, check_key, check_redis
+from embedqueue.settings.checks import NAME_NODES, check_call, check_economy, check_key, check_redis
 from embedqueue.settings.redis_url import of_cluster
 from embedqueue.settings.settings import Settings
 from embedqueue.store.clients import close_connections, private_client
@@ -54,7 +54,7 @@ def examine(settings: Settings, *, call: bool, others: Mapping[str, Settings] | 
             close_connections(plain)
             close()
     vectors: list[Any] = []
-    problems = check_key(settings) or (check_call(settings, vectors) if call else [])
+    problems = check_economy(settings) or check_key(settings) or (check_call(settings, vectors) if call else [])
     yield from (Finding("problem", "provider", words) for words in problems)
     if vectors and not unreachable and (swapped := compare(settings, vectors[0])):
         yield Finding("warning", "model", swapped)

@@ -212,7 +212,6 @@ class Reembedding:
             self._began = began
         for part, found in self._looked():
             check()
-            self._require_begun()
             pairs = zip(part, found, strict=True)
             # Of which somebody has enqueued a text since this began, that may be newer than what was read.
             wrong = [(text, one) for text, one in pairs if one.kind not in (RIGHT, WAITING) and one.newest <= began]
@@ -226,6 +225,8 @@ class Reembedding:
             while lacking and self.other.pending_count() > max(0, max_waiting - len(lacking)):
                 check()
                 rest()
+            if lacking:
+                self._require_begun()
             put = self._put(lacking, within, base)
             kinds = Counter(self._kind(one, began) for one in found)
             kinds[WAITING] += len(lacking) - len(put)  # somebody was quicker: it is looked at again

@@ -21,8 +21,9 @@ from redis.exceptions import (
     RedisError,
 )
 
+from embedqueue.embedders.batch_jobs import require_batch_jobs
 from embedqueue.store.door import open_store
-from embedqueue.values.errors import ConfigurationError, EmbedQueueError
+from embedqueue.values.errors import ConfigurationError, EmbedQueueError, OptionError
 from embedqueue.values.words import READ_CHARS, secrets_of, shown_url, without_secrets
 
 from .redis_url import of_cluster
@@ -90,6 +91,17 @@ def check_redis(settings: Settings) -> list[str]:
     finally:
         store.close()
         client.close()
+    return []
+
+
+def check_economy(settings: Settings) -> list[str]:
+    """Whether the provider has the batch jobs that ``economy`` needs. Of an embedder of one's own nobody knows yet."""
+    if not settings.option("economy") or settings.own is not None:
+        return []
+    try:
+        require_batch_jobs(settings.embedder(), settings.model)
+    except OptionError as error:
+        return [f"{settings.spelled('ECONOMY')} {error.why}"]
     return []
 
 

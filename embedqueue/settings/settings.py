@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 import redis
 
 from embedqueue.embedders import Embedder
-from embedqueue.embedders.batch_jobs import require_batch_jobs
 from embedqueue.money.prices import budget_price
 from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.store.keys import second_namespace
@@ -424,10 +423,9 @@ def _refuse_what_cannot_work(settings: Settings) -> None:
                 f"not {shown_url(settings.base_url)!r}"
             )
     try:
-        embedder = settings.embedder() if settings.own is None else None
+        if settings.own is None:
+            settings.embedder()
         options = Options(model=settings.model, **settings.options)
-        if options.economy and embedder is not None:
-            require_batch_jobs(embedder, settings.model)
         if options.budget is not None:
             budget_price(options)
     except OptionError as error:

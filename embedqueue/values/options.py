@@ -32,6 +32,8 @@ DEFAULT_MAX_BATCH_SIZE = 50
 API_BATCH_LIMIT = 50
 #: Estimated tokens in one API call: OpenAI takes 300,000, and estimates err.
 API_BATCH_TOKENS = 200_000
+#: Seconds that Redis can count from now on, with room to spare: to keep something "for ever".
+LONGEST_TTL = 1e11
 #: Seconds that an item may be given at most: ten years. Scores, which are Unix times less that, stay above 0.
 LONGEST_WITHIN = 315_360_000.0
 #: What Redis can let expire.
@@ -140,8 +142,9 @@ class Options:
             "redis_patience",
         ):
             self._number(name, optional=name == "cache_ttl")
-        for name in ("lease_seconds", "wait_linger", "cache_ttl"):
-            _check((getattr(self, name) or 0.0) <= LONGEST_WITHIN, name, "must be ten years at most")
+        for name in ("lease_seconds", "wait_linger"):
+            _check(getattr(self, name) <= LONGEST_WITHIN, name, "must be ten years at most")
+        _check((self.cache_ttl or 0.0) <= LONGEST_TTL, "cache_ttl", f"must be at most {LONGEST_TTL:,.0f} seconds")
         for name in ("replica_patience", "redis_patience"):
             _check(getattr(self, name) <= LONGEST_WAIT_SECONDS, name, "must be a day at most")
         for name in ("max_batch_size", "api_batch_limit", "api_batch_tokens", "max_deliveries"):

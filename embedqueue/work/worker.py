@@ -8,6 +8,7 @@ it speaks to Redis, and it makes no API call.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import threading
 import time
@@ -42,8 +43,7 @@ from .reporter import tell_dead
 REDIS_RETRY_SECONDS = (0.05, 2.0)
 #: Items that one claim takes at most, however many calls may start: while its script runs, Redis serves nobody else.
 CLAIM_LIMIT = 500
-#: Characters of the longest notice by which we ask for keys; where somebody waits for more, we ask for all there is.
-#: One is told every few seconds, and the stream keeps thousands.
+#: Characters of the keys that one notice asks for: one is told every few seconds, and the stream keeps thousands.
 LONGEST_WISH_CHARS = 16_000
 #: Seconds that putting the books in order may take before other things have their turn.
 ADOPTION_SECONDS = 0.1
@@ -389,12 +389,10 @@ class Worker:
         if self._options.worker and not self.barred:
             self._start_queue()
         else:
-            body = json.dumps(redis_keys)
-            with contextlib.suppress(RedisError):  # the items are safe, and the next check asks again
-                if len(body) <= LONGEST_WISH_CHARS:
-                    self._store.events.tell("urgent", self._name, body)
-                else:
-                    self._store.events.tell("flush", self._name)
+            sizes = itertools.accumulate(len(redis_key) + 4 for redis_key in redis_keys)
+            count = max(1, sum(size <= LONGEST_WISH_CHARS for size in sizes))
+            with contextlib.suppress(RedisError):  # the items are safe, and the next check asks again, and for the rest
+                self._store.events.tell("urgent", self._name, json.dumps(redis_keys[:count], ensure_ascii=False))
 
     def _check_on_waiters(self) -> None:
         """End the futures of which no notice told, and ask again for items that wait again."""

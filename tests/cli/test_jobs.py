@@ -98,7 +98,6 @@ def test_a_trial_that_ends_badly(run, stand_in, monkeypatch):
     stand_in.looks = None
     assert "not ended within 1 s" in run("economy", "try", "--seconds", "1", code=1)
     assert stand_in.files == {}
-    assert "EMBEDQUEUE_ECONOMY needs" in run("--provider", "local", "economy", "try", code=1)
-    monkeypatch.delenv("EMBEDQUEUE_ECONOMY")
     assert "no batch jobs" in run("--provider", "local", "economy", "try", code=1)
+    assert "EMBEDQUEUE_ECONOMY needs" in run("--provider", "local", "check", code=1)
     assert JobSeen("waiting").parts == ()

@@ -43,7 +43,8 @@ def test_masters_are_killed_under_load_and_nothing_is_lost(replicated):
 
 
 def test_replicas_take_over_in_good_order(replicated):
-    load = Load(replicated, min_replicas=1)
+    # A master takes no writes until its replica has all: on a busy machine, that may be long.
+    load = Load(replicated, min_replicas=1, redis_patience=PATIENCE_SECONDS)
     try:
         load.queue.start()
         with load.running():

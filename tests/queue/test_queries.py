@@ -138,7 +138,7 @@ def test_what_is_kept_is_not_sent_again(make_queue, redis_client, embedder):
 
 def test_who_comes_together_shares_a_call_and_equal_texts_are_sent_once(make_queue, embedder):
     """Twenty callers of four texts, of which the four come within the linger: one call."""
-    queue = make_queue(start=False, wait_linger=2.0)
+    queue = make_queue(start=False, wait_linger=8.0)
     one_more = joined(queue)
     embedder.hold()
     texts = [f"text {i % 4}" for i in range(20)]

@@ -41,7 +41,7 @@ def test_stop_while_a_call_hangs(make_queue, embedder, redis_client):
     embedder.wait_for_calls(2)
     began_mono = time.monotonic()
     queue.stop()
-    assert time.monotonic() - began_mono < PATIENCE_SECONDS / 2  # the call would hang for all of that
+    assert time.monotonic() - began_mono < 8  # where nobody knows how long calls take, it is ten
     assert all(future.cancelled() for future in futures)
     assert (redis_client.zcard("embed_queue:pending"), in_flight(redis_client)) == (5, 0)
     assert redis_client.hlen("embed_queue:claims") == 0  # no delivery was charged

@@ -351,24 +351,3 @@ def test_nobody_holds_two_locks(make_queue):
     queue.stop()
     producer.stop()
     assert seen <= {("intake", "waiters")}
-
-
-def test_where_no_thread_can_start_after_a_fork_what_is_enqueued_is_safe(make_queue, redis_client, monkeypatch, caplog):
-    """The next use tries again."""
-    queue = make_queue()
-    inside(queue).fork()
-
-    start = threading.Thread.start
-
-    def none_of_ours(thread):
-        if thread.name.startswith("embedqueue-"):
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    with monkeypatch.context() as full:
-        full.setattr(threading.Thread, "start", none_of_ours)
-        future = queue.enqueue("doc:1", "one")
-    assert redis_client.zcard("embed_queue:pending") == 1
-    assert "can't start new thread" in caplog.text
-    queue.enqueue("doc:2", "two")
-    assert future.result(PATIENCE_SECONDS) == expected("one")

@@ -261,3 +261,32 @@ def test_an_index_over_vectors_of_a_third_field_is_not_made_anew_by_guesses(run,
     words = f"mine ON HASH PREFIX 1 doc: SCHEMA v2 {how} 8 third {how} 4"
     searching.execute_command("FT.CREATE", *words.split())
     assert "docs names mine" in run(*CUT_OVER)
+
+
+def test_an_index_of_an_earlier_try_with_other_names_is_not_taken_silently(run, searching, old):
+    """It would not find by the names that are asked for."""
+    run("--wait")
+    searching.execute_command("FT.DROPINDEX", "docs-1")
+    how = "VECTOR FLAT 6 TYPE FLOAT32 DISTANCE_METRIC COSINE DIM"
+    create = ["FT.CREATE", "docs-1", "ON", "HASH", "PREFIX", 1, "doc:", "SCHEMA"]
+    searching.execute_command(*create, *f"embedding {how} 16 lang AS language TAG".split())
+    searching.execute_command("FT.ALIASADD", "docs", "docs-1")
+    with EmbeddingBatchQueue(New(), searching, model="new", embedding_field="v2", worker=False) as new:
+        new.create_index("docs-1:v2", "doc:", algorithm="flat", fields={"lang": "TAG"})
+    assert "drop it (FT.DROPINDEX docs-1:v2)" in run(*CUT_OVER, code=1)
+    searching.execute_command("FT.DROPINDEX", "docs-1:v2")
+    assert "docs names docs-1:v2" in run(*CUT_OVER)
+
+
+def test_a_filter_by_the_field_that_goes_is_not_copied(run, searching, old):
+    """At the end, no hash would be in the new index."""
+    run("--wait")
+    searching.execute_command("FT.DROPINDEX", "docs-1")
+    how = "VECTOR FLAT 6 TYPE FLOAT32 DISTANCE_METRIC COSINE DIM"
+    for name, field, dimensions in (("docs-1", "embedding", 16), ("mine", "v2", 8)):
+        create = ["FT.CREATE", name, "ON", "HASH", "PREFIX", 1, "doc:", "FILTER", f"exists(@{field})", "SCHEMA"]
+        searching.execute_command(*create, *f"{field} {how} {dimensions}".split())
+        if field == "embedding":
+            searching.execute_command("FT.ALIASADD", "docs", "docs-1")
+            assert "names embedding, which goes" in run(*CUT_OVER, code=1)
+    assert "docs names mine" in run(*CUT_OVER)

@@ -7,7 +7,7 @@ from typing import Any
 from django.core import checks
 from django.core.checks import CheckMessage, Error
 
-from embedqueue.settings.checks import check_call, check_key, check_redis
+from embedqueue.settings.checks import check_call, check_economy, check_key, check_redis
 from embedqueue.settings.settings import SettingsError
 from embedqueue.values.sink import Sinks
 
@@ -22,12 +22,22 @@ def check_settings(app_configs: Any, **_: Any) -> list[CheckMessage]:
     except SettingsError as error:
         return [Error(str(error), id="embedqueue.E001")]
     faults = [fault for settings in found.values() for fault in _check_sink(settings.options.get("sink"))]
+    if not _eager():
+        words = [problem for settings in found.values() for problem in check_economy(settings)]
+        faults += [Error(problem, id="embedqueue.E008") for problem in words]
     return faults + [
         checks.Warning(problem, hint="Nothing is embedded by this process until then.", id="embedqueue.W001")
         for settings in found.values()
         if settings.options.get("worker", True)
         for problem in check_key(settings)
     ]
+
+
+def _eager() -> bool:
+    try:
+        return queues.eager
+    except ImportError:  # they want fakeredis
+        return True
 
 
 def _check_sink(sink: Any) -> list[CheckMessage]:

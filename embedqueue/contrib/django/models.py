@@ -83,8 +83,12 @@ class EmbeddedText(models.Model):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save the instance as Django does, and enqueue its text if that is new; see ``embed_written`` as well."""
+        before = self._embed_named  # a receiver of a signal may save it once more
         self._embed_named = kwargs.get("update_fields", args[3] if len(args) > 3 else None) is not None
-        super().save(*args, **kwargs)
+        try:
+            super().save(*args, **kwargs)
+        finally:
+            self._embed_named = before
 
     def _do_update(
         self, base_qs: Any, using: Any, pk_val: Any, values: Any, update_fields: Any, *more: Any, **later: Any

@@ -172,6 +172,10 @@ def test_checks_name_what_to_set():
         assert 'EMBEDQUEUE["REDIS_URL"] must be redis://' in _checks()
     with override_settings(EMBEDQUEUE={"REDIS_URL": "redis://h/0?ssl=true"}):
         assert "for TLS write rediss://" in _checks()
+    with override_settings(EMBEDQUEUE={"PROVIDER": "local", "ECONOMY": True}):
+        assert 'embedqueue.E008) EMBEDQUEUE["ECONOMY"] needs an embedder whose provider has batch jobs' in _checks()
+    with override_settings(EMBEDQUEUE={"PROVIDER": "local", "ECONOMY": True, "EAGER": True}):
+        assert "no issues" in _checks(), "in tests there are no jobs"
     with override_settings(EMBEDQUEUE={"PROVIDER": "gemini"}):
         assert 'embedqueue.W001) There is no API key for gemini: set EMBEDQUEUE["API_KEY"]' in _checks()
     with override_settings(EMBEDQUEUE={"PROVIDER": "gemini", "WORKER": False}):
