@@ -50,7 +50,8 @@ def test_a_process_with_other_settings_is_told_so_of_what_was_done(queue):
     ("space", "of", "newer", "word"),
     [
         (OURS.space, "a", -1, "done"),
-        ("another/16/-", "a", -1, "gone"),
+        ("another/16/-", "a", -1, "differs"),
+        ("another/16/-", "b", -1, "gone"),
         (OURS.space, "b", -1, "gone"),
         ("m/16/another-role", "b", 0, "done"),
         ("m/16/another-role", "a", -1, "done"),
@@ -61,7 +62,8 @@ def test_a_process_with_other_settings_is_told_so_of_what_was_done(queue):
 def test_a_vector_is_of_an_item_by_its_text_and_its_model_or_by_its_stamp(queue, space, of, newer, word):
     """One of the same text by another model is not; one of the very item, or of a newer one, is, where models agree.
 
-    A role is the writer's own affair: who only enqueues may have none.
+    A role is the writer's own affair: who only enqueues may have none. A text that is enqueued again while it is in
+    flight keeps its stamp: what another model has written of it is told, whatever the stamp.
     """
     stamp = 10**15
     queue.client.hset("doc:1", mapping={"embedding": "v" * 64, "embedding_of": f"{space} {digest(of)} {stamp + newer}"})

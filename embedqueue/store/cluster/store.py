@@ -239,6 +239,8 @@ def _outcome(
             return "differs", b""
         if (of[1] == asked.digest.encode() and foreign is False) or int(of[2]) >= asked.stamp:
             return "done", vector
+        if word == "gone" and of[1] == asked.digest.encode() and foreign:
+            return "differs", b""
     if word != "gone" or vector is None or of is not None:
         return word, b""
     return ("done" if told == b"done" else "unproven"), vector

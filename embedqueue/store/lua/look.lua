@@ -79,6 +79,8 @@ for i = FIRST_FURTHER_KEY, #KEYS do
         word = kind
       elseif not vector then
         value = kind -- for whoever reads the hash elsewhere
+      elseif of == digest and is_foreign(space) then
+        word = "differs" -- as above; the text had been enqueued before, and kept its stamp
       elseif not of then
         word, value = kind == "done" and "done" or "unproven", vector
       end
