@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from embedqueue.values.tokens import estimated_tokens
 
 from .failures import OverLimits
 
+#: Seconds after which a limit that is still heard of is told again: Redis forgets it after an hour.
+TELL_SECONDS = 600.0
 #: Seconds that a try waits at most for what it owes, a little more than where it costs a whole minute's limit; where it
 #: would take longer, it is not made.
 MOST_WAIT_SECONDS = 62.0
@@ -66,7 +69,7 @@ class Tolls:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._owed = Cost()  # what Redis has not taken yet; guarded by the lock, as is the next
-        self._told: dict[str, int] = {}  # the limits that we have told last, by name
+        self._told: dict[str, tuple[int, float]] = {}  # the limits that we have told last, by name, and when
 
     @contextlib.contextmanager
     def of(self, paid: Paid | None) -> Iterator[None]:
@@ -136,9 +139,12 @@ class Tolls:
         closed = 0.0
         if getattr(error, "status", None) == TOO_MANY_REQUESTS and not limits:
             closed = getattr(error, "retry_after", None) or 0.0
+        now_mono = time.monotonic()
         with self._lock:
-            known = all(self._told.get(name) == limit for name, limit in limits.items())
-            self._told.update(limits)
+            told = ((limit, *self._told.get(name, (0, 0.0))) for name, limit in limits.items())
+            known = all(limit == before and now_mono - told_mono < TELL_SECONDS for limit, before, told_mono in told)
+            if not known:
+                self._told.update((name, (limit, now_mono)) for name, limit in limits.items())
         return None if known and not left and not closed else Said(limits, left, closed)
 
     def _settle(self, more: Cost, back: Paid | None, said: Said | None = None) -> tuple[float, float] | None:

@@ -178,6 +178,16 @@ def test_a_limit_is_told_once_and_again_where_it_changes():
     assert [said for *_, said in book.entries] == [Said({"requests": 600}), Said({"requests": 300})]
 
 
+def test_a_limit_that_is_still_heard_of_is_told_again_before_it_is_forgotten(monkeypatch):
+    book = Book(auto=True)
+    rig = Rig(book)
+    rig.embedder.rates = (RateSeen("requests", "minute", 600, 599),)
+    for seconds in (600.0, 0.0, 600.0):
+        monkeypatch.setattr("embedqueue.calls.tolls.TELL_SECONDS", seconds)
+        rig.serve(["a"], Paid(7.0, ONE))
+    assert [said for *_, said in book.entries] == [Said({"requests": 600})] * 2
+
+
 def test_others_are_told_where_little_is_left():
     book = Book(auto=True)
     rig = Rig(book)

@@ -347,6 +347,20 @@ def test_auto_limits_nothing_until_the_provider_has_spoken(world):
     assert other.left() == {"requests_per_minute": 59}
 
 
+def test_auto_forgets_a_limit_of_which_nothing_is_heard_any_more(world):
+    """Google tells of one only where it refuses: an account that was given more would keep the old one for good."""
+    worker = Worker(world, "auto")
+    worker.enqueue(200)
+    worker.store.buckets.settle(said=Said(limits={"requests": 60}))
+    world.now += 3599
+    worker.store.buckets.settle(said=Said(limits={"requests": 60}))
+    world.now += 3599
+    assert worker.left() == {"requests_per_minute": 60}
+    world.now += 2
+    assert worker.left() == {}
+    assert len(worker.claim(limit=50).members) == 50
+
+
 def test_auto_waits_as_long_as_the_provider_asks(world):
     """Where no limit is told; and what somebody waits for waits as well."""
     worker = Worker(world, "auto")

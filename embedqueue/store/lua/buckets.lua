@@ -3,7 +3,7 @@
 --   NAME        "LEVEL AT SUM FIRST" of a bucket: what may go out at once, at the time AT (below 0 it owes); what has gone out
 --               in the window, and the first slot that this counts
 --   NAME:SLOT   what has gone out in one slot, a sixtieth of the window
---   said:NAME   the limit that the provider has told, for limits="auto"
+--   said:NAME   the limit that the provider has told, for limits="auto"; heard:NAME: when it last did
 --   closed      "UNTIL SECONDS": until when the provider wants nothing, which was so many seconds ahead
 --   first       until when only what somebody waits for may go out, because that was refused
 -- NAME is requests, texts or tokens, of a minute, or day, requests of a day.
@@ -24,6 +24,7 @@ do -- of its own: Lua allows 200 locals at a time
   local MOST_FIRST = 122 -- seconds, a minute's debt and its refill: what is waited for bars the others in the last of these
   local GRACE = 0.25 -- seconds by which whoever was refused first may come late
   local MOST_GATHERING = 0.5 -- seconds that what may go waits for more
+  local SAID = 3600 -- seconds for which what the provider has told counts: an account may be given more, and nobody tells
   local NEAR = 0.000001 -- what is less than this is nothing
   local FRAME_BYTES = 26 -- of a member, beside its key and its text
   local BUCKETS = KEYS[FIRST_FURTHER_KEY]
@@ -101,9 +102,12 @@ do -- of its own: Lua allows 200 locals at a time
     if closed > now + (lasts or 0) + SLACK then
       closed = 0
     end
-    local said = spec.auto and redis.call("HMGET", BUCKETS, "said:requests", "said:texts", "said:tokens", "said:day") or {}
+    local said = spec.auto and redis.call("HMGET", BUCKETS, "said:requests", "said:texts", "said:tokens", "said:day",
+      "heard:requests", "heard:texts", "heard:tokens", "heard:day") or {}
     for i, name in ipairs(NAMES) do
-      local limit = tonumber(spec[name]) or tonumber(said[i])
+      local heard = tonumber(said[#NAMES + i]) or 0
+      local counts = heard > now - SAID and heard < now + SLACK
+      local limit = tonumber(spec[name]) or (counts and tonumber(said[i]))
       if limit then
         opened[#opened + 1] = load(name, limit, found[2 + i])
       end
@@ -284,7 +288,7 @@ do -- of its own: Lua allows 200 locals at a time
   function buckets.learn(said)
     said = cjson.decode(said)
     for name, limit in pairs(said.limits) do
-      redis.call("HSET", BUCKETS, "said:" .. name, stamp_text(limit))
+      redis.call("HSET", BUCKETS, "said:" .. name, stamp_text(limit), "heard:" .. name, seconds_text(now))
     end
     if said.closed > 0 then
       redis.call("HSET", BUCKETS, "closed", seconds_text(now + said.closed) .. " " .. said.closed)
