@@ -21,11 +21,12 @@ from tests.gates import HOST, Gate
 
 SLOTS = 16384
 #: Seconds for the cluster to agree on something.
-AGREE_SECONDS = 30.0
+AGREE_SECONDS = 60.0
 #: Seconds that a node may take to tell how the cluster is: one that is stopped never does.
 QUICK_SECONDS = 0.5
-#: A node that is silent for so long has failed.
+#: A node that is silent for so long has failed; where no replica can follow it, only a slow machine is so silent.
 NODE_TIMEOUT_MS = 3000
+LONE_TIMEOUT_MS = 30_000
 #: The bus of a node takes the port so much above its own.
 BUS = 10_000
 #: The least port that a test takes, and the first that Linux gives a connection (ip(7), ``ip_local_port_range``).
@@ -34,7 +35,7 @@ FIRST_GIVEN_PORT = 32_768
 #: So many processes of tests share the ports out among them.
 PROCESSES = 16
 _SETTINGS = (
-    "--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--repl-diskless-sync-delay", "0",
+    "--cluster-enabled", "yes", "--repl-diskless-sync-delay", "0",
     "--cluster-replica-validity-factor", "0", "--cluster-migration-barrier", "99",
 )  # fmt: skip
 
@@ -99,7 +100,8 @@ class LocalCluster:
         if gated:  # clients are told this name, while nodes and replicas go by the address
             args = (*args, "--cluster-announce-hostname", HOST, "--cluster-preferred-endpoint-type", "hostname")
         count = masters * (1 + replicas)
-        self.args = (*_SETTINGS, *args)
+        timeout_ms = NODE_TIMEOUT_MS if replicas else LONE_TIMEOUT_MS
+        self.args = (*_SETTINGS, "--cluster-node-timeout", str(timeout_ms), *args)
         self.nodes = [
             LocalRedis(appendonly=False, port=port, binary=binary, args=self.args) for port in list(free_ports(count))
         ]
@@ -241,9 +243,9 @@ class LocalCluster:
     def move_keys(self, slot: int, source: LocalRedis, target: LocalRedis, most: int = SLOTS) -> int:
         """Move at most so many of the slot's keys, one by one; returns how many."""
         moved = 0
-        with source.client() as client:
+        with source.client(socket_timeout=AGREE_SECONDS) as client:
             while moved < most and (keys := client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1)):
-                client.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "REPLACE", "KEYS", keys[0])
+                client.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 30_000, "REPLACE", "KEYS", keys[0])
                 moved += 1
         return moved
 

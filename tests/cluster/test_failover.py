@@ -31,10 +31,10 @@ def test_masters_are_killed_under_load_and_nothing_is_lost(replicated):
                 master = replicated.master_of(key)
                 master.kill()
                 workers.kill_one()
-                eventually(lambda: replicated.master_of(key) is not master, "another is the master", 30.0)  # noqa: B023
+                eventually(lambda: replicated.master_of(key) is not master, "another is the master", 60.0)  # noqa: B023
                 before = load.count
                 master.start()  # without a replica nothing is taken in: it becomes one
-                eventually(lambda before=before: load.count > before + 50, "it goes on", 30.0)
+                eventually(lambda before=before: load.count > before + 50, "it goes on", 60.0)
                 replicated.await_well()
         load.settled()
     finally:
@@ -99,19 +99,19 @@ def test_a_vector_waits_for_its_replicas_and_is_acknowledged_all_the_same(replic
 def test_a_shard_that_is_down_is_waited_for_and_then_told(make_queue):
     """Its error is redis-py's own; stop() does not hang, and nothing that was taken in is lost."""
     with running() as own, own.client() as client:
-        queue = make_queue(client, redis_patience=0.5)
-        queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
+        queue, patient = make_queue(client, redis_patience=0.5), make_queue(client)
+        patient.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
         home = own.master_of(HOME)
         stand_still(home.pid)
         try:
             began_mono = time.monotonic()
             with pytest.raises(redis.RedisError):
                 queue.enqueue("doc:2", "two")
-            assert time.monotonic() - began_mono < 8.0
+            assert time.monotonic() - began_mono < PATIENCE_SECONDS / 2
         finally:
             os.kill(home.pid, signal.SIGCONT)
         eventually(own.is_well, "the cluster is well")
-        assert queue.enqueue("doc:3", "three").result(PATIENCE_SECONDS) == expected("three")
+        assert patient.enqueue("doc:3", "three").result(PATIENCE_SECONDS) == expected("three")
         assert inside(queue).store.status().in_flight == 0
 
 

@@ -26,7 +26,8 @@ def another(cluster: LocalCluster, key: str = HOME) -> object:
 
 @contextlib.contextmanager
 def loaded(cluster: LocalCluster, **options) -> Iterator[tuple[Load, Workers]]:
-    load, workers = Load(cluster, **options), Workers(cluster)
+    patience = {"redis_patience": PATIENCE_SECONDS}  # a move takes as long as the machine lets it
+    load, workers = Load(cluster, **patience, **options), Workers(cluster, **patience)
     try:
         load.queue.start()
         with load.running():
@@ -101,8 +102,8 @@ def test_an_enqueue_waits_for_a_slot_that_moves(make_queue, cluster, client):
 
 
 def test_patience_ends_with_redis_pys_own_error_and_nothing_is_lost(make_queue, cluster, client):
-    queue = make_queue(client, redis_patience=0.3)
-    queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
+    queue, patient = make_queue(client, redis_patience=0.3), make_queue(client)
+    patient.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
     home, other = cluster.master_of(HOME), another(cluster)
     cluster.begin_move(SLOT, home, other)
     cluster.move_keys(SLOT, home, other, most=2)
@@ -110,7 +111,6 @@ def test_patience_ends_with_redis_pys_own_error_and_nothing_is_lost(make_queue, 
         queue.enqueue("doc:2", "two")
     cluster.move_keys(SLOT, home, other)
     cluster.end_move(SLOT, home, other)
-    patient = make_queue(client)  # its slot is known to be elsewhere only after a try
     assert patient.enqueue("doc:3", "three").result(PATIENCE_SECONDS) == expected("three")
     assert not client.exists("doc:2")
 
@@ -143,7 +143,7 @@ def test_a_listener_hears_what_comes_after_a_move(make_queue, cluster, client):
 def test_no_script_runs_while_the_queues_slot_moves_key_by_key(make_queue, cluster, client):
     """It could where all its keys are there, and would be aborted once it has emptied one: what it did would stay."""
     queue = make_queue(client, worker=False, redis_patience=0.3)
-    queue.enqueue("doc:1", "one")
+    make_queue(client, worker=False).enqueue("doc:1", "one")
     (member,) = client.zrange(f"{HOME}:pending", 0, -1)
     for name in ("inflight", "alone", "dead"):
         client.zadd(f"{HOME}:{name}", {"another's": 1.0})

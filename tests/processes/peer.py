@@ -82,7 +82,8 @@ class Peer:
         self._answers: dict[int, Answer] = {}
         self._said: dict[str, Answer] = {}
         self._lock = threading.Lock()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -149,6 +150,7 @@ class Peer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(PATIENCE_SECONDS)
+        self._reader.join(PATIENCE_SECONDS)  # nobody has the other end any more; closed under it, its read would raise
         print(self.errors, file=sys.stderr)  # shown if the test fails
         for stream in (self.process.stdin, self.process.stdout, self._errors):
             stream.close()

@@ -14,7 +14,7 @@ from tests.parts import PATIENCE_SECONDS, PROGRAM_SECONDS
 
 #: Seconds that a program may take to end while a call hangs: the grace for calls, which is a second where they take no
 #: time, twice where two signals come; and the interpreter's own time on a busy machine. The call itself hangs longer.
-END_SECONDS = 15.0
+END_SECONDS = 45.0
 
 
 def _hanging(make_peer, provider):

@@ -43,10 +43,10 @@ def test_child_is_clean(busy):
 
 @pytest.mark.parametrize("use", [
     "futures[0].result(45)",
-    "futures[0].exception(15)",
+    "futures[0].exception(45)",
     "futures[0].add_done_callback(print)",
-    "concurrent.futures.wait(futures, 15)",
-    "next(concurrent.futures.as_completed(futures, 15))",
+    "concurrent.futures.wait(futures, 45)",
+    "next(concurrent.futures.as_completed(futures, 45))",
 ])  # fmt: skip
 def test_futures_of_the_parent(busy, provider, use):
     """A future of the parent does not hang in the child: it says whose it is."""
@@ -218,9 +218,9 @@ def test_queries_in_a_forked_child(make_peer, provider):
     """While the parent's is under way: the child has a sender of its own."""
     provider.hold()
     peer = make_peer()
-    parent = peer.ask("queue.embed_query('of the parent', 15)")
+    parent = peer.ask("queue.embed_query('of the parent', 45)")
     assert provider.wait_for_calls(1, PATIENCE_SECONDS)
-    peer.run("join = fork(lambda: queue.embed_query('of the child', 15))")
+    peer.run("join = fork(lambda: queue.embed_query('of the child', 45))")
     assert provider.wait_for_calls(2, PATIENCE_SECONDS)
     provider.release()
     assert peer.get("join()") == expected("of the child")

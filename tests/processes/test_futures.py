@@ -41,8 +41,8 @@ def test_no_waiting_for_sweeps(worker, producer):
 
 
 @pytest.mark.parametrize("way", [
-    "[f.result() for f in concurrent.futures.as_completed(futures, 15)]",
-    "[f.result() for f in concurrent.futures.wait(futures, 15).done]",
+    "[f.result() for f in concurrent.futures.as_completed(futures, 45)]",
+    "[f.result() for f in concurrent.futures.wait(futures, 45).done]",
     "asyncio.run(gather(futures))",
 ])  # fmt: skip
 def test_other_ways_to_wait(worker, producer, way):
@@ -50,7 +50,7 @@ def test_other_ways_to_wait(worker, producer, way):
     producer.run("""
 import asyncio, concurrent.futures
 async def gather(futures):
-    return await asyncio.wait_for(asyncio.gather(*map(asyncio.wrap_future, futures)), 15)
+    return await asyncio.wait_for(asyncio.gather(*map(asyncio.wrap_future, futures)), 45)
 """)
     producer.run("futures = queue.enqueue_many([(f'doc:{i}', f'text {i}') for i in range(8)])")
     assert sorted(producer.get(way)) == sorted(expected(f"text {i}") for i in range(8))
@@ -88,7 +88,7 @@ def test_other_process_takes_it(make_peer, provider):
     first.run("inside(queue).claim_nothing_more()  # it claims nothing more, as if it were busy")
     first.run("future = queue.enqueue('doc:1', 'hello')")
     answer = first.ask("future.result(45)")
-    second.run("queue.flush(15)")
+    second.run("queue.flush(45)")
     assert answer.get() == expected("hello")
 
 
@@ -113,7 +113,7 @@ inside(queue).store.events.listen = late
     redis_client.xadd("embed_queue:events", {"kind": "nothing", "by": "", "body": ""})  # ends the read that runs
     producer.run("deaf.wait(45)")
     provider.release()
-    worker.run("queue.flush(15)")
+    worker.run("queue.flush(45)")
     eval(loss, {"r": redis_client})
     producer.run("go_on.set()")
     assert answer.get() == expected("hello")
@@ -124,7 +124,7 @@ def test_superseded_elsewhere(make_peer, provider, redis_client):
     first, second = make_peer(worker=False), make_peer(worker=False)
     first.run("future = queue.enqueue('doc:1', 'old')")
     second.run("future = queue.enqueue('doc:1', 'new')")
-    make_peer().run("queue.flush(15)")
+    make_peer().run("queue.flush(45)")
     assert first.get("future.result(45)") == second.get("future.result(45)") == expected("new")
     assert provider.sent == {"new": 1}
     assert redis_client.hget("doc:1", "embedding") == stored("new")
@@ -169,7 +169,7 @@ def test_rejected_elsewhere(worker, producer, provider):
     """Whoever waits in another process gets the provider's words for a bad text; its neighbours get vectors."""
     provider.rule = poison("bad", 400)
     producer.run("futures = queue.enqueue_many([('doc:1', 'good'), ('doc:2', 'bad'), ('doc:3', 'fine')])")
-    assert producer.get("[type(f.exception(15)).__name__ for f in futures]") == ["NoneType", "ItemRejected", "NoneType"]
+    assert producer.get("[type(f.exception(45)).__name__ for f in futures]") == ["NoneType", "ItemRejected", "NoneType"]
     assert producer.get("[d.redis_key for d in queue.dead_letters()]") == ["doc:2"]
 
 
@@ -177,8 +177,8 @@ def test_failed_elsewhere(worker, producer, provider):
     """Whoever waits in another process learns that the provider fails; the item waits on."""
     provider.rule = lambda texts: fail(401)
     producer.run("future = queue.enqueue('doc:1', 'hello')")
-    assert producer.get("type(future.exception(15)).__name__") == "BatchFailed"
-    assert worker.get("inside(queue).wait_for_calls(15)")  # it gives the item back right after it has told
+    assert producer.get("type(future.exception(45)).__name__") == "BatchFailed"
+    assert worker.get("inside(queue).wait_for_calls(45)")  # it gives the item back right after it has told
     eventually(lambda: producer.get("queue.stats().waiting") == 1)
     provider.rule = None
     producer.run("future = queue.enqueue('doc:1', 'hello')")
@@ -188,7 +188,7 @@ def test_failed_elsewhere(worker, producer, provider):
 def test_flush_elsewhere(worker, producer, provider):
     """``flush()`` in a process without a worker drains, and returns when all is finished."""
     producer.run("futures = queue.enqueue_many([(f'doc:{i}', f'text {i}') for i in range(130)])")
-    producer.run("queue.flush(15)")
+    producer.run("queue.flush(45)")
     assert producer.get("[f.done() for f in futures]") == [True] * 130
     assert producer.get("queue.pending_count()") == 0
 
@@ -247,7 +247,7 @@ def test_worker_comes_later(make_peer, provider):
 def test_left_by_the_asyncio_design(make_peer, redis_client):
     """What the asyncio design left in pending is drained on start."""
     redis_client.zadd(PENDING_ZSET_KEY, {'{"redis_key":"doc:1","text":"hello"}': 1.0})
-    make_peer().run("queue.flush(15)")
+    make_peer().run("queue.flush(45)")
     assert redis_client.hget("doc:1", "embedding") == stored("hello")
 
 

@@ -55,10 +55,11 @@ def test_three_workers_send_what_is_allowed_and_no_more(make_peer, provider, red
     eventually(lambda: len(quota.arrivals) >= 25)
     begin = time.monotonic()
     peers[0].kill()
-    eventually(lambda: time.monotonic() > begin + SECONDS, seconds=SECONDS + 1)
-    served = quota.between(begin, begin + SECONDS)
+    before = len(quota.arrivals)
+    eventually(lambda: len(quota.arrivals) >= before + CALLS_A_SECOND * SECONDS, "most of the limit is used")
+    end = time.monotonic()
     assert sum(at > begin for at in quota.refused) <= 3  # the provider saves up two seconds' worth, and no more
-    assert 0.6 * CALLS_A_SECOND * SECONDS <= served <= CALLS_A_SECOND * (SECONDS + 2)
+    assert quota.between(begin, end) <= CALLS_A_SECOND * (end - begin + 2)
     assert redis_client.hexists("embed_queue:limits", "requests")
 
 
@@ -66,11 +67,11 @@ def test_who_waits_in_one_process_goes_before_the_backlog_of_another(make_peer, 
     provider.rule = Quota()
     options = {"limits": {"requests_per_minute": 600}, "api_batch_limit": 1, "history": False}
     backlog, waiter = make_peer(**options), make_peer(**options)
-    backlog.run("queue.enqueue_many([(f'doc:{i}', f'text {i}') for i in range(500)]); queue.flush_now()")
+    backlog.run("queue.enqueue_many([(f'doc:{i}', f'text {i}') for i in range(1500)]); queue.flush_now()")
     assert provider.wait_for_calls(3, PATIENCE_SECONDS)
     for place in range(3):
         waited = waiter.get(
             f"[time := __import__('time'), began := time.monotonic(),"
             f" queue.enqueue('now:{place}', 'text').result({PATIENCE_SECONDS}), time.monotonic() - began][3]"
         )
-        assert waited < 15.0  # fifty seconds of backlog stand before it; a busy machine takes its time
+        assert waited < PATIENCE_SECONDS  # 150 seconds of backlog stand before it; a busy machine takes its time

@@ -33,6 +33,8 @@ from tests.proof.torture.texts import DIMENSIONS, MODELS
 
 #: Seconds that a forked child works.
 CHILD_SECONDS = 2.0
+#: Seconds between looks at whether the machine lets us go on.
+STALL_LOOK_SECONDS = 0.1
 #: Names the sender of a call.
 PROCESS_HEADER = "X-Rig-Process"
 #: A larger answer is refused: the rig sends some that would fill the memory.
@@ -163,6 +165,16 @@ class Actor:
     def _report(self, name: str, kind: str = "process") -> None:
         self._journal.write("fault", name=name, kind=kind)
 
+    def _notice_stalls(self) -> None:
+        """A machine that lets this process stand still for long may cost it a lease, as SIGSTOP does."""
+        last = time.time()
+        while True:
+            time.sleep(STALL_LOOK_SECONDS)
+            now = time.time()
+            if now - last > self._options.lease / 3:
+                self._journal.write("fault", name="the machine stood still", kind="slow", since=last)
+            last = now
+
     def _tell(self, report: CallReport | RedisReport) -> None:
         """A call that the rig itself has answered too late, for the machine is busy, may be paid and is made again."""
         if isinstance(report, CallReport) and report.cause == "timeout":
@@ -171,6 +183,7 @@ class Actor:
     def run(self) -> None:
         options = self._options
         self._journal.write("started", pid=os.getpid(), model=options.model)
+        threading.Thread(target=self._notice_stalls, name="stalls", daemon=True).start()
         if options.differs:
             self._journal.write("differs", setting=options.differs)
             self._report(f"a process with its own {options.differs}", kind="settings")

@@ -204,7 +204,7 @@ class Crowd:
                 meanwhile()
             self._signal(ending, signal.SIGABRT)  # with the stacks of its threads, in its log
         for name, (_, actor) in list(self._actors.items()):
-            actor.wait(timeout=10)
+            actor.wait(timeout=60)
             self._bury(name)
 
     def _signal(self, role: str, number: int) -> None:
@@ -228,7 +228,7 @@ class Crowd:
         for role in ("producer", "stranger", "worker"):
             self._signal(role, signal.SIGKILL)
         for _, actor in self._actors.values():
-            actor.wait(timeout=10)
+            actor.wait(timeout=60)
 
 
 def _reach(server: LocalRedis) -> socket.socket:
@@ -394,7 +394,8 @@ def _own_faults(lines: list[dict], injected: list[Fault]) -> list[Fault]:
         if line["event"] == "fault":
             earlier = bisect.bisect(starts, line["at"], key=_start)
             at_stake = starts[earlier - 1].at_stake if earlier else 0
-            found.append(Fault(line["name"], line["kind"], line["at"], line["at"], line["process"], at_stake))
+            start = line.get("since", line["at"])
+            found.append(Fault(line["name"], line["kind"], start, line["at"], line["process"], at_stake))
     return found
 
 
