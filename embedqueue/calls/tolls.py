@@ -18,7 +18,7 @@ from embedqueue.values.tokens import estimated_tokens
 
 from .failures import OverLimits
 
-#: Seconds after which a limit that is still heard of is told again: Redis forgets it after an hour.
+#: Seconds after which a limit that is still heard of is told again: Redis forgets what nobody tells any more.
 TELL_SECONDS = 600.0
 #: Seconds that a try waits at most for what it owes, a little more than where it costs a whole minute's limit; where it
 #: would take longer, it is not made.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -67,8 +69,14 @@ def _indexes(work: Reembedding, alias: str, first: Terms, timeout: float) -> tup
     aliases, field = Aliases(work.store.client), work.terms.field
     old, definition = aliases.behind(alias, first.field)
     kind, length = index_type(work.terms.vector_type), work.terms.dimensions
-    # What a filter says of the first field is true of no hash once that is gone.
-    own = next((name for name in (first.field, first.provenance_field) if name and f"@{name}" in definition.filter), "")
+    places = {first.field: field, first.provenance_field: work.terms.provenance_field}
+
+    def filter_of(alias: str) -> str:
+        """What the filter says, of the second field where it speaks of the first; queries call that by this name."""
+        said = definition.filter
+        for name, other in {**places, definition.alias: alias}.items():
+            said = re.sub(rf"@{re.escape(name)}(?!\w)", f"@{other}", said) if name and other else said
+        return said
 
     def filters(one: Definition) -> set[tuple[str, ...]]:
         found = {(name, *words) for name, words in one.schema.items() if words[-1] != "VECTOR"}
@@ -77,18 +85,13 @@ def _indexes(work: Reembedding, alias: str, first: Terms, timeout: float) -> tup
     def alike(there: Definition) -> bool:
         same = (there.prefixes, there.metric) == (definition.prefixes, definition.metric)
         holds = there.data_type == kind and there.dimensions == (length or there.dimensions)
-        chosen = bool(own) or there.filter == definition.filter
+        chosen = there.filter == filter_of(there.alias)
         return same and holds and chosen and filters(definition) <= filters(there)
 
     new = next((name for name, there in aliases.over(field) if alike(there)), None)
     if new is None:
-        if own:
-            raise EmbedQueueError(
-                f"the FILTER of {old} names {own}, which goes at --finish: create an index like it over {field} "
-                "yourself, and it is taken"
-            )
         new = f"{old}:{field}"
-        aliases.make_like(definition, new, field, length or 0, kind)
+        aliases.make_like(replace(definition, filter=filter_of(field)), new, field, length or 0, kind)
         if not any(name == new and alike(there) for name, there in aliases.over(field)):
             raise EmbedQueueError(
                 f"there is an index {new} with another filter or other names of fields: drop it (FT.DROPINDEX {new}), "

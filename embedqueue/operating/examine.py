@@ -38,7 +38,7 @@ def examine(settings: Settings, *, call: bool, others: Mapping[str, Settings] | 
         call: make one real call to the provider.
         others: settings of the application's other queues, by name.
     """
-    unreachable = check_redis(settings)
+    unreachable, misfit = check_redis(settings), check_economy(settings)
     yield from (Finding("problem", "redis", words) for words in unreachable)
     if not unreachable:
         client, _, close = near(settings.client(decode_responses=False), settings.option("namespace"))
@@ -48,13 +48,14 @@ def examine(settings: Settings, *, call: bool, others: Mapping[str, Settings] | 
             yield from _examine_clock(client)
             yield from examine_queue(settings)
             yield from examine_indexes(settings, plain, others or {})
-            yield from _examine_limits(settings)
+            if not misfit:
+                yield from _examine_limits(settings)
             yield from _examine_budget(settings)
         finally:
             close_connections(plain)
             close()
     vectors: list[Any] = []
-    problems = check_economy(settings) or check_key(settings) or (check_call(settings, vectors) if call else [])
+    problems = misfit or check_key(settings) or (check_call(settings, vectors) if call else [])
     yield from (Finding("problem", "provider", words) for words in problems)
     if vectors and not unreachable and (swapped := compare(settings, vectors[0])):
         yield Finding("warning", "model", swapped)
@@ -171,4 +172,4 @@ def _examine_limits(settings: Settings) -> Iterator[Finding]:
         queue.stop()
     yield from (Finding("ok", "limits", limit.words) for limit in left)
     if not left:
-        yield Finding("ok", "limits", "none yet: the provider has not told any")
+        yield Finding("ok", "limits", "none: the provider has told none of late")

@@ -18,7 +18,7 @@ from embedqueue.queue import EmbeddingBatchQueue
 from embedqueue.values.log import logger
 from embedqueue.values.threads import start
 
-from .checks import check_key, explain_redis, knock, words_of_redis
+from .checks import check_economy, check_key, explain_redis, knock, words_of_redis
 from .eager import Eager
 from .settings import Settings, SettingsError
 
@@ -108,6 +108,8 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         found = self._read()
         if name not in found:
             raise SettingsError(f"there is no queue {name!r}; there are {', '.join(sorted(found))}")
+        if self._eager is None and (misfit := check_economy(found[name])):  # in tests there are no batch jobs
+            raise SettingsError(misfit[0])
         return found[name]
 
     # -- queues ------------------------------------------------------------------------------------------------

@@ -637,7 +637,7 @@ def test_check_of_a_clock_that_is_wrong(run, monkeypatch):
 def test_what_is_left_of_limits(run, redis_client, redis_server, monkeypatch):
     """By check and by stats; of a user who may not read their key, check says so."""
     monkeypatch.setenv("EMBEDQUEUE_LIMITS", "auto")
-    assert "the provider has not told any" in run("check", "--verbose", "--no-call")
+    assert "the provider has told none of late" in run("check", "--verbose", "--no-call")
     monkeypatch.setenv("EMBEDQUEUE_LIMITS", "requests_per_minute=600, name=shared")
     assert "requests_per_minute: 600 of 600 left" in run("check", "--verbose", "--no-call")
     assert "limit      requests_per_minute: 600 of 600 left, the next full call may go" in run("stats")

@@ -347,15 +347,19 @@ def test_auto_limits_nothing_until_the_provider_has_spoken(world):
     assert other.left() == {"requests_per_minute": 59}
 
 
-def test_auto_forgets_a_limit_of_which_nothing_is_heard_any_more(world):
-    """Google tells of one only where it refuses: an account that was given more would keep the old one for good."""
+@pytest.mark.parametrize(("name", "seconds"), [("requests", 6 * 3600 + 60), ("day", 30 * 3600)])
+def test_auto_forgets_a_limit_of_which_nothing_is_heard_any_more(world, name, seconds):
+    """Google tells of one only where it refuses: an account that was given more would keep the old one for good.
+
+    But no limit is forgotten because it is itself the reason why nothing is sent, and heard.
+    """
     worker = Worker(world, "auto")
     worker.enqueue(200)
-    worker.store.buckets.settle(said=Said(limits={"requests": 60}))
-    world.now += 3599
-    worker.store.buckets.settle(said=Said(limits={"requests": 60}))
-    world.now += 3599
-    assert worker.left() == {"requests_per_minute": 60}
+    worker.store.buckets.settle(said=Said(limits={name: 60}))
+    world.now += seconds - 1
+    worker.store.buckets.settle(said=Said(limits={name: 60}))
+    world.now += seconds - 1
+    assert list(worker.left().values()) == [60]
     world.now += 2
     assert worker.left() == {}
     assert len(worker.claim(limit=50).members) == 50

@@ -14,6 +14,7 @@ pytest.importorskip("flask", reason="Flask is not installed: pip install embedqu
 from embedqueue import EmbeddingBatchQueue  # noqa: E402
 from embedqueue.contrib.flask import EmbedQueue  # noqa: E402
 from embedqueue.dashboard import dashboard_app  # noqa: E402
+from embedqueue.settings.settings import SettingsError  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -189,3 +190,15 @@ def test_a_dashboard_beside_the_application_shows_its_queues(real_app):
         beside = dashboard_app(EmbedQueue(), open=True)
     answer = beside.test_client().get("/")
     assert answer.status_code == 200 and "embed_queue" in answer.text
+
+
+def test_economy_without_batch_jobs_is_told_by_its_name_at_the_first_use(real_app):
+    """Before a row is saved that nobody would embed; and by the check, however it goes on."""
+    real_app.config |= {"EMBEDQUEUE_PROVIDER": "local", "EMBEDQUEUE_ECONOMY": True, "EMBEDQUEUE_LIMITS": "auto"}
+    for name in ("MODEL", "API_KEY", "BASE_URL", "DIMENSIONS"):
+        real_app.config.pop(f"EMBEDQUEUE_{name}", None)
+    with real_app.app_context(), pytest.raises(SettingsError, match="EMBEDQUEUE_ECONOMY needs an embedder"):
+        EmbedQueue().enqueue("note:1", "text")
+    told = _run(real_app, "check", "--no-call")
+    assert told.exit_code == 1
+    assert "EMBEDQUEUE_ECONOMY needs an embedder" in told.output

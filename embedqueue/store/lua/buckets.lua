@@ -24,7 +24,7 @@ do -- of its own: Lua allows 200 locals at a time
   local MOST_FIRST = 122 -- seconds, a minute's debt and its refill: what is waited for bars the others in the last of these
   local GRACE = 0.25 -- seconds by which whoever was refused first may come late
   local MOST_GATHERING = 0.5 -- seconds that what may go waits for more
-  local SAID = 3600 -- seconds for which what the provider has told counts: an account may be given more, and nobody tells
+  local SAID = 6 * 3600 -- seconds beyond its window for which a limit that was told counts: an account may be given more
   local NEAR = 0.000001 -- what is less than this is nothing
   local FRAME_BYTES = 26 -- of a member, beside its key and its text
   local BUCKETS = KEYS[FIRST_FURTHER_KEY]
@@ -105,8 +105,7 @@ do -- of its own: Lua allows 200 locals at a time
     local said = spec.auto and redis.call("HMGET", BUCKETS, "said:requests", "said:texts", "said:tokens", "said:day",
       "heard:requests", "heard:texts", "heard:tokens", "heard:day") or {}
     for i, name in ipairs(NAMES) do
-      local heard = tonumber(said[#NAMES + i]) or 0
-      local counts = heard > now - SAID and heard < now + SLACK
+      local counts = (tonumber(said[#NAMES + i]) or 0) > now - WINDOWS[name] - SAID
       local limit = tonumber(spec[name]) or (counts and tonumber(said[i]))
       if limit then
         opened[#opened + 1] = load(name, limit, found[2 + i])
