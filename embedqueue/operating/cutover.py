@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from embedqueue.backlog.inspection import LOOK_ITEMS, RIGHT, WAITING, Text, inspect
 from embedqueue.search.aliases import Aliases
-from embedqueue.search.definition import Definition
+from embedqueue.search.definition import Definition, escaped
 from embedqueue.store.change import FINISHING
 from embedqueue.store.keys import Second
 from embedqueue.store.records import Fill, Terms, differing
@@ -69,14 +68,10 @@ def _indexes(work: Reembedding, alias: str, first: Terms, timeout: float) -> tup
     aliases, field = Aliases(work.store.client), work.terms.field
     old, definition = aliases.behind(alias, first.field)
     kind, length = index_type(work.terms.vector_type), work.terms.dimensions
-    places = {first.field: field, first.provenance_field: work.terms.provenance_field}
-
-    def filter_of(alias: str) -> str:
-        """What the filter says, of the second field where it speaks of the first; queries call that by this name."""
-        said = definition.filter
-        for name, other in {**places, definition.alias: alias}.items():
-            said = re.sub(rf"@{re.escape(name)}(?!\w)", f"@{other}", said) if name and other else said
-        return said
+    _, of_name, _ = definition.schema.get(first.provenance_field or "", ("", "", ""))
+    old_names = [name for name in (first.field, first.provenance_field, definition.alias, of_name) if name]
+    # What a filter says of the first field is true of no hash once that is gone; what it is to say instead, users know.
+    own = _named_in(definition.filter, old_names)
 
     def filters(one: Definition) -> set[tuple[str, ...]]:
         found = {(name, *words) for name, words in one.schema.items() if words[-1] != "VECTOR"}
@@ -85,13 +80,22 @@ def _indexes(work: Reembedding, alias: str, first: Terms, timeout: float) -> tup
     def alike(there: Definition) -> bool:
         same = (there.prefixes, there.metric) == (definition.prefixes, definition.metric)
         holds = there.data_type == kind and there.dimensions == (length or there.dimensions)
-        chosen = there.filter == filter_of(there.alias)
+        chosen = there.filter == definition.filter
+        if own:
+            new_names = [name for name in (field, work.terms.provenance_field, there.alias) if name]
+            gone = [name for name in old_names if name not in new_names]
+            chosen = bool(_named_in(there.filter, new_names)) and not _named_in(there.filter, gone)
         return same and holds and chosen and filters(definition) <= filters(there)
 
     new = next((name for name, there in aliases.over(field) if alike(there)), None)
     if new is None:
+        if own:
+            raise EmbedQueueError(
+                f"the FILTER of {old} is by {own}, which goes at --finish: create an index like it over {field} "
+                "yourself, with a FILTER of its own, and it is taken"
+            )
         new = f"{old}:{field}"
-        aliases.make_like(replace(definition, filter=filter_of(field)), new, field, length or 0, kind)
+        aliases.make_like(definition, new, field, length or 0, kind)
         if not any(name == new and alike(there) for name, there in aliases.over(field)):
             raise EmbedQueueError(
                 f"there is an index {new} with another filter or other names of fields: drop it (FT.DROPINDEX {new}), "
@@ -99,6 +103,12 @@ def _indexes(work: Reembedding, alias: str, first: Terms, timeout: float) -> tup
             )
     aliases.await_built(new, field, time.monotonic() + timeout)
     return old, new
+
+
+def _named_in(expression: str, names: Sequence[str]) -> str:
+    """The first of these names of fields that a filter speaks of; "" for none."""
+    found = (name for name in names if re.search(rf"@{re.escape(escaped(name))}(?![\w\\])", expression))
+    return next(found, "")
 
 
 def _lead(work: Reembedding, reading: Mapping[str, Any]) -> None:

@@ -86,6 +86,7 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         Raises:
             SettingsError: there is no such queue, or its settings cannot work.
         """
+        self._begin_tests()
         with self._lock:
             return self._of(name)
 

@@ -105,7 +105,7 @@ do -- of its own: Lua allows 200 locals at a time
     local said = spec.auto and redis.call("HMGET", BUCKETS, "said:requests", "said:texts", "said:tokens", "said:day",
       "heard:requests", "heard:texts", "heard:tokens", "heard:day") or {}
     for i, name in ipairs(NAMES) do
-      local counts = (tonumber(said[#NAMES + i]) or 0) > now - WINDOWS[name] - SAID
+      local counts = math.abs((tonumber(said[#NAMES + i]) or 0) - now) < WINDOWS[name] + SAID
       local limit = tonumber(spec[name]) or (counts and tonumber(said[i]))
       if limit then
         opened[#opened + 1] = load(name, limit, found[2 + i])
