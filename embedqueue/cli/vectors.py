@@ -9,8 +9,7 @@ import click
 from redis.exceptions import ResponseError
 
 from embedqueue.settings.checks import words_of_redis
-from embedqueue.store.clients import close_connections, private_client
-from embedqueue.store.door import near
+from embedqueue.store.door import plain_near
 from embedqueue.values.words import printable
 
 from .context import Source, as_json, cli, command
@@ -43,15 +42,12 @@ def create(source: Source, prefix: str, metric: str, algorithm: str, name: str) 
 def info(source: Source, name: str, as_json: bool) -> None:
     """Tell what the index holds."""
     settings = source.settings()
-    client, _, close = near(settings.client(), settings.option("namespace"))
-    plain: Any = private_client(client)
-    try:
-        reply = _plain(plain.execute_command("FT.INFO", name))
-    except ResponseError as error:
-        raise click.ClickException(printable(words_of_redis(settings, error))) from None
-    finally:
-        close_connections(plain)
-        close()
+    client: Any
+    with plain_near(settings.client(), settings.option("namespace")) as client:
+        try:
+            reply = _plain(client.execute_command("FT.INFO", name))
+        except ResponseError as error:
+            raise click.ClickException(printable(words_of_redis(settings, error))) from None
     facts = dict(zip(reply[::2], reply[1::2], strict=False))
     found = {fact: facts.get(fact) for fact in FACTS}
     if as_json:

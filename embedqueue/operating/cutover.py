@@ -87,19 +87,23 @@ def _indexes(work: Reembedding, alias: str, first: Terms, timeout: float) -> tup
             chosen = bool(_named_in(there.filter, new_names)) and not _named_in(there.filter, gone)
         return same and holds and chosen and filters(definition) <= filters(there)
 
-    new = next((name for name, there in aliases.over(field) if alike(there)), None)
+    def find() -> str | None:
+        return next((name for name, there in aliases.over(field) if alike(there)), None)
+
+    new = find()
     if new is None:
         if own:
             raise EmbedQueueError(
                 f"the FILTER of {old} is by {own}, which goes at --finish: create an index like it over {field} "
                 "yourself, with a FILTER of its own, and it is taken"
             )
-        new = f"{old}:{field}"
-        aliases.make_like(definition, new, field, length or 0, kind)
-        if not any(name == new and alike(there) for name, there in aliases.over(field)):
+        name = f"{old}:{field}"
+        aliases.make_like(definition, name, field, length or 0, kind)
+        new = find()
+        if new is None:
             raise EmbedQueueError(
-                f"there is an index {new} with another filter or other names of fields: drop it (FT.DROPINDEX {new}), "
-                "and it is made anew"
+                f"there is an index {name} with another filter or other names of fields: drop it "
+                f"(FT.DROPINDEX {name}), and it is made anew"
             )
     aliases.await_built(new, field, time.monotonic() + timeout)
     return old, new
@@ -229,8 +233,8 @@ def first_terms(work: Reembedding) -> Terms:
 
 
 def _second(work: Reembedding) -> Second:
-    second = work.store.change.second()
-    if second is None or second.field != work.terms.field:
+    second = work.begun()
+    if second is None:
         raise EmbedQueueError(f"texts do not go to {work.terms.field}: run reembed without further options first")
     return second
 

@@ -13,8 +13,7 @@ from embedqueue.money.cost import usd
 from embedqueue.settings.checks import NAME_NODES, check_call, check_economy, check_key, check_redis
 from embedqueue.settings.redis_url import of_cluster
 from embedqueue.settings.settings import Settings
-from embedqueue.store.clients import close_connections, private_client
-from embedqueue.store.door import near
+from embedqueue.store.door import plain_near
 from embedqueue.store.durability import dangers
 from embedqueue.values.words import shown_url
 
@@ -41,19 +40,14 @@ def examine(settings: Settings, *, call: bool, others: Mapping[str, Settings] | 
     unreachable, misfit = check_redis(settings), check_economy(settings)
     yield from (Finding("problem", "redis", words) for words in unreachable)
     if not unreachable:
-        client, _, close = near(settings.client(decode_responses=False), settings.option("namespace"))
-        plain = private_client(client)  # of RESP2, whatever the URL names
-        try:
+        with plain_near(settings.client(), settings.option("namespace")) as client:
             yield from _examine_server(settings, client)
             yield from _examine_clock(client)
             yield from examine_queue(settings)
-            yield from examine_indexes(settings, plain, others or {})
+            yield from examine_indexes(settings, client, others or {})
             if not misfit:
                 yield from _examine_limits(settings)
             yield from _examine_budget(settings)
-        finally:
-            close_connections(plain)
-            close()
     vectors: list[Any] = []
     problems = misfit or check_key(settings) or (check_call(settings, vectors) if call else [])
     yield from (Finding("problem", "provider", words) for words in problems)

@@ -20,6 +20,7 @@ from embedqueue.backlog.inspection import LOOK_ITEMS, RIGHT, WAITING, Found, Tex
 from embedqueue.embedders.protocol import learned_dimensions, role_of
 from embedqueue.money.prices import dollars_of, price_by
 from embedqueue.settings.settings import Settings
+from embedqueue.store.keys import Second
 from embedqueue.store.records import Fill, Terms, Within, differing, terms_of
 from embedqueue.store.store import Store
 from embedqueue.values.errors import EmbedQueueError
@@ -225,19 +226,19 @@ class Reembedding:
             while lacking and self.other.pending_count() > max(0, max_waiting - len(lacking)):
                 check()
                 rest()
-            if lacking:
-                self._require_begun()
+            if lacking and self.begun() is None:
+                raise EmbedQueueError(
+                    f"texts do not go to {self.terms.field} any more: the change was finished, or taken back, meanwhile"
+                )
             put = self._put(lacking, within, base)
             kinds = Counter(self._kind(one, began) for one in found)
             kinds[WAITING] += len(lacking) - len(put)  # somebody was quicker: it is looked at again
             yield len(put), sum(estimated_tokens(text) for _, text in put), kinds
 
-    def _require_begun(self) -> None:
+    def begun(self) -> Second | None:
+        """The second queue, while texts go to its field; else None."""
         second = self.store.change.second()
-        if second is None or second.field != self.terms.field:
-            raise EmbedQueueError(
-                f"texts do not go to {self.terms.field} any more: the change was finished, or taken back, meanwhile"
-            )
+        return second if second is not None and second.field == self.terms.field else None
 
     def _kind(self, found: Found, began: int) -> str:
         first = began if self._began is None else self._began

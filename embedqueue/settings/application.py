@@ -50,7 +50,8 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         self._onlookers: dict[str, EmbeddingBatchQueue] = {}
         self._clients: dict[str, Redis] = {}
         self._reached: set[str] = set()  # names of queues whose Redis has answered
-        self._eager: Eager | None = None  # known once the settings were read
+        self._eager: Eager | None = None  # known once the settings were read, as the next
+        self._misfits: dict[str, str] = {}  # by name, why a queue cannot be made
 
     def _forked(self) -> None:
         """Another thread may have held the lock when the process forked. The queues themselves survive forks."""
@@ -96,6 +97,10 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
             wanted = settings[DEFAULT].eager
             if eager is None and (self._tested() if wanted is None else wanted):
                 eager = Eager(None, None)  # raises without fakeredis: nothing is kept, so that each use does
+            self._misfits = {}
+            if eager is None:  # in tests there are no batch jobs
+                found = ((name, check_economy(one)) for name, one in settings.items())
+                self._misfits = {name: words[0] for name, words in found if words}
             self._settings, self._eager = settings, eager
         return self._settings
 
@@ -109,8 +114,8 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         found = self._read()
         if name not in found:
             raise SettingsError(f"there is no queue {name!r}; there are {', '.join(sorted(found))}")
-        if self._eager is None and (misfit := check_economy(found[name])):  # in tests there are no batch jobs
-            raise SettingsError(misfit[0])
+        if name in self._misfits:
+            raise SettingsError(self._misfits[name])
         return found[name]
 
     # -- queues ------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import redis
@@ -10,7 +11,7 @@ import redis
 from embedqueue.values.errors import EmbedQueueError, OptionValueError
 from embedqueue.values.limits import Limits
 
-from .clients import close_connections
+from .clients import close_connections, private_client
 from .replicas import Replicas
 from .scripts import GIVE_A_CLUSTER
 from .store import Store
@@ -76,6 +77,18 @@ def near(client: redis.Redis | redis.RedisCluster, namespace: str) -> tuple[Any,
         close_connections(beside)
 
     return beside, tagged, close
+
+
+@contextlib.contextmanager
+def plain_near(client: redis.Redis | redis.RedisCluster, namespace: str) -> Iterator[redis.Redis]:
+    """The client of :func:`near`, of RESP2 and bytes whatever the URL names; both are closed at the end."""
+    beside, _, close = near(client, namespace)
+    plain = private_client(beside)
+    try:
+        yield plain
+    finally:
+        close_connections(plain)
+        close()
 
 
 def refuse_node(info: dict[str, Any], client: object) -> None:

@@ -19,6 +19,8 @@ from embedqueue.testing import FakeEmbedder
 from tests.parts import PATIENCE_SECONDS, in_thread, join
 
 COUNT = 40
+#: In a schema, before the length.
+VECTOR = "VECTOR FLAT 6 TYPE FLOAT32 DISTANCE_METRIC COSINE DIM"
 WHAT = (
     "--match",
     "doc:*",
@@ -129,6 +131,19 @@ def old(searching):
         yield old
 
 
+def create(client, name: str, schema: str, only: str = "") -> None:
+    """An index of one's own over documents, of those that satisfy an expression alone."""
+    words = ["FILTER", only] if only else []
+    client.execute_command("FT.CREATE", name, "ON", "HASH", "PREFIX", 1, "doc:", *words, "SCHEMA", *schema.split())
+
+
+def replace_first(client, schema: str, only: str = "") -> None:
+    """Another index in the place of the one by which documents are searched."""
+    client.execute_command("FT.DROPINDEX", "docs-1")
+    create(client, "docs-1", schema, only)
+    client.execute_command("FT.ALIASADD", "docs", "docs-1")
+
+
 def dies(*_: object) -> None:
     """The process is killed here; or Redis goes away, which leaves as much behind."""
     raise redis.ConnectionError("away")
@@ -219,11 +234,7 @@ def test_an_index_that_lacks_a_field_to_filter_by_is_not_taken(run, searching, o
 def test_an_index_over_both_fields_serves_both(run, searching, named_by, old):
     """It is not dropped in the end, and the alias with it."""
     run("--wait")
-    searching.execute_command("FT.DROPINDEX", "docs-1")
-    how = "VECTOR FLAT 6 TYPE FLOAT32 DISTANCE_METRIC COSINE DIM"
-    words = f"docs-1 ON HASH PREFIX 1 doc: SCHEMA embedding {how} 16 v2 {how} 8"
-    searching.execute_command("FT.CREATE", *words.split())
-    searching.execute_command("FT.ALIASADD", "docs", "docs-1")
+    replace_first(searching, f"embedding {VECTOR} 16 v2 {VECTOR} 8")
     assert "docs names docs-1." in run(*CUT_OVER)
     run("--finish", "--yes")
     assert named_by("docs") == "docs-1"
@@ -234,14 +245,9 @@ def test_the_new_index_holds_the_same_hashes_under_the_same_names(run, searching
     searching.hset("doc:3", mapping={"body": "a third text", "lang": "de"})
     old.enqueue("doc:3", "a third text").result(PATIENCE_SECONDS)
     run("--wait")
-    searching.execute_command("FT.DROPINDEX", "docs-1")
-    how = "VECTOR FLAT 6 TYPE FLOAT32 DISTANCE_METRIC COSINE DIM"
-    only = ["FILTER", '@language=="en"', "SCHEMA"]
-    create = ["FT.CREATE", "docs-1", "ON", "HASH", "PREFIX", 1, "doc:", *only]
-    searching.execute_command(*create, *f"embedding {how} 16 lang AS language TAG".split())
-    create = ["FT.CREATE", "other", "ON", "HASH", "PREFIX", 1, "doc:", *only]
-    searching.execute_command(*create, *f"v2 {how} 4 lang AS language TAG".split())
-    searching.execute_command("FT.ALIASADD", "docs", "docs-1")
+    only = '@language=="en"'
+    replace_first(searching, f"embedding {VECTOR} 16 lang AS language TAG", only)
+    create(searching, "other", f"v2 {VECTOR} 4 lang AS language TAG", only)
     assert "docs names docs-1:v2" in run(*CUT_OVER)
     with EmbeddingBatchQueue(New(), searching, model="new", embedding_field="v2", worker=False) as new:
         found = [new.search("a third text", 10, index="docs", filter=f"@language:{{{one}}}") for one in ("en", "de")]
@@ -251,26 +257,17 @@ def test_the_new_index_holds_the_same_hashes_under_the_same_names(run, searching
 def test_an_index_over_vectors_of_a_third_field_is_not_made_anew_by_guesses(run, searching, old):
     """Nothing has changed; one of one's own is taken."""
     run("--wait")
-    searching.execute_command("FT.DROPINDEX", "docs-1")
-    how = "VECTOR FLAT 6 TYPE FLOAT32 DISTANCE_METRIC COSINE DIM"
-    words = f"docs-1 ON HASH PREFIX 1 doc: SCHEMA embedding {how} 16 third {how} 4"
-    searching.execute_command("FT.CREATE", *words.split())
-    searching.execute_command("FT.ALIASADD", "docs", "docs-1")
+    replace_first(searching, f"embedding {VECTOR} 16 third {VECTOR} 4")
     assert "vectors of 'third' as well" in run(*CUT_OVER, code=1)
     assert len(old.embed_query("x")) == 16
-    words = f"mine ON HASH PREFIX 1 doc: SCHEMA v2 {how} 8 third {how} 4"
-    searching.execute_command("FT.CREATE", *words.split())
+    create(searching, "mine", f"v2 {VECTOR} 8 third {VECTOR} 4")
     assert "docs names mine" in run(*CUT_OVER)
 
 
 def test_an_index_of_an_earlier_try_with_other_names_is_not_taken_silently(run, searching, old):
     """It would not find by the names that are asked for."""
     run("--wait")
-    searching.execute_command("FT.DROPINDEX", "docs-1")
-    how = "VECTOR FLAT 6 TYPE FLOAT32 DISTANCE_METRIC COSINE DIM"
-    create = ["FT.CREATE", "docs-1", "ON", "HASH", "PREFIX", 1, "doc:", "SCHEMA"]
-    searching.execute_command(*create, *f"embedding {how} 16 lang AS language TAG".split())
-    searching.execute_command("FT.ALIASADD", "docs", "docs-1")
+    replace_first(searching, f"embedding {VECTOR} 16 lang AS language TAG")
     with EmbeddingBatchQueue(New(), searching, model="new", embedding_field="v2", worker=False) as new:
         new.create_index("docs-1:v2", "doc:", algorithm="flat", fields={"lang": "TAG"})
     assert "drop it (FT.DROPINDEX docs-1:v2)" in run(*CUT_OVER, code=1)
@@ -281,18 +278,11 @@ def test_an_index_of_an_earlier_try_with_other_names_is_not_taken_silently(run, 
 def test_a_filter_by_the_field_that_goes_is_not_copied(run, searching, old):
     """At the end, no hash would be in the new index. One of one's own is taken whose filter is by the new field."""
     run("--wait")
-    searching.execute_command("FT.DROPINDEX", "docs-1")
-    how = "VECTOR FLAT 6 TYPE FLOAT32 DISTANCE_METRIC COSINE DIM"
-
-    def create(index, words, schema):
-        searching.execute_command("FT.CREATE", index, *"ON HASH PREFIX 1 doc: FILTER".split(), words, *schema.split())
-
-    create("docs-1", "exists(@embedding)", f"SCHEMA embedding {how} 16 lang TAG")
-    create("german", '@lang=="de"', f"SCHEMA v2 {how} 8 lang TAG")
-    create("both", "exists(@embedding)", f"SCHEMA v2 {how} 8 embedding {how} 16 lang TAG")
-    searching.execute_command("FT.ALIASADD", "docs", "docs-1")
+    replace_first(searching, f"embedding {VECTOR} 16 lang TAG", "exists(@embedding)")
+    create(searching, "german", f"v2 {VECTOR} 8 lang TAG", '@lang=="de"')
+    create(searching, "both", f"v2 {VECTOR} 8 embedding {VECTOR} 16 lang TAG", "exists(@embedding)")
     assert "which goes at --finish" in run(*CUT_OVER, code=1)
-    create("mine", 'startswith(@v2_of, "new/")', f"SCHEMA v2 {how} 8 lang TAG")
+    create(searching, "mine", f"v2 {VECTOR} 8 lang TAG", 'startswith(@v2_of, "new/")')
     assert "docs names mine" in run(*CUT_OVER)
     run("--finish", "--yes")
     with EmbeddingBatchQueue(New(), searching, model="new", embedding_field="v2", worker=False) as new:
