@@ -165,7 +165,15 @@ class Engine:
         callbacks = Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log)
         self.waiters = Waiters(wanted, callbacks, lateness.words, options.vector_type)
         zero = partial(_zero, self.store, self.terms, options, embedder)
-        self.outcomes = Outcomes(self.store, self.waiters, self.terms, zero, self.agenda, options.sink)
+        self.outcomes = Outcomes(
+            self.store,
+            self.waiters,
+            self.terms,
+            zero,
+            self.agenda,
+            lambda redis_key, member: self.settle.holds(redis_key, member),  # which is made later
+            options.sink,
+        )
         self.intake = Intake(
             self.store,
             self._new_store,

@@ -19,6 +19,10 @@ VECTOR = np.arange(4, dtype="<f4").tobytes()
 TEXTS = [encode_member("doc:1", text) for text in ("old", "newer", "newest")]
 
 
+def nothing_held(redis_key, member):
+    return False
+
+
 class Told:
     """A store whose looks all bring the same."""
 
@@ -42,7 +46,7 @@ def look(word, value, *, blank=False, wanted=False, stamp=0):
     if wanted:
         waiters.mark_wanted("doc:1")
     worker = SimpleNamespace(demanded=demanded.extend)
-    outcomes = Outcomes(Told(word, value), waiters, lambda: TERMS, lambda: bytes(16), worker)
+    outcomes = Outcomes(Told(word, value), waiters, lambda: TERMS, lambda: bytes(16), worker, nothing_held)
     outcomes.find_out(["doc:1"], blank_ms=1000 if blank else None)
     return future, demanded
 
@@ -77,7 +81,8 @@ def test_a_blank_text_whose_length_nobody_knows_ends_with_an_error():
     waiters = Waiters(lambda: None)
     futures, entries = waiters.register([("doc:1", TEXTS[0]), ("doc:2", TEXTS[0])])
     waiters.commit(entries)
-    Outcomes(Told("blank", b""), waiters, lambda: TERMS, zero, SimpleNamespace()).find_out(["doc:1", "doc:2"])
+    outcomes = Outcomes(Told("blank", b""), waiters, lambda: TERMS, zero, SimpleNamespace(), nothing_held)
+    outcomes.find_out(["doc:1", "doc:2"])
     for future in futures:
         with pytest.raises(BatchFailed, match="zero vector"):
             future.result(0)
@@ -111,7 +116,7 @@ def test_all_futures_of_a_key_end():
     for stamp, entry in zip((5, 6, 7), entries, strict=True):
         waiters.commit([entry], stamp)
     told = Told("done", VECTOR)
-    Outcomes(told, waiters, lambda: TERMS, lambda: bytes(16), SimpleNamespace()).find_out(["doc:1"])
+    Outcomes(told, waiters, lambda: TERMS, lambda: bytes(16), SimpleNamespace(), nothing_held).find_out(["doc:1"])
     assert [future.result(0) for future in futures] == [[0, 1, 2, 3]] * 3
     assert told.asked == [Asked("doc:1", 7, digest("newest"))], "not the newest was asked about"
 

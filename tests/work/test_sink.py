@@ -400,6 +400,25 @@ def test_no_hash_at_all(make_queue, redis_client, embedder):
     assert not redis_client.exists("doc:1")
 
 
+@pytest.mark.parametrize("sinks", [False, True])
+def test_a_look_just_before_the_vector_is_handed_over(make_queue, monkeypatch, sinks):
+    """Redis knows the item no more, and no hash has its vector: the thread that has it tells, not the look."""
+    queue = make_queue(sink=Table() if sinks else None, if_missing="skip")
+    engine = inside(queue)
+    complete, looked = engine.store.complete, []
+
+    def complete_and_look(*arguments):
+        words = complete(*arguments)
+        engine.outcomes.find_out(None)
+        looked.append(future.done())
+        return words
+
+    monkeypatch.setattr(engine.store, "complete", complete_and_look)
+    future = queue.enqueue("doc:1", "one")
+    assert future.result(PATIENCE_SECONDS) == expected("one")
+    assert looked == [False]
+
+
 def test_stop_while_the_sink_is_down(make_queue, redis_client, monkeypatch):
     """A stop does not wait for the sink: what is kept goes back, and the next worker writes it."""
     monkeypatch.setattr("embedqueue.work.sinking.RETRY_SECONDS", (60.0, 60.0))
