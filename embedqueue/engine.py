@@ -171,7 +171,7 @@ class Engine:
             self.terms,
             zero,
             self.agenda,
-            lambda redis_key, member: self.settle.holds(redis_key, member),  # which is made later
+            lambda redis_key: self.settle.works_at(redis_key),  # which is made later
             options.sink,
         )
         self.intake = Intake(

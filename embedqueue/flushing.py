@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
+from .futures.future import EmbeddingFuture
 from .futures.lateness import hindrance
 from .values.errors import BatchFailed, QueueStopped
 from .values.log import QueueLog
@@ -70,8 +71,8 @@ class Flush:
         finally:
             with contextlib.suppress(RedisError):  # it ends by itself then
                 store.end_flush(self._name)
-        if not live_lane_alone:
-            self._await_futures(self._engine.settle.in_hand() if idle else {})
+        # A future may wait for a batch job, for hours.
+        self._await_ends(() if live_lane_alone else self._futures, self._engine.settle.in_hand() if idle else {})
 
     def _await_items(self, deadline_mono: float) -> bool:
         """Returns whether no worker has anything in its hands any more."""
@@ -106,10 +107,11 @@ class Flush:
             if engine.stopping.is_set():
                 raise QueueStopped("the queue was stopped during a flush")
 
-    def _await_futures(self, finished: Mapping[str, bytes]) -> None:
+    def _await_ends(self, futures: Sequence[EmbeddingFuture], finished: Mapping[str, bytes]) -> None:
         """Wait, a second at most, for what comes after items that Redis calls finished: futures, and our counters.
 
         Args:
+            futures: to wait for.
             finished: such members that are in our own hands still, by key.
         """
         engine = self._engine
@@ -117,7 +119,7 @@ class Flush:
         deadline_mono = time.monotonic() + ASK_SECONDS
         while time.monotonic() < deadline_mono:
             seen = engine.progress.finished
-            if all(future.done() for future in self._futures) and not any(
+            if all(future.done() for future in futures) and not any(
                 engine.settle.holds(*one) for one in finished.items()
             ):
                 return

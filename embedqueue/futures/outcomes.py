@@ -33,7 +33,7 @@ class Outcomes:
         terms: returns on which terms this process writes: in which fields of the users' hashes, and in which space.
         zero: the vector of a blank text, as the bytes that would be stored; may ask a provider for its length.
         waker: told of items that somebody waits for and that nobody has claimed.
-        holds: whether this process works at a member of a key: then it ends the futures with what comes of that.
+        works_at: whether an item of a key is in the hands of this process, which ends its futures then.
         sink: asked for what no hash has, where it can be read; else None.
     """
 
@@ -44,7 +44,7 @@ class Outcomes:
         terms: Callable[[], Terms],
         zero: Callable[[], bytes],
         waker: Waker,
-        holds: Callable[[str, bytes], bool],
+        works_at: Callable[[str], bool],
         sink: Sink | None = None,
     ) -> None:
         self._store = store
@@ -52,7 +52,7 @@ class Outcomes:
         self._terms = terms
         self._zero = zero
         self._waker = waker
-        self._holds = holds
+        self._works_at = works_at
         self._sink = sink if isinstance(sink, ReadingSink) else None
 
     def find_out(
@@ -79,12 +79,11 @@ class Outcomes:
         for part in self._waiters.slices(redis_keys, wanted=wanted):
             asked = [_asked(redis_key, entries) for redis_key, entries in part.items()]
             stamps = {entry: entry.stamp for entries in part.values() for entry in entries}
-            newest = {redis_key: entries[-1].member for redis_key, entries in part.items()}
             found = self._look(asked)
             for (redis_key, entries), one, (word, value) in zip(part.items(), asked, found, strict=True):
                 newer = word == "done" and blank_ms is not None and one.stamp // 1000 > blank_ms
                 blank = blank_ms is not None and not newer
-                outcome = self._outcome(redis_key, newest[redis_key], word, value, blank, done)
+                outcome = self._outcome(redis_key, word, value, blank, done)
                 if outcome is not None:
                     # But not for those who have enqueued the same text again since: what was asked is not of them.
                     self._waiters.resolve([e for e in entries if e.committed and e.stamp == stamps[e]], outcome)
@@ -116,7 +115,7 @@ class Outcomes:
         ]
 
     def _outcome(
-        self, redis_key: str, member: bytes, word: str, value: bytes, blank: bool, done: bool
+        self, redis_key: str, word: str, value: bytes, blank: bool, done: bool
     ) -> bytes | BatchFailed | ItemRejected | None:
         """The end of a key's futures, by a word of ``store/lua/look.lua``; None if the item, or its call, is live."""
         if word == "dead":
@@ -135,7 +134,7 @@ class Outcomes:
         if word == "forgotten":
             return was_forgotten(redis_key)
         if word in ("gone", "unproven"):
-            if self._holds(redis_key, member):  # asked after the look: it may be acknowledged, and its vector only here
+            if self._works_at(redis_key):  # asked after the look: it may be acknowledged, and its vector only here
                 return None
             return ItemRejected(
                 redis_key, "neither queued, nor dead, nor does its hash hold a vector that is known to be of it"

@@ -56,6 +56,9 @@ WRITE_BYTES = 3 << 18
 TOO_MUCH = (redis.TimeoutError, redis.ResponseError)
 #: Leases that one script renews at most.
 RENEW_ITEMS = 500
+#: Words of ``store/lua/complete.lua`` for what it has acknowledged, and for all that is in flight no more.
+WRITTEN = ("done", "skipped")
+ENDED = (*WRITTEN, "stale")
 #: Tries of a move that raises what no Redis that is away would make it raise.
 UNFORESEEN_TRIES = 3
 
@@ -143,7 +146,7 @@ class Settle:
         self._observers = observers
         self._log = log
         self._lock = threading.Lock()
-        self._held: dict[str, bytes] = {}  # members in our hands by redis_key; guarded by the lock
+        self._held: dict[str, Item] = {}  # in our hands, by redis_key; guarded by the lock
         self._logged: str | None = None  # the fault that the log has spoken of last
         self.paused_mono = 0.0
         self._renew_items = RENEW_ITEMS  # that one script renews now
@@ -153,7 +156,7 @@ class Settle:
     def hold(self, items: Iterable[Item]) -> None:
         """These items are in our hands from now on: ``renew`` renews their leases."""
         with self._lock:
-            self._held.update((item.redis_key, item.member) for item in items)
+            self._held.update((item.redis_key, item) for item in items)
 
     @property
     def held(self) -> int:
@@ -163,11 +166,16 @@ class Settle:
     def in_hand(self) -> dict[str, bytes]:
         """The member of each key that is in our hands."""
         with self._lock:
-            return dict(self._held)
+            return {redis_key: item.member for redis_key, item in self._held.items()}
 
     def holds(self, redis_key: str, member: bytes | None) -> bool:
         """Whether this member of a key is in our hands. False for None, which says that no member is known."""
-        return self._held.get(redis_key, b"") == member
+        held = self._held.get(redis_key)
+        return (b"" if held is None else held.member) == member
+
+    def works_at(self, redis_key: str) -> bool:
+        """Whether an item of a key is in our hands."""
+        return redis_key in self._held
 
     def renew(self) -> bool:
         """Renew the leases of all items in our hands.
@@ -179,7 +187,7 @@ class Settle:
             redis.RedisError: Redis does not answer.
         """
         with self._lock:
-            members = list(self._held.values())
+            members = [item.member for item in self._held.values()]
         most = self._renew_items
         try:
             for at in range(0, len(members), most):
@@ -195,7 +203,8 @@ class Settle:
         gone = list(items)
         with self._lock:
             for item in gone:
-                if self._held.get(item.redis_key) == item.member:
+                held = self._held.get(item.redis_key)
+                if held is not None and (held.member, held.owner) == (item.member, item.owner):  # of this claim
                     del self._held[item.redis_key]
             self.counters.last_progress = time.time()
         if self._purse is not None:
@@ -218,9 +227,14 @@ class Settle:
             Stopping: the queue stops before Redis has taken all of them.
         """
         for part in _parts(pairs, lambda pair: len(pair[0].member) + len(pair[1])):
-            gone = self.offer(owner, part, patient=True)
-            if taken := [pair for pair in part if pair[0].redis_key not in gone]:
+            refused, outdated = self._offer(owner, part, patient=True)
+            if taken := [pair for pair in part if pair[0].redis_key not in refused | outdated]:
                 self._write_part(owner, taken, times)
+            if outdated:  # and not acknowledged: it may be claimed anew since, and the sink has no vector of it
+                self._release([item for item, _ in part if item.redis_key in outdated])
+                self.persist(lambda keys=outdated: self._outcomes.find_out(keys))  # type: ignore[misc]
+                if not taken:
+                    self.release_probe(owner)
 
     def offer(self, owner: str, pairs: Sequence[tuple[Item, bytes]], *, patient: bool) -> set[str]:
         """Have the sink, where there is one, take vectors; what it will never take becomes a dead letter.
@@ -237,10 +251,16 @@ class Settle:
             Stopping: the queue stops.
             SinkFailed: it takes nothing now.
         """
-        refused = [] if self.sinking is None else self.sinking.write(owner, pairs, patient=patient)
+        return self._offer(owner, pairs, patient=patient)[0]
+
+    def _offer(self, owner: str, pairs: Sequence[tuple[Item, bytes]], *, patient: bool) -> tuple[set[str], set[str]]:
+        """As ``offer``; the redis_keys of what may not be written as well."""
+        if self.sinking is None:
+            return set(), set()
+        refused, outdated = self.sinking.write(owner, pairs, patient=patient)
         for item, reason in refused:
             self.reject(owner, [item], reason)
-        return {item.redis_key for item, _ in refused}
+        return {item.redis_key for item, _ in refused}, outdated
 
     def _write_part(self, owner: str, pairs: Sequence[tuple[Item, bytes]], times: Times) -> None:
         writes = [(item.redis_key, item.member, vector, digest(item.text)) for item, vector in pairs]
@@ -248,9 +268,9 @@ class Settle:
         words = self._persist_parts(lambda part: self._store.complete(owner, terms, part), writes)
         refused, unclear, written, barred = [], [], [], []
         for (item, vector), word in zip(pairs, words, strict=True):
-            if word in ("done", "skipped"):
+            if word in WRITTEN:
                 written.append((item, vector))
-            elif word == "stale":  # superseded; or written already, by a try whose answer was lost
+            elif word in ENDED:  # superseded; or written already, by a try whose answer was lost
                 unclear.append(item.redis_key)
             elif word == "differs":
                 barred.append(item)
@@ -263,6 +283,7 @@ class Settle:
         for item, vector in written:
             if not self._waiters.written(item.redis_key, item.member, vector):
                 unclear.append(item.redis_key)
+        self.let_go(item for (item, _), word in zip(pairs, words, strict=True) if word in ENDED)
         if truncated:
             with contextlib.suppress(RedisError):  # `explain` lacks it then, which is not worth a wait
                 self._store.events.tell("truncated", self._worker, json.dumps(truncated))
@@ -271,7 +292,6 @@ class Settle:
             self.release_probe(owner)
         for item, word in refused:
             self.reject(owner, [item], word.removeprefix("refused "))
-        self.let_go(item for item, _ in pairs)
         if unclear:
             self.persist(lambda: self._outcomes.find_out(unclear))
         self._progressed()

@@ -76,6 +76,7 @@ class _Load:
     suspect_mono: float = 0.0  # when, of this try, the sink first failed for a reason of no known kind
     trials: dict[str, int] = field(default_factory=dict)  # by redis_key: how often a row failed while the sink was well
     alone_mono: dict[str, float] = field(default_factory=dict)  # by redis_key: when it last failed alone
+    outdated: set[str] = field(default_factory=set)  # redis_keys of what may not be written any more
     taken: Pair | None = None  # one that the sink has: offered again, it tells whether the sink is well
     control: SinkRow | None = None  # the row of that, as long as it is still to be written
 
@@ -128,8 +129,10 @@ class Sinking:
         self._taken_mono = 0.0  # when the sink last took something
         self._logged = ""  # the fault that the log has spoken of last
 
-    def write(self, owner: str, pairs: Sequence[Pair], *, patient: bool = True) -> list[tuple[Item, str]]:
-        """Have the sink take vectors, however long that takes. What is no longer to be written is left out.
+    def write(
+        self, owner: str, pairs: Sequence[Pair], *, patient: bool = True
+    ) -> tuple[list[tuple[Item, str]], set[str]]:
+        """Have the sink take vectors, however long that takes.
 
         Args:
             owner: of the claim.
@@ -137,7 +140,8 @@ class Sinking:
             patient: whether to wait for a sink that takes nothing now.
 
         Returns:
-            The items that it will never take, and why.
+            The items that it will never take, and why; and the redis_keys of what may not be written any more, and was
+            not offered.
 
         Raises:
             Stopping: the queue stops.
@@ -162,7 +166,7 @@ class Sinking:
             self._rest(seconds)
         if words and self._taken_mono > stalled_mono:
             self._recover(owner, words)
-        return load.refused
+        return load.refused, load.outdated
 
     def _rows(self, load: _Load) -> list[SinkRow]:
         """What is still to be written of a load, with the stamps of now."""
@@ -175,8 +179,9 @@ class Sinking:
         stamps = self._persist(lambda: self._stalls.stamps(asked, terms))
         rows, load.control = [], None
         for (item, vector), stamp in zip(pairs, stamps, strict=True):
-            if stamp is None:  # whoever acknowledges it will find out why
-                load.waiting.pop(item.redis_key, None)
+            if stamp is None:
+                if load.waiting.pop(item.redis_key, None) is not None:
+                    load.outdated.add(item.redis_key)
                 continue
             numbers = to_array(vector, self._vector_type)
             space = terms.sized(len(vector)).space

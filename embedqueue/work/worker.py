@@ -370,6 +370,7 @@ class Worker:
         if words:
             if parked:
                 self._log.warning("embedqueue: nothing is embedded: %s", words)
+                self._outcomes.find_out(None)  # who was served just now, elsewhere, may not have heard of it
             self._waiters.fail(self._waiters.snapshot(None), BatchFailed(f"{words}; the item is still queued"))
 
     def _release_lost(self) -> None:

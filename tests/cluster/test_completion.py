@@ -106,6 +106,12 @@ def worker(client) -> Iterator[Callable[..., Worker]]:
         one.store.close()
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch):
+    """A receipt that is read too late is none, and its text is embedded once more."""
+    monkeypatch.setattr(completion, "RECEIPT_SECONDS", PATIENCE_SECONDS)
+
+
 def vector(client: redis.RedisCluster, key: str = KEY) -> bytes | None:
     found: Any = client.hget(key, "embedding")
     return found
@@ -406,7 +412,7 @@ def test_without_a_provenance_field_a_crash_is_settled_by_the_fence_as_well(work
     assert one.claim().members == []
 
 
-def test_a_receipt_is_good_when_replicas_have_the_vector(replicated: LocalCluster):
+def test_a_receipt_is_good_when_replicas_have_the_vector(replicated: LocalCluster, monkeypatch):
     """With min_replicas. Where they are away, its text is embedded once more, and that vector waits for them."""
     with contextlib.ExitStack() as opened:
         client = opened.enter_context(contextlib.closing(replicated.client()))
@@ -418,7 +424,9 @@ def test_a_receipt_is_good_when_replicas_have_the_vector(replicated: LocalCluste
         assert replica.pid is not None
         stand_still(replica.pid)
         try:
-            assert two.claim().members == [encode_member(KEY, "e1")]
+            with monkeypatch.context() as hasty:
+                hasty.setattr(completion, "RECEIPT_SECONDS", 0.5)
+                assert two.claim().members == [encode_member(KEY, "e1")]
         finally:
             os.kill(replica.pid, signal.SIGCONT)
         replicated.await_well()

@@ -167,7 +167,8 @@ def test_a_hash_that_is_gone_is_left_alone_where_that_is_wanted(make_queue, embe
     assert not client.exists("doc:1")
 
 
-def test_the_cache_is_spread_over_the_nodes_and_pays_once(make_queue, embedder, cluster, client):
+def test_the_cache_is_spread_over_the_nodes_and_pays_once(make_queue, embedder, cluster, client, monkeypatch):
+    monkeypatch.setattr("embedqueue.store.cluster.cache.CACHE_SECONDS", PATIENCE_SECONDS)
     queue = make_queue(client, cache_ttl=60.0)
     texts = [f"text {number}" for number in range(20)]
     queue.enqueue_many([(f"a:{text}", text) for text in texts])

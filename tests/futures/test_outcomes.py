@@ -19,7 +19,7 @@ VECTOR = np.arange(4, dtype="<f4").tobytes()
 TEXTS = [encode_member("doc:1", text) for text in ("old", "newer", "newest")]
 
 
-def nothing_held(redis_key, member):
+def nothing_held(redis_key):
     return False
 
 
@@ -38,7 +38,7 @@ class Told:
         return [self.found for _ in asked]
 
 
-def look(word, value, *, blank=False, wanted=False, stamp=0):
+def look(word, value, *, blank=False, wanted=False, stamp=0, works_at=nothing_held):
     """The future of a key, and what is demanded, after a look."""
     waiters, demanded = Waiters(lambda: None), []
     [future], entries = waiters.register([("doc:1", TEXTS[0])])
@@ -46,7 +46,7 @@ def look(word, value, *, blank=False, wanted=False, stamp=0):
     if wanted:
         waiters.mark_wanted("doc:1")
     worker = SimpleNamespace(demanded=demanded.extend)
-    outcomes = Outcomes(Told(word, value), waiters, lambda: TERMS, lambda: bytes(16), worker, nothing_held)
+    outcomes = Outcomes(Told(word, value), waiters, lambda: TERMS, lambda: bytes(16), worker, works_at)
     outcomes.find_out(["doc:1"], blank_ms=1000 if blank else None)
     return future, demanded
 
@@ -107,6 +107,13 @@ def test_a_live_item_is_waited_for(value, wanted, demanded, blank):
     future, found = look("live", value, wanted=wanted, blank=blank)
     assert not future.done()
     assert found == demanded
+
+
+@pytest.mark.parametrize("word", ["gone", "unproven"])
+def test_what_is_in_hand_here_is_not_given_up(word):
+    """It may have been acknowledged just now: who has its vector is about to tell."""
+    future, _ = look(word, b"", works_at=lambda redis_key: redis_key == "doc:1")
+    assert not future.done()
 
 
 def test_all_futures_of_a_key_end():

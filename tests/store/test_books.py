@@ -598,6 +598,15 @@ def test_what_is_written_says_what_it_is_of(redis_client, make_queue):
         assert set(redis_client.hkeys(f"new:{place}")) == expected_fields
 
 
+def test_a_text_of_two_claims_that_stands_twice_in_one_write_counts_once(books):
+    """It came back while its call was under way: a flush goes on waiting for the others."""
+    books.enqueue(("doc:1", "text"), ("doc:2", "text"))
+    assert books.store.status("flush").unfinished == 2
+    books.take()
+    assert books.write(ours("doc:1"), ours("doc:1")) == ["done", "stale"]
+    assert books.store.status("flush").unfinished == 1
+
+
 def test_dimensions_that_are_learned_late_are_compared_before_anything_is_written(books):
     """The claim did not know them: nothing is written, and the items are still held, to be released."""
     books.enqueue(("doc:1", "text"), ("doc:2", "text"))

@@ -181,6 +181,7 @@ def test_client_certificates(server, admin, authority, bundle, make_queue, tmp_p
             else:
                 with pytest.raises(redis.ConnectionError):
                     queue.enqueue("doc:1", "one")
+            queue.stop()  # a handshake that the proxy's end cuts off leaves a socket to the garbage collector
 
 
 # -- the provider ----------------------------------------------------------------------------------------------------

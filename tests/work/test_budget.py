@@ -89,6 +89,20 @@ def test_parked_it_is_told_once_and_goes_on_at_midnight(make, provider, redis_cl
     assert set(provider.answered.values()) == {1}
 
 
+def test_who_was_served_just_before_is_not_told_that_it_is_spent(make):
+    """The notice of another worker's vector is not read yet."""
+    queue, other = make(usd_per_day=10, worker=False), make(usd_per_day=10)
+    queue._engine.listener.stop()
+    future = queue.enqueue(*_texts(1)[0])
+    other.flush(PATIENCE_SECONDS)
+    other.enqueue("doc:late", "comes too late")
+    other.flush_now()
+    eventually(lambda: _parked(other), "parked")
+    assert not future.done()
+    queue._engine.worker._tell_of_budget(parked=True)
+    assert len(future.result(PATIENCE_SECONDS)) == 16
+
+
 def test_a_worker_goes_on_at_midnight_by_itself(make, provider, redis_client):
     """Its own clock wakes it; here the pause is made short."""
     queue = make(usd_per_day=25)

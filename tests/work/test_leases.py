@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from embedqueue.values.item import encode_member
+from embedqueue.values.item import Item, encode_member
 from embedqueue.values.provenance import digest
 from tests.inside import inside
 from tests.parts import PATIENCE_SECONDS, eventually, expected, in_flight, renewed
@@ -97,3 +97,15 @@ def test_a_hash_that_is_none_is_told_apart(redis_client):
     assert words[1] == "done"
     assert redis_client.hget("doc:1", "embedding") == b"vec1"
     assert redis_client.zscore("embed_queue:inflight", lines[0][1]) is not None
+
+
+def test_what_ends_lets_go_of_no_later_claim(make_queue):
+    """Of the same text, that is enqueued again just then: its lease would run out, and it would be paid for twice."""
+    settle = make_queue(start=False)._engine.settle
+    before, later = (Item("doc:1", "one", encode_member("doc:1", "one"), owner) for owner in ("w:1:", "w:2:"))
+    settle.hold([before])
+    settle.hold([later])
+    settle.let_go([before])
+    assert settle.held == 1
+    settle.let_go([later])
+    assert settle.held == 0

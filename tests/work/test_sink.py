@@ -498,6 +498,37 @@ def test_another_space_is_not_written(make_queue, redis_client):
     assert table.writes == []
 
 
+def test_what_the_sink_was_not_offered_is_not_acknowledged(make_queue, embedder, redis_client, monkeypatch):
+    """A text is edited and edited back while its vector is on its way to the sink: by then it is claimed once more."""
+    queue = make_queue(sink=(table := Table()), if_missing="skip")
+    engine, ended = queue._engine, threading.Event()
+    stamps, write, asked = engine.settle.sinking._stalls.stamps, engine.settle.write, []
+
+    def overtaken(items, terms):
+        asked.append(items)
+        if len(asked) > 1:
+            return stamps(items, terms)
+        queue.enqueue("doc:1", "edited")
+        again.append(queue.enqueue("doc:1", "one"))
+        found = stamps(items, terms)
+        embedder.hold()
+        queue.flush_now()
+        embedder.wait_for_calls(2)
+        return found
+
+    monkeypatch.setattr(engine.settle.sinking._stalls, "stamps", overtaken)
+    monkeypatch.setattr(engine.settle, "write", lambda *arguments: (write(*arguments), ended.set()))
+    again: list = []
+    queue.enqueue("doc:1", "one")
+    queue.flush_now()
+    assert ended.wait(PATIENCE_SECONDS)
+    assert in_flight(redis_client) == 1
+    assert not again[0].done()
+    embedder.release()
+    assert again[0].result(PATIENCE_SECONDS) == expected("one")
+    assert table.has("doc:1", "one")
+
+
 def test_eager_queues_have_sinks(fake_redis):
     """In tests the sink is written at once; and where it fails, that is told at once."""
     table = Table()

@@ -14,7 +14,7 @@
 -- Also ends the pause that this claim was probing for.
 
 local owner, skip, provenance, space, ours = ARGV[1], ARGV[2] == "skip", ARGV[3], ARGV[4], cjson.decode(ARGV[5])
-local answer, members, keys, stale, gone = {}, {}, {}, {}, {}
+local answer, members, keys, stale, gone, ended = {}, {}, {}, {}, {}, {}
 local vector
 local field = ours.embedding_field
 local differs = #differing(ours, false) > 0
@@ -63,7 +63,7 @@ for i = 1, #latest do
   local word, error = "stale", nil
   local named = latest[i] and names(latest[i], member)
   local stamp, before
-  if redis.call("ZSCORE", INFLIGHT, member) then
+  if not ended[member] and redis.call("ZSCORE", INFLIGHT, member) then -- one text, of two claims, may stand here twice
     if named and is_job(owner) and select(3, parse_claim(redis.call("HGET", CLAIMS, key))) ~= owner then
       word = "stale"
     elseif named then
@@ -80,7 +80,7 @@ for i = 1, #latest do
   if error then
     return error
   elseif word == "done" or word == "skipped" or string.sub(word, 1, 9) == "replaced " then
-    members[#members + 1] = member
+    members[#members + 1], ended[member] = member, true
     keys[#keys + 1] = key
     leaves(gone, before, member, key)
   elseif word == "stale" then
