@@ -256,7 +256,7 @@ class LocalCluster:
             if node.pid is not None:
                 with (
                     contextlib.suppress(redis.ResponseError),
-                    node.client(socket_timeout=QUICK_SECONDS) as client,
+                    node.client(socket_timeout=AGREE_SECONDS) as client,
                 ):  # a replica has no say
                     client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", owner)
 
@@ -309,7 +309,7 @@ class LocalCluster:
 
     @staticmethod
     def _role(node: LocalRedis) -> str:
-        with node.client(socket_timeout=QUICK_SECONDS) as client:
+        with node.client(socket_timeout=AGREE_SECONDS) as client:
             info: Any = client.info("replication")
         return str(info["role"])
 

@@ -23,6 +23,8 @@ from embedqueue.values.words import printable
 
 #: Seconds between two notes of how a run stands, and for which one holds: then one that was killed is known as lost.
 NOTE_SECONDS = 2.0
+#: Seconds for which the end of a run waits for a note that is under way.
+LAST_NOTE_SECONDS = 2.0
 HOLDS_SECONDS = 15.0
 
 
@@ -83,7 +85,7 @@ class NamedRun:
         """Say how it ended. A Ctrl-C has stopped it."""
         self._ended.set()
         self._changed.set()
-        self._thread.join(NOTE_SECONDS)
+        self._thread.join(LAST_NOTE_SECONDS)
         if self._lost is not None:
             return  # another process is at work on it: it is that one's to tell
         state = "done" if error is None else "stopped" if isinstance(error, Stopped | KeyboardInterrupt) else "failed"

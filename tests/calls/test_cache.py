@@ -135,7 +135,7 @@ def test_what_waits_for_others_is_not_looked_at_again_after_a_stop(redis_client,
         persist=lambda write: write(),
     )
     for _ in range(2):  # the second one waits in the same thread
-        cache.later(3, again.set)
+        cache.later(9, again.set)
     stopping.set()
     eventually(lambda: not any(thread.name == "embedqueue-cache-test" for thread in threading.enumerate()), "it ends")
     assert not again.is_set()

@@ -352,8 +352,9 @@ def test_a_check_where_items_wait_and_nobody_works(run):
     assert "1 items wait, and no worker is running: start one" in run("check", "--no-call", code=1)
 
 
-def test_the_live_view(env, redis_client, provider):
+def test_the_live_view(env, redis_client, provider, monkeypatch):
     """Rates, holders and errors, read from what the workers tell."""
+    monkeypatch.setattr("embedqueue.work.settle.FIRST_PAUSE_SECONDS", 60.0)
     from collections import deque
 
     from rich.console import Console
@@ -371,13 +372,13 @@ def test_the_live_view(env, redis_client, provider):
         assert watch.look().embedded_per_second > 0
         provider.rule = poison("held", 401, {"error": {"message": "who are you"}})
         provider.hold()
-        queue.enqueue("doc:held", "held")
+        held = queue.enqueue("doc:held", "held")
         assert provider.wait_for_calls(2, PATIENCE_SECONDS)
         pulse = watch.look()
         [one] = pulse.workers
         assert (one.pid, one.doing, pulse.held) == (os.getpid(), "idle", {one.name: 1})
         provider.release()
-        assert queue.enqueue("doc:held", "held").exception(PATIENCE_SECONDS)
+        assert held.exception(PATIENCE_SECONDS)
         pulse = watch.look()
         assert pulse.errors
         console = Console(record=True, width=120, file=io.StringIO())

@@ -175,7 +175,7 @@ def is_lost(client) -> None:
 def test_killed_in_the_middle_with_writes_going_on(run, redis_client, first, process, provider):
     """The same command goes on; no text that has its vector is sent again, and every new text is in both in the end."""
     stop = threading.Event()
-    provider.latency = 0.4
+    provider.latency = 1.0
     victim = process("--wait", *SLOWLY)
     eventually(lambda: len(written(redis_client)) >= 6)
     os.kill(victim.pid, signal.SIGKILL)
@@ -255,7 +255,7 @@ def test_redis_is_stopped_and_started(fresh_redis_server, provider, env, process
     env["EMBEDQUEUE_REDIS_URL"] = fresh_redis_server.url
     for i in range(COUNT):
         client.hset(f"doc:{i}", "body", text(i))
-    provider.latency = 0.4
+    provider.latency = 1.0
     one = process("--wait", *SLOWLY)
     eventually(lambda: len(written(client)) >= 6)
     fresh_redis_server.stop()
@@ -309,12 +309,12 @@ def test_who_works_meanwhile(run, redis_client, first):
 def test_paused_nobody_embeds(run, redis_client, first, process, provider, monkeypatch):
     """Not even other workers of the second queue; it goes on where it was, and ends when it is told to stop."""
     provider.latency = 0.7
-    one = process("--wait", *SLOWLY)
+    one = process("--wait", *SLOWLY, "--set", "api_batch_limit=1")
     eventually(lambda: len(written(redis_client)) >= 3)
     assert "will stand still" in run("runs", "pause", "reembed:v2")
     eventually(lambda: redis_client.get("embed_queue:v2:pause") == b"the run reembed:v2 is paused")
     eventually(lambda: provider.in_flight == 0)
-    assert json.loads(run("runs", "--json").splitlines()[0])["state"] == "paused"
+    eventually(lambda: json.loads(run("runs", "--json").splitlines()[0])["state"] == "paused")
     first.enqueue("doc:0", "of a user").result(PATIENCE_SECONDS)
     run("runs", "resume", "reembed:v2")
     before = len(written(redis_client))

@@ -64,7 +64,7 @@ def test_replicas_take_over_in_good_order(replicated):
 def test_a_master_that_hangs_is_passed_over(replicated, make_queue):
     """It comes back as a replica, and what it is asked then is done by the new master."""
     with replicated.client() as client:
-        queue = make_queue(client, redis_patience=15.0, lease_seconds=5.0)
+        queue = make_queue(client, redis_patience=24.0, lease_seconds=5.0)
         queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
         master = replicated.master_of(HOME)
         stand_still(master.pid)
@@ -86,10 +86,10 @@ def test_a_vector_waits_for_its_replicas_and_is_acknowledged_all_the_same(replic
         key = next(f"doc:{number}" for number in range(99) if replicated.master_of(f"doc:{number}") is not home)
         (replica,) = replicated.replicas_of(replicated.master_of(key))
         replica.kill()
-        queue = make_queue(client, min_replicas=1, replica_patience=2.0)
+        queue = make_queue(client, min_replicas=1, replica_patience=3.0)
         began_mono = time.monotonic()
         assert queue.enqueue(key, "one").result(PATIENCE_SECONDS) == expected("one")
-        assert time.monotonic() - began_mono >= 2.0
+        assert time.monotonic() - began_mono >= 3.0
         assert queue.enqueue(key, "two").result(PATIENCE_SECONDS) == expected("two")
         assert queue.stats().vectors_not_replicated == 2
         assert ["replicas have a vector" in record.message for record in caplog.records].count(True) == 1

@@ -85,7 +85,7 @@ def test_slots_move_atomically_under_load(valkey_nodes):
 
 def test_an_enqueue_waits_for_a_slot_that_moves(make_queue, cluster, client):
     """And a future, and stats: for as long as there is patience."""
-    queue = make_queue(client)
+    queue = make_queue(client, redis_patience=PATIENCE_SECONDS)
     queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
     home, other = cluster.master_of(HOME), another(cluster)
     cluster.begin_move(SLOT, home, other)
@@ -102,7 +102,7 @@ def test_an_enqueue_waits_for_a_slot_that_moves(make_queue, cluster, client):
 
 
 def test_patience_ends_with_redis_pys_own_error_and_nothing_is_lost(make_queue, cluster, client):
-    queue, patient = make_queue(client, redis_patience=0.3), make_queue(client)
+    queue, patient = make_queue(client, redis_patience=3.0), make_queue(client)
     patient.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
     home, other = cluster.master_of(HOME), another(cluster)
     cluster.begin_move(SLOT, home, other)
@@ -142,7 +142,7 @@ def test_a_listener_hears_what_comes_after_a_move(make_queue, cluster, client):
 
 def test_no_script_runs_while_the_queues_slot_moves_key_by_key(make_queue, cluster, client):
     """It could where all its keys are there, and would be aborted once it has emptied one: what it did would stay."""
-    queue = make_queue(client, worker=False, redis_patience=0.3)
+    queue = make_queue(client, worker=False, redis_patience=3.0)
     make_queue(client, worker=False).enqueue("doc:1", "one")
     (member,) = client.zrange(f"{HOME}:pending", 0, -1)
     for name in ("inflight", "alone", "dead"):
@@ -164,8 +164,9 @@ def test_no_script_runs_while_the_queues_slot_moves_key_by_key(make_queue, clust
 
 def test_a_node_that_is_gone_is_waited_for_once(make_queue, cluster, client, monkeypatch):
     """Although the connection had stood: for as long as anybody has patience, and not for twice as long."""
-    queue = make_queue(client, redis_patience=0.3, worker=False)
+    queue = make_queue(client, worker=False)
     queue.enqueue("doc:1", "one")
+    inside(queue).store._nodes.patience_seconds = 0.3
     tries, scripts = [], inside(queue).store._scripts
     in_time = scripts._in_time
     monkeypatch.setattr(scripts, "_in_time", lambda *args: tries.append(args[5]) or in_time(*args))

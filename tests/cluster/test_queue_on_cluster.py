@@ -27,7 +27,7 @@ def test_futures_end_and_vectors_stand_in_hashes_on_all_nodes(make_queue, cluste
         assert client.hget(key, "embedding") == stored(f"text of {key}")
         assert client.hget(key, "embedding_of").startswith(f"gemini-embedding-001/{DIMENSIONS}/- ".encode())
     assert {cluster.master_of(key).port for key in KEYS} == {node.port for node in cluster.nodes}
-    assert queue.stats().workers == 1
+    eventually(lambda: queue.stats().workers == 1)
     assert queue.stats().waiting == queue.stats().in_flight == 0
 
 

@@ -201,6 +201,6 @@ def test_a_node_that_does_not_tell_who_has_which_slots_is_passed_over(open_one, 
 def test_a_reservation_in_the_cache_is_renewed(open_one, client):
     """While the call for its text is under way for longer than a lease."""
     cache = open_one().cache
-    assert cache.take(["digest"], "w:1/1.000:", 1.0) == [b""]
+    assert cache.take(["digest"], "w:1/1.000:", 9.0) == [b""]
     cache.hold({"digest": "w:1/1.000:"}, 60.0)
     assert client.pttl("embed_queue:cache:digest") > 10_000

@@ -54,7 +54,10 @@ def test_flask_and_the_dashboard(env, client):
     app.config.update(env, SECRET_KEY="x")
     queue = EmbedQueue(app)
     app.register_blueprint(dashboard(queue, open=True), url_prefix="/queue")
-    with app.app_context():
-        assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
-        assert client.hget("doc:1", "embedding")
-        assert app.test_client().get("/queue/").status_code == 200
+    try:
+        with app.app_context():
+            assert queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
+            assert client.hget("doc:1", "embedding")
+            assert app.test_client().get("/queue/").status_code == 200
+    finally:
+        app.extensions["embedqueue"].reset()

@@ -102,7 +102,7 @@ def test_a_node_that_has_left_and_knows_of_no_slots_is_not_believed(pair):
 
 
 def test_where_all_nodes_are_others_that_is_told_and_a_new_client_finds_them():
-    with running(masters=1) as cluster, opened(cluster, patience_seconds=2.0) as store:
+    with running(masters=1) as cluster, opened(cluster, patience_seconds=5.0) as store:
         [node] = cluster.nodes
         assert store.hashes.fields(["doc:1"], "body") == [None]
         reset(node)

@@ -137,7 +137,7 @@ def test_bytes_around_the_body_count_as_well(head, part):
             sock.sendall(part)
 
     with server(serve) as port, pytest.raises(TransientError, match="the answer has no end"):
-        subject(port, deadline=50, max_response_bytes=1 << 20).embed_batch(["x"], "m")
+        subject(port, timeout=(10, 10), deadline=50, max_response_bytes=1 << 20).embed_batch(["x"], "m")
 
 
 # -- answers that belong to another call, or to none ------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_interim_answers_come_before_the_final_one(interim):
                 sock.sendall(part)
 
     with server(serve) as port:
-        assert widths(subject(port, deadline=5), ["x", "xx", "xxx"]) == [1, 2, 3]
+        assert widths(subject(port, timeout=(10, 10), deadline=50), ["x", "xx", "xxx"]) == [1, 2, 3]
     assert len(connections) == 1
 
 

@@ -32,7 +32,7 @@ def provider() -> Iterator[Provider]:
 
 
 def embedder(provider: Provider, **options: Any) -> OpenAIEmbedder:
-    return OpenAIEmbedder("test-key", provider.openai_url, **{"timeout": (2, 2), **options})
+    return OpenAIEmbedder("test-key", provider.openai_url, **{"timeout": (10, 10), **options})
 
 
 def peers(provider: Provider) -> int:

@@ -22,8 +22,9 @@ def threads():
     return [thread for thread in threading.enumerate() if thread.name == "callbacks of a test"]
 
 
-def test_in_order_and_elsewhere(callbacks):
+def test_in_order_and_elsewhere(callbacks, monkeypatch):
     """One that takes long holds up those behind it, and nobody else."""
+    monkeypatch.setattr("embedqueue.futures.callbacks.LAST_WAIT_SECONDS", PATIENCE_SECONDS)
     go_on, called = threading.Event(), []
     callbacks.later(lambda: (go_on.wait(PATIENCE_SECONDS), called.append("slow")))
     for i in range(5):

@@ -54,8 +54,9 @@ def test_an_item_is_counted_on_its_way(registry):
     assert value(registry, "workers") is None, "not known"
 
 
-def test_what_fails_is_counted(registry):
+def test_what_fails_is_counted(registry, monkeypatch):
     """By outcome; what is given back, and what is given up."""
+    monkeypatch.setattr("embedqueue.work.settle.FIRST_PAUSE_SECONDS", 60.0)
 
     def rule(texts):
         if "bad" in texts:

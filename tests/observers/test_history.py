@@ -164,8 +164,9 @@ def test_a_redis_that_does_not_take_figures_costs_none_and_stops_nothing(soon):
 
 
 @pytest.mark.quiet
-def test_stopping_does_not_wait_long_for_a_redis_that_hangs():
+def test_stopping_does_not_wait_long_for_a_redis_that_hangs(monkeypatch):
     """Figures are not worth more than a second."""
+    monkeypatch.setattr("embedqueue.observers.history.LAST_WRITE_SECONDS", 1.0)
     release = threading.Event()
     recorder = Recorder(lambda figures: release.wait(PATIENCE_SECONDS), "model", "embedqueue-history-test")
     recorder.accepted(1)

@@ -95,8 +95,9 @@ def test_it_listens_on_ipv6(host, asked):
         assert server.address.startswith("[")
 
 
-def test_health_of_a_queue():
+def test_health_of_a_queue(monkeypatch):
     """The queue's own figures and options decide; a Redis that is gone is no exception but a sentence."""
+    monkeypatch.setattr("embedqueue.work.settle.FIRST_PAUSE_SECONDS", 60.0)
     server = fakeredis.FakeServer()
     embedder = FakeEmbedder()
     queue = eager_queue(embedder, fakeredis.FakeRedis(server=server), flush_interval=0.001)

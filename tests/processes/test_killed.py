@@ -64,7 +64,7 @@ def test_killed_during_the_call(make_peer, provider, redis_client):
     victim = make_peer(lease_seconds=LEASE)
     victim.run(f"{ENQUEUE}; queue.flush_now()")
     assert provider.wait_for_calls(1, PATIENCE_SECONDS)
-    other = make_peer(lease_seconds=LEASE)
+    other = make_peer(lease_seconds=10 * LEASE)
     victim.kill()
     assert provider.wait_for_calls(2, PATIENCE_SECONDS)
     deliveries = {claim.split()[1] for claim in redis_client.hvals("embed_queue:claims")}
@@ -147,7 +147,7 @@ def test_stopped_longer_than_the_lease(make_peer, provider, redis_client):
     sleeper.run("older = queue.enqueue('doc:1', 'old'); same = queue.enqueue('doc:2', 'same'); queue.flush_now()")
     assert provider.wait_for_calls(1, PATIENCE_SECONDS)
     stand_still(sleeper.process.pid)
-    other = make_peer(lease_seconds=LEASE)
+    other = make_peer(lease_seconds=10 * LEASE)
     newer = other.ask("queue.enqueue('doc:1', 'new').result(45)")
     assert provider.wait_for_calls(2, PATIENCE_SECONDS)
     provider.release()

@@ -96,6 +96,7 @@ def test_queries_have_their_own_role_and_documents_theirs(make_queue, redis_clie
     embedder = TwoRoles()
     queue = make_queue(embedder=embedder, cache_ttl=60)
     assert queue.embed_query("a text") == expected("? a text")
+    eventually(lambda: redis_client.keys("embed_queue:cache:*"), "it is kept")
     assert queue.enqueue("doc:1", "a text").result(PATIENCE_SECONDS) == expected("a text")
     assert queue.embed_query("a text") == expected("? a text")
     assert embedder.calls == [["? a text"], ["a text"]]

@@ -179,8 +179,9 @@ def test_a_secret_in_a_header_of_the_users_own(server, provider, ear, headers, s
 
 @pytest.mark.parametrize("status", [500, 401, 429, 400])
 @pytest.mark.parametrize("own", [False, True])
-def test_a_text_that_is_echoed(server, provider, ear, status, own):
+def test_a_text_that_is_echoed(server, provider, ear, status, own, monkeypatch):
     """At DEBUG and in dead letters only, however it is escaped, by a provider or an embedder of one's own."""
+    monkeypatch.setattr("embedqueue.work.settle.FIRST_PAUSE_SECONDS", 60.0)
     client = redis.Redis(port=server.port, username="app", password=PASSWORD)
     client.flushall()
     seen: list[Any] = []

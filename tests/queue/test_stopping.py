@@ -313,8 +313,9 @@ def test_stop_inside_stop(make_queue, embedder):
     assert called.wait(PATIENCE_SECONDS)
 
 
-def test_stop_sees_callbacks_off(make_queue):
+def test_stop_sees_callbacks_off(make_queue, monkeypatch):
     """All have run when it returns, in their order; what they wait for of the queue has ended by then."""
+    monkeypatch.setattr("embedqueue.futures.callbacks.LAST_WAIT_SECONDS", PATIENCE_SECONDS)
     queue = make_queue()
     futures, called = queue.enqueue_many((f"doc:{i}", f"text {i}") for i in range(20)), []
     for i, future in enumerate(futures):

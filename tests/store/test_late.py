@@ -22,7 +22,7 @@ def _refused(client: redis.Redis) -> int:
 
 def test_a_text_that_comes_late_does_not_supersede_a_newer_one(slow_way, redis_client):
     """An enqueue that timed out, was sent again and taken, arrives a second time, after a newer text: it is refused."""
-    near = redis.Redis(port=slow_way.port, socket_timeout=0.2)
+    near = redis.Redis(port=slow_way.port, socket_timeout=1.0)
     queue = EmbeddingBatchQueue(FakeEmbedder(), near, worker=False)
     queue.enqueue("other", "makes the connection")
     eventually(lambda: any(peer["cmd"] == "xread" for peer in redis_client.client_list()), "the listener has its own")

@@ -70,7 +70,7 @@ def url(proxy, bundle) -> str:
     return f"rediss://embedqueue:secret@localhost:{proxy.port}/0?ssl_ca_certs={bundle}"
 
 
-def test_everything_over_tls_under_the_minimal_acl(url, proxy, admin, make_queue, embedder):
+def test_everything_over_tls_under_the_minimal_acl(url, proxy, admin, make_queue, embedder, monkeypatch):
     """Dead letters, the cache, futures of another process, an outage of the provider, the dashboards' reads."""
     client = redis.Redis.from_url(url)
     queue, producer = make_queue(client, cache_ttl=60), make_queue(client, worker=False)
@@ -88,6 +88,7 @@ def test_everything_over_tls_under_the_minimal_acl(url, proxy, admin, make_queue
     queue.flush(PATIENCE_SECONDS)
     assert queue.discard_dead() == 1
     embedder.rule = lambda texts: ConfigurationError("no credit")
+    monkeypatch.setattr("embedqueue.work.settle.FIRST_PAUSE_SECONDS", 5.0)
     assert isinstance(producer.enqueue("doc:4", "four").exception(PATIENCE_SECONDS), BatchFailed)
     assert queue.stats().paused_until
     embedder.rule = None

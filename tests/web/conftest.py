@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
+
+from tests.parts import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -25,6 +28,9 @@ def app(clean_environment):
     app.config["EMBEDQUEUE_PROVIDER"] = "local"
     EmbedQueue().init_app(app)
     yield app
+    for thread in threading.enumerate():
+        if thread.name == "embedqueue-first-request":  # it may be about to make a queue
+            thread.join(PATIENCE_SECONDS)
     app.extensions["embedqueue"].reset()
 
 

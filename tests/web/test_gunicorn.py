@@ -44,7 +44,7 @@ def test_each_worker_embeds_and_ends_in_silence(env, redis_client, kind, preload
         began = time.monotonic()
         running.send(signal.SIGTERM)
         assert running.ended() == 0
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 25  # gunicorn kills after 30
         running.assert_quiet()
     assert redis_client.zcard("embed_queue:inflight") == 0
     assert sorted(redis_client.hkeys("note:0")) == [b"embedding", b"embedding_of"]

@@ -9,6 +9,7 @@ import pytest
 
 from embedqueue import EmbeddingBatchQueue
 from embedqueue.settings.settings import read
+from tests.parts import PATIENCE_SECONDS
 from tests.web.servers import DJANGO, Running
 
 
@@ -90,7 +91,7 @@ def test_a_second_signal_at_the_end_gives_items_back(env, redis_client, provider
     """Ctrl-C under gunicorn reaches a worker twice: by the terminal, and by the master."""
     provider.hold()
     with Running(["-c", SECOND_SIGNAL], env) as running:
-        running.ended(10)
+        running.ended(PATIENCE_SECONDS)
         assert "last line" in running.output
         running.assert_quiet()
     provider.release()
@@ -114,7 +115,7 @@ def test_a_dedicated_worker_ends_on_a_signal(env, redis_client, provider, comman
         running.wait_for("at work")
         assert provider.wait_for_calls(1)
         running.send(number)
-        assert running.ended(10) == 0, running.output
+        assert running.ended(PATIENCE_SECONDS) == 0, running.output
         assert "nothing is claimed any more" in running.output
         running.assert_quiet()
     provider.release()

@@ -62,8 +62,9 @@ def test_a_text_that_hangs(make_queue, embedder):
 
 
 @pytest.mark.parametrize("probe", [False, True])
-def test_a_provider_that_hangs(make_queue, embedder, redis_client, probe):
+def test_a_provider_that_hangs(make_queue, embedder, redis_client, monkeypatch, probe):
     """It has failed: who waits is told, nothing is charged, and a later probe decides, also of another process."""
+    monkeypatch.setattr("embedqueue.work.settle.FIRST_PAUSE_SECONDS", 60.0)
     if probe:
         redis_client.set("embed_queue:pause:level", 1, ex=600)
     queue = make_queue(**SOON)
@@ -72,6 +73,7 @@ def test_a_provider_that_hangs(make_queue, embedder, redis_client, probe):
         queue.enqueue("doc:1", "one").result(PATIENCE_SECONDS)
     inside(queue).claim_nothing_more()
     assert redis_client.hget("embed_queue:claims", "doc:1") is None
+    redis_client.delete("embed_queue:pause")
     other = make_queue(embedder=GatedEmbedder(), **SOON)
     assert other.enqueue("doc:2", "two").result(PATIENCE_SECONDS) == expected("two")
     eventually(lambda: redis_client.hexists("doc:1", "embedding"), "so is what hung")

@@ -30,7 +30,7 @@ def test_it_sleeps_until_more_may_go(make_queue, redis_client, embedder, monkeyp
     eventually(lambda: redis_client.hget("doc:15", "embedding") == stored("text 15"))
     assert [len(texts) for texts in embedder.calls] == [2] * 8
     assert len(claims) <= 2 * 8 + 2
-    assert sum(claim.limited_seconds is not None for claim in claims) >= 3
+    assert sum(claim.limited_seconds is not None for claim in claims) >= 1
 
 
 def test_who_waits_overtakes_the_backlog_of_its_own_process(make_queue, embedder):

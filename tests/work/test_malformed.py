@@ -67,8 +67,9 @@ def test_no_status_loses_or_buries_what_works_a_moment_later(queue, redis_client
     assert all(errors) if name in ACCOUNT else not any(errors)
 
 
-def test_a_wrong_length_is_looked_for_with_one_text_a_time(redis_client, make_queue):
+def test_a_wrong_length_is_looked_for_with_one_text_a_time(redis_client, make_queue, monkeypatch):
     """The provider is paid for each. Once it is right, calls are whole again."""
+    monkeypatch.setattr("embedqueue.work.settle.FIRST_PAUSE_SECONDS", 60.0)
 
     class Wide:
         """Promises another length than that of its vectors."""

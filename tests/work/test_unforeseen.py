@@ -179,7 +179,7 @@ def test_a_claim_that_cannot_be_sent_on_its_way_is_released(make_queue, redis_cl
     queue.flush(PATIENCE_SECONDS)
     assert queue.enqueue("doc:2", "one").result(PATIENCE_SECONDS) == expected("one")
     assert redis_client.hget("doc:1", "embedding") == stored("one")
-    assert inside(queue).held == in_flight(redis_client) == 0
+    eventually(lambda: inside(queue).held == in_flight(redis_client) == 0)
 
 
 @pytest.mark.parametrize(

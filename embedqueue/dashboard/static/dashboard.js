@@ -66,6 +66,7 @@
     held = !held;
     hold.setAttribute("aria-pressed", String(held));
     hold.textContent = held ? "Resume updates" : "Pause updates";
+    if (held && asking) { asking.abort(); }
     later();
   });
   document.addEventListener("visibilitychange", () => { if (!document.hidden && !held && !asking) look(); });

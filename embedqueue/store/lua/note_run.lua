@@ -12,6 +12,9 @@ local holder, holds = string.match(entry or "", "^(%S+) (.*)$")
 if holder and holder ~= owner and (works(holds) or ARGV[5] ~= "1") then
   return { "taken", entry }
 end
+if holder == owner and ARGV[5] ~= "1" and tonumber(string.match(holds, "^%S+ (%S+)")) == 0 then
+  return { "ok", "" } -- a note that comes late: its run has ended
+end
 if ARGV[5] == "1" then
   redis.call("HDEL", RUNS, "? " .. name)
 end
