@@ -61,3 +61,15 @@ def test_a_note_that_redis_does_not_take_is_made_later(redis_client, make_store,
         one.check()
     assert not outages
     assert runs.all()[0].state == "done"
+
+
+def test_a_note_that_comes_late_tells_of_no_run_that_has_ended(redis_client, make_store):
+    """It lay on its way to Redis. Who takes the run up again is heard."""
+    runs = make_store(redis_client).runs
+    with NamedRun(runs, "one", "backfill") as one:
+        late = {**one._facts}
+    assert late["state"] == "running"
+    runs.note("one", one._owner, 15.0, late)
+    assert runs.all()[0].state == "done"
+    runs.note("one", one._owner, 15.0, late, begins=True)
+    assert runs.all()[0].state == "running"
