@@ -115,7 +115,8 @@ class Flush:
             finished: such members that are in our own hands still, by key.
         """
         engine = self._engine
-        engine.outcomes.find_out(None)
+        if futures or finished:
+            engine.outcomes.find_out(None)
         deadline_mono = time.monotonic() + ASK_SECONDS
         while time.monotonic() < deadline_mono:
             seen = engine.progress.finished

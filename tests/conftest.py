@@ -56,10 +56,12 @@ def pytest_collection():
         gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def _figures_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _figures_in_time() -> Iterator[None]:
     """What a test reads after a stop is written by then, on a busy machine, too."""
-    monkeypatch.setattr("embedqueue.observers.history.LAST_WRITE_SECONDS", 4.0)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("embedqueue.observers.history.LAST_WRITE_SECONDS", 4.0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -23,9 +23,9 @@ from embedqueue.values.words import printable
 
 #: Seconds between two notes of how a run stands, and for which one holds: then one that was killed is known as lost.
 NOTE_SECONDS = 2.0
+HOLDS_SECONDS = 15.0
 #: Seconds for which the end of a run waits for a note that is under way.
 LAST_NOTE_SECONDS = 2.0
-HOLDS_SECONDS = 15.0
 
 
 class Stopped(EmbedQueueError):

@@ -228,13 +228,18 @@ class Settle:
         """
         for part in _parts(pairs, lambda pair: len(pair[0].member) + len(pair[1])):
             refused, outdated = self._offer(owner, part, patient=True)
+            self.let_go(item for item, _ in part if item.redis_key in refused)  # a text of two claims may stand twice
             if taken := [pair for pair in part if pair[0].redis_key not in refused | outdated]:
                 self._write_part(owner, taken, times)
             if outdated:  # and not acknowledged: it may be claimed anew since, and the sink has no vector of it
                 self._release([item for item, _ in part if item.redis_key in outdated])
+                with contextlib.suppress(RedisError):  # whoever waits elsewhere must now ask for the newer text
+                    self._store.events.tell("stale", self._worker, json.dumps(sorted(outdated)))
                 self.persist(lambda keys=outdated: self._outcomes.find_out(keys))  # type: ignore[misc]
-                if not taken:
-                    self.release_probe(owner)
+                self._progressed()
+            if not taken:
+                self.persist(lambda: self._store.complete(owner, self._terms(), []))  # the provider has answered
+                self.release_probe(owner)
 
     def offer(self, owner: str, pairs: Sequence[tuple[Item, bytes]], *, patient: bool) -> set[str]:
         """Have the sink, where there is one, take vectors; what it will never take becomes a dead letter.

@@ -305,7 +305,8 @@ class Worker:
         elif claim.status == "differs":
             self.heed(claim)
         elif claim.status == "budget":
-            self._tell_of_budget(parked=True)
+            self._log.warning("embedqueue: nothing is embedded: %s", self._store.budget.parked())
+            self._start_check()
         if claim.status != "differs" and (claim.strays or claim.unknown):
             self._adopt(claim)
 
@@ -364,13 +365,11 @@ class Worker:
         self._agenda.bar(BARRED_SECONDS)
         self._waiters.fail(self._waiters.snapshot(None), BatchFailed(f"{why}; the item is still queued"))
 
-    def _tell_of_budget(self, *, parked: bool = False) -> None:
-        """End the futures of this process if the budget is spent; with ``parked``, it is found to be so now."""
+    def _tell_of_budget(self) -> None:
+        """End the futures of this process if the budget is spent."""
         words = self._store.budget.parked()
-        if words:
-            if parked:
-                self._log.warning("embedqueue: nothing is embedded: %s", words)
-                self._outcomes.find_out(None)  # who was served just now, elsewhere, may not have heard of it
+        if words:  # then nothing is in flight any more; but who was served just before may not have heard of it
+            self._outcomes.find_out(None)
             self._waiters.fail(self._waiters.snapshot(None), BatchFailed(f"{words}; the item is still queued"))
 
     def _release_lost(self) -> None:
@@ -399,10 +398,14 @@ class Worker:
         """End the futures of which no notice told, and ask again for items that wait again."""
         self._agenda.checked_on_waiters(self._waiters.any_wanted)
         if self._checking is None or not self._checking.is_alive():
-            # In a thread of its own: futures end there, and a slow callback must keep nobody from renewing our leases.
-            name = f"embedqueue-check-{self._options.namespace}"
-            self._checking = threading.Thread(target=self._find_out, name=name, daemon=True)
-            self._checking.start()
+            self._checking = self._start_check()
+
+    def _start_check(self) -> threading.Thread:
+        # In a thread of its own: futures end there, and a slow callback must keep nobody from renewing our leases.
+        name = f"embedqueue-check-{self._options.namespace}"
+        thread = threading.Thread(target=self._find_out, name=name, daemon=True)
+        thread.start()
+        return thread
 
     def _find_out(self) -> None:
         try:

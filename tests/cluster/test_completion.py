@@ -106,10 +106,12 @@ def worker(client) -> Iterator[Callable[..., Worker]]:
         one.store.close()
 
 
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def _patient():
     """A receipt that is read too late is none, and its text is embedded once more."""
-    monkeypatch.setattr(completion, "RECEIPT_SECONDS", PATIENCE_SECONDS)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(completion, "RECEIPT_SECONDS", PATIENCE_SECONDS)
+        yield
 
 
 def vector(client: redis.RedisCluster, key: str = KEY) -> bytes | None:

@@ -99,7 +99,7 @@ def test_who_was_served_just_before_is_not_told_that_it_is_spent(make):
     other.flush_now()
     eventually(lambda: _parked(other), "parked")
     assert not future.done()
-    queue._engine.worker._tell_of_budget(parked=True)
+    queue._engine.worker._tell_of_budget()
     assert len(future.result(PATIENCE_SECONDS)) == 16
 
 
