@@ -638,11 +638,9 @@ class EmbeddingBatchQueue:
         try:
             return engine.search.find(index, vector, k, filter, wanted)
         except (EmbedQueueError, ResponseError):
-            # Somebody may have led the index's alias to another model's vectors, which this process does not know.
-            reading = engine.store.change.reading()
-            first = index_of(reading, index, second=False)
-            if first == index or reading["field"] == self._options.embedding_field:
-                raise
+            # Somebody may have led the index's alias to another model's vectors, which this process does not know; and
+            # back again since.
+            first = index_of(engine.store.change.reading(), index, second=False)
             return engine.search.find(first, vector, k, filter, wanted)
 
     def _read_from(self) -> tuple[Successor | None, Mapping[str, Any]]:

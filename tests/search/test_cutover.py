@@ -101,6 +101,10 @@ def test_searches_find_every_text_at_every_moment(run, searching):
         run("--roll-back")
         assert len(both.embed_query("x")) == 16
         a_while()
+        with pytest.MonkeyPatch.context() as patched:
+            find, errors = old._engine.search.find, [redis.ResponseError("of the other index")]
+            patched.setattr(old._engine.search, "find", lambda *a: raise_(errors.pop()) if errors else find(*a))
+            assert old.search("word7 of a text", 1, index="docs")[0].redis_key == "doc:7", "asked before the way back"
         run("--cut-over", "--alias", "docs")
         a_while()
         stop.set()
@@ -114,6 +118,10 @@ def test_searches_find_every_text_at_every_moment(run, searching):
     assert new.search("word8 of a text", 1, index="docs")[0].redis_key == "doc:8"
     for queue in (both, second, new):
         queue.stop()
+
+
+def raise_(error):
+    raise error
 
 
 @pytest.fixture
