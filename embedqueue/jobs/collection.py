@@ -175,7 +175,7 @@ def _complete(desk: Desk, job: Job, pairs: Sequence[tuple[Live, bytes]]) -> int:
     began_mono = time.monotonic()
     # The sink is asked once: a job's result waits at the provider, and the next look goes on from here.
     items_of = [(Item(live.redis_key, live.text, live.member, owner=job.owner), stored) for live, stored in pairs]
-    refused = desk.offer(job.owner, items_of)
+    refused, _ = desk.offer(job.owner, items_of)  # why others may not be written, the next move finds out
     pairs = [pair for pair in pairs if pair[0].redis_key not in refused]
     if not pairs:
         return 0

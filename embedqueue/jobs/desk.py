@@ -49,7 +49,7 @@ class Desk:
         charge: books what a job has cost, by its name, in tokens.
         wrote: told how many items have their vectors.
         offer: hands items and vectors to the sink, by the owner's name; returns the redis_keys of what is a dead letter
-            now. Raises ``EmbedQueueError`` where it takes nothing now.
+            now, and of what may not be written any more. Raises ``EmbedQueueError`` where it takes nothing now.
         observers: told what was sent and written.
         log: takes the records.
         who: the name under which the lease is held.
@@ -69,7 +69,7 @@ class Desk:
     remember: Callable[[Iterable[tuple[str, bytes]]], None]
     charge: Callable[[str, int], None]
     wrote: Callable[[int], None]
-    offer: Callable[[str, Sequence[tuple[Item, bytes]]], set[str]]
+    offer: Callable[[str, Sequence[tuple[Item, bytes]]], tuple[set[str], set[str]]]
     observers: Observers
     log: Log
     who: str

@@ -56,9 +56,6 @@ WRITE_BYTES = 3 << 18
 TOO_MUCH = (redis.TimeoutError, redis.ResponseError)
 #: Leases that one script renews at most.
 RENEW_ITEMS = 500
-#: Words of ``store/lua/complete.lua`` for what it has acknowledged, and for all that is in flight no more.
-WRITTEN = ("done", "skipped")
-ENDED = (*WRITTEN, "stale")
 #: Tries of a move that raises what no Redis that is away would make it raise.
 UNFORESEEN_TRIES = 3
 
@@ -227,7 +224,7 @@ class Settle:
             Stopping: the queue stops before Redis has taken all of them.
         """
         for part in _parts(pairs, lambda pair: len(pair[0].member) + len(pair[1])):
-            refused, outdated = self._offer(owner, part, patient=True)
+            refused, outdated = self.offer(owner, part, patient=True)
             self.let_go(item for item, _ in part if item.redis_key in refused)  # a text of two claims may stand twice
             if taken := [pair for pair in part if pair[0].redis_key not in refused | outdated]:
                 self._write_part(owner, taken, times)
@@ -241,7 +238,7 @@ class Settle:
                 self.persist(lambda: self._store.complete(owner, self._terms(), []))  # the provider has answered
                 self.release_probe(owner)
 
-    def offer(self, owner: str, pairs: Sequence[tuple[Item, bytes]], *, patient: bool) -> set[str]:
+    def offer(self, owner: str, pairs: Sequence[tuple[Item, bytes]], *, patient: bool) -> tuple[set[str], set[str]]:
         """Have the sink, where there is one, take vectors; what it will never take becomes a dead letter.
 
         Args:
@@ -250,16 +247,12 @@ class Settle:
             patient: whether to wait for a sink that takes nothing now.
 
         Returns:
-            The redis_keys of what it will never take.
+            The redis_keys of what it will never take; and of what may not be written any more, and was not offered.
 
         Raises:
             Stopping: the queue stops.
             SinkFailed: it takes nothing now.
         """
-        return self._offer(owner, pairs, patient=patient)[0]
-
-    def _offer(self, owner: str, pairs: Sequence[tuple[Item, bytes]], *, patient: bool) -> tuple[set[str], set[str]]:
-        """As ``offer``; the redis_keys of what may not be written as well."""
         if self.sinking is None:
             return set(), set()
         refused, outdated = self.sinking.write(owner, pairs, patient=patient)
@@ -273,9 +266,9 @@ class Settle:
         words = self._persist_parts(lambda part: self._store.complete(owner, terms, part), writes)
         refused, unclear, written, barred = [], [], [], []
         for (item, vector), word in zip(pairs, words, strict=True):
-            if word in WRITTEN:
+            if word in ("done", "skipped"):
                 written.append((item, vector))
-            elif word in ENDED:  # superseded; or written already, by a try whose answer was lost
+            elif word == "stale":  # superseded; or written already, by a try whose answer was lost
                 unclear.append(item.redis_key)
             elif word == "differs":
                 barred.append(item)
@@ -288,7 +281,7 @@ class Settle:
         for item, vector in written:
             if not self._waiters.written(item.redis_key, item.member, vector):
                 unclear.append(item.redis_key)
-        self.let_go(item for (item, _), word in zip(pairs, words, strict=True) if word in ENDED)
+        self.let_go(item for (item, _), word in zip(pairs, words, strict=True) if word in ("done", "skipped", "stale"))
         if truncated:
             with contextlib.suppress(RedisError):  # `explain` lacks it then, which is not worth a wait
                 self._store.events.tell("truncated", self._worker, json.dumps(truncated))

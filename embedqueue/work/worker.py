@@ -305,7 +305,8 @@ class Worker:
         elif claim.status == "differs":
             self.heed(claim)
         elif claim.status == "budget":
-            self._log.warning("embedqueue: nothing is embedded: %s", self._store.budget.parked())
+            if words := self._store.budget.parked():
+                self._log.warning("embedqueue: nothing is embedded: %s", words)
             self._start_check()
         if claim.status != "differs" and (claim.strays or claim.unknown):
             self._adopt(claim)

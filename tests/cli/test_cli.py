@@ -22,7 +22,7 @@ from embedqueue import __version__
 from embedqueue.cli import cli
 from embedqueue.demo.localredis import LocalRedis, find_search_module
 from embedqueue.settings.settings import read_environment
-from tests.inside import FILLER_TIME, inside
+from tests.inside import FILLER_TIME, FIRST_PAUSE_SECONDS, inside
 from tests.localcluster import free_ports
 from tests.parts import PATIENCE_SECONDS, eventually, local_redis
 from tests.provider import poison
@@ -354,7 +354,7 @@ def test_a_check_where_items_wait_and_nobody_works(run):
 
 def test_the_live_view(env, redis_client, provider, monkeypatch):
     """Rates, holders and errors, read from what the workers tell."""
-    monkeypatch.setattr("embedqueue.work.settle.FIRST_PAUSE_SECONDS", 60.0)
+    monkeypatch.setattr(*FIRST_PAUSE_SECONDS, 60.0)
     from collections import deque
 
     from rich.console import Console

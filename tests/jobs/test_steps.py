@@ -236,7 +236,7 @@ def test_another_model_is_adopted_while_a_job_is_written(desk, job, redis_client
 
     def adopt(owner, items):
         desk.store.agree(replace(ours, model="another"))
-        return set()
+        return set(), set()
 
     desk.offer = adopt
     with pytest.raises(Lost):
@@ -246,7 +246,7 @@ def test_another_model_is_adopted_while_a_job_is_written(desk, job, redis_client
     [kept] = desk.jobs.look().jobs
     assert kept.place == (0, 0)
     desk.store.agree(ours)
-    desk.offer = lambda owner, items: set()
+    desk.offer = lambda owner, items: (set(), set())
     assert collect(desk, kept, job[1]).written == 3
 
 

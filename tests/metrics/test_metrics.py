@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from embedqueue import EmbeddingBatchQueue, InputRejected, NotReplicated, TransientError
 from embedqueue.metrics import Metrics
 from embedqueue.testing import FakeEmbedder, eager_queue
+from tests.inside import FIRST_PAUSE_SECONDS
 from tests.parts import PROGRAM_SECONDS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -56,7 +57,7 @@ def test_an_item_is_counted_on_its_way(registry):
 
 def test_what_fails_is_counted(registry, monkeypatch):
     """By outcome; what is given back, and what is given up."""
-    monkeypatch.setattr("embedqueue.work.settle.FIRST_PAUSE_SECONDS", 60.0)
+    monkeypatch.setattr(*FIRST_PAUSE_SECONDS, 60.0)
 
     def rule(texts):
         if "bad" in texts:

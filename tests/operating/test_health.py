@@ -16,6 +16,7 @@ from embedqueue.operating import health as health_module
 from embedqueue.operating.health import Health, HealthServer, verdict
 from embedqueue.testing import FakeEmbedder, eager_queue
 from embedqueue.values.stats import QueueStats
+from tests.inside import FIRST_PAUSE_SECONDS
 
 FULL, ROOM = (LimitLeft("requests_per_day", 100, left, seconds) for left, seconds in ((0, 900.0), (5, 0.0)))
 RULES = {"max_batch_size": 50, "stall_seconds": 120.0}
@@ -97,7 +98,7 @@ def test_it_listens_on_ipv6(host, asked):
 
 def test_health_of_a_queue(monkeypatch):
     """The queue's own figures and options decide; a Redis that is gone is no exception but a sentence."""
-    monkeypatch.setattr("embedqueue.work.settle.FIRST_PAUSE_SECONDS", 60.0)
+    monkeypatch.setattr(*FIRST_PAUSE_SECONDS, 60.0)
     server = fakeredis.FakeServer()
     embedder = FakeEmbedder()
     queue = eager_queue(embedder, fakeredis.FakeRedis(server=server), flush_interval=0.001)

@@ -173,7 +173,7 @@ def test_rejected_elsewhere(worker, producer, provider):
     assert producer.get("[d.redis_key for d in queue.dead_letters()]") == ["doc:2"]
 
 
-def test_failed_elsewhere(worker, producer, provider):
+def test_failed_elsewhere(worker, producer, provider, redis_client):
     """Whoever waits in another process learns that the provider fails; the item waits on."""
     provider.rule = lambda texts: fail(401)
     producer.run("future = queue.enqueue('doc:1', 'hello')")
@@ -181,6 +181,7 @@ def test_failed_elsewhere(worker, producer, provider):
     provider.rule = None  # before a probe finds it as it was
     assert worker.get("inside(queue).wait_for_calls(45)")  # it gives the item back right after it has told
     producer.run("queue.flush(45)")
+    assert redis_client.hget("doc:1", "embedding") == stored("hello")
     producer.run("future = queue.enqueue('doc:1', 'hello')")
     assert producer.get("future.result(45)") == expected("hello")
 

@@ -28,6 +28,7 @@ from embedqueue.demo.localredis import LocalRedis
 from embedqueue.embedders import GeminiEmbedder, OpenAIEmbedder, OpenRouterEmbedder
 from embedqueue.settings.checks import check_call, check_redis
 from embedqueue.settings.settings import read_environment
+from tests.inside import FIRST_PAUSE_SECONDS
 from tests.localcluster import free_port
 from tests.parts import PATIENCE_SECONDS, local_redis
 from tests.provider import Provider, drop, fail, hang, poison, raw
@@ -181,7 +182,7 @@ def test_a_secret_in_a_header_of_the_users_own(server, provider, ear, headers, s
 @pytest.mark.parametrize("own", [False, True])
 def test_a_text_that_is_echoed(server, provider, ear, status, own, monkeypatch):
     """At DEBUG and in dead letters only, however it is escaped, by a provider or an embedder of one's own."""
-    monkeypatch.setattr("embedqueue.work.settle.FIRST_PAUSE_SECONDS", 60.0)
+    monkeypatch.setattr(*FIRST_PAUSE_SECONDS, 60.0)
     client = redis.Redis(port=server.port, username="app", password=PASSWORD)
     client.flushall()
     seen: list[Any] = []

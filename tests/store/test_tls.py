@@ -24,7 +24,7 @@ from embedqueue.settings.settings import read
 from embedqueue.store.records import Asked
 from embedqueue.store.store import Keys
 from embedqueue.values.provenance import digest
-from tests.inside import inside
+from tests.inside import FIRST_PAUSE_SECONDS, inside
 from tests.parts import PATIENCE_SECONDS, PROGRAM_SECONDS, eventually, expected, local_redis, provenance
 from tests.proof.moves import terms
 from tests.provider import Provider, hang
@@ -88,7 +88,7 @@ def test_everything_over_tls_under_the_minimal_acl(url, proxy, admin, make_queue
     queue.flush(PATIENCE_SECONDS)
     assert queue.discard_dead() == 1
     embedder.rule = lambda texts: ConfigurationError("no credit")
-    monkeypatch.setattr("embedqueue.work.settle.FIRST_PAUSE_SECONDS", 5.0)
+    monkeypatch.setattr(*FIRST_PAUSE_SECONDS, 5.0)
     assert isinstance(producer.enqueue("doc:4", "four").exception(PATIENCE_SECONDS), BatchFailed)
     assert queue.stats().paused_until
     embedder.rule = None

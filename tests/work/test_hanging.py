@@ -9,7 +9,7 @@ import tenacity
 
 from embedqueue import BatchFailed, ConfigurationError, ItemRejected, TransientError
 from embedqueue.embedders.protocol import CANARY
-from tests.inside import LONGEST_TRY_SECONDS, inside
+from tests.inside import FIRST_PAUSE_SECONDS, LONGEST_TRY_SECONDS, inside
 from tests.parts import ONE_TRY, PATIENCE_SECONDS, GatedEmbedder, eventually, expected, in_flight
 
 SOON = {"lease_seconds": 0.9, "api_batch_limit": 1, "max_concurrency": 1, "retry": ONE_TRY}
@@ -64,7 +64,7 @@ def test_a_text_that_hangs(make_queue, embedder):
 @pytest.mark.parametrize("probe", [False, True])
 def test_a_provider_that_hangs(make_queue, embedder, redis_client, monkeypatch, probe):
     """It has failed: who waits is told, nothing is charged, and a later probe decides, also of another process."""
-    monkeypatch.setattr("embedqueue.work.settle.FIRST_PAUSE_SECONDS", 60.0)
+    monkeypatch.setattr(*FIRST_PAUSE_SECONDS, 60.0)
     if probe:
         redis_client.set("embed_queue:pause:level", 1, ex=600)
     queue = make_queue(**SOON)

@@ -6,6 +6,7 @@ import pytest
 import tenacity
 
 from embedqueue import BatchFailed, OpenAIEmbedder
+from tests.inside import FIRST_PAUSE_SECONDS
 from tests.parts import ONE_TRY, PATIENCE_SECONDS, eventually, expected, stored
 from tests.proof.torture.answers import ACCOUNT, REFUSALS, TRANSIENT, malformed, redirects
 from tests.provider import Provider
@@ -69,7 +70,7 @@ def test_no_status_loses_or_buries_what_works_a_moment_later(queue, redis_client
 
 def test_a_wrong_length_is_looked_for_with_one_text_a_time(redis_client, make_queue, monkeypatch):
     """The provider is paid for each. Once it is right, calls are whole again."""
-    monkeypatch.setattr("embedqueue.work.settle.FIRST_PAUSE_SECONDS", 60.0)
+    monkeypatch.setattr(*FIRST_PAUSE_SECONDS, 60.0)
 
     class Wide:
         """Promises another length than that of its vectors."""
