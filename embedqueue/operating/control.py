@@ -31,7 +31,7 @@ def lift_pause(settings: Settings) -> bool:
 
 
 def agreed(settings: Settings) -> dict[str, str]:
-    """What the processes of the namespace have to agree in, as it is kept in Redis; empty before the first claim."""
+    """What the processes of the namespace have to agree in, as it is kept in Redis; empty before the first write."""
     with open_store(settings) as store:
         return store.agreed()
 

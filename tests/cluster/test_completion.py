@@ -393,11 +393,13 @@ def test_a_hash_that_expires_is_made_anew_or_left_alone(worker, client):
 
 
 def test_a_worker_that_differs_writes_nothing(worker, client):
-    one = worker("a")
+    """It has claimed before anybody had written anything."""
+    one, two = worker("a"), worker("b", Terms("embedding", "embedding_of", "other", 8, "other/8/-", "create"))
     one.enqueue("e1")
-    owner = one.take("e1")
-    one.terms = Terms("embedding", "embedding_of", "other", 8, "other/8/-", "create")
-    assert one.complete(owner, "e1") == "differs"
+    owner = two.take("e1")
+    one.enqueue("first", "doc:2")
+    assert one.complete(one.take("first", key="doc:2"), "first", "doc:2") == "done"
+    assert two.complete(owner, "e1") == "differs"
     assert vector(client) is None
     assert one.store.status().in_flight == 1
 

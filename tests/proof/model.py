@@ -257,9 +257,7 @@ class Model:
                 score = self.alone.pop(member) if member in self.alone else self.pending.pop(member)
             self.claims[key] = Held(score, self.claims[key].deliveries if key in self.claims else 0, owner)
             self.inflight[member] = True
-        if taken:
-            self.kept = self.kept or model
-        elif met:
+        if met and not taken:
             status = "adopt"
         if status == "probe":
             if taken:

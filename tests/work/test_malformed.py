@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import tenacity
 
-from embedqueue import BatchFailed, OpenAIEmbedder
+from embedqueue import BatchFailed, ConfigurationError, OpenAIEmbedder
 from tests.inside import FIRST_PAUSE_SECONDS
-from tests.parts import ONE_TRY, PATIENCE_SECONDS, eventually, expected, stored
+from tests.parts import ONE_TRY, PATIENCE_SECONDS, GatedEmbedder, eventually, expected, stored
 from tests.proof.torture.answers import ACCOUNT, REFUSALS, TRANSIENT, malformed, redirects
 from tests.provider import Provider
 
@@ -98,8 +98,45 @@ def test_a_wrong_length_is_looked_for_with_one_text_a_time(redis_client, make_qu
     wake()
     eventually(lambda: redis_client.get("embed_queue:pause:level") == b"2", "tested, and paused again")
     assert set(embedder.sizes[before:]) == {1}
-    embedder.dimensions = DIMENSIONS
-    redis_client.hset("embed_queue:settings", "dimensions", DIMENSIONS)  # somebody has decided
+    embedder.dimensions = DIMENSIONS  # which nothing that was kept speaks against: no vector is written yet
     wake()
     queue.flush(PATIENCE_SECONDS)
     assert max(embedder.sizes[-3:]) >= 18
+
+
+class NoSuchModel(GatedEmbedder):
+    """Knows one model, which has a typing error in the first settings."""
+
+    def embed_batch(self, texts, model):
+        if model != "right":
+            raise ConfigurationError(f"there is no model {model!r}")
+        return super().embed_batch(texts, model)
+
+
+@pytest.mark.parametrize("wrong", [{"model": "wrong"}, {"vector_type": "float16"}, {"embedding_field": "other"}])
+def test_settings_with_which_no_vector_was_ever_written_bind_nobody(redis_client, make_queue, wrong):
+    """The next process, with the right ones, embeds what the first has left."""
+    first = make_queue(embedder=NoSuchModel(), retry=ONE_TRY, **{"model": "mistyped", **wrong})
+    with pytest.raises(BatchFailed, match="no model"):
+        first.enqueue("doc:1", "text").result(PATIENCE_SECONDS)
+    first.stop()
+    redis_client.delete("embed_queue:pause")
+    second = make_queue(embedder=NoSuchModel(), model="right")
+    assert second.enqueue("doc:2", "more").result(PATIENCE_SECONDS) == expected("more")
+    second.flush(PATIENCE_SECONDS)
+    assert redis_client.hget("doc:1", "embedding") == stored("text")
+
+
+def test_of_two_who_differ_whoever_writes_first_decides(redis_client, make_queue):
+    """What the other has in hand then is not written, and stays for those who agree."""
+    slow, fast = GatedEmbedder(), GatedEmbedder()
+    slow.hold()
+    late = make_queue(embedder=slow, model="late", flush_interval=0.0)
+    held = late.enqueue("doc:1", "text")
+    slow.wait_for_calls(1)
+    make_queue(embedder=fast, model="first").enqueue("doc:2", "more").result(PATIENCE_SECONDS)
+    slow.release()
+    with pytest.raises(BatchFailed, match="another"):
+        held.result(PATIENCE_SECONDS)
+    make_queue(worker=False, model="first").flush(PATIENCE_SECONDS)
+    assert redis_client.hget("doc:1", "embedding_of").startswith(b"first/")

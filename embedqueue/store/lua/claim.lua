@@ -306,9 +306,7 @@ for at = 1, #members, CHUNK do
   redis.call("ZADD", INFLIGHT, unpack(scored))
   redis.call("HSET", CLAIMS, unpack(claims, 2 * at - 1, 2 * last))
 end
-if #members > 0 then
-  differing(ours, true)
-elseif #met > 0 then
+if #members == 0 and #met > 0 then
   status = "adopt"
 end
 if status == "probe" then
