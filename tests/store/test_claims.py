@@ -167,18 +167,15 @@ def test_one_claim_tells_of_a_bounded_number_of_strays(queue):
     assert 0 < len(claim.strays) <= 200
 
 
-def test_the_length_that_a_first_call_teaches_is_kept_with_the_first_vectors(queue):
-    """A worker claims before it knows; from its first write on all others must agree."""
+def test_what_all_must_agree_in_is_kept_with_the_first_vectors(queue):
+    """Also the length that the first call teaches: from the first write on, all others must agree."""
     queue.enqueue([("doc:1", "a"), ("doc:2", "b")])
     unknown = terms("embedding", model="m")
     known = replace(unknown, dimensions=16)
-    claimed(queue.store, 0, 0, terms=unknown)
-    assert "model" not in queue.store.agreed(), "who claims nothing decides nothing"
     claim = claimed(queue.store, 1, 1, terms=unknown)
-    assert queue.store.agreed()["model"] == "m"
-    assert "dimensions" not in queue.store.agreed()
+    assert queue.store.agreed() == {}, "who has written nothing decides nothing"
     assert queue.store.complete(claim.owner, known, [("doc:1", claim.members[0], bytes(64), "0" * 16)]) == ["done"]
-    assert queue.store.agreed()["dimensions"] == "16"
+    assert (queue.store.agreed()["model"], queue.store.agreed()["dimensions"]) == ("m", "16")
     assert claimed(queue.store, 2, terms=replace(known, dimensions=8)).differs == [("dimensions", "16")]
 
 
@@ -219,6 +216,25 @@ def test_what_a_stopped_worker_held_wakes_the_others(queue):
     queue.client.delete(queue.names.events)
     assert queue.store.release_all("w:") == 1
     assert [fields[b"kind"] for _, fields in queue.client.xrange(queue.names.events)] == [b"flush"]
+
+
+@pytest.mark.parametrize("how", ["release_probe", "release_all"])
+def test_a_probe_that_is_given_up_wakes_who_waits_for_it(queue, how):
+    """Nobody tests the provider any more: the others would wait for as long as its lease."""
+    queue.enqueue([("doc:1", "a")])
+    first = claimed(queue.store, 1)
+    times = {"first_seconds": 100.0, "most_seconds": 300.0, "least_seconds": 0.0}
+    queue.store.fail(first.owner, [(first.owner, first.members[0])], reason="down", **times)
+    queue.store.unhold()
+    probe = claimed(queue.store, 2)
+    assert (probe.status, claimed(queue.store, 3).status) == ("probe", "paused")
+    queue.client.delete(queue.names.events)
+    getattr(queue.store, how)("w:9/50.000:" if how == "release_probe" else probe.owner)
+    kinds = [fields[b"kind"] for _, fields in queue.client.xrange(queue.names.events)]
+    assert kinds == ([] if how == "release_probe" else [b"wake", b"flush"])
+    queue.store.release_probe(probe.owner)
+    kinds = [fields[b"kind"] for _, fields in queue.client.xrange(queue.names.events)]
+    assert kinds == ([b"wake"] if how == "release_probe" else [b"wake", b"flush"])
 
 
 def test_an_item_on_its_last_delivery_is_the_oldest_that_waits(queue):

@@ -4,7 +4,7 @@
 -- ARGV[3] of a whole worker, what it gives back to the buckets in the hash KEYS[15], because it will not be sent: a cost, or ""
 -- Answer: {cursor, "0" at the end; how many items were released}
 -- The claim is closed by this: if it is still on its way, it is refused when it comes. A probe of theirs is over as well:
--- the next claim probes at once. What one claim has taken from the buckets is given back, for nobody has sent it.
+-- the next claim probes at once, and who waits for it is woken. What one claim has taken from the buckets is given back, for nobody has sent it.
 
 local SLICE = 200 -- members, which may be long
 
@@ -26,6 +26,7 @@ for i = 1, #slice[2], 2 do
 end
 if string.sub(redis.call("GET", PROBE) or "", 1, #owner) == owner then
   redis.call("DEL", PROBE)
+  notice("wake", owner, "")
 end
 if released > 0 then
   notice("flush", owner, "") -- they were due when they were claimed
