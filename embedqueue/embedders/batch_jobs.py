@@ -161,7 +161,17 @@ def plain_status(word: object) -> str:
 
 def is_gone(error: EmbedQueueError) -> bool:
     """Whether an error says that there is no such thing."""
-    return isinstance(error, ConfigurationError) and " answered 404" in str(error)
+    return _answered(error, 404)
+
+
+def lacks_file(error: EmbedQueueError, file: str) -> bool:
+    """Whether a create was refused for its file: Voyage was seen to know none that had come a minute before."""
+    words = str(error).partition(" answered 404")[2].lower()
+    return bool(file) and is_gone(error) and ("file" in words or file.lower() in words)
+
+
+def _answered(error: EmbedQueueError, status: int) -> bool:
+    return isinstance(error, ConfigurationError) and f" answered {status}" in str(error)
 
 
 @contextlib.contextmanager
@@ -170,15 +180,15 @@ def ignoring_gone() -> Iterator[None]:
     try:
         yield
     except EmbedQueueError as error:
-        if not (is_gone(error) or (" answered 403" in str(error) and "may not exist" in str(error))):
+        if not (is_gone(error) or (_answered(error, 403) and "may not exist" in str(error))):
             raise
 
 
 @contextlib.contextmanager
 def ended_already() -> Iterator[None]:
-    """A job that has ended cannot be cancelled: 400 or 409 say so, and that is no fault."""
+    """A job that has ended cannot be cancelled: 400 or 409 say so, FAILED_PRECONDITION too, and that is no fault."""
     try:
         yield
     except EmbedQueueError as error:
-        if getattr(error, "status", None) not in (400, 409) and not is_gone(error):
+        if getattr(error, "status", None) not in (400, 409) and not is_gone(error) and not _answered(error, 400):
             raise

@@ -19,7 +19,7 @@ from embedqueue.values.item import Item
 from embedqueue.values.observer import BatchReport
 from embedqueue.values.vectors import Malformed, as_rows, cosine, faulty_rows, length_of
 
-from .desk import Desk, Lost, noted
+from .desk import Desk, Lost, Stopped, noted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -225,10 +225,6 @@ def _lines(desk: Desk, seen: JobSeen, place: tuple[int, int]) -> Iterator[JobLin
 
 class Gone(Exception):
     """The provider has no such result, not yet or no more."""
-
-
-class Stopped(Exception):
-    """The queue stops: what is left is done by whoever comes next."""
 
 
 def _vector_bytes(desk: Desk, vector: Any) -> bytes | None:

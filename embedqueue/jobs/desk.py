@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from embedqueue.embedders.batch_jobs import BatchJobs
@@ -26,6 +26,10 @@ NOTE_CHARS = 300
 def noted(words: str) -> str:
     """Words of a provider as they are kept: on one line, and not too many."""
     return printable(words)[:NOTE_CHARS]
+
+
+class Stopped(Exception):
+    """The queue stops: what is left is done by whoever comes next."""
 
 
 class Lost(Exception):
@@ -56,6 +60,7 @@ class Desk:
         closing: set when the queue stops.
         led: how the jobs stood when the lease was last renewed; the runner sets it.
         led_since: Unix time of the server since when it is ours without a break; 0 where it is not.
+        gone_since: since when the provider has not known a job, or what it has made, by the job's name.
     """
 
     store: Store
@@ -76,6 +81,7 @@ class Desk:
     closing: Event
     led: Led
     led_since: float = 0.0
+    gone_since: dict[str, float] = field(default_factory=dict)
 
     @property
     def jobs(self) -> Jobs:

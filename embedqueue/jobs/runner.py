@@ -23,8 +23,8 @@ from embedqueue.values.provenance import same_space
 from embedqueue.values.threads import start
 from embedqueue.values.words import said_by
 
-from .collection import Gone, Stopped, collect
-from .desk import Desk, Lost, noted
+from .collection import Gone, collect
+from .desk import Desk, Lost, Stopped, noted
 from .submission import recover, submit
 
 #: Between two looks at a job passes this part of its age, between the bounds of ``economy_poll``.
@@ -280,6 +280,7 @@ def _one_step(desk: Desk, job: Job) -> Job:
         if desk.renew().now - job.created > LONGEST_JOB_SECONDS:
             desk.batches.cancel(job.provider_id)
             return desk.end(job, "it has not ended in three days")
+        desk.gone_since.pop(job.name, None)
         return desk.keep(job, misses=0)
     if seen.standing == "gone":
         return _gone(desk, job)
@@ -335,10 +336,14 @@ def _book(desk: Desk, job: Job, used_tokens: int, done: int) -> Job:
 
 
 def _gone(desk: Desk, job: Job) -> Job:
-    """The provider knows nothing of a job: not yet, or no more."""
-    now = desk.renew().now
-    if job.misses == 0 or now - job.since < desk.options.economy_lag:
+    """The provider knows nothing of a job, or of its result: not yet, or no more."""
+    led = desk.renew()
+    kept = next((one for one in led.jobs if one.name == job.name), job)  # some of its result may be written by now
+    job = replace(kept, status=job.status, done=job.done)
+    since = desk.gone_since.setdefault(job.name, led.now)
+    if job.misses == 0 or led.now - since < desk.options.economy_lag:
         return desk.keep(job, misses=job.misses + 1)
+    del desk.gone_since[job.name]
     note = "the provider does not know it: its result is deleted, or the key is of another project"
     desk.log.warning("embedqueue: batch job %s (%s) is lost: %s", job.name, job.provider_id, note)
     return desk.end(job, note)

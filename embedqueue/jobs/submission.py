@@ -12,15 +12,16 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from embedqueue.embedders.batch_jobs import was_refused
+from embedqueue.embedders.batch_jobs import lacks_file, was_refused
 from embedqueue.store.jobs import MOVE_ITEMS, Job
+from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.errors import EmbedQueueError, TransientError
 from embedqueue.values.item import Item, NotOurs, decode_member
 from embedqueue.values.provenance import digest
 from embedqueue.values.tokens import BYTES_PER_TOKEN, estimated_tokens
 from embedqueue.values.words import said_by
 
-from .desk import Desk, noted
+from .desk import Desk, Stopped, noted
 
 #: Estimated tokens of one job at most: several jobs fit into the smallest quota that is known (OpenAI, tier 1).
 JOB_TOKENS = 1_000_000
@@ -28,6 +29,8 @@ JOB_TOKENS = 1_000_000
 MOST_JOBS = 20
 #: Looks into a list that must miss a job before its items go back.
 MISSES = 2
+#: Seconds between creates that are refused because the file is not known yet: at first, and at most.
+FILE_SECONDS = (1.0, 30.0)
 
 
 def submit(desk: Desk) -> bool:
@@ -128,10 +131,8 @@ def _send(desk: Desk, job: Job, texts: dict[str, str]) -> bool:
         _undo(desk, job, said_by(error, [*texts.values()]))
         return False
     job = desk.keep(job, file=file, state="submitting", since=desk.led.now)
-    desk.renew()  # asked just now: who was held up must not create what another takes for lost, or has ended
-    job = desk.keep(job)
     try:
-        provider_id = desk.batches.create(file, texts, label)
+        provider_id = _create(desk, job, texts, label)
     except EmbedQueueError as error:
         words = said_by(error, [*texts.values()])
         if was_refused(error):
@@ -140,11 +141,29 @@ def _send(desk: Desk, job: Job, texts: dict[str, str]) -> bool:
         desk.log.warning(
             "embedqueue: it is not known whether a batch job was created; its label is looked for: %s", words
         )
+        desk.keep(job, since=desk.renew().now)  # its list may lag from now on, however long the answer was waited for
         if isinstance(error, TransientError) and error.status is not None:  # the next one would most likely end so, too
             desk.rest(noted(words))
         return True
     created(desk, job, provider_id)
     return True
+
+
+def _create(desk: Desk, job: Job, texts: dict[str, str], label: str) -> str:
+    """Create a job; again for as long as its provider does not know the file that it has just taken."""
+    lag, began, refused = desk.options.economy_lag, desk.led.now, 0
+    while True:
+        desk.renew()  # asked just now: who was held up must not create what another takes for lost, or has ended
+        desk.keep(job, since=desk.led.now)
+        try:
+            return desk.batches.create(job.file, texts, label)
+        except EmbedQueueError as error:
+            if not lacks_file(error, job.file) or desk.led.now - began >= lag:
+                raise
+            desk.log.debug("embedqueue: batch job %s has to wait for its file: %s", job.name, said_by(error))
+        refused += 1
+        if desk.closing.wait(min(backoff_seconds(refused, *FILE_SECONDS), lag / 4)):
+            raise Stopped
 
 
 def created(desk: Desk, job: Job, provider_id: str) -> Job:

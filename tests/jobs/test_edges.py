@@ -147,9 +147,10 @@ def test_what_is_over_is_left_alone(openai, gemini, monkeypatch):
     """To cancel what has ended, and to delete what is gone, is no fault; any other refusal is."""
     gone = ConfigurationError("host answered 404: no such thing")
     ended = TransientError("host answered 409: it has ended", status=409)
+    precondition = ConfigurationError("host answered 400: FAILED_PRECONDITION: it is not running")
     wrong = ConfigurationError("host answered 401: the key")
     for jobs in (openai, gemini):
-        for error in (gone, ended):
+        for error in (gone, ended, precondition):
             answers(jobs, monkeypatch, error)
             jobs.cancel("batches/1")
         answers(jobs, monkeypatch, gone)

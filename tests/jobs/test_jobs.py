@@ -477,3 +477,29 @@ def test_voyage(make, redis_client, stand_in):
         assert np.allclose(stored(redis_client, key), as_batch(text))
     assert redis_client.hget("doc:0", "embedding_of").startswith(b"voyage-4/16/input_type=document ")
     assert batch_jobs_of(VoyageEmbedder("key", "http://host/v1?a=b"), "voyage-4") is None
+
+
+@pytest.mark.parametrize("vendor", ["voyage"], indirect=True)
+def test_a_provider_that_does_not_know_the_file_yet_is_asked_again(make, redis_client, stand_in, monkeypatch):
+    """Voyage was seen to: the file is sent once, and no text waits for the next job."""
+    monkeypatch.setattr("embedqueue.jobs.submission.FILE_SECONDS", (0.01, 0.1))
+    stand_in.refuse["create"] = [(404, "Input file not found")] * 5
+    queue, items = make(model="voyage-4", economy_lag=4 * PATIENCE_SECONDS), pairs(4)
+    queue.enqueue_many(items, within=PATIENT)
+    job = over(queue)
+    assert (job.written, job.back, len(queue.jobs())) == (4, 0, 1)
+    assert (stand_in.requests.count("upload"), stand_in.requests.count("create")) == (1, 6)
+
+
+@pytest.mark.parametrize("vendor", ["voyage"], indirect=True)
+def test_a_provider_that_never_knows_the_file_has_refused_the_job(make, redis_client, stand_in):
+    """For as long as lists may lag it is asked; then its items wait for another job."""
+    stand_in.refuse["create"] = [(404, "Input file not found")] * 1000
+    queue, items = make(model="voyage-4"), pairs(4)
+    queue.enqueue_many(items, within=PATIENT)
+    job = over(queue)
+    assert (job.written, job.back) == (0, 4)
+    assert "Input file not found" in job.note
+    assert stand_in.requests.count("create") > 1
+    queue.flush(timeout=PATIENCE_SECONDS, outsourced="pull")
+    assert all_written(redis_client, items)

@@ -15,8 +15,8 @@ from embedqueue import Budget
 from embedqueue.embedders.batch_jobs import was_refused
 from embedqueue.jobs import collection, submission
 from embedqueue.jobs import runner as running
-from embedqueue.jobs.collection import Stopped, collect
-from embedqueue.jobs.desk import Lost
+from embedqueue.jobs.collection import Gone, collect
+from embedqueue.jobs.desk import Lost, Stopped
 from embedqueue.jobs.submission import submit
 from embedqueue.store.jobs import Job
 from embedqueue.values.errors import ConfigurationError, TransientError
@@ -91,6 +91,61 @@ def test_what_others_may_have_created_is_looked_for_before_more_is(make, stand_i
     assert steps == ["list", "create"]
     assert [job.state for job in queue.jobs()] == ["submitted", "submitted"]
     assert set(stand_in.charged.values()) == {1}
+
+
+def test_the_list_may_lag_from_when_a_create_has_failed(desk, redis_client, monkeypatch):
+    """However long the upload took and the answer was waited for."""
+    failed_at = []
+
+    def create(*_):
+        seconds, micros = redis_client.time()
+        failed_at.append(seconds + micros / 1e6)
+        raise TransientError("no answer")
+
+    monkeypatch.setattr(desk.batches, "create", create)
+    desk.queue.enqueue_many(pairs(3), within=PATIENT)
+    assert submit(desk)
+    [job] = desk.renew().jobs
+    assert (job.state, job.since >= failed_at[0]) == ("submitting", True)
+
+
+def test_a_stop_while_the_file_is_waited_for_leaves_the_job_to_others(desk, stand_in):
+    """It was not created; whoever comes next does not find it, and sends its items back."""
+    stand_in.refuse["create"] = [(404, "Input file not found")] * 1000
+    desk.queue.enqueue_many(pairs(3), within=PATIENT)
+    desk.closing.set()
+    with pytest.raises(Stopped):
+        submit(desk)
+    [job] = desk.renew().jobs
+    assert (job.state, stand_in.jobs) == ("submitting", {})
+
+
+@pytest.mark.parametrize("step", ["look", "download"])
+def test_what_is_not_known_for_a_moment_is_no_loss(desk, job, stand_in, step):
+    """Of a job that has run for hours, too: what counts is for how long nobody has known it."""
+    desk.options = replace(desk.options, economy_lag=60.0)
+    made = desk.keep(job[0], since=job[0].since - 3600)
+    stand_in.hidden_looks = 3 * (step == "look")
+    stand_in.refuse["download"] = [(404, "no such file")] * 3 * (step == "download")
+    for misses in (1, 2, 3):
+        made = running._one_step(desk, made)
+        assert (made.state, made.misses) == ("submitted", misses)
+    assert running._one_step(desk, made).written == 3
+
+
+def test_what_a_result_has_proved_stays_proved_when_it_is_not_known_for_a_moment(desk, job, stand_in, monkeypatch):
+    """It is compared with calls once, which are paid for."""
+
+    def gone(*_):
+        raise Gone
+
+    with monkeypatch.context() as patched:
+        patched.setattr(collection, "_write", gone)
+        made = running._one_step(desk, job[0])
+    assert (made.verified, made.misses) == (True, 1)
+    paid = sum(stand_in.live.values())
+    assert running._one_step(desk, made).written == 3
+    assert sum(stand_in.live.values()) == paid
 
 
 def test_all_changes_while_it_is_verified(desk, job, redis_client, monkeypatch):
