@@ -70,10 +70,13 @@ def test_a_master_that_hangs_is_passed_over(replicated, make_queue):
         stand_still(master.pid)
         try:
             futures = []
+            counts = []
+            counting = in_thread(lambda: counts.append(queue.pending_count()))
             waiting = in_thread(lambda: futures.append(queue.enqueue("doc:2", "two")))
-            join(waiting)  # by the replica that has taken over; what lies in the old one's socket is of the past
+            join(counting, waiting)  # by the replica that took over; what lies in the old one's socket is of the past
             assert replicated.master_of(HOME) is not master
             assert futures[0].result(PATIENCE_SECONDS) == expected("two")
+            assert len(counts) == 1
         finally:
             os.kill(master.pid, signal.SIGCONT)
         assert client.hget("doc:2", "embedding") == stored("two")
@@ -113,6 +116,23 @@ def test_a_shard_that_is_down_is_waited_for_and_then_told(make_queue):
         eventually(own.is_well, "the cluster is well")
         assert patient.enqueue("doc:3", "three").result(PATIENCE_SECONDS) == expected("three")
         assert inside(queue).store.status().in_flight == 0
+        queue.stop()
+        patient.stop()
+
+
+def test_a_search_goes_to_another_node_when_one_is_down(make_queue):
+    """What any node answers stands here for a search by a module that knows the others."""
+    with running(args=("--cluster-require-full-coverage", "no")) as own, own.client() as client:
+        searching = inside(make_queue(client, worker=False)).store.searching
+        assert searching.execute_command("ECHO", "index") == b"index"
+        [(_, port)] = searching._clients
+        own.at_port(port).kill()
+        assert [searching.execute_command("ECHO", "index") for _ in range(3)] == [b"index"] * 3
+        for node in own.nodes:
+            node.kill()
+        searching._nodes.patience_seconds = 0.1
+        with pytest.raises(redis.RedisError):
+            searching.execute_command("ECHO", "index")
 
 
 def test_a_shard_that_is_down_holds_up_no_vector_of_another(make_queue):
@@ -133,3 +153,4 @@ def test_a_shard_that_is_down_holds_up_no_vector_of_another(make_queue):
         for key in lost:
             assert futures[key].result(PATIENCE_SECONDS) == expected(key)
             assert client.hget(key, "embedding") == stored(key)
+        queue.stop()

@@ -12,6 +12,7 @@ from redis.crc import key_slot
 
 from embedqueue.store.adoption import Adoption
 from embedqueue.store.change import Change
+from embedqueue.store.figures import Figures
 from embedqueue.store.records import Asked, Claim, Fill, Since, Taken, Terms, Unless, Within, as_json
 from embedqueue.store.replicas import Replicas
 from embedqueue.store.scripts import Scripts
@@ -68,6 +69,7 @@ class ClusterStore(Store):
             scripts, self.keys, lines, self._nodes, (f"{tagged}:".encode(), f"{namespace}:".encode())
         )
         self.cache = ClusterCache(scripts, self.keys, lines, f"{namespace}:cache:")
+        self.figures = Figures(scripts.once, self.keys)
         self.searching: Any = Anywhere(self._nodes, scripts.patience_seconds)
         self.change = _NoChange(scripts, self.keys)
         self.adoption = _Adoption(scripts, self.keys)
