@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -164,7 +165,7 @@ class Engine:
         lateness = Lateness(self.store, self.terms, self.agenda, name=self.name, thread_name=late)
         callbacks = Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log)
         self.waiters = Waiters(wanted, callbacks, lateness.words, options.vector_type)
-        zero = partial(_zero, self.store, self.terms, options, embedder)
+        zero = partial(_zero, self.store, self.terms, options, _length(embedder, options.model))
         self.outcomes = Outcomes(
             self.store,
             self.waiters,
@@ -406,10 +407,23 @@ def _limits(options: Options, embedder: Embedder) -> Limits:
     )
 
 
-def _zero(store: Store, terms: Callable[[], Terms], options: Options, embedder: Embedder) -> bytes:
+def _zero(store: Store, terms: Callable[[], Terms], options: Options, length: Callable[[], int]) -> bytes:
     """The vector of a blank text, as the bytes that would be stored. A provider is asked only where nobody knows it."""
-    length = store.learned(terms()).dimensions or learned_dimensions(embedder, options.model)
-    return zero_vector(length, options.vector_type)
+    return zero_vector(store.learned(terms()).dimensions or length(), options.vector_type)
+
+
+def _length(embedder: Embedder, model: str) -> Callable[[], int]:
+    """What tells the length of an embedder's vectors. One that never says it itself is sent one canary, and no more."""
+    lock = threading.RLock()  # a signal's handler may enqueue a blank text while we ask
+    found: list[int] = []
+
+    def length() -> int:
+        with lock:
+            if not found:
+                found.append(learned_dimensions(embedder, model))
+        return embedder.dimensions or found[0]
+
+    return length
 
 
 def _terms(options: Options, embedder: Embedder) -> Terms:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -322,6 +323,30 @@ def test_a_blank_text_asks_no_provider_for_what_the_namespace_knows(queue, make_
     assert unlearned.calls == []
     of_another = make_queue(embedder=Unlearned(2), model="another", start=False)
     assert of_another.enqueue("doc:2", " ").result(0) == [0.0] * 2
+
+
+class Silent(Unlearned):
+    """Never says how long its vectors are, not even when it has made some."""
+
+    def embed_batch(self, texts, model):
+        rows = super().embed_batch(texts, model)
+        self.dimensions = None
+        return rows
+
+
+def test_blank_texts_cost_one_canary_where_nothing_is_known_yet(make_queue, redis_client):
+    """However many they are, from however many threads."""
+    silent = Silent(DIMENSIONS)
+    queue = make_queue(embedder=silent, start=False)
+    silent.hold()
+    with ThreadPoolExecutor(4) as pool:
+        blanks = [pool.submit(queue.enqueue, f"doc:{number}", " ") for number in range(4)]
+        silent.wait_for_calls(1)
+        silent.release()
+        assert [blank.result(PATIENCE_SECONDS).result(0) for blank in blanks] == [[0.0] * DIMENSIONS] * 4
+    futures = queue.enqueue_many([(f"more:{number}", "") for number in range(9)])
+    assert [future.result(0) for future in futures] == [[0.0] * DIMENSIONS] * 9
+    assert silent.calls == [["ok"]]
 
 
 @pytest.mark.parametrize("fix", [False, True])
