@@ -29,13 +29,14 @@ screenshots: $(VENV)/.dev
 	$(BIN)/python -m tests.dashboard.screenshots $(ARGS)
 
 # What tests and checks need.
-setup: $(VENV)/.dev
+setup: $(VENV)/.compiled
 
-# The suite waits about as much as it computes: four processes a core, each with a Redis of its own, and all tests compiled
-# once before them. What measures time comes last, alone. ARGS may leave nothing of either, which pytest answers with 5.
+# The suite waits about as much as it computes: several processes a core, each with a Redis of its own, and all tests
+# compiled once before them. What measures time comes last, alone. ARGS may leave nothing of either, which pytest answers
+# with 5.
 test: export PYTHONDONTWRITEBYTECODE = # compiled once, and not by each of some hundred processes
-test: $(VENV)/.dev
-	@$(BIN)/python -m pytest --collect-only -qq $(ARGS) >$(VENV)/.collected || test $$? = 5 || { cat $(VENV)/.collected; false; }
+test: export OPENBLAS_NUM_THREADS = 1 # each process would have as many as there are cores, which spin while they wait
+test: $(VENV)/.compiled
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 10 -m "not quiet and not types" $(ARGS) || test $$? = 5
 	$(BIN)/python -m pytest -m quiet $(QUIET) $(ARGS) || test $$? = 5
 
@@ -92,6 +93,12 @@ $(VENV)/.demo: setup.cfg pyproject.toml | $(VENV)/bin/python
 $(VENV)/.%: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python .ci/group $* > $(VENV)/$*.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --requirement $(VENV)/$*.txt
+	@touch $@
+
+# All tests once, as pytest compiles them. Later changes are few, and compiled by whoever comes first.
+$(VENV)/.compiled: export PYTHONDONTWRITEBYTECODE =
+$(VENV)/.compiled: $(VENV)/.dev
+	$(BIN)/python -m pytest --collect-only -qq >$@.txt || { cat $@.txt; false; }
 	@touch $@
 
 clean:

@@ -56,6 +56,14 @@ def pytest_collection():
         gc.freeze()
 
 
+def pytest_runtest_setup() -> None:
+    """No callback of the garbage collector runs in a test: what a signal's handler raises in one is lost.
+
+    hypothesis has one, from the first test on that it runs.
+    """
+    gc.callbacks.clear()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _figures_in_time() -> Iterator[None]:
     """What a test reads after a stop is written by then, on a busy machine, too."""

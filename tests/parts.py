@@ -100,11 +100,11 @@ def expected(text: str, dimensions: int = DIMENSIONS) -> list[float]:
 def eventually(condition: Callable[[], object], what: str = "", seconds: float = PATIENCE_SECONDS) -> None:
     """Wait for what only Redis or another process can tell. For all else there are events."""
     deadline_mono = time.monotonic() + seconds
-    nap = 0.005  # and longer, up to 20 ms: to look costs this process and Redis more than they have to do meanwhile
+    nap = 0.005  # and longer, up to 50 ms: to look costs this process and Redis more than they have to do meanwhile
     while not condition():
         assert time.monotonic() < deadline_mono, f"never: {what}"
         time.sleep(nap)
-        nap = min(0.02, 1.5 * nap)
+        nap = min(0.05, 1.5 * nap)
 
 
 class Strikes:

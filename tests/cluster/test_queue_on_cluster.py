@@ -369,6 +369,7 @@ def test_a_search_module_that_knows_one_node_only_is_refused(make_queue):
             queue.create_index("notes", "doc:")
         with pytest.raises(EmbedQueueError, match="searches each node alone"):
             queue.search("one", index="notes")
+        queue.stop()
 
 
 def test_a_sink_beside_the_hashes(make_queue, embedder, client):

@@ -57,7 +57,9 @@ def request(sock: socket.socket) -> bytes:
     """All of one request: whoever closes on unread bytes resets the connection."""
     said = b""
     while not said.endswith(b"}"):
-        said += sock.recv(1 << 16)
+        if not (part := sock.recv(1 << 16)):
+            raise ConnectionResetError("the client has gone")
+        said += part
     return said
 
 

@@ -21,9 +21,9 @@ from tests.web.servers import PATIENCE_SECONDS, gunicorn, site_of  # noqa: E402
 @pytest.mark.parametrize("preload", [False, True], ids=["", "preload"])
 def test_a_scrape_tells_of_all_processes(env, redis_client, tmp_path, preload):
     """Both processes enqueue; any of them tells the sum, and the gauges once."""
-    env = {**env, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    env = {**env, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}  # which prometheus_client reads when it is imported
     options = ["--workers", "2", *(["--preload"] if preload else [])]
-    with gunicorn(env, *options, app="tests.web.metrics_site:app") as running:
+    with gunicorn(env, *options, app="tests.web.metrics_site:app", afresh=True) as running:
         site = site_of(running)
         text = requests.get(site.url + "/metrics", timeout=PATIENCE_SECONDS, headers={"Connection": "close"}).text
         assert _values(text, "embedqueue_waiting") == [0], "the first request of a process is a scrape"
