@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -165,7 +164,8 @@ class Engine:
         lateness = Lateness(self.store, self.terms, self.agenda, name=self.name, thread_name=late)
         callbacks = Callbacks(f"embedqueue-callbacks-{options.namespace}", self._log)
         self.waiters = Waiters(wanted, callbacks, lateness.words, options.vector_type)
-        zero = partial(_zero, self.store, self.terms, options, _length(embedder, options.model))
+        length = cache(partial(learned_dimensions, embedder, options.model))  # of one that never says it, asked once
+        zero = partial(_zero, self.store, self.terms, options, length)
         self.outcomes = Outcomes(
             self.store,
             self.waiters,
@@ -410,20 +410,6 @@ def _limits(options: Options, embedder: Embedder) -> Limits:
 def _zero(store: Store, terms: Callable[[], Terms], options: Options, length: Callable[[], int]) -> bytes:
     """The vector of a blank text, as the bytes that would be stored. A provider is asked only where nobody knows it."""
     return zero_vector(store.learned(terms()).dimensions or length(), options.vector_type)
-
-
-def _length(embedder: Embedder, model: str) -> Callable[[], int]:
-    """What tells the length of an embedder's vectors. One that never says it itself is sent one canary, and no more."""
-    lock = threading.RLock()  # a signal's handler may enqueue a blank text while we ask
-    found: list[int] = []
-
-    def length() -> int:
-        with lock:
-            if not found:
-                found.append(learned_dimensions(embedder, model))
-        return embedder.dimensions or found[0]
-
-    return length
 
 
 def _terms(options: Options, embedder: Embedder) -> Terms:

@@ -121,6 +121,7 @@ class Runner:
                     if led.ours:
                         if desk.led_since != led.since:  # what others have left is looked at before a job is made
                             desk.led_since = led.since
+                            desk.gone_since.clear()
                             self._next.clear()
                         keeper = keeper or self._keep_lease(desk)
                         desk.led = led
@@ -272,6 +273,7 @@ def _one_step(desk: Desk, job: Job) -> Job:
             desk.log.warning("embedqueue: the provider has not cancelled batch job %s: %s", job.name, error)
         return desk.end(job, "its model is not the queue's any more", again=True)
     seen = desk.batches.look(job.provider_id)
+    gone_since = desk.gone_since.pop(job.name, None)
     job = replace(job, status=noted(seen.status), done=seen.done)
     if seen.standing == "waiting":
         if not desk.jobs.holds(job.name, list(desk.jobs.lines(job.name))):
@@ -280,16 +282,15 @@ def _one_step(desk: Desk, job: Job) -> Job:
         if desk.renew().now - job.created > LONGEST_JOB_SECONDS:
             desk.batches.cancel(job.provider_id)
             return desk.end(job, "it has not ended in three days")
-        desk.gone_since.pop(job.name, None)
         return desk.keep(job, misses=0)
     if seen.standing == "gone":
-        return _gone(desk, job)
+        return _gone(desk, job, gone_since)
     if seen.standing == "failed":
         return _failed(desk, job, seen.reason, quota=seen.quota, quota_tokens=seen.quota_tokens)
     try:
         return collect(desk, job, seen)
     except Gone:
-        return _gone(desk, job)
+        return _gone(desk, job, gone_since)
 
 
 def _clean(desk: Desk, job: Job) -> Job:
@@ -335,15 +336,15 @@ def _book(desk: Desk, job: Job, used_tokens: int, done: int) -> Job:
     return job
 
 
-def _gone(desk: Desk, job: Job) -> Job:
-    """The provider knows nothing of a job, or of its result: not yet, or no more."""
+def _gone(desk: Desk, job: Job, since: float | None) -> Job:
+    """The provider knows nothing of a job, or of its result, since then or now: not yet, or no more."""
     led = desk.renew()
     kept = next((one for one in led.jobs if one.name == job.name), job)  # some of its result may be written by now
     job = replace(kept, status=job.status, done=job.done)
-    since = desk.gone_since.setdefault(job.name, led.now)
+    since = led.now if since is None else since
     if job.misses == 0 or led.now - since < desk.options.economy_lag:
+        desk.gone_since[job.name] = since
         return desk.keep(job, misses=job.misses + 1)
-    del desk.gone_since[job.name]
     note = "the provider does not know it: its result is deleted, or the key is of another project"
     desk.log.warning("embedqueue: batch job %s (%s) is lost: %s", job.name, job.provider_id, note)
     return desk.end(job, note)

@@ -110,14 +110,35 @@ def test_the_list_may_lag_from_when_a_create_has_failed(desk, redis_client, monk
 
 
 def test_a_stop_while_the_file_is_waited_for_leaves_the_job_to_others(desk, stand_in):
-    """It was not created; whoever comes next does not find it, and sends its items back."""
+    """For certain it was not created: whoever comes next sends its items back at once."""
     stand_in.refuse["create"] = [(404, "Input file not found")] * 1000
     desk.queue.enqueue_many(pairs(3), within=PATIENT)
     desk.closing.set()
     with pytest.raises(Stopped):
         submit(desk)
     [job] = desk.renew().jobs
-    assert (job.state, stand_in.jobs) == ("submitting", {})
+    assert (job.state, stand_in.jobs) == ("planned", {})
+
+
+def test_a_job_that_is_refused_decides_nothing(desk, stand_in):
+    """Its settings may be wrong: what vectors are is kept with the first that are written."""
+    stand_in.refuse["create"] = [(400, "there is no such model")]
+    desk.queue.enqueue_many(pairs(3), within=PATIENT)
+    assert not submit(desk)
+    assert desk.store.agreed() == {}
+
+
+def test_of_two_times_that_a_job_is_not_known_each_counts_for_itself(desk, job, stand_in):
+    """In between it was there, though its result could not be verified."""
+    desk.options = replace(desk.options, economy_lag=60.0)
+    stand_in.hidden_looks = 1
+    made = running._one_step(desk, job[0])
+    desk.gone_since[made.name] -= 3600
+    stand_in.refuse["live"] = [(503, "down")] * 9
+    with pytest.raises(Exception, match="503|down"):
+        running._one_step(desk, made)
+    stand_in.hidden_looks = 1
+    assert running._one_step(desk, made).state == "submitted"
 
 
 @pytest.mark.parametrize("step", ["look", "download"])

@@ -314,8 +314,6 @@ class Model:
                 self.claims[key] = Held(self.pending.pop(member), deliveries, f"job:{job}")
                 self.inflight[member] = True
                 taken.append(member)
-        if taken:
-            self.kept = self.kept or model
         return ("taken" if taken else "few"), taken
 
     def in_jobs(self) -> list[bytes]:

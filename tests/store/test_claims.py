@@ -179,6 +179,19 @@ def test_what_all_must_agree_in_is_kept_with_the_first_vectors(queue):
     assert claimed(queue.store, 2, terms=replace(known, dimensions=8)).differs == [("dimensions", "16")]
 
 
+def test_what_all_must_agree_in_is_kept_before_a_sink_gets_the_first_vectors(queue):
+    """Else rows of two models could come to stand there."""
+    queue.enqueue([("doc:1", "a"), ("doc:2", "b")])
+    ours, theirs = terms("embedding", model="m"), terms("embedding", model="other")
+    first, second = claimed(queue.store, 1, 1, terms=ours), claimed(queue.store, 2, 1, terms=theirs)
+    items = [[(f"doc:{at}", claim.members[0])] for at, claim in ((1, first), (2, second))]
+    assert queue.store.stalls.stamps([("doc:1", b"{}")], theirs) == [None]
+    assert queue.store.agreed() == {}, "nothing is to be written"
+    assert queue.store.stalls.stamps(items[0], ours) != [None]
+    assert queue.store.agreed()["model"] == "m"
+    assert queue.store.stalls.stamps(items[1], theirs) == [None]
+
+
 def test_where_nothing_tells_of_the_type_of_vectors_they_are_as_they_ever_were(queue):
     """An earlier release has kept the settings, with or without a provenance."""
     queue.client.hset(queue.names.settings, "embedding_field", "embedding")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import redis
 from redis.crc import key_slot
 from redis.exceptions import AuthenticationError, MovedError
 
@@ -49,7 +50,7 @@ class Anywhere:
             EmbedQueueError: the module searches one node only.
             redis.RedisError: no node serves it while there is patience; or the command is refused.
         """
-        waiting = self._nodes.waiting()
+        waiting, timeouts = self._nodes.waiting(), 0
         while True:
             try:
                 return self._try(command)
@@ -57,7 +58,9 @@ class Anywhere:
                 raise EmbedQueueError(ALONE) from None
             except (*NOT_DONE, *UNSURE) as error:
                 self._nodes.doubt()
-                if isinstance(error, AuthenticationError) or not waiting.again():
+                timeouts += isinstance(error, redis.TimeoutError)
+                # Of a search that takes long, a second node knows no more than the first.
+                if isinstance(error, AuthenticationError) or timeouts > 1 or not waiting.again():
                     raise
 
     def _try(self, command: tuple[Any, ...]) -> Any:

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import redis
 
-from embedqueue.store.clients import close_connections, private_client
 from embedqueue.store.keys import Keys, Second
 from embedqueue.store.replicas import Replicas
 from embedqueue.store.scripts import SCRIPTS, Scripts, read_part, script_parts
@@ -68,9 +67,6 @@ class ClusterScripts(Scripts):
         air: name of the HASH of the writes that are in the air.
         replicas: that have to have what is enqueued; None: none.
         limits: of the queue, or None.
-
-    Attributes:
-        once: the client for commands that count twice if they are done twice.
     """
 
     on_cluster = True
@@ -89,7 +85,6 @@ class ClusterScripts(Scripts):
         super().__init__(client, keys, replicas, limited=limits is not None, names=names, last_keys=(air, never))
         self._retry = nodes.patience(*NOT_DONE, *UNSURE)
         self._again = nodes.patience(*UNSURE)
-        self.once = private_client(self.background, once=True)
 
     def call(
         self, name: str, further_keys: Sequence[str], *args: str | bytes | float, second: Second | None = None
@@ -103,11 +98,6 @@ class ClusterScripts(Scripts):
     def reconnect(self) -> None:
         """The next scripts run on connections that are made by then: to whoever is the master."""
         self.background.connection_pool.disconnect(inuse_connections=False)
-
-    def close(self) -> None:
-        """See ``Scripts.close``."""
-        super().close()
-        close_connections(self.once)
 
     def _text(self, name: str) -> str:
         return _cluster_text(name, self._limited)

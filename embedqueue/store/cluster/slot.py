@@ -17,7 +17,7 @@ from embedqueue.store.clients import OwnPool
 
 from .lazy import Address
 from .nodes import Nodes
-from .patience import NOT_DONE, UNSURE
+from .patience import NOT_DONE
 
 #: Tries that there is patience for at least where a node does not answer, and seconds that each of them has at least.
 TRIES = 3
@@ -33,7 +33,7 @@ class SlotPool(OwnPool):
         nodes: of the cluster.
         slot: which one.
         connection_class: of redis-py, as the user's client has it.
-        kwargs: for the connections; with ``once``, no command is sent again that may have been done.
+        kwargs: for the connections.
     """
 
     def __init__(self, nodes: Nodes, slot: int, connection_class: Any, **kwargs: Any) -> None:
@@ -62,10 +62,10 @@ def _at_slot(kind: Any) -> Any:
     """Connections of a kind, but each to the master of a slot, found anew each time that it connects."""
 
     class AtSlot(kind):  # type: ignore[misc]
-        def __init__(self, *, at_slot: tuple[Nodes, int], once: bool = False, **kwargs: Any) -> None:
+        def __init__(self, *, at_slot: tuple[Nodes, int], **kwargs: Any) -> None:
             self._nodes, self._slot = at_slot
             super().__init__(**kwargs)
-            self.retry = self._nodes.patience(*NOT_DONE, *(() if once else UNSURE))
+            self.retry = self._nodes.patience(*NOT_DONE)
 
         def _connect(self) -> Any:
             def connect(address: Address) -> Any:

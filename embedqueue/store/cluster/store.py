@@ -12,7 +12,6 @@ from redis.crc import key_slot
 
 from embedqueue.store.adoption import Adoption
 from embedqueue.store.change import Change
-from embedqueue.store.figures import Figures
 from embedqueue.store.records import Asked, Claim, Fill, Since, Taken, Terms, Unless, Within, as_json
 from embedqueue.store.replicas import Replicas
 from embedqueue.store.scripts import Scripts
@@ -28,6 +27,7 @@ from .completion import Completion
 from .hashes import ClusterHashes
 from .lines import Lines
 from .nodes import Nodes
+from .patience import UNSURE
 from .scripts import ClusterScripts
 from .slot import slot_client
 
@@ -69,7 +69,6 @@ class ClusterStore(Store):
             scripts, self.keys, lines, self._nodes, (f"{tagged}:".encode(), f"{namespace}:".encode())
         )
         self.cache = ClusterCache(scripts, self.keys, lines, f"{namespace}:cache:")
-        self.figures = Figures(scripts.once, self.keys)
         self.searching: Any = Anywhere(self._nodes, scripts.patience_seconds)
         self.change = _NoChange(scripts, self.keys)
         self.adoption = _Adoption(scripts, self.keys)
@@ -79,6 +78,10 @@ class ClusterStore(Store):
         self, client: redis.Redis, replicas: Replicas | None, limits: Limits | Literal["auto"] | None
     ) -> Scripts:
         return ClusterScripts(self._nodes, client, self.keys, f"{self.keys.namespace}:air", replicas, limits)
+
+    def pending_count(self) -> int:
+        """See :meth:`Store.pending_count`. It waits for a master that does not answer, as scripts do."""
+        return self._nodes.patience(*UNSURE).call_with_retry(super().pending_count, lambda error: None)
 
     # -- enqueuing ---------------------------------------------------------------------------------------------
 

@@ -55,7 +55,6 @@ end
 if #members == 0 or spent and #members < least then
   return { "few" }
 end
-differing(ours, true)
 redis.call("HSET", JOBS_KEY, ARGV[2], ARGV[3])
 redis.call("ZREM", PENDING, unpack(members))
 redis.call("ZADD", INFLIGHT, unpack(scored))

@@ -10,7 +10,10 @@
 local owner, ours, seconds = ARGV[1], cjson.decode(ARGV[2]), tonumber(ARGV[3])
 local MANY = 200 -- entries of AIR from which on those are looked for that nobody asks about any more
 local OLD = 3600 -- seconds after which they are dropped
-local differs = #differing(ours, true) > 0
+local differs = #differing(ours, false) > 0
+if not differs then
+  differing(ours, true) -- kept with the first vectors
+end
 local answer, ends = {}, seconds_text(now + seconds)
 for i = 4, #ARGV, 2 do
   local key, member, word, stamp, least = ARGV[i], ARGV[i + 1], "stale", "", ""
