@@ -118,14 +118,14 @@ class Desk:
         live = self.jobs.live(job.name, list(self.jobs.lines(job.name))) if words else ()
         return without_texts(words[:READ_CHARS], (one.text for one in live))
 
-    def keep(self, job: Job, lines: Sequence[tuple[str, str]] = (), **changes: Any) -> Job:
-        """Keep what is known of a job, changed; returns it.
+    def keep(self, job: Job, lines: Sequence[tuple[str, str]] = (), terms: Terms | None = None, **changes: Any) -> Job:
+        """Keep what is known of a job, changed; returns it. ``lines`` and ``terms`` as with :meth:`Jobs.keep`.
 
         Raises:
             Lost: somebody else looks after the jobs.
         """
         job = replace(job, **changes)
-        if not self.jobs.keep(self.who, job, lines):
+        if not self.jobs.keep(self.who, job, lines, terms):
             raise Lost
         return job
 

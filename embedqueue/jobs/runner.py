@@ -340,8 +340,9 @@ def _gone(desk: Desk, job: Job, since: float | None) -> Job:
     """The provider knows nothing of a job, or of its result, since then or now: not yet, or no more."""
     led = desk.renew()
     kept = next((one for one in led.jobs if one.name == job.name), job)  # some of its result may be written by now
+    if since is None or (kept.verified, kept.place) != (job.verified, job.place):  # it was read just now
+        since = led.now
     job = replace(kept, status=job.status, done=job.done)
-    since = led.now if since is None else since
     if job.misses == 0 or led.now - since < desk.options.economy_lag:
         desk.gone_since[job.name] = since
         return desk.keep(job, misses=job.misses + 1)

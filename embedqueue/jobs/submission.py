@@ -130,7 +130,7 @@ def _send(desk: Desk, job: Job, texts: dict[str, str]) -> bool:
     except EmbedQueueError as error:
         _undo(desk, job, said_by(error, [*texts.values()]))
         return False
-    job = desk.keep(job, file=file)
+    job = desk.keep(job, file=file, state="submitting", since=desk.led.now)
     try:
         provider_id = _create(desk, job, texts, label)
     except EmbedQueueError as error:
@@ -141,8 +141,7 @@ def _send(desk: Desk, job: Job, texts: dict[str, str]) -> bool:
         desk.log.warning(
             "embedqueue: it is not known whether a batch job was created; its label is looked for: %s", words
         )
-        # Its list may lag from now on, however long the answer was waited for.
-        desk.keep(job, state="submitting", since=desk.renew().now)
+        desk.keep(job, since=desk.renew().now)  # its list may lag from now on, however long the answer was waited for
         if isinstance(error, TransientError) and error.status is not None:  # the next one would most likely end so, too
             desk.rest(noted(words))
         return True
@@ -154,16 +153,14 @@ def _create(desk: Desk, job: Job, texts: dict[str, str], label: str) -> str:
     """Create a job; again for as long as its provider does not know the file that it has just taken."""
     lag, began, refused = desk.options.economy_lag, desk.renew().now, 0
     while True:
-        job = desk.keep(job, state="submitting", since=desk.led.now)
         desk.renew()  # asked just now: who was held up must not create what another takes for lost, or has ended
-        job = desk.keep(job)
+        desk.keep(job, since=desk.led.now)
         try:
             return desk.batches.create(job.file, texts, label)
         except EmbedQueueError as error:
             if not lacks_file(error, job.file) or desk.led.now - began >= lag:
                 raise
             desk.log.debug("embedqueue: batch job %s has to wait for its file: %s", job.name, said_by(error))
-        job = desk.keep(job, state="planned")  # for certain it was not created
         refused += 1
         if desk.closing.wait(min(backoff_seconds(refused, *FILE_SECONDS), lag / 4)):
             raise Stopped
@@ -174,7 +171,8 @@ def created(desk: Desk, job: Job, provider_id: str) -> Job:
     if desk.led.rests:
         desk.jobs.rest(desk.who, 0.0, 0)
     desk.log.info("embedqueue: batch job %s (%s) has %d texts", job.name, provider_id, job.texts)
-    return desk.keep(job, state="submitted", provider_id=provider_id, since=desk.renew().now, misses=0)
+    now = desk.renew().now
+    return desk.keep(job, terms=desk.terms(), state="submitted", provider_id=provider_id, since=now, misses=0)
 
 
 def _undo(desk: Desk, job: Job, words: str) -> None:

@@ -203,8 +203,14 @@ class Jobs:
             float(since or 0),
         )
 
-    def keep(self, who: str, job: Job, lines: Sequence[tuple[str, str]] = ()) -> bool:
+    def keep(self, who: str, job: Job, lines: Sequence[tuple[str, str]] = (), terms: Terms | None = None) -> bool:
         """Keep what is known of a job, and the digests of texts by redis_key.
+
+        Args:
+            who: looks after the jobs.
+            job: as it is known.
+            lines: redis_key and digest of each text.
+            terms: on which its vectors will be written, where it is paid for from now on: others have to agree.
 
         Returns:
             False where somebody else looks after the jobs by now: then nothing has changed, and the caller must stop.
@@ -214,7 +220,8 @@ class Jobs:
         for part in parts:
             ended = int(job.state in ("ended", "over"))
             flat = [word for line in part for word in line]
-            if self._call("keep_job", keys, who, job.name, json.dumps(asdict(job)), ended, *flat) != b"kept":
+            agreed = "" if terms is None else as_json(terms.agreed)
+            if self._call("keep_job", keys, who, job.name, json.dumps(asdict(job)), ended, agreed, *flat) != b"kept":
                 return False
         return True
 

@@ -55,7 +55,7 @@ SCRIPTS: Final = (
 OF_CLAIMS: Final = tuple(
     name
     for name in SCRIPTS
-    if name not in ("enqueue", "release_probe", "discard_dead", "hold_cached", "rehearse", "end_change", "keep_job")
+    if name not in ("enqueue", "release_probe", "discard_dead", "hold_cached", "rehearse", "end_change")
 )
 
 #: Those of them that know of money.

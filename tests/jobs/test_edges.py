@@ -279,10 +279,10 @@ def test_whoever_books_a_job_dies(make, redis_client, stand_in, monkeypatch):
     jobs, kept = queue._engine.store.jobs, queue._engine.store.jobs.keep
     deaths = [redis.ConnectionError("as if it died")]
 
-    def keep(who, job, lines=()):
+    def keep(who, job, *more):
         if job.booked and deaths:
             raise deaths.pop()
-        return kept(who, job, lines)
+        return kept(who, job, *more)
 
     monkeypatch.setattr(jobs, "keep", keep)
     queue.start()

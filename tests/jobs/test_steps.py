@@ -110,14 +110,14 @@ def test_the_list_may_lag_from_when_a_create_has_failed(desk, redis_client, monk
 
 
 def test_a_stop_while_the_file_is_waited_for_leaves_the_job_to_others(desk, stand_in):
-    """For certain it was not created: whoever comes next sends its items back at once."""
+    """It was not created; whoever comes next does not find it, and sends its items back."""
     stand_in.refuse["create"] = [(404, "Input file not found")] * 1000
     desk.queue.enqueue_many(pairs(3), within=PATIENT)
     desk.closing.set()
     with pytest.raises(Stopped):
         submit(desk)
     [job] = desk.renew().jobs
-    assert (job.state, stand_in.jobs) == ("planned", {})
+    assert (job.state, stand_in.jobs) == ("submitting", {})
 
 
 def test_a_job_that_is_refused_decides_nothing(desk, stand_in):
@@ -126,6 +126,9 @@ def test_a_job_that_is_refused_decides_nothing(desk, stand_in):
     desk.queue.enqueue_many(pairs(3), within=PATIENT)
     assert not submit(desk)
     assert desk.store.agreed() == {}
+    desk.jobs.rest(desk.who, 0.0, 0)
+    assert submit(desk)
+    assert desk.store.agreed()["model"] == "m", "from now on it is paid for"
 
 
 def test_of_two_times_that_a_job_is_not_known_each_counts_for_itself(desk, job, stand_in):
@@ -164,6 +167,12 @@ def test_what_a_result_has_proved_stays_proved_when_it_is_not_known_for_a_moment
         patched.setattr(collection, "_write", gone)
         made = running._one_step(desk, job[0])
     assert (made.verified, made.misses) == (True, 1)
+    desk.gone_since[made.name] -= 3600
+    made = desk.keep(made, verified=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(collection, "_write", gone)
+        made = running._one_step(desk, made)
+    assert (made.state, made.verified) == ("submitted", True), "it was read in between"
     paid = sum(stand_in.live.values())
     assert running._one_step(desk, made).written == 3
     assert sum(stand_in.live.values()) == paid

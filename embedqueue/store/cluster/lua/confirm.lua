@@ -10,10 +10,7 @@
 local owner, ours, seconds = ARGV[1], cjson.decode(ARGV[2]), tonumber(ARGV[3])
 local MANY = 200 -- entries of AIR from which on those are looked for that nobody asks about any more
 local OLD = 3600 -- seconds after which they are dropped
-local differs = #differing(ours, false) > 0
-if not differs then
-  differing(ours, true) -- kept with the first vectors
-end
+local differs, held = #differing(ours, false) > 0, false
 local answer, ends = {}, seconds_text(now + seconds)
 for i = 4, #ARGV, 2 do
   local key, member, word, stamp, least = ARGV[i], ARGV[i + 1], "stale", "", ""
@@ -28,6 +25,7 @@ for i = 4, #ARGV, 2 do
       age = number / 1000000
       redis.call("HSET", LATEST, key, stamp_text(number) .. " " .. member)
     end
+    held = true
     word, stamp, least = "held", stamp_text(number), stamp_text(math.min(number, math.floor(age * 1000000 + 0.5)))
     if tonumber(lease) < now + seconds then
       redis.call("ZADD", INFLIGHT, ends, member)
@@ -41,6 +39,9 @@ for i = 4, #ARGV, 2 do
   for _, what in ipairs({ word, stamp, least }) do
     answer[#answer + 1] = what
   end
+end
+if held then
+  differing(ours, true) -- kept with the first vectors
 end
 if redis.call("HLEN", AIR) > MANY then
   local _, some = unpack(redis.call("HSCAN", AIR, math.floor(now_us % 65536), "COUNT", 50))
