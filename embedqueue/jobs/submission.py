@@ -17,7 +17,7 @@ from embedqueue.store.jobs import MOVE_ITEMS, Job
 from embedqueue.values.backoff import backoff_seconds
 from embedqueue.values.errors import EmbedQueueError, TransientError
 from embedqueue.values.item import Item, NotOurs, decode_member
-from embedqueue.values.provenance import digest
+from embedqueue.values.provenance import digest, same_space
 from embedqueue.values.tokens import BYTES_PER_TOKEN, estimated_tokens
 from embedqueue.values.words import said_by
 
@@ -171,8 +171,9 @@ def created(desk: Desk, job: Job, provider_id: str) -> Job:
     if desk.led.rests:
         desk.jobs.rest(desk.who, 0.0, 0)
     desk.log.info("embedqueue: batch job %s (%s) has %d texts", job.name, provider_id, job.texts)
-    now = desk.renew().now
-    return desk.keep(job, terms=desk.terms(), state="submitted", provider_id=provider_id, since=now, misses=0)
+    now, ours = desk.renew().now, desk.terms()
+    terms = ours if same_space(job.space, ours.space) else None  # else it is cancelled at its next step
+    return desk.keep(job, terms=terms, state="submitted", provider_id=provider_id, since=now, misses=0)
 
 
 def _undo(desk: Desk, job: Job, words: str) -> None:

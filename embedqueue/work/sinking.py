@@ -170,10 +170,9 @@ class Sinking:
 
     def _rows(self, load: _Load) -> list[SinkRow]:
         """What is still to be written of a load, with the stamps of now."""
-        pairs = list(load.waiting.values())
+        pairs, terms = list(load.waiting.values()), self._terms()
         if not pairs:
             return []
-        terms = self._terms().sized(len(pairs[0][1]))
         if load.taken is not None:
             pairs.append(load.taken)
         asked = [(item.redis_key, item.member) for item, _ in pairs]
@@ -185,7 +184,8 @@ class Sinking:
                     load.outdated.add(item.redis_key)
                 continue
             numbers = to_array(vector, self._vector_type)
-            row = SinkRow(item.redis_key, numbers, stamp, terms.space, digest(item.text))
+            space = terms.sized(len(vector)).space
+            row = SinkRow(item.redis_key, numbers, stamp, space, digest(item.text))
             if item.redis_key in load.waiting:
                 rows.append(row)
             else:

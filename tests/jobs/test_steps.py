@@ -131,6 +131,16 @@ def test_a_job_that_is_refused_decides_nothing(desk, stand_in):
     assert desk.store.agreed()["model"] == "m", "from now on it is paid for"
 
 
+def test_a_job_of_another_model_that_is_found_decides_nothing(desk, stand_in):
+    """Whoever finds it may be the one whose settings are wrong."""
+    stand_in.drop["create"] = 1
+    desk.queue.enqueue_many(pairs(3), within=PATIENT)
+    assert submit(desk)
+    [made] = desk.renew().jobs
+    assert submission.recover(desk, replace(made, space="other/16/-")).state == "submitted"
+    assert desk.store.agreed() == {}
+
+
 def test_of_two_times_that_a_job_is_not_known_each_counts_for_itself(desk, job, stand_in):
     """In between it was there, though its result could not be verified."""
     desk.options = replace(desk.options, economy_lag=60.0)
