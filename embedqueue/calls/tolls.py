@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
 
@@ -43,11 +43,15 @@ def cost_of(texts: Iterable[str]) -> Cost:
 
 @dataclass(slots=True)
 class _Account:
-    """Of one call: what is left of what was taken for it, and by how much its tokens were estimated too low."""
+    """Of one call: what is left of what was taken for it, and by how much its tokens were estimated too low.
+
+    ``tried``: the texts that were sent already, for which it has paid.
+    """
 
     at: float
     left: Cost
     tokens: int = 0
+    tried: set[str] = field(default_factory=set)
 
 
 class Tolls:
@@ -96,9 +100,11 @@ class Tolls:
         """
         cost, account = cost_of(texts), self._account
         short = cost
-        if account is not None:
-            short = cost.without(account.left)
-            account.left = account.left.without(cost)
+        if account is not None and (fresh := [text for text in texts if text not in account.tried]):
+            account.tried.update(fresh)
+            wanted = cost_of(fresh)
+            covered = wanted.without(wanted.without(account.left))
+            short, account.left = cost.without(covered), account.left.without(covered)
         if not any(short):
             return 0.0
         settled = self._settle(short, None)

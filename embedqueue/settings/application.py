@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -24,6 +26,8 @@ from .settings import Settings, SettingsError
 
 #: What no queue is named.
 DEFAULT = "default"
+#: Seconds after which a request starts the queues again that the first one could not start.
+AGAIN_SECONDS = 10.0
 
 
 class Queues(Mapping[str, EmbeddingBatchQueue]):
@@ -40,6 +44,7 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         self._tested = tested
         self._given: Eager | None = None  # of eagerly()
         self._woken = 0  # the process that had its first request
+        self._again_mono = math.inf  # from when on a request is taken for the first one again
         self._forget()
         os.register_at_fork(after_in_child=_weakly(self))
 
@@ -155,29 +160,35 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         """Start the queues at the first request of a process, whatever it is: what was left shall not wait for more.
 
         In a thread, for no request shall wait for Redis or fail because of it. Before it, what watches a queue is told
-        of it, for this request may be a scrape of metrics. Later calls do nothing.
+        of it, for this request may be a scrape of metrics. Later calls do nothing, but that where some could not be
+        started, because Redis was away, a request tries again after a while.
         """
-        if self._woken != os.getpid():
-            self._woken = os.getpid()
+        if self._woken != os.getpid() or time.monotonic() >= self._again_mono:
+            self._woken, self._again_mono = os.getpid(), math.inf
             self._each(lambda settings: bool(settings.options.get("observers")), self.look)
             with contextlib.suppress(RuntimeError):  # no more threads: an enqueue starts them
                 start(threading.Thread(target=self._use_all, name="embedqueue-first-request", daemon=True))
 
     def _use_all(self) -> None:
-        self._each(lambda settings: bool(settings.options.get("worker", True)), self.__getitem__)
+        if not self._each(lambda settings: bool(settings.options.get("worker", True)), self.__getitem__):
+            self._again_mono = time.monotonic() + AGAIN_SECONDS
 
-    def _each(self, which: Callable[[Settings], bool], use: Callable[[str], object]) -> None:
+    def _each(self, which: Callable[[Settings], bool], use: Callable[[str], object]) -> bool:
+        """Use the queues of these settings; returns whether all could be used."""
         try:
             found = self.all_settings
         except Exception as error:
             self._tell(error)
-            return
+            return False
+        well = True
         for name, settings in found.items():
             try:
                 if self._eager is None and which(settings):
                     use(name)
             except Exception as error:  # which keeps no other from being used
                 self._tell(error)
+                well = False
+        return well
 
     @staticmethod
     def _tell(error: Exception) -> None:

@@ -299,7 +299,7 @@ class Dispatch:
         return ready
 
     def _share_out(self, paid: Paid | None, calls: Sequence[_Call]) -> None:
-        """Each call gets what it takes of what a claim has paid; the first one the rest, which it gives back."""
+        """Each call gets what it takes of what a claim has paid; the rest is given back, and pays for no other try."""
         if paid is None or self._tolls is None:
             return
         left = paid.cost
@@ -307,11 +307,8 @@ class Dispatch:
             cost = cost_of(call.items)
             call.paid = Paid(paid.at, cost.without(cost.without(left)))
             left = left.without(cost)
-        if not calls:
+        if any(left):
             self._tolls.give_back(Paid(paid.at, left))
-        else:
-            assert calls[0].paid is not None
-            calls[0].paid = Paid(paid.at, calls[0].paid.cost.plus(left))
 
     # -- a call, in a thread of the pool -----------------------------------------------------------------------
 

@@ -405,7 +405,8 @@ class Worker:
         # In a thread of its own: futures end there, and a slow callback must keep nobody from renewing our leases.
         name = f"embedqueue-check-{self._options.namespace}"
         thread = threading.Thread(target=self._find_out, name=name, daemon=True)
-        thread.start()
+        with contextlib.suppress(RuntimeError):  # no more threads: the next check tries again
+            thread.start()
         return thread
 
     def _find_out(self) -> None:

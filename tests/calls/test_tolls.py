@@ -88,6 +88,17 @@ def test_further_tries_are_booked_before_they_are_sent_and_waited_for():
     assert rig.slept == [2.5, 2.5]
 
 
+def test_what_a_claim_has_taken_too_much_pays_for_no_further_try():
+    """It was taken at another time: what is sent later counts later."""
+    book = Book()
+    rig = Rig(book, Telling(rule=lambda texts: TransientError("busy") if len(rig.embedder.calls) < 3 else None))
+    taken = Paid(7.0, cost_of("abcd"))
+    rig.serve(["a", "b"], taken._replace(cost=taken.cost.plus(Cost(3, 0, 0))))
+    debts = [more for more, *_ in book.entries if any(more)]
+    assert debts == [cost_of(["a", "b"])] * 2
+    assert book.entries[-1] == (Cost(), Paid(7.0, Cost(3, 2, 2)), None)
+
+
 def test_parts_and_canaries_are_booked():
     """A bad text among four: four more calls in two levels, and no canary, for a neighbour was served."""
     book = Book()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import traceback
 
 import pytest
@@ -80,6 +81,24 @@ def test_one_queue_that_cannot_start_keeps_no_other_from_it(redis_client, redis_
         at_end.callback(queues.reset)
         queues.wake()
         eventually(lambda: redis_client.hexists("doc:1", "embedding"))
+
+
+def test_queues_that_the_first_request_could_not_start_are_started_by_a_later_one(
+    fresh_redis_server, redis_client, monkeypatch
+):
+    """Redis comes up later than the web server, as after a reboot; and nobody enqueues anything."""
+    monkeypatch.setattr("embedqueue.settings.application.AGAIN_SECONDS", 0.01)
+    given = {"REDIS_URL": fresh_redis_server.url, "EMBEDDER": FakeEmbedder, "MODEL": "fake"}
+    queues = Queues(lambda: read_queues(given, environ={}))
+    client = fresh_redis_server.client()
+    client.zadd("embed_queue:pending", {encode_member("doc:1", "left"): 1})
+    fresh_redis_server.kill()
+    with contextlib.ExitStack() as at_end:
+        at_end.callback(queues.reset)
+        queues.wake()
+        eventually(lambda: queues._again_mono < math.inf, "the first request has failed")
+        fresh_redis_server.start()
+        eventually(lambda: (queues.wake(), client.hexists("doc:1", "embedding"))[1], "it is embedded")
 
 
 def test_names_are_looked_up_without_a_queue():

@@ -14,6 +14,7 @@ embeddings = EmbedQueue(app)
 if os.environ.get("SITE_USES_QUEUE_AT_IMPORT"):  # under --preload that is in gunicorn's master, before it forks
     with app.app_context():
         embeddings.enqueue("at-import", "text at import").result(timeout=45)
+    os.register_at_fork(after_in_child=lambda: print("forked", flush=True))  # after the queues' own
 
 
 @app.get("/pid")
