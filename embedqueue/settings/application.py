@@ -166,8 +166,10 @@ class Queues(Mapping[str, EmbeddingBatchQueue]):
         if self._woken != os.getpid() or time.monotonic() >= self._again_mono:
             self._woken, self._again_mono = os.getpid(), math.inf
             self._each(lambda settings: bool(settings.options.get("observers")), self.look)
-            with contextlib.suppress(RuntimeError):  # no more threads: an enqueue starts them
+            try:
                 start(threading.Thread(target=self._use_all, name="embedqueue-first-request", daemon=True))
+            except RuntimeError:  # no more threads
+                self._again_mono = time.monotonic() + AGAIN_SECONDS
 
     def _use_all(self) -> None:
         if not self._each(lambda settings: bool(settings.options.get("worker", True)), self.__getitem__):

@@ -196,7 +196,8 @@ class Plan:
             How many items this claim may take.
         """
         room = call_limit * free_calls
-        if now < self.quiet_until_mono and self.urgent and not self.flush and not self._is_size_reached:
+        quiet = now < self.quiet_until_mono and not self.flush and not self._is_size_reached
+        if self.remaining == 0 and quiet and self.urgent:
             self.whole, self.remaining, self.narrow = False, len(self.urgent), True  # it may end with all else in hand
         elif self.remaining == 0:
             self.whole = (

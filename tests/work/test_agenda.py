@@ -283,7 +283,10 @@ def test_a_process_that_may_end_takes_what_somebody_waits_for_and_no_more():
     plan.claimed(2, Seen(28, 1.0), NOW, settled=["doc:1", "doc:2"])
     assert plan.next(NOW, 1, 3)[0] is None
     plan.flush_now()
-    assert plan.claim_limit(NOW, 50, 4) == 200
+    assert plan.claim_limit(NOW, 20, 1) == 20
+    plan.claimed(20, Seen(8, 1.0), NOW)
+    plan.urgent, plan.lingered = {"doc:3": None}, 1
+    assert plan.claim_limit(NOW, 20, 1) == 8, "what was asked for goes on"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -19,9 +18,6 @@ from embedqueue.values.log import logger
 from embedqueue.values.words import printable
 
 from .access import check_pairs, load, queues
-
-#: The attribute of a connection that has, by redis_key, what is enqueued at its commit, and who hears of that.
-PENDING = "_embedqueue_pending"
 
 
 class EmbeddedText(models.Model):
@@ -54,6 +50,8 @@ class EmbeddedText(models.Model):
 
     #: What this object knows of the fields that the queue has the text of: never changed, only replaced.
     _embedded: Mapping[str, str] = MappingProxyType({})
+    #: Whether a transaction has saved a text of it that is handed over at its commit, if that comes.
+    _embed_pending: bool = False
     #: Whether who saves it has named fields. Where some are deferred, Django itself names those that are loaded.
     _embed_named: bool = False
 
@@ -76,23 +74,16 @@ class EmbeddedText(models.Model):
     def from_db(cls, db: str | None, field_names: Collection[str], values: Collection[Any], **later: Any) -> Self:
         """Remember what came from the database."""
         instance = super().from_db(db, field_names, values, **later)  # Django 6.1 has one more
-        instance._embed_note(None)
+        instance._embedded = instance._embed_state()
         return instance
 
     def refresh_from_db(self, *args: Any, **kwargs: Any) -> None:
         """Remember what came from the database, and only that: an unsaved change of another field is still new."""
         super().refresh_from_db(*args, **kwargs)
         fields = kwargs.get("fields", args[1] if len(args) > 1 else None)
-        self._embed_note(fields)
-
-    def _embed_note(self, fields: Iterable[str] | None) -> None:
-        """The queue has the text of what came from the database: now, or once our own transaction is committed."""
-        state = self._embed_state(fields)
-        if (waits := _pending(self)) is not None:
-            waits.append(weakref.ref(self))
-            self._embedded = {name: value for name, value in self._embedded.items() if name not in state}
-        else:
-            self._embedded = {**self._embedded, **state}
+        self._embed_pending &= transaction.get_connection(self._state.db).in_atomic_block
+        if not self._embed_pending:  # else the hook after the commit remembers it
+            self._embedded = {**self._embedded, **self._embed_state(fields)}
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save the instance as Django does, and enqueue its text if that is new; see ``embed_written`` as well."""
@@ -140,31 +131,13 @@ class EmbeddedText(models.Model):
         # Neither is known now: after a rollback, or when the old text comes back before the commit, it is new.
         self._embedded = {field: value for field, value in self._embedded.items() if field not in state}
 
-        others: list[weakref.ref[EmbeddedText]] = []  # that were loaded in the same transaction after it
+        self._embed_pending = True
 
         def committed() -> None:
             _hand_over(name, redis_key, text)
-            for instance in (self, *(found for one in others if (found := one()) is not None)):
-                instance._embedded = {**instance._embedded, **state}
+            self._embedded, self._embed_pending = {**self._embedded, **state}, False
 
-        connection = transaction.get_connection(using)
-        if connection.in_atomic_block:
-            pending = vars(connection).setdefault(PENDING, {})
-            if not connection.run_on_commit:
-                pending.clear()  # of transactions that are over
-            pending[redis_key] = committed, others
         transaction.on_commit(committed, using=using, robust=self.embed_robust)
-
-
-def _pending(instance: EmbeddedText) -> list[weakref.ref[EmbeddedText]] | None:
-    """Who hears when a text of this row is enqueued that our transaction has saved and not committed; None for none."""
-    connection = transaction.get_connection(instance._state.db)
-    if not connection.run_on_commit or not (pending := vars(connection).get(PENDING)):
-        return None
-    committed, others = pending.get(instance.embed_key(), (None, None))
-    # A savepoint that is rolled back takes it away.
-    there = committed is not None and any(hook is committed for _, hook, *_ in connection.run_on_commit)
-    return others if there else None
 
 
 def _hand_over(name: str, redis_key: str, text: str) -> None:
