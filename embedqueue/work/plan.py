@@ -82,7 +82,6 @@ class Plan:
         whole: whether the drain under way takes everything that waits, or full calls first.
         remainder: whether a drain has left what fills no call: once no call of ours is in flight, that goes too, with
             what has come meanwhile.
-        narrow: whether the claim under way is for what somebody waits for alone.
         alone: what is in flight, or comes next, must travel alone: a probe, or an item on its last delivery.
         urgent: redis_keys that somebody waits for, in order, until a claim brings them or shows that they do not wait.
         lingered: how many of them, the first, have had their linger: they are due at once.
@@ -120,7 +119,6 @@ class Plan:
     remaining: int = 0
     whole: bool = False
     remainder: bool = False
-    narrow: bool = False
     alone: bool = False
     urgent: dict[str, None] = field(default_factory=dict)
     lingered: int = 0
@@ -196,10 +194,7 @@ class Plan:
             How many items this claim may take.
         """
         room = call_limit * free_calls
-        quiet = now < self.quiet_until_mono and not self.flush and not self._is_size_reached
-        if self.remaining == 0 and quiet and self.urgent:
-            self.whole, self.remaining, self.narrow = False, len(self.urgent), True  # it may end with all else in hand
-        elif self.remaining == 0:
+        if self.remaining == 0:
             self.whole = (
                 self.flush
                 or self.lingered > 0
@@ -276,9 +271,7 @@ class Plan:
             limited_seconds, self.limited_urgent = standing.limited_seconds, standing.limited_urgent
         if standing.pause_seconds is None:
             left = standing.waiting if self.whole else min(self.remaining - taken, standing.waiting)
-            goes_on = (taken or limited_seconds is not None) and not self.narrow
-            self.remaining, self.whole = left if goes_on else 0, False
-        self.narrow = False
+            self.remaining, self.whole = left if taken or limited_seconds is not None else 0, False
         self.limited_until_mono = 0.0 if limited_seconds is None else now + limited_seconds + LIMIT_MARGIN_SECONDS
         for redis_key in settled:
             if redis_key in self.urgent:

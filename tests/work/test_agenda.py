@@ -274,21 +274,6 @@ def test_what_a_drain_for_size_leaves_waits_for_the_end_of_the_quiet():
     assert plan.next(NOW + 2, 0, 4) == ("claim", 0.0)
 
 
-def test_a_process_that_may_end_takes_what_somebody_waits_for_and_no_more():
-    """All else would end with it, paid for and in hand. Unless somebody asks for a drain."""
-    plan = agenda(waiting=30, due_mono=NOW + 3600, quiet_until_mono=NEVER, demand_mono=NOW)
-    plan.urgent, plan.lingered = {"doc:1": None, "doc:2": None}, 2
-    assert plan.next(NOW, 0, 4)[0] == "claim"
-    assert plan.claim_limit(NOW, 50, 4) == 2
-    plan.claimed(2, Seen(28, 1.0), NOW, settled=["doc:1", "doc:2"])
-    assert plan.next(NOW, 1, 3)[0] is None
-    plan.flush_now()
-    assert plan.claim_limit(NOW, 20, 1) == 20
-    plan.claimed(20, Seen(8, 1.0), NOW)
-    plan.urgent, plan.lingered = {"doc:3": None}, 1
-    assert plan.claim_limit(NOW, 20, 1) == 8, "what was asked for goes on"
-
-
 @pytest.mark.parametrize(
     "state",
     [

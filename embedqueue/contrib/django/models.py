@@ -82,8 +82,9 @@ class EmbeddedText(models.Model):
         super().refresh_from_db(*args, **kwargs)
         fields = kwargs.get("fields", args[1] if len(args) > 1 else None)
         self._embed_pending &= transaction.get_connection(self._state.db).in_atomic_block
-        if not self._embed_pending:  # else the hook after the commit remembers it
-            self._embedded = {**self._embedded, **self._embed_state(fields)}
+        state = self._embed_state(fields)
+        known = {name: value for name, value in self._embedded.items() if name not in state}
+        self._embedded = known if self._embed_pending else {**known, **state}  # after the commit, the hook remembers it
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save the instance as Django does, and enqueue its text if that is new; see ``embed_written`` as well."""

@@ -67,6 +67,21 @@ def test_what_was_read_again_before_a_rollback_is_new(used):
     assert used.embedders["embed_queue"].texts == ["first", "second"]
 
 
+def test_what_others_have_changed_is_not_known_when_it_is_read_again_before_a_commit(used):
+    """Nobody has told the queue of it."""
+    note = Note.objects.create(title="one", body="first")
+    with transaction.atomic():
+        note.body = "second"
+        note.save(update_fields=["body"])
+        Note.objects.filter(pk=note.pk).update(title="two")
+        note.refresh_from_db()
+        note.body = "third"
+        note.save(update_fields=["body"])
+    note.title = "one"
+    note.save()
+    assert used.embedders["embed_queue"].texts[-2:] == ["two\n\nthird", "one\n\nthird"]
+
+
 def test_what_was_read_again_before_a_commit_is_known(used):
     note = Note.objects.create(body="first")
     with transaction.atomic():
